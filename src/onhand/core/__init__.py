@@ -1,0 +1,1 @@
+"""The nouns that host and device share: standard library and numpy only."""

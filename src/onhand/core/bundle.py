@@ -1,0 +1,228 @@
+"""A bundle: one folder, one manifest, a checksum for every file. Written once, never half."""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from onhand.core.errors import BundleCorrupt, InputError, ResourceError
+from onhand.core.manifest import (
+    MAX_MANIFEST_BYTES,
+    FileEntry,
+    Manifest,
+    Variant,
+    parse_manifest,
+    render_manifest,
+)
+
+__all__ = [
+    "REPORT",
+    "Bundle",
+    "read_bundle",
+    "read_manifest",
+    "sha256_of",
+    "stage_bundle",
+    "write_manifest",
+    "write_report",
+]
+
+MANIFEST = "manifest.json"
+SIGNATURE = "signature"  # reserved: a detached Ed25519 signature over the manifest's bytes
+REPORT = "report.json"
+REPORT_PAGE = "report.html"
+UNLISTED = frozenset({MANIFEST, SIGNATURE, REPORT, REPORT_PAGE})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """A verified bundle on disk; safe to share between threads.
+
+    Attributes:
+        root: the folder.
+        manifest: what it holds.
+        manifest_sha256: hash of the manifest's bytes: the bundle's identity.
+    """
+
+    root: Path
+    manifest: Manifest
+    manifest_sha256: str
+
+    def path(self, name: str) -> Path:
+        """Return the place of a file that the manifest lists."""
+        return self.root / name
+
+    def variant(self, name: str | None) -> tuple[str, Variant]:
+        """Return a variant by name, or the default one for None.
+
+        Raises:
+            InputError: if there is no such variant.
+        """
+        chosen = self.manifest.default_variant if name is None else name
+        if chosen not in self.manifest.variants:
+            known = ", ".join(sorted(self.manifest.variants))
+            raise InputError(f"{self.root}: no variant {chosen!r}; it has {known}")
+        return chosen, self.manifest.variants[chosen]
+
+    def size_bytes(self, variant: str | None = None) -> int:
+        """Bytes of all files, or of those that one variant needs."""
+        if variant is None:
+            return sum(entry.size for entry in self.manifest.files.values())
+        others: set[str] = set()
+        for made in self.manifest.variants.values():
+            others |= {made.graph, *made.weights}
+        chosen = self.manifest.variants[variant]
+        needed = (set(self.manifest.files) - others) | {chosen.graph, *chosen.weights}
+        return sum(self.manifest.files[name].size for name in needed)
+
+
+def read_manifest(root: Path) -> tuple[Manifest, str]:
+    """Read a bundle's manifest without looking at the other files.
+
+    Args:
+        root: the bundle's folder.
+
+    Returns:
+        The manifest, and the SHA-256 of its bytes.
+
+    Raises:
+        InputError: if there is no bundle at `root`.
+        BundleCorrupt: if the manifest is not valid.
+        BundleTooNew: if its format is a later one.
+    """
+    path = root / MANIFEST
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_MANIFEST_BYTES + 1)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{root}: not a bundle: it has no {MANIFEST}") from error
+    except OSError as error:
+        raise InputError(f"{root}: {MANIFEST} cannot be read: {error.strerror}") from error
+    if len(content) > MAX_MANIFEST_BYTES:
+        raise BundleCorrupt(f"{root}: {MANIFEST} is over {MAX_MANIFEST_BYTES} bytes")
+    return parse_manifest(content, where=str(root)), hashlib.sha256(content).hexdigest()
+
+
+def read_bundle(root: Path) -> Bundle:
+    """Read a bundle and check every file before anything is parsed from it.
+
+    Args:
+        root: the bundle's folder.
+
+    Returns:
+        The verified bundle.
+
+    Raises:
+        InputError: if there is no bundle at `root`.
+        BundleCorrupt: if a file is missing, changed, a link, or reaches outside the folder.
+        BundleTooNew: if its format is a later one.
+    """
+    manifest, digest = read_manifest(root)
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        # Sizes first: they cost nothing, and a wrong one saves the hashing.
+        for name, entry in manifest.files.items():
+            _check_place(root, name, entry)
+        found = pool.map(lambda name: sha256_of(root / name), manifest.files)
+        for (name, entry), sha256 in zip(manifest.files.items(), found, strict=True):
+            if sha256 != entry.sha256:
+                raise BundleCorrupt(
+                    f"{root}: {name!r} has SHA-256 {sha256}, expected {entry.sha256}"
+                )
+    return Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+
+
+def _check_place(root: Path, name: str, entry: FileEntry) -> None:
+    place = root
+    for part in Path(name).parts:
+        place /= part
+        try:
+            status = place.lstat()
+        except OSError as error:
+            raise BundleCorrupt(f"{root}: {name!r} is missing") from error
+        # A link could reach any file of the device: a bundle holds plain files only.
+        if stat.S_ISLNK(status.st_mode):
+            raise BundleCorrupt(f"{root}: {name!r} is a link, which a bundle may not hold")
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleCorrupt(f"{root}: {name!r} is not a plain file")
+    if status.st_size != entry.size:
+        raise BundleCorrupt(
+            f"{root}: {name!r} has {status.st_size} bytes, expected {entry.size}: cut short?"
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def stage_bundle(root: Path) -> Iterator[Path]:
+    """Give a folder beside `root` to write a bundle into, and move it to `root` at the end.
+
+    If the block raises, the folder is removed and `root` is as before.
+
+    Args:
+        root: folder to create.
+
+    Yields:
+        The folder to write into.
+
+    Raises:
+        InputError: if `root` exists already, or its parent is not a folder.
+        ResourceError: if the disk is full.
+    """
+    if root.exists() or root.is_symlink():
+        raise InputError(f"{root} exists already; choose another name or remove it first")
+    if not root.absolute().parent.is_dir():
+        raise InputError(f"{root.absolute().parent} is not a folder; create it first")
+    staged = Path(tempfile.mkdtemp(dir=root.absolute().parent, prefix=f".{root.name}.building-"))
+    try:
+        yield staged
+        staged.chmod(0o755)
+        staged.rename(root)
+    except OSError as error:
+        if root.exists():
+            raise InputError(f"{root} was created by someone else meanwhile") from error
+        raise ResourceError(
+            f"{root}: cannot be written: {error.strerror or error}; nothing was left behind"
+        ) from error
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def write_manifest(staged: Path, manifest: Manifest, *, hashes: Mapping[str, str]) -> Bundle:
+    """Finish a staged bundle: list every file in it and write the manifest.
+
+    Args:
+        staged: the folder, all files but manifest and report in it.
+        manifest: everything but `files`, which is filled in here.
+        hashes: SHA-256 of files that are known already, to save reading them again.
+
+    Returns:
+        The bundle, at its staged place.
+    """
+    files: dict[str, FileEntry] = {}
+    for path in sorted(staged.rglob("*")):
+        name = path.relative_to(staged).as_posix()
+        if path.is_file() and name not in UNLISTED:
+            digest = hashes.get(name) or sha256_of(path)
+            files[name] = FileEntry(size=path.stat().st_size, sha256=digest)
+    made = replace(manifest, files=files)
+    content = render_manifest(made)
+    (staged / MANIFEST).write_bytes(content)
+    return Bundle(root=staged, manifest=made, manifest_sha256=hashlib.sha256(content).hexdigest())
+
+
+def write_report(root: Path, report: Mapping[str, object]) -> None:
+    """Write `report.json` beside its place and rename it over."""
+    text = json.dumps(report, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False)
+    beside = root / f".{REPORT}.{os.getpid()}"
+    beside.write_text(text + "\n", encoding="utf-8")
+    beside.replace(root / REPORT)

@@ -1,0 +1,84 @@
+"""Every error that onhand raises on purpose.
+
+OnhandError
+    InputError            what the caller gave cannot be accepted
+        RecipeError       a recipe file, or a step in it
+        ShapeError        an array's shape or dtype
+        SourceError       a source model is of an unknown family, incomplete or damaged
+        ContextOverflow   a prompt is longer than the model's context
+    BundleError           a bundle is not what its manifest says
+        BundleCorrupt     a file is missing, changed, or reaches outside the bundle
+        BundleTooNew      written in a later format than this reader knows
+    BudgetExceeded        a figure is over its ceiling, or was not measured
+    EngineError           an inference engine failed; `__cause__` is its own error
+        EngineUnavailable not installed, or cannot run this bundle here
+    ResourceError         the machine lacks what the work needs: disk, memory, network
+"""
+
+__all__ = [
+    "BudgetExceeded",
+    "BundleCorrupt",
+    "BundleError",
+    "BundleTooNew",
+    "ContextOverflow",
+    "EngineError",
+    "EngineUnavailable",
+    "InputError",
+    "OnhandError",
+    "RecipeError",
+    "ResourceError",
+    "ShapeError",
+    "SourceError",
+]
+
+
+class OnhandError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class InputError(OnhandError):
+    """What the caller gave cannot be accepted."""
+
+
+class RecipeError(InputError):
+    """A recipe file, or a step in it, is wrong."""
+
+
+class ShapeError(InputError):
+    """An array has the wrong shape or dtype."""
+
+
+class SourceError(InputError):
+    """A source model is of an unknown family, incomplete or damaged."""
+
+
+class ContextOverflow(InputError):
+    """A prompt is longer than the model's context."""
+
+
+class BundleError(OnhandError):
+    """A bundle is not what its manifest says."""
+
+
+class BundleCorrupt(BundleError):
+    """A file is missing, changed, or reaches outside the bundle."""
+
+
+class BundleTooNew(BundleError):
+    """A bundle was written in a later format than this reader knows."""
+
+
+class BudgetExceeded(OnhandError):
+    """A figure is over its ceiling, or was not measured."""
+
+
+class EngineError(OnhandError):
+    """An inference engine failed; `__cause__` is its own error."""
+
+
+class EngineUnavailable(EngineError):
+    """An engine is not installed, or cannot run this bundle here."""
+
+
+class ResourceError(OnhandError):
+    """The machine lacks what the work needs: disk, memory or network."""

@@ -1,0 +1,249 @@
+"""What a bundle says of itself: parsed from JSON that may come from outside."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from onhand.core.decoder import Decoder, decoder_from_json
+from onhand.core.errors import BundleCorrupt, BundleTooNew, InputError
+from onhand.core.quantized import GroupFormat
+
+__all__ = ["FORMAT", "FileEntry", "Manifest", "Variant", "parse_manifest", "render_manifest"]
+
+FORMAT = 1
+LANGUAGE_MODEL = "language-model"
+MAX_MANIFEST_BYTES = 16 * 2**20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileEntry:
+    """One file of a bundle.
+
+    Attributes:
+        size: bytes.
+        sha256: of its content, in hex.
+    """
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One point of the front: a graph and the weights it reads.
+
+    Attributes:
+        graph: the ONNX file.
+        weights: safetensors files; a tensor is taken from the first that holds it, so what
+            variants share is stored once.
+        matrices: name -> how it is stored; None for a plain float matrix.
+        accuracy_level: ONNX Runtime's MatMulNBits setting that this variant was judged with: 4
+            computes in int8, 0 in float32. It changes answers, so it belongs to the bundle.
+    """
+
+    graph: str
+    weights: tuple[str, ...]
+    matrices: Mapping[str, GroupFormat | None]
+    accuracy_level: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """The whole description; its bytes are what a signature signs.
+
+    Attributes:
+        name: the model's name.
+        kind: "language-model".
+        version: counter; a later version of the same bundle has a higher one.
+        default_variant: a key of `variants`.
+        variants: name -> variant.
+        decoder: the model.
+        files: path inside the bundle -> size and hash, all files but manifest, signature, report.
+        provenance: hashes and settings that the bundle was made from; no paths.
+    """
+
+    name: str
+    kind: str
+    version: int
+    default_variant: str
+    variants: Mapping[str, Variant]
+    decoder: Decoder
+    files: Mapping[str, FileEntry]
+    provenance: Mapping[str, object]
+
+
+def render_manifest(manifest: Manifest) -> bytes:
+    """Return the one byte string of a manifest: sorted keys, no spaces, final newline."""
+    variants = {
+        name: {
+            "accuracy_level": variant.accuracy_level,
+            "graph": variant.graph,
+            "matrices": {
+                matrix: None
+                if form is None
+                else {
+                    "bits": form.bits,
+                    "group_size": form.group_size,
+                    "symmetric": form.symmetric,
+                }
+                for matrix, form in variant.matrices.items()
+            },
+            "weights": list(variant.weights),
+        }
+        for name, variant in manifest.variants.items()
+    }
+    table = {
+        "decoder": manifest.decoder.to_json(),
+        "default_variant": manifest.default_variant,
+        "files": {n: {"sha256": f.sha256, "size": f.size} for n, f in manifest.files.items()},
+        "format": FORMAT,
+        "kind": manifest.kind,
+        "name": manifest.name,
+        "provenance": manifest.provenance,
+        "variants": variants,
+        "version": manifest.version,
+    }
+    return json.dumps(table, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def parse_manifest(content: bytes, *, where: str) -> Manifest:
+    """Read and validate a manifest.
+
+    Args:
+        content: the file's bytes.
+        where: the bundle's name for messages.
+
+    Returns:
+        The manifest; its file names stay inside the bundle's folder.
+
+    Raises:
+        BundleTooNew: if its format is later than `FORMAT`.
+        BundleCorrupt: if anything in it is missing or not valid.
+    """
+    try:
+        table = json.loads(content)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BundleCorrupt(f"{where}: manifest is not JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise BundleCorrupt(f"{where}: manifest is not a JSON object")
+    found = table.get("format")
+    if not isinstance(found, int) or found < 1:
+        raise BundleCorrupt(f"{where}: manifest has no format number")
+    if found > FORMAT:
+        raise BundleTooNew(
+            f"{where}: format {found}, this reader knows up to {FORMAT}; install a later onhand"
+        )
+    try:
+        return _manifest(table)
+    except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
+        detail = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise BundleCorrupt(f"{where}: manifest: {detail}") from error
+
+
+def _manifest(table: Mapping[str, object]) -> Manifest:
+    if table["kind"] != LANGUAGE_MODEL:
+        raise InputError(f"kind {table['kind']!r} is not one that this version runs")
+    files = {safe_path(name): _file(name, entry) for name, entry in _object(table, "files").items()}
+    decoder = decoder_from_json(table["decoder"])
+    variants = {
+        _name(name): _variant(entry, files, decoder)
+        for name, entry in _object(table, "variants").items()
+    }
+    default = str(table["default_variant"])
+    if default not in variants:
+        raise InputError(f"default variant {default!r} is not among {sorted(variants)}")
+    version = table["version"]
+    if not isinstance(version, int) or version < 1:
+        raise InputError(f"version is {version!r}, must be a whole number above 0")
+    return Manifest(
+        name=_name(table["name"]),
+        kind=LANGUAGE_MODEL,
+        version=version,
+        default_variant=default,
+        variants=variants,
+        decoder=decoder,
+        files=files,
+        provenance=_object(table, "provenance"),
+    )
+
+
+def _variant(entry: object, files: Mapping[str, FileEntry], decoder: Decoder) -> Variant:
+    if not isinstance(entry, dict):
+        raise InputError("a variant must be a JSON object")
+    weights = entry["weights"]
+    if not isinstance(weights, list) or not weights:
+        raise InputError("a variant's weights must be a list of files")
+    for name in (entry["graph"], *weights):
+        if name not in files:
+            raise InputError(f"variant names {name!r}, which is not among the files")
+    stored = _object(entry, "matrices")
+    if set(stored) != set(decoder.matrices()):
+        odd = sorted(set(stored) ^ set(decoder.matrices()))
+        raise InputError(f"matrix {odd[0]!r} is in the variant or in the decoder, not in both")
+    level = entry["accuracy_level"]
+    if level not in {0, 1, 4}:
+        raise InputError(f"accuracy_level is {level!r}, must be 0, 1 or 4")
+    return Variant(
+        graph=entry["graph"],
+        weights=tuple(weights),
+        matrices={name: _format(form) for name, form in stored.items()},
+        accuracy_level=level,
+    )
+
+
+def _format(form: object) -> GroupFormat | None:
+    if form is None:
+        return None
+    if not isinstance(form, dict) or set(form) != {"bits", "group_size", "symmetric"}:
+        raise InputError(f"matrix format {form!r} needs bits, group_size and symmetric")
+    return GroupFormat(
+        bits=form["bits"], group_size=form["group_size"], symmetric=form["symmetric"] is True
+    )
+
+
+def _file(name: object, entry: object) -> FileEntry:
+    if not isinstance(entry, dict):
+        raise InputError(f"file {name!r}: entry is not a JSON object")
+    size, digest = entry["size"], entry["sha256"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise InputError(f"file {name!r}: size {size!r} is not a whole number")
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
+        raise InputError(f"file {name!r}: sha256 {digest!r} is not 64 hex digits")
+    return FileEntry(size=size, sha256=digest)
+
+
+def safe_path(name: object) -> str:
+    """Return a file name from a manifest if it stays inside the bundle.
+
+    Args:
+        name: relative, with forward slashes.
+
+    Returns:
+        The name.
+
+    Raises:
+        InputError: if it is absolute, climbs, or hides its meaning on some system.
+    """
+    text = name if isinstance(name, str) else ""
+    parts = PurePosixPath(text).parts
+    plain = all(_NAME.fullmatch(part) for part in parts)
+    if not parts or not plain or "/".join(parts) != text or len(parts) > 4:
+        raise InputError(f"file name {name!r} is not a plain path inside the bundle")
+    return text
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise InputError(f"name {value!r} must be 1 to 100 of letters, digits and . _ + -")
+    return value
+
+
+def _object(table: Mapping[str, object], key: str) -> dict[str, object]:
+    value = table[key]
+    if not isinstance(value, dict):
+        raise InputError(f"{key} is not a JSON object")
+    return value

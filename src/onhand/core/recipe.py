@@ -1,0 +1,83 @@
+"""A recipe: an ordered list of passes, read from TOML. Data only, never code."""
+
+import difflib
+import tomllib
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+
+from onhand.core.errors import InputError, RecipeError
+
+__all__ = ["Recipe", "parse_recipe"]
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Passes to run, in order, each already built and checked."""
+
+    name: str
+    steps: tuple[object, ...]
+
+
+def parse_recipe(text: str, *, passes: Callable[[str], object], where: str = "recipe") -> Recipe:
+    """Read a recipe.
+
+    Args:
+        text: TOML with `name` and one `[[step]]` table for each pass.
+        passes: name of a pass -> its class, a dataclass; raises InputError for an unknown name.
+            A recipe reaches nothing else.
+        where: name of the file, for messages.
+
+    Returns:
+        The recipe, with every step built.
+
+    Raises:
+        RecipeError: if the TOML, a key, a pass name or an option is wrong.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{where} is not TOML: {error}") from error
+    for key in table:
+        if key not in {"name", "step"}:
+            raise RecipeError(f"{where}: {_unknown('key', key, ['name', 'step'])}")
+    steps = table.get("step", [])
+    if not isinstance(steps, list) or not steps:
+        raise RecipeError(f"{where}: no [[step]]; a recipe needs at least one")
+    return Recipe(
+        name=str(table.get("name", "unnamed")),
+        steps=tuple(
+            _step(step, passes, f"{where}: step {number}")
+            for number, step in enumerate(steps, start=1)
+        ),
+    )
+
+
+def _step(step: object, passes: Callable[[str], object], where: str) -> object:
+    if not isinstance(step, dict) or not isinstance(step.get("pass"), str):
+        raise RecipeError(f'{where}: needs a pass, as in pass = "quantize"')
+    options = {key: value for key, value in step.items() if key != "pass"}
+    name = step["pass"]
+    try:
+        made = passes(name)
+    except InputError as error:
+        raise RecipeError(f"{where}: {error}") from error
+    if not isinstance(made, type) or not is_dataclass(made):
+        raise RecipeError(f"{where}: pass {name!r} is not a dataclass")
+    known = {field.name: field for field in fields(made)}
+    for option, value in options.items():
+        if option not in known:
+            raise RecipeError(f"{where} ({name}): {_unknown('option', option, list(known))}")
+        default = known[option].default
+        # A default's type is the option's type: "4" for 4 is a slip, not a number.
+        if default not in {MISSING, None} and type(value) is not type(default):
+            raise RecipeError(f"{where} ({name}): {option} is {value!r}, must be like {default!r}")
+    try:
+        return made(**options)
+    except (InputError, TypeError) as error:
+        raise RecipeError(f"{where} ({name}): {error}") from error
+
+
+def _unknown(kind: str, got: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(got, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+    return f"unknown {kind} {got!r}; {hint}"

@@ -1,0 +1,263 @@
+"""The safetensors file format, read and written without loading a whole file.
+
+Eight bytes of header length (little-endian), a JSON header, then the tensors without gaps.
+Our own reader, because the device needs the byte ranges (for ONNX external data) and has to
+bound what a hostile header claims; the writer streams, so that a file larger than memory works.
+
+Source:
+    https://github.com/huggingface/safetensors (format, README.md).
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+import numpy as np
+
+from onhand.core.errors import BundleCorrupt, InputError
+
+__all__ = ["SafetensorsFile", "SafetensorsWriter", "TensorSpec", "open_safetensors"]
+
+MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
+_ITEM_BYTES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "U16": 2,
+    "I16": 2,
+    "F16": 2,
+    "BF16": 2,
+    "U32": 4,
+    "I32": 4,
+    "F32": 4,
+    "U64": 8,
+    "I64": 8,
+    "F64": 8,
+}
+_NUMPY = {
+    "BOOL": np.bool_,
+    "U8": np.uint8,
+    "I8": np.int8,
+    "U16": np.uint16,
+    "I16": np.int16,
+    "F16": np.float16,
+    "U32": np.uint32,
+    "I32": np.int32,
+    "F32": np.float32,
+    "U64": np.uint64,
+    "I64": np.int64,
+    "F64": np.float64,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TensorSpec:
+    """One tensor of a file.
+
+    Attributes:
+        dtype: safetensors name: "F16", "BF16", "U8", ...
+        shape: its shape.
+        offset: first byte, from the start of the file.
+        size: bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SafetensorsFile:
+    """An opened file: its tensors are read one by one.
+
+    Attributes:
+        path: the file.
+        tensors: name -> where and what.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorSpec]
+
+    def read(self, name: str) -> np.ndarray:
+        """Read one tensor; BF16 becomes float32, every other dtype stays.
+
+        Args:
+            name: a key of `tensors`.
+
+        Returns:
+            An array of the tensor's shape, mapped from the file and read-only where possible.
+
+        Raises:
+            InputError: if there is no such tensor.
+        """
+        spec = self.tensors.get(name)
+        if spec is None:
+            raise InputError(f"{self.path}: no tensor {name!r}")
+        if spec.size == 0:
+            return np.zeros(spec.shape, dtype=_NUMPY.get(spec.dtype, np.float32))
+        raw = np.memmap(self.path, dtype=np.uint8, mode="r", offset=spec.offset, shape=(spec.size,))
+        if spec.dtype == "BF16":
+            # bfloat16 is the upper half of a float32.
+            wide = raw.view(np.uint16).astype(np.uint32)
+            wide <<= 16
+            return wide.view(np.float32).reshape(spec.shape)
+        return np.asarray(raw).view(_NUMPY[spec.dtype]).reshape(spec.shape)
+
+
+def open_safetensors(path: Path) -> SafetensorsFile:
+    """Read and check the header of a file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The opened file.
+
+    Raises:
+        BundleCorrupt: if the header is damaged, claims bytes beyond the file, leaves gaps, or
+            gives a shape that does not match its bytes.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = int.from_bytes(start, "little") if len(start) == 8 else -1
+        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+            raise BundleCorrupt(
+                f"{path}: not a safetensors file, or cut short: header of {length} bytes in a "
+                f"file of {size}"
+            )
+        body = file.read(length)
+    try:
+        header = json.loads(body)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise BundleCorrupt(f"{path}: header is not JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise BundleCorrupt(f"{path}: header is not a JSON object")
+    header.pop("__metadata__", None)
+    base = 8 + length
+    tensors = {str(name): _spec(entry, f"{path}: {name!r}", base) for name, entry in header.items()}
+    end = base
+    for name, spec in sorted(tensors.items(), key=lambda item: (item[1].offset, item[1].size)):
+        if spec.offset != end:
+            raise BundleCorrupt(f"{path}: {name!r} begins at byte {spec.offset}, expected {end}")
+        end += spec.size
+    if end != size:
+        raise BundleCorrupt(f"{path}: tensors end at byte {end}, the file has {size}: cut short?")
+    return SafetensorsFile(path, tensors)
+
+
+def _spec(entry: object, where: str, base: int) -> TensorSpec:
+    if not isinstance(entry, dict):
+        raise BundleCorrupt(f"{where}: entry is not a JSON object")
+    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if dtype not in _ITEM_BYTES:
+        raise BundleCorrupt(f"{where}: unknown dtype {dtype!r}")
+    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
+        raise BundleCorrupt(f"{where}: shape {shape!r} or data_offsets {offsets!r} is not valid")
+    size = math.prod(shape) * _ITEM_BYTES[dtype]
+    if offsets[1] - offsets[0] != size:
+        raise BundleCorrupt(
+            f"{where}: shape {shape} of {dtype} is {size} bytes, offsets give "
+            f"{offsets[1] - offsets[0]}"
+        )
+    return TensorSpec(dtype=dtype, shape=tuple(shape), offset=base + offsets[0], size=size)
+
+
+def _counts(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= 8
+        and all(type(item) is int and 0 <= item < 2**48 for item in value)
+    )
+
+
+class SafetensorsWriter:
+    """Writes a file tensor by tensor, in the order declared; not safe to share between threads.
+
+    The header comes first in the file, so every dtype and shape is declared up front.
+    """
+
+    def __init__(self, path: Path, declared: Mapping[str, TensorSpec]) -> None:
+        self.path = path
+        self.tensors: dict[str, TensorSpec] = {}
+        header: dict[str, object] = {}
+        place = 0
+        for name, spec in declared.items():
+            size = math.prod(spec.shape) * _ITEM_BYTES[spec.dtype]
+            header[name] = {
+                "dtype": spec.dtype,
+                "shape": list(spec.shape),
+                "data_offsets": [place, place + size],
+            }
+            self.tensors[name] = TensorSpec(
+                dtype=spec.dtype, shape=spec.shape, offset=place, size=size
+            )
+            place += size
+        text = json.dumps(header, separators=(",", ":")).encode()
+        # The data begin on a cache line: vector loads of a mapped file then stay aligned.
+        text += b" " * (-(8 + len(text)) % 64)
+        start = 8 + len(text)
+        self.tensors = {
+            name: TensorSpec(
+                dtype=spec.dtype, shape=spec.shape, offset=start + spec.offset, size=spec.size
+            )
+            for name, spec in self.tensors.items()
+        }
+        self._waiting = list(declared)[::-1]
+        self._hash = hashlib.sha256()
+        self._file: BinaryIO = path.open("wb")
+        self._put(len(text).to_bytes(8, "little") + text)
+
+    def write(self, name: str, array: np.ndarray) -> None:
+        """Append the next declared tensor.
+
+        Args:
+            name: must be the next one in the declared order.
+            array: of the declared dtype and shape.
+
+        Raises:
+            InputError: if it is another tensor, or of another dtype or shape.
+        """
+        spec = self.tensors[name]
+        if not self._waiting or self._waiting[-1] != name:
+            raise InputError(f"{self.path}: {name!r} is out of order")
+        if array.shape != spec.shape or array.dtype != _NUMPY[spec.dtype]:
+            raise InputError(
+                f"{self.path}: {name!r} is {array.dtype} {array.shape}, declared {spec.dtype} "
+                f"{spec.shape}"
+            )
+        self._waiting.pop()
+        if array.nbytes:
+            self._put(memoryview(np.ascontiguousarray(array)).cast("B"))
+
+    def close(self) -> str:
+        """Finish the file and return its SHA-256 in hex.
+
+        Raises:
+            InputError: if a declared tensor was not written.
+        """
+        self._file.close()
+        if self._waiting:
+            raise InputError(f"{self.path}: {self._waiting[-1]!r} was declared and not written")
+        return self._hash.hexdigest()
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()

@@ -1,0 +1,1 @@
+"""What runs on the device: installs without torch, never imports `onhand.host`."""

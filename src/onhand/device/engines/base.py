@@ -1,0 +1,138 @@
+"""What an inference engine must offer. Adapters match these shapes; nobody subclasses."""
+
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
+
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.bundle import Bundle
+from onhand.core.profile import DeviceProfile
+
+__all__ = ["Engine", "Loaded", "Session"]
+
+
+class Session(Protocol):
+    """The key/value memory of one conversation. One thread at a time."""
+
+    @property
+    def length(self) -> int:
+        """Tokens remembered."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Most tokens that this session can remember."""
+        ...
+
+    def rewind(self, length: int) -> None:
+        """Forget every token after the first `length`.
+
+        Raises:
+            InputError: if `length` is negative or more than is remembered.
+        """
+        ...
+
+    def fork(self) -> "Session":
+        """Return a new session that remembers the same tokens; the two then go apart."""
+        ...
+
+    def save_state(self) -> bytes:
+        """Return the key/value memory as bytes that `load_state` of the same engine reads."""
+        ...
+
+    def load_state(self, state: bytes) -> None:
+        """Replace the memory by a saved one.
+
+        Raises:
+            InputError: if the bytes are damaged, or of another bundle, variant or engine.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the memory; safe to call twice."""
+        ...
+
+
+class Loaded(Protocol):
+    """Weights in memory, shared between sessions and threads."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Logits in a row."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Most tokens that a session can remember."""
+        ...
+
+    def session(self, *, context: int | None = None) -> Session:
+        """Start a conversation with an empty memory.
+
+        Args:
+            context: most tokens to remember; None for the model's own context.
+
+        Raises:
+            InputError: if `context` is below 1 or above the model's.
+        """
+        ...
+
+    def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
+        """Append tokens to each session and score what follows.
+
+        Args:
+            batch: for each row a session of this `Loaded` and its (T,) int64 tokens, T >= 1; a
+                session appears once, and lengths may differ.
+
+        Returns:
+            (B, V) float32: for each row the logits after its last token.
+
+        Raises:
+            InputError: if a token is outside the vocabulary, a row is empty, or a session is
+                given twice, is closed, or belongs to another `Loaded`.
+            ContextOverflow: if tokens do not fit; no session has changed then.
+        """
+        ...
+
+    def score(self, session: Session, tokens: TokenArray) -> FloatArray:
+        """Append tokens to one session and score after every one of them.
+
+        Args:
+            session: a session of this `Loaded`.
+            tokens: (T,) int64, T >= 1.
+
+        Returns:
+            (T, V) float32: row t holds the logits after token t.
+
+        Raises:
+            InputError: as in `step`.
+            ContextOverflow: as in `step`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the weights; safe to call twice. Sessions are of no use afterwards."""
+        ...
+
+
+class Engine(Protocol):
+    """Opens bundles of one kind. Holds no state, so any thread may use it."""
+
+    name: ClassVar[str]
+
+    def why_not(self, bundle: Bundle, profile: DeviceProfile, *, variant: str) -> str | None:
+        """Return None if `open` should work here, else a reason a person can act on."""
+        ...
+
+    def open(self, bundle: Bundle, *, variant: str, threads: int) -> Loaded:
+        """Load the weights of one variant.
+
+        Args:
+            bundle: a verified bundle.
+            variant: a key of the manifest's variants.
+            threads: threads of one step, at least 1.
+
+        Raises:
+            EngineUnavailable: if this engine cannot run the bundle here.
+            EngineError: if it should, and fails.
+        """
+        ...

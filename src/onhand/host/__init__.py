@@ -1,0 +1,1 @@
+"""What runs before shipping: sources, passes, export, evidence."""
