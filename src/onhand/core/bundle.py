@@ -141,13 +141,13 @@ def _check_place(root: Path, name: str, entry: FileEntry) -> None:
     place = root
     for part in Path(name).parts:
         place /= part
-        try:
-            status = place.lstat()
-        except OSError as error:
-            raise BundleCorrupt(f"{root}: {name!r} is missing") from error
         # A link could reach any file of the device: a bundle holds plain files only.
-        if stat.S_ISLNK(status.st_mode):
+        if place.is_symlink():
             raise BundleCorrupt(f"{root}: {name!r} is a link, which a bundle may not hold")
+    try:
+        status = place.lstat()
+    except OSError as error:
+        raise BundleCorrupt(f"{root}: {name!r} is missing") from error
     if not stat.S_ISREG(status.st_mode):
         raise BundleCorrupt(f"{root}: {name!r} is not a plain file")
     if status.st_size != entry.size:

@@ -60,9 +60,9 @@ class Rope:
     def inverse_frequencies(self, head_dim: int) -> FloatArray:
         """Return the angle per position of each pair: (head_dim // 2,) float32."""
         exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-        plain = (1.0 / np.float32(self.theta) ** exponents).astype(np.float32)
+        plain: FloatArray = (1.0 / np.float32(self.theta) ** exponents).astype(np.float32)
         if self.scaling == "linear":
-            return plain / np.float32(self.factor)
+            return (plain / np.float32(self.factor)).astype(np.float32)
         if self.scaling == "llama3":
             return self._llama3(plain)
         if self.scaling == "yarn":
@@ -70,7 +70,7 @@ class Rope:
         return plain
 
     def tables(self, head_dim: int, context: int) -> tuple[FloatArray, FloatArray]:
-        """Return cosines and sines for positions 0 .. context - 1, each (context, head_dim // 2)."""
+        """Return cosines and sines by position, each (context, head_dim // 2)."""
         angles = np.outer(
             np.arange(context, dtype=np.float32), self.inverse_frequencies(head_dim)
         )  # (context, head_dim // 2)
@@ -94,7 +94,8 @@ class Rope:
         between = (1 - smooth) * plain / self.factor + smooth * plain
         stretched = np.where(wavelength > low, plain / self.factor, plain)
         middle = (wavelength <= low) & (wavelength >= high)
-        return np.where(middle, between, stretched).astype(np.float32)
+        result: FloatArray = np.where(middle, between, stretched).astype(np.float32)
+        return result
 
     def _yarn(self, plain: FloatArray, head_dim: int) -> FloatArray:
         def dimension(rotations: float) -> float:
@@ -106,7 +107,8 @@ class Rope:
         steps = np.arange(head_dim // 2, dtype=np.float32)
         ramp = np.clip((steps - low) / max(high - low, 0.001), 0, 1)
         keep = 1 - ramp
-        return (plain / self.factor * (1 - keep) + plain * keep).astype(np.float32)
+        mixed: FloatArray = (plain / self.factor * (1 - keep) + plain * keep).astype(np.float32)
+        return mixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,12 +41,12 @@ class GroupFormat:
     @property
     def top(self) -> int:
         """The largest code."""
-        return 2**self.bits - 1
+        return (1 << self.bits) - 1
 
     @property
     def middle(self) -> int:
         """The zero point of a symmetric tensor."""
-        return 2 ** (self.bits - 1)
+        return 1 << (self.bits - 1)
 
     def n_groups(self, n_inputs: int) -> int:
         """Groups in a row of `n_inputs`; the last one is padded where needed."""
@@ -104,7 +104,7 @@ class QuantTensor:
         zeros: ByteArray | None,
         *,
         n_inputs: int,
-        format: GroupFormat,  # noqa: A002 - the field's name
+        format: GroupFormat,
     ) -> "QuantTensor":
         """Pack unpacked codes.
 
@@ -188,10 +188,11 @@ def pack_bits(codes: ByteArray, bits: int) -> ByteArray:
     if bits == 8:
         return codes
     if bits == 4:
-        return codes[..., 0::2] | (codes[..., 1::2] << 4)
+        return (codes[..., 0::2] | (codes[..., 1::2] << 4)).astype(np.uint8, copy=False)
     if bits == 2:
         low = codes[..., 0::4] | (codes[..., 1::4] << 2)
-        return low | (codes[..., 2::4] << 4) | (codes[..., 3::4] << 6)
+        high = (codes[..., 2::4] << 4) | (codes[..., 3::4] << 6)
+        return (low | high).astype(np.uint8, copy=False)
     planes = np.unpackbits(codes[..., None], axis=-1, bitorder="little")[..., :bits]
     flat = planes.reshape(*codes.shape[:-1], -1)  # (..., K * bits)
     return np.packbits(flat, axis=-1, bitorder="little")

@@ -158,23 +158,19 @@ def _spec(entry: object, where: str, base: int) -> TensorSpec:
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
     if dtype not in _ITEM_BYTES:
         raise BundleCorrupt(f"{where}: unknown dtype {dtype!r}")
-    if not _counts(shape) or not _counts(offsets) or len(offsets) != 2:
-        raise BundleCorrupt(f"{where}: shape {shape!r} or data_offsets {offsets!r} is not valid")
-    size = math.prod(shape) * _ITEM_BYTES[dtype]
-    if offsets[1] - offsets[0] != size:
-        raise BundleCorrupt(
-            f"{where}: shape {shape} of {dtype} is {size} bytes, offsets give "
-            f"{offsets[1] - offsets[0]}"
-        )
-    return TensorSpec(dtype=dtype, shape=tuple(shape), offset=base + offsets[0], size=size)
+    sizes, ends = _counts(shape, where), _counts(offsets, where)
+    size = math.prod(sizes) * _ITEM_BYTES[dtype]
+    if len(ends) != 2 or ends[1] - ends[0] != size:
+        raise BundleCorrupt(f"{where}: {dtype} {shape} is {size} bytes, data_offsets say {offsets}")
+    return TensorSpec(dtype=dtype, shape=sizes, offset=base + ends[0], size=size)
 
 
-def _counts(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) <= 8
-        and all(type(item) is int and 0 <= item < 2**48 for item in value)
-    )
+def _counts(value: object, where: str) -> tuple[int, ...]:
+    if isinstance(value, list) and len(value) <= 8:
+        counts = tuple(item for item in value if type(item) is int and 0 <= item < 2**48)
+        if len(counts) == len(value):
+            return counts
+    raise BundleCorrupt(f"{where}: {value!r} is not a shape or a pair of offsets")
 
 
 class SafetensorsWriter:
@@ -234,7 +230,7 @@ class SafetensorsWriter:
             )
         self._waiting.pop()
         if array.nbytes:
-            self._put(memoryview(np.ascontiguousarray(array)).cast("B"))
+            self._put(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
     def close(self) -> str:
         """Finish the file and return its SHA-256 in hex.

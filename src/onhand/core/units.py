@@ -19,7 +19,7 @@ _BYTES = {
     "m": 2**20,
     "g": 2**30,
 }
-_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-zA-Z%/µ]*)\s*")
+_NUMBER = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([a-zA-Z%/]*)\s*")
 
 
 def parse_number(text: str, *, suffixes: dict[str, float]) -> float:
