@@ -1,0 +1,132 @@
+"""What engines share about sessions: bounds of a step, and a memory as bytes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.errors import ContextOverflow, InputError
+
+__all__ = [
+    "check_context",
+    "check_fits",
+    "check_rewind",
+    "check_tokens",
+    "pack_state",
+    "unpack_state",
+]
+
+_MAGIC = b"onhand-kv1"
+_KEY_BYTES = 32
+
+
+def check_tokens(tokens: TokenArray, vocab_size: int) -> TokenArray:
+    """Return one row's tokens as int64 if they are of use.
+
+    Raises:
+        InputError: if the row is empty, not one-dimensional, or names a token that is not there.
+    """
+    row = np.asarray(tokens)
+    if row.ndim != 1 or row.size == 0 or row.dtype.kind not in "iu":
+        raise InputError(
+            f"tokens must be a non-empty row of integers, found {row.dtype} {row.shape}"
+        )
+    low, high = int(row.min()), int(row.max())
+    if low < 0 or high >= vocab_size:
+        wrong = low if low < 0 else high
+        raise InputError(f"token {wrong} is outside the vocabulary of {vocab_size}")
+    return row.astype(np.int64, copy=False)
+
+
+def check_fits(length: int, n_new: int, context: int) -> None:
+    """Refuse tokens that do not fit.
+
+    Raises:
+        ContextOverflow: if `length + n_new` is more than `context`.
+    """
+    if length + n_new > context:
+        raise ContextOverflow(
+            f"{length} tokens remembered and {n_new} new ones do not fit a context of {context}; "
+            "shorten the prompt or rewind the session"
+        )
+
+
+def check_rewind(length: int, remembered: int) -> None:
+    """Refuse a rewind to where the session never was.
+
+    Raises:
+        InputError: if `length` is not within 0 .. `remembered`.
+    """
+    if not 0 <= length <= remembered:
+        raise InputError(f"cannot rewind to {length}: the session remembers {remembered} tokens")
+
+
+def check_context(context: int | None, most: int) -> int:
+    """Return the context of a new session.
+
+    Raises:
+        InputError: if it is below 1 or above `most`.
+    """
+    chosen = most if context is None else context
+    if not 1 <= chosen <= most:
+        raise InputError(f"context is {chosen}, must be 1 to {most}, which the model was made for")
+    return chosen
+
+
+def pack_state(key: bytes, length: int, parts: Sequence[FloatArray]) -> bytes:
+    """Return a memory as bytes.
+
+    Args:
+        key: 32 bytes that name bundle, variant and engine.
+        length: tokens remembered.
+        parts: (n_kv_heads, length, head_dim) float32 keys and values, layer by layer.
+
+    Returns:
+        The bytes; `unpack_state` reads them.
+    """
+    body = [np.ascontiguousarray(part).tobytes() for part in parts]
+    return b"".join([_MAGIC, key, length.to_bytes(8, "little"), *body])
+
+
+def unpack_state(
+    state: bytes, key: bytes, shapes: Sequence[tuple[int, int]], *, context: int
+) -> tuple[int, list[FloatArray]]:
+    """Undo `pack_state`.
+
+    Args:
+        state: what `pack_state` returned.
+        key: 32 bytes that name bundle, variant and engine.
+        shapes: (n_kv_heads, head_dim) of each part.
+        context: most tokens that the session can remember.
+
+    Returns:
+        The length, and the parts, each (n_kv_heads, length, head_dim).
+
+    Raises:
+        InputError: if the bytes are damaged, or of another bundle, variant or engine.
+        ContextOverflow: if the saved memory is longer than `context`.
+    """
+    start = len(_MAGIC) + _KEY_BYTES + 8
+    if len(state) < start or not state.startswith(_MAGIC):
+        raise InputError("saved state is damaged: it does not begin as one")
+    if state[len(_MAGIC) : len(_MAGIC) + _KEY_BYTES] != key:
+        raise InputError("saved state is of another bundle, variant or engine")
+    length = int.from_bytes(state[start - 8 : start], "little")
+    if length > context:
+        raise ContextOverflow(
+            f"saved state has {length} tokens, the session's context is {context}"
+        )
+    sizes = [heads * length * width for heads, width in shapes]
+    if len(state) != start + 4 * sum(sizes):
+        raise InputError(
+            f"saved state is damaged: {len(state)} bytes, {start + 4 * sum(sizes)} expected"
+        )
+    numbers = np.frombuffer(state, dtype=np.float32, offset=start)
+    if not np.isfinite(numbers).all():
+        raise InputError("saved state is damaged: it holds a number that is not finite")
+    ends = np.cumsum(sizes)[:-1]
+    parts = np.split(numbers, ends)
+    return length, [
+        part.reshape(heads, length, width)
+        for part, (heads, width) in zip(parts, shapes, strict=True)
+    ]

@@ -1,0 +1,187 @@
+"""Plain numpy: slow, exact, and the oracle for the other engines."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.bundle import Bundle
+from onhand.core.decoder import Decoder
+from onhand.core.errors import InputError
+from onhand.core.profile import DeviceProfile
+from onhand.core.weights import BundleWeights, open_weights
+from onhand.device.engines import forward
+from onhand.device.engines.base import Session
+from onhand.device.engines.memory import (
+    check_context,
+    check_fits,
+    check_rewind,
+    check_tokens,
+    pack_state,
+    unpack_state,
+)
+
+__all__ = ["ReferenceEngine", "ReferenceLoaded", "ReferenceSession"]
+
+
+class _CachedWeights:
+    """A bundle's weights, each matrix dequantised once. See `forward.Weights`."""
+
+    def __init__(self, inner: BundleWeights) -> None:
+        self._inner = inner
+        self._matrices: dict[str, FloatArray] = {}
+
+    @property
+    def decoder(self) -> Decoder:
+        """See `forward.Weights`."""
+        return self._inner.decoder
+
+    def matrix(self, name: str) -> FloatArray:
+        """See `forward.Weights`."""
+        if name not in self._matrices:
+            self._matrices[name] = self._inner.matrix(name)
+        return self._matrices[name]
+
+    def rows(self, name: str, ids: TokenArray) -> FloatArray:
+        """See `forward.Weights`."""
+        return self._inner.rows(name, ids)
+
+    def vector(self, name: str) -> FloatArray:
+        """See `forward.Weights`."""
+        return self._inner.vector(name)
+
+
+class ReferenceSession:
+    """See `Session`."""
+
+    def __init__(self, loaded: "ReferenceLoaded", context: int) -> None:
+        self.loaded = loaded
+        self.context = context
+        self.length = 0
+        self.closed = False
+        layers = loaded.weights.decoder.layers
+        self.memory = [forward.LayerMemory.empty(layer, context) for layer in layers]
+
+    def rewind(self, length: int) -> None:
+        """See `Session`."""
+        check_rewind(length, self.length)
+        self.length = length
+
+    def fork(self) -> "ReferenceSession":
+        """See `Session`."""
+        other = ReferenceSession(self.loaded, self.context)
+        for mine, theirs in zip(self.memory, other.memory, strict=True):
+            theirs.keys[:, : self.length] = mine.keys[:, : self.length]
+            theirs.values[:, : self.length] = mine.values[:, : self.length]
+        other.length = self.length
+        return other
+
+    def save_state(self) -> bytes:
+        """See `Session`."""
+        parts = [
+            part[:, : self.length] for layer in self.memory for part in (layer.keys, layer.values)
+        ]
+        return pack_state(self.loaded.key, self.length, parts)
+
+    def load_state(self, state: bytes) -> None:
+        """See `Session`."""
+        layers = self.loaded.weights.decoder.layers
+        shapes = [(layer.n_kv_heads, layer.head_dim) for layer in layers for _ in range(2)]
+        length, parts = unpack_state(state, self.loaded.key, shapes, context=self.context)
+        for layer, keys, values in zip(self.memory, parts[::2], parts[1::2], strict=True):
+            layer.keys[:, :length] = keys
+            layer.values[:, :length] = values
+        self.length = length
+
+    def close(self) -> None:
+        """See `Session`."""
+        self.closed = True
+        self.memory = []
+        self.length = 0
+
+
+class ReferenceLoaded:
+    """See `Loaded`."""
+
+    def __init__(self, weights: BundleWeights, key: bytes) -> None:
+        self.weights = _CachedWeights(weights)
+        self.key = key
+        decoder = weights.decoder
+        self.vocab_size = decoder.vocab_size
+        self.context = decoder.context
+        self._rope: dict[int, tuple[FloatArray, FloatArray]] = {}
+
+    def session(self, *, context: int | None = None) -> ReferenceSession:
+        """See `Loaded`."""
+        return ReferenceSession(self, check_context(context, self.context))
+
+    def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
+        """See `Loaded`."""
+        rows = self._checked(batch)
+        last = [self._run(session, tokens)[-1:] for session, tokens in rows]
+        return forward.logits(self.weights, np.concatenate(last))  # (B, V)
+
+    def score(self, session: Session, tokens: TokenArray) -> FloatArray:
+        """See `Loaded`."""
+        ((known, row),) = self._checked([(session, tokens)])
+        return forward.logits(self.weights, self._run(known, row))  # (T, V)
+
+    def close(self) -> None:
+        """See `Loaded`."""
+
+    def _checked(
+        self, batch: Sequence[tuple[Session, TokenArray]]
+    ) -> list[tuple[ReferenceSession, TokenArray]]:
+        rows: list[tuple[ReferenceSession, TokenArray]] = []
+        for session, tokens in batch:
+            if not isinstance(session, ReferenceSession) or session.loaded is not self:
+                raise InputError("a session of another engine or bundle was given to step")
+            if session.closed or any(session is other for other, _ in rows):
+                raise InputError("a session in a step is closed, or given twice")
+            row = check_tokens(tokens, self.vocab_size)
+            check_fits(session.length, row.size, session.context)
+            rows.append((session, row))
+        if not rows:
+            raise InputError("a step needs at least one row")
+        return rows
+
+    def _run(self, session: ReferenceSession, tokens: TokenArray) -> FloatArray:
+        weights = self.weights
+        x = forward.embed(weights, tokens)  # (T, D)
+        for i, memory in enumerate(session.memory):
+            rope = self._tables(weights.decoder.layers[i].head_dim)
+            x = forward.run_layer(weights, i, x, memory, start=session.length, rope=rope)
+        session.length += tokens.size
+        return forward.final_hidden(weights, x)
+
+    def _tables(self, head_dim: int) -> tuple[FloatArray, FloatArray]:
+        if head_dim not in self._rope:
+            self._rope[head_dim] = self.weights.decoder.rope.tables(head_dim, self.context)
+        return self._rope[head_dim]
+
+
+class ReferenceEngine:
+    """See `Engine`."""
+
+    name: ClassVar[str] = "reference"
+
+    def why_not(self, bundle: Bundle, profile: DeviceProfile, *, variant: str) -> str | None:
+        """Return None if the dequantised weights fit the memory, else a reason."""
+        needed = 4 * bundle.manifest.decoder.n_parameters
+        if needed > profile.memory_bytes:
+            return (
+                f"the reference engine needs {needed} bytes for float32 weights, the device has "
+                f"{profile.memory_bytes}"
+            )
+        return None
+
+    def open(self, bundle: Bundle, *, variant: str, threads: int) -> ReferenceLoaded:
+        """Open the weights; numpy chooses its own threads, so `threads` is not used.
+
+        Raises:
+            BundleCorrupt: if the weights do not match the manifest.
+        """
+        key = hashlib.sha256(f"{bundle.manifest_sha256} {variant} {self.name}".encode()).digest()
+        return ReferenceLoaded(open_weights(bundle, variant), key)
