@@ -102,7 +102,7 @@ def run_layer(
     qkv = normed @ weights.matrix(f"{at}qkv").T  # (T, query_width + 2 * kv_width)
     if decoder.qkv_bias:
         qkv += weights.vector(f"{at}qkv_bias")
-    attended = _attend(qkv, layer, memory, start=start, rope=rope)  # (T, query_width)
+    attended: FloatArray = _attend(qkv, layer, memory, start=start, rope=rope)  # (T, query_width)
     observe(f"{at}out", attended)
     x = x + attended @ weights.matrix(f"{at}out").T
     if decoder.out_bias:
@@ -114,7 +114,7 @@ def run_layer(
     if decoder.mlp_bias:
         both += weights.vector(f"{at}gate_up_bias")
     gate, up = both[:, : layer.mlp_width], both[:, layer.mlp_width :]
-    inner = silu(gate) * up  # (T, mlp_width)
+    inner: FloatArray = silu(gate) * up  # (T, mlp_width)
     observe(f"{at}down", inner)
     x = x + inner @ weights.matrix(f"{at}down").T
     if decoder.mlp_bias:
@@ -142,7 +142,7 @@ def rms_norm(x: FloatArray, weight: FloatArray, epsilon: float) -> FloatArray:
 
 
 def silu(x: FloatArray) -> FloatArray:
-    """x * sigmoid(x), without overflow for large negative x."""
+    """Apply x * sigmoid(x), without overflow for large negative x."""
     with np.errstate(over="ignore"):
         activated: FloatArray = x / (1 + np.exp(-x))
     return activated
@@ -195,7 +195,7 @@ def _attend(
         later = np.arange(seen)[None, :] > np.arange(start + low, seen)[:, None]
         scores[..., later] = -np.inf
         scores -= scores.max(axis=-1, keepdims=True)
-        weights = np.exp(scores)
-        weights /= weights.sum(axis=-1, keepdims=True)
-        result[:, :, low:high] = weights @ memory.values[:, None, :seen]
+        share = np.exp(scores)
+        share /= share.sum(axis=-1, keepdims=True)
+        result[:, :, low:high] = share @ memory.values[:, None, :seen]
     return result.transpose(2, 0, 1, 3).reshape(T, layer.query_width)

@@ -1,0 +1,238 @@
+"""Hugging Face checkpoints: a local folder, or a hub id where there is a network."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.bundle import sha256_of
+from onhand.core.decoder import Decoder
+from onhand.core.errors import BundleCorrupt, ResourceError, SourceError
+from onhand.core.safetensors import SafetensorsFile, open_safetensors
+from onhand.host.model import Model
+from onhand.host.sources.families import describe
+
+__all__ = ["HuggingFaceSource", "read_folder"]
+
+_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+_INDEX = "model.safetensors.index.json"
+_BITS = {"F16": 16, "BF16": 16, "F32": 32}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# Buffers that old checkpoints carry; the description computes them.
+_BUFFERS = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
+
+
+class HuggingFaceSource:
+    """See `Source`."""
+
+    name = "huggingface"
+
+    def why_not(self, location: str) -> str | None:
+        """Return None for a folder with config.json or a hub id, else a reason."""
+        folder = Path(location)
+        if folder.is_dir():
+            found = (folder / "config.json").is_file()
+            return None if found else f"{folder} has no config.json"
+        if _HUB_ID.fullmatch(location):
+            return None
+        return f"{location} is neither a folder nor a hub id such as Qwen/Qwen2.5-0.5B-Instruct"
+
+    def load(self, location: str) -> Model:
+        """Open a folder, or fetch a hub id into the hub's own cache and open that.
+
+        Raises:
+            SourceError: if the model is of an unknown family, incomplete or damaged.
+            ResourceError: if the hub cannot be reached.
+        """
+        folder = Path(location)
+        if not folder.is_dir():
+            return read_folder(_fetch(location), name=location.rpartition("/")[2])
+        return read_folder(folder, name=folder.resolve().name)
+
+
+def _fetch(hub_id: str) -> Path:
+    import httpx2
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    patterns = ["config.json", "*.safetensors", _INDEX, *_FILES]
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, httpx2.HTTPError) as error:
+        raise ResourceError(
+            f"{hub_id} cannot be fetched from the hub ({type(error).__name__}); "
+            "check its name and the network, or give a local folder"
+        ) from error
+
+
+def read_folder(folder: Path, *, name: str) -> Model:
+    """Open a checkpoint folder.
+
+    Args:
+        folder: holds config.json, *.safetensors and tokenizer.json.
+        name: the model's name; odd characters become "-".
+
+    Returns:
+        The model; its weights are read later, one by one.
+
+    Raises:
+        SourceError: if the model is of an unknown family, incomplete or damaged.
+    """
+    config_path = folder / "config.json"
+    config = _read_json(config_path)
+    decoder = describe(config, str(config_path))
+    paths = _weight_files(folder)
+    tensors: dict[str, SafetensorsFile] = {}
+    for path in paths:
+        try:
+            opened = open_safetensors(path)
+        except (BundleCorrupt, OSError) as error:
+            raise SourceError(f"{error}") from error
+        tensors |= dict.fromkeys(opened.tensors, opened)
+    weights = _FolderWeights(decoder=decoder, folder=folder, tensors=tensors)
+    notes = weights.check()
+    files = {n: (folder / n).read_bytes() for n in _FILES if (folder / n).is_file()}
+    if "tokenizer.json" not in files:
+        raise SourceError(
+            f"{folder} has no tokenizer.json; save the tokenizer with the tokenizers library first"
+        )
+    digest = hashlib.sha256(config_path.read_bytes())
+    for path in paths:
+        digest.update(bytes.fromhex(sha256_of(path)))
+    spec = tensors["model.embed_tokens.weight"].tensors["model.embed_tokens.weight"]
+    return Model(
+        name=re.sub(r"[^A-Za-z0-9._+-]", "-", name).strip("._+-")[:100] or "model",
+        location=folder,
+        family=str(config["model_type"]),
+        weights=weights,
+        files=files,
+        sha256=digest.hexdigest(),
+        source_bytes=sum(path.stat().st_size for path in paths),
+        weight_bits=_BITS[spec.dtype],
+        notes=notes,
+    )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / _INDEX
+    if index.is_file():
+        table = _read_json(index).get("weight_map")
+        if not isinstance(table, Mapping) or not table:
+            raise SourceError(f"{index}: has no weight_map")
+        names = sorted({str(file) for file in table.values()})
+        for name in names:
+            if Path(name).name != name:
+                raise SourceError(f"{index}: names {name!r}, which is outside the folder")
+            if not (folder / name).is_file():
+                raise SourceError(f"{folder / name} is missing; {index.name} names it")
+        return [folder / name for name in names]
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        pickled = sorted(p.name for p in folder.glob("*.bin")) or ["no weights at all"]
+        raise SourceError(
+            f"{folder} has no .safetensors file (found {pickled[0]}); pickled weights are not "
+            "read: save the model as safetensors first"
+        )
+    return paths
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SourceError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise SourceError(f"{path} is not a JSON object")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FolderWeights:
+    """See `ModelWeights`."""
+
+    decoder: Decoder
+    folder: Path
+    tensors: Mapping[str, SafetensorsFile]
+
+    def check(self) -> tuple[str, ...]:
+        """Return notes on what is not used.
+
+        Raises:
+            SourceError: if a tensor is missing, of another shape or dtype, or not known.
+        """
+        needed = {
+            part: shape
+            for name, whole in (self.decoder.matrices() | self.decoder.vectors()).items()
+            for part, shape in _parts(name, whole, self.decoder).items()
+        }
+        for name, shape in needed.items():
+            if name not in self.tensors:
+                raise SourceError(f"{self.folder}: tensor {name!r} is missing")
+            spec = self.tensors[name].tensors[name]
+            if spec.shape != shape or spec.dtype not in _BITS:
+                raise SourceError(
+                    f"{self.folder}: tensor {name!r} is {spec.dtype} {spec.shape}, expected "
+                    f"{shape} of {', '.join(_BITS)}"
+                )
+        notes: list[str] = []
+        for name in sorted(set(self.tensors) - set(needed)):
+            if _BUFFERS.fullmatch(name):
+                continue
+            if name != "lm_head.weight":
+                raise SourceError(f"{self.folder}: tensor {name!r} has no place in this family")
+            notes.append("the head is tied to the embedding: the stored lm_head.weight is not used")
+        return tuple(notes)
+
+    def matrix(self, name: str) -> FloatArray:
+        """See `ModelWeights`."""
+        parts = _parts(name, self.decoder.matrices()[name], self.decoder)
+        return self._joined(list(parts))
+
+    def rows(self, name: str, ids: TokenArray) -> FloatArray:
+        """See `ModelWeights`."""
+        (part,) = _parts(name, self.decoder.matrices()[name], self.decoder)
+        return self._finite(self.tensors[part].read(part)[ids], part)
+
+    def vector(self, name: str) -> FloatArray:
+        """See `ModelWeights`."""
+        return self._joined(list(_parts(name, self.decoder.vectors()[name], self.decoder)))
+
+    def _joined(self, parts: list[str]) -> FloatArray:
+        arrays = [self._finite(self.tensors[part].read(part), part) for part in parts]
+        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+
+    def _finite(self, array: np.ndarray, name: str) -> FloatArray:
+        wide = array.astype(np.float32, copy=False)
+        if not np.isfinite(wide).all():
+            raise SourceError(f"{self.folder}: tensor {name!r} holds a NaN or an infinity")
+        return wide
+
+
+def _parts(name: str, shape: tuple[int, ...], decoder: Decoder) -> dict[str, tuple[int, ...]]:
+    """Return the checkpoint's tensors that make up one of ours: name -> shape, in row order."""
+    if name in {"embed", "head", "final_norm"}:
+        place = {"embed": "model.embed_tokens", "head": "lm_head", "final_norm": "model.norm"}
+        return {f"{place[name]}.weight": shape}
+    _, number, ours = name.split(".")
+    layer = decoder.layers[int(number)]
+    kind = "bias" if ours.endswith("_bias") else "weight"
+    heads = {"q_proj": layer.query_width, "k_proj": layer.kv_width, "v_proj": layer.kv_width}
+    pieces = {
+        "qkv": {f"self_attn.{part}": n for part, n in heads.items()},
+        "out": {"self_attn.o_proj": shape[0]},
+        "gate_up": {"mlp.gate_proj": layer.mlp_width, "mlp.up_proj": layer.mlp_width},
+        "down": {"mlp.down_proj": shape[0]},
+        "attention_norm": {"input_layernorm": shape[0]},
+        "mlp_norm": {"post_attention_layernorm": shape[0]},
+    }[ours.removesuffix("_bias")]
+    return {f"model.layers.{number}.{part}.{kind}": (n, *shape[1:]) for part, n in pieces.items()}
