@@ -1,0 +1,39 @@
+# Needs Python 3.11 or later with venv, make and a C++ compiler. Packages are fetched once.
+PYTHON ?= python3
+PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PINNED = pyproject.toml constraints.txt
+
+.PHONY: setup demo test check clean
+
+setup: .venv/.dev .venv-lean/.ready  ## both environments: the full one, and a device's
+
+demo: .venv/.host  ## build the house assistant under a budget, show the report, talk to it
+	.venv/bin/python -m examples.house_assistant.demo
+
+test: setup  ## everything that CI runs: style, types, all tests; then a device's tests without torch
+	scripts/check --all
+	.venv-lean/bin/python -m pytest -q tests/core tests/device tests/cli
+
+check: .venv/.dev  ## the quick part of `test`, before every commit
+	scripts/check
+
+clean:
+	rm -rf .venv .venv-lean .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What the demo needs: no torch.
+.venv/.host: $(PINNED)
+	$(PYTHON) -m venv .venv
+	.venv/bin/python $(PIP_INSTALL) --editable ".[host]"
+	touch $@
+
+# The tools and the libraries that tests compare with, on top.
+.venv/.dev: .venv/.host
+	.venv/bin/python $(PIP_INSTALL) --editable ".[host,dev]"
+	touch $@
+
+# What a device has, and a test runner.
+.venv-lean/.ready: $(PINNED)
+	$(PYTHON) -m venv .venv-lean
+	.venv-lean/bin/python $(PIP_INSTALL) --editable . pytest hypothesis coverage
+	touch $@

@@ -1,0 +1,48 @@
+"""Every Python block in the docs runs, and every recipe can be read."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from onhand.core.plugins import PASSES, load_plugin
+from onhand.core.recipe import parse_recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+ALL_PAGES = [*PAGES, *sorted(ROOT.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one page share a namespace, top to bottom."""
+    monkeypatch.chdir(tmp_path)
+    shared: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        exec(compile(block, str(page), "exec"), shared)  # noqa: S102 - our own docs
+
+
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    """A link to a file of the project names one that is there."""
+    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_recipes_can_be_read() -> None:
+    """Every recipe that comes with the project names known passes and options."""
+    for path in sorted((ROOT / "recipes").glob("*.toml")):
+        text = path.read_text(encoding="utf-8")
+        recipe = parse_recipe(text, passes=lambda name: load_plugin(PASSES, name), where=path.name)
+
+        assert recipe.steps
+
+
+def test_decisions_are_numbered_one_by_one() -> None:
+    """Decision pages count up from 0001, and no number is used twice."""
+    names = [page.name for page in PAGES if page.parent.name == "decisions"]
+    numbers = [int(name[:4]) for name in names]
+
+    assert all(re.fullmatch(r"\d{4}(-[a-z0-9]+)+\.md", name) for name in names)
+    assert numbers == list(range(1, len(numbers) + 1))

@@ -1,0 +1,94 @@
+"""Importing onhand is quick, light, and changes nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src"
+HEAVY = (
+    "huggingface_hub",
+    "jinja2",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "psutil",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "onhand.host",
+)
+# Imports one module as the first thing of a process, and says what came with it.
+PROBE = """
+import importlib, json, logging, os, sys, threading, warnings
+import numpy
+def state():
+    return {
+        "environment": dict(os.environ),
+        "folder": sorted(os.listdir()),
+        "threads": threading.active_count(),
+        "log": [len(logging.root.handlers), logging.root.level],
+        "filters": len(warnings.filters),
+    }
+before = state()
+importlib.import_module(sys.argv[1])
+after = state()
+changed = [key for key in before if before[key] != after[key]]
+print(json.dumps({"modules": sorted(sys.modules), "changed": changed}))
+"""
+
+
+def modules(*layers: str) -> list[str]:
+    """Names of all modules of some layers."""
+    paths = sorted(path for layer in layers for path in (SRC / "onhand" / layer).rglob("*.py"))
+    names = [".".join(path.relative_to(SRC).with_suffix("").parts) for path in paths]
+    return [name.removesuffix(".__init__") for name in names]
+
+
+def imported(module: str, folder: Path) -> dict[str, list[str]]:
+    """Import a module in a fresh process: what was loaded, what changed."""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROBE, module],
+        check=True,
+        capture_output=True,
+        cwd=folder,
+        text=True,
+    )
+    found: dict[str, list[str]] = json.loads(run.stdout)
+    return found
+
+
+def loads(found: dict[str, list[str]]) -> list[str]:
+    """The heavy packages among the loaded modules."""
+    return [name for name in HEAVY if name in found["modules"]]
+
+
+def test_core_and_device_load_nothing_heavy(tmp_path: Path) -> None:
+    """Heavy packages are imported by the functions that use them, not by the modules."""
+    together = tmp_path / "together.py"
+    names = ["onhand", *modules("core", "device")]
+    together.write_text("".join(f"import {name}\n" for name in names))
+
+    found = imported("together", tmp_path)
+
+    assert loads(found) == []
+
+
+@pytest.mark.parametrize("layer", ["core", "device", "cli"])
+def test_importing_changes_nothing(layer: str, tmp_path: Path) -> None:
+    """No environment change, file, thread, log handler or warning filter comes with an import."""
+    (tmp_path / "together.py").write_text("".join(f"import {name}\n" for name in modules(layer)))
+
+    found = imported("together", tmp_path)
+
+    assert found["changed"] == []
+
+
+def test_the_front_is_light(tmp_path: Path) -> None:
+    """`import onhand` loads core alone."""
+    found = imported("onhand", tmp_path)
+
+    assert loads(found) == []
+    assert [name for name in found["modules"] if name.startswith("onhand.device")] == []
