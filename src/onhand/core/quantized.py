@@ -124,10 +124,10 @@ class QuantTensor:
         n_rows = codes.shape[0]
         packed_zeros = None
         if zeros is not None:
-            whole = -(-zeros.shape[1] * format.bits // 8) * 8  # bits of one row, padded to bytes
-            padded = np.zeros((n_rows, -(-whole // format.bits)), dtype=np.uint8)
-            padded[:, : zeros.shape[1]] = zeros
-            packed_zeros = pack_bits(padded, format.bits)[:, : whole // 8]
+            n_bytes = format.zero_shape((n_rows, n_inputs))[1]
+            # Eight codes fill whole bytes at any width; what is too much is cut off again.
+            padded = np.pad(zeros, ((0, 0), (0, -zeros.shape[1] % 8)))
+            packed_zeros = pack_bits(padded, format.bits)[:, :n_bytes]
         return cls(
             shape=(n_rows, n_inputs),
             format=format,

@@ -19,9 +19,10 @@ from typing import BinaryIO, Self
 
 import numpy as np
 
+from onhand.core.arrays import FloatArray
 from onhand.core.errors import BundleCorrupt, InputError
 
-__all__ = ["SafetensorsFile", "SafetensorsWriter", "TensorSpec", "open_safetensors"]
+__all__ = ["SafetensorsFile", "SafetensorsWriter", "TensorSpec", "open_safetensors", "widen"]
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
 _ITEM_BYTES = {
@@ -44,6 +45,7 @@ _NUMPY = {
     "U8": np.uint8,
     "I8": np.int8,
     "U16": np.uint16,
+    "BF16": np.uint16,
     "I16": np.int16,
     "F16": np.float16,
     "U32": np.uint32,
@@ -84,14 +86,14 @@ class SafetensorsFile:
     path: Path
     tensors: Mapping[str, TensorSpec]
 
-    def read(self, name: str) -> np.ndarray:
-        """Read one tensor; BF16 becomes float32, every other dtype stays.
+    def view(self, name: str) -> np.ndarray:
+        """Map one tensor; BF16 comes as uint16, see `widen`.
 
         Args:
             name: a key of `tensors`.
 
         Returns:
-            An array of the tensor's shape, mapped from the file and read-only where possible.
+            A read-only array of the tensor's shape; its pages are read as they are touched.
 
         Raises:
             InputError: if there is no such tensor.
@@ -99,15 +101,19 @@ class SafetensorsFile:
         spec = self.tensors.get(name)
         if spec is None:
             raise InputError(f"{self.path}: no tensor {name!r}")
+        kind = np.dtype(_NUMPY[spec.dtype])
         if spec.size == 0:
-            return np.zeros(spec.shape, dtype=_NUMPY.get(spec.dtype, np.float32))
+            return np.zeros(spec.shape, dtype=kind)
         raw = np.memmap(self.path, dtype=np.uint8, mode="r", offset=spec.offset, shape=(spec.size,))
-        if spec.dtype == "BF16":
-            # bfloat16 is the upper half of a float32.
-            wide = raw.view(np.uint16).astype(np.uint32)
-            wide <<= 16
-            return wide.view(np.float32).reshape(spec.shape)
-        return np.asarray(raw).view(_NUMPY[spec.dtype]).reshape(spec.shape)
+        return np.asarray(raw).view(kind).reshape(spec.shape)
+
+
+def widen(array: np.ndarray) -> FloatArray:
+    """Return float16, bfloat16 (as uint16, see `SafetensorsFile.view`) or float32 as float32."""
+    if array.dtype == np.uint16:
+        # bfloat16 is the upper half of a float32.
+        return (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float32, copy=False)
 
 
 def open_safetensors(path: Path) -> SafetensorsFile:

@@ -83,7 +83,7 @@ class BundleWeights:
         return file.path, file.tensors[tensor]
 
     def _read(self, tensor: str) -> np.ndarray:
-        return self._places[tensor].read(tensor)
+        return self._places[tensor].view(tensor)
 
 
 def open_weights(bundle: Bundle, variant: str) -> BundleWeights:

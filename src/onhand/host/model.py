@@ -27,6 +27,14 @@ class ModelWeights(Protocol):
         """
         ...
 
+    def block(self, name: str, start: int, stop: int) -> FloatArray:
+        """Return rows `start` to `stop` of a matrix: float32, all finite.
+
+        Raises:
+            SourceError: if they hold a NaN or an infinity.
+        """
+        ...
+
     def rows(self, name: str, ids: TokenArray) -> FloatArray:
         """Return some rows of a matrix: (T,) ids -> (T, K) float32."""
         ...

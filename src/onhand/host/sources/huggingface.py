@@ -13,7 +13,7 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import sha256_of
 from onhand.core.decoder import Decoder
 from onhand.core.errors import BundleCorrupt, ResourceError, SourceError
-from onhand.core.safetensors import SafetensorsFile, open_safetensors
+from onhand.core.safetensors import SafetensorsFile, open_safetensors, widen
 from onhand.host.model import Model
 from onhand.host.sources.families import describe
 
@@ -61,14 +61,13 @@ class HuggingFaceSource:
 
 
 def _fetch(hub_id: str) -> Path:
-    import httpx2
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     patterns = ["config.json", "*.safetensors", _INDEX, *_FILES]
     try:
         return Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, httpx2.HTTPError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ResourceError(
             f"{hub_id} cannot be fetched from the hub ({type(error).__name__}); "
             "check its name and the network, or give a local folder"
@@ -195,24 +194,32 @@ class _FolderWeights:
 
     def matrix(self, name: str) -> FloatArray:
         """See `ModelWeights`."""
-        parts = _parts(name, self.decoder.matrices()[name], self.decoder)
-        return self._joined(list(parts))
+        return self.block(name, 0, self.decoder.matrices()[name][0])
+
+    def block(self, name: str, start: int, stop: int) -> FloatArray:
+        """See `ModelWeights`."""
+        pieces: list[FloatArray] = []
+        first = 0  # row of ours that the part begins at
+        for part, shape in _parts(name, self.decoder.matrices()[name], self.decoder).items():
+            low, high = max(start - first, 0), min(stop - first, shape[0])
+            if low < high:
+                pieces.append(self._finite(self.tensors[part].view(part)[low:high], part))
+            first += shape[0]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def rows(self, name: str, ids: TokenArray) -> FloatArray:
         """See `ModelWeights`."""
         (part,) = _parts(name, self.decoder.matrices()[name], self.decoder)
-        return self._finite(self.tensors[part].read(part)[ids], part)
+        return self._finite(self.tensors[part].view(part)[ids], part)
 
     def vector(self, name: str) -> FloatArray:
         """See `ModelWeights`."""
-        return self._joined(list(_parts(name, self.decoder.vectors()[name], self.decoder)))
-
-    def _joined(self, parts: list[str]) -> FloatArray:
-        arrays = [self._finite(self.tensors[part].read(part), part) for part in parts]
-        return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+        parts = _parts(name, self.decoder.vectors()[name], self.decoder)
+        pieces = [self._finite(self.tensors[part].view(part), part) for part in parts]
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def _finite(self, array: np.ndarray, name: str) -> FloatArray:
-        wide = array.astype(np.float32, copy=False)
+        wide = widen(array)
         if not np.isfinite(wide).all():
             raise SourceError(f"{self.folder}: tensor {name!r} holds a NaN or an infinity")
         return wide

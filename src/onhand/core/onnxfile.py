@@ -1,0 +1,185 @@
+"""Where an ONNX file's tensors lie, read without the onnx package, and checked.
+
+A graph may come from outside: before an engine parses it, every external tensor must lie in a
+file that the manifest allows for it, within that file's bytes, and be as large as its shape.
+
+Source:
+    onnx.proto (https://github.com/onnx/onnx), protocol buffers' wire format.
+"""
+
+import math
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from onhand.core.errors import BundleCorrupt
+
+__all__ = ["check_external_data"]
+
+MAX_GRAPH_BYTES = 256 * 2**20
+_MAX_DEPTH = 32
+_EXTERNAL = 1
+_ITEM_BITS = {
+    1: 32,  # float
+    2: 8,  # uint8
+    3: 8,  # int8
+    4: 16,  # uint16
+    5: 16,  # int16
+    6: 32,  # int32
+    7: 64,  # int64
+    9: 8,  # bool
+    10: 16,  # float16
+    11: 64,  # double
+    12: 32,  # uint32
+    13: 64,  # uint64
+    16: 16,  # bfloat16
+    21: 4,  # uint4
+    22: 4,  # int4
+}
+# Message -> field number -> message inside it; every way that leads to a tensor.
+_INSIDE: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse",
+        23: "sparse",
+    },
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+
+
+def check_external_data(graph: Path, root: Path, *, allowed: Collection[str]) -> None:
+    """Check every tensor of a graph, subgraphs and functions included.
+
+    Args:
+        graph: the ONNX file.
+        root: the bundle's folder, which external places are relative to.
+        allowed: names of the weights files that it may read.
+
+    Raises:
+        BundleCorrupt: if the file is not ONNX, a tensor lies elsewhere or beyond its file's end,
+            or its shape does not match its bytes.
+    """
+    if graph.stat().st_size > MAX_GRAPH_BYTES:
+        raise BundleCorrupt(f"{graph}: over {MAX_GRAPH_BYTES} bytes; weights belong beside it")
+    content = memoryview(graph.read_bytes())
+    sizes = {name: (root / name).stat().st_size for name in allowed}
+    try:
+        for tensor in _tensors(content, "model", 0):
+            _check_tensor(tensor, sizes)
+    except (BundleCorrupt, UnicodeDecodeError) as error:
+        raise BundleCorrupt(f"{graph}: {error}") from error
+
+
+def _tensors(message: memoryview, kind: str, depth: int) -> Iterator[memoryview]:
+    if depth > _MAX_DEPTH:
+        raise BundleCorrupt("graphs are nested too deeply")
+    for number, value in _fields(message):
+        inside = _INSIDE[kind].get(number)
+        if inside is None or isinstance(value, int):
+            continue
+        if inside == "tensor":
+            yield value
+        else:
+            yield from _tensors(value, inside, depth + 1)
+
+
+def _check_tensor(message: memoryview, sizes: dict[str, int]) -> None:
+    dims: list[int] = []
+    numbers: dict[int, int] = {}
+    texts: dict[int, memoryview] = {}
+    external: dict[str, str] = {}
+    for number, value in _fields(message):
+        if number == 1:
+            dims += [value] if isinstance(value, int) else list(_varints(value))
+        elif isinstance(value, int):
+            numbers[number] = value
+        elif number == 13:
+            entry = {n: bytes(v).decode() for n, v in _fields(value) if not isinstance(v, int)}
+            external[entry.get(1, "")] = entry.get(2, "")
+        else:
+            texts[number] = value
+    name = bytes(texts.get(8, b"?")).decode()
+    size = _size(dims, numbers.get(2, 0), name)
+    inline = texts.get(9)
+    if numbers.get(14) == _EXTERNAL or external:
+        _check_place(name, external, sizes, size)
+    elif inline is not None and len(inline) != size:
+        raise BundleCorrupt(f"tensor {name!r} has {len(inline)} bytes, its shape needs {size}")
+    elif size > MAX_GRAPH_BYTES:
+        raise BundleCorrupt(f"tensor {name!r} of shape {dims} claims {size} bytes")
+
+
+def _size(dims: list[int], element: int, name: str) -> int:
+    if len(dims) > 8 or any(not 0 <= d < 2**48 for d in dims):
+        raise BundleCorrupt(f"tensor {name!r} has the shape {dims}")
+    # Texts (8) and types that we never write have no size that a range could match.
+    return -(-math.prod(dims) * _ITEM_BITS.get(element, 0) // 8)
+
+
+def _check_place(name: str, external: dict[str, str], sizes: dict[str, int], size: int) -> None:
+    file = external.get("location", "")
+    if file not in sizes:
+        raise BundleCorrupt(f"tensor {name!r} lies in {file!r}, which its variant does not list")
+    texts = (external.get("offset", "0"), external.get("length", str(size)))
+    if not all(text.isascii() and text.isdigit() and len(text) < 19 for text in texts):
+        raise BundleCorrupt(f"tensor {name!r} has the place {texts}, which are not numbers")
+    offset, length = (int(text) for text in texts)
+    if length != size or offset + length > sizes[file]:
+        raise BundleCorrupt(
+            f"tensor {name!r} takes bytes {offset} to {offset + length} of {file!r}, which has "
+            f"{sizes[file]}; its shape needs {size}"
+        )
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Walk one message.
+
+    Yields:
+        Field number and value; fixed-width values come as bytes.
+
+    Raises:
+        BundleCorrupt: if the bytes are not a message.
+    """
+    place = 0
+    while place < len(message):
+        key, place = _varint(message, place)
+        wire = key & 7
+        if wire == 0:
+            number, place = _varint(message, place)
+            yield key >> 3, number
+            continue
+        if wire == 2:
+            length, place = _varint(message, place)
+        elif wire in {1, 5}:
+            length = 8 if wire == 1 else 4
+        else:
+            raise BundleCorrupt(f"not an ONNX file: wire type {wire}")
+        if place + length > len(message):
+            raise BundleCorrupt("not an ONNX file, or cut short")
+        yield key >> 3, message[place : place + length]
+        place += length
+
+
+def _varints(message: memoryview) -> Iterator[int]:
+    place = 0
+    while place < len(message):
+        value, place = _varint(message, place)
+        yield value
+
+
+def _varint(message: memoryview, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while place < len(message) and shift < 70:
+        byte = message[place]
+        place += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, place
+        shift += 7
+    raise BundleCorrupt("not an ONNX file, or cut short")

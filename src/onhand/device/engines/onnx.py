@@ -1,0 +1,242 @@
+"""ONNX Runtime, through its Python package."""
+
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.bundle import Bundle
+from onhand.core.decoder import Decoder
+from onhand.core.errors import EngineError, EngineUnavailable, InputError
+from onhand.core.onnxfile import check_external_data
+from onhand.core.profile import DeviceProfile
+from onhand.core.weights import open_weights
+from onhand.device.engines.base import Session
+from onhand.device.engines.memory import (
+    check_context,
+    check_fits,
+    check_rewind,
+    check_tokens,
+    pack_state,
+    unpack_state,
+)
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["OnnxEngine", "OnnxLoaded", "OnnxSession"]
+
+# Prompts run in pieces of this many tokens: bounds the activations of a long one, and costs
+# nothing measurable, because the matrix products are saturated well below.
+PREFILL_TOKENS = 1024
+# Rows of logits computed at once by `score`: bounds memory at a large vocabulary.
+SCORE_ROWS = 128
+BITS = (2, 4, 8)
+
+
+class OnnxSession:
+    """See `Session`. The memory is reserved whole and committed by the system as it is written."""
+
+    def __init__(self, loaded: "OnnxLoaded", context: int) -> None:
+        self.loaded = loaded
+        self.context = context
+        self.length = 0
+        self.closed = False
+        self.memory = [
+            np.zeros((1, layer.n_kv_heads, context, layer.head_dim), dtype=np.float32)
+            for layer in loaded.decoder.layers
+            for _ in range(2)
+        ]
+        self._binding: ort.IOBinding | None = None
+
+    def rewind(self, length: int) -> None:
+        """See `Session`."""
+        check_rewind(length, self.length)
+        self.length = length
+
+    def fork(self) -> "OnnxSession":
+        """See `Session`."""
+        other = OnnxSession(self.loaded, self.context)
+        for mine, theirs in zip(self.memory, other.memory, strict=True):
+            theirs[:, :, : self.length] = mine[:, :, : self.length]
+        other.length = self.length
+        return other
+
+    def save_state(self) -> bytes:
+        """See `Session`."""
+        parts = [part[0, :, : self.length] for part in self.memory]
+        return pack_state(self.loaded.key, self.length, parts)
+
+    def load_state(self, state: bytes) -> None:
+        """See `Session`."""
+        shapes = [(part.shape[1], part.shape[3]) for part in self.memory]
+        length, parts = unpack_state(state, self.loaded.key, shapes, context=self.context)
+        for mine, saved in zip(self.memory, parts, strict=True):
+            mine[0, :, :length] = saved
+        self.length = length
+
+    def close(self) -> None:
+        """See `Session`."""
+        self.closed = True
+        self._binding = None
+        self.memory = []
+        self.length = 0
+
+    def binding(self) -> "ort.IOBinding":
+        """Return the binding of this session's memory: inputs and outputs are the same buffers."""
+        if self._binding is None:
+            binding = self.loaded.inner.io_binding()
+            for number, part in enumerate(self.memory):
+                name = f"{('key', 'value')[number % 2]}.{number // 2}"
+                place = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
+                binding.bind_input(name, *place)
+                binding.bind_output(f"new_{name}", *place)
+            for name, table in self.loaded.rope(self.context).items():
+                binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
+            self._binding = binding
+        return self._binding
+
+
+class OnnxLoaded:
+    """See `Loaded`. A step runs its rows one after the other: the graph holds one conversation."""
+
+    def __init__(self, inner: "ort.InferenceSession", decoder: Decoder, key: bytes) -> None:
+        self.inner = inner
+        self.decoder = decoder
+        self.key = key
+        self.vocab_size = decoder.vocab_size
+        self.context = decoder.context
+        self._rope: dict[int, dict[str, FloatArray]] = {}
+
+    def session(self, *, context: int | None = None) -> OnnxSession:
+        """See `Loaded`."""
+        return OnnxSession(self, check_context(context, self.context))
+
+    def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
+        """See `Loaded`."""
+        rows = self._checked(batch)
+        result = np.empty((len(rows), self.vocab_size), dtype=np.float32)
+        for number, (session, tokens) in enumerate(rows):
+            for low in range(0, tokens.size, PREFILL_TOKENS):
+                piece = tokens[low : low + PREFILL_TOKENS]
+                self._run(session, piece, np.array([piece.size - 1]), result[number : number + 1])
+        return result
+
+    def score(self, session: Session, tokens: TokenArray) -> FloatArray:
+        """See `Loaded`."""
+        ((known, row),) = self._checked([(session, tokens)])
+        result = np.empty((row.size, self.vocab_size), dtype=np.float32)
+        for low in range(0, row.size, SCORE_ROWS):
+            piece = row[low : low + SCORE_ROWS]
+            self._run(known, piece, np.arange(piece.size), result[low : low + piece.size])
+        return result
+
+    def close(self) -> None:
+        """See `Loaded`."""
+        self._rope = {}
+
+    def rope(self, context: int) -> dict[str, FloatArray]:
+        """Return the rotary tables by input name, for sessions of one context."""
+        if context not in self._rope:
+            tables: dict[str, FloatArray] = {}
+            for head_dim in sorted({layer.head_dim for layer in self.decoder.layers}):
+                cosines, sines = self.decoder.rope.tables(head_dim, context)
+                tables[f"cosines.{head_dim}"] = np.ascontiguousarray(cosines)
+                tables[f"sines.{head_dim}"] = np.ascontiguousarray(sines)
+            self._rope[context] = tables
+        return self._rope[context]
+
+    def _checked(
+        self, batch: Sequence[tuple[Session, TokenArray]]
+    ) -> list[tuple[OnnxSession, TokenArray]]:
+        rows: list[tuple[OnnxSession, TokenArray]] = []
+        for session, tokens in batch:
+            if not isinstance(session, OnnxSession) or session.loaded is not self:
+                raise InputError("a session of another engine or bundle was given to step")
+            if session.closed or any(session is other for other, _ in rows):
+                raise InputError("a session in a step is closed, or given twice")
+            row = check_tokens(tokens, self.vocab_size)
+            check_fits(session.length, row.size, session.context)
+            rows.append((session, row))
+        if not rows:
+            raise InputError("a step needs at least one row")
+        return rows
+
+    def _run(
+        self, session: OnnxSession, tokens: TokenArray, rows: TokenArray, out: FloatArray
+    ) -> None:
+        """Append tokens; write the logits after the given rows into `out` (R, V)."""
+        binding = session.binding()
+        total = session.length + tokens.size
+        small: dict[str, np.ndarray] = {
+            "tokens": np.ascontiguousarray(tokens[None, :]),
+            "rows": rows.astype(np.int64, copy=False),
+            "seqlens_k": np.array([total - 1], dtype=np.int32),
+            "total_length": np.array(total, dtype=np.int32),
+        }
+        for name, value in small.items():
+            binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, np.float32, out.shape, out.ctypes.data)
+        with _engine_errors():
+            self.inner.run_with_iobinding(binding)
+        session.length = total
+
+
+class OnnxEngine:
+    """See `Engine`."""
+
+    name: ClassVar[str] = "onnx"
+
+    def why_not(self, bundle: Bundle, profile: DeviceProfile, *, variant: str) -> str | None:
+        """Return None if `open` should work here, else a reason."""
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "onnxruntime is not installed: pip install onnxruntime"
+        for name, form in bundle.manifest.variants[variant].matrices.items():
+            if form is not None and form.bits not in BITS:
+                return f"ONNX Runtime has no kernel for the {form.bits}-bit matrix {name}"
+        return None
+
+    def open(self, bundle: Bundle, *, variant: str, threads: int) -> OnnxLoaded:
+        """Load the graph; its weights are mapped from the bundle's files.
+
+        Raises:
+            EngineUnavailable: if onnxruntime is missing or cannot run the variant.
+            EngineError: if ONNX Runtime refuses the graph.
+            BundleCorrupt: if graph and weights do not match the manifest.
+        """
+        chosen = bundle.manifest.variants[variant]
+        open_weights(bundle, variant)
+        graph = bundle.path(chosen.graph)
+        check_external_data(graph, bundle.root, allowed=chosen.weights)
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise EngineUnavailable(f"onnxruntime cannot be imported: {error}") from error
+
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        key = hashlib.sha256(f"{bundle.manifest_sha256} {variant} {self.name}".encode()).digest()
+        with _engine_errors():
+            inner = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        return OnnxLoaded(inner, bundle.manifest.decoder, key)
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Turn ONNX Runtime's errors into ours; they share no base class but Exception.
+
+    Raises:
+        EngineError: if the error came from ONNX Runtime.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.startswith("onnxruntime"):
+            raise EngineError(f"onnxruntime: {error}") from error
+        raise

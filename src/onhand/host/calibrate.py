@@ -1,0 +1,160 @@
+"""One pass over the original, a layer at a time: input statistics, and its own answers.
+
+Only one layer's weights are in memory at once, so a model larger than memory can be calibrated.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.decoder import Decoder
+from onhand.core.errors import SourceError
+from onhand.core.progress import Progress
+from onhand.device.engines import forward
+from onhand.host.model import Model, ModelWeights
+
+__all__ = ["InputStatistics", "Pass", "head_logits", "run_original"]
+
+# Rows of the head read at once: bounds its float32 copy.
+_HEAD_ROWS = 16384
+
+
+@dataclass(slots=True)
+class InputStatistics:
+    """Second moments of each matrix's inputs, summed over tokens.
+
+    Attributes:
+        square_sums: matrix name -> (K,) float64 sums of squares.
+        n_tokens: tokens seen.
+    """
+
+    square_sums: dict[str, np.ndarray] = field(default_factory=dict)
+    n_tokens: int = 0
+
+    def observe(self, name: str, inputs: FloatArray) -> None:
+        """Add a matrix's inputs, (T, K)."""
+        total = np.einsum("tk,tk->k", inputs, inputs, dtype=np.float64)
+        if name in self.square_sums:
+            self.square_sums[name] += total
+        else:
+            self.square_sums[name] = total
+
+    def importance(self, name: str) -> FloatArray | None:
+        """Return the mean square of each input of a matrix: (K,) float32, or None if unseen."""
+        total = self.square_sums.get(name)
+        if total is None or not self.n_tokens:
+            return None
+        mean = total / self.n_tokens
+        # An input that was silent so far may speak later: it keeps a small weight.
+        return np.asarray(mean + 1e-3 * mean.mean() + 1e-30, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pass:
+    """What one run of the original gave.
+
+    Attributes:
+        statistics: of the calibration sequences.
+        hidden: the head's inputs for each held-out sequence, (T, D) float32.
+    """
+
+    statistics: InputStatistics
+    hidden: list[FloatArray]
+
+
+class _OneLayer:
+    """A source's weights that keeps the matrices of the layer at hand. See `forward.Weights`."""
+
+    def __init__(self, inner: ModelWeights) -> None:
+        self._inner = inner
+        self._kept: dict[str, FloatArray] = {}
+        self._layer = ""
+
+    @property
+    def decoder(self) -> Decoder:
+        """See `forward.Weights`."""
+        return self._inner.decoder
+
+    def matrix(self, name: str) -> FloatArray:
+        """See `forward.Weights`."""
+        layer = name.rpartition(".")[0]
+        if layer != self._layer:
+            self._kept, self._layer = {}, layer
+        if name not in self._kept:
+            self._kept[name] = self._inner.matrix(name)
+        return self._kept[name]
+
+    def rows(self, name: str, ids: TokenArray) -> FloatArray:
+        """See `forward.Weights`."""
+        return self._inner.rows(name, ids)
+
+    def vector(self, name: str) -> FloatArray:
+        """See `forward.Weights`."""
+        return self._inner.vector(name)
+
+
+def run_original(
+    model: Model,
+    *,
+    calibration: Sequence[TokenArray],
+    heldout: Sequence[TokenArray],
+    progress: Progress,
+) -> Pass:
+    """Run the original over both texts, layer by layer.
+
+    Args:
+        model: the source.
+        calibration: token sequences for the statistics; may be empty.
+        heldout: token sequences for the original's answers; may be empty.
+        progress: told of every layer.
+
+    Returns:
+        Statistics and held-out hidden states.
+
+    Raises:
+        SourceError: if the model's numbers overflow on the way.
+    """
+    decoder = model.decoder
+    weights = _OneLayer(model.weights)
+    statistics = InputStatistics(n_tokens=sum(tokens.size for tokens in calibration))
+    sequences = [*calibration, *heldout]
+    streams = [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
+    longest = max((tokens.size for tokens in sequences), default=0)
+    progress.start("running the original", max(len(decoder.layers) * len(sequences), 1))
+    for i, layer in enumerate(decoder.layers):
+        rope = decoder.rope.tables(layer.head_dim, longest)
+        for number, x in enumerate(streams):
+            memory = forward.LayerMemory.empty(layer, x.shape[0])
+            observe = statistics.observe if number < len(calibration) else _ignore
+            streams[number] = forward.run_layer(
+                weights, i, x, memory, start=0, rope=rope, observe=observe
+            )
+            if not np.isfinite(streams[number]).all():
+                raise SourceError(f"{model.location}: layer {i} gives a NaN or an infinity")
+            progress.advance(1)
+    hidden = [forward.final_hidden(weights, x) for x in streams]
+    head = "embed" if decoder.tied else "head"
+    for x in hidden[: len(calibration)]:
+        statistics.observe(head, x)
+    return Pass(statistics=statistics, hidden=hidden[len(calibration) :])
+
+
+def _ignore(name: str, inputs: FloatArray) -> None:
+    pass
+
+
+def head_logits(model: Model) -> Callable[[FloatArray], FloatArray]:
+    """Return a function that applies the original's head to hidden rows: (T, D) -> (T, V)."""
+    decoder = model.decoder
+    name = "embed" if decoder.tied else "head"
+
+    def apply(hidden: FloatArray) -> FloatArray:
+        scores = np.empty((hidden.shape[0], decoder.vocab_size), dtype=np.float32)
+        for low in range(0, decoder.vocab_size, _HEAD_ROWS):
+            high = min(low + _HEAD_ROWS, decoder.vocab_size)
+            scores[:, low:high] = hidden @ model.weights.block(name, low, high).T
+        return scores
+
+    return apply

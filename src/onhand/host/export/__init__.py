@@ -1,0 +1,1 @@
+"""A compressed model in an engine's own form."""

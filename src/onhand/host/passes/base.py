@@ -1,0 +1,91 @@
+"""What a pass must offer. Passes match this shape; nobody subclasses."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+from onhand.core.decoder import Decoder
+from onhand.core.quantized import GroupFormat, QuantTensor
+from onhand.host.calibrate import InputStatistics
+from onhand.host.model import Model
+
+__all__ = ["Matrix", "MatrixLoss", "Pass", "PassReport"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassReport:
+    """What a pass would do to each matrix; nothing is skipped in silence.
+
+    Attributes:
+        formats: matrix name -> how it would be stored; None keeps it in float32.
+        kept: matrix or vector name -> why it stays as it is.
+        needs_calibration: whether `apply` uses statistics of a text.
+    """
+
+    formats: Mapping[str, GroupFormat | None]
+    kept: Mapping[str, str]
+    needs_calibration: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixLoss:
+    """What one matrix lost.
+
+    Attributes:
+        name: the matrix.
+        bits: width of one code.
+        group_size: inputs that share a scale.
+        size_bytes: bytes stored.
+        relative_error: norm of the weight error / norm of the weights.
+        output_error: the same, each input weighted by its mean square on the calibration text:
+            the relative error of the matrix's outputs, inputs taken as uncorrelated.
+    """
+
+    name: str
+    bits: int
+    group_size: int
+    size_bytes: int
+    relative_error: float
+    output_error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """One finished matrix and what it lost."""
+
+    tensor: QuantTensor
+    loss: MatrixLoss
+
+
+class Pass(Protocol):
+    """One transform of a model; its fields are its options."""
+
+    name: ClassVar[str]
+
+    def plan(self, decoder: Decoder) -> PassReport:
+        """Say what `apply` would change, from shapes alone: no weights, no work."""
+        ...
+
+    def apply(
+        self,
+        model: Model,
+        statistics: InputStatistics,
+        *,
+        threads: int,
+        advance: Callable[[float], None],
+    ) -> Iterator[Matrix]:
+        """Yield every matrix that `plan` formats, finished, in the order of the computation.
+
+        Args:
+            model: the source.
+            statistics: of the calibration text; empty if there is none.
+            threads: threads to use.
+            advance: told the number of weights finished since the last call.
+
+        Yields:
+            The matrices, one by one, so that memory holds one at a time.
+
+        Raises:
+            SourceError: if a weight is not finite.
+        """
+        ...

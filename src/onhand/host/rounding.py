@@ -1,0 +1,183 @@
+"""Weights to integer codes: round to nearest, and importance-weighted clipping with refit.
+
+Source:
+    Full-range symmetric scales and the weighted refit s = sum(h w q) / sum(h q^2): llama.cpp's
+    `make_qx_quants` (ggml-quants.c). Clipping search: AWQ's auto_clip, arXiv:2306.00978, here on
+    weights, with h the mean square of each input (a diagonal of the Hessian of the output error).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray
+from onhand.core.errors import SourceError
+from onhand.core.quantized import GroupFormat, QuantTensor
+
+__all__ = ["METHODS", "Rounding", "round_matrix"]
+
+METHODS = ("rtn", "clip")
+
+# Factors on the scale of plain rounding. Below 1 the outliers are clipped and the rest gets finer
+# steps; just above 1 the extreme code moves inwards, which helps where it falls badly.
+_FACTORS = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.76, 0.72, 0.68, 0.62, 0.56, 1.04, 1.08)
+_REFITS = 3
+_HALF_MAX = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounding:
+    """A rounded matrix and what it lost.
+
+    Attributes:
+        tensor: the codes.
+        squared_error: sum of h (w - w^)^2.
+        squared_norm: sum of h w^2, in the same weighting.
+    """
+
+    tensor: QuantTensor
+    squared_error: float
+    squared_norm: float
+
+
+def round_matrix(
+    weight: FloatArray,
+    form: GroupFormat,
+    *,
+    method: str,
+    importance: FloatArray | None = None,
+) -> Rounding:
+    """Round a matrix, or a block of its rows.
+
+    Args:
+        weight: (N, K) float32, finite.
+        form: bits, group size, symmetric or not.
+        method: "rtn" rounds to nearest; "clip" searches scales that minimise the weighted error,
+            and is never worse than "rtn" in it.
+        importance: (K,) weight of each input's error, at least 0; None weighs all alike.
+
+    Returns:
+        The codes and the error.
+
+    Raises:
+        SourceError: if a weight is too large for a float16 scale.
+    """
+    n, k = weight.shape
+    groups = form.n_groups(k)
+    padded = _padded(weight, groups * form.group_size).reshape(n, groups, -1)  # (N, G, g)
+    h = np.ones(k, dtype=np.float32) if importance is None else importance
+    h = _padded(h[None, :], groups * form.group_size).reshape(1, groups, -1)  # (1, G, g)
+    scales, zeros = _plain(padded, form)
+    if np.abs(scales).max(initial=0) > _HALF_MAX:
+        raise SourceError("a weight is too large for a float16 scale")
+    best = _Search(padded, h, form, scales, zeros)
+    if method == "clip":
+        for factor in _FACTORS[1:]:
+            best.offer(scales * np.float32(factor), zeros)
+            if form.symmetric:
+                best.offer(scales * np.float32(-factor), zeros)
+        for _ in range(_REFITS):
+            best.refit()
+    codes = _codes(padded, best.scales, best.zeros, form)
+    tensor = QuantTensor.pack(
+        (codes + best.zeros[:, :, None]).astype(np.uint8),
+        best.scales.astype(np.float16),
+        None if form.symmetric else best.zeros.astype(np.uint8),
+        n_inputs=k,
+        format=form,
+    )
+    return Rounding(
+        tensor=tensor,
+        squared_error=float(best.errors.sum(dtype=np.float64)),
+        squared_norm=float((h * np.square(padded)).sum(dtype=np.float64)),
+    )
+
+
+class _Search:
+    """The best scales and zero points found so far, group by group."""
+
+    def __init__(
+        self,
+        padded: FloatArray,
+        h: FloatArray,
+        form: GroupFormat,
+        scales: FloatArray,
+        zeros: FloatArray,
+    ) -> None:
+        self._padded = padded  # (N, G, g)
+        self._h = h  # (1, G, g)
+        self._form = form
+        self.scales = _as_stored(scales)  # (N, G)
+        self.zeros = zeros  # (N, G)
+        self.errors = self._error(self.scales, zeros)  # (N, G)
+
+    def offer(self, scales: FloatArray, zeros: FloatArray) -> None:
+        """Keep the candidate in each group where it is better."""
+        stored = _as_stored(scales)
+        errors = self._error(stored, zeros)
+        better = errors < self.errors
+        self.scales = np.where(better, stored, self.scales)
+        self.zeros = np.where(better, zeros, self.zeros)
+        self.errors = np.where(better, errors, self.errors)
+
+    def refit(self) -> None:
+        """Offer the scale that is best for the present codes: least squares in closed form."""
+        codes = _codes(self._padded, self.scales, self.zeros, self._form)
+        weighted = self._h * codes
+        above = np.einsum("ngk,ngk->ng", weighted, self._padded)
+        below = np.einsum("ngk,ngk->ng", weighted, codes)
+        fitted = np.where(below > 0, above / np.where(below > 0, below, 1), self.scales)
+        self.offer(np.clip(fitted, -_HALF_MAX, _HALF_MAX).astype(np.float32), self.zeros)
+
+    def _error(self, scales: FloatArray, zeros: FloatArray) -> FloatArray:
+        difference = _codes(self._padded, scales, zeros, self._form)
+        difference *= scales[:, :, None]
+        difference -= self._padded
+        np.square(difference, out=difference)
+        difference *= self._h
+        errors: FloatArray = difference.sum(axis=2)
+        return errors
+
+
+def _plain(padded: FloatArray, form: GroupFormat) -> tuple[FloatArray, FloatArray]:
+    """Return scales and zero points of round-to-nearest, each (N, G)."""
+    if form.symmetric:
+        place = np.abs(padded).argmax(axis=2)[:, :, None]
+        extreme = np.take_along_axis(padded, place, axis=2)[:, :, 0]  # (N, G), sign kept
+        # The largest weight gets the code of largest magnitude, which is negative: the full range
+        # is used, and the scale takes the sign.
+        scales = extreme / np.float32(-form.middle)
+        return scales, np.full_like(scales, form.middle)
+    low = np.minimum(padded.min(axis=2), 0)
+    high = np.maximum(padded.max(axis=2), 0)
+    scales = ((high - low) / np.float32(form.top)).astype(np.float32)
+    zeros = np.rint(-low * _reciprocal(scales))
+    return scales, np.clip(zeros, 0, form.top).astype(np.float32)
+
+
+def _codes(
+    padded: FloatArray, scales: FloatArray, zeros: FloatArray, form: GroupFormat
+) -> FloatArray:
+    """Return codes less their zero point, as whole float32 numbers: (N, G, g)."""
+    codes: FloatArray = padded * _reciprocal(scales)[:, :, None]
+    np.rint(codes, out=codes)
+    if form.symmetric:
+        return np.clip(codes, -form.middle, form.top - form.middle, out=codes)
+    return np.clip(codes, -zeros[:, :, None], form.top - zeros[:, :, None], out=codes)
+
+
+def _reciprocal(scales: FloatArray) -> FloatArray:
+    """Return 1 / scale, and 0 where a group is all zeros or too small for float16."""
+    safe = np.where(scales == 0, 1, scales)
+    return np.where(scales == 0, np.float32(0), np.float32(1) / safe).astype(np.float32)
+
+
+def _as_stored(scales: FloatArray) -> FloatArray:
+    """Round scales to what the file holds."""
+    return scales.astype(np.float16).astype(np.float32)
+
+
+def _padded(array: FloatArray, width: int) -> FloatArray:
+    if array.shape[1] == width:
+        return array
+    return np.pad(array, ((0, 0), (0, width - array.shape[1])))
