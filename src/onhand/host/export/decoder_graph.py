@@ -189,10 +189,10 @@ class _Builder:
         out = out or f"{name}.result"
         form = self.matrices[name]
         if form is None:
-            # ONNX Runtime packs a transposed constant once at load; the file stays (N, K).
-            self._node("Transpose", [self._tensor(name)], [f"{name}.transposed"], perm=[1, 0])
             product = f"{out}.product" if bias else out
-            self._node("MatMul", [x, f"{name}.transposed"], [product])
+            # The file keeps (N, K); the runtime packs it once at load.
+            inputs = [x, self._tensor(name)]
+            self._node("FusedMatMul", inputs, [product], domain=_MICROSOFT, transB=1)
             if bias:
                 self._node("Add", [product, self._tensor(bias)], [out])
             return out

@@ -1,6 +1,6 @@
 """What a pass must offer. Passes match this shape; nobody subclasses."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -19,11 +19,14 @@ class PassReport:
     Attributes:
         formats: matrix name -> how it would be stored; None keeps it in float32.
         kept: matrix or vector name -> why it stays as it is.
+        rounding: what else decides the codes, such as the method: variants share a matrix that
+            has the same format and the same rounding.
         needs_calibration: whether `apply` uses statistics of a text.
     """
 
     formats: Mapping[str, GroupFormat | None]
     kept: Mapping[str, str]
+    rounding: str
     needs_calibration: bool
 
 
@@ -71,14 +74,16 @@ class Pass(Protocol):
         model: Model,
         statistics: InputStatistics,
         *,
+        names: Sequence[str],
         threads: int,
         advance: Callable[[float], None],
     ) -> Iterator[Matrix]:
-        """Yield every matrix that `plan` formats, finished, in the order of the computation.
+        """Yield finished matrices, one by one.
 
         Args:
             model: the source.
             statistics: of the calibration text; empty if there is none.
+            names: the matrices to yield, in this order; `plan` formats them.
             threads: threads to use.
             advance: told the number of weights finished since the last call.
 

@@ -1,6 +1,6 @@
 """Weights as small integers, one scale for each group of inputs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
@@ -53,6 +53,7 @@ class Quantize:
         return PassReport(
             formats={name: self._format(name) for name in decoder.matrices()},
             kept=dict.fromkeys(decoder.vectors(), "a norm or bias: float32, too small to matter"),
+            rounding=self.method,
             needs_calibration=self.method == "clip",
         )
 
@@ -61,16 +62,17 @@ class Quantize:
         model: Model,
         statistics: InputStatistics,
         *,
+        names: Sequence[str],
         threads: int,
         advance: Callable[[float], None],
     ) -> Iterator[Matrix]:
-        """Yield every matrix, finished, in the order of the computation.
+        """Yield the named matrices, finished, in the order given.
 
         Yields:
             The matrices, one by one.
         """
         with ThreadPoolExecutor(max_workers=threads) as pool:
-            for name in model.decoder.matrices():
+            for name in names:
                 yield self._matrix(model, name, statistics, pool, advance)
 
     def _matrix(
@@ -83,8 +85,8 @@ class Quantize:
     ) -> Matrix:
         decoder = model.decoder
         n, k = decoder.matrices()[name]
-        # A tied embedding was observed as the head: the error of those products counts. An embedding
-        # of its own is only looked up, so all its columns weigh alike.
+        # A tied embedding was observed as the head: the error of those products counts. An
+        # embedding of its own is only looked up, so all its columns weigh alike.
         importance = statistics.importance(name)
         form = self._format(name)
         step = max(_BLOCK_WEIGHTS // k, 1)

@@ -1,0 +1,259 @@
+"""Passes applied, and the result written as a bundle: layer by layer, straight to disk."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from onhand.core.bundle import Bundle, write_manifest
+from onhand.core.decoder import Decoder
+from onhand.core.errors import SourceError
+from onhand.core.manifest import LANGUAGE_MODEL, Manifest, Variant
+from onhand.core.progress import Progress
+from onhand.core.quantized import GroupFormat
+from onhand.core.safetensors import SafetensorsWriter, TensorSpec
+from onhand.core.weights import matrix_tensors
+from onhand.host.calibrate import InputStatistics
+from onhand.host.export.decoder_graph import decoder_graph
+from onhand.host.model import Model
+from onhand.host.passes.base import MatrixLoss, Pass, PassReport
+
+__all__ = ["Packed", "VariantPlan", "pack_bundle", "pack_original", "plan_variants"]
+
+_WEIGHTS = "weights.safetensors"
+_GRAPH = "model.onnx"
+ORIGINAL = "original"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantPlan:
+    """What one variant would hold.
+
+    Attributes:
+        name: such as "int4".
+        transform: the pass that makes it.
+        report: what the pass says from shapes alone.
+        own: matrices that its own weights file holds; the rest it shares with the first variant.
+    """
+
+    name: str
+    transform: Pass
+    report: PassReport
+    own: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    """A written bundle, and what each matrix of each variant lost."""
+
+    bundle: Bundle
+    losses: Mapping[str, Sequence[MatrixLoss]]
+
+
+def plan_variants(decoder: Decoder, transforms: Mapping[str, Pass]) -> list[VariantPlan]:
+    """Decide what each variant stores itself; the first one is the default.
+
+    Args:
+        decoder: the model.
+        transforms: variant name -> its pass; at least one.
+
+    Returns:
+        One plan for each variant, in order.
+    """
+    plans: list[VariantPlan] = []
+    for name, transform in transforms.items():
+        report = transform.plan(decoder)
+        first = plans[0].report if plans else None
+        own = tuple(
+            matrix
+            for matrix, form in report.formats.items()
+            if first is None or (first.formats[matrix], first.rounding) != (form, report.rounding)
+        )
+        plans.append(VariantPlan(name=name, transform=transform, report=report, own=own))
+    return plans
+
+
+def file_tensors(
+    decoder: Decoder, formats: Mapping[str, GroupFormat | None], own: Sequence[str], *, shared: bool
+) -> dict[str, TensorSpec]:
+    """Return the tensors of one weights file, in the order in which a step reads them.
+
+    Args:
+        decoder: the model.
+        formats: matrix name -> how it is stored.
+        own: the matrices in this file.
+        shared: whether the norms and biases are in this file.
+
+    Returns:
+        Tensor name -> dtype and shape.
+    """
+    matrices = decoder.matrices()
+    vectors = decoder.vectors() if shared else {}
+    rank = {name: i for i, name in enumerate(_reading_order(decoder))}
+    tensors: dict[str, TensorSpec] = {}
+    for name in sorted([*own, *vectors], key=rank.__getitem__):
+        if name in vectors:
+            tensors[name] = TensorSpec(dtype="F32", shape=vectors[name])
+        else:
+            tensors |= matrix_tensors(name, matrices[name], formats[name])
+    return tensors
+
+
+def _reading_order(decoder: Decoder) -> list[str]:
+    attention = ["attention_norm", "qkv", "qkv_bias", "out", "out_bias"]
+    layer = [*attention, "mlp_norm", "gate_up", "gate_up_bias", "down", "down_bias"]
+    middle = [f"layers.{i}.{part}" for i in range(len(decoder.layers)) for part in layer]
+    return ["embed", *middle, "final_norm", "head"]
+
+
+def pack_bundle(
+    model: Model,
+    plans: Sequence[VariantPlan],
+    statistics: InputStatistics,
+    staged: Path,
+    *,
+    accuracy_level: int,
+    provenance: Mapping[str, object],
+    threads: int,
+    progress: Progress,
+) -> Packed:
+    """Apply each variant's pass and write the bundle into a staged folder.
+
+    Args:
+        model: the source.
+        plans: the variants; the first one is the default.
+        statistics: of the calibration text.
+        staged: an empty folder.
+        accuracy_level: MatMulNBits setting of the graphs.
+        provenance: for the manifest.
+        threads: threads to use.
+        progress: told of every block of weights.
+
+    Returns:
+        The bundle, at its staged place, and the losses.
+
+    Raises:
+        SourceError: if a weight is not finite.
+    """
+    decoder = model.decoder
+    sizes = {name: n * k for name, (n, k) in decoder.matrices().items()}
+    total = sum(sizes[name] for plan in plans for name in plan.own)
+    progress.start("quantizing", max(total, 1))
+    variants: dict[str, Variant] = {}
+    hashes: dict[str, str] = {}
+    losses: dict[str, list[MatrixLoss]] = {}
+    places: dict[str, tuple[str, TensorSpec]] = {}
+    for number, plan in enumerate(plans):
+        suffix = "" if number == 0 else f".{plan.name}"
+        weights, graph = f"weights{suffix}.safetensors", f"model{suffix}.onnx"
+        declared = file_tensors(decoder, plan.report.formats, plan.own, shared=number == 0)
+        own_places = dict(places)
+        found: list[MatrixLoss] = []
+        if declared:
+            with SafetensorsWriter(staged / weights, declared) as writer:
+                found = _write_matrices(model, plan, statistics, writer, threads, progress.advance)
+                hashes[weights] = writer.close()
+            own_places |= {name: (weights, spec) for name, spec in writer.tensors.items()}
+        if number == 0:
+            places = own_places
+        content = decoder_graph(
+            decoder,
+            plan.report.formats,
+            own_places.__getitem__,
+            accuracy_level=accuracy_level,
+        )
+        (staged / graph).write_bytes(content)
+        variants[plan.name] = Variant(
+            graph=graph,
+            weights=tuple(dict.fromkeys([weights, _WEIGHTS] if declared else [_WEIGHTS])),
+            matrices=plan.report.formats,
+            accuracy_level=accuracy_level,
+        )
+        shared = [loss for loss in losses.get(plans[0].name, []) if loss.name not in plan.own]
+        losses[plan.name] = sorted([*found, *shared], key=lambda loss: list(sizes).index(loss.name))
+    return Packed(
+        bundle=_finish(model, staged, variants, plans[0].name, provenance, hashes), losses=losses
+    )
+
+
+def _write_matrices(
+    model: Model,
+    plan: VariantPlan,
+    statistics: InputStatistics,
+    writer: SafetensorsWriter,
+    threads: int,
+    advance: Callable[[float], None],
+) -> list[MatrixLoss]:
+    """Write a file's tensors in their declared order, one matrix in memory at a time.
+
+    Raises:
+        SourceError: if the pass does not keep to the order that it was given.
+    """
+    losses: list[MatrixLoss] = []
+    order = [name.removesuffix(".codes") for name in writer.tensors if name.endswith(".codes")]
+    finished = plan.transform.apply(
+        model, statistics, names=order, threads=threads, advance=advance
+    )
+    for name in writer.tensors:
+        if name in model.decoder.vectors():
+            writer.write(name, model.weights.vector(name))
+        elif name.endswith(".codes"):
+            made = next(finished, None)
+            if made is None or f"{made.loss.name}.codes" != name:
+                raise SourceError(f"pass {plan.transform.name!r} did not give {name} in its turn")
+            writer.write(name, made.tensor.codes)
+            writer.write(f"{made.loss.name}.scales", made.tensor.scales)
+            if made.tensor.zeros is not None:
+                writer.write(f"{made.loss.name}.zeros", made.tensor.zeros)
+            losses.append(made.loss)
+    return losses
+
+
+def pack_original(model: Model, staged: Path) -> Bundle:
+    """Write the model unquantised, in float32: what the compressed one is measured beside.
+
+    Args:
+        model: the source.
+        staged: an empty folder.
+
+    Returns:
+        A bundle with the one variant "original".
+    """
+    decoder = model.decoder
+    formats: dict[str, GroupFormat | None] = dict.fromkeys(decoder.matrices())
+    declared = file_tensors(decoder, formats, list(formats), shared=True)
+    with SafetensorsWriter(staged / _WEIGHTS, declared) as writer:
+        for name in declared:
+            stored = name in formats
+            weights = model.weights
+            writer.write(name, weights.matrix(name) if stored else weights.vector(name))
+        digest = writer.close()
+    places = {name: (_WEIGHTS, spec) for name, spec in writer.tensors.items()}
+    graph = decoder_graph(decoder, formats, places.__getitem__, accuracy_level=0)
+    (staged / _GRAPH).write_bytes(graph)
+    variant = Variant(graph=_GRAPH, weights=(_WEIGHTS,), matrices=formats, accuracy_level=0)
+    provenance = {"source_sha256": model.sha256}
+    return _finish(model, staged, {ORIGINAL: variant}, ORIGINAL, provenance, {_WEIGHTS: digest})
+
+
+def _finish(
+    model: Model,
+    staged: Path,
+    variants: Mapping[str, Variant],
+    default: str,
+    provenance: Mapping[str, object],
+    hashes: Mapping[str, str],
+) -> Bundle:
+    for name, content in model.files.items():
+        (staged / name).write_bytes(content)
+    manifest = Manifest(
+        name=model.name,
+        kind=LANGUAGE_MODEL,
+        version=1,
+        default_variant=default,
+        variants=variants,
+        decoder=model.decoder,
+        files={},
+        provenance=json.loads(json.dumps(provenance)),
+    )
+    return write_manifest(staged, manifest, hashes=hashes)
