@@ -1,0 +1,117 @@
+"""From a bundle's folder to a conversation: check it, choose an engine, load, and talk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, cast
+
+from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.errors import EngineUnavailable, InputError
+from onhand.core.plugins import ENGINES, load_plugin, plugin_names
+from onhand.core.profile import DeviceProfile
+from onhand.device.engines.base import Engine, Loaded
+from onhand.device.generate import TextSession, open_text
+from onhand.device.probe import current_profile
+from onhand.device.threads import usable_threads
+
+__all__ = ["PREFERRED_ENGINES", "open"]
+
+PREFERRED_ENGINES: Final = ("native", "onnx", "reference")
+
+
+def open(  # the name that `onhand.open` has
+    path: Path | str,
+    *,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    context: int | None = None,
+) -> TextSession:
+    """Open a bundle for text.
+
+    Args:
+        path: the bundle's folder; every file in it is checked first.
+        variant: which of its variants; None for its default.
+        engine: name of a registered engine; None for the first of `PREFERRED_ENGINES` that can
+            run the bundle here. `TextSession.engine_name` says which, `passed_over` why not others.
+        threads: threads of one step; None for what this process may use.
+        context: most tokens of prompt and answer together; None for the model's own.
+
+    Returns:
+        The session; close it, or use it in a `with` block.
+
+    Raises:
+        InputError: if there is no bundle, variant or engine of that name, or a number is out of
+            range.
+        BundleCorrupt: if a file is missing or changed.
+        BundleTooNew: if its format is a later one.
+        EngineUnavailable: if no engine can run it here, with every engine's reason.
+        EngineError: if the engine should run it, and fails.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}, must be 1 or more")
+    bundle = read_bundle(Path(path))
+    chosen, _ = bundle.variant(variant)
+    if engine is None:
+        engines, reasons = _preferred_engines()
+    else:
+        engines, reasons = {engine: _engine(engine)}, {}
+    name, loaded, passed_over = _load_first(
+        bundle,
+        engines,
+        reasons,
+        variant=chosen,
+        threads=threads or usable_threads(),
+        profile=current_profile(),
+    )
+    try:
+        return open_text(bundle, loaded, context=context, engine_name=name, passed_over=passed_over)
+    except BaseException:
+        loaded.close()
+        raise
+
+
+def _engine(name: str) -> Engine:
+    return cast(type[Engine], load_plugin(ENGINES, name))()
+
+
+def _preferred_engines() -> tuple[dict[str, Engine], dict[str, str]]:
+    """Return the registered engines in order of preference, and why any cannot be loaded."""
+    engines: dict[str, Engine] = {}
+    reasons: dict[str, str] = {}
+    known = plugin_names(ENGINES)
+    for name in PREFERRED_ENGINES:
+        if name in known:
+            try:
+                engines[name] = _engine(name)
+            except InputError as error:
+                reasons[name] = str(error)
+    return engines, reasons
+
+
+def _load_first(
+    bundle: Bundle,
+    engines: Mapping[str, Engine],
+    reasons: Mapping[str, str],
+    *,
+    variant: str,
+    threads: int,
+    profile: DeviceProfile,
+) -> tuple[str, Loaded, dict[str, str]]:
+    """Load with the first engine that can; also say why those before it cannot.
+
+    Raises:
+        EngineUnavailable: if none can.
+    """
+    found = dict(reasons)
+    for name, engine in engines.items():
+        reason = engine.why_not(bundle, profile, variant=variant)
+        if reason is None:
+            try:
+                return name, engine.open(bundle, variant=variant, threads=threads), found
+            except EngineUnavailable as error:
+                reason = str(error)
+        found[name] = reason
+    listed = "; ".join(f"{name}: {reason}" for name, reason in found.items())
+    raise EngineUnavailable(
+        f"{bundle.root}: no engine can run variant {variant!r} here: {listed or 'none installed'}"
+    )

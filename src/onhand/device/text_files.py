@@ -1,0 +1,171 @@
+"""What a bundle's text files say: tokenizer, chat template, and the tokens that end an answer."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from onhand.core.bundle import Bundle
+from onhand.core.errors import BundleCorrupt, InputError
+from onhand.device.sampling import Sampling
+from onhand.device.template import ChatTemplate
+from onhand.device.text import Tokenizer, read_tokenizer
+
+__all__ = ["TextFiles", "model_sampling", "read_text_files"]
+
+_TOKENIZER = "tokenizer.json"
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_TEMPLATE = "chat_template.jinja"
+_GENERATION_CONFIG = "generation_config.json"
+_MAX_JSON_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFiles:
+    """How a bundle's model reads and writes text.
+
+    Attributes:
+        tokenizer: text to tokens and back.
+        template: for conversations; None if the bundle has none.
+        stop_ids: tokens that end an answer.
+    """
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    stop_ids: frozenset[int]
+
+
+def read_text_files(bundle: Bundle) -> TextFiles:
+    """Read a bundle's tokenizer, chat template and stop tokens.
+
+    Args:
+        bundle: a verified bundle; `tokenizer.json` is needed, `tokenizer_config.json`,
+            `chat_template.jinja` and `generation_config.json` are used where they are.
+
+    Returns:
+        What they say.
+
+    Raises:
+        BundleCorrupt: if a file is missing or not valid, or the end-of-text token is no token.
+    """
+    if _TOKENIZER not in bundle.manifest.files:
+        raise BundleCorrupt(f"{bundle.root}: has no {_TOKENIZER}, which a language model needs")
+    config = _json_object(bundle, _TOKENIZER_CONFIG)
+    special = {
+        key: text
+        for key, value in config.items()
+        if key.endswith("_token") and (text := _token_text(value)) is not None
+    }
+    add_bos = config.get("add_bos_token")
+    tokenizer = read_tokenizer(
+        bundle.path(_TOKENIZER),
+        bos_token=special.get("bos_token"),
+        add_bos=add_bos if isinstance(add_bos, bool) else None,
+    )
+    stop_ids = set(_end_ids(bundle))
+    if (end := special.get("eos_token")) is not None:
+        end_id = tokenizer.find(end)
+        if end_id is None:
+            raise BundleCorrupt(
+                f"{bundle.root}: {_TOKENIZER_CONFIG} ends texts with {end!r}, which is no token "
+                f"of {_TOKENIZER}"
+            )
+        stop_ids.add(end_id)
+    return TextFiles(
+        tokenizer=tokenizer,
+        template=_template(bundle, config, special),
+        stop_ids=frozenset(stop_ids),
+    )
+
+
+def model_sampling(bundle: Bundle) -> Sampling:
+    """Return the sampling that the model's makers suggest in `generation_config.json`.
+
+    Nothing uses it unless asked: pass it to `generate`.
+
+    Args:
+        bundle: a verified bundle.
+
+    Returns:
+        The suggestion; the most likely token always, where there is none.
+
+    Raises:
+        BundleCorrupt: if the file is not valid, or a number in it is out of range.
+    """
+    config = _json_object(bundle, _GENERATION_CONFIG)
+    if config.get("do_sample") is not True:
+        return Sampling()
+
+    def number(key: str, otherwise: float) -> float:
+        value = config.get(key)
+        if value is None:
+            return otherwise
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise BundleCorrupt(f"{bundle.root}: {_GENERATION_CONFIG}: {key} is {value!r}")
+        return float(value)
+
+    try:
+        # Where the file is silent, transformers samples with temperature 1 and top-k 50.
+        return Sampling(
+            temperature=number("temperature", 1.0),
+            top_k=round(number("top_k", 50)),
+            top_p=number("top_p", 1.0),
+            min_p=number("min_p", 0.0),
+            repetition_penalty=number("repetition_penalty", 1.0),
+        )
+    except (InputError, OverflowError, ValueError) as error:
+        raise BundleCorrupt(f"{bundle.root}: {_GENERATION_CONFIG}: {error}") from error
+
+
+def _template(
+    bundle: Bundle, config: Mapping[str, object], special: Mapping[str, str]
+) -> ChatTemplate | None:
+    where = f"{bundle.root}: {_TEMPLATE}"
+    if _TEMPLATE in bundle.manifest.files:
+        try:
+            source: object = bundle.path(_TEMPLATE).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleCorrupt(f"{where}: cannot be read: {error}") from error
+    else:
+        where = f"{bundle.root}: {_TOKENIZER_CONFIG}: chat_template"
+        source = config.get("chat_template")
+        if isinstance(source, list):
+            named = [item for item in source if isinstance(item, dict)]
+            source = next((t.get("template") for t in named if t.get("name") == "default"), None)
+    if source is None:
+        return None
+    if not isinstance(source, str):
+        raise BundleCorrupt(f"{where}: is {type(source).__name__}, expected a text")
+    return ChatTemplate(source, special_tokens=special, where=where)
+
+
+def _end_ids(bundle: Bundle) -> list[int]:
+    value = _json_object(bundle, _GENERATION_CONFIG).get("eos_token_id")
+    ids: list[int] = []
+    for token_id in value if isinstance(value, list) else [] if value is None else [value]:
+        if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
+            raise BundleCorrupt(
+                f"{bundle.root}: {_GENERATION_CONFIG}: eos_token_id {token_id!r} is no token id"
+            )
+        ids.append(token_id)
+    return ids
+
+
+def _token_text(value: object) -> str | None:
+    """Return a token from its text, or from the table that describes it."""
+    if isinstance(value, dict):
+        value = value.get("content")
+    return value if isinstance(value, str) else None
+
+
+def _json_object(bundle: Bundle, name: str) -> dict[str, object]:
+    if name not in bundle.manifest.files:
+        return {}
+    try:
+        with bundle.path(name).open("rb") as file:
+            content = file.read(_MAX_JSON_BYTES + 1)
+        table = json.loads(content) if len(content) <= _MAX_JSON_BYTES else None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise BundleCorrupt(f"{bundle.root}: {name} is not JSON: {error}") from error
+    if not isinstance(table, dict):
+        raise BundleCorrupt(f"{bundle.root}: {name} is not a JSON object of a sensible size")
+    return table
