@@ -71,13 +71,17 @@ class Bundle:
         return chosen, self.manifest.variants[chosen]
 
     def size_bytes(self, variant: str | None = None) -> int:
-        """Bytes of all files, or of those that one variant needs."""
+        """Bytes of all files, or of those that one variant needs.
+
+        Raises:
+            InputError: if there is no such variant.
+        """
         if variant is None:
             return sum(entry.size for entry in self.manifest.files.values())
         others: set[str] = set()
         for made in self.manifest.variants.values():
             others |= {made.graph, *made.weights}
-        chosen = self.manifest.variants[variant]
+        _, chosen = self.variant(variant)
         needed = (set(self.manifest.files) - others) | {chosen.graph, *chosen.weights}
         return sum(self.manifest.files[name].size for name in needed)
 
@@ -98,6 +102,8 @@ def read_manifest(root: Path) -> tuple[Manifest, str]:
     """
     path = root / MANIFEST
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise BundleCorrupt(f"{root}: {MANIFEST} is not a plain file")
         with path.open("rb") as file:
             content = file.read(MAX_MANIFEST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -119,7 +125,7 @@ def read_bundle(root: Path) -> Bundle:
         The verified bundle.
 
     Raises:
-        InputError: if there is no bundle at `root`.
+        InputError: if there is no bundle at `root`, or a file of it may not be read.
         BundleCorrupt: if a file is missing, changed, a link, or reaches outside the folder.
         BundleTooNew: if its format is a later one.
     """
@@ -129,11 +135,13 @@ def read_bundle(root: Path) -> Bundle:
         for name, entry in manifest.files.items():
             _check_place(root, name, entry)
         found = pool.map(lambda name: sha256_of(root / name), manifest.files)
-        for (name, entry), sha256 in zip(manifest.files.items(), found, strict=True):
-            if sha256 != entry.sha256:
-                raise BundleCorrupt(
-                    f"{root}: {name!r} has SHA-256 {sha256}, expected {entry.sha256}"
-                )
+        try:
+            digests = list(found)
+        except OSError as error:
+            raise InputError(f"{root}: a file cannot be read: {error}") from error
+    for (name, entry), sha256 in zip(manifest.files.items(), digests, strict=True):
+        if sha256 != entry.sha256:
+            raise BundleCorrupt(f"{root}: {name!r} has SHA-256 {sha256}, expected {entry.sha256}")
     return Bundle(root=root, manifest=manifest, manifest_sha256=digest)
 
 
@@ -182,8 +190,11 @@ def stage_bundle(root: Path) -> Iterator[Path]:
         raise InputError(f"{root} exists already; choose another name or remove it first")
     if not root.absolute().parent.is_dir():
         raise InputError(f"{root.absolute().parent} is not a folder; create it first")
-    staged = Path(tempfile.mkdtemp(dir=root.absolute().parent, prefix=f".{root.name}.building-"))
+    staged: Path | None = None
     try:
+        staged = Path(
+            tempfile.mkdtemp(dir=root.absolute().parent, prefix=f".{root.name}.building-")
+        )
         yield staged
         staged.chmod(0o755)
         staged.rename(root)
@@ -194,7 +205,8 @@ def stage_bundle(root: Path) -> Iterator[Path]:
             f"{root}: cannot be written: {error.strerror or error}; nothing was left behind"
         ) from error
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        if staged is not None:
+            shutil.rmtree(staged, ignore_errors=True)
 
 
 def write_manifest(staged: Path, manifest: Manifest, *, hashes: Mapping[str, str]) -> Bundle:

@@ -7,6 +7,7 @@ bundle's manifest; every engine builds its computation from it.
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,9 @@ _MOST = {
     "n_heads": 4096,
     "head_dim": 4096,
     "mlp_width": 2**20,
+    "original_context": 2**24,
 }
+_LARGEST = 1e12  # of a factor, a base or an epsilon: float32 still holds its products
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,14 +234,12 @@ def decoder_from_json(value: object) -> Decoder:
     if not isinstance(layers, list) or not 1 <= len(layers) <= _MOST["n_layers"]:
         raise InputError(f"decoder: layers must be a list of 1 to {_MOST['n_layers']}")
     sizes = {key: _count(table, key, "decoder") for key in ("vocab_size", "width", "context")}
-    flags = {
-        key: bool(table.get(key, False)) for key in ("tied", "qkv_bias", "out_bias", "mlp_bias")
-    }
+    flags = {key: _flag(table, key) for key in ("tied", "qkv_bias", "out_bias", "mlp_bias")}
     return Decoder(
         vocab_size=sizes["vocab_size"],
         width=sizes["width"],
         context=sizes["context"],
-        norm_epsilon=_real(table.get("norm_epsilon"), "decoder: norm_epsilon"),
+        norm_epsilon=_positive(table.get("norm_epsilon"), "decoder: norm_epsilon"),
         layers=tuple(_layer(item, i) for i, item in enumerate(layers)),
         rope=_rope(table.get("rope", {})),
         tied=flags["tied"],
@@ -267,17 +268,25 @@ def _layer(value: object, i: int) -> DecoderLayer:
 
 def _rope(value: object) -> Rope:
     table = _table(value, "decoder: rope", {f.name for f in fields(Rope)})
-    numbers = {k: v for k, v in table.items() if k != "scaling" and v is not None}
-    rope = Rope(
-        scaling=str(table.get("scaling", "default")),
-        **{k: _real(v, f"decoder: rope: {k}") for k, v in numbers.items()},  # type: ignore[arg-type]  # every other field is a number
-    )
-    if rope.scaling not in {"default", "linear", "llama3", "yarn"}:
+    given: dict[str, Any] = {
+        key: _positive(number, f"decoder: rope: {key}")
+        for key, number in table.items()
+        if key not in {"scaling", "original_context"}
+        and not (key == "attention_factor" and number is None)
+    }
+    if table.get("original_context", 0) != 0:
+        given["original_context"] = _count(table, "original_context", "decoder: rope")
+    if "scaling" in table:
+        given["scaling"] = table["scaling"]
+    rope = Rope(**given)
+    if rope.scaling not in ("default", "linear", "llama3", "yarn"):
         raise InputError(f"decoder: rope: unknown scaling {rope.scaling!r}")
-    if rope.theta <= 1 or rope.factor <= 0:
-        raise InputError(f"decoder: rope: theta {rope.theta} and factor {rope.factor} too small")
+    if rope.theta <= 1:
+        raise InputError(f"decoder: rope: theta is {rope.theta}, must be above 1")
     if rope.scaling in {"llama3", "yarn"} and rope.original_context < 1:
         raise InputError(f"decoder: rope: {rope.scaling} needs original_context")
+    if rope.low_freq_factor >= rope.high_freq_factor or rope.beta_slow >= rope.beta_fast:
+        raise InputError("decoder: rope: low_freq_factor and beta_slow must be the smaller ones")
     return rope
 
 
@@ -297,7 +306,14 @@ def _count(table: Mapping[str, object], key: str, where: str, *, most: str = "")
     return value
 
 
-def _real(value: object, where: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise InputError(f"{where} is {value!r}, must be a finite number")
+def _positive(value: object, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
+        raise InputError(f"{where} is {value!r}, must be a number above 0, at most {_LARGEST:g}")
+    return float(value)
+
+
+def _flag(table: Mapping[str, object], key: str) -> bool:
+    value = table.get(key, False)
+    if not isinstance(value, bool):
+        raise InputError(f"decoder: {key} is {value!r}, must be true or false")
     return value

@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from onhand.core.decoder import Decoder, decoder_from_json
 from onhand.core.errors import BundleCorrupt, BundleTooNew, InputError
+from onhand.core.outside import parse_json
 from onhand.core.quantized import GroupFormat
 
 __all__ = ["FORMAT", "FileEntry", "Manifest", "Variant", "parse_manifest", "render_manifest"]
@@ -107,7 +108,8 @@ def render_manifest(manifest: Manifest) -> bytes:
         "variants": variants,
         "version": manifest.version,
     }
-    return json.dumps(table, sort_keys=True, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return text.encode() + b"\n"
 
 
 def parse_manifest(content: bytes, *, where: str) -> Manifest:
@@ -125,13 +127,13 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
         BundleCorrupt: if anything in it is missing or not valid.
     """
     try:
-        table = json.loads(content)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BundleCorrupt(f"{where}: manifest is not JSON: {error}") from error
+        table = parse_json(content)
+    except InputError as error:
+        raise BundleCorrupt(f"{where}: manifest is {error}") from error
     if not isinstance(table, dict):
         raise BundleCorrupt(f"{where}: manifest is not a JSON object")
     found = table.get("format")
-    if not isinstance(found, int) or found < 1:
+    if type(found) is not int or found < 1:
         raise BundleCorrupt(f"{where}: manifest has no format number")
     if found > FORMAT:
         raise BundleTooNew(
@@ -157,7 +159,7 @@ def _manifest(table: Mapping[str, object]) -> Manifest:
     if default not in variants:
         raise InputError(f"default variant {default!r} is not among {sorted(variants)}")
     version = table["version"]
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise InputError(f"version is {version!r}, must be a whole number above 0")
     return Manifest(
         name=_name(table["name"]),
@@ -185,7 +187,7 @@ def _variant(entry: object, files: Mapping[str, FileEntry], decoder: Decoder) ->
         odd = sorted(set(stored) ^ set(decoder.matrices()))
         raise InputError(f"matrix {odd[0]!r} is in the variant or in the decoder, not in both")
     level = entry["accuracy_level"]
-    if level not in {0, 1, 4}:
+    if type(level) is not int or level not in {0, 1, 4}:
         raise InputError(f"accuracy_level is {level!r}, must be 0, 1 or 4")
     return Variant(
         graph=entry["graph"],
@@ -200,8 +202,10 @@ def _format(form: object) -> GroupFormat | None:
         return None
     if not isinstance(form, dict) or set(form) != {"bits", "group_size", "symmetric"}:
         raise InputError(f"matrix format {form!r} needs bits, group_size and symmetric")
+    if [type(form[key]) for key in ("bits", "group_size", "symmetric")] != [int, int, bool]:
+        raise InputError(f"matrix format {form!r} needs two whole numbers and true or false")
     return GroupFormat(
-        bits=form["bits"], group_size=form["group_size"], symmetric=form["symmetric"] is True
+        bits=form["bits"], group_size=form["group_size"], symmetric=form["symmetric"]
     )
 
 

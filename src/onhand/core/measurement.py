@@ -1,7 +1,7 @@
 """A number that can be believed: value, unit, spread and how it was obtained."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Literal, get_args
 
 import numpy as np
@@ -93,11 +93,15 @@ def measurement_from_json(value: object) -> Measurement:
             samples=int(value["samples"]),
             spread=float(value["spread"]),
             how=str(value["how"]),
-            estimated=bool(value.get("estimated", False)),
+            estimated=value.get("estimated", False),
             interval=None if interval is None else (float(interval[0]), float(interval[1])),
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise InputError(f"not a measurement: {error!r}") from error
+    if unknown := sorted(set(value) - {field.name for field in fields(Measurement)}):
+        raise InputError(f"not a measurement: unknown key {unknown[0]!r}")
+    if not isinstance(made.estimated, bool):
+        raise InputError(f"not a measurement: estimated is {made.estimated!r}")
     if made.unit not in get_args(Unit):
         raise InputError(f"measurement {made.name!r}: unknown unit {made.unit!r}")
     return made

@@ -42,5 +42,5 @@ def load_plugin(group: str, name: str) -> object:
     (entry,) = found.values()
     try:
         return entry.load()
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # another's module may raise anything while it is imported
         raise InputError(f"{kind} {name!r} ({entry.value}) cannot be loaded: {error}") from error

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-import math
+import sys
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -55,9 +55,11 @@ def render_profile(profile: DeviceProfile) -> str:
     lines = [f"format = {FORMAT}"]
     for field in fields(profile):
         value = getattr(profile, field.name)
-        # JSON's strings, numbers, booleans and flat lists are TOML's as well.
+        # JSON's strings, numbers, booleans and flat lists are TOML's as well, but for a bare
+        # DEL, and for pairs of surrogates instead of one character.
         shown = list(value) if isinstance(value, tuple) else value
-        lines.append(f"{field.name} = {json.dumps(shown, ensure_ascii=True)}")
+        text = json.dumps(shown, ensure_ascii=False).replace("\x7f", "\\u007f")
+        lines.append(f"{field.name} = {text}")
     return "\n".join(lines) + "\n"
 
 
@@ -75,7 +77,7 @@ def parse_profile(text: str) -> DeviceProfile:
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"device profile is not TOML: {error}") from error
     if (found := table.pop("format", None)) != FORMAT:
         raise InputError(f"device profile: format {found!r}, this reader knows {FORMAT}")
@@ -90,7 +92,10 @@ def parse_profile(text: str) -> DeviceProfile:
         **texts,
         physical_cores=_whole(table, "physical_cores"),
         usable_threads=_whole(table, "usable_threads"),
-        instruction_sets=tuple(str(item) for item in _list(table, "instruction_sets")),
+        instruction_sets=tuple(
+            _text({"instruction_sets": item}, "instruction_sets")
+            for item in _list(table, "instruction_sets")
+        ),
         memory_bytes=_whole(table, "memory_bytes"),
         read_bandwidth=tuple(
             _positive(item, "read_bandwidth") for item in _list(table, "read_bandwidth")
@@ -98,7 +103,7 @@ def parse_profile(text: str) -> DeviceProfile:
         watts=_positive(table.get("watts"), "watts"),
         watts_source=_text(table, "watts_source"),
         energy_counter=_text({"energy_counter": "", **table}, "energy_counter"),
-        estimated=table.get("estimated", False) is True,
+        estimated=_flag({"estimated": False, **table}, "estimated"),
     )
 
 
@@ -138,6 +143,13 @@ def _whole(table: dict[str, object], key: str) -> int:
     return value
 
 
+def _flag(table: dict[str, object], key: str) -> bool:
+    value = table[key]
+    if not isinstance(value, bool):
+        raise InputError(f"device profile: {key} is {value!r}, must be true or false")
+    return value
+
+
 def _list(table: dict[str, object], key: str) -> list[object]:
     value = table.get(key)
     if not isinstance(value, list):
@@ -146,6 +158,10 @@ def _list(table: dict[str, object], key: str) -> list[object]:
 
 
 def _positive(value: object, key: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < math.inf:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value <= sys.float_info.max
+    ):
         raise InputError(f"device profile: {key} is {value!r}, must be a number above 0")
     return float(value)

@@ -124,6 +124,7 @@ class QuantTensor:
         n_rows = codes.shape[0]
         packed_zeros = None
         if zeros is not None:
+            _check(zeros, codes.shape[:2], np.dtype(np.uint8), "zeros")
             n_bytes = format.zero_shape((n_rows, n_inputs))[1]
             # Eight codes fill whole bytes at any width; what is too much is cut off again.
             padded = np.pad(zeros, ((0, 0), (0, -zeros.shape[1] % 8)))

@@ -35,7 +35,7 @@ def parse_recipe(text: str, *, passes: Callable[[str], object], where: str = "re
     """
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
     for key in table:
         if key not in {"name", "step"}:

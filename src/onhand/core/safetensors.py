@@ -21,8 +21,16 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import BundleCorrupt, InputError
+from onhand.core.outside import parse_json
 
-__all__ = ["SafetensorsFile", "SafetensorsWriter", "TensorSpec", "open_safetensors", "widen"]
+__all__ = [
+    "SafetensorsFile",
+    "SafetensorsWriter",
+    "TensorSpec",
+    "layout_tensors",
+    "open_safetensors",
+    "widen",
+]
 
 MAX_HEADER_BYTES = 100_000_000  # the reference implementation's own bound
 _ITEM_BYTES = {
@@ -140,9 +148,9 @@ def open_safetensors(path: Path) -> SafetensorsFile:
             )
         body = file.read(length)
     try:
-        header = json.loads(body)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise BundleCorrupt(f"{path}: header is not JSON: {error}") from error
+        header = parse_json(body)
+    except InputError as error:
+        raise BundleCorrupt(f"{path}: header is {error}") from error
     if not isinstance(header, dict):
         raise BundleCorrupt(f"{path}: header is not a JSON object")
     header.pop("__metadata__", None)
@@ -162,7 +170,7 @@ def _spec(entry: object, where: str, base: int) -> TensorSpec:
     if not isinstance(entry, dict):
         raise BundleCorrupt(f"{where}: entry is not a JSON object")
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
-    if dtype not in _ITEM_BYTES:
+    if not isinstance(dtype, str) or dtype not in _ITEM_BYTES:
         raise BundleCorrupt(f"{where}: unknown dtype {dtype!r}")
     sizes, ends = _counts(shape, where), _counts(offsets, where)
     size = math.prod(sizes) * _ITEM_BYTES[dtype]
@@ -179,6 +187,35 @@ def _counts(value: object, where: str) -> tuple[int, ...]:
     raise BundleCorrupt(f"{where}: {value!r} is not a shape or a pair of offsets")
 
 
+def layout_tensors(declared: Mapping[str, TensorSpec]) -> tuple[bytes, dict[str, TensorSpec]]:
+    """Decide where each tensor of a file lies.
+
+    Args:
+        declared: name -> dtype and shape, in the order of the file.
+
+    Returns:
+        The file's first bytes, header length and header; and name -> spec with its place.
+    """
+    header: dict[str, object] = {}
+    ends = [0]
+    for name, spec in declared.items():
+        ends.append(ends[-1] + math.prod(spec.shape) * _ITEM_BYTES[spec.dtype])
+        header[name] = {
+            "dtype": spec.dtype,
+            "shape": list(spec.shape),
+            "data_offsets": ends[-2:],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # The data begin on a cache line: vector loads of a mapped file then stay aligned.
+    text += b" " * (-(8 + len(text)) % 64)
+    start = 8 + len(text)
+    tensors = {
+        name: TensorSpec(dtype=spec.dtype, shape=spec.shape, offset=start + low, size=high - low)
+        for (name, spec), low, high in zip(declared.items(), ends, ends[1:], strict=True)
+    }
+    return len(text).to_bytes(8, "little") + text, tensors
+
+
 class SafetensorsWriter:
     """Writes a file tensor by tensor, in the order declared; not safe to share between threads.
 
@@ -187,34 +224,11 @@ class SafetensorsWriter:
 
     def __init__(self, path: Path, declared: Mapping[str, TensorSpec]) -> None:
         self.path = path
-        self.tensors: dict[str, TensorSpec] = {}
-        header: dict[str, object] = {}
-        place = 0
-        for name, spec in declared.items():
-            size = math.prod(spec.shape) * _ITEM_BYTES[spec.dtype]
-            header[name] = {
-                "dtype": spec.dtype,
-                "shape": list(spec.shape),
-                "data_offsets": [place, place + size],
-            }
-            self.tensors[name] = TensorSpec(
-                dtype=spec.dtype, shape=spec.shape, offset=place, size=size
-            )
-            place += size
-        text = json.dumps(header, separators=(",", ":")).encode()
-        # The data begin on a cache line: vector loads of a mapped file then stay aligned.
-        text += b" " * (-(8 + len(text)) % 64)
-        start = 8 + len(text)
-        self.tensors = {
-            name: TensorSpec(
-                dtype=spec.dtype, shape=spec.shape, offset=start + spec.offset, size=spec.size
-            )
-            for name, spec in self.tensors.items()
-        }
+        header, self.tensors = layout_tensors(declared)
         self._waiting = list(declared)[::-1]
         self._hash = hashlib.sha256()
         self._file: BinaryIO = path.open("wb")
-        self._put(len(text).to_bytes(8, "little") + text)
+        self._put(header)
 
     def write(self, name: str, array: np.ndarray) -> None:
         """Append the next declared tensor.
@@ -226,10 +240,10 @@ class SafetensorsWriter:
         Raises:
             InputError: if it is another tensor, or of another dtype or shape.
         """
-        spec = self.tensors[name]
         if not self._waiting or self._waiting[-1] != name:
             raise InputError(f"{self.path}: {name!r} is out of order")
-        if array.shape != spec.shape or array.dtype != _NUMPY[spec.dtype]:
+        spec = self.tensors[name]
+        if array.shape != spec.shape or array.dtype != _NUMPY.get(spec.dtype):
             raise InputError(
                 f"{self.path}: {name!r} is {array.dtype} {array.shape}, declared {spec.dtype} "
                 f"{spec.shape}"

@@ -1,5 +1,6 @@
 """Sizes, times and fractions as people write them: "400MiB", "50ms", "1%"."""
 
+import math
 import re
 
 from onhand.core.errors import InputError
@@ -42,7 +43,10 @@ def parse_number(text: str, *, suffixes: dict[str, float]) -> float:
     number, suffix = match.groups()
     if suffix.lower() not in suffixes:
         raise InputError(f"{text!r}: unknown unit {suffix!r}; known: {known}")
-    return float(number) * suffixes[suffix.lower()]
+    value = float(number) * suffixes[suffix.lower()]
+    if not math.isfinite(value):
+        raise InputError(f"{text!r} is too large")
+    return value
 
 
 def parse_bytes(text: str) -> int:
@@ -68,7 +72,7 @@ def format_seconds(seconds: float) -> str:
     """Write a time for people: "3.2 ms", "4.1 s", "2 min 05 s"."""
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
-    if seconds < 120:
+    if seconds < 120 or not math.isfinite(seconds):
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
