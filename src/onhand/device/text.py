@@ -108,7 +108,9 @@ class Tokenizer:
         Raises:
             InputError: if an id is negative or beyond any vocabulary.
         """
-        return self._model.decode([_checked(i) for i in ids], skip_special_tokens=True)
+        # The library alone shows special tokens that the file marks as normalized.
+        shown = [checked for i in ids if (checked := _checked(i)) not in self._special]
+        return self._model.decode(shown, skip_special_tokens=True)
 
     def token(self, token_id: int) -> str | None:
         """Return a token as the vocabulary writes it, or None if the id has none."""
