@@ -13,7 +13,7 @@ from onhand.device.generate import TextSession, open_text
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 
-__all__ = ["PREFERRED_ENGINES", "open"]
+__all__ = ["PREFERRED_ENGINES", "open", "open_engine"]
 
 PREFERRED_ENGINES: Final = ("native", "onnx", "reference")
 
@@ -47,27 +47,49 @@ def open(  # the name that `onhand.open` has
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}, must be 1 or more")
     bundle = read_bundle(Path(path))
     chosen, _ = bundle.variant(variant)
-    if engine is None:
-        engines, reasons = _preferred_engines()
-    else:
-        engines, reasons = {engine: _engine(engine)}, {}
-    name, loaded, passed_over = _load_first(
-        bundle,
-        engines,
-        reasons,
-        variant=chosen,
-        threads=threads or usable_threads(),
-        profile=current_profile(),
-    )
+    loaded, name, passed_over = open_engine(bundle, variant=chosen, engine=engine, threads=threads)
     try:
         return open_text(bundle, loaded, context=context, engine_name=name, passed_over=passed_over)
     except BaseException:
         loaded.close()
         raise
+
+
+def open_engine(
+    bundle: Bundle, *, variant: str, engine: str | None, threads: int | None
+) -> tuple[Loaded, str, dict[str, str]]:
+    """Load a verified bundle in an engine.
+
+    Args:
+        bundle: the bundle.
+        variant: a key of its manifest's variants.
+        engine: name of a registered engine; None for the first of `PREFERRED_ENGINES` that works.
+        threads: threads of one step; None for what this process may use.
+
+    Returns:
+        The loaded weights, the engine's name, and why each one before it was passed over.
+
+    Raises:
+        InputError: if there is no such engine, or `threads` is below 1.
+        EngineUnavailable: if no engine can run it here, with every engine's reason.
+        EngineError: if the engine should run it, and fails.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads is {threads}, must be 1 or more")
+    if engine is None:
+        engines, reasons = _preferred_engines()
+    else:
+        engines, reasons = {engine: _engine(engine)}, {}
+    return _load_first(
+        bundle,
+        engines,
+        reasons,
+        variant=variant,
+        threads=threads or usable_threads(),
+        profile=current_profile(),
+    )
 
 
 def _engine(name: str) -> Engine:
@@ -96,7 +118,7 @@ def _load_first(
     variant: str,
     threads: int,
     profile: DeviceProfile,
-) -> tuple[str, Loaded, dict[str, str]]:
+) -> tuple[Loaded, str, dict[str, str]]:
     """Load with the first engine that can; also say why those before it cannot.
 
     Raises:
@@ -107,7 +129,7 @@ def _load_first(
         reason = engine.why_not(bundle, profile, variant=variant)
         if reason is None:
             try:
-                return name, engine.open(bundle, variant=variant, threads=threads), found
+                return engine.open(bundle, variant=variant, threads=threads), name, found
             except EngineUnavailable as error:
                 reason = str(error)
         found[name] = reason

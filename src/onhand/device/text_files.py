@@ -8,9 +8,9 @@ from onhand.core.bundle import Bundle
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.device.sampling import Sampling
 from onhand.device.template import ChatTemplate
-from onhand.device.text import Tokenizer, read_tokenizer
+from onhand.device.text import Tokenizer, open_tokenizer
 
-__all__ = ["TextFiles", "model_sampling", "read_text_files"]
+__all__ = ["TextFiles", "model_sampling", "parse_text_files", "read_text_files"]
 
 _TOKENIZER = "tokenizer.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -38,8 +38,7 @@ def read_text_files(bundle: Bundle) -> TextFiles:
     """Read a bundle's tokenizer, chat template and stop tokens.
 
     Args:
-        bundle: a verified bundle; `tokenizer.json` is needed, `tokenizer_config.json`,
-            `chat_template.jinja` and `generation_config.json` are used where they are.
+        bundle: a verified bundle; see `parse_text_files` for the files.
 
     Returns:
         What they say.
@@ -47,34 +46,61 @@ def read_text_files(bundle: Bundle) -> TextFiles:
     Raises:
         BundleCorrupt: if a file is missing or not valid, or the end-of-text token is no token.
     """
-    if _TOKENIZER not in bundle.manifest.files:
-        raise BundleCorrupt(f"{bundle.root}: has no {_TOKENIZER}, which a language model needs")
-    config = _json_object(bundle, _TOKENIZER_CONFIG)
+    return parse_text_files(_text_contents(bundle), where=str(bundle.root))
+
+
+def parse_text_files(files: Mapping[str, bytes], *, where: str) -> TextFiles:
+    """Read tokenizer, chat template and stop tokens from the contents of their files.
+
+    Args:
+        files: name -> content; `tokenizer.json` is needed, `tokenizer_config.json`,
+            `chat_template.jinja` and `generation_config.json` are used where they are.
+        where: the bundle's or source's name, for messages.
+
+    Returns:
+        What they say.
+
+    Raises:
+        BundleCorrupt: if a file is missing or not valid, or the end-of-text token is no token.
+    """
+    if _TOKENIZER not in files:
+        raise BundleCorrupt(f"{where}: has no {_TOKENIZER}, which a language model needs")
+    config = _json_object(files, _TOKENIZER_CONFIG, where)
     special = {
         key: text
         for key, value in config.items()
         if key.endswith("_token") and (text := _token_text(value)) is not None
     }
     add_bos = config.get("add_bos_token")
-    tokenizer = read_tokenizer(
-        bundle.path(_TOKENIZER),
+    tokenizer = open_tokenizer(
+        files[_TOKENIZER],
         bos_token=special.get("bos_token"),
         add_bos=add_bos if isinstance(add_bos, bool) else None,
+        where=f"{where}: {_TOKENIZER}",
     )
-    stop_ids = set(_end_ids(bundle))
+    stop_ids = set(_end_ids(files, where))
     if (end := special.get("eos_token")) is not None:
         end_id = tokenizer.find(end)
         if end_id is None:
             raise BundleCorrupt(
-                f"{bundle.root}: {_TOKENIZER_CONFIG} ends texts with {end!r}, which is no token "
+                f"{where}: {_TOKENIZER_CONFIG} ends texts with {end!r}, which is no token "
                 f"of {_TOKENIZER}"
             )
         stop_ids.add(end_id)
     return TextFiles(
         tokenizer=tokenizer,
-        template=_template(bundle, config, special),
+        template=_template(files, config, special, where),
         stop_ids=frozenset(stop_ids),
     )
+
+
+def _text_contents(bundle: Bundle) -> dict[str, bytes]:
+    names = (_TOKENIZER, _TOKENIZER_CONFIG, _TEMPLATE, _GENERATION_CONFIG)
+    listed = [name for name in names if name in bundle.manifest.files]
+    try:
+        return {name: bundle.path(name).read_bytes() for name in listed}
+    except OSError as error:
+        raise BundleCorrupt(f"{bundle.root}: cannot be read: {error}") from error
 
 
 def model_sampling(bundle: Bundle) -> Sampling:
@@ -91,7 +117,7 @@ def model_sampling(bundle: Bundle) -> Sampling:
     Raises:
         BundleCorrupt: if the file is not valid, or a number in it is out of range.
     """
-    config = _json_object(bundle, _GENERATION_CONFIG)
+    config = _json_object(_text_contents(bundle), _GENERATION_CONFIG, str(bundle.root))
     if config.get("do_sample") is not True:
         return Sampling()
 
@@ -117,16 +143,16 @@ def model_sampling(bundle: Bundle) -> Sampling:
 
 
 def _template(
-    bundle: Bundle, config: Mapping[str, object], special: Mapping[str, str]
+    files: Mapping[str, bytes], config: Mapping[str, object], special: Mapping[str, str], where: str
 ) -> ChatTemplate | None:
-    where = f"{bundle.root}: {_TEMPLATE}"
-    if _TEMPLATE in bundle.manifest.files:
+    place = f"{where}: {_TEMPLATE}"
+    if _TEMPLATE in files:
         try:
-            source: object = bundle.path(_TEMPLATE).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleCorrupt(f"{where}: cannot be read: {error}") from error
+            source: object = files[_TEMPLATE].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise BundleCorrupt(f"{place}: cannot be read: {error}") from error
     else:
-        where = f"{bundle.root}: {_TOKENIZER_CONFIG}: chat_template"
+        place = f"{where}: {_TOKENIZER_CONFIG}: chat_template"
         source = config.get("chat_template")
         if isinstance(source, list):
             named = [item for item in source if isinstance(item, dict)]
@@ -134,17 +160,17 @@ def _template(
     if source is None:
         return None
     if not isinstance(source, str):
-        raise BundleCorrupt(f"{where}: is {type(source).__name__}, expected a text")
-    return ChatTemplate(source, special_tokens=special, where=where)
+        raise BundleCorrupt(f"{place}: is {type(source).__name__}, expected a text")
+    return ChatTemplate(source, special_tokens=special, where=place)
 
 
-def _end_ids(bundle: Bundle) -> list[int]:
-    value = _json_object(bundle, _GENERATION_CONFIG).get("eos_token_id")
+def _end_ids(files: Mapping[str, bytes], where: str) -> list[int]:
+    value = _json_object(files, _GENERATION_CONFIG, where).get("eos_token_id")
     ids: list[int] = []
-    for token_id in value if isinstance(value, list) else [] if value is None else [value]:
+    for token_id in value if isinstance(value, list) else [value] if value is not None else []:
         if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
             raise BundleCorrupt(
-                f"{bundle.root}: {_GENERATION_CONFIG}: eos_token_id {token_id!r} is no token id"
+                f"{where}: {_GENERATION_CONFIG}: eos_token_id {token_id!r} is no token id"
             )
         ids.append(token_id)
     return ids
@@ -157,15 +183,14 @@ def _token_text(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _json_object(bundle: Bundle, name: str) -> dict[str, object]:
-    if name not in bundle.manifest.files:
+def _json_object(files: Mapping[str, bytes], name: str, where: str) -> dict[str, object]:
+    if name not in files:
         return {}
+    content = files[name]
     try:
-        with bundle.path(name).open("rb") as file:
-            content = file.read(_MAX_JSON_BYTES + 1)
         table = json.loads(content) if len(content) <= _MAX_JSON_BYTES else None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise BundleCorrupt(f"{bundle.root}: {name} is not JSON: {error}") from error
+    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise BundleCorrupt(f"{where}: {name} is not JSON: {error}") from error
     if not isinstance(table, dict):
-        raise BundleCorrupt(f"{bundle.root}: {name} is not a JSON object of a sensible size")
+        raise BundleCorrupt(f"{where}: {name} is not a JSON object of a sensible size")
     return table

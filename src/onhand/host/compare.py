@@ -1,0 +1,157 @@
+"""The compressed model beside the original on held-out text, in the engine that ships.
+
+Source:
+    KL divergence and top-1 agreement as in llama.cpp's `perplexity --kl-divergence`. Intervals:
+    block bootstrap (Kuensch 1989), because neighbouring tokens are not independent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.errors import EngineError
+from onhand.core.measurement import Measurement, Unit
+from onhand.core.progress import Progress
+from onhand.device.engines.base import Loaded
+
+__all__ = ["TokenFigures", "compare_tokens", "quality_figures"]
+
+_ROWS = 128
+_BLOCK = 32
+_RESAMPLES = 1000
+_SEED = 20260101
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenFigures:
+    """One figure for each predicted token, (M,) float64 each.
+
+    Attributes:
+        original_loss: -log p of the token that came, by the original.
+        loss: the same, by the compressed model.
+        divergence: KL(original || compressed) of the whole distribution, in nats.
+        agrees: 1 where both have the same likeliest token.
+    """
+
+    original_loss: NDArray[np.float64]
+    loss: NDArray[np.float64]
+    divergence: NDArray[np.float64]
+    agrees: NDArray[np.float64]
+
+
+def compare_tokens(
+    loaded: Loaded,
+    sequences: Sequence[TokenArray],
+    hidden: Sequence[FloatArray],
+    head: Callable[[FloatArray], FloatArray],
+    *,
+    progress: Progress,
+    what: str,
+) -> TokenFigures:
+    """Run the compressed model over the sequences and compare every distribution.
+
+    Args:
+        loaded: the compressed model, opened.
+        sequences: held-out tokens.
+        hidden: for each sequence the original's inputs of its head, (T, D).
+        head: applies the original's head: (T, D) -> (T, V).
+        progress: told of every block of tokens.
+        what: name of the stage, for people.
+
+    Returns:
+        The figures, all sequences behind each other.
+
+    Raises:
+        EngineError: if the compressed model gives a NaN.
+    """
+    progress.start(what, max(sum(tokens.size for tokens in sequences), 1))
+    columns: list[NDArray[np.float64]] = []
+    for tokens, states in zip(sequences, hidden, strict=True):
+        session = loaded.session(context=tokens.size)
+        for low in range(0, tokens.size - 1, _ROWS):
+            high = min(low + _ROWS, tokens.size - 1)
+            ours = _log_softmax(loaded.score(session, tokens[low:high]))
+            theirs = _log_softmax(head(states[low:high]))
+            if not np.isfinite(ours).all():
+                raise EngineError("the compressed model gives a NaN or an infinity")
+            columns.append(_figures(theirs, ours, tokens[low + 1 : high + 1]))
+            progress.advance(high - low)
+        session.close()
+    table = np.concatenate(columns, axis=1)  # (4, M)
+    return TokenFigures(original_loss=table[0], loss=table[1], divergence=table[2], agrees=table[3])
+
+
+def _figures(theirs: FloatArray, ours: FloatArray, targets: TokenArray) -> NDArray[np.float64]:
+    rows = np.arange(targets.size)
+    divergence = np.einsum("tv,tv->t", np.exp(theirs), theirs - ours, dtype=np.float64)
+    agrees = theirs.argmax(axis=1) == ours.argmax(axis=1)
+    return np.stack([
+        -theirs[rows, targets],
+        -ours[rows, targets],
+        np.maximum(divergence, 0),
+        agrees,
+    ]).astype(np.float64)
+
+
+def _log_softmax(scores: FloatArray) -> FloatArray:
+    """Normalise rows of logits (T, V) in place."""
+    scores -= scores.max(axis=1, keepdims=True)
+    total = np.exp(scores).sum(axis=1, keepdims=True, dtype=np.float64)
+    scores -= np.log(total).astype(np.float32)
+    return scores
+
+
+def quality_figures(figures: TokenFigures, *, how: str) -> dict[str, Measurement]:
+    """Summarise per-token figures, each with a 95 % confidence interval.
+
+    Args:
+        figures: of the held-out text.
+        how: the command that measures them again.
+
+    Returns:
+        By name: perplexity, original_perplexity, perplexity_increase, kl_divergence and
+        top1_agreement.
+    """
+
+    def made(
+        name: str, unit: Unit, per_token: NDArray[np.float64], shape: Callable[[float], float]
+    ) -> Measurement:
+        low, high = _interval(per_token)
+        return Measurement(
+            name=name,
+            value=shape(float(per_token.mean())),
+            unit=unit,
+            samples=per_token.size,
+            spread=0.0,
+            how=how,
+            interval=(shape(low), shape(high)),
+        )
+
+    def perplexity(loss: float) -> float:
+        return float(np.exp(loss))
+
+    figure_list = [
+        made("perplexity", "one", figures.loss, perplexity),
+        made("original_perplexity", "one", figures.original_loss, perplexity),
+        made(
+            "perplexity_increase",
+            "fraction",
+            figures.loss - figures.original_loss,
+            lambda difference: float(np.expm1(difference)),
+        ),
+        made("kl_divergence", "nat", figures.divergence, float),
+        made("top1_agreement", "fraction", figures.agrees, float),
+    ]
+    return {figure.name: figure for figure in figure_list}
+
+
+def _interval(per_token: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean by a block bootstrap with a fixed seed."""
+    n_blocks = max(per_token.size // _BLOCK, 1)
+    blocks = np.array([part.mean() for part in np.array_split(per_token, n_blocks)])
+    draws = np.random.default_rng(_SEED).integers(0, n_blocks, (_RESAMPLES, n_blocks))
+    low, high = np.quantile(blocks[draws].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)

@@ -1,0 +1,133 @@
+"""How much a bundle lost against its original, on any text."""
+
+from pathlib import Path
+
+from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.errors import InputError
+from onhand.core.measurement import Measurement
+from onhand.core.progress import Progress, Quiet
+from onhand.device.opening import open_engine
+from onhand.device.state import recall, remember
+from onhand.device.text_files import read_text_files
+from onhand.host.calibrate import head_logits, run_original
+from onhand.host.compare import compare_tokens, quality_figures
+from onhand.host.model import Model
+from onhand.host.sources import load_model
+from onhand.host.texts import cut_sequences, read_text
+
+__all__ = ["evaluate_bundle", "record_original"]
+
+_RECORD = "original"
+
+
+def record_original(home: Path, bundle: Bundle, location: str, model: Model) -> None:
+    """Remember, in the builder's own state, what a bundle was made from.
+
+    The bundle itself holds no path: it may travel, and a path says much about its builder.
+
+    Args:
+        home: the state folder.
+        bundle: the bundle.
+        location: the source as the user gave it, made absolute if it is a folder.
+        model: the source.
+    """
+    value = {"location": location, "sha256": model.sha256}
+    remember(home, bundle.manifest_sha256, _RECORD, value)
+
+
+def find_original(home: Path, bundle: Bundle, original: Path | None) -> Model:
+    """Open the model that a bundle was made from.
+
+    Args:
+        home: the state folder.
+        bundle: the bundle.
+        original: the folder, if the user gave one; else what the build recorded.
+
+    Returns:
+        The model.
+
+    Raises:
+        InputError: if nothing is recorded, the source is gone, or it is another model.
+    """
+    expected = bundle.manifest.provenance.get("source_sha256")
+    if original is None:
+        record = recall(home, bundle.manifest_sha256, _RECORD)
+        if not isinstance(record, dict) or not isinstance(record.get("location"), str):
+            raise InputError(
+                f"{bundle.root}: this machine has no record of its original; give --original DIR"
+            )
+        location = str(record["location"])
+        if Path(location).is_absolute() and not Path(location).is_dir():
+            raise InputError(f"{bundle.root}: its original {location} is gone; give --original DIR")
+    else:
+        location = str(original)
+    model = load_model(location)
+    if model.sha256 != expected:
+        raise InputError(
+            f"{location} is not what {bundle.root} was made from: SHA-256 {model.sha256}, "
+            f"expected {expected}; give --original DIR"
+        )
+    return model
+
+
+def evaluate_bundle(
+    root: Path,
+    text: Path,
+    *,
+    original: Path | None = None,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    max_tokens: int | None = None,
+    home: Path,
+    progress: Progress | None = None,
+) -> dict[str, Measurement]:
+    """Compare a bundle with its original on a text, in the engine that ships.
+
+    Args:
+        root: the bundle's folder.
+        text: a UTF-8 text that calibration has not seen.
+        original: the original's folder; None for what the build recorded.
+        variant: which variant; None for the default one.
+        engine: engine name; None for the best that works.
+        threads: threads to use; None for all usable ones.
+        max_tokens: most tokens of the text, from its beginning; None for all.
+        home: the builder's state folder.
+        progress: told how far it is.
+
+    Returns:
+        By name: perplexity, original_perplexity, perplexity_increase, kl_divergence,
+        top1_agreement; each with a 95 % confidence interval.
+
+    Raises:
+        InputError: if bundle, text or original cannot be used.
+        BundleCorrupt: if the bundle is damaged.
+        EngineUnavailable: if no engine runs it here.
+    """
+    shown = progress or Quiet()
+    bundle = read_bundle(root)
+    chosen, _ = bundle.variant(variant)
+    model = find_original(home, bundle, original)
+    tokenizer = read_text_files(bundle).tokenizer
+    part = cut_sequences(
+        tokenizer,
+        read_text(text),
+        model.decoder,
+        what=f"the text {text.name}",
+        max_tokens=max_tokens,
+    )
+    run = run_original(model, calibration=[], heldout=part.sequences, progress=shown)
+    loaded = open_engine(bundle, variant=chosen, engine=engine, threads=threads)[0]
+    figures = compare_tokens(
+        loaded,
+        part.sequences,
+        run.hidden,
+        head_logits(model),
+        progress=shown,
+        what=f"comparing {chosen} with the original",
+    )
+    loaded.close()
+    options = "" if variant is None else f" --variant {variant}"
+    options += "" if max_tokens is None else f" --max-tokens {max_tokens}"
+    how = f"onhand evaluate {bundle.manifest.name} --text {text.name}{options}"
+    return quality_figures(figures, how=how)

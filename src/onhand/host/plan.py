@@ -1,0 +1,273 @@
+"""What a build will give and take, said before any work: size, memory, minutes."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.decoder import Decoder, DecoderLayer
+from onhand.core.profile import DeviceProfile
+from onhand.core.safetensors import TensorSpec, layout_tensors
+from onhand.host.calibrate import InputStatistics
+from onhand.host.export.decoder_graph import decoder_graph
+from onhand.host.model import Model
+from onhand.host.pack import VariantPlan, file_tensors
+from onhand.host.passes.base import Pass
+
+__all__ = ["BuildPlan", "make_plan", "predict_running_memory", "predict_sizes", "text_tokens"]
+
+# Measured on Linux, x86-64: a process with Python, numpy and ONNX Runtime before any model.
+_PROCESS_BYTES = 75 * 2**20
+_MANIFEST_BYTES = 4096
+_TOKENS_RUN = 640  # prompt and answer of a benchmark run
+_RUNS = 12  # processes and runs that the proof takes, in benchmark runs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildPlan:
+    """A forecast; every figure is a prediction, sizes are exact but for a few kilobytes.
+
+    Attributes:
+        n_parameters: weights of the source.
+        original_bytes: size of the source's weight files.
+        size_bytes: variant -> bytes of its files on disk.
+        running_memory_bytes: variant -> peak memory of a process that runs it.
+        build_memory_bytes: peak memory of the build.
+        minutes: time of the build, proof included.
+        calibration_tokens: tokens of each of the two parts of the text, at most.
+        notes: what the user should know.
+    """
+
+    n_parameters: int
+    original_bytes: int
+    size_bytes: Mapping[str, int]
+    running_memory_bytes: Mapping[str, int]
+    build_memory_bytes: int
+    minutes: float
+    calibration_tokens: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON object."""
+        return {
+            "build_memory_bytes": self.build_memory_bytes,
+            "calibration_tokens": self.calibration_tokens,
+            "estimated": True,
+            "minutes": self.minutes,
+            "n_parameters": self.n_parameters,
+            "notes": list(self.notes),
+            "original_bytes": self.original_bytes,
+            "running_memory_bytes": dict(self.running_memory_bytes),
+            "size_bytes": dict(self.size_bytes),
+        }
+
+
+def text_tokens(decoder: Decoder) -> int:
+    """Return how many tokens calibration and proof take each: fewer for larger models.
+
+    About half a minute of matrix products on two cores, but enough for a narrow interval.
+    """
+    return int(np.clip(6e12 / (2 * decoder.n_parameters), 4096, 65536))
+
+
+def predict_sizes(model: Model, plans: list[VariantPlan], *, accuracy_level: int) -> dict[str, int]:
+    """Return variant -> bytes of its files, from shapes alone.
+
+    Args:
+        model: the source.
+        plans: the variants.
+        accuracy_level: as it will be built.
+
+    Returns:
+        The sizes; exact but for the manifest's few kilobytes.
+    """
+    decoder = model.decoder
+    other = sum(len(content) for content in model.files.values()) + _MANIFEST_BYTES
+    sizes: dict[str, int] = {}
+    shared = 0
+    places: dict[str, tuple[str, TensorSpec]] = {}
+    for number, plan in enumerate(plans):
+        declared = file_tensors(decoder, plan.report.formats, plan.own, shared=number == 0)
+        header, tensors = layout_tensors(declared)
+        weights = len(header) + sum(spec.size for spec in tensors.values())
+        own = places | {name: ("weights.safetensors", spec) for name, spec in tensors.items()}
+        if number == 0:
+            places, shared = own, weights
+        graph = decoder_graph(
+            decoder,
+            plan.report.formats,
+            own.__getitem__,
+            accuracy_level=accuracy_level,
+        )
+        sizes[plan.name] = other + len(graph) + weights + (0 if number == 0 else shared)
+    return sizes
+
+
+def predict_running_memory(decoder: Decoder, plan: VariantPlan) -> int:
+    """Return the predicted peak memory of a process that runs one variant, in bytes.
+
+    The runtime keeps each matrix in its own packed order (codes and float32 scales); the
+    embedding's rows that are looked up stay mapped from the file as well.
+    """
+    weights = 0
+    for name, (n, k) in decoder.matrices().items():
+        form = plan.report.formats[name]
+        if form is None:
+            weights += 4 * n * k
+            continue
+        groups = n * form.n_groups(k)
+        weights += n * k * form.bits // 8 + 4 * groups + (0 if form.symmetric else groups)
+    tokens = min(_TOKENS_RUN, decoder.context)
+    memory = 4 * tokens * decoder.kv_values_per_token
+    widest = max(2 * layer.mlp_width + layer.query_width for layer in decoder.layers)
+    activations = 4 * tokens * (3 * decoder.width + 2 * widest) + 8 * decoder.vocab_size
+    tables = 4 * decoder.context * max(layer.head_dim for layer in decoder.layers)
+    return _PROCESS_BYTES + weights + memory + activations + tables
+
+
+def make_plan(
+    model: Model,
+    plans: list[VariantPlan],
+    profile: DeviceProfile,
+    *,
+    accuracy_level: int,
+    threads: int,
+    max_ram: int | None,
+) -> BuildPlan:
+    """Predict a build; takes a second of measurements on small arrays.
+
+    Args:
+        model: the source.
+        plans: the variants.
+        profile: of this machine.
+        accuracy_level: as it will be built.
+        threads: threads to use.
+        max_ram: the memory ceiling of the build, in bytes.
+
+    Returns:
+        The forecast.
+    """
+    decoder = model.decoder
+    sizes = predict_sizes(model, plans, accuracy_level=accuracy_level)
+    running = {plan.name: predict_running_memory(decoder, plan) for plan in plans}
+    tokens = text_tokens(decoder)
+    memory = _build_memory(decoder, plans, tokens, threads)
+    notes = list(model.notes)
+    limit = max_ram or profile.memory_bytes
+    if memory > limit:
+        notes.append(f"the build needs about {memory} bytes of memory, over the limit of {limit}")
+    return BuildPlan(
+        n_parameters=decoder.n_parameters,
+        original_bytes=model.source_bytes,
+        size_bytes=sizes,
+        running_memory_bytes=running,
+        build_memory_bytes=memory,
+        minutes=_seconds(decoder, plans, tokens, threads) / 60,
+        calibration_tokens=tokens,
+        notes=tuple(notes),
+    )
+
+
+def _build_memory(decoder: Decoder, plans: list[VariantPlan], tokens: int, threads: int) -> int:
+    """Return the largest of the stages, each of which frees its memory."""
+    shapes = decoder.matrices()
+    layers = [
+        sum(n * k for name, (n, k) in shapes.items() if name.startswith(f"layers.{i}."))
+        for i in range(len(decoder.layers))
+    ]
+    streams = 2 * tokens * decoder.width  # both texts, float32 below
+    widest = max(4 * layer.mlp_width + 3 * layer.query_width for layer in decoder.layers)
+    calibrating = 4 * (max(layers) + streams + 512 * widest)
+    # A finished matrix, its pieces, and each thread's block with the candidates of the search.
+    largest = max(
+        form.size_bytes(shapes[name])
+        for plan in plans
+        for name, form in plan.report.formats.items()
+        if form is not None
+    )
+    rounding = 2 * largest + threads * 2**18 * 4 * 16 + 4 * tokens * decoder.width
+    running = max(predict_running_memory(decoder, plan) for plan in plans)
+    proving = running + 4 * (6 * 128 * decoder.vocab_size + tokens * decoder.width)
+    proving += 4 * 16384 * decoder.width
+    return _PROCESS_BYTES + max(calibrating, rounding, proving)
+
+
+def _seconds(decoder: Decoder, plans: list[VariantPlan], tokens: int, threads: int) -> float:
+    weights = decoder.n_parameters
+    products = 2 * weights / _matmul_rate()  # one token through the whole model
+    forward = 2 * tokens * products * 1.3
+    rounding = sum(
+        sum(np.prod(decoder.matrices()[name]) for name in plan.own)
+        * _rounding_seconds(plan.transform, threads)
+        for plan in plans
+    )
+    judging = len(plans) * tokens * products * 2
+    # A benchmark run is a prompt, and an answer that reads every weight for every token.
+    answer = _RUNS * (512 * products + 128 * (weights / 20e9 + 2e-4) + 1.0)
+    return float(forward + rounding + judging + (len(plans) + 2) * answer)
+
+
+def _matmul_rate() -> float:
+    """Measure float32 matrix products: operations per second."""
+    left, right = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
+    best = 1e9
+    for _ in range(4):
+        start = time.perf_counter()
+        left @ right
+        best = min(best, time.perf_counter() - start)
+    return float(2 * left.size * right.shape[1] / best)
+
+
+def _rounding_seconds(transform: Pass, threads: int) -> float:
+    """Measure a pass on a small random matrix: seconds for one weight."""
+    layer = DecoderLayer(n_heads=1, n_kv_heads=1, head_dim=64, mlp_width=1024)
+    decoder = Decoder(
+        vocab_size=64, width=512, context=64, norm_epsilon=1e-6, layers=(layer,), tied=True
+    )
+    sample = Model(
+        name="sample",
+        location=Path(),
+        family="sample",
+        weights=_RandomWeights(decoder),
+        files={},
+        sha256="",
+        source_bytes=0,
+        weight_bits=32,
+    )
+    statistics = InputStatistics({"layers.0.down": np.ones(1024)}, n_tokens=1)
+    names = ["layers.0.down", "layers.0.gate_up"]
+    start = time.perf_counter()
+    for _ in transform.apply(
+        sample, statistics, names=names, threads=threads, advance=lambda _: None
+    ):
+        pass
+    n_weights = sum(int(np.prod(decoder.matrices()[name])) for name in names)
+    return (time.perf_counter() - start) / n_weights
+
+
+class _RandomWeights:
+    """Stands in for a model when a pass is timed. See `ModelWeights`."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.decoder = decoder
+        self._random = np.random.default_rng(0)
+
+    def matrix(self, name: str) -> FloatArray:
+        """See `ModelWeights`."""
+        return self.block(name, 0, self.decoder.matrices()[name][0])
+
+    def block(self, name: str, start: int, stop: int) -> FloatArray:
+        """See `ModelWeights`."""
+        shape = (stop - start, self.decoder.matrices()[name][1])
+        return self._random.standard_normal(shape, dtype=np.float32)
+
+    def rows(self, name: str, ids: TokenArray) -> FloatArray:
+        """See `ModelWeights`."""
+        return self.matrix(name)[ids]
+
+    def vector(self, name: str) -> FloatArray:
+        """See `ModelWeights`."""
+        return np.ones(self.decoder.vectors()[name], dtype=np.float32)

@@ -1,0 +1,238 @@
+"""The proof: the packed bundle, reopened in its real engine, beside the original."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from onhand import __version__
+from onhand.core.arrays import FloatArray
+from onhand.core.budget import Breach, Budget
+from onhand.core.measurement import Measurement
+from onhand.core.profile import DeviceProfile
+from onhand.core.progress import Progress
+from onhand.core.units import format_bytes
+from onhand.device.bench import bench
+from onhand.device.energy import choose_meter
+from onhand.device.opening import open_engine
+from onhand.host.calibrate import head_logits
+from onhand.host.compare import compare_tokens, quality_figures
+from onhand.host.memory import MemoryGuard
+from onhand.host.model import Model
+from onhand.host.pack import ORIGINAL, Packed, VariantPlan, pack_original
+from onhand.host.texts import Texts
+
+__all__ = ["Proof", "Report", "prove_bundle"]
+
+REPORT_FORMAT = 1
+_RUNS = 5
+# The original in float32 can be slow: fewer runs and tokens, which its figures say.
+_ORIGINAL_RUNS = 3
+_ORIGINAL_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """What there is to prove.
+
+    Attributes:
+        model: the source.
+        packed: the staged bundle.
+        plans: its variants.
+        texts: what calibrated, and what was held out.
+        hidden: the original's inputs of its head for each held-out sequence.
+        profile: the device.
+        threads: threads to use.
+        measure_original: whether to measure the original's speed and memory.
+        max_ram: memory ceiling, which bounds the original's process too.
+    """
+
+    model: Model
+    packed: Packed
+    plans: Sequence[VariantPlan]
+    texts: Texts
+    hidden: Sequence[FloatArray]
+    profile: DeviceProfile
+    threads: int
+    measure_original: bool
+    max_ram: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The evidence.
+
+    Attributes:
+        content: what `report.json` holds.
+        figures: the default variant's measurements, by name.
+        breaches: limits that do not hold.
+    """
+
+    content: dict[str, object]
+    figures: Mapping[str, Measurement]
+    breaches: Sequence[Breach]
+
+
+def prove_bundle(
+    proof: Proof,
+    budget: Budget,
+    *,
+    accept_estimates: bool,
+    guard: MemoryGuard,
+    progress: Progress,
+) -> Report:
+    """Measure every variant and the original, and judge the default variant by the budget.
+
+    Args:
+        proof: what there is to prove.
+        budget: limits on the default variant.
+        accept_estimates: whether an estimated figure may satisfy a limit.
+        guard: the build's memory ceiling.
+        progress: told how far it is.
+
+    Returns:
+        The report.
+
+    Raises:
+        EngineError: if the bundle does not run, or gives a NaN.
+        ResourceError: if the memory ceiling was passed.
+    """
+    bundle, name = proof.packed.bundle, proof.packed.bundle.manifest.name
+    variants: dict[str, dict[str, Measurement]] = {}
+    engine = ""
+    for plan in proof.plans:
+        how = f"onhand evaluate {name} --text FILE --variant {plan.name}"
+        loaded, engine, _ = open_engine(
+            bundle, variant=plan.name, engine=None, threads=proof.threads
+        )
+        tokens = compare_tokens(
+            loaded,
+            proof.texts.heldout.sequences,
+            proof.hidden,
+            head_logits(proof.model),
+            progress=progress,
+            what=f"comparing {plan.name} with the original",
+        )
+        loaded.close()
+        del loaded
+        guard.check("comparing with the original")
+        variants[plan.name] = quality_figures(tokens, how=how) | bench(
+            bundle.root,
+            variant=plan.name,
+            threads=proof.threads,
+            runs=_RUNS,
+            progress=progress,
+        )
+    original, missing = _original_figures(proof, progress)
+    default = variants[proof.plans[0].name]
+    breaches = budget.breaches(default.values(), accept_estimates=accept_estimates)
+    content = _content(proof, variants, original, missing, engine) | {
+        "budget": {"limits": budget.limits(), "breaches": [asdict(breach) for breach in breaches]}
+    }
+    return Report(content=content, figures=default, breaches=breaches)
+
+
+def _original_figures(
+    proof: Proof, progress: Progress
+) -> tuple[dict[str, Measurement], str | None]:
+    """Measure the source in float32 in the same engine, or say why not."""
+    model = proof.model
+    size = Measurement(
+        name="size_bytes",
+        value=model.source_bytes,
+        unit="byte",
+        samples=1,
+        spread=0.0,
+        how="size of the source's weight files",
+    )
+    if not proof.measure_original:
+        return {"size_bytes": size}, "the original's speed was not asked for (--no-original)"
+    # Mapped file, packed copy and what a process takes besides.
+    needed = 9 * model.decoder.n_parameters + 2**28
+    limit = proof.max_ram or proof.profile.memory_bytes // 2
+    if needed > limit:
+        return {"size_bytes": size}, (
+            f"the original in float32 would take about {format_bytes(needed)} of memory, over "
+            f"{format_bytes(limit)}: its speed was not measured"
+        )
+    parent = proof.packed.bundle.root.parent
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".original-") as folder:
+        progress.start("writing the original in float32", 1)
+        pack_original(model, Path(folder))
+        progress.advance(1)
+        figures = bench(
+            Path(folder),
+            variant=ORIGINAL,
+            threads=proof.threads,
+            generated_tokens=_ORIGINAL_TOKENS,
+            runs=_ORIGINAL_RUNS,
+            progress=progress,
+        )
+    return figures | {"size_bytes": size}, None
+
+
+def _content(
+    proof: Proof,
+    variants: Mapping[str, Mapping[str, Measurement]],
+    original: Mapping[str, Measurement],
+    missing: str | None,
+    engine: str,
+) -> dict[str, object]:
+    bundle, model = proof.packed.bundle, proof.model
+    default = proof.plans[0].name
+    bandwidth = variants[default]["read_bandwidth"]
+    meter = choose_meter(proof.profile)
+    return {
+        "format": REPORT_FORMAT,
+        "name": bundle.manifest.name,
+        "manifest_sha256": bundle.manifest_sha256,
+        "onhand_version": __version__,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": asdict(proof.profile),
+        "engine": {
+            "name": engine,
+            "package": "onnxruntime" if engine == "onnx" else "onhand",
+            "version": version("onnxruntime") if engine == "onnx" else __version__,
+            "threads": proof.threads,
+            "accuracy_level": bundle.manifest.variants[default].accuracy_level,
+        },
+        "read_bandwidth": bandwidth.to_json(),
+        "source": {
+            "family": model.family,
+            "sha256": model.sha256,
+            "n_parameters": model.decoder.n_parameters,
+            "weight_bits": model.weight_bits,
+            "size_bytes": model.source_bytes,
+        },
+        "original": {"figures": _as_json(original), "missing": missing},
+        "default_variant": default,
+        "variants": {
+            plan.name: {
+                "figures": _as_json(variants[plan.name]),
+                "matrices": _matrices(proof, plan),
+                "kept": dict(plan.report.kept),
+            }
+            for plan in proof.plans
+        },
+        "text": {
+            "calibration": proof.texts.calibration.to_json(),
+            "heldout": proof.texts.heldout.to_json(),
+        },
+        "energy": {"how": meter.how, "estimated": meter.estimated},
+        "notes": [*model.notes, *proof.texts.notes],
+    }
+
+
+def _as_json(figures: Mapping[str, Measurement]) -> dict[str, object]:
+    return {name: figure.to_json() for name, figure in figures.items() if name != "read_bandwidth"}
+
+
+def _matrices(proof: Proof, plan: VariantPlan) -> list[dict[str, object]]:
+    shapes = proof.model.decoder.matrices()
+    rows: list[dict[str, object]] = []
+    for loss in proof.packed.losses[plan.name]:
+        n, k = shapes[loss.name]
+        rows.append(asdict(loss) | {"original_bytes": n * k * proof.model.weight_bits // 8})
+    return rows

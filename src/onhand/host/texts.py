@@ -1,0 +1,171 @@
+"""Calibration and held-out texts as token sequences; what was used is said and hashed."""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+
+from onhand.core.arrays import TokenArray
+from onhand.core.decoder import Decoder
+from onhand.core.errors import InputError
+from onhand.device.text import Tokenizer
+
+__all__ = ["TextPart", "Texts", "cut_sequences", "read_text", "split_texts"]
+
+SEQUENCE_TOKENS = 512
+_HELDOUT_SHARE = 0.3
+_LEAST_TOKENS = 64
+BUILTIN = "the built-in sample text"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPart:
+    """Token sequences of one part of a text.
+
+    Attributes:
+        sequences: each (T,) int64, T at most `SEQUENCE_TOKENS` and the model's context.
+        what: where it comes from, for people; no path.
+        n_tokens: tokens in all sequences: the real number.
+        sha256: hash of the tokens, in hex.
+    """
+
+    sequences: tuple[TokenArray, ...]
+    what: str
+    n_tokens: int
+    sha256: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return what a report says of the text."""
+        return {"what": self.what, "n_tokens": self.n_tokens, "sha256": self.sha256}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Texts:
+    """The two parts; they share no token.
+
+    Attributes:
+        calibration: for input statistics.
+        heldout: for the proof.
+        notes: fallbacks that were taken.
+    """
+
+    calibration: TextPart
+    heldout: TextPart
+    notes: tuple[str, ...]
+
+
+def read_text(path: Path) -> str:
+    """Read a text file.
+
+    Args:
+        path: UTF-8 text.
+
+    Returns:
+        The text.
+
+    Raises:
+        InputError: if it cannot be read, is not UTF-8, or is empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text at byte {error.start}; convert it") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if not text.strip():
+        raise InputError(f"{path}: is empty; give a text of at least a few hundred words")
+    return text
+
+
+def cut_sequences(
+    tokenizer: Tokenizer, text: str, decoder: Decoder, *, what: str, max_tokens: int | None
+) -> TextPart:
+    """Cut a text into sequences of equal length, each beginning as a text of its own does.
+
+    Args:
+        tokenizer: the model's.
+        text: any text.
+        decoder: bounds the sequences by its context.
+        what: where the text comes from, for people.
+        max_tokens: most tokens to take, from the beginning; None for all.
+
+    Returns:
+        The sequences; a rest shorter than `_LEAST_TOKENS` is left out of a longer text.
+
+    Raises:
+        InputError: if the text is too short, or has tokens that the model does not.
+    """
+    ids = tokenizer.encode_plain(text)
+    if ids.size and int(ids.max()) >= decoder.vocab_size:
+        raise InputError(
+            f"the tokenizer gives token {int(ids.max())}, the model's vocabulary is "
+            f"{decoder.vocab_size}: they do not belong together"
+        )
+    opening = tokenizer.encode_plain("")
+    opening = ids[: opening.size] if np.array_equal(ids[: opening.size], opening) else ids[:0]
+    body = ids[opening.size :]
+    if max_tokens is not None:
+        body = body[:max_tokens]
+    length = min(SEQUENCE_TOKENS, decoder.context) - opening.size
+    if body.size < 2 or length < 2:
+        raise InputError(f"{what}: has {body.size} tokens, too few to judge anything by")
+    starts = range(0, body.size, length)
+    pieces = [np.concatenate([opening, body[low : low + length]]) for low in starts]
+    if len(pieces) > 1 and pieces[-1].size < _LEAST_TOKENS:
+        pieces.pop()
+    joined = np.concatenate(pieces)
+    return TextPart(
+        sequences=tuple(pieces),
+        what=what,
+        n_tokens=int(joined.size),
+        sha256=hashlib.sha256(joined.astype("<i8").tobytes()).hexdigest(),
+    )
+
+
+def split_texts(
+    tokenizer: Tokenizer, path: Path | None, decoder: Decoder, *, max_tokens: int
+) -> Texts:
+    """Take a text apart: the beginning calibrates, the end is held out.
+
+    Args:
+        tokenizer: the model's.
+        path: the user's text, or None for the built-in sample.
+        decoder: the model.
+        max_tokens: most tokens of each part.
+
+    Returns:
+        Both parts, with a note where the built-in text was used.
+
+    Raises:
+        InputError: if the text cannot be read or is too short.
+    """
+    text = builtin_text() if path is None else read_text(path)
+    what = BUILTIN if path is None else f"the text {path.name}"
+    # Cut at a line's end, so that no token is in both parts.
+    border = text.find("\n", int(len(text) * (1 - _HELDOUT_SHARE)))
+    border = int(len(text) * (1 - _HELDOUT_SHARE)) if border < 0 else border + 1
+    early, late = text[:border], text[border:]
+    share = f"{100 - round(100 * _HELDOUT_SHARE)} %"
+    rest = f"{round(100 * _HELDOUT_SHARE)} %"
+    notes: list[str] = []
+    if path is None:
+        notes.append(
+            f"no calibration text was given: {BUILTIN} was used for calibration and proof; "
+            "a text of your own use (--calibrate) gives a better bundle and a fairer figure"
+        )
+    return Texts(
+        calibration=cut_sequences(
+            tokenizer, early, decoder, what=f"first {share} of {what}", max_tokens=max_tokens
+        ),
+        heldout=cut_sequences(
+            tokenizer, late, decoder, what=f"last {rest} of {what}", max_tokens=max_tokens
+        ),
+        notes=tuple(notes),
+    )
+
+
+def builtin_text() -> str:
+    """Return the sample text that comes with onhand."""
+    return files("onhand.host").joinpath("builtin_text.txt").read_text(encoding="utf-8")
