@@ -211,7 +211,7 @@ def layout_tensors(declared: Mapping[str, TensorSpec]) -> tuple[bytes, dict[str,
     start = 8 + len(text)
     tensors = {
         name: TensorSpec(dtype=spec.dtype, shape=spec.shape, offset=start + low, size=high - low)
-        for (name, spec), low, high in zip(declared.items(), ends, ends[1:], strict=True)
+        for (name, spec), low, high in zip(declared.items(), ends[:-1], ends[1:], strict=True)
     }
     return len(text).to_bytes(8, "little") + text, tensors
 

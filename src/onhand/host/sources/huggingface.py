@@ -25,6 +25,8 @@ _FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+_EMBED = "model.embed_tokens.weight"
+_HEAD = "lm_head.weight"
 _INDEX = "model.safetensors.index.json"
 _BITS = {"F16": 16, "BF16": 16, "F32": 32}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -108,7 +110,7 @@ def read_folder(folder: Path, *, name: str) -> Model:
     digest = hashlib.sha256(config_path.read_bytes())
     for path in paths:
         digest.update(bytes.fromhex(sha256_of(path)))
-    spec = tensors["model.embed_tokens.weight"].tensors["model.embed_tokens.weight"]
+    spec = tensors["model.norm.weight"].tensors["model.norm.weight"]
     return Model(
         name=re.sub(r"[^A-Za-z0-9._+-]", "-", name).strip("._+-")[:100] or "model",
         location=folder,
@@ -172,7 +174,7 @@ class _FolderWeights:
         needed = {
             part: shape
             for name, whole in (self.decoder.matrices() | self.decoder.vectors()).items()
-            for part, shape in _parts(name, whole, self.decoder).items()
+            for part, shape in self._parts(name, whole).items()
         }
         for name, shape in needed.items():
             if name not in self.tensors:
@@ -187,9 +189,9 @@ class _FolderWeights:
         for name in sorted(set(self.tensors) - set(needed)):
             if _BUFFERS.fullmatch(name):
                 continue
-            if name != "lm_head.weight":
+            if name != _HEAD:
                 raise SourceError(f"{self.folder}: tensor {name!r} has no place in this family")
-            notes.append("the head is tied to the embedding: the stored lm_head.weight is not used")
+            notes.append(f"the head is tied to the embedding: the stored {_HEAD} is not used")
         return tuple(notes)
 
     def matrix(self, name: str) -> FloatArray:
@@ -200,7 +202,7 @@ class _FolderWeights:
         """See `ModelWeights`."""
         pieces: list[FloatArray] = []
         first = 0  # row of ours that the part begins at
-        for part, shape in _parts(name, self.decoder.matrices()[name], self.decoder).items():
+        for part, shape in self._parts(name, self.decoder.matrices()[name]).items():
             low, high = max(start - first, 0), min(stop - first, shape[0])
             if low < high:
                 pieces.append(self._finite(self.tensors[part].view(part)[low:high], part))
@@ -209,14 +211,21 @@ class _FolderWeights:
 
     def rows(self, name: str, ids: TokenArray) -> FloatArray:
         """See `ModelWeights`."""
-        (part,) = _parts(name, self.decoder.matrices()[name], self.decoder)
+        (part,) = self._parts(name, self.decoder.matrices()[name])
         return self._finite(self.tensors[part].view(part)[ids], part)
 
     def vector(self, name: str) -> FloatArray:
         """See `ModelWeights`."""
-        parts = _parts(name, self.decoder.vectors()[name], self.decoder)
+        parts = self._parts(name, self.decoder.vectors()[name])
         pieces = [self._finite(self.tensors[part].view(part), part) for part in parts]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _parts(self, name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        parts = _parts(name, shape, self.decoder)
+        # A tied pair may be stored under either name.
+        if self.decoder.tied and _EMBED in parts and _EMBED not in self.tensors:
+            return {_HEAD: shape}
+        return parts
 
     def _finite(self, array: np.ndarray, name: str) -> FloatArray:
         wide = widen(array)
