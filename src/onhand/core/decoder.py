@@ -214,7 +214,7 @@ class Decoder:
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON object; `decoder_from_json` reads it."""
-        return asdict(self)
+        return asdict(self) | {"layers": [asdict(layer) for layer in self.layers]}
 
 
 def decoder_from_json(value: object) -> Decoder:

@@ -40,11 +40,13 @@ def parse_recipe(text: str, *, passes: Callable[[str], object], where: str = "re
     for key in table:
         if key not in {"name", "step"}:
             raise RecipeError(f"{where}: {_unknown('key', key, ['name', 'step'])}")
-    steps = table.get("step", [])
+    name, steps = table.get("name", "unnamed"), table.get("step", [])
+    if not isinstance(name, str):
+        raise RecipeError(f"{where}: name is {name!r}, must be a text")
     if not isinstance(steps, list) or not steps:
         raise RecipeError(f"{where}: no [[step]]; a recipe needs at least one")
     return Recipe(
-        name=str(table.get("name", "unnamed")),
+        name=name,
         steps=tuple(
             _step(step, passes, f"{where}: step {number}")
             for number, step in enumerate(steps, start=1)

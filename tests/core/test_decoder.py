@@ -1,0 +1,234 @@
+"""The description of a decoder: shapes, rotary tables, and what outsiders may write."""
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from onhand.core.decoder import Decoder, DecoderLayer, Rope, decoder_from_json
+from onhand.core.errors import InputError
+
+
+def test_shapes_by_hand() -> None:
+    """One layer: 3 query heads and 1 key head of width 2, a residual stream of 5."""
+    layer = DecoderLayer(n_heads=3, n_kv_heads=1, head_dim=2, mlp_width=7)
+    tied = Decoder(vocab_size=10, width=5, context=4, norm_epsilon=1e-6, layers=(layer,), tied=True)
+
+    assert tied.matrices() == {
+        "embed": (10, 5),
+        "layers.0.qkv": (6 + 2 + 2, 5),
+        "layers.0.out": (5, 6),
+        "layers.0.gate_up": (14, 5),
+        "layers.0.down": (5, 7),
+    }
+    assert tied.vectors() == {
+        "layers.0.attention_norm": (5,),
+        "layers.0.mlp_norm": (5,),
+        "final_norm": (5,),
+    }
+    assert tied.n_parameters == 50 + 50 + 30 + 70 + 35 + 15
+    assert tied.kv_values_per_token == 4
+
+
+def test_options_add_their_tensors(decoder: Decoder) -> None:
+    """A head of its own and every bias have names and shapes."""
+    bare = replace(decoder, tied=True, qkv_bias=False, out_bias=False, mlp_bias=False)
+
+    assert set(decoder.matrices()) - set(bare.matrices()) == {"head"}
+    added = {k: v for k, v in decoder.vectors().items() if k not in bare.vectors()}
+    assert added == {
+        "layers.0.qkv_bias": (16,),
+        "layers.0.out_bias": (8,),
+        "layers.0.gate_up_bias": (24,),
+        "layers.0.down_bias": (8,),
+        "layers.1.qkv_bias": (16,),
+        "layers.1.out_bias": (8,),
+        "layers.1.gate_up_bias": (80,),
+        "layers.1.down_bias": (8,),
+    }
+
+
+def test_plain_rotary_tables_by_hand() -> None:
+    """Of four numbers the first pair turns by one radian each step, the second by a hundredth."""
+    cosines, sines = Rope(theta=10000.0).tables(4, 3)
+
+    angles = np.outer([0, 1, 2], [1.0, 0.01])
+    np.testing.assert_allclose(cosines, np.cos(angles), rtol=1e-6)  # float32 rounding
+    np.testing.assert_allclose(sines, np.sin(angles), rtol=1e-6)
+
+
+def test_linear_scaling_slows_every_pair() -> None:
+    """A factor of four turns each pair a quarter as fast."""
+    plain, linear = Rope(), Rope(scaling="linear", factor=4.0)
+
+    np.testing.assert_allclose(
+        linear.inverse_frequencies(8), plain.inverse_frequencies(8) / 4, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("scaling", ["llama3", "yarn"])
+def test_stretching_keeps_fast_pairs_and_slows_slow_ones(scaling: str) -> None:
+    """The fastest pair stays, the slowest turns `factor` times slower, none turns faster."""
+    plain = Rope().inverse_frequencies(64)
+    rope = Rope(scaling=scaling, factor=8.0, original_context=2048)
+
+    ratio = plain / rope.inverse_frequencies(64)
+
+    assert ratio[0] == 1.0
+    assert ratio[-1] == pytest.approx(8.0, rel=1e-6)
+    assert np.all(np.diff(ratio) >= 0)
+    assert np.any((ratio > 1.01) & (ratio < 7.9))
+
+
+@pytest.mark.parametrize(
+    ("rope", "scale"),
+    [
+        (Rope(scaling="yarn", factor=4.0, original_context=64), 0.1 * math.log(4.0) + 1),
+        (Rope(scaling="yarn", factor=1.0, original_context=64), 1.0),
+        (Rope(scaling="yarn", factor=4.0, original_context=64, attention_factor=0.5), 0.5),
+        (Rope(scaling="linear", factor=4.0), 1.0),
+    ],
+)
+def test_yarn_scales_the_tables(rope: Rope, scale: float) -> None:
+    """At position 0 every angle is 0: the cosine is the attention factor itself."""
+    cosines, sines = rope.tables(8, 1)
+
+    np.testing.assert_allclose(cosines, scale, rtol=1e-6)
+    assert not sines.any()
+
+
+ROPES = [
+    Rope(),
+    Rope(theta=500000.0, scaling="llama3", factor=32.0, original_context=8192),
+    Rope(scaling="yarn", factor=4.0, original_context=32768, attention_factor=1.1),
+    Rope(scaling="linear", factor=2.0),
+]
+
+
+@pytest.mark.parametrize("rope", ROPES, ids=lambda rope: rope.scaling)
+def test_json_keeps_everything(decoder: Decoder, rope: Rope) -> None:
+    """Written as JSON text and read back, the description is the same."""
+    made = replace(decoder, rope=rope)
+
+    assert decoder_from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+def test_options_may_be_left_out(decoder: Decoder) -> None:
+    """What is not said has the default of its field."""
+    table = decoder.to_json()
+    for key in ("rope", "tied", "qkv_bias", "out_bias", "mlp_bias"):
+        del table[key]
+
+    plain = replace(decoder, qkv_bias=False, out_bias=False, mlp_bias=False)
+
+    assert decoder_from_json(json.loads(json.dumps(table))) == plain
+
+
+WRONG = [-1, 0, 10**15, 10**400, 2.0, True, "8", None, [8]]
+
+
+@pytest.mark.parametrize("key", ["vocab_size", "width", "context"])
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:12])
+def test_attack_sizes(decoder: Decoder, key: str, value: object) -> None:
+    """A size is a whole number within the bounds, nothing that looks like one."""
+    with pytest.raises(InputError, match=f"decoder: {key} is .* must be a whole number from 1"):
+        decoder_from_json({**decoder.to_json(), key: value})
+
+
+@pytest.mark.parametrize("key", ["n_heads", "n_kv_heads", "head_dim", "mlp_width"])
+@pytest.mark.parametrize("value", WRONG, ids=lambda value: repr(value)[:12])
+def test_attack_sizes_of_a_layer(decoder: Decoder, key: str, value: object) -> None:
+    """The message names the layer."""
+    table: dict[str, Any] = decoder.to_json()
+    table["layers"] = [table["layers"][0], table["layers"][1] | {key: value}]
+
+    with pytest.raises(InputError, match=f"decoder: layer 1: {key} is"):
+        decoder_from_json(table)
+
+
+@pytest.mark.parametrize("change", [{"n_heads": 3}, {"head_dim": 3}])
+def test_attack_sizes_that_do_not_fit_each_other(decoder: Decoder, change: dict[str, int]) -> None:
+    """Heads share key heads evenly, and rotary pairs need an even width."""
+    table: dict[str, Any] = decoder.to_json()
+    table["layers"] = [table["layers"][0] | change]
+
+    with pytest.raises(InputError, match=r"layer 0: .* must be a multiple of 2 key heads"):
+        decoder_from_json(table)
+
+
+@pytest.mark.parametrize("layers", [None, [], "two", {}, [{}] * 1025])
+def test_attack_numbers_of_layers(decoder: Decoder, layers: object) -> None:
+    """At least one layer, and not more than any real model has."""
+    with pytest.raises(InputError, match="layers must be a list of 1 to 1024"):
+        decoder_from_json({**decoder.to_json(), "layers": layers})
+
+
+NOT_POSITIVE = [-1e-6, 0, float("nan"), float("inf"), 1e13, 10**400, True, "1", [1], None]
+
+
+@pytest.mark.parametrize("value", NOT_POSITIVE, ids=lambda value: repr(value)[:12])
+def test_attack_epsilon(decoder: Decoder, value: object) -> None:
+    """An epsilon that is negative or no number would make every answer NaN."""
+    with pytest.raises(InputError, match=r"norm_epsilon is .* must be a number above 0"):
+        decoder_from_json({**decoder.to_json(), "norm_epsilon": value})
+
+
+@pytest.mark.parametrize(
+    "key", ["theta", "factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow"]
+)
+@pytest.mark.parametrize("value", NOT_POSITIVE, ids=lambda value: repr(value)[:12])
+def test_attack_rotary_numbers(decoder: Decoder, key: str, value: object) -> None:
+    """No division by zero and no logarithm of less can be asked for."""
+    with pytest.raises(InputError, match=f"decoder: rope: {key} is"):
+        decoder_from_json({**decoder.to_json(), "rope": {key: value}})
+
+
+@pytest.mark.parametrize(
+    ("rope", "message"),
+    [
+        ({"scaling": "magic"}, "unknown scaling 'magic'"),
+        ({"scaling": ["yarn"]}, r"unknown scaling \['yarn'\]"),
+        ({"scaling": None}, "unknown scaling None"),
+        ({"theta": 1.0}, "theta is 1.0, must be above 1"),
+        ({"scaling": "llama3"}, "llama3 needs original_context"),
+        ({"scaling": "yarn", "original_context": 0}, "yarn needs original_context"),
+        ({"scaling": "yarn", "original_context": 1.5}, "original_context is 1.5"),
+        ({"scaling": "yarn", "original_context": -1}, "original_context is -1"),
+        ({"low_freq_factor": 4.0}, "low_freq_factor and beta_slow must be the smaller"),
+        ({"beta_slow": 32.0}, "low_freq_factor and beta_slow must be the smaller"),
+        ({"attention_factor": -1.0}, "attention_factor is -1.0"),
+        ({"base": 2}, "rope: unknown key 'base'"),
+        ("default", "rope: must be a JSON object, found str"),
+    ],
+)
+def test_attack_rotary_options(decoder: Decoder, rope: object, message: str) -> None:
+    """Each one is refused by name."""
+    with pytest.raises(InputError, match=message):
+        decoder_from_json({**decoder.to_json(), "rope": rope})
+
+
+@pytest.mark.parametrize("key", ["tied", "qkv_bias", "out_bias", "mlp_bias"])
+def test_attack_flags(decoder: Decoder, key: str) -> None:
+    """The text "false" is not taken for true."""
+    with pytest.raises(InputError, match=f"{key} is 'false', must be true or false"):
+        decoder_from_json({**decoder.to_json(), key: "false"})
+
+
+def test_attack_unknown_keys(decoder: Decoder) -> None:
+    """An option that this reader does not know would change the computation: refused."""
+    table: dict[str, Any] = decoder.to_json()
+
+    with pytest.raises(InputError, match="decoder: unknown key 'sliding_window'"):
+        decoder_from_json({**table, "sliding_window": 4096})
+    with pytest.raises(InputError, match="decoder: layer 0: unknown key 'experts'"):
+        decoder_from_json({**table, "layers": [table["layers"][0] | {"experts": 8}]})
+
+
+@pytest.mark.parametrize("value", [None, [], "decoder", 3])
+def test_attack_another_kind_of_value(value: object) -> None:
+    """The description is an object."""
+    with pytest.raises(InputError, match="decoder: must be a JSON object"):
+        decoder_from_json(value)

@@ -1,0 +1,108 @@
+"""Recipes name registered passes and their options, nothing else."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+
+from onhand.core.errors import InputError, RecipeError
+from onhand.core.recipe import Recipe, parse_recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """A pass with an option of each kind."""
+
+    name: ClassVar[str] = "round"
+    bits: int = 4
+    method: str = "rtn"
+    share: float = 0.5
+    keep: str | None = None
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        if self.bits > 8:
+            raise InputError(f"bits is {self.bits}, must be at most 8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prune:
+    """A pass that must be told something."""
+
+    ratio: float
+
+
+def passes(name: str) -> object:
+    """Stands for the registered passes."""
+    known = {"round": Round, "prune": Prune, "function": passes}
+    if name not in known:
+        raise InputError(f"unknown pass {name!r}; did you mean 'round'?")
+    return known[name]
+
+
+def parse(text: str) -> Recipe:
+    """Read a recipe with the passes of this file."""
+    return parse_recipe(text, passes=passes, where="phone.toml")
+
+
+def test_steps_are_built_in_order() -> None:
+    """What is not said has its default."""
+    text = """
+        name = "phone"
+        [[step]]
+        pass = "prune"
+        ratio = 0.25
+        [[step]]
+        pass = "round"
+        bits = 8
+        keep = "head"
+    """
+
+    assert parse(text) == Recipe("phone", (Prune(ratio=0.25), Round(bits=8, keep="head")))
+
+
+def test_a_name_is_not_needed() -> None:
+    """A recipe without one still runs."""
+    assert parse('[[step]]\npass = "round"').name == "unnamed"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name =", "phone.toml is not TOML"),
+        (f"name = {'[' * 100_000}", "phone.toml is not TOML"),
+        (f"name = {'9' * 5000}", "phone.toml is not TOML"),
+        ("nmae = 'x'", "phone.toml: unknown key 'nmae'; did you mean 'name'?"),
+        ("other = 'x'", "phone.toml: unknown key 'other'; known: name, step"),
+        ("name = 'x'", "phone.toml: no [[step]]; a recipe needs at least one"),
+        ("[step]\npass = 'round'", "phone.toml: no [[step]]"),
+        ("step = []", "phone.toml: no [[step]]"),
+        ("step = [1]", 'phone.toml: step 1: needs a pass, as in pass = "quantize"'),
+        ("[[step]]\nbits = 4", "phone.toml: step 1: needs a pass"),
+        ("[[step]]\npass = 4", "phone.toml: step 1: needs a pass"),
+        ("[[step]]\npass = 'rond'", "step 1: unknown pass 'rond'; did you mean 'round'?"),
+        ("[[step]]\npass = 'function'", "step 1: pass 'function' is not a dataclass"),
+        (
+            "[[step]]\npass = 'round'\n[[step]]\npass = 'round'\nbit = 4",
+            "step 2 (round): unknown option 'bit'; did you mean 'bits'?",
+        ),
+        (
+            "[[step]]\npass = 'round'\nzzz = 4",
+            "unknown option 'zzz'; known: bits, keep, method, share, symmetric",
+        ),
+        ("[[step]]\npass = 'round'\nbits = '4'", "(round): bits is '4', must be like 4"),
+        ("[[step]]\npass = 'round'\nbits = true", "(round): bits is True, must be like 4"),
+        ("[[step]]\npass = 'round'\nbits = 4.0", "(round): bits is 4.0, must be like 4"),
+        ("[[step]]\npass = 'round'\nsymmetric = 1", "(round): symmetric is 1, must be like True"),
+        ("[[step]]\npass = 'round'\nbits = 16", "step 1 (round): bits is 16, must be at most 8"),
+        ("[[step]]\npass = 'prune'", "step 1 (prune): "),
+        ("name = 5\n[[step]]\npass = 'round'", "phone.toml: name is 5, must be a text"),
+    ],
+    ids=lambda value: value[:40],
+)
+def test_a_slip_says_where_and_what_was_meant(text: str, message: str) -> None:
+    """The file, the step, the pass, what was found and what would do."""
+    with pytest.raises(RecipeError) as caught:
+        parse(text)
+
+    assert message in str(caught.value)
