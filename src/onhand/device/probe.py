@@ -22,6 +22,7 @@ from onhand.device.threads import memory_limit_bytes, physical_cores, usable_thr
 
 __all__ = [
     "current_profile",
+    "default_buffer_bytes",
     "measure_read_bandwidth",
     "probe",
     "sample_read_bandwidth",

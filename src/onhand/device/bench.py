@@ -1,0 +1,322 @@
+"""Size, speed, memory and energy of a bundle on this device, each measured in its own process."""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Final, cast
+
+import numpy as np
+
+from onhand.core.arrays import TokenArray
+from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.errors import EngineError, EngineUnavailable, InputError
+from onhand.core.measurement import Measurement, Unit, summarize
+from onhand.core.plugins import ENGINES, load_plugin, plugin_names
+from onhand.core.profile import DeviceProfile
+from onhand.core.progress import Progress, Quiet
+from onhand.device.bench_child import TOKENIZER, Job, job_text
+from onhand.device.engines.base import Engine
+from onhand.device.opening import PREFERRED_ENGINES
+from onhand.device.probe import RUNS as BANDWIDTH_RUNS
+from onhand.device.probe import current_profile
+
+__all__ = ["GENERATED_TOKENS", "NAMES", "PROMPT_TOKENS", "bench"]
+
+PROMPT_TOKENS: Final = 512
+GENERATED_TOKENS: Final = 128
+MIN_STARTS: Final = 3
+SEED: Final = 20240607
+NAMES: Final = (
+    "size_bytes",
+    "load_s",
+    "cold_start_s",
+    "time_to_first_token_s",
+    "prefill_tokens_per_s",
+    "decode_tokens_per_s",
+    "peak_memory_bytes",
+    "energy_j_per_token",
+    "read_bandwidth",
+)
+Event = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Events:
+    """What one child printed, and when its first token came, in seconds after its start."""
+
+    all: tuple[Event, ...]
+    first_token_s: float
+
+    def figures(self, event: str, key: str) -> list[float]:
+        """Return one number of every event of a kind."""
+        return [float(cast(float, found[key])) for found in self.all if found["event"] == event]
+
+    def last(self, event: str) -> Event:
+        """Return the last event of a kind."""
+        return [found for found in self.all if found["event"] == event][-1]
+
+
+def bench(
+    root: Path,
+    *,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    prompt_tokens: int = PROMPT_TOKENS,
+    generated_tokens: int = GENERATED_TOKENS,
+    runs: int = 5,
+    progress: Progress | None = None,
+) -> dict[str, Measurement]:
+    """Measure a bundle on this device.
+
+    Fresh processes give `cold_start_s` (start of the process to its first token) and `load_s`
+    (checking the files, opening engine and tokenizer); the files are in the system's cache. One
+    more process gives the rest: after a warm-up it answers the same random prompt `runs` times,
+    one conversation, greedily. Values are medians, spreads interquartile ranges. The memory
+    bandwidth is measured before and after, because it changes by the minute on shared machines.
+
+    Args:
+        root: the bundle's folder.
+        variant: which of its variants; None for its default.
+        engine: name of a registered engine; None for the first preferred one that can run it.
+        threads: threads of one step; None for what this process may use.
+        prompt_tokens: tokens of the prompt. The default shrinks to the model's context, and
+            `how` says to what; any other number must fit.
+        generated_tokens: tokens of the answer, at least 2; the default shrinks likewise.
+        runs: how often the prompt is answered, and how many starts there are (at least 3).
+        progress: told how far it is.
+
+    Returns:
+        The measurements named in `NAMES`.
+
+    Raises:
+        InputError: if there is no bundle, variant or engine of that name, or a number is out of
+            range.
+        BundleCorrupt: if a file is missing or changed.
+        BundleTooNew: if the bundle's format is a later one.
+        EngineUnavailable: if no engine can run it here.
+        EngineError: if a measuring process fails; the message is its last line.
+    """
+    if runs < 1 or (threads is not None and threads < 1):
+        raise InputError(f"bench: runs {runs} and threads {threads} must be at least 1")
+    bundle = read_bundle(root)
+    chosen, _ = bundle.variant(variant)
+    prompt, generated = _lengths(prompt_tokens, generated_tokens, bundle.manifest.decoder.context)
+    profile = current_profile()
+    job = Job(
+        work="speed",
+        root=str(root.absolute()),
+        variant=chosen,
+        engine=_engine_name(bundle, profile, variant=chosen, wanted=engine),
+        threads=threads or profile.usable_threads,
+        prompt=tuple(_prompt(bundle, prompt).tolist()),
+        generated_tokens=generated,
+        runs=runs,
+    )
+    shrank = (prompt, generated) != (prompt_tokens, generated_tokens)
+    return _measure(bundle, job, _how(bundle, job, shrank=shrank), progress or Quiet())
+
+
+def _measure(bundle: Bundle, job: Job, how: str, shown: Progress) -> dict[str, Measurement]:
+    starts: list[_Events] = []
+    shown.start("starting", max(MIN_STARTS, job.runs))
+    for _ in range(max(MIN_STARTS, job.runs)):
+        starts.append(_run_child(replace(job, work="start"), bundle))
+        shown.advance(1)
+    before = _bandwidth(job, bundle, shown)
+    shown.start("generating", job.runs + 1)
+    speed = _run_child(job, bundle, on_event=lambda _: shown.advance(1))
+    after = _bandwidth(job, bundle, shown)
+    return _measurements(bundle, job, starts, speed, [*before, *after], how)
+
+
+def _measurements(
+    bundle: Bundle,
+    job: Job,
+    starts: Sequence[_Events],
+    speed: _Events,
+    bandwidth: Sequence[float],
+    how: str,
+) -> dict[str, Measurement]:
+    end = speed.last("speed")
+    loads = [load for events in starts for load in events.figures("start", "load_s")]
+    found: dict[str, tuple[Unit, Sequence[float]]] = {
+        "size_bytes": ("byte", [float(bundle.size_bytes(job.variant))]),
+        "load_s": ("s", loads),
+        "cold_start_s": ("s", [events.first_token_s for events in starts]),
+        "time_to_first_token_s": ("s", speed.figures("run", "time_to_first_token_s")),
+        "prefill_tokens_per_s": ("1/s", speed.figures("run", "prefill_tokens_per_s")),
+        "decode_tokens_per_s": ("1/s", speed.figures("run", "decode_tokens_per_s")),
+        "peak_memory_bytes": ("byte", [float(cast(int, end["peak_memory_bytes"]))]),
+        "energy_j_per_token": ("joule", speed.figures("run", "energy_j_per_token")),
+        "read_bandwidth": ("byte/s", bandwidth),
+    }
+    made = {
+        name: summarize(name, samples, unit=unit, how=how)
+        for name, (unit, samples) in found.items()
+    }
+    joined = "; " if "#" in how else "  # "
+    made["energy_j_per_token"] = replace(
+        made["energy_j_per_token"],
+        how=f"{how}{joined}{end['energy_how']}",
+        estimated=end["energy_estimated"] is True,
+    )
+    return made
+
+
+def _lengths(prompt_tokens: int, generated_tokens: int, context: int) -> tuple[int, int]:
+    """Return lengths of prompt and answer that fit; only defaults are changed.
+
+    Raises:
+        InputError: if they are too small, or do not fit.
+    """
+    if prompt_tokens < 1 or generated_tokens < 2:
+        raise InputError(
+            f"bench: {prompt_tokens} prompt tokens and {generated_tokens} generated ones: needs at "
+            f"least 1 and 2"
+        )
+    prompt, generated = prompt_tokens, generated_tokens
+    if prompt + generated > context and prompt_tokens == PROMPT_TOKENS:
+        if generated_tokens == GENERATED_TOKENS:
+            generated = min(generated, max(2, context // 4))
+        prompt = max(1, context - generated)
+    elif prompt + generated > context and generated_tokens == GENERATED_TOKENS:
+        generated = max(2, context - prompt)
+    if prompt + generated > context:
+        raise InputError(
+            f"bench: {prompt} prompt tokens and {generated} generated ones are more than the "
+            f"model's context of {context}; ask for fewer"
+        )
+    return prompt, generated
+
+
+def _prompt(bundle: Bundle, length: int) -> TokenArray:
+    """Return random ids of ordinary tokens, the same for every bundle with this tokenizer.
+
+    Raises:
+        InputError: if there is none.
+    """
+    ids = np.arange(bundle.manifest.decoder.vocab_size, dtype=np.int64)
+    if TOKENIZER in bundle.manifest.files:
+        from onhand.device.text import open_tokenizer
+
+        content = bundle.path(TOKENIZER).read_bytes()
+        missing = open_tokenizer(content, where=f"{bundle.root}: {TOKENIZER}").missing(ids.size)
+        if missing is not None:
+            ids = ids[~missing]
+        # Added tokens are the special ones and their like.
+        added = [entry["id"] for entry in json.loads(content).get("added_tokens", [])]
+        ids = ids[~np.isin(ids, added)]
+    if not ids.size:
+        raise InputError(f"{bundle.root}: its tokenizer has no ordinary token for a prompt")
+    return np.random.default_rng(SEED).choice(ids, size=length)
+
+
+def _engine_name(
+    bundle: Bundle, profile: DeviceProfile, *, variant: str, wanted: str | None
+) -> str:
+    registered = plugin_names(ENGINES)
+    names = [n for n in PREFERRED_ENGINES if n in registered] if wanted is None else [wanted]
+    reasons: list[str] = []
+    for name in names:
+        try:
+            found = cast(type[Engine], load_plugin(ENGINES, name))()
+        except InputError as error:
+            if wanted is not None:
+                raise
+            reasons.append(str(error))
+            continue
+        reason = found.why_not(bundle, profile, variant=variant)
+        if reason is None:
+            return name
+        reasons.append(f"{name}: {reason}")
+    raise EngineUnavailable(
+        f"{bundle.root}: no engine can run variant {variant!r} here: "
+        f"{'; '.join(reasons) or 'none installed'}"
+    )
+
+
+def _how(bundle: Bundle, job: Job, *, shrank: bool) -> str:
+    """Return the command that measures this again; what else matters follows as its comment."""
+    command = (
+        f"onhand bench {bundle.manifest.name} --variant {job.variant} --engine {job.engine} "
+        f"--threads {job.threads} --prompt-tokens {len(job.prompt)} "
+        f"--generated-tokens {job.generated_tokens} --runs {job.runs}"
+    )
+    context = bundle.manifest.decoder.context
+    note = f"  # default lengths cut to the context of {context} tokens" if shrank else ""
+    return command + note
+
+
+def _bandwidth(job: Job, bundle: Bundle, shown: Progress) -> list[float]:
+    shown.start("measuring memory bandwidth", 1)
+    done = _run_child(replace(job, work="bandwidth", runs=BANDWIDTH_RUNS), bundle)
+    shown.advance(1)
+    return [float(sample) for sample in cast(list[float], done.last("bandwidth")["samples"])]
+
+
+def _run_child(
+    job: Job, bundle: Bundle, on_event: Callable[[Event], None] | None = None
+) -> _Events:
+    """Run one measuring process to its end.
+
+    Raises:
+        EngineError: if it fails.
+    """
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaints:
+        given.write(job_text(job).encode())
+        given.seek(0)
+        begun = time.perf_counter()
+        # -P: a folder called onhand in the current one must not be imported instead.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "onhand.device.bench_child"],
+            stdin=given,
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+        )
+        try:
+            events, first_token_s = _listen(cast(IO[bytes], process.stdout), begun, on_event)
+            code = process.wait()
+        finally:
+            process.kill()
+            process.wait()
+            cast(IO[bytes], process.stdout).close()
+        if code != 0 or not events:
+            raise EngineError(
+                f"bench {bundle.manifest.name}: the measuring process ({job.work}) "
+                f"{_why(code, complaints)}"
+            )
+    return _Events(all=tuple(events), first_token_s=first_token_s)
+
+
+def _listen(
+    lines: IO[bytes], begun: float, on_event: Callable[[Event], None] | None
+) -> tuple[list[Event], float]:
+    events: list[Event] = []
+    first_token_s = 0.0
+    for line in lines:
+        now = time.perf_counter()
+        if not line.endswith(b"\n"):
+            break  # it died while writing
+        event = json.loads(line)
+        if event["event"] == "first-token":
+            first_token_s = now - begun
+        events.append(event)
+        if on_event is not None and event["event"] in {"warm", "run"}:
+            on_event(event)
+    return events, first_token_s
+
+
+def _why(code: int, complaints: IO[bytes]) -> str:
+    complaints.seek(0)
+    lines = [line.strip() for line in complaints.read().decode(errors="replace").splitlines()]
+    said = next((line for line in reversed(lines) if line), "")
+    if code < 0:
+        ended = f"was killed by signal {-code}"
+        return f"{ended}: {said or 'was there enough memory?'}"
+    return f"ended with code {code}: {said or 'it gave no reason'}"

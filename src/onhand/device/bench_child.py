@@ -1,0 +1,222 @@
+"""The process that `bench` measures: it opens a bundle, generates, and prints what it saw.
+
+A process of its own, so that its peak memory is that of one generation, and its start a start.
+It reads one `Job` as JSON from the standard input and prints one JSON object in a line for each
+event; whatever libraries print goes to the standard error. The last line of the standard error
+says why it failed.
+"""
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO, cast
+
+import numpy as np
+
+from onhand.core.arrays import TokenArray
+from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.errors import OnhandError
+from onhand.core.plugins import ENGINES, load_plugin
+from onhand.device.energy import EnergyMeter, choose_meter
+from onhand.device.engines.base import Engine, Loaded, Session
+from onhand.device.probe import current_profile, default_buffer_bytes, sample_read_bandwidth
+
+if TYPE_CHECKING:
+    from onhand.device.text import Tokenizer
+
+__all__ = ["TOKENIZER", "Job", "job_text", "main", "peak_memory_bytes", "run_job"]
+
+TOKENIZER = "tokenizer.json"
+WARM_UP_TOKENS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What one process is to do.
+
+    Attributes:
+        work: "start" (open, first token, end), "speed" (generate `runs` times) or "bandwidth".
+        root: the bundle's folder.
+        variant: a key of its variants.
+        engine: name of a registered engine.
+        threads: threads of one step.
+        prompt: token ids.
+        generated_tokens: tokens of the answer, the first included; at least 2.
+        runs: times to generate, or passes over memory.
+    """
+
+    work: str
+    root: str
+    variant: str
+    engine: str
+    threads: int
+    prompt: tuple[int, ...]
+    generated_tokens: int
+    runs: int
+
+
+def job_text(job: Job) -> str:
+    """Write a job as JSON."""
+    return json.dumps(asdict(job))
+
+
+def run_job(job: Job, out: TextIO) -> None:
+    """Do a job and print its events.
+
+    Args:
+        job: what to do.
+        out: where the events go, one JSON object in a line.
+
+    Raises:
+        InputError: if there is no such bundle, variant or engine.
+        BundleError: if the bundle is not valid.
+        EngineError: if the engine fails.
+        ResourceError: if there is no memory, or an energy counter cannot be read.
+    """
+    if job.work == "bandwidth":
+        samples = sample_read_bandwidth(
+            job.threads, buffer_bytes=default_buffer_bytes(), runs=job.runs
+        )
+        _print(out, {"event": "bandwidth", "samples": samples})
+    elif job.work == "start":
+        _start(job, out)
+    else:
+        _speed(job, out)
+
+
+def peak_memory_bytes(root: Path = Path("/")) -> int:
+    """Return the highest resident memory that this process has had.
+
+    Args:
+        root: folder that holds `proc`.
+
+    Returns:
+        Bytes: the kernel's high-water mark on Linux, else what the system's accounting says.
+    """
+    try:
+        status = (root / "proc/self/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        status = ""
+    if found := re.search(r"^VmHWM:\s*([0-9]+) kB$", status, re.MULTILINE):
+        return int(found[1]) * 1024
+    if sys.platform == "win32":
+        import psutil
+
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _start(job: Job, out: TextIO) -> None:
+    begun = time.perf_counter()
+    bundle, loaded = _open(job)
+    tokenizer = _tokenizer(bundle)
+    load_s = time.perf_counter() - begun
+    session = loaded.session()
+    first = _next(loaded, session, np.asarray(job.prompt, dtype=np.int64))
+    if tokenizer is not None:
+        tokenizer.decode([int(first[0])])
+    _print(out, {"event": "first-token"})
+    _print(out, {"event": "start", "load_s": load_s})
+
+
+def _speed(job: Job, out: TextIO) -> None:
+    bundle, loaded = _open(job)
+    # Held, not used: who generates text has it in memory.
+    tokenizer = _tokenizer(bundle)
+    session = loaded.session()
+    prompt = np.asarray(job.prompt, dtype=np.int64)
+    meter = choose_meter(current_profile())
+    _run(loaded, session, prompt, min(WARM_UP_TOKENS, job.generated_tokens), meter)
+    _print(out, {"event": "warm"})
+    for _ in range(job.runs):
+        figures = _run(loaded, session, prompt, job.generated_tokens, meter)
+        _print(out, {"event": "run", **figures})
+    _print(
+        out,
+        {
+            "event": "speed",
+            "peak_memory_bytes": peak_memory_bytes(),
+            "energy_estimated": meter.estimated,
+            "energy_how": meter.how,
+        },
+    )
+    del tokenizer
+
+
+def _run(
+    loaded: Loaded, session: Session, prompt: TokenArray, generated_tokens: int, meter: EnergyMeter
+) -> Mapping[str, float]:
+    """Answer the prompt greedily, never stopping early; return what it took."""
+    session.rewind(0)
+    begun = time.perf_counter()
+    logits = loaded.step([(session, prompt)])
+    prefilled = time.perf_counter()
+    token = np.argmax(logits[0], keepdims=True)  # (1,)
+    first = time.perf_counter()
+    joules = meter.read_j()
+    decoding = time.perf_counter()
+    # The first token came with the prompt: what is timed are the steps of one token each.
+    for _ in range(generated_tokens - 1):
+        token = _next(loaded, session, token)
+    decoded = time.perf_counter()
+    steps = generated_tokens - 1
+    return {
+        "time_to_first_token_s": first - begun,
+        "prefill_tokens_per_s": prompt.size / (prefilled - begun),
+        "decode_tokens_per_s": steps / (decoded - decoding),
+        "energy_j_per_token": (meter.read_j() - joules) / steps,
+    }
+
+
+def _next(loaded: Loaded, session: Session, tokens: TokenArray) -> TokenArray:
+    token: TokenArray = np.argmax(loaded.step([(session, tokens)])[0], keepdims=True)  # (1,)
+    return token
+
+
+def _open(job: Job) -> tuple[Bundle, Loaded]:
+    bundle = read_bundle(Path(job.root))
+    engine = cast(type[Engine], load_plugin(ENGINES, job.engine))()
+    return bundle, engine.open(bundle, variant=job.variant, threads=job.threads)
+
+
+def _tokenizer(bundle: Bundle) -> "Tokenizer | None":
+    if TOKENIZER not in bundle.manifest.files:
+        return None
+    from onhand.device.text import open_tokenizer
+
+    return open_tokenizer(bundle.path(TOKENIZER).read_bytes())
+
+
+def _print(out: TextIO, event: Mapping[str, object]) -> None:
+    out.write(json.dumps(event) + "\n")
+    out.flush()
+
+
+def main() -> int:
+    """Read a job from the standard input and do it.
+
+    Returns:
+        The exit code: 0, or 1 with the reason as the last line of the standard error.
+    """
+    # Events keep the pipe to themselves; what anything else prints goes to the standard error.
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    table = json.load(sys.stdin)
+    try:
+        run_job(Job(**{**table, "prompt": tuple(table["prompt"])}), out)
+    except OnhandError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
