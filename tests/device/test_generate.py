@@ -299,51 +299,19 @@ def test_a_prompt_that_does_not_fit_is_an_error_with_both_numbers() -> None:
     assert len(session.complete("012345678", max_tokens=1)) == 1
 
 
-def talk(n_turns: int) -> list[Message]:
-    messages = [Message("system", "brief")]
-    for i in range(n_turns):
-        messages += [user(f"question {i}"), Message("assistant", f"answer {i}")]
-    return [*messages, user("last")]
+def test_the_oldest_turns_are_dropped_on_request() -> None:
+    """The model reads the system message and the last turns, and the answer says how many went."""
+    loaded = FakeLoaded(saying("ok"), context=40)
+    messages = [Message("system", "brief"), user("old"), Message("assistant", "a"), user("new")]
+    answer = text_session(loaded).chat(*messages, overflow="drop-oldest", max_tokens=20)
 
+    assert (list(answer), answer.dropped_messages) == (["o", "k"], 0)
+    longer = [*messages[:2], Message("assistant", "a" * 20), messages[-1]]
+    answer = text_session(loaded).generate(longer, overflow="drop-oldest")
 
-def prompt_of(session: FakeSession | None, answer_tokens: int) -> str:
-    assert session is not None
-    return letters().decode(session.tokens[: len(session.tokens) - answer_tokens])
-
-
-@pytest.mark.parametrize("n_turns", [3, 7, 20])
-def test_the_oldest_turns_are_dropped_on_request(n_turns: int) -> None:
-    """The system message stays, whole turns go, as few as leave a quarter free, and it is said."""
-    loaded = FakeLoaded(saying("ok"), context=160)
-    answer = text_session(loaded).chat(*talk(n_turns), overflow="drop-oldest")
-    text = "".join(answer)
-    seen = prompt_of(loaded.session_made, 2)
-    kept = (len(talk(n_turns)) - 2 - answer.dropped_messages) // 2
-    turn = len(f"u:question {n_turns - 1};a:answer {n_turns - 1};")
-
-    assert text == "ok"
-    assert answer.dropped_messages % 2 == 0
-    assert seen.startswith("s:brief;u:")
-    assert seen.endswith("u:last;")
-    assert f"question {n_turns - kept};" in seen
-    assert f"question {n_turns - kept - 1};" not in seen
-    assert answer.prompt_tokens <= 120
-    assert answer.dropped_messages == 0 or answer.prompt_tokens + turn > 120
-
-
-def test_a_conversation_that_fits_is_left_whole() -> None:
-    """Nothing is dropped without need."""
-    answer = text_session(FakeLoaded(saying("ok"))).chat(*talk(1), overflow="drop-oldest")
-
-    assert answer.dropped_messages == 0
-
-
-def test_a_last_turn_that_does_not_fit_is_an_error() -> None:
-    """Dropping everything before it does not help, and no message is cut."""
-    session = text_session(FakeLoaded(mixing, context=30))
-    for messages in ([*talk(2)[:-1], user("x" * 40)], [user("x" * 40)]):
-        with pytest.raises(ContextOverflow, match="context holds 30"):
-            session.generate(messages, overflow="drop-oldest")
+    assert (list(answer), answer.dropped_messages) == (["o", "k"], 2)
+    assert loaded.session_made is not None
+    assert letters().decode(loaded.session_made.tokens) == "s:brief;u:new;ok"
 
 
 def test_ids_without_a_token_are_never_generated() -> None:

@@ -64,8 +64,7 @@ def generate_tokens(
         ContextOverflow: if the prompt does not fit the session's context.
         EngineError: if the logits are not numbers to choose by.
     """
-    if max_tokens is not None and max_tokens < 1:
-        raise InputError(f"max_tokens is {max_tokens}, must be 1 or more")
+    _check_most(max_tokens)
     sampler = Sampler(sampling, seen=prompt if seen is None else seen, forbidden=forbidden)
     tokens = prompt
     n_yielded = 0
@@ -76,6 +75,11 @@ def generate_tokens(
         if token in stop_ids or n_yielded == max_tokens or session.length >= session.context:
             return
         tokens = np.asarray([token], dtype=np.int64)
+
+
+def _check_most(max_tokens: int | None) -> None:
+    if max_tokens is not None and max_tokens < 1:
+        raise InputError(f"max_tokens is {max_tokens}, must be 1 or more")
 
 
 class Generation:
@@ -215,9 +219,7 @@ class TextSession:
         stop: Sequence[str] = (),
         overflow: Overflow = "error",
     ) -> Generation:
-        """Begin an answer; it is computed piece by piece as it is read.
-
-        It may be broken off at any time. An answer that still runs is cancelled first.
+        """Begin an answer, computed as it is read; one that still runs is cancelled first.
 
         Args:
             prompt: a text to continue as it is, or the messages of a conversation.
@@ -238,8 +240,7 @@ class TextSession:
         """
         if self._is_closed:
             raise InputError(f"{self._name}: the session is closed; open another")
-        if max_tokens is not None and max_tokens < 1:
-            raise InputError(f"max_tokens is {max_tokens}, must be 1 or more")
+        _check_most(max_tokens)
         stops = StopStrings(stop)
         ids, dropped = self._prompts.read(
             prompt, context=self.context, max_tokens=max_tokens, overflow=overflow

@@ -8,13 +8,15 @@ loops) is not there at all.
 """
 
 # ruff: noqa: N802 (jinja2 calls a visitor by the name of the node)
+# Python has `typing.override` from 3.12 on.
+# mypy: disable-error-code="explicit-override"
 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import reduce, wraps
-from typing import TYPE_CHECKING, ClassVar, Final, cast
+from typing import ClassVar, Final, cast
 
 from jinja2 import Undefined, nodes
 from jinja2.exceptions import SecurityError, TemplateError
@@ -24,15 +26,6 @@ from jinja2.runtime import Context, LoopContext, Macro, TemplateReference
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
-
-if TYPE_CHECKING:
-    from typing_extensions import override
-else:
-
-    def override(method: object) -> object:
-        """Mark an overriding method, for type checkers; `typing` has it from 3.12 on."""
-        return method
-
 
 __all__ = ["Purse", "Sandbox"]
 
@@ -108,13 +101,11 @@ class Purse:
 class _Closed(Namespace):
     """jinja2's namespace: hidden names refused, and printed without its content."""
 
-    @override
     def __setitem__(self, name: str, value: object) -> None:
         if name.startswith("_"):
             raise SecurityError(f"it stores {name!r} on a namespace")
         super().__setitem__(name, value)
 
-    @override
     def __repr__(self) -> str:
         return "<namespace>"
 
@@ -124,7 +115,6 @@ class _Blocks(Extension):
 
     tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]  # jinja2 declares it for instances
 
-    @override
     def parse(self, parser: Parser) -> list[nodes.Node]:
         """Return the block's content."""
         next(parser.stream)
@@ -166,13 +156,11 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "strftime_now": _now,
         }
 
-    @override
     def _parse(self, source: str, name: str | None, filename: str | None) -> nodes.Template:
         tree = super()._parse(source, name, filename)
         _Pricing().visit(tree)
         return tree
 
-    @override
     def is_safe_attribute(self, obj: object, attr: str, value: object) -> bool:
         """Allow the few attributes that chat templates use, on plain values."""
         if not super().is_safe_attribute(obj, attr, value):
@@ -185,7 +173,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return attr in {"count", "index"}
         return isinstance(obj, LoopContext | Macro | Namespace | TemplateReference | Undefined)
 
-    @override
     def wrap_str_format(self, value: object) -> None:
         """Refuse format strings: a width such as {:1000000000} makes much from little.
 
@@ -195,7 +182,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         if getattr(value, "__name__", "") in {"format", "format_map"}:
             raise SecurityError("it formats a string; use ~ to join texts")
 
-    @override
     def call_binop(self, context: Context, operator: str, left: object, right: object) -> object:
         """Compute with two values, after paying where the result may be large.
 
@@ -212,7 +198,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
                     self.purse.pay(len(sequence) * max(times, 0))
         return self.purse.made(super().call_binop(context, operator, left, right))
 
-    @override
     def call(
         __self,  # noqa: N805 (jinja2's own names, out of the way of a template's keywords)
         __context: Context,

@@ -11,7 +11,7 @@ __all__ = ["ROLES", "ChatTemplate", "Message"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 _MAX_SOURCE: Final = 2**18  # characters; real ones have under 20,000
-_WORK: Final = 2**23  # units of the sandbox's purse, and more for longer conversations
+_WORK: Final = 2**21  # units of the sandbox's purse, and more for longer conversations
 _WORK_PER_MESSAGE: Final = 2**13
 _WORK_PER_LETTER: Final = 64
 
