@@ -243,7 +243,7 @@ class SafetensorsWriter:
         if not self._waiting or self._waiting[-1] != name:
             raise InputError(f"{self.path}: {name!r} is out of order")
         spec = self.tensors[name]
-        if array.shape != spec.shape or array.dtype != _NUMPY.get(spec.dtype):
+        if array.shape != spec.shape or array.dtype != _NUMPY[spec.dtype]:
             raise InputError(
                 f"{self.path}: {name!r} is {array.dtype} {array.shape}, declared {spec.dtype} "
                 f"{spec.shape}"
