@@ -1,0 +1,175 @@
+"""`onhand build`: a model becomes a bundle that holds its budget, with the proof in it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from onhand.cli import build_options as given
+from onhand.cli.host_extra import host_extra
+from onhand.cli.options import AsJson, Threads
+from onhand.cli.output import say, write_json
+from onhand.cli.plan_table import check_plan, write_plan
+from onhand.cli.progress import shown_progress
+from onhand.cli.settings import Settings
+from onhand.cli.transforms import QuantizeOptions, read_transforms
+from onhand.core.budget import Budget, parse_budget
+from onhand.core.errors import InputError
+from onhand.core.profile import DeviceProfile, read_profile
+from onhand.core.units import parse_bytes
+
+if TYPE_CHECKING:
+    from onhand.host.passes.base import Pass
+
+__all__ = ["command"]
+
+_ACCURACY_LEVELS = (0, 1, 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """What is asked for, checked as far as it can be without the source."""
+
+    source: str
+    transforms: "Mapping[str, Pass]"
+    budget: Budget
+    device: DeviceProfile | None
+    calibrate: Path | None
+    max_ram: int | None
+    accuracy_level: int
+    threads: int | None
+
+
+def command(
+    context: typer.Context,
+    source: given.Source,
+    *,
+    output: given.Output = None,
+    device: given.Device = None,
+    budget: given.BudgetLimits = None,
+    calibrate: given.Calibrate = None,
+    recipe: given.RecipeFile = None,
+    bits: given.Bits = None,
+    method: given.Method = None,
+    group: given.Group = None,
+    asymmetric: given.Asymmetric = False,
+    embed_bits: given.EmbedBits = None,
+    variants: given.Variants = None,
+    accuracy_level: given.AccuracyLevel = 4,
+    max_ram: given.MaxRam = None,
+    plan: given.Plan = False,
+    accept_estimates: given.AcceptEstimates = False,
+    threads: Threads = None,
+    no_original: given.NoOriginal = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compress a model into a bundle that holds a budget, and prove it.
+
+    Raises:
+        InputError: if an option is missing or out of range.
+    """
+    if output is None and not plan:
+        raise InputError("where to? give -o NAME, or --plan to see what it would take")
+    if accuracy_level not in _ACCURACY_LEVELS:
+        raise InputError(f"--accuracy-level is {accuracy_level}, must be 0, 1 or 4")
+    options = QuantizeOptions(
+        bits=bits,
+        method=method,
+        group=group,
+        asymmetric=asymmetric,
+        embed_bits=embed_bits,
+        variants=variants,
+    )
+    with host_extra("building"):
+        work = _Work(
+            source=source,
+            transforms=read_transforms(recipe, options),
+            budget=Budget() if budget is None else parse_budget(budget),
+            device=None if device is None else read_profile(device),
+            calibrate=calibrate,
+            max_ram=None if max_ram is None else _size(max_ram),
+            accuracy_level=accuracy_level,
+            threads=threads,
+        )
+        if plan or output is None:
+            _plan(work, as_json=as_json)
+            return
+        settings: Settings = context.obj
+        _build(
+            work,
+            output,
+            home=settings.home(),
+            accept_estimates=accept_estimates,
+            measure_original=not no_original,
+            as_json=as_json,
+        )
+
+
+def _plan(work: _Work, *, as_json: bool) -> None:
+    from onhand.host.build import plan_build
+
+    with shown_progress() as progress:
+        made = plan_build(
+            work.source,
+            transforms=work.transforms,
+            device=work.device,
+            calibrate=work.calibrate,
+            max_ram=work.max_ram,
+            accuracy_level=work.accuracy_level,
+            threads=work.threads,
+            progress=progress,
+        )
+    if as_json:
+        write_json(made.to_json())
+    else:
+        write_plan(made)
+    check_plan(made, work.budget)
+
+
+def _build(
+    work: _Work,
+    output: Path,
+    *,
+    home: Path,
+    accept_estimates: bool,
+    measure_original: bool,
+    as_json: bool,
+) -> None:
+    from onhand.host.build import build_bundle
+
+    with shown_progress() as progress:
+        made = build_bundle(
+            work.source,
+            output,
+            transforms=work.transforms,
+            budget=work.budget,
+            device=work.device,
+            calibrate=work.calibrate,
+            max_ram=work.max_ram,
+            accept_estimates=accept_estimates,
+            accuracy_level=work.accuracy_level,
+            threads=work.threads,
+            measure_original=measure_original,
+            home=home,
+            progress=progress,
+        )
+    if as_json:
+        write_json(made.report)
+    else:
+        from onhand.cli.report_table import write_report_table
+        from onhand.device.report_data import parse_report
+
+        write_report_table(parse_report(made.report))
+    say(f"note: the bundle is {made.root}; its report as a page: {made.root / 'report.html'}")
+
+
+def _size(text: str) -> int:
+    try:
+        size = parse_bytes(text)
+    except InputError as error:
+        raise InputError(f"--max-ram: {error}") from error
+    if size < 1:
+        raise InputError(f"--max-ram is {text!r}, must be above 0")
+    return size

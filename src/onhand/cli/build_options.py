@@ -1,0 +1,128 @@
+"""Options of `onhand build`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AcceptEstimates",
+    "AccuracyLevel",
+    "Asymmetric",
+    "Bits",
+    "BudgetLimits",
+    "Calibrate",
+    "Device",
+    "EmbedBits",
+    "Group",
+    "MaxRam",
+    "Method",
+    "NoOriginal",
+    "Output",
+    "Plan",
+    "RecipeFile",
+    "Source",
+    "Variants",
+]
+
+_HOW = "Compression"
+_WORK = "The work"
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="A Hugging Face folder, or a hub id.", show_default=False
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="NAME", help="The bundle's folder; must not exist."),
+]
+Device = Annotated[
+    Path | None,
+    typer.Option(metavar="PROFILE.toml", help="The device to build for; without it, this one."),
+]
+BudgetLimits = Annotated[
+    str | None,
+    typer.Option(metavar="LIMITS", help='What must hold, as in "disk=400MiB,quality=1%".'),
+]
+Calibrate = Annotated[
+    Path | None,
+    typer.Option(metavar="TEXT", help="A text like those of use; its end is held out."),
+]
+
+RecipeFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.toml", help="A recipe, in place of the options below.", rich_help_panel=_HOW
+    ),
+]
+Bits = Annotated[
+    int | None,
+    typer.Option(help="Bits of a weight: 2, 3, 4 or 8.", show_default="4", rich_help_panel=_HOW),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar="rtn|clip",
+        help="rtn rounds to nearest, clip searches the scales by weighted error.",
+        show_default="clip",
+        rich_help_panel=_HOW,
+    ),
+]
+Group = Annotated[
+    int | None,
+    typer.Option(
+        help="Inputs that share a scale: 32, 64 or 128.", show_default="32", rich_help_panel=_HOW
+    ),
+]
+Asymmetric = Annotated[
+    bool,
+    typer.Option("--asymmetric", help="Store a zero point per group.", rich_help_panel=_HOW),
+]
+EmbedBits = Annotated[
+    int | None,
+    typer.Option(
+        help="Bits of embedding and head; without it, those of --bits.", rich_help_panel=_HOW
+    ),
+]
+Variants = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Several variants in one bundle, as in int8,int4; the first is the default.",
+        rich_help_panel=_HOW,
+    ),
+]
+AccuracyLevel = Annotated[
+    int, typer.Option(help="4 multiplies in int8, 0 in float32.", rich_help_panel=_HOW)
+]
+
+MaxRam = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Memory ceiling of the build, as in 4GiB.", rich_help_panel=_WORK
+    ),
+]
+Plan = Annotated[
+    bool,
+    typer.Option(
+        "--plan", help="Say size, memory and minutes, and do nothing.", rich_help_panel=_WORK
+    ),
+]
+AcceptEstimates = Annotated[
+    bool,
+    typer.Option(
+        "--accept-estimates",
+        help="Let an estimated figure satisfy a limit.",
+        rich_help_panel=_WORK,
+    ),
+]
+NoOriginal = Annotated[
+    bool,
+    typer.Option(
+        "--no-original",
+        help="Leave out the original's speed and memory.",
+        rich_help_panel=_WORK,
+    ),
+]

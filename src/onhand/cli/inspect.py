@@ -1,0 +1,138 @@
+"""`onhand inspect`: what a bundle holds, from its manifest alone."""
+
+from collections import Counter
+from typing import cast
+
+from onhand.cli.options import AsJson, BundleFolder
+from onhand.cli.output import say, write_json, write_table
+from onhand.core.bundle import Bundle, read_manifest
+from onhand.core.errors import InputError
+from onhand.core.manifest import Variant
+from onhand.core.plugins import ENGINES, load_plugin, plugin_names
+from onhand.core.profile import DeviceProfile
+from onhand.core.quantized import GroupFormat
+from onhand.core.units import format_bytes
+
+__all__ = ["command"]
+
+
+def command(name: BundleFolder, *, as_json: AsJson = False) -> None:
+    """Show what a bundle holds and which engines can run it here.
+
+    Only the manifest is read; `onhand verify` checks the files.
+    """
+    manifest, digest = read_manifest(name)
+    bundle = Bundle(root=name, manifest=manifest, manifest_sha256=digest)
+    engines = {variant: _engines(bundle, variant) for variant in manifest.variants}
+    if as_json:
+        write_json(_described(bundle, engines))
+        return
+    _show(bundle, engines)
+
+
+def _described(bundle: Bundle, engines: dict[str, dict[str, str | None]]) -> dict[str, object]:
+    manifest = bundle.manifest
+    return {
+        "context": manifest.decoder.context,
+        "default_variant": manifest.default_variant,
+        "kind": manifest.kind,
+        "manifest_sha256": bundle.manifest_sha256,
+        "n_parameters": manifest.decoder.n_parameters,
+        "name": manifest.name,
+        "provenance": dict(manifest.provenance),
+        "size_bytes": bundle.size_bytes(),
+        "variants": {
+            name: {
+                "accuracy_level": variant.accuracy_level,
+                "bits_per_weight": _bits_per_weight(bundle, variant),
+                "engines": engines[name],
+                "formats": [
+                    {
+                        "bits": form.bits if form else 32,
+                        "group_size": form.group_size if form else None,
+                        "n_matrices": count,
+                        "symmetric": form.symmetric if form else None,
+                    }
+                    for form, count in Counter(variant.matrices.values()).items()
+                ],
+                "size_bytes": bundle.size_bytes(name),
+            }
+            for name, variant in manifest.variants.items()
+        },
+        "version": manifest.version,
+    }
+
+
+def _show(bundle: Bundle, engines: dict[str, dict[str, str | None]]) -> None:
+    manifest = bundle.manifest
+    decoder = manifest.decoder
+    write_table(
+        [manifest.name, ""],
+        [
+            ("kind", f"{manifest.kind}, version {manifest.version}"),
+            ("parameters", f"{decoder.n_parameters:,}"),
+            ("shape", f"{len(decoder.layers)} layers, width {decoder.width}"),
+            ("context", f"{decoder.context:,} tokens"),
+            ("vocabulary", f"{decoder.vocab_size:,} tokens"),
+            ("size of all files", format_bytes(bundle.size_bytes())),
+            ("manifest", bundle.manifest_sha256),
+        ],
+    )
+    write_table(
+        ["variant", "weights", "bits/weight", "size", "engines here"],
+        [
+            (
+                name + (" (default)" if name == manifest.default_variant else ""),
+                _formats(variant),
+                f"{_bits_per_weight(bundle, variant):.2f}",
+                format_bytes(bundle.size_bytes(name)),
+                ", ".join(e for e, reason in engines[name].items() if reason is None) or "none",
+            )
+            for name, variant in manifest.variants.items()
+        ],
+    )
+    for name, reasons in engines.items():
+        for engine, reason in reasons.items():
+            if reason is not None:
+                say(f"note: {engine} cannot run {name} here: {reason}")
+
+
+def _engines(bundle: Bundle, variant: str) -> dict[str, str | None]:
+    """Return why each engine cannot run a variant here; None where it can."""
+    from onhand.device.probe import current_profile
+
+    profile = current_profile()
+    return {name: _why_not(name, bundle, profile, variant) for name in plugin_names(ENGINES)}
+
+
+def _why_not(name: str, bundle: Bundle, profile: DeviceProfile, variant: str) -> str | None:
+    from onhand.device.engines.base import Engine
+
+    try:
+        engine = cast(type[Engine], load_plugin(ENGINES, name))()
+    except InputError as error:
+        # Another's broken engine is a fact to show, no reason to show nothing.
+        return str(error)
+    return engine.why_not(bundle, profile, variant=variant)
+
+
+def _formats(variant: Variant) -> str:
+    counts = Counter(map(_format, variant.matrices.values()))
+    return ", ".join(f"{n} x {form}" for form, n in counts.most_common())
+
+
+def _format(form: GroupFormat | None) -> str:
+    if form is None:
+        return "float32"
+    kind = "symmetric" if form.symmetric else "asymmetric"
+    return f"int{form.bits} in groups of {form.group_size}, {kind}"
+
+
+def _bits_per_weight(bundle: Bundle, variant: Variant) -> float:
+    shapes = bundle.manifest.decoder.matrices()
+    n_weights = sum(rows * columns for rows, columns in shapes.values())
+    stored = sum(
+        form.size_bytes(shapes[name]) if form else 4 * shapes[name][0] * shapes[name][1]
+        for name, form in variant.matrices.items()
+    )
+    return stored * 8 / n_weights

@@ -1,0 +1,90 @@
+"""Options that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "AsJson",
+    "BundleFolder",
+    "Engine",
+    "MaxTokens",
+    "MinP",
+    "RepetitionPenalty",
+    "Seed",
+    "Stop",
+    "Temperature",
+    "Threads",
+    "TopK",
+    "TopP",
+    "Variant",
+]
+
+BundleFolder = Annotated[
+    Path, typer.Argument(metavar="NAME", help="The bundle's folder.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Variant = Annotated[
+    str | None,
+    typer.Option(help="Which of the bundle's variants; without it, its default."),
+]
+Engine = Annotated[
+    str | None,
+    typer.Option(help="Which engine; without it, the first that can run the bundle here."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="Threads of one step; without it, what this process may use."),
+]
+
+_SAMPLING = "Choosing tokens"
+MaxTokens = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most tokens of an answer; without it, as many as the context holds.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        help="0 takes the most likely token, higher varies more.", rich_help_panel=_SAMPLING
+    ),
+]
+TopK = Annotated[
+    int,
+    typer.Option(help="Keep this many of the likeliest tokens; 0: all.", rich_help_panel=_SAMPLING),
+]
+TopP = Annotated[
+    float,
+    typer.Option(
+        help="Keep the likeliest tokens that hold this probability.", rich_help_panel=_SAMPLING
+    ),
+]
+MinP = Annotated[
+    float,
+    typer.Option(
+        help="Keep tokens at least this many times as likely as the likeliest.",
+        rich_help_panel=_SAMPLING,
+    ),
+]
+RepetitionPenalty = Annotated[
+    float,
+    typer.Option(
+        help="Above 1 makes tokens that came before less likely.", rich_help_panel=_SAMPLING
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(help="The same seed draws the same tokens.", rich_help_panel=_SAMPLING),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="End the answer before this text; may be given several times.",
+        rich_help_panel=_SAMPLING,
+    ),
+]

@@ -1,0 +1,41 @@
+"""A bundle's report on the terminal: the figures, and the budget's verdicts."""
+
+from onhand.cli.output import say, write, write_table
+from onhand.device.report_data import Report
+from onhand.device.report_view import report_headline, report_limits, report_rows
+
+__all__ = ["write_report_table"]
+
+
+def write_report_table(report: Report) -> None:
+    """Write every variant beside the original, the limits, and the notes.
+
+    Args:
+        report: the evidence.
+    """
+    write(f"{report_headline(report)}\n")
+    for variant in report.variants:
+        write_table(
+            [variant, "compressed", "original", "ratio", ""],
+            [
+                (row.name, row.variant.text, row.original.text, row.ratio, row.tone)
+                for row in report_rows(report, variant=variant)
+            ],
+        )
+    if limits := report_limits(report):
+        write_table(
+            ["budget", "limit", "found", "verdict"],
+            [
+                (row.key, row.limit, row.found, f"{'holds' if row.holds else 'FAILS'}: {row.why}")
+                for row in limits
+            ],
+        )
+    engine = report.engine
+    write(
+        f"measured with {engine.name} ({engine.package} {engine.version}, {engine.threads} "
+        f"threads) on {report.device.processor}, {report.measured_at:%Y-%m-%d %H:%M} UTC\n"
+    )
+    if report.missing:
+        say(f"note: figures of the original: {report.missing}")
+    for note in report.notes:
+        say(f"note: {note}")

@@ -1,0 +1,104 @@
+"""`onhand run`: one prompt, one answer."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onhand.cli import options as given
+from onhand.cli.answers import note_ending, note_engines
+from onhand.cli.output import write, write_json
+from onhand.core.errors import InputError
+from onhand.device.sampling import Sampling
+
+__all__ = ["command"]
+
+_USUAL = Sampling()
+
+
+def command(
+    name: given.BundleFolder,
+    *,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="The prompt; without it, stdin.")
+    ] = None,
+    prompt_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A UTF-8 file with the prompt.")
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="The prompt is a user's message, not text to continue.")
+    ] = False,
+    variant: given.Variant = None,
+    engine: given.Engine = None,
+    threads: given.Threads = None,
+    max_tokens: given.MaxTokens = None,
+    temperature: given.Temperature = _USUAL.temperature,
+    top_k: given.TopK = _USUAL.top_k,
+    top_p: given.TopP = _USUAL.top_p,
+    min_p: given.MinP = _USUAL.min_p,
+    repetition_penalty: given.RepetitionPenalty = _USUAL.repetition_penalty,
+    seed: given.Seed = None,
+    stop: given.Stop = None,
+    as_json: given.AsJson = False,
+) -> None:
+    """Answer one prompt."""
+    sampling = Sampling(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        seed=seed,
+    )
+    text = _prompt(prompt, prompt_file)
+    from onhand.device.opening import open as open_session
+    from onhand.device.template import Message
+
+    with open_session(name, variant=variant, engine=engine, threads=threads) as session:
+        note_engines(session)
+        begun = time.perf_counter()
+        answer = session.generate(
+            [Message("user", text)] if chat else text,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop=tuple(stop or ()),
+        )
+        pieces: list[str] = []
+        for piece in answer:
+            pieces.append(piece)
+            if not as_json:
+                write(piece)
+        seconds = time.perf_counter() - begun
+    if not as_json:
+        write("\n")
+        note_ending(answer)
+        return
+    write_json({
+        "engine": session.engine_name,
+        "finish_reason": answer.finish_reason,
+        "generated_tokens": answer.generated_tokens,
+        "prompt_tokens": answer.prompt_tokens,
+        "seconds": seconds,
+        "text": "".join(pieces),
+    })
+
+
+def _prompt(prompt: str | None, path: Path | None) -> str:
+    """Return the prompt; one line end at the end of a file or of stdin is not part of it.
+
+    Raises:
+        InputError: if there is none, two, or one that cannot be read.
+    """
+    if prompt is not None and path is not None:
+        raise InputError("--prompt and --prompt-file are both given; give one of the two")
+    if prompt is not None:
+        return prompt
+    if path is None and sys.stdin.isatty():
+        raise InputError("no prompt: give --prompt TEXT or --prompt-file FILE, or pipe a text in")
+    try:
+        text = sys.stdin.read() if path is None else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"prompt {path or 'on stdin'} cannot be read: {error}") from error
+    return text.removesuffix("\n").removesuffix("\r")

@@ -1,0 +1,29 @@
+"""What the environment says, read once by `main` and handed to the command."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a command gets from the environment.
+
+    Attributes:
+        home_folder: ONHAND_HOME, or None where it is not set.
+    """
+
+    home_folder: Path | None
+
+    def home(self) -> Path:
+        """Return the state folder; it need not exist.
+
+        Raises:
+            ResourceError: if ONHAND_HOME is not set and the user has no home folder.
+        """
+        if self.home_folder is not None:
+            return self.home_folder
+        from onhand.device.state import default_home
+
+        return default_home()

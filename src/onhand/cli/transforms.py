@@ -1,0 +1,108 @@
+"""The passes that a build's options or its recipe file ask for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from onhand.core.errors import InputError, RecipeError
+from onhand.core.plugins import PASSES, load_plugin
+from onhand.core.recipe import parse_recipe
+
+if TYPE_CHECKING:
+    from onhand.host.passes.base import Pass
+
+__all__ = ["QuantizeOptions", "read_transforms"]
+
+_BITS = {"int2": 2, "int3": 3, "int4": 4, "int8": 8}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizeOptions:
+    """Options of `Quantize` as given; None or False for its default. See `Quantize`."""
+
+    bits: int | None = None
+    method: str | None = None
+    group: int | None = None
+    asymmetric: bool = False
+    embed_bits: int | None = None
+    variants: str | None = None
+
+    def given(self) -> list[str]:
+        """Return the options that the user gave, as they are written."""
+        written = {
+            "--bits": self.bits,
+            "--method": self.method,
+            "--group": self.group,
+            "--asymmetric": self.asymmetric or None,
+            "--embed-bits": self.embed_bits,
+            "--variants": self.variants,
+        }
+        return [option for option, value in written.items() if value is not None]
+
+
+def read_transforms(recipe: Path | None, options: QuantizeOptions) -> "Mapping[str, Pass]":
+    """Return variant name -> its pass, from a recipe or from the options.
+
+    Args:
+        recipe: a TOML file, or None.
+        options: of quantising.
+
+    Returns:
+        At least one; the first is the default variant.
+
+    Raises:
+        InputError: if both are given, an option is out of range, or the file cannot be read.
+        RecipeError: if the recipe is wrong, or has more than one step.
+    """
+    if recipe is None:
+        return _quantize(options)
+    if given := options.given():
+        raise InputError(f"--recipe says all that {given[0]} says; give one of the two")
+    return _from_recipe(recipe)
+
+
+def _from_recipe(path: Path) -> "dict[str, Pass]":
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} cannot be read: {error}") from error
+    recipe = parse_recipe(text, passes=lambda name: load_plugin(PASSES, name), where=str(path))
+    if len(recipe.steps) != 1:
+        raise RecipeError(
+            f"{path}: has {len(recipe.steps)} steps, this version runs exactly one; remove the rest"
+        )
+    return {recipe.name: cast("Pass", recipe.steps[0])}
+
+
+def _quantize(options: QuantizeOptions) -> "dict[str, Pass]":
+    from onhand.host.passes.quantize import Quantize
+
+    usual = Quantize()
+    usual = replace(
+        usual,
+        method=usual.method if options.method is None else options.method,
+        group_size=usual.group_size if options.group is None else options.group,
+        symmetric=usual.symmetric and not options.asymmetric,
+        embed_bits=usual.embed_bits if options.embed_bits is None else options.embed_bits,
+    )
+    if options.variants is None:
+        made = usual if options.bits is None else replace(usual, bits=options.bits)
+        return {f"int{made.bits}": made}
+    if options.bits is not None:
+        raise InputError("--variants names the bits of each variant; leave --bits out")
+    return {name: replace(usual, bits=_bits(name)) for name in _names(options.variants)}
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"--variants: {name!r} is given twice")
+    return names
+
+
+def _bits(name: str) -> int:
+    if name not in _BITS:
+        raise InputError(f"--variants: unknown {name!r}; known: {', '.join(_BITS)}")
+    return _BITS[name]
