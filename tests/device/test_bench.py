@@ -320,6 +320,22 @@ def test_without_a_tokenizer_any_token_may_come(bundle: Path) -> None:
     assert 0 <= min(ids) <= max(ids) < VOCABULARY
 
 
+def test_a_tokenizer_of_special_tokens_gives_no_prompt(tmp_path: Path) -> None:
+    """There must be something to ask with."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({}))
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    root = make_bundle(tmp_path / "bundle", tokenizer=tokenizer.to_str())
+
+    with pytest.raises(InputError, match="no ordinary token"):
+        bench(root, engine="fake")
+
+
+def test_our_engines_come_first(bundle: Path) -> None:
+    """Without a name the preferred engine is taken, here for files that no engine can read."""
+    with pytest.raises(EngineError, match=r"\(start\) ended with code 1: .*plain"):
+        bench(bundle, threads=1, runs=1)
+
+
 def test_events_are_lines_of_json(bundle: Path) -> None:
     """A start tells of its first token before anything else; a speed run of every answer."""
     out = StringIO()

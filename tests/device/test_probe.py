@@ -1,6 +1,8 @@
 """What a device says of itself, from fake files and from this machine."""
 
 import platform
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +106,28 @@ def test_a_board_names_itself_where_the_processor_does_not(tmp_path: Path) -> No
 
     (tmp_path / "proc/device-tree/model").write_text("Some Board Model 5\0")
     assert processor(tmp_path, system="linux", machine="aarch64")[0] == "Some Board Model 5"
+
+
+def test_each_system_is_asked_in_its_own_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sysctl answers on macOS; where nothing answers, no set is claimed."""
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, 0, stdout=APPLE)
+
+    def missing(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        raise FileNotFoundError(command[0])
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert processor(tmp_path, system="darwin") == ("Apple M2", ("dotprod", "i8mm", "neon"))
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    assert processor(tmp_path, system="darwin", machine="arm64") == ("arm64", ())
+    if sys.platform != "win32":
+        assert processor(tmp_path, system="win32", machine="AMD64") == ("AMD64", ())
+    assert processor(tmp_path, system="plan9") == ("unknown", ())
 
 
 def test_public_watts_are_scaled_to_the_cores_that_are_here() -> None:

@@ -73,6 +73,23 @@ def test_a_damaged_file_is_named(home: Path, content: bytes) -> None:
     assert recall(home, KEY, "a") == 2
 
 
+def test_attack_a_file_too_large(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is far larger than any state is not read whole."""
+    remember(home, KEY, "a", "x" * 1000)
+    monkeypatch.setattr("onhand.device.state.MAX_STATE_BYTES", 999)
+
+    with pytest.raises(InputError, match="it is over 999 bytes"):
+        recall(home, KEY, "a")
+
+
+def test_a_folder_in_the_place_of_a_file(home: Path) -> None:
+    """What cannot be read is named."""
+    (home / "state" / KEY / "a.json").mkdir(parents=True)
+
+    with pytest.raises(InputError, match=r"a\.json: cannot be read"):
+        recall(home, KEY, "a")
+
+
 def test_a_later_format_is_refused(home: Path) -> None:
     """State of a newer onhand is not guessed at."""
     remember(home, KEY, "a", 1)
