@@ -10,6 +10,7 @@ __all__ = ["ENGINES", "PASSES", "SOURCES", "load_plugin", "plugin_names"]
 ENGINES = "onhand.engines"
 PASSES = "onhand.passes"
 SOURCES = "onhand.sources"
+_KINDS = {ENGINES: "engine", PASSES: "pass", SOURCES: "source"}
 
 
 def plugin_names(group: str) -> list[str]:
@@ -30,12 +31,12 @@ def load_plugin(group: str, name: str) -> object:
     Raises:
         InputError: if there is no such plugin, two packages claim its name, or it fails to load.
     """
-    kind = group.removeprefix("onhand.").removesuffix("s")
+    kind = _KINDS.get(group, group)
     found = {entry.value: entry for entry in entry_points(group=group, name=name)}
     if not found:
         known = plugin_names(group)
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none'}"
         raise InputError(f"unknown {kind} {name!r}; {hint}")
     if len(found) > 1:
         raise InputError(f"{kind} {name!r} is claimed by {' and '.join(sorted(found))}; remove one")

@@ -54,7 +54,9 @@ class BundleWeights:
         shape = self.decoder.matrices()[name]
         scales = self._read(f"{name}.scales")
         if not np.isfinite(scales).all():
-            raise BundleCorrupt(f"{self._places[f'{name}.scales'].path}: {name} has a scale of NaN")
+            raise BundleCorrupt(
+                f"{self._places[f'{name}.scales'].path}: {name} has a scale that is not finite"
+            )
         return QuantTensor(
             shape=shape,
             format=form,
