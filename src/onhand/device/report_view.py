@@ -1,0 +1,325 @@
+"""A bundle's report as rows for people: the command line and the page show the same ones."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from onhand.core.budget import AXES
+from onhand.core.errors import InputError
+from onhand.core.measurement import Measurement
+from onhand.core.units import format_bytes, format_seconds
+from onhand.device.report_data import Report, parse_report
+
+__all__ = [
+    "LimitRow",
+    "ReportCell",
+    "ReportRow",
+    "original_figure",
+    "report_headline",
+    "report_limits",
+    "report_rows",
+    "show_figure",
+    "summarize_report",
+]
+
+Tone = Literal["better", "worse", "same", ""]
+Evidence = Literal["measured", "estimated", ""]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportCell:
+    """One figure as text.
+
+    Attributes:
+        value: such as "4.2 MiB"; "not measured" where there is no figure.
+        detail: interval, or spread and number of runs; "" where there is none.
+        evidence: "measured", "estimated", or "" where there is no figure.
+    """
+
+    value: str
+    detail: str = ""
+    evidence: Evidence = ""
+
+    @property
+    def text(self) -> str:
+        """Value and detail in one line."""
+        return f"{self.value} ({self.detail})" if self.detail else self.value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRow:
+    """One figure of the original beside one variant's.
+
+    Attributes:
+        measurement: the figure's name, as in `Measurement`.
+        name: its name for people.
+        original: of the original model.
+        variant: of the variant.
+        ratio: variant / original, such as "0.28x"; "" where that says nothing.
+        tone: whether the variant is "better" or "worse" by more than the spread, or the "same";
+            "" where one of the two is not known.
+    """
+
+    measurement: str
+    name: str
+    original: ReportCell
+    variant: ReportCell
+    ratio: str
+    tone: Tone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitRow:
+    """One limit of the budget and its verdict for the default variant.
+
+    Attributes:
+        key: the axis, as in `AXES`.
+        name: its name for people.
+        limit: such as "at most 400.0 MiB".
+        found: the figure that was judged: for times its slow side.
+        holds: the verdict.
+        why: what is wrong, or how far the figure is from the limit.
+    """
+
+    key: str
+    name: str
+    limit: str
+    found: str
+    holds: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """How one figure is shown; `against` is True for a comparison with the original itself."""
+
+    name: str
+    show: Callable[[float], str]
+    more_is_better: bool = False
+    against: bool = False
+
+
+def _rate(value: float) -> str:
+    return f"{value:.1f} tokens/s" if value < 1000 else f"{value:,.0f} tokens/s"
+
+
+def _joules(value: float) -> str:
+    return f"{value * 1000:.3g} mJ" if abs(value) < 1 else f"{value:.3g} J"
+
+
+def _small(value: float) -> str:
+    return f"{value:.3g}"
+
+
+_KINDS = {
+    "size_bytes": _Kind(name="Size on disk", show=format_bytes),
+    "peak_memory_bytes": _Kind(name="Peak memory", show=format_bytes),
+    "perplexity": _Kind(name="Perplexity", show=lambda value: f"{value:.4g}"),
+    "perplexity_increase": _Kind(
+        name="Perplexity increase", show=lambda value: f"{value * 100:+.2f} %", against=True
+    ),
+    "kl_divergence": _Kind(
+        name="KL divergence", show=lambda value: f"{value:.3g} nat", against=True
+    ),
+    "top1_agreement": _Kind(
+        name="Top-1 agreement",
+        show=lambda value: f"{value * 100:.2f} %",
+        more_is_better=True,
+        against=True,
+    ),
+    "load_s": _Kind(name="Load time", show=format_seconds),
+    "cold_start_s": _Kind(name="Cold start to first token", show=format_seconds),
+    "time_to_first_token_s": _Kind(name="Time to first token", show=format_seconds),
+    "prefill_tokens_per_s": _Kind(name="Prefill speed", show=_rate, more_is_better=True),
+    "decode_tokens_per_s": _Kind(name="Decode speed", show=_rate, more_is_better=True),
+    "energy_j_per_token": _Kind(name="Energy per token", show=_joules),
+}
+_TIMED = {axis.measurement for axis in AXES.values() if axis.timed}
+# The original's perplexity stands in its own column.
+_FOLDED = "original_perplexity"
+
+
+def show_figure(measurement: str, value: float) -> str:
+    """Write a value for people, in the unit that its measurement is read in."""
+    return _kind(measurement).show(value)
+
+
+def _kind(measurement: str) -> _Kind:
+    plain = _Kind(name=measurement.replace("_", " ").capitalize(), show=_small, against=True)
+    return _KINDS.get(measurement, plain)
+
+
+def summarize_report(
+    report: Mapping[str, object], *, variant: str | None = None
+) -> list[ReportRow]:
+    """Check a report object and return its table: the original beside one variant.
+
+    Args:
+        report: the parsed `report.json`.
+        variant: a key of its variants; None for the default one.
+
+    Returns:
+        One row for each figure, unmeasured ones included.
+
+    Raises:
+        InputError: if something is missing or of the wrong type, or there is no such variant.
+    """
+    return report_rows(parse_report(report), variant=variant)
+
+
+def report_rows(report: Report, *, variant: str | None = None) -> list[ReportRow]:
+    """Return the table of a report: the original beside one variant.
+
+    Args:
+        report: the report.
+        variant: a key of its variants; None for the default one.
+
+    Returns:
+        One row for each figure, unmeasured ones included.
+
+    Raises:
+        InputError: if there is no such variant.
+    """
+    chosen = report.default_variant if variant is None else variant
+    if chosen not in report.variants:
+        raise InputError(f"report: no variant {chosen!r}; it has {', '.join(report.variants)}")
+    figures = report.variants[chosen].figures
+    # Every variant has the same rows, so that they fit one table.
+    names = dict.fromkeys(_KINDS)
+    for table in (report.original, *(each.figures for each in report.variants.values())):
+        names |= dict.fromkeys(table)
+    names.pop(_FOLDED, None)
+    return [_row(name, original_figure(report, name), figures.get(name)) for name in names]
+
+
+def original_figure(report: Report, name: str) -> Measurement | None:
+    """Return a figure of the original, or None where nobody measured it."""
+    if name in report.original or name != "perplexity":
+        return report.original.get(name)
+    # Quality is judged against the original, so each variant's figures hold the original's.
+    found = (variant.figures.get(_FOLDED) for variant in report.variants.values())
+    return next((figure for figure in found if figure is not None), None)
+
+
+def _row(name: str, original: Measurement | None, variant: Measurement | None) -> ReportRow:
+    kind = _kind(name)
+    reference = ReportCell(value="reference")
+    ratio = ""
+    tone: Tone = ""
+    if original and variant and original.value > 0 and not kind.against:
+        ratio = _ratio(variant.value / original.value)
+        tone = _tone(variant, original, more_is_better=kind.more_is_better)
+    return ReportRow(
+        measurement=name,
+        name=kind.name,
+        original=reference if name in _KINDS and kind.against else _cell(original),
+        variant=_cell(variant),
+        ratio=ratio,
+        tone=tone,
+    )
+
+
+def _cell(figure: Measurement | None) -> ReportCell:
+    if figure is None:
+        return ReportCell(value="not measured")
+    show = _kind(figure.name).show
+    details: list[str] = []
+    if figure.interval is not None:
+        low, high = figure.interval
+        details.append(f"95 %: {show(low)} to {show(high)}")
+    elif figure.spread > 0:
+        details.append(f"IQR {show(figure.spread).removeprefix('+')}")
+    if figure.name in _TIMED:
+        details.append("1 run" if figure.samples == 1 else f"{figure.samples} runs")
+    about = "about " if figure.estimated else ""
+    return ReportCell(
+        value=about + show(figure.value),
+        detail=", ".join(details),
+        evidence="estimated" if figure.estimated else "measured",
+    )
+
+
+def _ratio(ratio: float) -> str:
+    if 0.95 < ratio < 1.05:
+        return f"{ratio:.3f}x"
+    if ratio >= 10:
+        return f"{ratio:,.0f}x"
+    return f"{ratio:.2f}x" if ratio >= 0.1 else f"{ratio:.2g}x"
+
+
+def _tone(variant: Measurement, original: Measurement, *, more_is_better: bool) -> Tone:
+    gain = variant.value - original.value if more_is_better else original.value - variant.value
+    # Half of an interquartile range lies on each side of a median.
+    noise = (variant.spread + original.spread) / 2
+    if abs(gain) <= noise:
+        return "same"
+    return "better" if gain > 0 else "worse"
+
+
+def report_limits(report: Report) -> list[LimitRow]:
+    """Return the verdict on each limit of the budget, for the default variant."""
+    figures = report.variants[report.default_variant].figures
+    breaches = {breach.key: breach.why for breach in report.breaches}
+    rows: list[LimitRow] = []
+    for key, limit in report.limits.items():
+        axis = AXES[key]
+        figure = figures.get(axis.measurement)
+        why, found = breaches.get(key, ""), "not measured"
+        holds = key not in breaches and figure is not None
+        if figure is not None:
+            most = axis.limit == "most"
+            judged = figure.value + axis.timed * (figure.spread if most else -figure.spread)
+            found = _kind(axis.measurement).show(judged) + " (slow side)" * axis.timed
+            within = judged <= limit if most else judged >= limit
+            margin = abs(judged / limit - 1) if limit else 0.0
+            if holds and within:
+                why = f"{margin:.0%} to spare"
+            elif holds:
+                holds, why = False, "is past its limit, though the report lists no breach"
+        rows.append(
+            LimitRow(
+                key=key,
+                name=_kind(axis.measurement).name,
+                limit=f"at {axis.limit} {_kind(axis.measurement).show(limit)}",
+                found=found,
+                holds=holds,
+                why=why or "was not measured",
+            )
+        )
+    return rows
+
+
+def report_headline(report: Report) -> str:
+    """Say in one sentence what the default variant achieved and whether the budget holds."""
+    figures = report.variants[report.default_variant].figures
+    rows = {row.measurement: row for row in report_rows(report)}
+    parts: list[str] = []
+    if "size_bytes" in figures:
+        row = rows["size_bytes"]
+        beside = f", {row.ratio} the original's {row.original.value}" if row.ratio else ""
+        parts.append(f"takes {row.variant.value} on disk{beside}")
+    for name, words in (
+        ("perplexity_increase", "changes perplexity by {}"),
+        ("top1_agreement", "makes the original's first choice for {} of the tokens"),
+        ("decode_tokens_per_s", "writes {}"),
+    ):
+        if name in figures:
+            row = rows[name]
+            beside = f" ({row.ratio} the original's)" if row.ratio else ""
+            parts.append(words.format(row.variant.value) + beside)
+    said = _listed(parts) if parts else "has no measured figures"
+    return f"Variant {report.default_variant} {said}; {_verdict(report)}."
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _verdict(report: Report) -> str:
+    limits = report_limits(report)
+    failed = [row.key for row in limits if not row.holds]
+    if not limits:
+        return "no budget was set"
+    if failed:
+        return f"the budget does not hold: {', '.join(failed)}"
+    return "the budget holds"

@@ -1,0 +1,145 @@
+"""The page of a bundle's report: one HTML file that needs nothing else, offline and for years."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+
+from onhand.core.measurement import Measurement
+from onhand.core.profile import DeviceProfile
+from onhand.core.units import format_bytes
+from onhand.device.report_data import Report, ReportVariant, parse_report
+from onhand.device.report_view import (
+    ReportCell,
+    ReportRow,
+    report_headline,
+    report_limits,
+    report_rows,
+    show_figure,
+)
+from onhand.host.report_plots import Plot, error_plots, quality_plots, speed_plots
+
+__all__ = ["render_report"]
+
+TEMPLATE = "templates/report.html.jinja"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Line:
+    """One figure of the original beside every variant's."""
+
+    name: str
+    original: ReportCell
+    variants: tuple[ReportRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Details:
+    """What the page says of one variant, beside its figures."""
+
+    name: str
+    variant: ReportVariant
+    plots: list[Plot]
+    kept: Mapping[str, list[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Made:
+    """How one figure was made."""
+
+    model: str
+    name: str
+    value: str
+    figure: Measurement
+
+
+def render_report(report: Mapping[str, object]) -> str:
+    """Write the page of a report; the same report gives the same bytes.
+
+    Changes matplotlib's settings while it draws: one thread at a time.
+
+    Args:
+        report: the parsed `report.json`.
+
+    Returns:
+        An HTML document without scripts, and without anything to fetch.
+
+    Raises:
+        InputError: if something is missing or of the wrong type, or the format is a later one.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    parsed = parse_report(report)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"bytes": format_bytes}
+    template = resources.files("onhand.host").joinpath(TEMPLATE).read_text(encoding="utf-8")
+    limits = report_limits(parsed)
+    page: str = environment.from_string(template).render(
+        report=parsed,
+        headline=report_headline(parsed),
+        lines=_lines(parsed),
+        limits=limits,
+        holds=all(limit.holds for limit in limits),
+        speed=speed_plots(parsed),
+        quality=quality_plots(parsed),
+        details=[_details(name, variant) for name, variant in parsed.variants.items()],
+        made=list(_made(parsed)),
+        device=_device(parsed.device),
+        read_bandwidth=_bandwidth(parsed.read_bandwidth.value),
+    )
+    return page
+
+
+def _lines(report: Report) -> list[_Line]:
+    tables = [report_rows(report, variant=name) for name in report.variants]
+    return [
+        _Line(name=rows[0].name, original=rows[0].original, variants=rows)
+        for rows in zip(*tables, strict=True)
+    ]
+
+
+def _details(name: str, variant: ReportVariant) -> _Details:
+    kept: dict[str, list[str]] = {}
+    for tensor, reason in variant.kept.items():
+        kept.setdefault(reason, []).append(tensor)
+    return _Details(
+        name=name, variant=variant, plots=error_plots(variant.matrices, name=name), kept=kept
+    )
+
+
+def _made(report: Report) -> Iterator[_Made]:
+    models = {"original": report.original}
+    models |= {name: variant.figures for name, variant in report.variants.items()}
+    names = {row.measurement: row.name for row in report_rows(report)}
+    for model, figures in models.items():
+        for figure in figures.values():
+            yield _Made(
+                model=model,
+                name=names.get(figure.name, "Perplexity of the original"),
+                value=show_figure(figure.name, figure.value),
+                figure=figure,
+            )
+
+
+def _device(device: DeviceProfile) -> dict[str, str]:
+    """Name each field of a profile for people."""
+    shown = {field.name: str(getattr(device, field.name)) for field in fields(device)}
+    shown["memory_bytes"] = format_bytes(device.memory_bytes)
+    shown["instruction_sets"] = ", ".join(device.instruction_sets) or "none known"
+    shown["read_bandwidth"] = ", ".join(
+        f"{_bandwidth(value)} with {n}" for n, value in enumerate(device.read_bandwidth, start=1)
+    )
+    shown["watts"] = f"{device.watts:g} W"
+    shown["energy_counter"] = device.energy_counter or "none readable"
+    shown["estimated"] = "from public sources" if device.estimated else "probed on the device"
+    labels = {
+        "memory_bytes": "memory",
+        "read_bandwidth": "read bandwidth by threads",
+        "estimated": "figures",
+    }
+    return {labels.get(key, key.replace("_", " ")): text for key, text in shown.items()}
+
+
+def _bandwidth(value: float) -> str:
+    return f"{value / 1e9:.1f} GB/s"
