@@ -132,9 +132,9 @@ def _sampled_error(model: Model, tried: Quantize, statistics: InputStatistics) -
     for name, form in tried.plan(model.decoder).formats.items():
         if not isinstance(form, GroupFormat):
             continue
-        n, _ = model.decoder.matrices()[name]
+        n, k = model.decoder.matrices()[name]
         rows = model.weights.block(name, 0, min(_SAMPLE_ROWS, n))
-        importance = statistics.importance(name)
-        made = round_matrix(rows, form, method=tried.method, importance=importance)
+        moments = statistics.moments(name, form.group_size, k)
+        made = round_matrix(rows, form, method=tried.method, moments=moments)
         errors.append(made.squared_error / max(made.squared_norm, 1e-300))
     return float(np.mean(errors))

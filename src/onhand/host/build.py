@@ -160,6 +160,7 @@ def build_bundle(
             model,
             calibration=texts.calibration.sequences if _needs_text(plans) else [],
             heldout=texts.heldout.sequences,
+            block=_largest_group(plans),
             progress=shown,
         )
         guard.check("running the original")
@@ -206,6 +207,11 @@ def _texts(model: Model, calibrate: Path | None) -> Texts:
 
 def _needs_text(plans: list[VariantPlan]) -> bool:
     return any(plan.report.needs_calibration for plan in plans)
+
+
+def _largest_group(plans: list[VariantPlan]) -> int:
+    forms = [form for plan in plans for form in plan.report.formats.values()]
+    return max((form.group_size for form in forms if form is not None), default=32)
 
 
 def _absolute(source: str) -> str:

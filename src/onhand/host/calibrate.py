@@ -23,32 +23,50 @@ _HEAD_ROWS = 16384
 
 @dataclass(slots=True)
 class InputStatistics:
-    """Second moments of each matrix's inputs, summed over tokens.
+    """Second moments of each matrix's inputs, summed over tokens, within blocks of inputs.
 
     Attributes:
-        square_sums: matrix name -> (K,) float64 sums of squares.
+        block: inputs of one block: the largest group size that will ask.
+        products: matrix name -> (blocks, block, block) float32 sums of x x^T; the last block is
+            padded with zeros.
         n_tokens: tokens seen.
     """
 
-    square_sums: dict[str, np.ndarray] = field(default_factory=dict)
+    block: int = 128
+    products: dict[str, FloatArray] = field(default_factory=dict)
     n_tokens: int = 0
 
     def observe(self, name: str, inputs: FloatArray) -> None:
         """Add a matrix's inputs, (T, K)."""
-        total = np.einsum("tk,tk->k", inputs, inputs, dtype=np.float64)
-        if name in self.square_sums:
-            self.square_sums[name] += total
+        T, K = inputs.shape
+        blocks = -(-K // self.block)
+        padded = np.pad(inputs, ((0, 0), (0, blocks * self.block - K)))
+        columns = padded.reshape(T, blocks, self.block).transpose(1, 2, 0)  # (blocks, block, T)
+        total = columns @ columns.transpose(0, 2, 1)  # (blocks, block, block)
+        if name in self.products:
+            self.products[name] += total
         else:
-            self.square_sums[name] = total
+            self.products[name] = total
 
-    def importance(self, name: str) -> FloatArray | None:
-        """Return the mean square of each input of a matrix: (K,) float32, or None if unseen."""
-        total = self.square_sums.get(name)
+    def moments(self, name: str, group_size: int, n_inputs: int) -> FloatArray | None:
+        """Return the mean second moments of each group of a matrix's inputs.
+
+        Args:
+            name: the matrix.
+            group_size: divides `block`.
+            n_inputs: K.
+
+        Returns:
+            (G, group_size, group_size) float32, or None if the matrix was not observed.
+        """
+        total = self.products.get(name)
         if total is None or not self.n_tokens:
             return None
-        mean = total / self.n_tokens
-        # An input that was silent so far may speak later: it keeps a small weight.
-        return np.asarray(mean + 1e-3 * mean.mean() + 1e-30, dtype=np.float32)
+        inside = self.block // group_size
+        split = total.reshape(-1, inside, group_size, inside, group_size)
+        groups = np.einsum("biuiv->biuv", split).reshape(-1, group_size, group_size)
+        mean: FloatArray = groups[: -(-n_inputs // group_size)] / np.float32(self.n_tokens)
+        return mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +118,7 @@ def run_original(
     *,
     calibration: Sequence[TokenArray],
     heldout: Sequence[TokenArray],
+    block: int = 128,
     progress: Progress,
 ) -> Pass:
     """Run the original over both texts, layer by layer.
@@ -108,6 +127,7 @@ def run_original(
         model: the source.
         calibration: token sequences for the statistics; may be empty.
         heldout: token sequences for the original's answers; may be empty.
+        block: inputs of one block of the statistics, see `InputStatistics`.
         progress: told of every layer.
 
     Returns:
@@ -118,7 +138,7 @@ def run_original(
     """
     decoder = model.decoder
     weights = _OneLayer(model.weights)
-    statistics = InputStatistics(n_tokens=sum(tokens.size for tokens in calibration))
+    statistics = InputStatistics(block, n_tokens=sum(tokens.size for tokens in calibration))
     sequences = [*calibration, *heldout]
     streams = [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
     longest = max((tokens.size for tokens in sequences), default=0)

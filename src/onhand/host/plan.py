@@ -237,8 +237,10 @@ def _rounding_seconds(transform: Pass, threads: int) -> float:
         source_bytes=0,
         weight_bits=32,
     )
-    statistics = InputStatistics({"layers.0.down": np.ones(1024)}, n_tokens=1)
+    statistics = InputStatistics(n_tokens=1)
     names = ["layers.0.down", "layers.0.gate_up"]
+    for name in names:
+        statistics.observe(name, np.ones((1, decoder.matrices()[name][1]), dtype=np.float32))
     start = time.perf_counter()
     for _ in transform.apply(
         sample, statistics, names=names, threads=threads, advance=lambda _: None

@@ -117,7 +117,18 @@ def quality_plots(report: Report) -> list[Plot]:
             quality = original_figure(report, measurement) if i == 0 else figures.get(measurement)
             size = figures.get("size_bytes")
             if quality is not None and size is not None:
-                points.append(_Point(label=label, place=i, size=size.value, quality=quality))
+                points.append(
+                    _Point(
+                        label=label,
+                        place=i,
+                        size=size.value,
+                        quality=quality.value,
+                        interval=quality.interval or (quality.value, quality.value),
+                    )
+                )
+            elif size is not None and i == 0 and measurement == "kl_divergence":
+                # By definition: no divergence of the original from itself.
+                points.append(_Point(label=label, place=0, size=size.value))
         if any(point.place for point in points):
             draw = partial(_draw_points, points=points, name=name)
             plots.append(_plot(f"{name.partition(',')[0]} against size", draw, height=3.3))
@@ -152,7 +163,8 @@ class _Point:
     label: str
     place: int
     size: float
-    quality: Measurement
+    quality: float = 0.0
+    interval: tuple[float, float] = (0.0, 0.0)
 
 
 def _draw_errors(axes: "Axes", *, values: Mapping[str, float]) -> None:
@@ -186,11 +198,10 @@ def _draw_errors(axes: "Axes", *, values: Mapping[str, float]) -> None:
 def _draw_points(axes: "Axes", *, points: Sequence[_Point], name: str) -> None:
     for point in points:
         colour = _colour(point.place)
-        low, high = point.quality.interval or (point.quality.value, point.quality.value)
-        axes.vlines(point.size / 2**20, low, high, colors=colour, linewidth=1.6)
+        axes.vlines(point.size / 2**20, *point.interval, colors=colour, linewidth=1.6)
         axes.plot(
             [point.size / 2**20],
-            [point.quality.value],
+            [point.quality],
             color=colour,
             linestyle="none",
             marker=_MARKERS[point.place % len(_MARKERS)],
@@ -217,7 +228,7 @@ def _draw_bars(axes: "Axes", *, bars: Sequence[tuple[str, Measurement | None]]) 
             axes.hlines(place, figure.value - half, figure.value + half, colors=_INK)
         axes.text(end + largest * 0.02, place, text, va="center", color=_INK)
     axes.set_yticks(range(len(bars)), [_short(label) for label, _ in bars])
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.5, -0.5)  # the first bar on top
     axes.set_xlim(0, largest * 1.42)
     axes.set_xticks([])
     axes.grid(visible=False)
@@ -234,8 +245,8 @@ def _short(label: str) -> str:
 
 def _legend(axes: "Axes") -> None:
     handles, labels = axes.get_legend_handles_labels()
-    figure = axes.figure
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4))
+    columns = max(1, 52 // (max(map(len, labels)) + 6))
+    axes.figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
 def _plot(title: str, draw: "Callable[[Axes], None]", *, height: float) -> Plot:

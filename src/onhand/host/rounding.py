@@ -3,7 +3,7 @@
 Source:
     Full-range symmetric scales and the weighted refit s = sum(h w q) / sum(h q^2): llama.cpp's
     `make_qx_quants` (ggml-quants.c). Clipping search: AWQ's auto_clip, arXiv:2306.00978, here on
-    weights, with h the mean square of each input (a diagonal of the Hessian of the output error).
+    weights, with h the mean square of each input. Then `descent`, on all second moments of a group.
 """
 
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import SourceError
 from onhand.core.quantized import GroupFormat, QuantTensor
+from onhand.host.descent import damped, descend, group_errors
 
 __all__ = ["METHODS", "Rounding", "round_matrix"]
 
@@ -31,8 +32,8 @@ class Rounding:
 
     Attributes:
         tensor: the codes.
-        squared_error: sum of h (w - w^)^2.
-        squared_norm: sum of h w^2, in the same weighting.
+        squared_error: sum over groups of d H d, d = w - w^.
+        squared_norm: sum over groups of w H w.
     """
 
     tensor: QuantTensor
@@ -45,16 +46,16 @@ def round_matrix(
     form: GroupFormat,
     *,
     method: str,
-    importance: FloatArray | None = None,
+    moments: FloatArray | None = None,
 ) -> Rounding:
     """Round a matrix, or a block of its rows.
 
     Args:
         weight: (N, K) float32, finite.
         form: bits, group size, symmetric or not.
-        method: "rtn" rounds to nearest; "clip" searches scales that minimise the weighted error,
-            and is never worse than "rtn" in it.
-        importance: (K,) weight of each input's error, at least 0; None weighs all alike.
+        method: "rtn" rounds to nearest; "clip" searches scales and codes that minimise the error
+            weighted by the moments, and is never worse than "rtn" in it.
+        moments: (G, g, g) second moments of each group's inputs; None weighs all inputs alike.
 
     Returns:
         The codes and the error.
@@ -63,38 +64,82 @@ def round_matrix(
         SourceError: if a weight is too large for a float16 scale.
     """
     n, k = weight.shape
-    groups = form.n_groups(k)
-    padded = _padded(weight, groups * form.group_size).reshape(n, groups, -1)  # (N, G, g)
-    h = np.ones(k, dtype=np.float32) if importance is None else importance
-    h = _padded(h[None, :], groups * form.group_size).reshape(1, groups, -1)  # (1, G, g)
+    groups, width = form.n_groups(k), form.group_size
+    padded = _padded(weight, groups * width).reshape(n, groups, width)  # (N, G, g)
     scales, zeros = _plain(padded, form)
     if np.abs(scales).max(initial=0) > _HALF_MAX:
         raise SourceError("a weight is too large for a float16 scale")
-    best = _Search(padded, h, form, scales, zeros)
+    scales = _as_stored(scales)
+    codes = _codes(padded, scales, zeros, form)  # (N, G, g), zero point taken off
+    weighting = None if moments is None else damped(moments)
     if method == "clip":
-        for factor in _FACTORS[1:]:
-            best.offer(scales * np.float32(factor), zeros)
-            if form.symmetric:
-                best.offer(scales * np.float32(-factor), zeros)
-        for _ in range(_REFITS):
-            best.refit()
-    codes = _codes(padded, best.scales, best.zeros, form)
+        codes, scales, zeros = _clipped(padded, codes, scales, zeros, form, weighting)
     tensor = QuantTensor.pack(
-        (codes + best.zeros[:, :, None]).astype(np.uint8),
-        best.scales.astype(np.float16),
-        None if form.symmetric else best.zeros.astype(np.uint8),
+        (codes + zeros[:, :, None]).astype(np.uint8),
+        scales.astype(np.float16),
+        None if form.symmetric else zeros.astype(np.uint8),
         n_inputs=k,
         format=form,
     )
+    difference = padded - codes * scales[:, :, None]
     return Rounding(
         tensor=tensor,
-        squared_error=float(best.errors.sum(dtype=np.float64)),
-        squared_norm=float((h * np.square(padded)).sum(dtype=np.float64)),
+        squared_error=float(_weighted(difference, moments).sum(dtype=np.float64)),
+        squared_norm=float(_weighted(padded, moments).sum(dtype=np.float64)),
     )
 
 
+def _clipped(
+    padded: FloatArray,
+    codes: FloatArray,
+    scales: FloatArray,
+    zeros: FloatArray,
+    form: GroupFormat,
+    weighting: FloatArray | None,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return better codes (N, G, g), scales and zero points (N, G) than the plain ones given."""
+    h = np.ones(padded.shape[1:], dtype=np.float32)
+    if weighting is not None:
+        h = np.ascontiguousarray(np.diagonal(weighting, axis1=1, axis2=2))  # (G, g)
+    search = _Search(padded, h[None], form, scales, zeros)
+    for factor in _FACTORS[1:]:
+        search.offer(scales * np.float32(factor), zeros)
+        if form.symmetric:
+            search.offer(scales * np.float32(-factor), zeros)
+    for _ in range(_REFITS):
+        search.refit()
+    found = _codes(padded, search.scales, search.zeros, form)
+    if weighting is None:
+        return found, search.scales, search.zeros
+    # The search knew only the diagonal: where plain rounding is better on the whole, start there.
+    better = _weighted(padded - found * search.scales[:, :, None], weighting) < _weighted(
+        padded - codes * scales[:, :, None], weighting
+    )
+    codes = np.where(better[:, :, None], found, codes)
+    scales = np.where(better, search.scales, scales)
+    zeros = np.where(better, search.zeros, zeros)
+    bottom = -zeros.T  # (G, N)
+    turned, fitted = descend(
+        np.ascontiguousarray(padded.transpose(1, 2, 0)),
+        np.ascontiguousarray(codes.transpose(1, 2, 0)),
+        np.ascontiguousarray(scales.T),
+        bottom,
+        form.top + bottom,
+        weighting,
+    )
+    return turned.transpose(2, 0, 1), fitted.T, zeros
+
+
+def _weighted(difference: FloatArray, moments: FloatArray | None) -> FloatArray:
+    """Return d H d for each row and group: (N, G, g) -> (N, G); H is 1 for None."""
+    if moments is None:
+        errors: FloatArray = np.einsum("ngk,ngk->ng", difference, difference)
+        return errors
+    return group_errors(difference.transpose(1, 2, 0), moments).T
+
+
 class _Search:
-    """The best scales and zero points found so far, group by group."""
+    """The best scales and zero points found so far, group by group, for a diagonal weighting."""
 
     def __init__(
         self,
@@ -107,9 +152,9 @@ class _Search:
         self._padded = padded  # (N, G, g)
         self._h = h  # (1, G, g)
         self._form = form
-        self.scales = _as_stored(scales)  # (N, G)
+        self.scales = scales  # (N, G), as stored
         self.zeros = zeros  # (N, G)
-        self.errors = self._error(self.scales, zeros)  # (N, G)
+        self.errors = self._error(scales, zeros)  # (N, G)
 
     def offer(self, scales: FloatArray, zeros: FloatArray) -> None:
         """Keep the candidate in each group where it is better."""

@@ -87,13 +87,13 @@ class Quantize:
         n, k = decoder.matrices()[name]
         # A tied embedding was observed as the head: the error of those products counts. An
         # embedding of its own is only looked up, so all its columns weigh alike.
-        importance = statistics.importance(name)
         form = self._format(name)
+        moments = statistics.moments(name, form.group_size, k)
         step = max(_BLOCK_WEIGHTS // k, 1)
 
         def work(low: int) -> tuple[Rounding, float, float]:
             block = model.weights.block(name, low, min(low + step, n))
-            rounded = round_matrix(block, form, method=self.method, importance=importance)
+            rounded = round_matrix(block, form, method=self.method, moments=moments)
             return rounded, *_plain_error(block, rounded.tensor)
 
         pieces: list[QuantTensor] = []
