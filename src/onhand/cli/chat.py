@@ -116,7 +116,8 @@ class _Conversation:
         except KeyboardInterrupt:
             if answer is not None:
                 answer.close()
-            say("\nnote: stopped")
+            write("\n")
+            say("note: stopped")
             if not pieces:
                 return
         else:

@@ -1,5 +1,6 @@
 """Measurements for people, as a table, and for programs, as one JSON object."""
 
+import re
 from collections.abc import Mapping
 
 from onhand.cli.output import write_json, write_table
@@ -7,6 +8,9 @@ from onhand.core.measurement import Measurement
 from onhand.device.report_view import show_figure
 
 __all__ = ["write_measurements"]
+
+# For people the value shows its unit.
+_UNIT = re.compile(r"_(?:bytes|s|tokens_per_s|j_per_token)$")
 
 
 def write_measurements(figures: Mapping[str, Measurement], *, as_json: bool) -> None:
@@ -23,26 +27,38 @@ def write_measurements(figures: Mapping[str, Measurement], *, as_json: bool) -> 
         write_json({name: figure.to_json() for name, figure in figures.items()})
         return
     write_table(
-        ["figure", "value", "spread", "made by"],
+        ["figure", "value", "spread", "from"],
         [
             (
-                name.replace("_", " "),
+                _UNIT.sub("", name).replace("_", " "),
                 _value(figure),
                 _spread(figure),
-                "estimate" if figure.estimated else f"{figure.samples} samples",
+                _evidence(figure),
             )
             for name, figure in figures.items()
         ],
     )
 
 
+def _show(figure: Measurement, value: float) -> str:
+    if figure.unit == "byte/s":
+        return f"{value / 1e9:.1f} GB/s"
+    return show_figure(figure.name, value)
+
+
 def _value(figure: Measurement) -> str:
     about = "about " if figure.estimated else ""
-    return about + show_figure(figure.name, figure.value)
+    return about + _show(figure, figure.value)
 
 
 def _spread(figure: Measurement) -> str:
     if figure.interval is not None:
-        low, high = (show_figure(figure.name, end) for end in figure.interval)
+        low, high = (_show(figure, end) for end in figure.interval)
         return f"95 %: {low} to {high}"
-    return f"IQR {show_figure(figure.name, figure.spread)}" if figure.spread else ""
+    return f"IQR {_show(figure, figure.spread)}" if figure.spread else ""
+
+
+def _evidence(figure: Measurement) -> str:
+    if figure.estimated:
+        return "estimate"
+    return f"{figure.samples} samples" if figure.samples > 1 else "1 sample"

@@ -1,0 +1,173 @@
+"""What a bundle holds, whether it is whole, and what was measured for it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import FakeHost
+
+from onhand.cli.main import main
+from onhand.core.bundle import Bundle
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_inspect_describes_every_variant(bundle: Bundle, capsys: Capture) -> None:
+    """Bits, sizes and engines are shown, with the reason where an engine cannot run one."""
+    assert main(["inspect", str(bundle.root)]) == 0
+
+    shown, told = capsys.readouterr()
+    assert "int8 (default)" in shown
+    assert "128 tokens" in shown
+    assert "int3 in groups of 32, symmetric" in shown
+    assert "note: onnx cannot run int3 here: " in told
+
+
+def test_inspect_gives_programs_one_object(bundle: Bundle, capsys: Capture) -> None:
+    """Standard output is JSON and nothing else."""
+    assert main(["inspect", str(bundle.root), "--json"]) == 0
+
+    table = json.loads(capsys.readouterr().out)
+    assert table["n_parameters"] == bundle.manifest.decoder.n_parameters
+    assert table["default_variant"] == "int8"
+    assert table["manifest_sha256"] == bundle.manifest_sha256
+    assert table["variants"]["int8"]["bits_per_weight"] == 8 + 16 / 32
+    assert table["variants"]["int8"]["size_bytes"] == bundle.size_bytes("int8")
+    assert table["variants"]["int8"]["engines"]["reference"] is None
+    assert "3-bit" in table["variants"]["int3"]["engines"]["onnx"]
+
+
+def test_inspect_reads_the_manifest_alone(bundle: Bundle, capsys: Capture) -> None:
+    """A bundle of many gigabytes is described at once, even where files are missing."""
+    bundle.path("int8.safetensors").unlink()
+
+    assert main(["inspect", str(bundle.root)]) == 0
+    assert "assistant" in capsys.readouterr().out
+
+
+def test_verify_says_that_all_is_as_listed(bundle: Bundle, capsys: Capture) -> None:
+    """The signature's place is named, and nothing is claimed for it."""
+    assert main(["verify", str(bundle.root)]) == 0
+
+    shown = capsys.readouterr().out
+    assert shown.startswith("4 files, ")
+    assert bundle.manifest_sha256 in shown
+    assert "the bundle is unsigned" in shown
+    assert "unlisted" not in shown
+
+
+def test_verify_lists_files_that_nobody_vouches_for(bundle: Bundle, capsys: Capture) -> None:
+    """Files and links beside the listed ones are named, in folders as well."""
+    (bundle.root / "more").mkdir()
+    (bundle.root / "more" / "payload.bin").write_bytes(b"x")
+    (bundle.root / "link").symlink_to("elsewhere")
+    (bundle.root / "signature").write_bytes(b"x" * 64)
+
+    assert main(["verify", str(bundle.root), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["unlisted"] == ["link", "more/payload.bin"]
+    assert table["signature"] == "not-checked"
+
+    assert main(["verify", str(bundle.root)]) == 0
+    shown = capsys.readouterr().out
+    assert "'more/payload.bin' is not in the manifest" in shown
+    assert "unsigned" not in shown
+
+
+def test_verify_finds_one_changed_byte(bundle: Bundle, capsys: Capture) -> None:
+    """The exit code is 3, and nothing is on stdout."""
+    place = bundle.path("int3.safetensors")
+    place.write_bytes(place.read_bytes()[:-1] + b"!")
+
+    assert main(["verify", str(bundle.root), "--json"]) == 3
+    shown, told = capsys.readouterr()
+    assert shown == ""
+    assert "'int3.safetensors' has SHA-256" in told
+
+
+def test_report_shows_variants_beside_the_original(bundle: Bundle, capsys: Capture) -> None:
+    """Figures, verdicts on the budget, where it was measured, and the notes."""
+    assert main(["report", str(bundle.root)]) == 0
+
+    shown, told = capsys.readouterr()
+    assert "Size on disk" in shown
+    assert "0.35x" in shown
+    assert "int3" in shown
+    assert "holds" in shown
+    assert "onnxruntime 1.31" in shown
+    assert "note: the machine was busy" in told
+
+
+def test_report_gives_programs_the_file(bundle: Bundle, capsys: Capture) -> None:
+    """--json prints what report.json holds."""
+    (bundle.root / "report.html").write_text("<p>")
+
+    assert main(["report", str(bundle.root), "--json"]) == 0
+
+    shown, told = capsys.readouterr()
+    assert json.loads(shown) == json.loads((bundle.root / "report.json").read_text())
+    assert f"{bundle.root}/report.html" in told
+
+
+def test_report_writes_a_page_where_it_is_told(
+    bundle: Bundle, host: FakeHost, tmp_path: Path, capsys: Capture
+) -> None:
+    """--html makes the page anew, in the bundle or at a path."""
+    host.outcome = "<p>page</p>"
+
+    assert main(["report", str(bundle.root), "--html"]) == 0
+    assert main(["report", str(bundle.root), "--html", str(tmp_path / "page.html")]) == 0
+
+    assert (bundle.root / "report.html").read_text() == "<p>page</p>"
+    assert (tmp_path / "page.html").read_text() == "<p>page</p>"
+    assert f"note: as a page with plots: {tmp_path / 'page.html'}\n" in capsys.readouterr().err
+
+
+def test_a_page_without_plotting_says_what_to_install(
+    bundle: Bundle, host: FakeHost, capsys: Capture
+) -> None:
+    """A device lacks matplotlib; one sentence says so."""
+    host.outcome = ModuleNotFoundError("no", name="matplotlib.figure")
+
+    assert main(["report", str(bundle.root), "--html"]) == 2
+    assert capsys.readouterr().err == (
+        "onhand report: the page needs matplotlib, which is not installed: "
+        'pip install "onhand[host]"\n'
+    )
+
+
+def test_a_path_without_html_is_a_mistake(bundle: Bundle, capsys: Capture) -> None:
+    """Nothing is written by accident."""
+    assert main(["report", str(bundle.root), "page.html"]) == 2
+    assert "as in --html page.html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "sentence"),
+    [
+        (None, 2, "nothing was measured for it"),
+        (b"{", 3, "not JSON"),
+        (b"[]", 3, "is not a JSON object"),
+        (b'{"format": 2}', 3, "format is 2, this reader knows 1"),
+    ],
+)
+def test_a_report_that_cannot_be_used_is_refused(
+    content: bytes | None, code: int, sentence: str, bundle: Bundle, capsys: Capture
+) -> None:
+    """Missing, damaged, or of a later format."""
+    place = bundle.root / "report.json"
+    place.unlink()
+    if content is not None:
+        place.write_bytes(content)
+
+    assert main(["report", str(bundle.root)]) == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_attack_report_of_another_bundle(bundle: Bundle, capsys: Capture) -> None:
+    """A better model's report cannot be shown for this one."""
+    place = bundle.root / "report.json"
+    place.write_text(place.read_text().replace(bundle.manifest_sha256, "f" * 64))
+
+    assert main(["report", str(bundle.root)]) == 3
+    assert "is the report of another bundle" in capsys.readouterr().err

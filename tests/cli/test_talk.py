@@ -1,0 +1,262 @@
+"""Answers on stdout as they come, conversations through a pipe, and Ctrl-C."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.cli.conftest import FakeAnswer, FakeSession
+
+from onhand.cli.main import main
+from onhand.core.errors import ContextOverflow
+from onhand.device.sampling import Sampling
+from onhand.device.template import Message
+
+Capture = pytest.CaptureFixture[str]
+Pipe = Callable[[str], None]
+
+
+def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
+    """The prompt is continued as it is, with the options given."""
+    session.answers = [FakeAnswer(["the light", " is on"])]
+
+    line = "run home --prompt hi --max-tokens 9 --temperature 0.5 --top-k 3 --seed 1 --stop a"
+    code = main([*line.split(), "--stop", "b", "--engine", "reference", "--variant", "int8"])
+
+    assert code == 0
+    assert capsys.readouterr() == ("the light is on\n", "")
+    prompt, options = session.asked[0]
+    assert prompt == "hi"
+    assert options == {
+        "max_tokens": 9,
+        "sampling": Sampling(temperature=0.5, top_k=3, seed=1),
+        "stop": ("a", "b"),
+    }
+    path, opening = session.opened[0]
+    assert path == Path("home")
+    assert opening == {"variant": "int8", "engine": "reference", "threads": None}
+    assert session.is_closed
+
+
+def test_run_gives_programs_the_counts(session: FakeSession, capsys: Capture) -> None:
+    """Standard output is one object; the text in it is exact."""
+    session.answers = [FakeAnswer(["灯", "\x1b[0m\n"], finish_reason="length")]
+
+    assert main(["run", "home", "--prompt", "hi", "--json"]) == 0
+
+    table = json.loads(capsys.readouterr().out)
+    assert table.pop("seconds") >= 0
+    assert table == {
+        "engine": "onnx",
+        "finish_reason": "length",
+        "generated_tokens": 3,
+        "prompt_tokens": 7,
+        "text": "灯\x1b[0m\n",
+    }
+
+
+def test_run_takes_the_prompt_from_a_pipe_or_a_file(
+    session: FakeSession, pipe: Pipe, tmp_path: Path
+) -> None:
+    """One line end at the end is not part of it; with --chat it is a user's message."""
+    session.answers = [FakeAnswer(["a"]), FakeAnswer(["b"])]
+    (tmp_path / "prompt.txt").write_text("turn it\non\r\n", encoding="utf-8")
+    pipe("what time\n\n")
+
+    assert main(["run", "home"]) == 0
+    assert main(["run", "home", "--chat", "--prompt-file", str(tmp_path / "prompt.txt")]) == 0
+
+    assert [prompt for prompt, _ in session.asked] == [
+        "what time\n",
+        [Message("user", "turn it\non")],
+    ]
+
+
+def test_run_needs_one_prompt_that_can_be_read(
+    session: FakeSession, tmp_path: Path, capsys: Capture
+) -> None:
+    """Two prompts, a missing file, and bytes that are no text are refused before opening."""
+    (tmp_path / "bytes").write_bytes(b"\xff")
+
+    for line, sentence in (
+        ("--prompt a --prompt-file b", "give one of the two"),
+        (f"--prompt-file {tmp_path / 'none'}", "cannot be read"),
+        (f"--prompt-file {tmp_path / 'bytes'}", "cannot be read"),
+    ):
+        assert main(["run", "home", *line.split()]) == 2
+        assert sentence in capsys.readouterr().err
+    assert session.opened == []
+
+
+def test_run_does_not_wait_for_a_person_to_type_a_prompt(
+    monkeypatch: pytest.MonkeyPatch, pipe: Pipe, capsys: Capture
+) -> None:
+    """On a terminal a missing prompt is an error, not a silence."""
+    pipe("")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+
+    assert main(["run", "home"]) == 2
+    assert "no prompt: give --prompt TEXT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reason", "note"), [("length", "as --max-tokens says"), ("context", "the context is full")]
+)
+def test_an_answer_that_was_cut_says_so(
+    reason: str, note: str, session: FakeSession, capsys: Capture
+) -> None:
+    """Nothing is cut in silence."""
+    session.answers = [FakeAnswer(["a"], finish_reason=reason)]
+
+    main(["run", "home", "--prompt", "hi"])
+
+    assert note in capsys.readouterr().err
+
+
+def test_an_engine_that_was_passed_over_is_named(session: FakeSession, capsys: Capture) -> None:
+    """A slower engine is taken with a word."""
+    session.answers = [FakeAnswer(["a"])]
+    session.engine_name, session.passed_over = "reference", {"onnx": "onnxruntime is not installed"}
+
+    main(["run", "home", "--prompt", "hi"])
+
+    assert capsys.readouterr().err == (
+        "note: reference runs it, because onnx cannot: onnxruntime is not installed\n"
+    )
+
+
+def test_chat_answers_line_by_line(session: FakeSession, pipe: Pipe, capsys: Capture) -> None:
+    """Each line is a turn; the conversation grows, and starts over after /reset."""
+    session.answers = [FakeAnswer(["one"]), FakeAnswer(["two"]), FakeAnswer(["three"])]
+    pipe("first\n\n  second \n/reset\nthird\n/exit\nnever\n")
+
+    assert main(["chat", "home", "--system", "be brief", "--context", "64"]) == 0
+
+    system = Message("system", "be brief")
+    assert [prompt for prompt, _ in session.asked] == [
+        [system, Message("user", "first")],
+        [
+            system,
+            Message("user", "first"),
+            Message("assistant", "one"),
+            Message("user", "second"),
+        ],
+        [system, Message("user", "third")],
+    ]
+    assert session.asked[0][1]["overflow"] == "error"
+    assert session.opened[0][1]["context"] == 64
+    assert capsys.readouterr() == ("one\ntwo\nthree\n", "note: the conversation is forgotten\n")
+
+
+def test_an_interruption_stops_the_answer_and_not_the_program(
+    session: FakeSession, pipe: Pipe, capsys: Capture
+) -> None:
+    """What was said stays in the conversation; a turn without any answer does not."""
+    stopped = FakeAnswer(["half an", KeyboardInterrupt()])
+    silent = FakeAnswer([KeyboardInterrupt()])
+    session.answers = [stopped, silent, FakeAnswer(["done"])]
+    pipe("long\nlonger\nshort\n")
+
+    assert main(["chat", "home"]) == 0
+
+    assert stopped.is_closed
+    assert silent.is_closed
+    assert session.asked[2][0] == [
+        Message("user", "long"),
+        Message("assistant", "half an"),
+        Message("user", "short"),
+    ]
+    shown, told = capsys.readouterr()
+    assert shown == "half an\n\ndone\n"
+    assert told.count("note: stopped\n") == 2
+
+
+def test_a_full_context_ends_a_program(session: FakeSession, pipe: Pipe, capsys: Capture) -> None:
+    """Through a pipe nobody can answer a question, so the error ends it."""
+    session.answers = [ContextOverflow("home: the prompt has 200 tokens, the context holds 128")]
+    pipe("hello\n")
+
+    assert main(["chat", "home"]) == 2
+    assert "the context holds 128" in capsys.readouterr().err
+
+
+def test_the_oldest_turns_go_with_a_word(session: FakeSession, pipe: Pipe, capsys: Capture) -> None:
+    """--overflow drop-oldest is passed on, and what was left out is told."""
+    session.answers = [FakeAnswer(["a"], dropped_messages=2)]
+    pipe("hello\n")
+
+    assert main(["chat", "home", "--overflow", "drop-oldest"]) == 0
+
+    assert session.asked[0][1]["overflow"] == "drop-oldest"
+    assert "note: the oldest 2 messages did not fit" in capsys.readouterr().err
+
+
+def test_an_unknown_command_is_not_sent_to_the_model(
+    session: FakeSession, pipe: Pipe, capsys: Capture
+) -> None:
+    """/rest is a slip for /reset; a path is a message."""
+    session.answers = [FakeAnswer(["a file"])]
+    pipe("/etc/hosts is what?\n/rest\n")
+
+    assert main(["chat", "home"]) == 2
+
+    assert len(session.asked) == 1
+    assert "unknown command '/rest'; /help lists what there is" in capsys.readouterr().err
+
+
+class Typist:
+    """A person at a terminal: each entry is typed, or a key pressed."""
+
+    def __init__(self, entries: list[str | BaseException]) -> None:
+        self.entries = entries
+
+    def __call__(self, _: str) -> str:
+        """See `input`."""
+        if not self.entries:
+            raise EOFError
+        entry = self.entries.pop(0)
+        if isinstance(entry, BaseException):
+            raise entry
+        return entry
+
+
+@pytest.fixture
+def person(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets a person type."""
+
+    def types(*entries: str | BaseException) -> None:
+        monkeypatch.setattr("onhand.cli.typed.is_interactive", lambda: True)
+        monkeypatch.setattr("onhand.cli.chat.is_interactive", lambda: True)
+        monkeypatch.setattr("builtins.input", Typist(list(entries)))
+
+    return types
+
+
+def test_a_person_is_told_and_may_go_on(
+    session: FakeSession, person: Callable[..., None], capsys: Capture
+) -> None:
+    """A full context, a slip and one Ctrl-C at the prompt end nothing; Ctrl-D does."""
+    session.answers = [ContextOverflow("home: too long"), FakeAnswer(["fine"])]
+    person("hello", "/rest", KeyboardInterrupt(), "/help", "hello again")
+
+    assert main(["chat", "home"]) == 0
+
+    shown, told = capsys.readouterr()
+    assert shown == "fine\n\n"
+    assert "home: too long (/reset starts over" in told
+    assert "unknown command '/rest'" in told
+    assert "Ctrl-D or /exit ends the program" in told
+    assert told.count("/reset  forget the conversation") == 2
+
+
+def test_a_second_interruption_at_the_prompt_ends_the_program(
+    session: FakeSession, person: Callable[..., None], capsys: Capture
+) -> None:
+    """Twice in a row means it."""
+    session.answers = [FakeAnswer(["fine"])]
+    person(KeyboardInterrupt(), "hello", KeyboardInterrupt(), KeyboardInterrupt(), "never")
+
+    assert main(["chat", "home"]) == 130
+
+    assert len(session.asked) == 1
+    assert capsys.readouterr().err.endswith("onhand chat: interrupted\n")
