@@ -24,6 +24,8 @@ MAY_IMPORT = {  # layer -> layers of ours, third-party packages
     "host": ({"core", "device"}, HOST),
     "cli": ({"core", "device", "host"}, {"rich", "typer"}),
 }
+# `_typeshed` is for type checkers alone: importing it when running would fail at once.
+STANDARD = sys.stdlib_module_names | {"_typeshed"}
 FRONT = sorted(SRC.glob("*.py"))
 FILES = sorted(set(SRC.rglob("*.py")) - set(FRONT))
 
@@ -50,7 +52,7 @@ def strangers(layer: str, tree: ast.AST) -> list[str]:
         top, *rest = name.split(".")
         if top == "onhand" and rest:
             found += [name] if rest[0] in outside else []
-        elif top != "onhand" and top not in theirs | sys.stdlib_module_names:
+        elif top != "onhand" and top not in theirs | STANDARD:
             found.append(name)
     return found
 

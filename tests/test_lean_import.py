@@ -20,6 +20,8 @@ HEAVY = (
     "transformers",
     "onhand.host",
 )
+# Adapters of one package, imported by the functions that need it: module -> package.
+ADAPTERS = {"onhand.device.sandbox": "jinja2"}
 # Imports one module as the first thing of a process, and says what came with it.
 PROBE = """
 import importlib, json, logging, os, sys, threading, warnings
@@ -66,14 +68,20 @@ def loads(found: dict[str, list[str]]) -> list[str]:
 
 
 def test_core_and_device_load_nothing_heavy(tmp_path: Path) -> None:
-    """Heavy packages are imported by the functions that use them, not by the modules."""
+    """Heavy packages are imported by the functions that use them, adapters by theirs."""
     together = tmp_path / "together.py"
-    names = ["onhand", *modules("core", "device")]
+    names = ["onhand", *(name for name in modules("core", "device") if name not in ADAPTERS)]
     together.write_text("".join(f"import {name}\n" for name in names))
 
     found = imported("together", tmp_path)
 
     assert loads(found) == []
+
+
+@pytest.mark.parametrize("module", ADAPTERS)
+def test_an_adapter_loads_its_own_package_alone(module: str, tmp_path: Path) -> None:
+    """It is the door to one package, and to no other."""
+    assert loads(imported(module, tmp_path)) == [ADAPTERS[module]]
 
 
 @pytest.mark.parametrize("layer", ["core", "device", "cli"])
