@@ -1,7 +1,7 @@
 """A bundle's report as rows for people: the command line and the page show the same ones."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from onhand.core.budget import AXES
@@ -14,6 +14,7 @@ __all__ = [
     "LimitRow",
     "ReportCell",
     "ReportRow",
+    "figure_name",
     "original_figure",
     "report_headline",
     "report_limits",
@@ -107,6 +108,10 @@ def _joules(value: float) -> str:
     return f"{value * 1000:.3g} mJ" if abs(value) < 1 else f"{value:.3g} J"
 
 
+def _perplexity(value: float) -> str:
+    return f"{value:.3f}" if value < 1000 else f"{value:,.0f}"
+
+
 def _small(value: float) -> str:
     return f"{value:.3g}"
 
@@ -114,7 +119,7 @@ def _small(value: float) -> str:
 _KINDS = {
     "size_bytes": _Kind(name="Size on disk", show=format_bytes),
     "peak_memory_bytes": _Kind(name="Peak memory", show=format_bytes),
-    "perplexity": _Kind(name="Perplexity", show=lambda value: f"{value:.4g}"),
+    "perplexity": _Kind(name="Perplexity", show=_perplexity),
     "perplexity_increase": _Kind(
         name="Perplexity increase", show=lambda value: f"{value * 100:+.2f} %", against=True
     ),
@@ -144,8 +149,14 @@ def show_figure(measurement: str, value: float) -> str:
     return _kind(measurement).show(value)
 
 
+def figure_name(measurement: str) -> str:
+    """Return what people call a measurement."""
+    return _kind(measurement).name
+
+
 def _kind(measurement: str) -> _Kind:
-    plain = _Kind(name=measurement.replace("_", " ").capitalize(), show=_small, against=True)
+    name = measurement.replace("_", " ").capitalize()
+    plain = _Kind(name=name, show=_perplexity if measurement == _FOLDED else _small, against=True)
     return _KINDS.get(measurement, plain)
 
 
@@ -189,7 +200,17 @@ def report_rows(report: Report, *, variant: str | None = None) -> list[ReportRow
     for table in (report.original, *(each.figures for each in report.variants.values())):
         names |= dict.fromkeys(table)
     names.pop(_FOLDED, None)
-    return [_row(name, original_figure(report, name), figures.get(name)) for name in names]
+    rows = [_row(name, original_figure(report, name), figures.get(name)) for name in names]
+    increase = figures.get("perplexity_increase")
+    if increase is None or increase.interval is None:
+        return rows
+    # Both models read the same tokens: only the interval of their ratio says which is better.
+    low, high = increase.interval
+    tone: Tone = "worse" if low > 0 else "better" if high < 0 else "same"
+    return [
+        replace(row, tone=tone) if row.measurement == "perplexity" and row.ratio else row
+        for row in rows
+    ]
 
 
 def original_figure(report: Report, name: str) -> Measurement | None:
@@ -269,7 +290,8 @@ def report_limits(report: Report) -> list[LimitRow]:
         if figure is not None:
             most = axis.limit == "most"
             judged = figure.value + axis.timed * (figure.spread if most else -figure.spread)
-            found = _kind(axis.measurement).show(judged) + " (slow side)" * axis.timed
+            about = "about " if figure.estimated else ""
+            found = f"{about}{show_figure(figure.name, judged)}" + " (slow side)" * axis.timed
             within = judged <= limit if most else judged >= limit
             margin = abs(judged / limit - 1) if limit else 0.0
             if holds and within:

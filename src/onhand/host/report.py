@@ -11,6 +11,7 @@ from onhand.device.report_data import Report, ReportVariant, parse_report
 from onhand.device.report_view import (
     ReportCell,
     ReportRow,
+    figure_name,
     report_headline,
     report_limits,
     report_rows,
@@ -111,12 +112,11 @@ def _details(name: str, variant: ReportVariant) -> _Details:
 def _made(report: Report) -> Iterator[_Made]:
     models = {"original": report.original}
     models |= {name: variant.figures for name, variant in report.variants.items()}
-    names = {row.measurement: row.name for row in report_rows(report)}
     for model, figures in models.items():
         for figure in figures.values():
             yield _Made(
                 model=model,
-                name=names.get(figure.name, "Perplexity of the original"),
+                name=figure_name(figure.name),
                 value=show_figure(figure.name, figure.value),
                 figure=figure,
             )

@@ -15,11 +15,11 @@ from onhand.device.report_view import original_figure, show_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["SERIES", "Plot", "error_plots", "quality_plots", "speed_plots"]
+__all__ = ["Plot", "error_plots", "quality_plots", "speed_plots"]
 
-SERIES = 6  # colours that the page defines: --series-1 and so on
+_SERIES = 8  # colours that the page defines: --series-1 and so on
 _INK, _LINE, _MUTED = "#01010a", "#01010b", "#01010c"
-_COLOURS = tuple(f"#0101a{i}" for i in range(1, SERIES + 1))
+_COLOURS = tuple(f"#0101a{i}" for i in range(1, _SERIES + 1))
 # matplotlib writes plain colours; the page needs names that follow light and dark.
 _NAMES = {
     _INK: "var(--ink)",
@@ -27,7 +27,7 @@ _NAMES = {
     _MUTED: "var(--muted)",
     **{colour: f"var(--series-{i})" for i, colour in enumerate(_COLOURS, start=1)},
 }
-_MARKERS = "osD^vP"
+_MARKERS = "osD^vPX<>"
 _WIDTH = 5.2  # inches; the page scales it
 _LONGEST = 18  # characters of a label; the page has the whole name in its tables
 _LAYERED = re.compile(r"layers\.([0-9]{1,4})\.(.+)")
@@ -174,15 +174,16 @@ def _draw_errors(axes: "Axes", *, values: Mapping[str, float]) -> None:
     others = [name for name in values if name not in layered]
     behind = [name for name in others if name != "embed"]
     places = {name: int(match[1]) for name, match in layered.items()}
-    places |= {"embed": -1} if "embed" in others else {}
-    places |= {name: n_layers + i for i, name in enumerate(behind)}
+    gap = n_layers // 10 + 1  # room for their names
+    places |= {"embed": -gap} if "embed" in others else {}
+    places |= {name: n_layers - 1 + (i + 1) * gap for i, name in enumerate(behind)}
     kinds = {name: layered[name][2] if name in layered else name for name in values}
     for i, kind in enumerate(dict.fromkeys(kinds.values())):
         names = sorted((name for name in values if kinds[name] == kind), key=places.__getitem__)
         axes.plot(
             [places[name] for name in names],
-            [values[name] for name in names],
-            color=_COLOURS[i % SERIES],
+            [values[name] * 100 for name in names],
+            color=_COLOURS[i % _SERIES],
             marker=_MARKERS[i % len(_MARKERS)],
             label=_short(kind),
         )
@@ -191,7 +192,8 @@ def _draw_errors(axes: "Axes", *, values: Mapping[str, float]) -> None:
     ticks |= {places[name]: _short(name) for name in others}
     axes.set_xticks(sorted(ticks), [ticks[place] for place in sorted(ticks)])
     axes.set_xlabel("layer")
-    axes.set_ylim(0, max(*values.values(), 1e-12) * 1.08)
+    axes.set_ylabel("%")
+    axes.set_ylim(0, max(*values.values(), 1e-12) * 108)
     _legend(axes)
 
 
@@ -236,7 +238,7 @@ def _draw_bars(axes: "Axes", *, bars: Sequence[tuple[str, Measurement | None]]) 
 
 
 def _colour(place: int) -> str:
-    return _MUTED if place == 0 else _COLOURS[(place - 1) % SERIES]
+    return _MUTED if place == 0 else _COLOURS[(place - 1) % _SERIES]
 
 
 def _short(label: str) -> str:
@@ -245,7 +247,7 @@ def _short(label: str) -> str:
 
 def _legend(axes: "Axes") -> None:
     handles, labels = axes.get_legend_handles_labels()
-    columns = max(1, 52 // (max(map(len, labels)) + 6))
+    columns = max(1, 60 // (max(map(len, labels)) + 6))
     axes.figure.legend(handles, labels, loc="outside upper center", ncols=columns)
 
 
