@@ -40,6 +40,8 @@ class _Work:
     max_ram: int | None
     accuracy_level: int
     threads: int | None
+    accept_estimates: bool
+    measure_original: bool
 
 
 def command(
@@ -72,8 +74,6 @@ def command(
     """
     if output is None and not plan:
         raise InputError("where to? give -o NAME, or --plan to see what it would take")
-    if accuracy_level not in _ACCURACY_LEVELS:
-        raise InputError(f"--accuracy-level is {accuracy_level}, must be 0, 1 or 4")
     options = QuantizeOptions(
         bits=bits,
         method=method,
@@ -90,21 +90,16 @@ def command(
             device=None if device is None else read_profile(device),
             calibrate=calibrate,
             max_ram=None if max_ram is None else _size(max_ram),
-            accuracy_level=accuracy_level,
+            accuracy_level=_level(accuracy_level),
             threads=threads,
+            accept_estimates=accept_estimates,
+            measure_original=not no_original,
         )
         if plan or output is None:
             _plan(work, as_json=as_json)
-            return
-        settings: Settings = context.obj
-        _build(
-            work,
-            output,
-            home=settings.home(),
-            accept_estimates=accept_estimates,
-            measure_original=not no_original,
-            as_json=as_json,
-        )
+        else:
+            settings: Settings = context.obj
+            _build(work, output, home=settings.home(), as_json=as_json)
 
 
 def _plan(work: _Work, *, as_json: bool) -> None:
@@ -128,15 +123,7 @@ def _plan(work: _Work, *, as_json: bool) -> None:
     check_plan(made, work.budget)
 
 
-def _build(
-    work: _Work,
-    output: Path,
-    *,
-    home: Path,
-    accept_estimates: bool,
-    measure_original: bool,
-    as_json: bool,
-) -> None:
+def _build(work: _Work, output: Path, *, home: Path, as_json: bool) -> None:
     from onhand.host.build import build_bundle
 
     with shown_progress() as progress:
@@ -148,10 +135,10 @@ def _build(
             device=work.device,
             calibrate=work.calibrate,
             max_ram=work.max_ram,
-            accept_estimates=accept_estimates,
+            accept_estimates=work.accept_estimates,
             accuracy_level=work.accuracy_level,
             threads=work.threads,
-            measure_original=measure_original,
+            measure_original=work.measure_original,
             home=home,
             progress=progress,
         )
@@ -163,6 +150,12 @@ def _build(
 
         write_report_table(parse_report(made.report))
     say(f"note: the bundle is {made.root}; its report as a page: {made.root / 'report.html'}")
+
+
+def _level(level: int) -> int:
+    if level not in _ACCURACY_LEVELS:
+        raise InputError(f"--accuracy-level is {level}, must be 0, 1 or 4")
+    return level
 
 
 def _size(text: str) -> int:

@@ -1,8 +1,8 @@
 """A bundle's report on the terminal: the figures, and the budget's verdicts."""
 
-from onhand.cli.output import say, write, write_table
+from onhand.cli.output import is_terminal, say, write, write_table
 from onhand.device.report_data import Report
-from onhand.device.report_view import report_headline, report_limits, report_rows
+from onhand.device.report_view import ReportCell, report_headline, report_limits, report_rows
 
 __all__ = ["write_report_table"]
 
@@ -18,7 +18,7 @@ def write_report_table(report: Report) -> None:
         write_table(
             [variant, "compressed", "original", "ratio", ""],
             [
-                (row.name, row.variant.text, row.original.text, row.ratio, row.tone)
+                (row.name, _cell(row.variant), _cell(row.original), row.ratio, row.tone)
                 for row in report_rows(report, variant=variant)
             ],
         )
@@ -39,3 +39,8 @@ def write_report_table(report: Report) -> None:
         say(f"note: figures of the original: {report.missing}")
     for note in report.notes:
         say(f"note: {note}")
+
+
+def _cell(cell: ReportCell) -> str:
+    # A terminal is narrow, so the detail goes below; a file has room for one line.
+    return f"{cell.value}\n{cell.detail}".rstrip() if is_terminal() else cell.text

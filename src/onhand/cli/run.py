@@ -11,6 +11,7 @@ from onhand.cli import options as given
 from onhand.cli.answers import note_ending, note_engines
 from onhand.cli.output import write, write_json
 from onhand.core.errors import InputError
+from onhand.device.generate import Generation
 from onhand.device.sampling import Sampling
 
 __all__ = ["command"]
@@ -65,23 +66,28 @@ def command(
             sampling=sampling,
             stop=tuple(stop or ()),
         )
-        pieces: list[str] = []
-        for piece in answer:
-            pieces.append(piece)
-            if not as_json:
-                write(piece)
-        seconds = time.perf_counter() - begun
-    if not as_json:
-        write("\n")
-        note_ending(answer)
-        return
+        if as_json:
+            _write_object(answer, begun, session.engine_name)
+        else:
+            _stream(answer)
+
+
+def _stream(answer: Generation) -> None:
+    for piece in answer:
+        write(piece)
+    write("\n")
+    note_ending(answer)
+
+
+def _write_object(answer: Generation, begun: float, engine_name: str) -> None:
+    text = "".join(answer)
     write_json({
-        "engine": session.engine_name,
+        "engine": engine_name,
         "finish_reason": answer.finish_reason,
         "generated_tokens": answer.generated_tokens,
         "prompt_tokens": answer.prompt_tokens,
-        "seconds": seconds,
-        "text": "".join(pieces),
+        "seconds": time.perf_counter() - begun,
+        "text": text,
     })
 
 

@@ -42,10 +42,11 @@ def typed_lines() -> Iterator[str]:
             sys.stdout.write("\n")
             return
         except KeyboardInterrupt:
+            say("")
             if was_interrupted:
                 raise
             was_interrupted = True
-            say("\nnote: Ctrl-C again, Ctrl-D or /exit ends the program")
+            say("note: Ctrl-C again, Ctrl-D or /exit ends the program")
             continue
         was_interrupted = False
         yield line
