@@ -14,6 +14,7 @@ from onhand.device.report_view import (
     report_headline,
     report_limits,
     report_rows,
+    show_figure,
     summarize_report,
 )
 
@@ -250,3 +251,21 @@ def test_what_is_wrong_is_named(
 
     with pytest.raises(InputError, match=message):
         parse_report(report)
+
+
+@pytest.mark.parametrize(
+    ("measurement", "value", "text"),
+    [
+        ("size_bytes", 4341760.0, "4.1 MiB"),
+        ("time_to_first_token_s", 0.0096, "9.6 ms"),
+        ("prefill_tokens_per_s", 6410.0, "6,410 tokens/s"),
+        ("energy_j_per_token", 0.0244, "24.4 mJ"),
+        ("perplexity_increase", -0.0004, "-0.04 %"),
+        ("original_perplexity", 4.1, "4.100"),
+        ("read_bandwidth", 16.9e9, "16.9 GB/s"),
+        ("exact_match", 0.98, "0.98"),
+    ],
+)
+def test_values_are_shown_in_units_of_people(measurement: str, value: float, text: str) -> None:
+    """SI values become the units that each figure is read in; unknown ones stay numbers."""
+    assert show_figure(measurement, value) == text

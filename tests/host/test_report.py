@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,7 @@ def test_the_same_report_gives_the_same_bytes(report: dict[str, Any], content: s
     """Nothing of the moment gets into the page, nor do the reader's settings of matplotlib."""
     import matplotlib as mpl
 
-    with mpl.rc_context({"font.size": 31.0, "svg.fonttype": "path"}):
+    with mpl.rc_context({"font.size": 31.0, "svg.fonttype": "path", "lines.linestyle": ":"}):
         again = render_report(report)
         assert mpl.rcParams["font.size"] == 31.0
 
@@ -205,6 +206,14 @@ def test_hostile_texts_stay_texts(report: dict[str, Any]) -> None:
     assert page.handlers == []
     assert page.open == []
     assert page.text.count(HOSTILE) > 20
+
+
+def test_a_name_in_a_plot_is_no_formula_and_needs_no_font(report: dict[str, Any]) -> None:
+    """Dollars are not mathematics; letters that matplotlib cannot draw are left to the browser."""
+    matrix = parse_report(report).variants["int4"].matrices[0]
+    plot = error_plots([replace(matrix, name="layers.0.$_{$灯")], name="int4")[0]
+
+    assert ">$_{$灯<" in plot.svg
 
 
 def test_figures_that_are_missing_are_said_to_be(report: dict[str, Any]) -> None:

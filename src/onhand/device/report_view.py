@@ -142,6 +142,15 @@ _KINDS = {
 _TIMED = {axis.measurement for axis in AXES.values() if axis.timed}
 # The original's perplexity stands in its own column.
 _FOLDED = "original_perplexity"
+# Figures that have no row of their own.
+_OTHERS = {
+    _FOLDED: _Kind(name="Original perplexity", show=_perplexity, against=True),
+    "read_bandwidth": _Kind(
+        name="Read bandwidth",
+        show=lambda value: f"{value / 1e9:.1f} GB/s",
+        more_is_better=True,
+    ),
+}
 
 
 def show_figure(measurement: str, value: float) -> str:
@@ -156,8 +165,7 @@ def figure_name(measurement: str) -> str:
 
 def _kind(measurement: str) -> _Kind:
     name = measurement.replace("_", " ").capitalize()
-    plain = _Kind(name=name, show=_perplexity if measurement == _FOLDED else _small, against=True)
-    return _KINDS.get(measurement, plain)
+    return (_KINDS | _OTHERS).get(measurement, _Kind(name=name, show=_small, against=True))
 
 
 def summarize_report(

@@ -87,7 +87,7 @@ def render_report(report: Mapping[str, object]) -> str:
         details=[_details(name, variant) for name, variant in parsed.variants.items()],
         made=list(_made(parsed)),
         device=_device(parsed.device),
-        read_bandwidth=_bandwidth(parsed.read_bandwidth.value),
+        read_bandwidth=show_figure("read_bandwidth", parsed.read_bandwidth.value),
     )
     return page
 
@@ -128,7 +128,8 @@ def _device(device: DeviceProfile) -> dict[str, str]:
     shown["memory_bytes"] = format_bytes(device.memory_bytes)
     shown["instruction_sets"] = ", ".join(device.instruction_sets) or "none known"
     shown["read_bandwidth"] = ", ".join(
-        f"{_bandwidth(value)} with {n}" for n, value in enumerate(device.read_bandwidth, start=1)
+        f"{show_figure('read_bandwidth', value)} with {n}"
+        for n, value in enumerate(device.read_bandwidth, start=1)
     )
     shown["watts"] = f"{device.watts:g} W"
     shown["energy_counter"] = device.energy_counter or "none readable"
@@ -139,7 +140,3 @@ def _device(device: DeviceProfile) -> dict[str, str]:
         "estimated": "figures",
     }
     return {labels.get(key, key.replace("_", " ")): text for key, text in shown.items()}
-
-
-def _bandwidth(value: float) -> str:
-    return f"{value / 1e9:.1f} GB/s"
