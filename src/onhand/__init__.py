@@ -1,9 +1,93 @@
 """Put a large model on the device in the user's hand, prove that it fits, and talk to it."""
 
-from onhand.core.budget import Breach, Budget
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onhand.core.budget import Breach, Budget, parse_budget
 from onhand.core.errors import OnhandError
 from onhand.core.measurement import Measurement
 
-__all__ = ["Breach", "Budget", "Measurement", "OnhandError", "__version__"]
+if TYPE_CHECKING:
+    from onhand.core.progress import Progress
+    from onhand.device.generate import TextSession
+    from onhand.host.build import BuildResult
+    from onhand.host.passes.base import Pass
+
+__all__ = ["Breach", "Budget", "Measurement", "OnhandError", "__version__", "build", "open"]
 
 __version__ = "0.1.0"
+
+
+def open(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    context: int | None = None,
+) -> "TextSession":
+    """Open a bundle and start a conversation. See `onhand.device.opening.open`.
+
+    Args:
+        path: the bundle's folder; every file in it is checked first.
+        variant: which of its variants; None for its default.
+        engine: name of an engine; None for the best that can run the bundle here.
+        threads: threads of one step; None for what this process may use.
+        context: most tokens of prompt and answer together; None for the model's own.
+
+    Returns:
+        The session; close it, or use it in a `with` block.
+
+    Raises:
+        OnhandError: if the bundle is damaged, or cannot run here.
+    """
+    from onhand.device import opening
+
+    return opening.open(path, variant=variant, engine=engine, threads=threads, context=context)
+
+
+def build(
+    source: str | Path,
+    out: str | Path,
+    *,
+    transforms: "Mapping[str, Pass] | None" = None,
+    budget: Budget | str | None = None,
+    calibrate: str | Path | None = None,
+    home: str | Path | None = None,
+    accept_estimates: bool = False,
+    progress: "Progress | None" = None,
+) -> "BuildResult":
+    """Compress a model into a bundle, and prove it. See `onhand.host.build.build_bundle`.
+
+    Args:
+        source: a folder, or an id on a hub.
+        out: the bundle's folder; must not exist.
+        transforms: variant name -> its pass, the first is the default; None for int4 with
+            clipped scales in groups of 32.
+        budget: limits, as `Budget` or as text: "disk=400MiB,quality=1%".
+        calibrate: a text of the model's use; None for the built-in sample.
+        home: the builder's state folder; None for the user's own.
+        accept_estimates: whether an estimated figure may satisfy a limit.
+        progress: told how far it is; None shows nothing.
+
+    Returns:
+        The bundle's place and its report.
+
+    Raises:
+        OnhandError: if the source cannot be used, or the budget does not hold.
+    """
+    from onhand.device.state import default_home
+    from onhand.host.build import build_bundle
+    from onhand.host.passes.quantize import Quantize
+
+    return build_bundle(
+        str(source),
+        Path(out),
+        transforms=transforms or {"int4": Quantize()},
+        budget=parse_budget(budget) if isinstance(budget, str) else budget,
+        calibrate=None if calibrate is None else Path(calibrate),
+        accept_estimates=accept_estimates,
+        home=default_home() if home is None else Path(home),
+        progress=progress,
+    )

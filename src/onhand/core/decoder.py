@@ -20,7 +20,7 @@ __all__ = ["Decoder", "DecoderLayer", "Rope", "decoder_from_json"]
 _MOST = {
     "vocab_size": 2**22,
     "width": 2**17,
-    "context": 2**24,
+    "context": 2**20,
     "n_layers": 1024,
     "n_heads": 4096,
     "head_dim": 4096,

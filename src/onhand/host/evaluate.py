@@ -127,7 +127,10 @@ def evaluate_bundle(
         what=f"comparing {chosen} with the original",
     )
     loaded.close()
+    return quality_figures(figures, how=_how(bundle, text, variant, max_tokens))
+
+
+def _how(bundle: Bundle, text: Path, variant: str | None, max_tokens: int | None) -> str:
     options = "" if variant is None else f" --variant {variant}"
     options += "" if max_tokens is None else f" --max-tokens {max_tokens}"
-    how = f"onhand evaluate {bundle.manifest.name} --text {text.name}{options}"
-    return quality_figures(figures, how=how)
+    return f"onhand evaluate {bundle.manifest.name} --text {text.name}{options}"

@@ -135,32 +135,26 @@ def pack_bundle(
     Raises:
         SourceError: if a weight is not finite.
     """
-    decoder = model.decoder
-    sizes = {name: n * k for name, (n, k) in decoder.matrices().items()}
-    total = sum(sizes[name] for plan in plans for name in plan.own)
-    progress.start("quantizing", max(total, 1))
+    sizes = {name: n * k for name, (n, k) in model.decoder.matrices().items()}
+    progress.start("quantizing", max(sum(sizes[name] for plan in plans for name in plan.own), 1))
     variants: dict[str, Variant] = {}
     hashes: dict[str, str] = {}
     losses: dict[str, list[MatrixLoss]] = {}
-    places: dict[str, tuple[str, TensorSpec]] = {}
-    for number, plan in enumerate(plans):
-        suffix = "" if number == 0 else f".{plan.name}"
-        weights, graph = f"weights{suffix}.safetensors", f"model{suffix}.onnx"
-        declared = file_tensors(decoder, plan.report.formats, plan.own, shared=number == 0)
-        own_places = dict(places)
+    shared: dict[str, tuple[str, TensorSpec]] = {}
+    for plan in plans:
+        first = plan is plans[0]
+        weights = _WEIGHTS if first else f"weights.{plan.name}.safetensors"
+        graph = _GRAPH if first else f"model.{plan.name}.onnx"
+        declared = file_tensors(model.decoder, plan.report.formats, plan.own, shared=first)
+        places = dict(shared)
         found: list[MatrixLoss] = []
         if declared:
             with SafetensorsWriter(staged / weights, declared) as writer:
                 found = _write_matrices(model, plan, statistics, writer, threads, progress.advance)
                 hashes[weights] = writer.close()
-            own_places |= {name: (weights, spec) for name, spec in writer.tensors.items()}
-        if number == 0:
-            places = own_places
+            places |= {name: (weights, spec) for name, spec in writer.tensors.items()}
         content = decoder_graph(
-            decoder,
-            plan.report.formats,
-            own_places.__getitem__,
-            accuracy_level=accuracy_level,
+            model.decoder, plan.report.formats, places.__getitem__, accuracy_level=accuracy_level
         )
         (staged / graph).write_bytes(content)
         variants[plan.name] = Variant(
@@ -169,8 +163,10 @@ def pack_bundle(
             matrices=plan.report.formats,
             accuracy_level=accuracy_level,
         )
-        shared = [loss for loss in losses.get(plans[0].name, []) if loss.name not in plan.own]
-        losses[plan.name] = sorted([*found, *shared], key=lambda loss: list(sizes).index(loss.name))
+        if first:
+            shared = places
+        taken = [loss for loss in losses.get(plans[0].name, []) if loss.name not in plan.own]
+        losses[plan.name] = sorted([*found, *taken], key=lambda loss: list(sizes).index(loss.name))
     return Packed(
         bundle=_finish(model, staged, variants, plans[0].name, provenance, hashes), losses=losses
     )

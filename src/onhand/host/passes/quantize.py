@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from onhand.core.arrays import FloatArray
 from onhand.core.decoder import Decoder
@@ -71,7 +72,8 @@ class Quantize:
         Yields:
             The matrices, one by one.
         """
-        with ThreadPoolExecutor(max_workers=threads) as pool:
+        # Each worker multiplies small matrices: threads of numpy's own would only be in the way.
+        with threadpool_limits(1), ThreadPoolExecutor(max_workers=threads) as pool:
             for name in names:
                 yield self._matrix(model, name, statistics, pool, advance)
 

@@ -87,8 +87,11 @@ def _rope(config: Mapping[str, object], where: str) -> Rope:
     original = parameters.get("original_max_position_embeddings")
     if scaling in {"llama3", "yarn"} and original is None:
         original = config.get("max_position_embeddings")
-    if parameters.get("mscale") or parameters.get("mscale_all_dim"):
-        raise SourceError(f"{where}: rope scaling with mscale is not known")
+    for key in ("mscale", "mscale_all_dim"):
+        if parameters.get(key):
+            raise SourceError(f"{where}: rope scaling with {key} is not known")
+    if parameters.get("truncate") is False:
+        raise SourceError(f"{where}: rope scaling with truncate false is not known")
 
     def number(key: str, default: float) -> float:
         value = parameters.get(key)
