@@ -211,10 +211,10 @@ def test_quick_commands_load_nothing_heavy(command: str, bundle: Bundle) -> None
 RUN = "import sys; from onhand.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
 
-@pytest.mark.parametrize("command", ["inspect", "verify"])
+@pytest.mark.parametrize("command", ["inspect", "verify", "--help"])
 def test_a_reader_that_goes_away_ends_the_program_quietly(command: str, bundle: Bundle) -> None:
     """`onhand report NAME | head -1` complains of nothing."""
-    words = [*command.split(), str(bundle.root)]
+    words = [command] if command.startswith("--") else [command, str(bundle.root)]
     with subprocess.Popen(
         [sys.executable, "-c", RUN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as run:

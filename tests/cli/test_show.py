@@ -8,6 +8,8 @@ from tests.cli.conftest import FakeHost
 
 from onhand.cli.main import main
 from onhand.core.bundle import Bundle
+from onhand.core.errors import InputError
+from onhand.device.engines.reference import ReferenceEngine
 
 Capture = pytest.CaptureFixture[str]
 
@@ -35,6 +37,24 @@ def test_inspect_gives_programs_one_object(bundle: Bundle, capsys: Capture) -> N
     assert table["variants"]["int8"]["size_bytes"] == bundle.size_bytes("int8")
     assert table["variants"]["int8"]["engines"]["reference"] is None
     assert "3-bit" in table["variants"]["int3"]["engines"]["onnx"]
+
+
+def test_inspect_tells_of_an_engine_that_does_not_load(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Another package's broken engine is named with its reason; ours are shown all the same."""
+
+    def load(_: str, name: str) -> object:
+        if name == "onnx":
+            raise InputError("engine 'onnx' cannot be loaded: no libgomp")
+        return ReferenceEngine
+
+    monkeypatch.setattr("onhand.cli.inspect.load_plugin", load)
+
+    assert main(["inspect", str(bundle.root), "--json"]) == 0
+    engines = json.loads(capsys.readouterr().out)["variants"]["int8"]["engines"]
+    assert engines["onnx"] == "engine 'onnx' cannot be loaded: no libgomp"
+    assert engines["reference"] is None
 
 
 def test_inspect_reads_the_manifest_alone(bundle: Bundle, capsys: Capture) -> None:
@@ -98,6 +118,21 @@ def test_report_shows_variants_beside_the_original(bundle: Bundle, capsys: Captu
     assert "note: the machine was busy" in told
 
 
+def test_a_figure_that_is_missing_is_told(bundle: Bundle, capsys: Capture) -> None:
+    """Why the original has no speed is said; a failed limit is marked."""
+    place = bundle.root / "report.json"
+    table = json.loads(place.read_text())
+    table["original"]["missing"] = "not asked for"
+    table["budget"]["limits"] = {"load": 0.1}
+    place.write_text(json.dumps(table))
+
+    assert main(["report", str(bundle.root)]) == 0
+
+    shown, told = capsys.readouterr()
+    assert "FAILS: was not measured" in shown
+    assert "note: figures of the original: not asked for" in told
+
+
 def test_report_gives_programs_the_file(bundle: Bundle, capsys: Capture) -> None:
     """--json prints what report.json holds."""
     (bundle.root / "report.html").write_text("<p>")
@@ -147,6 +182,7 @@ def test_a_path_without_html_is_a_mistake(bundle: Bundle, capsys: Capture) -> No
     [
         (None, 2, "nothing was measured for it"),
         (b"{", 3, "not JSON"),
+        (b" " * (16 * 2**20 + 1), 3, "is over 16777216 bytes"),
         (b"[]", 3, "is not a JSON object"),
         (b'{"format": 2}', 3, "format is 2, this reader knows 1"),
     ],
@@ -162,6 +198,15 @@ def test_a_report_that_cannot_be_used_is_refused(
 
     assert main(["report", str(bundle.root)]) == code
     assert sentence in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_opened_is_told(bundle: Bundle, capsys: Capture) -> None:
+    """A folder in its place is no report."""
+    (bundle.root / "report.json").unlink()
+    (bundle.root / "report.json").mkdir()
+
+    assert main(["report", str(bundle.root)]) == 2
+    assert "report.json: cannot be read" in capsys.readouterr().err
 
 
 def test_attack_report_of_another_bundle(bundle: Bundle, capsys: Capture) -> None:

@@ -1,5 +1,6 @@
 """Answers on stdout as they come, conversations through a pipe, and Ctrl-C."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -113,6 +114,15 @@ def test_an_answer_that_was_cut_says_so(
     assert note in capsys.readouterr().err
 
 
+def test_an_answer_that_breaks_off_ends_its_line(session: FakeSession, capsys: Capture) -> None:
+    """Ctrl-C is told below the answer, with the exit code of an interruption."""
+    session.answers = [FakeAnswer(["half", KeyboardInterrupt()])]
+
+    assert main(["run", "home", "--prompt", "hi"]) == 130
+    assert capsys.readouterr() == ("half\n", "onhand run: interrupted\n")
+    assert session.is_closed
+
+
 def test_an_engine_that_was_passed_over_is_named(session: FakeSession, capsys: Capture) -> None:
     """A slower engine is taken with a word."""
     session.answers = [FakeAnswer(["a"])]
@@ -202,6 +212,18 @@ def test_an_unknown_command_is_not_sent_to_the_model(
 
     assert len(session.asked) == 1
     assert "unknown command '/rest'; /help lists what there is" in capsys.readouterr().err
+
+
+def test_bytes_that_are_no_text_are_refused(
+    session: FakeSession, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The line is named."""
+    lines = io.TextIOWrapper(io.BytesIO(b"hello\n" * 9999 + b"\xff\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", lines)
+    session.answers = [FakeAnswer(["fine"]) for _ in range(9999)]
+
+    assert main(["chat", "home"]) == 2
+    assert "or one after it is not text" in capsys.readouterr().err
 
 
 class Typist:

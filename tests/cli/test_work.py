@@ -277,7 +277,9 @@ def test_bench_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Ca
             how="x",
             estimated=True,
         )
-        return {"energy_j_per_token": joules, "size_bytes": measurement("size_bytes", 2048.0)}
+        size, reading = measurement("size_bytes", 2048.0), measurement("read_bandwidth", 3e9)
+        reading = replace(reading, unit="byte/s", interval=None)
+        return {figure.name: figure for figure in (joules, size, reading)}
 
     monkeypatch.setattr("onhand.cli.bench.bench", bench)
 
@@ -287,8 +289,13 @@ def test_bench_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     assert "about 500 mJ" in shown
     assert "estimate" in shown
     assert "2.0 KiB" in shown
+    assert "3.0 GB/s" in shown
     assert main(["bench", "b", "--json"]) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"energy_j_per_token", "size_bytes"}
+    assert set(json.loads(capsys.readouterr().out)) == {
+        "energy_j_per_token",
+        "size_bytes",
+        "read_bandwidth",
+    }
     root, options = calls[0]
     del options["progress"]
     assert root == Path("b")

@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(arguments, settings, name)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
+    # Help is drawn by rich, which ends the program itself where its reader is gone.
+    except (BrokenPipeError, SystemExit):
         _drop_output()
         return _BROKEN_PIPE
     except (OnhandError, typer.TyperException, MemoryError, KeyboardInterrupt) as error:

@@ -51,6 +51,8 @@ def command(
         write_json(table)
     else:
         write_report_table(report)
+        for note in report.notes:
+            say(f"note: {note}")
     if html or place.is_file():
         say(f"note: as a page with plots: {place}")
 

@@ -8,7 +8,7 @@ __all__ = ["write_report_table"]
 
 
 def write_report_table(report: Report) -> None:
-    """Write every variant beside the original, the limits, and the notes.
+    """Write every variant beside the original, the limits, and how it was measured.
 
     Args:
         report: the evidence.
@@ -37,8 +37,6 @@ def write_report_table(report: Report) -> None:
     )
     if report.missing:
         say(f"note: figures of the original: {report.missing}")
-    for note in report.notes:
-        say(f"note: {note}")
 
 
 def _cell(cell: ReportCell) -> str:

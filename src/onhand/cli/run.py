@@ -73,9 +73,12 @@ def command(
 
 
 def _stream(answer: Generation) -> None:
-    for piece in answer:
-        write(piece)
-    write("\n")
+    try:
+        for piece in answer:
+            write(piece)
+    finally:
+        # What breaks an answer off is told on a line of its own.
+        write("\n")
     note_ending(answer)
 
 
