@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onhand.core.bundle import Bundle, write_manifest
@@ -137,39 +137,63 @@ def pack_bundle(
     """
     sizes = {name: n * k for name, (n, k) in model.decoder.matrices().items()}
     progress.start("quantizing", max(sum(sizes[name] for plan in plans for name in plan.own), 1))
-    variants: dict[str, Variant] = {}
-    hashes: dict[str, str] = {}
-    losses: dict[str, list[MatrixLoss]] = {}
-    shared: dict[str, tuple[str, TensorSpec]] = {}
+    work = _Packing(model=model, statistics=statistics, staged=staged, threads=threads)
     for plan in plans:
-        first = plan is plans[0]
+        work.add(plan, accuracy_level=accuracy_level, advance=progress.advance)
+    bundle = _finish(model, staged, work.variants, plans[0].name, provenance, work.hashes)
+    order = list(sizes)
+    first = work.losses[plans[0].name]
+    losses = {
+        plan.name: sorted(
+            [*work.losses[plan.name], *(loss for loss in first if loss.name not in plan.own)],
+            key=lambda loss: order.index(loss.name),
+        )
+        for plan in plans
+    }
+    return Packed(bundle=bundle, losses=losses)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Packing:
+    """A bundle on its way: the first variant's tensors are what later ones share."""
+
+    model: Model
+    statistics: InputStatistics
+    staged: Path
+    threads: int
+    variants: dict[str, Variant] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    losses: dict[str, list[MatrixLoss]] = field(default_factory=dict)
+    shared: dict[str, tuple[str, TensorSpec]] = field(default_factory=dict)
+
+    def add(
+        self, plan: VariantPlan, *, accuracy_level: int, advance: Callable[[float], None]
+    ) -> None:
+        """Write one variant's weights and graph."""
+        first = not self.variants
         weights = _WEIGHTS if first else f"weights.{plan.name}.safetensors"
         graph = _GRAPH if first else f"model.{plan.name}.onnx"
-        declared = file_tensors(model.decoder, plan.report.formats, plan.own, shared=first)
-        places = dict(shared)
-        found: list[MatrixLoss] = []
+        decoder, formats = self.model.decoder, plan.report.formats
+        declared = file_tensors(decoder, formats, plan.own, shared=first)
+        places = dict(self.shared)
+        self.losses[plan.name] = []
         if declared:
-            with SafetensorsWriter(staged / weights, declared) as writer:
-                found = _write_matrices(model, plan, statistics, writer, threads, progress.advance)
-                hashes[weights] = writer.close()
+            with SafetensorsWriter(self.staged / weights, declared) as writer:
+                self.losses[plan.name] = _write_matrices(
+                    self.model, plan, self.statistics, writer, self.threads, advance
+                )
+                self.hashes[weights] = writer.close()
             places |= {name: (weights, spec) for name, spec in writer.tensors.items()}
-        content = decoder_graph(
-            model.decoder, plan.report.formats, places.__getitem__, accuracy_level=accuracy_level
-        )
-        (staged / graph).write_bytes(content)
-        variants[plan.name] = Variant(
+        content = decoder_graph(decoder, formats, places.__getitem__, accuracy_level=accuracy_level)
+        (self.staged / graph).write_bytes(content)
+        self.variants[plan.name] = Variant(
             graph=graph,
             weights=tuple(dict.fromkeys([weights, _WEIGHTS] if declared else [_WEIGHTS])),
-            matrices=plan.report.formats,
+            matrices=formats,
             accuracy_level=accuracy_level,
         )
         if first:
-            shared = places
-        taken = [loss for loss in losses.get(plans[0].name, []) if loss.name not in plan.own]
-        losses[plan.name] = sorted([*found, *taken], key=lambda loss: list(sizes).index(loss.name))
-    return Packed(
-        bundle=_finish(model, staged, variants, plans[0].name, provenance, hashes), losses=losses
-    )
+            self.shared = places
 
 
 def _write_matrices(
