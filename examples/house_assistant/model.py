@@ -1,0 +1,204 @@
+"""A small Llama in plain torch, saved in the layout that `transformers` loads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+from typing_extensions import override
+
+__all__ = ["Llama", "Shape", "export_weights"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The sizes of the network.
+
+    Attributes:
+        vocabulary: V, rows of the embedding, which is also the output matrix.
+        width: D, numbers per token.
+        n_layers: blocks of attention and feed-forward.
+        n_heads: H, query heads.
+        n_kv_heads: key-value heads; divides `n_heads`.
+        head_width: numbers per head.
+        hidden: width inside the feed-forward part.
+        rope_theta: base of the rotary positions.
+        max_positions: longest conversation in tokens.
+        epsilon: added to the mean square in every norm.
+    """
+
+    vocabulary: int = 2560
+    width: int = 256
+    n_layers: int = 6
+    n_heads: int = 4
+    n_kv_heads: int = 2
+    head_width: int = 64
+    hidden: int = 512
+    rope_theta: float = 10000.0
+    max_positions: int = 4096
+    epsilon: float = 1e-5
+
+
+class _Block(nn.Module):
+    """Attention, then a gated feed-forward part, each added to the stream."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        D, kv = shape.width, shape.n_kv_heads * shape.head_width
+        self.input_layernorm = nn.RMSNorm(D, eps=shape.epsilon)
+        self.q_proj = nn.Linear(D, shape.n_heads * shape.head_width, bias=False)
+        self.k_proj = nn.Linear(D, kv, bias=False)
+        self.v_proj = nn.Linear(D, kv, bias=False)
+        self.o_proj = nn.Linear(shape.n_heads * shape.head_width, D, bias=False)
+        self.post_attention_layernorm = nn.RMSNorm(D, eps=shape.epsilon)
+        self.gate_proj = nn.Linear(D, shape.hidden, bias=False)
+        self.up_proj = nn.Linear(D, shape.hidden, bias=False)
+        self.down_proj = nn.Linear(shape.hidden, D, bias=False)
+
+    @override
+    def forward(self, stream: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+        """Add this block's contribution to the stream, (B, T, D)."""
+        B, T, _ = stream.shape
+        s = self.shape
+        x = self.input_layernorm(stream)
+        q = self.q_proj(x).view(B, T, s.n_heads, s.head_width).transpose(1, 2)  # (B, H, T, d)
+        k = self.k_proj(x).view(B, T, s.n_kv_heads, s.head_width).transpose(1, 2)
+        v = self.v_proj(x).view(B, T, s.n_kv_heads, s.head_width).transpose(1, 2)
+        q, k = _rotate(q, cosine, sine), _rotate(k, cosine, sine)
+        repeat = s.n_heads // s.n_kv_heads
+        k = k.repeat_interleave(repeat, dim=1)  # (B, H, T, d)
+        v = v.repeat_interleave(repeat, dim=1)  # (B, H, T, d)
+        mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        stream = stream + self.o_proj(mixed.transpose(1, 2).reshape(B, T, -1))
+        x = self.post_attention_layernorm(stream)
+        added: Tensor = self.down_proj(functional.silu(self.gate_proj(x)) * self.up_proj(x))
+        return stream + added
+
+
+class Llama(nn.Module):
+    """The network: tokens in, logits out; the output matrix is the embedding."""
+
+    def __init__(self, shape: Shape) -> None:
+        """Draw the first weights from torch's generator.
+
+        Args:
+            shape: the sizes.
+        """
+        super().__init__()
+        self.shape = shape
+        self.embed_tokens = nn.Embedding(shape.vocabulary, shape.width)
+        self.layers = nn.ModuleList(_Block(shape) for _ in range(shape.n_layers))
+        self.norm = nn.RMSNorm(shape.width, eps=shape.epsilon)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        small = 0.02 / (2 * self.shape.n_layers) ** 0.5
+        for name, weight in self.named_parameters():
+            if weight.ndim == 2:
+                residual = name.endswith(("o_proj.weight", "down_proj.weight"))
+                nn.init.normal_(weight, std=small if residual else 0.02)
+
+    def stream(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Run the blocks.
+
+        Args:
+            tokens: (B, T) int64.
+            positions: (T,) int64, the place of each token in its conversation.
+
+        Returns:
+            (B, T, D), normalised, ready for the output matrix.
+        """
+        half = self.shape.head_width // 2
+        exponent = torch.arange(half, dtype=torch.float32) / half
+        angle = positions.float()[:, None] * self.shape.rope_theta**-exponent  # (T, half)
+        angle = torch.cat((angle, angle), dim=-1)  # (T, head_width)
+        cosine, sine = angle.cos(), angle.sin()
+        stream: Tensor = self.embed_tokens(tokens)  # (B, T, D)
+        for block in self.layers:
+            stream = block(stream, cosine, sine)
+        out: Tensor = self.norm(stream)
+        return out
+
+    @override
+    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Give the logits of the next token, (B, T, V).
+
+        Args:
+            tokens: (B, T) int64.
+            positions: (T,) int64; counts from 0 when not given.
+        """
+        if positions is None:
+            positions = torch.arange(tokens.shape[1])
+        return functional.linear(self.stream(tokens, positions), self.embed_tokens.weight)
+
+
+def _rotate(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn each pair (i, i + half) by its angle, as `transformers` pairs them."""
+    left, right = x.chunk(2, dim=-1)
+    turned = torch.cat((-right, left), dim=-1)
+    return (x * cosine + turned * sine).to(x.dtype)
+
+
+_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+_FEED_FORWARD = ("gate_proj", "up_proj", "down_proj")
+_SPECIAL_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 5}
+# In `transformers` these stand one module deeper than here.
+_INSIDE = dict.fromkeys(_ATTENTION, "self_attn") | dict.fromkeys(_FEED_FORWARD, "mlp")
+
+
+def export_weights(model: Llama, folder: Path) -> None:
+    """Write `config.json`, `generation_config.json` and fp16 `model.safetensors`.
+
+    Args:
+        model: the network; it stays as it is.
+        folder: the model's directory.
+    """
+    weights = {}
+    for name, weight in model.state_dict().items():
+        parts = name.split(".")
+        if parts[0] == "layers" and parts[2] in _INSIDE:
+            parts.insert(2, _INSIDE[parts[2]])
+        weights["model." + ".".join(parts)] = weight.detach().to(torch.float16).contiguous()
+    fresh = folder / "model.safetensors.new"
+    save_file(weights, fresh, metadata={"format": "pt"})
+    fresh.replace(folder / "model.safetensors")
+    _write_json(folder / "config.json", _config(model.shape))
+    generation = {"do_sample": False, "max_new_tokens": 192}
+    _write_json(folder / "generation_config.json", generation | _SPECIAL_IDS)
+
+
+def _config(shape: Shape) -> dict[str, object]:
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": shape.vocabulary,
+        "hidden_size": shape.width,
+        "intermediate_size": shape.hidden,
+        "num_hidden_layers": shape.n_layers,
+        "num_attention_heads": shape.n_heads,
+        "num_key_value_heads": shape.n_kv_heads,
+        "head_dim": shape.head_width,
+        "max_position_embeddings": shape.max_positions,
+        "rope_theta": shape.rope_theta,
+        "rms_norm_eps": shape.epsilon,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "attention_dropout": 0.0,
+        "initializer_range": 0.02,
+        "tie_word_embeddings": True,
+        **_SPECIAL_IDS,
+        "torch_dtype": "float16",
+        "use_cache": True,
+    }
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,276 @@
+"""Train the house assistant on commands drawn from the grammar, none of them seen twice."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from examples.house_assistant.actions import Example
+from examples.house_assistant.generate import SYSTEMS, conversation, examples
+from examples.house_assistant.model import Llama, Shape, export_weights
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["batch", "exact_match", "main"]
+
+_USER, _ASSISTANT, _END = 3, 4, 5
+
+# Tokens in one step: 16 rows of 256, and now and then fewer, longer conversations.
+STEP_TOKENS = 4096
+ROW_LENGTH = 256
+ROW_LENGTHS = {ROW_LENGTH: 0.93, 1024: 0.03, 4096: 0.04}
+
+# Every token of an answer is learnt from, and as many of the others as fill this share of a row,
+# which count less: the model then knows the language, and little time goes into what is not asked.
+LEARNT_SHARE = 0.6
+COMMAND_WEIGHT = 0.3
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows of conversation.
+
+    Attributes:
+        tokens: (B, T) int64.
+        places: (S,) int64, where the S tokens that are learnt from stand among the B * T.
+        targets: (S,) int64, the token after each of those.
+        weights: (S,) float32, how much each of them counts.
+    """
+
+    tokens: Tensor
+    places: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+def batch(tokenizer: Tokenizer, *, seed: int, length: int, n_rows: int) -> Batch:
+    """Draw conversations and cut them to one length.
+
+    Args:
+        tokenizer: the model's.
+        seed: the same seed gives the same rows.
+        length: T, tokens in a row.
+        n_rows: B.
+    """
+    rng = random.Random(f"rows {seed}")
+    source = examples(seed, "train")
+    rows = []
+    for _ in range(n_rows):
+        row: list[int] = []
+        while len(row) <= length:
+            # Some commands answer earlier ones in a conversation, many begin a new one.
+            count = 60 if length > ROW_LENGTH else rng.choice((1, 2, 4, 6))
+            pairs = ((one.command, one.answer) for one in islice(source, count))
+            system = rng.choice(SYSTEMS) if rng.random() < 0.08 else None
+            text = conversation(pairs, system=system)
+            if row and length > ROW_LENGTH:
+                text = text.split("<|user|>", 1)[1]
+                text = "<|user|>" + text
+            row += tokenizer.encode(text, add_special_tokens=False).ids
+        rows.append(row[: length + 1])
+    whole = torch.tensor(rows)  # (B, T + 1)
+    tokens, targets = whole[:, :-1], whole[:, 1:]
+    answers = _answers(tokens).flatten()  # (B * T,)
+    order = answers + 0.5 * torch.rand(answers.shape, generator=torch.Generator().manual_seed(seed))
+    places = order.topk(int(LEARNT_SHARE * answers.numel())).indices  # (S,)
+    weights = torch.where(answers[places] > 0, 1.0, COMMAND_WEIGHT)
+    return Batch(tokens.contiguous(), places, targets.flatten()[places], weights)
+
+
+def _answers(tokens: Tensor) -> Tensor:
+    """Mark with 1 the tokens after which an answer goes on, (B, T)."""
+    place = torch.arange(tokens.shape[1]).expand_as(tokens)
+    begun = torch.where(tokens == _ASSISTANT, place, -1).cummax(dim=1).values
+    ended = torch.where(tokens == _END, place, -1).cummax(dim=1).values
+    return (begun > ended).float()
+
+
+def exact_match(model: Llama, tokenizer: Tokenizer, held: Sequence[Example]) -> list[bool]:
+    """Say for each example whether greedy decoding writes exactly the right answer.
+
+    Greedy decoding follows the right answer as long as each of its tokens is the likeliest one,
+    so one pass over command and answer tells, without decoding.
+
+    Args:
+        model: the network.
+        tokenizer: its tokenizer.
+        held: what to answer, each in a conversation of its own.
+    """
+    right = []
+    for start in range(0, len(held), 64):
+        part = held[start : start + 64]
+        encoded = [
+            tokenizer.encode(
+                conversation([(one.command, one.answer)]), add_special_tokens=False
+            ).ids
+            for one in part
+        ]
+        longest = max(map(len, encoded))
+        tokens = torch.tensor([ids + [0] * (longest - len(ids)) for ids in encoded])  # (B, T)
+        with torch.no_grad():
+            guesses = model(tokens).argmax(dim=-1)
+        for ids, guess in zip(encoded, guesses.tolist(), strict=True):
+            begin = ids.index(_ASSISTANT)
+            right.append(guess[begin : len(ids) - 1] == ids[begin + 1 :])
+    return right
+
+
+def _optimizers(model: Llama, *, rate: float, kind: str) -> list[torch.optim.Optimizer]:
+    """Give matrices inside the blocks to Muon or AdamW, everything else to AdamW."""
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
+    others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
+    if kind == "adamw":
+        groups = [
+            {"params": matrices, "weight_decay": 0.05},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)]
+    return [
+        torch.optim.Muon(
+            matrices, lr=rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
+def _rate(progress: float) -> float:
+    """Warm up over the first hundredth, then fall along a cosine to a fiftieth."""
+    if progress < 0.01:
+        return progress / 0.01
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def _loss(model: Llama, tokens: Tensor, places: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Weighted cross-entropy of the next token, in nats per answer token."""
+    with torch.autocast("cpu", torch.bfloat16):
+        positions = torch.arange(tokens.shape[1])
+        stream = model.stream(tokens, positions).flatten(0, 1)[places]  # (S, D)
+        logits = functional.linear(stream, model.embed_tokens.weight)  # (S, V)
+    losses = functional.cross_entropy(logits.float(), targets, reduction="none")
+    return (losses * weights).sum() / weights.sum()
+
+
+class _Pace:
+    """Uses as many threads as are fastest just now: other work may hold a core for a while."""
+
+    def __init__(self, most: int) -> None:
+        self._choices = list(range(1, most + 1))
+        self._seconds: dict[int, float] = {}
+        self._steps = 0
+
+    def choose(self) -> int:
+        """Set the number of threads for the next step, and return it."""
+        self._steps += 1
+        untried = [n for n in reversed(self._choices) if n not in self._seconds]
+        best = min(self._seconds, key=self._seconds.__getitem__, default=self._choices[-1])
+        others = [n for n in self._choices if n != best]
+        n_threads = untried[0] if untried else best
+        if not untried and others and self._steps % 12 == 0:
+            n_threads = others[(self._steps // 12) % len(others)]
+        torch.set_num_threads(n_threads)
+        return n_threads
+
+    def note(self, n_threads: int, seconds: float) -> None:
+        """Remember how long a step took."""
+        before = self._seconds.get(n_threads, seconds)
+        self._seconds[n_threads] = 0.5 * before + 0.5 * seconds
+
+
+def _lengths(seed: int) -> Iterator[int]:
+    rng = random.Random(f"lengths {seed}")
+    while True:
+        yield rng.choices(list(ROW_LENGTHS), list(ROW_LENGTHS.values()))[0]
+
+
+def main() -> None:
+    """Train, show progress, keep checkpoints, and export the model directory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="the model directory, with its tokenizer")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="file to save and resume")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save-every", type=float, default=4.0, help="minutes")
+    _train(parser.parse_args())
+
+
+def _train(given: argparse.Namespace) -> None:
+    torch.manual_seed(given.seed)
+    tokenizer = Tokenizer.from_file(str(given.folder / "tokenizer.json"))
+    model = Llama(Shape(vocabulary=tokenizer.get_vocab_size()))
+    optimizers = _optimizers(model, rate=given.rate, kind=given.optimizer)
+    step, spent_s, n_tokens = 0, 0.0, 0
+    if given.checkpoint.exists():
+        saved = torch.load(given.checkpoint, weights_only=True)
+        model.load_state_dict(saved["model"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        step, spent_s, n_tokens = saved["step"], saved["spent_s"], saved["n_tokens"]
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, from step {step}")
+    limit_s = given.minutes * 60
+    fresh = list(islice(examples(10_000_019, "train"), 512))
+    lengths = _lengths(given.seed + step)
+    saved_at = begun = time.monotonic()
+    before_s = spent_s
+    mean: float | None = None
+    pace = _Pace(given.threads)
+    # Compiled loops then follow `_Pace`, not the threads there were when they were compiled.
+    compiled = torch.compile(_loss, dynamic=False, options={"cpp.dynamic_threads": True})
+    while spent_s < limit_s:
+        # Long conversations come once short ones are mostly understood.
+        length = next(lengths) if spent_s > 0.25 * limit_s else ROW_LENGTH
+        seed = given.seed * 1_000_000_007 + step
+        rows = batch(tokenizer, seed=seed, length=length, n_rows=STEP_TOKENS // length)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = given.rate * _rate(spent_s / limit_s)
+        started, n_threads = time.monotonic(), pace.choose()
+        loss = compiled(model, rows.tokens, rows.places, rows.targets, rows.weights)
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        if length == ROW_LENGTH and step > 2:
+            pace.note(n_threads, time.monotonic() - started)
+        step, n_tokens = step + 1, n_tokens + STEP_TOKENS
+        spent_s = before_s + time.monotonic() - begun
+        mean = loss.item() if mean is None else 0.97 * mean + 0.03 * loss.item()
+        if step % 25 == 0:
+            left = (limit_s - spent_s) / 60
+            print(
+                f"step {step}  loss {mean:.4f}  {n_tokens / 1e6:.2f} M tokens  "
+                f"{n_tokens / spent_s:,.0f} tokens/s  {left:.1f} minutes left",
+                flush=True,
+            )
+        if time.monotonic() - saved_at > given.save_every * 60 or spent_s >= limit_s:
+            saved_at = time.monotonic()
+            right = exact_match(model, tokenizer, fresh)
+            print(
+                f"step {step}  fresh training commands right: {sum(right) / len(right):.2%}",
+                flush=True,
+            )
+            state = {
+                "model": model.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+                "step": step,
+                "spent_s": spent_s,
+                "n_tokens": n_tokens,
+            }
+            torch.save(state, given.checkpoint.with_suffix(".new"))
+            given.checkpoint.with_suffix(".new").replace(given.checkpoint)
+            export_weights(model, given.folder)
+
+
+if __name__ == "__main__":
+    main()
