@@ -10,6 +10,7 @@ from onhand.core.errors import ContextOverflow, InputError
 __all__ = [
     "check_context",
     "check_fits",
+    "check_open",
     "check_rewind",
     "check_tokens",
     "pack_state",
@@ -49,6 +50,16 @@ def check_fits(length: int, n_new: int, context: int) -> None:
             f"{length} tokens remembered and {n_new} new ones do not fit a context of {context}; "
             "shorten the prompt or rewind the session"
         )
+
+
+def check_open(closed: bool, what: str) -> None:
+    """Refuse what was closed.
+
+    Raises:
+        InputError: if `closed`.
+    """
+    if closed:
+        raise InputError(f"{what} is closed; open a new one")
 
 
 def check_rewind(length: int, remembered: int) -> None:

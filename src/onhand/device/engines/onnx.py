@@ -12,6 +12,7 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
 from onhand.core.errors import EngineError, EngineUnavailable, InputError
+from onhand.core.manifest import Variant
 from onhand.core.onnxfile import check_external_data
 from onhand.core.profile import DeviceProfile
 from onhand.core.weights import open_weights
@@ -19,6 +20,7 @@ from onhand.device.engines.base import Session
 from onhand.device.engines.memory import (
     check_context,
     check_fits,
+    check_open,
     check_rewind,
     check_tokens,
     pack_state,
@@ -52,6 +54,7 @@ class OnnxSession:
             for _ in range(2)
         ]
         self._binding: ort.IOBinding | None = None
+        self._tables: dict[str, FloatArray] = {}
 
     def rewind(self, length: int) -> None:
         """See `Session`."""
@@ -60,6 +63,7 @@ class OnnxSession:
 
     def fork(self) -> "OnnxSession":
         """See `Session`."""
+        check_open(self.closed, "the session")
         other = OnnxSession(self.loaded, self.context)
         for mine, theirs in zip(self.memory, other.memory, strict=True):
             theirs[:, :, : self.length] = mine[:, :, : self.length]
@@ -68,11 +72,13 @@ class OnnxSession:
 
     def save_state(self) -> bytes:
         """See `Session`."""
+        check_open(self.closed, "the session")
         parts = [part[0, :, : self.length] for part in self.memory]
         return pack_state(self.loaded.key, self.length, parts)
 
     def load_state(self, state: bytes) -> None:
         """See `Session`."""
+        check_open(self.closed, "the session")
         shapes = [(part.shape[1], part.shape[3]) for part in self.memory]
         length, parts = unpack_state(state, self.loaded.key, shapes, context=self.context)
         for mine, saved in zip(self.memory, parts, strict=True):
@@ -83,6 +89,7 @@ class OnnxSession:
         """See `Session`."""
         self.closed = True
         self._binding = None
+        self._tables = {}
         self.memory = []
         self.length = 0
 
@@ -95,7 +102,9 @@ class OnnxSession:
                 place = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
                 binding.bind_input(name, *place)
                 binding.bind_output(f"new_{name}", *place)
-            for name, table in self.loaded.rope(self.context).items():
+            # Kept by the session: the binding knows only their addresses.
+            self._tables = self.loaded.rope(self.context)
+            for name, table in self._tables.items():
                 binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
             self._binding = binding
         return self._binding
@@ -105,15 +114,28 @@ class OnnxLoaded:
     """See `Loaded`. A step runs its rows one after the other: the graph holds one conversation."""
 
     def __init__(self, inner: "ort.InferenceSession", decoder: Decoder, key: bytes) -> None:
-        self.inner = inner
+        self.closed = False
+        self._inner: ort.InferenceSession | None = inner
         self.decoder = decoder
         self.key = key
         self.vocab_size = decoder.vocab_size
         self.context = decoder.context
-        self._rope: dict[int, dict[str, FloatArray]] = {}
+        self._rope: dict[str, FloatArray] = {}
+
+    @property
+    def inner(self) -> "ort.InferenceSession":
+        """ONNX Runtime's session.
+
+        Raises:
+            InputError: if the weights are closed.
+        """
+        if self._inner is None:
+            raise InputError("the model is closed; open the bundle again")
+        return self._inner
 
     def session(self, *, context: int | None = None) -> OnnxSession:
         """See `Loaded`."""
+        check_open(self.closed, "the model")
         return OnnxSession(self, check_context(context, self.context))
 
     def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
@@ -137,22 +159,29 @@ class OnnxLoaded:
 
     def close(self) -> None:
         """See `Loaded`."""
+        self.closed = True
+        self._inner = None
         self._rope = {}
 
     def rope(self, context: int) -> dict[str, FloatArray]:
-        """Return the rotary tables by input name, for sessions of one context."""
-        if context not in self._rope:
-            tables: dict[str, FloatArray] = {}
+        """Return the rotary tables by input name, with `context` rows: views of the longest ones.
+
+        Another thread may replace the longest ones at any time; the caller keeps what it got.
+        """
+        tables = self._rope
+        if any(len(table) < context for table in tables.values()) or not tables:
+            tables = {}
             for head_dim in sorted({layer.head_dim for layer in self.decoder.layers}):
                 cosines, sines = self.decoder.rope.tables(head_dim, context)
                 tables[f"cosines.{head_dim}"] = np.ascontiguousarray(cosines)
                 tables[f"sines.{head_dim}"] = np.ascontiguousarray(sines)
-            self._rope[context] = tables
-        return self._rope[context]
+            self._rope = tables
+        return {name: table[:context] for name, table in tables.items()}
 
     def _checked(
         self, batch: Sequence[tuple[Session, TokenArray]]
     ) -> list[tuple[OnnxSession, TokenArray]]:
+        check_open(self.closed, "the model")
         rows: list[tuple[OnnxSession, TokenArray]] = []
         for session, tokens in batch:
             if not isinstance(session, OnnxSession) or session.loaded is not self:
@@ -195,10 +224,7 @@ class OnnxEngine:
         """Return None if `open` should work here, else a reason."""
         if importlib.util.find_spec("onnxruntime") is None:
             return "onnxruntime is not installed: pip install onnxruntime"
-        for name, form in bundle.manifest.variants[variant].matrices.items():
-            if form is not None and form.bits not in BITS:
-                return f"ONNX Runtime has no kernel for the {form.bits}-bit matrix {name}"
-        return None
+        return _missing_kernel(bundle.manifest.variants[variant])
 
     def open(self, bundle: Bundle, *, variant: str, threads: int) -> OnnxLoaded:
         """Load the graph; its weights are mapped from the bundle's files.
@@ -209,6 +235,8 @@ class OnnxEngine:
             BundleCorrupt: if graph and weights do not match the manifest.
         """
         chosen = bundle.manifest.variants[variant]
+        if reason := _missing_kernel(chosen):
+            raise EngineUnavailable(f"{bundle.root}: {reason}")
         open_weights(bundle, variant)
         graph = bundle.path(chosen.graph)
         check_external_data(graph, bundle.root, allowed=chosen.weights)
@@ -225,6 +253,13 @@ class OnnxEngine:
         with _engine_errors():
             inner = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         return OnnxLoaded(inner, bundle.manifest.decoder, key)
+
+
+def _missing_kernel(variant: Variant) -> str | None:
+    for name, form in variant.matrices.items():
+        if form is not None and form.bits not in BITS:
+            return f"ONNX Runtime has no kernel for the {form.bits}-bit matrix {name}"
+    return None
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from onhand.device.engines.base import Session
 from onhand.device.engines.memory import (
     check_context,
     check_fits,
+    check_open,
     check_rewind,
     check_tokens,
     pack_state,
@@ -43,6 +44,10 @@ class _CachedWeights:
         if name not in self._matrices:
             self._matrices[name] = self._inner.matrix(name)
         return self._matrices[name]
+
+    def forget(self) -> None:
+        """Release the dequantised matrices."""
+        self._matrices = {}
 
     def rows(self, name: str, ids: TokenArray) -> FloatArray:
         """See `forward.Weights`."""
@@ -71,6 +76,7 @@ class ReferenceSession:
 
     def fork(self) -> "ReferenceSession":
         """See `Session`."""
+        check_open(self.closed, "the session")
         other = ReferenceSession(self.loaded, self.context)
         for mine, theirs in zip(self.memory, other.memory, strict=True):
             theirs.keys[:, : self.length] = mine.keys[:, : self.length]
@@ -80,6 +86,7 @@ class ReferenceSession:
 
     def save_state(self) -> bytes:
         """See `Session`."""
+        check_open(self.closed, "the session")
         parts = [
             part[:, : self.length] for layer in self.memory for part in (layer.keys, layer.values)
         ]
@@ -87,6 +94,7 @@ class ReferenceSession:
 
     def load_state(self, state: bytes) -> None:
         """See `Session`."""
+        check_open(self.closed, "the session")
         layers = self.loaded.weights.decoder.layers
         shapes = [(layer.n_kv_heads, layer.head_dim) for layer in layers for _ in range(2)]
         length, parts = unpack_state(state, self.loaded.key, shapes, context=self.context)
@@ -106,6 +114,7 @@ class ReferenceLoaded:
     """See `Loaded`."""
 
     def __init__(self, weights: BundleWeights, key: bytes) -> None:
+        self.closed = False
         self.weights = _CachedWeights(weights)
         self.key = key
         decoder = weights.decoder
@@ -115,6 +124,7 @@ class ReferenceLoaded:
 
     def session(self, *, context: int | None = None) -> ReferenceSession:
         """See `Loaded`."""
+        check_open(self.closed, "the model")
         return ReferenceSession(self, check_context(context, self.context))
 
     def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
@@ -130,10 +140,14 @@ class ReferenceLoaded:
 
     def close(self) -> None:
         """See `Loaded`."""
+        self.closed = True
+        self.weights.forget()
+        self._rope = {}
 
     def _checked(
         self, batch: Sequence[tuple[Session, TokenArray]]
     ) -> list[tuple[ReferenceSession, TokenArray]]:
+        check_open(self.closed, "the model")
         rows: list[tuple[ReferenceSession, TokenArray]] = []
         for session, tokens in batch:
             if not isinstance(session, ReferenceSession) or session.loaded is not self:
