@@ -62,7 +62,7 @@ def test_one_by_one_equals_all_at_once(loaded: Loaded) -> None:
     one_by_one = [step(loaded, single, row[t : t + 1]) for t in range(20)]
     in_pieces = [step(loaded, pieces, part) for part in np.split(row, [7, 8, 15])]
 
-    np.testing.assert_allclose(np.stack(one_by_one), scored)
+    assert_close(np.stack(one_by_one), scored)
     assert_close(np.stack(in_pieces), scored[[6, 7, 14, 19]])
     assert_close(step(loaded, loaded.session(), row), scored[-1])
 
@@ -288,7 +288,7 @@ def test_two_threads_share_the_weights(engine: Engine, pack: Pack) -> None:
     for number in (0, 1):
         assert len(found[number]) == 5
         for logits in found[number]:
-            np.testing.assert_allclose(logits, expected[number])
+            assert_close(logits, expected[number])
 
 
 def test_tables_made_twice_at_once_live_as_long_as_their_sessions(
