@@ -11,10 +11,11 @@ from tests.models import DECODER, VOCAB, varied_decoder
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder, DecoderLayer, Rope
-from onhand.core.errors import EngineUnavailable
+from onhand.core.errors import EngineError, EngineUnavailable
 from onhand.core.weights import open_weights
 from onhand.device.engines.base import Engine
 from onhand.device.engines.onnx import PREFILL_TOKENS, OnnxEngine
+from onhand.device.engines.reference import ReferenceEngine
 from onhand.device.probe import current_profile
 from onhand.host.passes.quantize import Quantize
 
@@ -141,6 +142,35 @@ def test_several_threads_give_the_same_answers(engine: Engine, pack: Pack) -> No
     ]
 
     assert relative(answers[0], answers[1]) < EXACT
+
+
+def test_other_head_widths_have_no_kernel_in_onnx_runtime(pack: Pack) -> None:
+    """Said by name before anything is opened; the reference engine runs them."""
+    layer = DecoderLayer(n_heads=2, n_kv_heads=1, head_dim=24, mlp_width=32)
+    bundle = pack(replace(DECODER, layers=(DECODER.layers[0], layer)))
+    why = "no attention kernel for the head_dim 24 of layer 1, only for multiples of 16"
+
+    assert why in str(OnnxEngine().why_not(bundle, current_profile(), variant="small"))
+    with pytest.raises(EngineUnavailable, match=why):
+        OnnxEngine().open(bundle, variant="small", threads=1)
+    assert compare(ReferenceEngine(), bundle) < EXACT
+
+
+def test_a_step_that_fails_in_onnx_runtime_is_an_engine_error(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever class ONNX Runtime raises; the session is as before."""
+    loaded = OnnxEngine().open(pack(), variant="small", threads=1)
+    session = loaded.session()
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("Error in execution")
+
+    monkeypatch.setattr(type(loaded.inner), "run_with_iobinding", fail)
+
+    with pytest.raises(EngineError, match="onnxruntime: Error in execution"):
+        loaded.step([(session, np.array([1]))])
+    assert session.length == 0
 
 
 def test_three_bits_have_no_kernel_in_onnx_runtime(pack: Pack) -> None:

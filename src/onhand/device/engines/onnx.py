@@ -12,7 +12,6 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
 from onhand.core.errors import EngineError, EngineUnavailable, InputError
-from onhand.core.manifest import Variant
 from onhand.core.onnxfile import check_external_data
 from onhand.core.profile import DeviceProfile
 from onhand.core.weights import open_weights
@@ -38,6 +37,7 @@ PREFILL_TOKENS = 1024
 # Rows of logits computed at once by `score`: bounds memory at a large vocabulary.
 SCORE_ROWS = 128
 BITS = (2, 4, 8)
+HEAD_MULTIPLE = 16  # of GroupQueryAttention with rotary positions
 
 
 class OnnxSession:
@@ -224,7 +224,7 @@ class OnnxEngine:
         """Return None if `open` should work here, else a reason."""
         if importlib.util.find_spec("onnxruntime") is None:
             return "onnxruntime is not installed: pip install onnxruntime"
-        return _missing_kernel(bundle.manifest.variants[variant])
+        return _missing_kernel(bundle, variant)
 
     def open(self, bundle: Bundle, *, variant: str, threads: int) -> OnnxLoaded:
         """Load the graph; its weights are mapped from the bundle's files.
@@ -235,7 +235,7 @@ class OnnxEngine:
             BundleCorrupt: if graph and weights do not match the manifest.
         """
         chosen = bundle.manifest.variants[variant]
-        if reason := _missing_kernel(chosen):
+        if reason := _missing_kernel(bundle, variant):
             raise EngineUnavailable(f"{bundle.root}: {reason}")
         open_weights(bundle, variant)
         graph = bundle.path(chosen.graph)
@@ -255,8 +255,14 @@ class OnnxEngine:
         return OnnxLoaded(inner, bundle.manifest.decoder, key)
 
 
-def _missing_kernel(variant: Variant) -> str | None:
-    for name, form in variant.matrices.items():
+def _missing_kernel(bundle: Bundle, variant: str) -> str | None:
+    for i, layer in enumerate(bundle.manifest.decoder.layers):
+        if layer.head_dim % HEAD_MULTIPLE:
+            return (
+                f"ONNX Runtime has no attention kernel for the head_dim {layer.head_dim} of layer "
+                f"{i}, only for multiples of {HEAD_MULTIPLE}"
+            )
+    for name, form in bundle.manifest.variants[variant].matrices.items():
         if form is not None and form.bits not in BITS:
             return f"ONNX Runtime has no kernel for the {form.bits}-bit matrix {name}"
     return None
@@ -264,7 +270,7 @@ def _missing_kernel(variant: Variant) -> str | None:
 
 @contextmanager
 def _engine_errors() -> Iterator[None]:
-    """Turn ONNX Runtime's errors into ours; they share no base class but Exception.
+    """Turn ONNX Runtime's errors into ours; a step's is a plain RuntimeError, others are not.
 
     Raises:
         EngineError: if the error came from ONNX Runtime.
@@ -272,6 +278,7 @@ def _engine_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if type(error).__module__.startswith("onnxruntime"):
+        theirs = type(error).__module__.startswith("onnxruntime")
+        if theirs or isinstance(error, RuntimeError):
             raise EngineError(f"onnxruntime: {error}") from error
         raise
