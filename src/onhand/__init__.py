@@ -79,15 +79,14 @@ def build(
     """
     from onhand.device.state import default_home
     from onhand.host.build import build_bundle
+    from onhand.host.options import BuildOptions
     from onhand.host.passes.quantize import Quantize
 
-    return build_bundle(
-        str(source),
-        Path(out),
+    options = BuildOptions(
         transforms=transforms or {"int4": Quantize()},
-        budget=parse_budget(budget) if isinstance(budget, str) else budget,
+        budget=parse_budget(budget) if isinstance(budget, str) else budget or Budget(),
         calibrate=None if calibrate is None else Path(calibrate),
         accept_estimates=accept_estimates,
-        home=default_home() if home is None else Path(home),
-        progress=progress,
     )
+    where = default_home() if home is None else Path(home)
+    return build_bundle(str(source), Path(out), options, home=where, progress=progress)

@@ -15,6 +15,7 @@ from onhand.core.bundle import Bundle
 from onhand.core.errors import BudgetExceeded, InputError, RecipeError
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile, read_profile, render_profile
+from onhand.host.options import BuildOptions
 from onhand.host.passes.quantize import Quantize
 
 Capture = pytest.CaptureFixture[str]
@@ -69,22 +70,21 @@ def test_build_passes_everything_on(
     (name, arguments, options) = host.calls[0]
     progress = options.pop("progress")
     assert hasattr(progress, "advance")
-    assert (name, arguments) == ("build", ("a/model", Path("out")))
+    assert options == {"home": home}
     usual = Quantize(group_size=64, symmetric=False, method="rtn", embed_bits=8)
-    transforms = options.pop("transforms")
-    assert isinstance(transforms, dict)
-    assert list(transforms.items()) == [("int8", replace(usual, bits=8)), ("int4", usual)]
-    assert options == {
-        "budget": Budget(size_bytes=2**20, perplexity_increase=0.01),
-        "device": DEVICE,
-        "calibrate": Path("words.txt"),
-        "max_ram": 4 * 2**30,
-        "accept_estimates": True,
-        "accuracy_level": 0,
-        "threads": 2,
-        "measure_original": False,
-        "home": home,
-    }
+    asked = BuildOptions(
+        transforms={"int8": replace(usual, bits=8), "int4": usual},
+        budget=Budget(size_bytes=2**20, perplexity_increase=0.01),
+        device=DEVICE,
+        calibrate=Path("words.txt"),
+        max_ram=4 * 2**30,
+        accept_estimates=True,
+        accuracy_level=0,
+        threads=2,
+        measure_original=False,
+    )
+    assert (name, arguments) == ("build", ("a/model", Path("out"), asked))
+    assert list(asked.transforms) == ["int8", "int4"]
     shown, told = capsys.readouterr()
     assert json.loads(shown) == json.loads(json.dumps(report_of(bundle)))
     assert str(bundle.root) in told
@@ -96,7 +96,8 @@ def test_build_shows_people_the_evidence(host: FakeHost, bundle: Bundle, capsys:
 
     assert main(["build", "a/model", "-o", "out"]) == 0
 
-    assert host.calls[0][2]["transforms"] == {"int4": Quantize()}
+    asked = host.calls[0][1][2]
+    assert asked == BuildOptions(transforms={"int4": Quantize()})
     assert "Size on disk" in capsys.readouterr().out
 
 
@@ -161,7 +162,7 @@ def test_a_plan_is_shown_and_judged(host: FakeHost, capsys: Capture) -> None:
     ("line", "sentence"),
     [
         ("", "give -o NAME, or --plan"),
-        ("-o x --accuracy-level 3", "--accuracy-level is 3, must be 0, 1 or 4"),
+        ("-o x --accuracy-level 3", "accuracy level is 3, must be 0, 1 or 4"),
         ("-o x --max-ram lots", "--max-ram: 'lots' is not a number"),
         ("-o x --max-ram 0", "must be above 0"),
         ("-o x --budget dsk=1", "did you mean 'disk'?"),

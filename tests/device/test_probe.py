@@ -130,15 +130,6 @@ def test_each_system_is_asked_in_its_own_way(
     assert processor(tmp_path, system="plan9") == ("unknown", ())
 
 
-def test_public_watts_are_scaled_to_the_cores_that_are_here() -> None:
-    """4 of the 128 cores of a 500 W processor: 15.625 W, and the source says all of it."""
-    watts, source = watts_of("AMD EPYC 9755 128-Core Processor", machine="x86_64", cores=4)
-
-    assert watts == pytest.approx(15.625)
-    assert "500 W for 128 cores, scaled to 4" in source
-    assert "not measured" in source
-
-
 @pytest.mark.parametrize(("machine", "watts"), [("x86_64", 20.0), ("arm64", 8.0), ("riscv64", 8.0)])
 def test_unknown_processors_have_stated_watts(machine: str, watts: float) -> None:
     """An assumption is called one."""

@@ -1,7 +1,5 @@
 """`onhand build`: a model becomes a bundle that holds its budget, with the proof in it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,31 +15,13 @@ from onhand.cli.settings import Settings
 from onhand.cli.transforms import QuantizeOptions, read_transforms
 from onhand.core.budget import Budget, parse_budget
 from onhand.core.errors import InputError
-from onhand.core.profile import DeviceProfile, read_profile
+from onhand.core.profile import read_profile
 from onhand.core.units import parse_bytes
 
 if TYPE_CHECKING:
-    from onhand.host.passes.base import Pass
+    from onhand.host.options import BuildOptions
 
 __all__ = ["command"]
-
-_ACCURACY_LEVELS = (0, 1, 4)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
-    """What is asked for, checked as far as it can be without the source."""
-
-    source: str
-    transforms: "Mapping[str, Pass]"
-    budget: Budget
-    device: DeviceProfile | None
-    calibrate: Path | None
-    max_ram: int | None
-    accuracy_level: int
-    threads: int | None
-    accept_estimates: bool
-    measure_original: bool
 
 
 def command(
@@ -83,39 +63,31 @@ def command(
         variants=variants,
     )
     with host_extra("building"):
-        work = _Work(
-            source=source,
+        from onhand.host.options import BuildOptions
+
+        work = BuildOptions(
             transforms=read_transforms(recipe, options),
             budget=Budget() if budget is None else parse_budget(budget),
             device=None if device is None else read_profile(device),
             calibrate=calibrate,
             max_ram=None if max_ram is None else _size(max_ram),
-            accuracy_level=_level(accuracy_level),
+            accuracy_level=accuracy_level,
             threads=threads,
             accept_estimates=accept_estimates,
             measure_original=not no_original,
         )
         if plan or output is None:
-            _plan(work, as_json=as_json)
+            _plan(source, work, as_json=as_json)
         else:
             settings: Settings = context.obj
-            _build(work, output, home=settings.home(), as_json=as_json)
+            _build(source, work, output, home=settings.home(), as_json=as_json)
 
 
-def _plan(work: _Work, *, as_json: bool) -> None:
+def _plan(source: str, work: "BuildOptions", *, as_json: bool) -> None:
     from onhand.host.build import plan_build
 
     with shown_progress() as progress:
-        made = plan_build(
-            work.source,
-            transforms=work.transforms,
-            device=work.device,
-            calibrate=work.calibrate,
-            max_ram=work.max_ram,
-            accuracy_level=work.accuracy_level,
-            threads=work.threads,
-            progress=progress,
-        )
+        made = plan_build(source, work, progress=progress)
     if as_json:
         write_json(made.to_json())
     else:
@@ -123,25 +95,11 @@ def _plan(work: _Work, *, as_json: bool) -> None:
     check_plan(made, work.budget)
 
 
-def _build(work: _Work, output: Path, *, home: Path, as_json: bool) -> None:
+def _build(source: str, work: "BuildOptions", output: Path, *, home: Path, as_json: bool) -> None:
     from onhand.host.build import build_bundle
 
     with shown_progress() as progress:
-        made = build_bundle(
-            work.source,
-            output,
-            transforms=work.transforms,
-            budget=work.budget,
-            device=work.device,
-            calibrate=work.calibrate,
-            max_ram=work.max_ram,
-            accept_estimates=work.accept_estimates,
-            accuracy_level=work.accuracy_level,
-            threads=work.threads,
-            measure_original=work.measure_original,
-            home=home,
-            progress=progress,
-        )
+        made = build_bundle(source, output, work, home=home, progress=progress)
     if as_json:
         write_json(made.report)
     else:
@@ -150,12 +108,6 @@ def _build(work: _Work, output: Path, *, home: Path, as_json: bool) -> None:
 
         write_report_table(parse_report(made.report))
     say(f"note: the bundle is {made.root}; its report as a page: {made.root / 'report.html'}")
-
-
-def _level(level: int) -> int:
-    if level not in _ACCURACY_LEVELS:
-        raise InputError(f"--accuracy-level is {level}, must be 0, 1 or 4")
-    return level
 
 
 def _size(text: str) -> int:

@@ -24,6 +24,9 @@ from onhand.core.manifest import (
 
 __all__ = [
     "REPORT",
+    "REPORT_PAGE",
+    "SIGNATURE",
+    "UNLISTED",
     "Bundle",
     "read_bundle",
     "read_manifest",

@@ -17,7 +17,7 @@ from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import EngineError, EngineUnavailable, InputError
 from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.plugins import ENGINES, load_plugin, plugin_names
-from onhand.core.profile import DeviceProfile
+from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.bench_child import TOKENIZER, Job, job_text
 from onhand.device.engines.base import Engine
@@ -70,6 +70,7 @@ def bench(
     prompt_tokens: int = PROMPT_TOKENS,
     generated_tokens: int = GENERATED_TOKENS,
     runs: int = 5,
+    profile: DeviceProfile | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Measurement]:
     """Measure a bundle on this device.
@@ -89,6 +90,7 @@ def bench(
             `how` says to what; any other number must fit.
         generated_tokens: tokens of the answer, at least 2; the default shrinks likewise.
         runs: how often the prompt is answered, and how many starts there are (at least 3).
+        profile: this device's, for its watts; None looks anew.
         progress: told how far it is.
 
     Returns:
@@ -107,7 +109,7 @@ def bench(
     bundle = read_bundle(root)
     chosen, _ = bundle.variant(variant)
     prompt, generated = _lengths(prompt_tokens, generated_tokens, bundle.manifest.decoder.context)
-    profile = current_profile()
+    profile = profile or current_profile()
     job = Job(
         work="speed",
         root=str(root.absolute()),
@@ -117,6 +119,7 @@ def bench(
         prompt=tuple(_prompt(bundle, prompt).tolist()),
         generated_tokens=generated,
         runs=runs,
+        profile=render_profile(profile),
     )
     shrank = (prompt, generated) != (prompt_tokens, generated_tokens)
     return _measure(bundle, job, _how(bundle, job, shrank=shrank), progress or Quiet())

@@ -22,9 +22,10 @@ from onhand.core.arrays import TokenArray
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import OnhandError
 from onhand.core.plugins import ENGINES, load_plugin
+from onhand.core.profile import parse_profile
 from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.engines.base import Engine, Loaded, Session
-from onhand.device.probe import current_profile, default_buffer_bytes, sample_read_bandwidth
+from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
 
 if TYPE_CHECKING:
     from onhand.device.text import Tokenizer
@@ -48,6 +49,7 @@ class Job:
         prompt: token ids.
         generated_tokens: tokens of the answer, the first included; at least 2.
         runs: times to generate, or passes over memory.
+        profile: of the device, as TOML.
     """
 
     work: str
@@ -58,6 +60,7 @@ class Job:
     prompt: tuple[int, ...]
     generated_tokens: int
     runs: int
+    profile: str
 
 
 def job_text(job: Job) -> str:
@@ -133,7 +136,7 @@ def _speed(job: Job, out: TextIO) -> None:
     tokenizer = _tokenizer(bundle)
     session = loaded.session()
     prompt = np.asarray(job.prompt, dtype=np.int64)
-    meter = choose_meter(current_profile())
+    meter = choose_meter(parse_profile(job.profile))
     _run(loaded, session, prompt, min(WARM_UP_TOKENS, job.generated_tokens), meter)
     _print(out, {"event": "warm"})
     for _ in range(job.runs):

@@ -83,27 +83,7 @@ _ARM_PARTS = {
     "0xd4f": "Neoverse-V2",
 }
 
-# Thermal design power (watts) and cores, as the makers' public specification pages state them.
-_PUBLIC_TDP: tuple[tuple[str, float, int], ...] = (
-    (r"EPYC 7742\b", 225, 64),
-    (r"EPYC 7763\b", 280, 64),
-    (r"EPYC 9654\b", 360, 96),
-    (r"EPYC 9755\b", 500, 128),
-    (r"EPYC 9965\b", 500, 192),
-    (r"Ryzen 5 5600X\b", 65, 6),
-    (r"Ryzen 7 5800X\b", 105, 8),
-    (r"Ryzen 7 7840U\b", 28, 8),
-    (r"Ryzen 9 5950X\b", 105, 16),
-    (r"Ryzen 9 7950X\b", 170, 16),
-    (r"Xeon.* 8280\b", 205, 28),
-    (r"Xeon.* 8380\b", 270, 40),
-    (r"Xeon.* 8480\+", 350, 56),
-    (r"Core.* i5-8250U\b", 15, 4),
-    (r"Core.* i7-1165G7\b", 28, 4),
-    (r"Core.* i9-13900K\b", 125, 24),
-)
-# Where no figure is public: about the middle of the table above for x86-64, and for ARM about
-# what Ampere states for its Altra family (250 W for 128 cores).
+# Assumptions, and called so wherever they are used; a user who knows better writes the profile.
 _WATTS_PER_CORE = {"x86_64": 5.0, "amd64": 5.0, "aarch64": 2.0, "arm64": 2.0}
 _OTHER_WATTS_PER_CORE = 2.0
 
@@ -185,17 +165,10 @@ def watts_of(name: str, *, machine: str, cores: int) -> Watts:
     Returns:
         Watts of all `cores` busy, and the source of the figure.
     """
-    for pattern, watts, of_cores in _PUBLIC_TDP:
-        if re.search(pattern, name):
-            source = (
-                f"the maker's public thermal design power of {name}: {watts:g} W for {of_cores} "
-                f"cores, scaled to {cores}; not measured"
-            )
-            return watts * cores / of_cores, source
     each = _WATTS_PER_CORE.get(machine.lower(), _OTHER_WATTS_PER_CORE)
     source = (
-        f"an assumed {each:g} W for each of {cores} cores ({machine or 'unknown machine'}): no "
-        f"public figure is known for {name!r}; not measured"
+        f"an assumed {each:g} W for each of {cores} cores of {name!r} "
+        f"({machine or 'unknown machine'}), not measured"
     )
     return each * cores, source
 

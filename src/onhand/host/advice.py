@@ -12,7 +12,6 @@ from onhand.host.model import Model
 from onhand.host.pack import VariantPlan, plan_variants
 from onhand.host.passes.quantize import Quantize
 from onhand.host.plan import predict_running_memory, predict_sizes
-from onhand.host.prove import Report
 from onhand.host.rounding import round_matrix
 
 __all__ = ["nearest_settings"]
@@ -35,7 +34,6 @@ def nearest_settings(
     plan: VariantPlan,
     statistics: InputStatistics,
     breaches: Sequence[Breach],
-    report: Report,
     *,
     accuracy_level: int,
 ) -> list[str]:
@@ -46,7 +44,6 @@ def nearest_settings(
         plan: the variant that was judged.
         statistics: of the calibration text.
         breaches: the limits that do not hold.
-        report: the figures measured.
         accuracy_level: as it was built.
 
     Returns:
@@ -56,9 +53,7 @@ def nearest_settings(
     for breach in breaches:
         clause = f"{breach.key}: {plan.name} {breach.why}"
         if breach.found is not None and isinstance(plan.transform, Quantize):
-            predicted = _predictions(
-                model, plan.transform, statistics, breach, report, accuracy_level
-            )
+            predicted = _predictions(model, plan.transform, statistics, breach, accuracy_level)
             clause += f"; {_nearest(breach, predicted)}"
         clauses.append(clause)
     return clauses
@@ -86,7 +81,6 @@ def _predictions(
     used: Quantize,
     statistics: InputStatistics,
     breach: Breach,
-    report: Report,
     accuracy_level: int,
 ) -> dict[str, float]:
     """Return setting -> predicted figure on the breached axis, from cheap samples and shapes."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onhand import __version__
-from onhand.core.budget import AXES, Budget
-from onhand.core.bundle import stage_bundle, write_report
+from onhand.core.budget import AXES, Breach
+from onhand.core.bundle import REPORT_PAGE, stage_bundle, write_report
 from onhand.core.errors import BudgetExceeded, InputError, ResourceError
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
@@ -16,14 +16,14 @@ from onhand.device.probe import current_profile
 from onhand.device.text_files import parse_text_files
 from onhand.device.threads import usable_threads
 from onhand.host.advice import nearest_settings
-from onhand.host.calibrate import run_original
+from onhand.host.calibrate import InputStatistics, run_original
 from onhand.host.evaluate import record_original
 from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
+from onhand.host.options import BuildOptions
 from onhand.host.pack import VariantPlan, pack_bundle, plan_variants
-from onhand.host.passes.base import Pass
 from onhand.host.plan import BuildPlan, make_plan, text_tokens
-from onhand.host.prove import Proof, prove_bundle
+from onhand.host.prove import Proof, Report, prove_bundle
 from onhand.host.report import render_report
 from onhand.host.sources import load_model
 from onhand.host.texts import Texts, split_texts
@@ -44,27 +44,26 @@ class BuildResult:
     report: Mapping[str, object]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """A build before its first weight is read."""
+
+    model: Model
+    plans: list[VariantPlan]
+    texts: Texts
+    profile: DeviceProfile
+    threads: int
+    forecast: BuildPlan
+
+
 def plan_build(
-    source: str,
-    *,
-    transforms: Mapping[str, Pass],
-    device: DeviceProfile | None = None,
-    calibrate: Path | None = None,
-    max_ram: int | None = None,
-    accuracy_level: int = 4,
-    threads: int | None = None,
-    progress: Progress | None = None,
+    source: str, options: BuildOptions, *, progress: Progress | None = None
 ) -> BuildPlan:
     """Say what a build would give and take, without doing it.
 
     Args:
         source: a folder, or an id on a hub.
-        transforms: variant name -> its pass; the first is the default variant.
-        device: the device built for; None for this machine.
-        calibrate: a text; only checked here.
-        max_ram: memory ceiling of the build, in bytes.
-        accuracy_level: as it would be built.
-        threads: threads to use; None for all usable ones.
+        options: what is asked for; the budget is not judged here.
         progress: told how far it is.
 
     Returns:
@@ -74,34 +73,14 @@ def plan_build(
         SourceError: if the source is unknown, incomplete or damaged.
         InputError: if the text cannot be used.
     """
-    shown = progress or Quiet()
-    shown.start("reading the source", 1)
-    model = load_model(source)
-    shown.advance(1)
-    _texts(model, calibrate)
-    return make_plan(
-        model,
-        plan_variants(model.decoder, transforms),
-        device or current_profile(),
-        accuracy_level=accuracy_level,
-        threads=threads or usable_threads(),
-        max_ram=max_ram,
-    )
+    return _prepare(source, options, progress or Quiet()).forecast
 
 
 def build_bundle(
     source: str,
     out: Path,
+    options: BuildOptions,
     *,
-    transforms: Mapping[str, Pass],
-    budget: Budget | None = None,
-    device: DeviceProfile | None = None,
-    calibrate: Path | None = None,
-    max_ram: int | None = None,
-    accept_estimates: bool = False,
-    accuracy_level: int = 4,
-    threads: int | None = None,
-    measure_original: bool = True,
     home: Path,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -112,16 +91,7 @@ def build_bundle(
     Args:
         source: a folder, or an id on a hub.
         out: the bundle's folder; must not exist.
-        transforms: variant name -> its pass; the first is the default variant.
-        budget: limits on the default variant; None for none.
-        device: the device built for; None for this machine.
-        calibrate: a text; its beginning calibrates, its end is held out. None takes the
-            built-in sample, and says so.
-        max_ram: memory ceiling of the build, in bytes; None for the machine's memory.
-        accept_estimates: whether an estimated figure may satisfy a limit.
-        accuracy_level: MatMulNBits setting: 4 multiplies in int8, 0 in float32.
-        threads: threads to use; None for all usable ones.
-        measure_original: whether to measure the original's speed and memory as well.
+        options: what is asked for.
         home: the builder's state folder.
         progress: told how far it is.
 
@@ -135,138 +105,151 @@ def build_bundle(
         EngineError: if the bundle does not run.
     """
     shown = progress or Quiet()
-    limits = budget or Budget()
-    n_threads = threads or usable_threads()
-    guard = MemoryGuard(max_ram)
-    shown.start("reading the source", 1)
-    model = load_model(source)
-    shown.advance(1)
-    plans = plan_variants(model.decoder, transforms)
-    texts = _texts(model, calibrate)
-    profile = device or current_profile()
-    plan = make_plan(
-        model,
-        plans,
-        profile,
-        accuracy_level=accuracy_level,
-        threads=n_threads,
-        max_ram=max_ram,
-    )
-    for note in (*model.notes, *texts.notes):
+    guard = MemoryGuard(options.max_ram)
+    ready = _prepare(source, options, shown)
+    for note in (*ready.model.notes, *ready.texts.notes):
         shown.note(note)
-    _check_plan(plan, plans, limits, out, max_ram)
+    _check_forecast(ready, options, out)
     with stage_bundle(out) as staged:
-        run = run_original(
-            model,
-            calibration=texts.calibration.sequences if _needs_text(plans) else [],
-            heldout=texts.heldout.sequences,
-            block=_largest_group(plans),
-            progress=shown,
-        )
-        guard.check("running the original")
-        packed = pack_bundle(
-            model,
-            plans,
-            run.statistics,
-            staged,
-            accuracy_level=accuracy_level,
-            provenance=_provenance(model, plans, texts, accuracy_level),
-            threads=n_threads,
-            progress=shown,
-        )
-        guard.check("quantizing")
-        proof = Proof(
-            model=model,
-            packed=packed,
-            plans=plans,
-            texts=texts,
-            hidden=run.hidden,
-            profile=profile,
-            threads=n_threads,
-            measure_original=measure_original,
-            max_ram=max_ram,
-        )
-        report = prove_bundle(
-            proof, limits, accept_estimates=accept_estimates, guard=guard, progress=shown
-        )
-        if breaches := report.breaches:
-            advice = nearest_settings(
-                model, plans[0], run.statistics, breaches, report, accuracy_level=accuracy_level
-            )
-            raise BudgetExceeded("; ".join(advice))
+        report = _staged(ready, options, staged, guard, shown)
         write_report(staged, report.content)
-        (staged / "report.html").write_text(render_report(report.content), encoding="utf-8")
-        record_original(home, packed.bundle, _absolute(source), model)
+        (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
+        record_original(home, report.manifest_sha256, _absolute(source), ready.model)
     return BuildResult(root=out, report=report.content)
 
 
-def _texts(model: Model, calibrate: Path | None) -> Texts:
+def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
+    shown.start("reading the source", 1)
+    model = load_model(source)
+    shown.advance(1)
+    plans = plan_variants(model.decoder, options.transforms)
     tokenizer = parse_text_files(model.files, where=str(model.location)).tokenizer
-    return split_texts(tokenizer, calibrate, model.decoder, max_tokens=text_tokens(model.decoder))
+    texts = split_texts(
+        tokenizer, options.calibrate, model.decoder, max_tokens=text_tokens(model.decoder)
+    )
+    threads = options.threads or usable_threads()
+    forecast = make_plan(
+        model,
+        plans,
+        accuracy_level=options.accuracy_level,
+        threads=threads,
+        n_tokens=texts.calibration.n_tokens + texts.heldout.n_tokens,
+        notes=(*model.notes, *texts.notes),
+    )
+    return _Prepared(
+        model=model,
+        plans=plans,
+        texts=texts,
+        profile=options.device or current_profile(),
+        threads=threads,
+        forecast=forecast,
+    )
+
+
+def _staged(
+    ready: _Prepared, options: BuildOptions, staged: Path, guard: MemoryGuard, shown: Progress
+) -> Report:
+    """Write the bundle into a staged folder, measure it, and hold it to the budget.
+
+    Raises:
+        BudgetExceeded: if a limit does not hold or could not be measured.
+    """
+    run = run_original(
+        ready.model,
+        calibration=ready.texts.calibration.sequences if _needs_text(ready.plans) else (),
+        heldout=ready.texts.heldout.sequences,
+        progress=shown,
+    )
+    guard.check("running the original")
+    packed = pack_bundle(
+        ready.model,
+        ready.plans,
+        run.statistics,
+        staged,
+        accuracy_level=options.accuracy_level,
+        provenance=_provenance(ready, options),
+        threads=ready.threads,
+        progress=shown,
+    )
+    guard.check("quantizing")
+    proof = Proof(
+        model=ready.model,
+        packed=packed,
+        plans=ready.plans,
+        texts=ready.texts,
+        hidden=run.hidden,
+        profile=ready.profile,
+        options=options,
+        threads=ready.threads,
+    )
+    report = prove_bundle(proof, guard=guard, progress=shown)
+    if report.breaches:
+        advice = nearest_settings(
+            ready.model,
+            ready.plans[0],
+            run.statistics,
+            report.breaches,
+            accuracy_level=options.accuracy_level,
+        )
+        raise BudgetExceeded("; ".join(advice))
+    return report
 
 
 def _needs_text(plans: list[VariantPlan]) -> bool:
     return any(plan.report.needs_calibration for plan in plans)
 
 
-def _largest_group(plans: list[VariantPlan]) -> int:
-    forms = [form for plan in plans for form in plan.report.formats.values()]
-    return max((form.group_size for form in forms if form is not None), default=32)
-
-
 def _absolute(source: str) -> str:
     return str(Path(source).resolve()) if Path(source).is_dir() else source
 
 
-def _check_plan(
-    plan: BuildPlan,
-    plans: list[VariantPlan],
-    budget: Budget,
-    out: Path,
-    max_ram: int | None,
-) -> None:
+def _check_forecast(ready: _Prepared, options: BuildOptions, out: Path) -> None:
     """Refuse at once what cannot end well.
 
     Raises:
         BudgetExceeded: if the size is over its ceiling already from shapes alone.
         ResourceError: if disk or memory does not suffice.
-        InputError: if the place is taken.
+        InputError: if the place is not a folder.
     """
-    default = plans[0].name
-    size = plan.size_bytes[default]
-    if budget.size_bytes is not None and size > budget.size_bytes:
+    forecast, default = ready.forecast, ready.plans[0]
+    size, ceiling = forecast.size_bytes[default.name], options.budget.size_bytes
+    if ceiling is not None and size > ceiling:
         axis = AXES["disk"]
-        raise BudgetExceeded(
-            f"disk: {default} takes {axis.show(size)} by its shapes, at most "
-            f"{axis.show(budget.size_bytes)} allowed; the source has {plan.n_parameters} weights: "
-            "fewer --bits or a larger --group take less"
+        why = f"takes {axis.show(size)} by its shapes, at most {axis.show(ceiling)} allowed"
+        breach = Breach(key="disk", ceiling=ceiling, found=size, why=why)
+        advice = nearest_settings(
+            ready.model,
+            default,
+            InputStatistics(),
+            [breach],
+            accuracy_level=options.accuracy_level,
         )
-    if max_ram is not None and plan.build_memory_bytes > max_ram:
+        raise BudgetExceeded(advice[0])
+    if options.max_ram is not None and forecast.build_memory_bytes > options.max_ram:
         raise ResourceError(
-            f"the build needs about {format_bytes(plan.build_memory_bytes)} of memory, "
-            f"--max-ram allows {format_bytes(max_ram)}; give more"
+            f"the build needs about {format_bytes(forecast.build_memory_bytes)} of memory, "
+            f"--max-ram allows {format_bytes(options.max_ram)}; give more"
         )
     parent = out.absolute().parent
     if not parent.is_dir():
         raise InputError(f"{parent} is not a folder; create it first")
-    # Staged bundle, and the original in float32 that it is measured beside.
-    needed = max(plan.size_bytes.values()) + 2**20
+    needed = sum(forecast.size_bytes.values()) + 2**20
     if (free := shutil.disk_usage(parent).free) < needed:
         raise ResourceError(
             f"{parent} has {format_bytes(free)} free, the bundle needs {format_bytes(needed)}"
         )
 
 
-def _provenance(
-    model: Model, plans: list[VariantPlan], texts: Texts, accuracy_level: int
-) -> dict[str, object]:
+def _provenance(ready: _Prepared, options: BuildOptions) -> dict[str, object]:
+    calibrated = _needs_text(ready.plans)
+    calibration = ready.texts.calibration
     return {
-        "accuracy_level": accuracy_level,
-        "calibration_sha256": texts.calibration.sha256 if _needs_text(plans) else None,
-        "calibration_tokens": texts.calibration.n_tokens if _needs_text(plans) else 0,
-        "family": model.family,
+        "accuracy_level": options.accuracy_level,
+        "calibration_sha256": calibration.sha256 if calibrated else None,
+        "calibration_tokens": calibration.n_tokens if calibrated else 0,
+        "family": ready.model.family,
         "onhand": __version__,
-        "recipe": {plan.name: repr(plan.transform) for plan in plans},
-        "source_sha256": model.sha256,
-        "source_weight_bits": model.weight_bits,
+        "recipe": {plan.name: repr(plan.transform) for plan in ready.plans},
+        "source_sha256": ready.model.sha256,
+        "source_weight_bits": ready.model.weight_bits,
     }

@@ -15,7 +15,7 @@ from onhand.core.progress import Progress
 from onhand.device.engines import forward
 from onhand.host.model import Model, ModelWeights
 
-__all__ = ["InputStatistics", "Pass", "head_logits", "run_original"]
+__all__ = ["InputStatistics", "OriginalRun", "head_logits", "run_original"]
 
 # Rows of the head read at once: bounds its float32 copy.
 _HEAD_ROWS = 16384
@@ -26,7 +26,7 @@ class InputStatistics:
     """Second moments of each matrix's inputs, summed over tokens, within blocks of inputs.
 
     Attributes:
-        block: inputs of one block: the largest group size that will ask.
+        block: inputs of one block: the largest group size there is.
         products: matrix name -> (blocks, block, block) float32 sums of x x^T; the last block is
             padded with zeros.
         n_tokens: tokens seen.
@@ -70,7 +70,7 @@ class InputStatistics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
+class OriginalRun:
     """What one run of the original gave.
 
     Attributes:
@@ -118,16 +118,14 @@ def run_original(
     *,
     calibration: Sequence[TokenArray],
     heldout: Sequence[TokenArray],
-    block: int = 128,
     progress: Progress,
-) -> Pass:
+) -> OriginalRun:
     """Run the original over both texts, layer by layer.
 
     Args:
         model: the source.
         calibration: token sequences for the statistics; may be empty.
         heldout: token sequences for the original's answers; may be empty.
-        block: inputs of one block of the statistics, see `InputStatistics`.
         progress: told of every layer.
 
     Returns:
@@ -138,7 +136,7 @@ def run_original(
     """
     decoder = model.decoder
     weights = _OneLayer(model.weights)
-    statistics = InputStatistics(block, n_tokens=sum(tokens.size for tokens in calibration))
+    statistics = InputStatistics(n_tokens=sum(tokens.size for tokens in calibration))
     sequences = [*calibration, *heldout]
     streams = [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
     longest = max((tokens.size for tokens in sequences), default=0)
@@ -158,7 +156,7 @@ def run_original(
     head = "embed" if decoder.tied else "head"
     for x in hidden[: len(calibration)]:
         statistics.observe(head, x)
-    return Pass(statistics=statistics, hidden=hidden[len(calibration) :])
+    return OriginalRun(statistics=statistics, hidden=hidden[len(calibration) :])
 
 
 def _ignore(name: str, inputs: FloatArray) -> None:

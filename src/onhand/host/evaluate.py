@@ -20,19 +20,19 @@ __all__ = ["evaluate_bundle", "record_original"]
 _RECORD = "original"
 
 
-def record_original(home: Path, bundle: Bundle, location: str, model: Model) -> None:
+def record_original(home: Path, manifest_sha256: str, location: str, model: Model) -> None:
     """Remember, in the builder's own state, what a bundle was made from.
 
     The bundle itself holds no path: it may travel, and a path says much about its builder.
 
     Args:
         home: the state folder.
-        bundle: the bundle.
+        manifest_sha256: the bundle's identity.
         location: the source as the user gave it, made absolute if it is a folder.
         model: the source.
     """
     value = {"location": location, "sha256": model.sha256}
-    remember(home, bundle.manifest_sha256, _RECORD, value)
+    remember(home, manifest_sha256, _RECORD, value)
 
 
 def find_original(home: Path, bundle: Bundle, original: Path | None) -> Model:

@@ -9,7 +9,6 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder, DecoderLayer
-from onhand.core.profile import DeviceProfile
 from onhand.core.safetensors import TensorSpec, layout_tensors
 from onhand.host.calibrate import InputStatistics
 from onhand.host.export.decoder_graph import decoder_graph
@@ -37,7 +36,7 @@ class BuildPlan:
         running_memory_bytes: variant -> peak memory of a process that runs it.
         build_memory_bytes: peak memory of the build.
         minutes: time of the build, proof included.
-        calibration_tokens: tokens of each of the two parts of the text, at most.
+        n_tokens: tokens of the calibration and held-out texts.
         notes: what the user should know.
     """
 
@@ -47,17 +46,17 @@ class BuildPlan:
     running_memory_bytes: Mapping[str, int]
     build_memory_bytes: int
     minutes: float
-    calibration_tokens: int
+    n_tokens: int
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON object."""
         return {
             "build_memory_bytes": self.build_memory_bytes,
-            "calibration_tokens": self.calibration_tokens,
             "estimated": True,
             "minutes": self.minutes,
             "n_parameters": self.n_parameters,
+            "n_tokens": self.n_tokens,
             "notes": list(self.notes),
             "original_bytes": self.original_bytes,
             "running_memory_bytes": dict(self.running_memory_bytes),
@@ -131,43 +130,35 @@ def predict_running_memory(decoder: Decoder, plan: VariantPlan) -> int:
 def make_plan(
     model: Model,
     plans: list[VariantPlan],
-    profile: DeviceProfile,
     *,
     accuracy_level: int,
     threads: int,
-    max_ram: int | None,
+    n_tokens: int,
+    notes: tuple[str, ...],
 ) -> BuildPlan:
-    """Predict a build; takes a second of measurements on small arrays.
+    """Predict a build; takes a fraction of a second of measurements on small arrays.
 
     Args:
         model: the source.
         plans: the variants.
-        profile: of this machine.
         accuracy_level: as it will be built.
         threads: threads to use.
-        max_ram: the memory ceiling of the build, in bytes.
+        n_tokens: tokens of both texts.
+        notes: what the user should know already.
 
     Returns:
         The forecast.
     """
     decoder = model.decoder
-    sizes = predict_sizes(model, plans, accuracy_level=accuracy_level)
-    running = {plan.name: predict_running_memory(decoder, plan) for plan in plans}
-    tokens = text_tokens(decoder)
-    memory = _build_memory(decoder, plans, tokens, threads)
-    notes = list(model.notes)
-    limit = max_ram or profile.memory_bytes
-    if memory > limit:
-        notes.append(f"the build needs about {memory} bytes of memory, over the limit of {limit}")
     return BuildPlan(
         n_parameters=decoder.n_parameters,
         original_bytes=model.source_bytes,
-        size_bytes=sizes,
-        running_memory_bytes=running,
-        build_memory_bytes=memory,
-        minutes=_seconds(decoder, plans, tokens, threads) / 60,
-        calibration_tokens=tokens,
-        notes=tuple(notes),
+        size_bytes=predict_sizes(model, plans, accuracy_level=accuracy_level),
+        running_memory_bytes={plan.name: predict_running_memory(decoder, plan) for plan in plans},
+        build_memory_bytes=_build_memory(decoder, plans, n_tokens, threads),
+        minutes=_seconds(decoder, plans, n_tokens, threads) / 60,
+        n_tokens=n_tokens,
+        notes=notes,
     )
 
 
@@ -178,9 +169,10 @@ def _build_memory(decoder: Decoder, plans: list[VariantPlan], tokens: int, threa
         sum(n * k for name, (n, k) in shapes.items() if name.startswith(f"layers.{i}."))
         for i in range(len(decoder.layers))
     ]
-    streams = 2 * tokens * decoder.width  # both texts, float32 below
+    streams = tokens * decoder.width  # both texts, float32 below
+    moments = 128 * sum(k for _, k in shapes.values())
     widest = max(4 * layer.mlp_width + 3 * layer.query_width for layer in decoder.layers)
-    calibrating = 4 * (max(layers) + streams + 512 * widest)
+    calibrating = 4 * (max(layers) + streams + 512 * widest + moments)
     # A finished matrix, its pieces, and each thread's block with the candidates of the search.
     largest = max(
         form.size_bytes(shapes[name])
@@ -188,7 +180,7 @@ def _build_memory(decoder: Decoder, plans: list[VariantPlan], tokens: int, threa
         for name, form in plan.report.formats.items()
         if form is not None
     )
-    rounding = 2 * largest + threads * 2**18 * 4 * 16 + 4 * tokens * decoder.width
+    rounding = 2 * largest + threads * 2**18 * 4 * 16 + 4 * (streams + moments)
     running = max(predict_running_memory(decoder, plan) for plan in plans)
     proving = running + 4 * (6 * 128 * decoder.vocab_size + tokens * decoder.width)
     proving += 4 * 16384 * decoder.width
@@ -198,13 +190,13 @@ def _build_memory(decoder: Decoder, plans: list[VariantPlan], tokens: int, threa
 def _seconds(decoder: Decoder, plans: list[VariantPlan], tokens: int, threads: int) -> float:
     weights = decoder.n_parameters
     products = 2 * weights / _matmul_rate()  # one token through the whole model
-    forward = 2 * tokens * products * 1.3
+    forward = tokens * products * 1.3
     rounding = sum(
         sum(np.prod(decoder.matrices()[name]) for name in plan.own)
         * _rounding_seconds(plan.transform, threads)
         for plan in plans
     )
-    judging = len(plans) * tokens * products * 2
+    judging = len(plans) * tokens * products
     # A benchmark run is a prompt, and an answer that reads every weight for every token.
     answer = _RUNS * (512 * products + 128 * (weights / 20e9 + 2e-4) + 1.0)
     return float(forward + rounding + judging + (len(plans) + 2) * answer)

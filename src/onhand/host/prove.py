@@ -2,14 +2,14 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from onhand import __version__
 from onhand.core.arrays import FloatArray
-from onhand.core.budget import Breach, Budget
+from onhand.core.budget import Breach
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
@@ -17,12 +17,15 @@ from onhand.core.units import format_bytes
 from onhand.device.bench import bench
 from onhand.device.energy import choose_meter
 from onhand.device.opening import open_engine
+from onhand.device.probe import current_profile
 from onhand.host.calibrate import head_logits
 from onhand.host.compare import compare_tokens, quality_figures
 from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
+from onhand.host.options import BuildOptions
 from onhand.host.pack import ORIGINAL, Packed, VariantPlan, pack_original
 from onhand.host.texts import Texts
+from onhand.host.transfer import figures_for, is_same_device
 
 __all__ = ["Proof", "Report", "prove_bundle"]
 
@@ -43,10 +46,9 @@ class Proof:
         plans: its variants.
         texts: what calibrated, and what was held out.
         hidden: the original's inputs of its head for each held-out sequence.
-        profile: the device.
+        profile: the device built for.
+        options: what was asked for; its memory ceiling bounds the original's process too.
         threads: threads to use.
-        measure_original: whether to measure the original's speed and memory.
-        max_ram: memory ceiling, which bounds the original's process too.
     """
 
     model: Model
@@ -55,9 +57,8 @@ class Proof:
     texts: Texts
     hidden: Sequence[FloatArray]
     profile: DeviceProfile
+    options: BuildOptions
     threads: int
-    measure_original: bool
-    max_ram: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,29 +67,22 @@ class Report:
 
     Attributes:
         content: what `report.json` holds.
+        manifest_sha256: the bundle's identity.
         figures: the default variant's measurements, by name.
         breaches: limits that do not hold.
     """
 
     content: dict[str, object]
+    manifest_sha256: str
     figures: Mapping[str, Measurement]
     breaches: Sequence[Breach]
 
 
-def prove_bundle(
-    proof: Proof,
-    budget: Budget,
-    *,
-    accept_estimates: bool,
-    guard: MemoryGuard,
-    progress: Progress,
-) -> Report:
+def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Report:
     """Measure every variant and the original, and judge the default variant by the budget.
 
     Args:
         proof: what there is to prove.
-        budget: limits on the default variant.
-        accept_estimates: whether an estimated figure may satisfy a limit.
         guard: the build's memory ceiling.
         progress: told how far it is.
 
@@ -100,6 +94,9 @@ def prove_bundle(
         ResourceError: if the memory ceiling was passed.
     """
     bundle, name = proof.packed.bundle, proof.packed.bundle.manifest.name
+    # A profile that describes this machine may know better what it draws.
+    here = current_profile()
+    here = proof.profile if is_same_device(proof.profile, here) else here
     variants: dict[str, dict[str, Measurement]] = {}
     engine = ""
     for plan in proof.plans:
@@ -118,24 +115,39 @@ def prove_bundle(
         loaded.close()
         del loaded
         guard.check("comparing with the original")
-        variants[plan.name] = quality_figures(tokens, how=how) | bench(
+        measured = bench(
             bundle.root,
             variant=plan.name,
             threads=proof.threads,
             runs=_RUNS,
+            profile=here,
             progress=progress,
         )
-    original, missing = _original_figures(proof, progress)
+        variants[plan.name] = quality_figures(tokens, how=how) | _on_device(proof, here, measured)
+    original, missing = _original_figures(proof, here, progress)
     default = variants[proof.plans[0].name]
-    breaches = budget.breaches(default.values(), accept_estimates=accept_estimates)
+    budget = proof.options.budget
+    breaches = budget.breaches(default.values(), accept_estimates=proof.options.accept_estimates)
     content = _content(proof, variants, original, missing, engine) | {
         "budget": {"limits": budget.limits(), "breaches": [asdict(breach) for breach in breaches]}
     }
-    return Report(content=content, figures=default, breaches=breaches)
+    return Report(
+        content=content,
+        manifest_sha256=bundle.manifest_sha256,
+        figures=default,
+        breaches=breaches,
+    )
+
+
+def _on_device(
+    proof: Proof, here: DeviceProfile, measured: Mapping[str, Measurement]
+) -> dict[str, Measurement]:
+    bandwidth = measured["read_bandwidth"].value
+    return figures_for(proof.profile, replace(here, read_bandwidth=(bandwidth,)), measured)
 
 
 def _original_figures(
-    proof: Proof, progress: Progress
+    proof: Proof, here: DeviceProfile, progress: Progress
 ) -> tuple[dict[str, Measurement], str | None]:
     """Measure the source in float32 in the same engine, or say why not."""
     model = proof.model
@@ -147,11 +159,11 @@ def _original_figures(
         spread=0.0,
         how="size of the source's weight files",
     )
-    if not proof.measure_original:
+    if not proof.options.measure_original:
         return {"size_bytes": size}, "the original's speed was not asked for (--no-original)"
     # Mapped file, packed copy and what a process takes besides.
     needed = 9 * model.decoder.n_parameters + 2**28
-    limit = proof.max_ram or proof.profile.memory_bytes // 2
+    limit = proof.options.max_ram or proof.profile.memory_bytes // 2
     if needed > limit:
         return {"size_bytes": size}, (
             f"the original in float32 would take about {format_bytes(needed)} of memory, over "
@@ -168,9 +180,10 @@ def _original_figures(
             threads=proof.threads,
             generated_tokens=_ORIGINAL_TOKENS,
             runs=_ORIGINAL_RUNS,
+            profile=here,
             progress=progress,
         )
-    return figures | {"size_bytes": size}, None
+    return _on_device(proof, here, figures) | {"size_bytes": size}, None
 
 
 def _content(

@@ -1,0 +1,55 @@
+"""What a build is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from onhand.core.budget import Budget
+from onhand.core.errors import InputError
+from onhand.core.profile import DeviceProfile
+
+if TYPE_CHECKING:
+    from onhand.host.passes.base import Pass
+
+__all__ = ["ACCURACY_LEVELS", "BuildOptions"]
+
+ACCURACY_LEVELS = (0, 1, 4)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """Everything but the source and the place of the bundle.
+
+    Attributes:
+        transforms: variant name -> its pass; the first is the default variant.
+        budget: limits on the default variant.
+        device: the device built for; None for this machine.
+        calibrate: a text; its beginning calibrates, its end is held out. None takes the
+            built-in sample, and says so.
+        max_ram: memory ceiling of the build, in bytes; None for the machine's memory.
+        accept_estimates: whether an estimated figure may satisfy a limit.
+        accuracy_level: MatMulNBits setting: 4 multiplies in int8, 0 in float32.
+        threads: threads to use; None for all usable ones.
+        measure_original: whether to measure the original's speed and memory as well.
+    """
+
+    transforms: "Mapping[str, Pass]"
+    budget: Budget = field(default_factory=Budget)
+    device: DeviceProfile | None = None
+    calibrate: Path | None = None
+    max_ram: int | None = None
+    accept_estimates: bool = False
+    accuracy_level: int = 4
+    threads: int | None = None
+    measure_original: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.transforms:
+            raise InputError("a build needs at least one variant")
+        if self.accuracy_level not in ACCURACY_LEVELS:
+            raise InputError(f"accuracy level is {self.accuracy_level}, must be 0, 1 or 4")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads is {self.threads}, must be 1 or more")
+        if self.max_ram is not None and self.max_ram < 1:
+            raise InputError(f"the memory ceiling is {self.max_ram} bytes, must be above 0")
