@@ -17,8 +17,10 @@ from onhand.core.decoder import Decoder, DecoderLayer
 from onhand.core.errors import BundleCorrupt, EngineError, EngineUnavailable, InputError
 from onhand.core.manifest import Manifest, Variant
 from onhand.core.measurement import Measurement
+from onhand.core.profile import render_profile
 from onhand.device.bench import NAMES, bench
 from onhand.device.bench_child import Job, job_text, peak_memory_bytes, run_job
+from onhand.device.probe import current_profile
 
 LARGE = 96 * 2**20
 VOCABULARY = 40
@@ -219,6 +221,7 @@ def speed(root: Path, variant: str, *, prompt: tuple[int, ...] = (1, 2, 3)) -> J
         root=str(root),
         variant=variant,
         engine="fake",
+        profile=render_profile(current_profile()),
         threads=1,
         prompt=prompt,
         generated_tokens=4,

@@ -1,4 +1,11 @@
-"""Size, speed, memory and energy of a bundle on this device, each measured in its own process."""
+"""Size, speed, memory and energy of a bundle on this device, each measured in its own process.
+
+Fresh processes give `cold_start_s` (start of the process to its first token) and `load_s`
+(checking the files, opening engine and tokenizer); the files are in the system's cache. One more
+process gives the rest: after a warm-up it answers the same random prompt `runs` times, one
+conversation, greedily. Values are medians, spreads interquartile ranges. The memory bandwidth is
+measured before and after, because it changes by the minute on shared machines.
+"""
 
 import json
 import subprocess
@@ -14,14 +21,12 @@ import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.core.bundle import Bundle, read_bundle
-from onhand.core.errors import EngineError, EngineUnavailable, InputError
+from onhand.core.errors import EngineError, InputError
 from onhand.core.measurement import Measurement, Unit, summarize
-from onhand.core.plugins import ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.bench_child import TOKENIZER, Job, job_text
-from onhand.device.engines.base import Engine
-from onhand.device.opening import PREFERRED_ENGINES
+from onhand.device.opening import able_engines
 from onhand.device.probe import RUNS as BANDWIDTH_RUNS
 from onhand.device.probe import current_profile
 
@@ -73,13 +78,7 @@ def bench(
     profile: DeviceProfile | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Measurement]:
-    """Measure a bundle on this device.
-
-    Fresh processes give `cold_start_s` (start of the process to its first token) and `load_s`
-    (checking the files, opening engine and tokenizer); the files are in the system's cache. One
-    more process gives the rest: after a warm-up it answers the same random prompt `runs` times,
-    one conversation, greedily. Values are medians, spreads interquartile ranges. The memory
-    bandwidth is measured before and after, because it changes by the minute on shared machines.
+    """Measure a bundle on this device; the module says how.
 
     Args:
         root: the bundle's folder.
@@ -110,11 +109,12 @@ def bench(
     chosen, _ = bundle.variant(variant)
     prompt, generated = _lengths(prompt_tokens, generated_tokens, bundle.manifest.decoder.context)
     profile = profile or current_profile()
+    able, _ = able_engines(bundle, profile, variant=chosen, wanted=engine)
     job = Job(
         work="speed",
         root=str(root.absolute()),
         variant=chosen,
-        engine=_engine_name(bundle, profile, variant=chosen, wanted=engine),
+        engine=next(iter(able)),
         threads=threads or profile.usable_threads,
         prompt=tuple(_prompt(bundle, prompt).tolist()),
         generated_tokens=generated,
@@ -218,30 +218,6 @@ def _prompt(bundle: Bundle, length: int) -> TokenArray:
     if not ids.size:
         raise InputError(f"{bundle.root}: its tokenizer has no ordinary token for a prompt")
     return np.random.default_rng(SEED).choice(ids, size=length)
-
-
-def _engine_name(
-    bundle: Bundle, profile: DeviceProfile, *, variant: str, wanted: str | None
-) -> str:
-    registered = plugin_names(ENGINES)
-    names = [n for n in PREFERRED_ENGINES if n in registered] if wanted is None else [wanted]
-    reasons: list[str] = []
-    for name in names:
-        try:
-            found = cast(type[Engine], load_plugin(ENGINES, name))()
-        except InputError as error:
-            if wanted is not None:
-                raise
-            reasons.append(str(error))
-            continue
-        reason = found.why_not(bundle, profile, variant=variant)
-        if reason is None:
-            return name
-        reasons.append(f"{name}: {reason}")
-    raise EngineUnavailable(
-        f"{bundle.root}: no engine can run variant {variant!r} here: "
-        f"{'; '.join(reasons) or 'none installed'}"
-    )
 
 
 def _how(bundle: Bundle, job: Job, *, shrank: bool) -> str:

@@ -1,6 +1,5 @@
 """From a bundle's folder to a conversation: check it, choose an engine, load, and talk."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
@@ -13,7 +12,7 @@ from onhand.device.generate import TextSession, open_text
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 
-__all__ = ["PREFERRED_ENGINES", "open", "open_engine"]
+__all__ = ["PREFERRED_ENGINES", "able_engines", "open", "open_engine"]
 
 PREFERRED_ENGINES: Final = ("native", "onnx", "reference")
 
@@ -78,62 +77,60 @@ def open_engine(
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, must be 1 or more")
-    if engine is None:
-        engines, reasons = _preferred_engines()
-    else:
-        engines, reasons = {engine: _engine(engine)}, {}
-    return _load_first(
-        bundle,
-        engines,
-        reasons,
-        variant=variant,
-        threads=threads or usable_threads(),
-        profile=current_profile(),
-    )
+    able, reasons = able_engines(bundle, current_profile(), variant=variant, wanted=engine)
+    for name, candidate in able.items():
+        try:
+            opened = candidate.open(bundle, variant=variant, threads=threads or usable_threads())
+        except EngineUnavailable as error:
+            reasons[name] = str(error)
+        else:
+            return opened, name, reasons
+    raise EngineUnavailable(_none_able(bundle, variant, reasons))
 
 
-def _engine(name: str) -> Engine:
-    return cast(type[Engine], load_plugin(ENGINES, name))()
+def able_engines(
+    bundle: Bundle, profile: DeviceProfile, *, variant: str, wanted: str | None
+) -> tuple[dict[str, Engine], dict[str, str]]:
+    """Ask the registered engines whether they can run a variant here.
 
+    Args:
+        bundle: a verified bundle.
+        profile: what this device has.
+        variant: a key of its manifest's variants.
+        wanted: name of the only engine to ask; None for all, `PREFERRED_ENGINES` first.
 
-def _preferred_engines() -> tuple[dict[str, Engine], dict[str, str]]:
-    """Return the registered engines in order of preference, and why any cannot be loaded."""
-    engines: dict[str, Engine] = {}
-    reasons: dict[str, str] = {}
-    known = plugin_names(ENGINES)
-    for name in PREFERRED_ENGINES:
-        if name in known:
-            try:
-                engines[name] = _engine(name)
-            except InputError as error:
-                reasons[name] = str(error)
-    return engines, reasons
-
-
-def _load_first(
-    bundle: Bundle,
-    engines: Mapping[str, Engine],
-    reasons: Mapping[str, str],
-    *,
-    variant: str,
-    threads: int,
-    profile: DeviceProfile,
-) -> tuple[Loaded, str, dict[str, str]]:
-    """Load with the first engine that can; also say why those before it cannot.
+    Returns:
+        Those that can, in order of preference, at least one; and why each other one cannot.
 
     Raises:
-        EngineUnavailable: if none can.
+        InputError: if there is no engine of the wanted name.
+        EngineUnavailable: if none can, with every engine's reason.
     """
-    found = dict(reasons)
-    for name, engine in engines.items():
+    known = plugin_names(ENGINES)
+    preferred = [name for name in PREFERRED_ENGINES if name in known]
+    others = [name for name in known if name not in PREFERRED_ENGINES]
+    able: dict[str, Engine] = {}
+    reasons: dict[str, str] = {}
+    for name in [*preferred, *others] if wanted is None else [wanted]:
+        try:
+            engine = cast(type[Engine], load_plugin(ENGINES, name))()
+        except InputError as error:
+            if wanted is not None:
+                raise
+            reasons[name] = str(error)
+            continue
         reason = engine.why_not(bundle, profile, variant=variant)
         if reason is None:
-            try:
-                return engine.open(bundle, variant=variant, threads=threads), name, found
-            except EngineUnavailable as error:
-                reason = str(error)
-        found[name] = reason
-    listed = "; ".join(f"{name}: {reason}" for name, reason in found.items())
-    raise EngineUnavailable(
+            able[name] = engine
+        else:
+            reasons[name] = reason
+    if not able:
+        raise EngineUnavailable(_none_able(bundle, variant, reasons))
+    return able, reasons
+
+
+def _none_able(bundle: Bundle, variant: str, reasons: dict[str, str]) -> str:
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return (
         f"{bundle.root}: no engine can run variant {variant!r} here: {listed or 'none installed'}"
     )

@@ -7,8 +7,8 @@ Source:
 import math
 from collections.abc import Mapping
 
-from onhand.core.decoder import Decoder, DecoderLayer, Rope
-from onhand.core.errors import SourceError
+from onhand.core.decoder import Decoder, DecoderLayer, Rope, decoder_from_json
+from onhand.core.errors import InputError, SourceError
 
 __all__ = ["FAMILIES", "describe"]
 
@@ -44,6 +44,9 @@ def describe(config: Mapping[str, object], where: str) -> Decoder:
     for key, accepted in _REFUSED.items():
         if key in config and config[key] not in accepted:
             raise SourceError(f"{where}: {key} is {config[key]!r}, only {accepted[0]!r} is known")
+    kinds = config.get("layer_types") or ["full_attention"]
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
+        raise SourceError(f"{where}: layer_types is {kinds!r}, only 'full_attention' is known")
     width = _whole(config, "hidden_size", where)
     n_heads = _whole(config, "num_attention_heads", where)
     n_kv_heads = _whole(config, "num_key_value_heads", where, default=n_heads)
@@ -59,18 +62,23 @@ def describe(config: Mapping[str, object], where: str) -> Decoder:
         mlp_width=_whole(config, "intermediate_size", where),
     )
     has_bias = family == "llama" and config.get("attention_bias", False) is True
-    return Decoder(
+    decoder = Decoder(
         vocab_size=_whole(config, "vocab_size", where),
         width=width,
         context=_whole(config, "max_position_embeddings", where, default=2048),
         norm_epsilon=_real(config.get("rms_norm_eps", 1e-6), f"{where}: rms_norm_eps"),
-        layers=(layer,) * _whole(config, "num_hidden_layers", where),
+        layers=(layer,) * _whole(config, "num_hidden_layers", where, most=1024),
         rope=_rope(config, where),
         tied=config.get("tie_word_embeddings", False) is True,
         qkv_bias=has_bias or family == "qwen2",
         out_bias=has_bias,
         mlp_bias=config.get("mlp_bias", False) is True,
     )
+    # A bundle's reader will ask for the same bounds.
+    try:
+        return decoder_from_json(decoder.to_json())
+    except InputError as error:
+        raise SourceError(f"{where}: {error}") from error
 
 
 def _rope(config: Mapping[str, object], where: str) -> Rope:
@@ -92,6 +100,9 @@ def _rope(config: Mapping[str, object], where: str) -> Rope:
             raise SourceError(f"{where}: rope scaling with {key} is not known")
     if parameters.get("truncate") is False:
         raise SourceError(f"{where}: rope scaling with truncate false is not known")
+    share = parameters.get("partial_rotary_factor")
+    if share not in _REFUSED["partial_rotary_factor"]:
+        raise SourceError(f"{where}: partial_rotary_factor is {share!r}, only 1.0 is known")
 
     def number(key: str, default: float) -> float:
         value = parameters.get(key)
@@ -114,13 +125,18 @@ def _rope(config: Mapping[str, object], where: str) -> Rope:
 
 
 def _whole(
-    config: Mapping[str, object], key: str, where: str, *, default: int | None = None
+    config: Mapping[str, object],
+    key: str,
+    where: str,
+    *,
+    default: int | None = None,
+    most: int = 2**24,
 ) -> int:
     value = config.get(key)
     if value is None:
         value = default
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**24:
-        raise SourceError(f"{where}: {key} is {value!r}, must be a whole number above 0")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise SourceError(f"{where}: {key} is {value!r}, must be a whole number from 1 to {most}")
     return value
 
 

@@ -64,11 +64,19 @@ class HuggingFaceSource:
 
 def _fetch(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     patterns = ["config.json", "*.safetensors", _INDEX, *_FILES]
     try:
         return Path(snapshot_download(hub_id, allow_patterns=patterns))
+    except HFValidationError as error:
+        raise SourceError(
+            f"{hub_id} is neither a folder nor a hub id such as Qwen/Qwen2.5-0.5B-Instruct"
+        ) from error
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ResourceError(
             f"{hub_id} cannot be fetched from the hub ({type(error).__name__}); "
@@ -150,7 +158,7 @@ def _weight_files(folder: Path) -> list[Path]:
 def _read_json(path: Path) -> dict[str, object]:
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # ValueError: an endless number too
         raise SourceError(f"{path} cannot be read as JSON: {error}") from error
     if not isinstance(value, dict):
         raise SourceError(f"{path} is not a JSON object")
