@@ -80,7 +80,8 @@ def test_what_is_drawn_is_allowed(logits: FloatArray, sampling: Sampling) -> Non
     assert np.all(probabilities > 0)
     assert probabilities.sum() == pytest.approx(1)
     assert np.all(np.diff(ids) > 0)
-    assert int(logits.argmax()) in ids or logits[ids].max() == logits.max()
+    # Logits too close for float32 probabilities to tell apart are a tie.
+    assert logits[ids].max() >= logits.max() - 1e-6 * max(1, abs(logits.max()))
 
 
 @given(logits=rows)

@@ -84,7 +84,8 @@ def open_engine(
         except EngineUnavailable as error:
             reasons[name] = str(error)
         else:
-            return opened, name, reasons
+            before = _order()[: _order().index(name)] if engine is None else []
+            return opened, name, {other: reasons[other] for other in before}
     raise EngineUnavailable(_none_able(bundle, variant, reasons))
 
 
@@ -106,12 +107,9 @@ def able_engines(
         InputError: if there is no engine of the wanted name.
         EngineUnavailable: if none can, with every engine's reason.
     """
-    known = plugin_names(ENGINES)
-    preferred = [name for name in PREFERRED_ENGINES if name in known]
-    others = [name for name in known if name not in PREFERRED_ENGINES]
     able: dict[str, Engine] = {}
     reasons: dict[str, str] = {}
-    for name in [*preferred, *others] if wanted is None else [wanted]:
+    for name in _order() if wanted is None else [wanted]:
         try:
             engine = cast(type[Engine], load_plugin(ENGINES, name))()
         except InputError as error:
@@ -127,6 +125,12 @@ def able_engines(
     if not able:
         raise EngineUnavailable(_none_able(bundle, variant, reasons))
     return able, reasons
+
+
+def _order() -> list[str]:
+    known = plugin_names(ENGINES)
+    preferred = [name for name in PREFERRED_ENGINES if name in known]
+    return [*preferred, *(name for name in known if name not in PREFERRED_ENGINES)]
 
 
 def _none_able(bundle: Bundle, variant: str, reasons: dict[str, str]) -> str:
