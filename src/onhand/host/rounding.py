@@ -54,7 +54,7 @@ def round_matrix(
         weight: (N, K) float32, finite.
         form: bits, group size, symmetric or not.
         method: "rtn" rounds to nearest; "clip" searches scales and codes that minimise the error
-            weighted by the moments, and is never worse than "rtn" in it.
+            weighted by the moments (damped, see `descent`), and is never worse than "rtn" in it.
         moments: (G, g, g) second moments of each group's inputs; None weighs all inputs alike.
 
     Returns:
@@ -158,7 +158,7 @@ class _Search:
 
     def offer(self, scales: FloatArray, zeros: FloatArray) -> None:
         """Keep the candidate in each group where it is better."""
-        stored = _as_stored(scales)
+        stored = _as_stored(np.clip(scales, -_HALF_MAX, _HALF_MAX))
         errors = self._error(stored, zeros)
         better = errors < self.errors
         self.scales = np.where(better, stored, self.scales)
@@ -172,7 +172,7 @@ class _Search:
         above = np.einsum("ngk,ngk->ng", weighted, self._padded)
         below = np.einsum("ngk,ngk->ng", weighted, codes)
         fitted = np.where(below > 0, above / np.where(below > 0, below, 1), self.scales)
-        self.offer(np.clip(fitted, -_HALF_MAX, _HALF_MAX).astype(np.float32), self.zeros)
+        self.offer(fitted.astype(np.float32), self.zeros)
 
     def _error(self, scales: FloatArray, zeros: FloatArray) -> FloatArray:
         difference = _codes(self._padded, scales, zeros, self._form)
@@ -195,8 +195,9 @@ def _plain(padded: FloatArray, form: GroupFormat) -> tuple[FloatArray, FloatArra
         return scales, np.full_like(scales, form.middle)
     low = np.minimum(padded.min(axis=2), 0)
     high = np.maximum(padded.max(axis=2), 0)
-    scales = ((high - low) / np.float32(form.top)).astype(np.float32)
-    zeros = np.rint(-low * _reciprocal(scales))
+    top = np.float32(form.top)
+    scales = high / top - low / top  # divided first: the difference may be beyond float32
+    zeros = np.rint(-low / np.where(scales == 0, 1, scales))
     return scales, np.clip(zeros, 0, form.top).astype(np.float32)
 
 
