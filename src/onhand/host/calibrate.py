@@ -146,9 +146,10 @@ def run_original(
         for number, x in enumerate(streams):
             memory = forward.LayerMemory.empty(layer, x.shape[0])
             observe = statistics.observe if number < len(calibration) else _ignore
-            streams[number] = forward.run_layer(
-                weights, i, x, memory, start=0, rope=rope, observe=observe
-            )
+            with np.errstate(over="ignore", invalid="ignore"):  # judged right below
+                streams[number] = forward.run_layer(
+                    weights, i, x, memory, start=0, rope=rope, observe=observe
+                )
             if not np.isfinite(streams[number]).all():
                 raise SourceError(f"{model.location}: layer {i} gives a NaN or an infinity")
             progress.advance(1)

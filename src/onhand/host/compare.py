@@ -73,10 +73,10 @@ def compare_tokens(
         session = loaded.session(context=tokens.size)
         for low in range(0, tokens.size - 1, _ROWS):
             high = min(low + _ROWS, tokens.size - 1)
-            ours = _log_softmax(loaded.score(session, tokens[low:high]))
-            theirs = _log_softmax(head(states[low:high]))
-            if not np.isfinite(ours).all():
+            scores = loaded.score(session, tokens[low:high])
+            if not np.isfinite(scores).all():
                 raise EngineError("the compressed model gives a NaN or an infinity")
+            ours, theirs = _log_softmax(scores), _log_softmax(head(states[low:high]))
             columns.append(_figures(theirs, ours, tokens[low + 1 : high + 1]))
             progress.advance(high - low)
         session.close()
