@@ -146,8 +146,7 @@ def test_the_same_model_loses_nothing() -> None:
     assert values["kl_divergence"] == values["perplexity_increase"] == 0
     assert values["top1_agreement"] == 1
     assert values["perplexity"] == values["original_perplexity"]
-    assert intervals["kl_divergence"] == (0, 0)
-    assert intervals["top1_agreement"] == (1, 1)
+    assert [intervals[name] for name in ("kl_divergence", "top1_agreement")] == [(0, 0), (1, 1)]
 
 
 def test_a_vocabulary_as_likely_all_over_has_its_size_as_perplexity() -> None:

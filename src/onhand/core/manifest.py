@@ -11,12 +11,20 @@ from onhand.core.errors import BundleCorrupt, BundleTooNew, InputError
 from onhand.core.outside import parse_json
 from onhand.core.quantized import GroupFormat
 
-__all__ = ["FORMAT", "FileEntry", "Manifest", "Variant", "parse_manifest", "render_manifest"]
+__all__ = [
+    "FORMAT",
+    "NAME",
+    "FileEntry",
+    "Manifest",
+    "Variant",
+    "parse_manifest",
+    "render_manifest",
+]
 
 FORMAT = 1
 LANGUAGE_MODEL = "language-model"
 MAX_MANIFEST_BYTES = 16 * 2**20
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -234,14 +242,14 @@ def safe_path(name: object) -> str:
     """
     text = name if isinstance(name, str) else ""
     parts = PurePosixPath(text).parts
-    plain = all(_NAME.fullmatch(part) for part in parts)
+    plain = all(NAME.fullmatch(part) for part in parts)
     if not parts or not plain or "/".join(parts) != text or len(parts) > 4:
         raise InputError(f"file name {name!r} is not a plain path inside the bundle")
     return text
 
 
 def _name(value: object) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not NAME.fullmatch(value):
         raise InputError(f"name {value!r} must be 1 to 100 of letters, digits and . _ + -")
     return value
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.decoder import Decoder
-from onhand.core.errors import SourceError
-from onhand.core.manifest import LANGUAGE_MODEL, Manifest, Variant
+from onhand.core.errors import InputError, SourceError
+from onhand.core.manifest import LANGUAGE_MODEL, NAME, Manifest, Variant
 from onhand.core.progress import Progress
 from onhand.core.quantized import GroupFormat
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
@@ -59,15 +59,23 @@ def plan_variants(decoder: Decoder, transforms: Mapping[str, Pass]) -> list[Vari
 
     Returns:
         One plan for each variant, in order.
+
+    Raises:
+        InputError: if a variant's name cannot be part of a file's.
     """
     plans: list[VariantPlan] = []
     for name, transform in transforms.items():
+        if not NAME.fullmatch(name):
+            raise InputError(f"variant {name!r}: only letters, digits and . _ + - are allowed")
         report = transform.plan(decoder)
         first = plans[0].report if plans else None
         own = tuple(
             matrix
             for matrix, form in report.formats.items()
-            if first is None or (first.formats[matrix], first.rounding) != (form, report.rounding)
+            if first is None
+            or first.formats[matrix] != form
+            # Float32 is the same however the rest is rounded.
+            or (form is not None and first.rounding != report.rounding)
         )
         plans.append(VariantPlan(name=name, transform=transform, report=report, own=own))
     return plans
@@ -210,6 +218,7 @@ def _write_matrices(
         SourceError: if the pass does not keep to the order that it was given.
     """
     losses: list[MatrixLoss] = []
+    matrices = model.decoder.matrices()
     order = [name.removesuffix(".codes") for name in writer.tensors if name.endswith(".codes")]
     finished = plan.transform.apply(
         model, statistics, names=order, threads=threads, advance=advance
@@ -217,6 +226,8 @@ def _write_matrices(
     for name in writer.tensors:
         if name in model.decoder.vectors():
             writer.write(name, model.weights.vector(name))
+        elif name in matrices:
+            writer.write(name, model.weights.matrix(name))
         elif name.endswith(".codes"):
             made = next(finished, None)
             if made is None or f"{made.loss.name}.codes" != name:

@@ -174,12 +174,13 @@ def _build_memory(decoder: Decoder, plans: list[VariantPlan], tokens: int, threa
     widest = max(4 * layer.mlp_width + 3 * layer.query_width for layer in decoder.layers)
     calibrating = 4 * (max(layers) + streams + 512 * widest + moments)
     # A finished matrix, its pieces, and each thread's block with the candidates of the search.
-    largest = max(
-        form.size_bytes(shapes[name])
+    stored = [
+        4 * n * k if form is None else form.size_bytes((n, k))
         for plan in plans
         for name, form in plan.report.formats.items()
-        if form is not None
-    )
+        for n, k in [shapes[name]]
+    ]
+    largest = max(stored)
     rounding = 2 * largest + threads * 2**18 * 4 * 16 + 4 * (streams + moments)
     running = max(predict_running_memory(decoder, plan) for plan in plans)
     proving = running + 4 * (6 * 128 * decoder.vocab_size + tokens * decoder.width)
