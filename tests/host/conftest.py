@@ -14,7 +14,7 @@ from onhand.device import bench as real_bench
 
 pytest.importorskip("onnx", reason="builds bundles: needs onhand[host]")
 
-from onhand.host import prove
+from onhand.host import build, prove
 
 VALUES: Mapping[str, tuple[float, Unit]] = {
     "load_s": (0.01, "s"),
@@ -36,9 +36,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A text of about 1,500 tokens."""
+    """A text of about 700 tokens."""
     path = tmp_path_factory.mktemp("text") / "commands.txt"
-    path.write_text(sample_text(1100, seed=1), encoding="utf-8")
+    path.write_text(sample_text(500, seed=1), encoding="utf-8")
     return path
 
 
@@ -70,3 +70,12 @@ def quick_bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, Unit]
     assert set(VALUES) | {"size_bytes"} == set(real_bench.NAMES)
     monkeypatch.setattr(prove, "bench", bench)
     return values
+
+
+@pytest.fixture
+def quick(
+    quick_bench: dict[str, tuple[float, Unit]], monkeypatch: pytest.MonkeyPatch
+) -> dict[str, tuple[float, Unit]]:
+    """The same, and no plots."""
+    monkeypatch.setattr(build, "render_report", lambda content: f"{len(content)} rows")
+    return quick_bench

@@ -1,5 +1,6 @@
 """From a source model to a proven bundle: plan, calibrate, pack, prove, hold the budget."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +9,13 @@ from pathlib import Path
 from onhand import __version__
 from onhand.core.budget import AXES, Breach
 from onhand.core.bundle import REPORT_PAGE, stage_bundle, write_report
-from onhand.core.errors import BudgetExceeded, InputError, ResourceError
+from onhand.core.errors import (
+    BudgetExceeded,
+    BundleCorrupt,
+    InputError,
+    ResourceError,
+    SourceError,
+)
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.core.units import format_bytes
@@ -115,7 +122,7 @@ def build_bundle(
         write_report(staged, report.content)
         (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
         record_original(home, report.manifest_sha256, _absolute(source), ready.model)
-    return BuildResult(root=out, report=report.content)
+    return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
 
 
 def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
@@ -123,7 +130,10 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
     model = load_model(source)
     shown.advance(1)
     plans = plan_variants(model.decoder, options.transforms)
-    tokenizer = parse_text_files(model.files, where=str(model.location)).tokenizer
+    try:
+        tokenizer = parse_text_files(model.files, where=str(model.location)).tokenizer
+    except BundleCorrupt as error:
+        raise SourceError(str(error)) from error
     texts = split_texts(
         tokenizer, options.calibrate, model.decoder, max_tokens=text_tokens(model.decoder)
     )

@@ -67,7 +67,7 @@ def compare_tokens(
     Raises:
         EngineError: if the compressed model gives a NaN.
     """
-    progress.start(what, max(sum(tokens.size for tokens in sequences), 1))
+    progress.start(what, max(sum(tokens.size - 1 for tokens in sequences), 1))
     columns: list[NDArray[np.float64]] = []
     for tokens, states in zip(sequences, hidden, strict=True):
         session = loaded.session(context=tokens.size)

@@ -1,0 +1,424 @@
+"""From a checkpoint to a proven bundle, and what a failure leaves: nothing."""
+
+import errno
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.host.test_pack import Third
+from tests.models import CONFIG, checkpoint_shapes, random_tensors, write_checkpoint
+
+from onhand.core.budget import parse_budget
+from onhand.core.bundle import read_bundle
+from onhand.core.errors import BudgetExceeded, InputError, OnhandError, ResourceError, SourceError
+from onhand.core.measurement import Measurement, Unit
+from onhand.core.safetensors import SafetensorsWriter
+from onhand.device.opening import open as open_bundle
+from onhand.host import prove
+from onhand.host.build import build_bundle, plan_build
+from onhand.host.compare import TokenFigures
+from onhand.host.options import BuildOptions
+from onhand.host.passes.quantize import Quantize
+
+Quick = dict[str, tuple[float, Unit]]
+INT4 = {"int4": Quantize(method="rtn")}
+
+
+class Recorder:
+    """Remembers what it is told; may raise in the middle of a stage. See `Progress`."""
+
+    def __init__(self, stop_in: str = "", *, error: BaseException | None = None) -> None:
+        self.stages: list[str] = []
+        self.notes: list[str] = []
+        self.done = 0.0
+        self.total = 0.0
+        self.unfinished: list[str] = []
+        self._stop_in = stop_in
+        self._error = error or KeyboardInterrupt()
+
+    def start(self, what: str, total: float) -> None:
+        """Begin a stage."""
+        self._close()
+        assert total > 0
+        self.stages.append(what)
+        self.done, self.total = 0.0, total
+
+    def advance(self, amount: float) -> None:
+        """Count, or stop everything."""
+        self.done += amount
+        if self._stop_in and self._stop_in in self.stages[-1]:
+            raise self._error
+
+    def note(self, text: str) -> None:
+        """Remember."""
+        self.notes.append(text)
+
+    def _close(self) -> None:
+        if self.stages and abs(self.done - self.total) > 1e-6 * self.total:
+            self.unfinished.append(f"{self.stages[-1]}: {self.done} of {self.total}")
+
+
+@pytest.fixture
+def options(text: Path) -> BuildOptions:
+    """Plain int4, judged on the small text."""
+    return BuildOptions(transforms=INT4, calibrate=text, threads=1)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Path]:
+    """The folder that bundles are put into; nothing hidden may stay in it."""
+    place = tmp_path / "shelf"
+    place.mkdir()
+    yield place
+    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_bundle_is_built_proven_and_speaks(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick_bench: Quick
+) -> None:
+    """The whole way, with every stage shown from beginning to end."""
+    shown = Recorder()
+
+    result = build_bundle(str(tiny), shelf / "b", options, home=home, progress=shown)
+
+    bundle = read_bundle(shelf / "b")
+    assert result.root == shelf / "b"
+    assert json.loads((shelf / "b" / "report.json").read_text()) == result.report
+    assert (shelf / "b" / "report.html").read_text().startswith("<!doctype html>")
+    assert bundle.manifest.provenance["onhand"]
+    assert result.report["manifest_sha256"] == bundle.manifest_sha256
+    assert shown.unfinished == []
+    assert "quantizing" in shown.stages
+    with open_bundle(shelf / "b", threads=1) as session:
+        assert session.engine_name == "onnx"
+
+
+def test_the_plan_says_what_the_build_then_takes(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """Size from shapes alone; the plan itself reads no weight and writes nothing."""
+    many = replace(options, transforms={"int8": Quantize(bits=8, method="rtn"), **INT4})
+
+    plan = plan_build(str(tiny), many)
+
+    assert list(shelf.iterdir()) == []
+    build_bundle(str(tiny), shelf / "b", many, home=home)
+    bundle = read_bundle(shelf / "b")
+    for name in many.transforms:
+        assert abs(plan.size_bytes[name] - bundle.size_bytes(name)) <= 4096 + 64
+    assert plan.minutes > 0
+    assert json.dumps(plan.to_json())
+
+
+def test_a_plan_does_not_read_the_weights(
+    tmp_path: Path, options: BuildOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are no numbers are found by the build, not by the plan."""
+    tensors = random_tensors(checkpoint_shapes(CONFIG))
+    for array in tensors.values():
+        array[...] = np.nan
+    folder = write_checkpoint(tmp_path / "nan", tensors=tensors)
+
+    plan_build(str(folder), options)
+
+    with pytest.raises(SourceError, match="holds a NaN"):
+        build_bundle(str(folder), tmp_path / "b", options, home=tmp_path / "home")
+    assert not (tmp_path / "b").exists()
+
+
+def test_two_builds_give_the_same_bytes(
+    tiny: Path, shelf: Path, home: Path, text: Path, quick: Quick
+) -> None:
+    """Calibrated and clipped; manifest and weights, whatever the name of the folder."""
+    options = BuildOptions(
+        transforms={"int4": Quantize(), "int8": Quantize(bits=8, method="rtn")},
+        calibrate=text,
+        threads=2,
+    )
+
+    for name in ("a", "b"):
+        build_bundle(str(tiny), shelf / name, options, home=home)
+
+    files = {path.name for path in (shelf / "a").iterdir()} - {"report.json", "report.html"}
+    assert {"manifest.json", "model.onnx", "weights.safetensors"} < files
+    for name in files:
+        assert (shelf / "a" / name).read_bytes() == (shelf / "b" / name).read_bytes(), name
+
+
+def test_a_bundle_holds_no_path(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick_bench: Quick
+) -> None:
+    """Neither the source's, nor the text's, nor its own: it may travel."""
+    build_bundle(str(tiny), shelf / "b", options, home=home)
+
+    for path in (shelf / "b").iterdir():
+        content = path.read_bytes()
+        for place in (tiny.parent, shelf, home, options.calibrate):
+            assert str(place).encode() not in content, path.name
+
+
+STAGES = ["reading", "running the original", "quantizing", "comparing", "measuring", "float32"]
+STOPS: list[tuple[str, BaseException]] = [
+    *((stage, KeyboardInterrupt()) for stage in STAGES),
+    ("quantizing", MemoryError("no more")),
+    ("quantizing", OSError(errno.EIO, "input/output error")),
+    ("float32", OSError(errno.EIO, "input/output error")),
+]
+
+
+@pytest.mark.parametrize(("stage", "error"), STOPS)
+def test_an_interrupted_build_leaves_nothing(
+    tiny: Path,
+    shelf: Path,
+    home: Path,
+    options: BuildOptions,
+    quick: Quick,
+    stage: str,
+    error: BaseException,
+) -> None:
+    """Wherever it is stopped."""
+    with pytest.raises(ResourceError if isinstance(error, OSError) else type(error)):
+        build_bundle(
+            str(tiny), shelf / "b", options, home=home, progress=Recorder(stage, error=error)
+        )
+
+    assert list(shelf.iterdir()) == []
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_a_full_disk_is_one_sentence(
+    tiny: Path,
+    shelf: Path,
+    home: Path,
+    options: BuildOptions,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+) -> None:
+    """And leaves nothing."""
+    plain, left = SafetensorsWriter.write, [after]
+
+    def write(self: SafetensorsWriter, name: str, array: np.ndarray) -> None:
+        if not left[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= 1
+        plain(self, name, array)
+
+    monkeypatch.setattr(SafetensorsWriter, "write", write)
+
+    with pytest.raises(ResourceError, match="No space left on device; nothing was left behind"):
+        build_bundle(str(tiny), shelf / "b", options, home=home)
+
+    assert list(shelf.iterdir()) == []
+
+
+def test_a_place_that_is_taken_is_left_alone(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions
+) -> None:
+    """Before any work."""
+    (shelf / "b").mkdir()
+    (shelf / "b" / "mine").write_text("precious")
+    shown = Recorder()
+
+    with pytest.raises(InputError, match="exists already"):
+        build_bundle(str(tiny), shelf / "b", options, home=home, progress=shown)
+
+    assert shown.stages == ["reading the source"]
+    assert (shelf / "b" / "mine").read_text() == "precious"
+
+
+def test_a_parent_that_is_missing_is_said(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions
+) -> None:
+    """Nobody guesses folders."""
+    with pytest.raises(InputError, match="deep is not a folder; create it first"):
+        build_bundle(str(tiny), shelf / "deep" / "b", options, home=home)
+
+
+def test_two_builds_into_one_place(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """One wins, the other says so; the place holds one whole bundle."""
+    errors: list[OnhandError] = []
+    together = threading.Barrier(2)
+
+    class Meeting(Recorder):
+        def start(self, what: str, total: float) -> None:  # type: ignore[explicit-override] # 3.11 has no override
+            if what == "quantizing":
+                together.wait(timeout=20)
+            Recorder.start(self, what, total)
+
+    def work() -> None:
+        try:
+            build_bundle(str(tiny), shelf / "b", options, home=home, progress=Meeting())
+        except OnhandError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert [str(error) for error in errors] == [
+        f"{shelf / 'b'} was created by someone else meanwhile"
+    ]
+    read_bundle(shelf / "b")
+
+
+def test_a_third_partys_pass_is_built(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """Through the same door, its reasons in the report."""
+    third = replace(options, transforms={"third": Third()})
+
+    result = build_bundle(str(tiny), shelf / "b", third, home=home)
+
+    assert "not in the MLP" in json.dumps(result.report)
+
+
+@pytest.mark.parametrize("wrong", [Third(order=-1), Third(count=1), Third(bits=8)])
+def test_a_third_partys_wrong_pass_leaves_nothing(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, wrong: Third
+) -> None:
+    """One of our errors."""
+    with pytest.raises(OnhandError):
+        build_bundle(
+            str(tiny), shelf / "b", replace(options, transforms={"third": wrong}), home=home
+        )
+
+    assert list(shelf.iterdir()) == []
+
+
+def refused(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, budget: str
+) -> tuple[str, list[str]]:
+    """The sentence of a budget that does not hold, and the stages that ran."""
+    shown = Recorder()
+    asked = replace(options, budget=parse_budget(budget))
+    with pytest.raises(BudgetExceeded) as caught:
+        build_bundle(str(tiny), shelf / "b", asked, home=home, progress=shown)
+    assert list(shelf.iterdir()) == []
+    return str(caught.value), shown.stages
+
+
+def test_a_size_over_its_ceiling_is_refused_before_any_work(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions
+) -> None:
+    """With the size, the ceiling and what would be the smallest."""
+    text, stages = refused(tiny, shelf, home, options, "disk=20kB")
+
+    assert stages == ["reading the source"]
+    assert "disk: int4 takes" in text
+    assert "at most 19.5 KiB allowed; no setting of this version should pass; best: --bits" in text
+
+
+def test_a_quality_over_its_ceiling_names_the_nearest_setting(
+    tiny: Path,
+    shelf: Path,
+    home: Path,
+    options: BuildOptions,
+    quick: Quick,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With the figure; a random model loses nothing that counts, so the figure is given."""
+    plain = prove.quality_figures
+
+    def figures(tokens: TokenFigures, *, how: str) -> dict[str, Measurement]:
+        found = plain(tokens, how=how)
+        worse = replace(found["perplexity_increase"], value=0.1)
+        return {**found, "perplexity_increase": worse}
+
+    monkeypatch.setattr(prove, "quality_figures", figures)
+    two = replace(options, transforms={"int2": Quantize(bits=2)})
+
+    text, _ = refused(tiny, shelf, home, two, "quality=0.2%")
+
+    assert text.startswith(
+        "quality: int2 is +10.00% perplexity, at most +0.20% perplexity allowed; "
+        "nearest setting that should pass: --bits "
+    )
+    assert "--bits 2" not in text
+
+
+def test_a_figure_that_nobody_measured_is_no_pass(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """Silence fails the build."""
+    del quick["energy_j_per_token"]
+
+    text, _ = refused(tiny, shelf, home, options, "energy=100J")
+
+    assert "energy: int4 was not measured" in text
+
+
+def test_an_estimate_needs_consent(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """Refused without; with it, judged like any other."""
+    text, _ = refused(tiny, shelf, home, options, "energy=0.06J")
+    assert "is only estimated (0.05 J/token); give --accept-estimates" in text
+
+    accepted = replace(options, accept_estimates=True, budget=parse_budget("energy=0.06J"))
+    build_bundle(str(tiny), shelf / "b", accepted, home=home)
+
+
+def test_several_breaches_are_all_named(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """One sentence for all of them."""
+    text, _ = refused(tiny, shelf, home, options, "ram=1MB,decode=1000,load=1ms")
+
+    assert [key for key in ("ram: ", "decode: ", "load: ") if key in text] == [
+        "ram: ",
+        "decode: ",
+        "load: ",
+    ]
+
+
+def test_a_memory_ceiling_below_need_is_refused_before_any_work(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions
+) -> None:
+    """With what it would take."""
+    shown = Recorder()
+
+    with pytest.raises(ResourceError, match=r"needs about .* MiB of memory, --max-ram allows"):
+        build_bundle(
+            str(tiny), shelf / "b", replace(options, max_ram=10**6), home=home, progress=shown
+        )
+
+    assert shown.stages == ["reading the source"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (lambda folder: (folder / "tokenizer.json").write_text("{}"), SourceError),
+        (lambda folder: (folder / "tokenizer_config.json").write_text("["), SourceError),
+    ],
+    ids=["tokenizer", "settings"],
+)
+def test_a_broken_tokenizer_is_the_sources_fault(
+    tmp_path: Path, options: BuildOptions, damage: Callable[[Path], object], error: type[Exception]
+) -> None:
+    """Not a damaged bundle: there is none yet."""
+    folder = write_checkpoint(tmp_path / "source")
+    damage(folder)
+
+    with pytest.raises(error):
+        plan_build(str(folder), options)
+
+
+@pytest.mark.slow
+def test_the_real_benchmark_proves_a_bundle(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions
+) -> None:
+    """Processes of their own, every figure, the original beside it."""
+    result = build_bundle(str(tiny), shelf / "b", options, home=home)
+
+    text = json.dumps(result.report)
+    for name in ("cold_start_s", "decode_tokens_per_s", "peak_memory_bytes", "kl_divergence"):
+        assert text.count(f'"{name}"') >= 1
