@@ -37,7 +37,8 @@ _ITEM_BITS = {
 }
 # Message -> field number -> message inside it; every way that leads to a tensor.
 _INSIDE: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 25: "function"},
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
@@ -65,6 +66,8 @@ def check_external_data(graph: Path, root: Path, *, allowed: Collection[str]) ->
         BundleCorrupt: if the file is not ONNX, a tensor lies elsewhere or beyond its file's end,
             or its shape does not match its bytes.
     """
+    if graph.suffix != ".onnx":  # by the name, ONNX Runtime would read another format
+        raise BundleCorrupt(f"{graph}: is not named .onnx")
     if graph.stat().st_size > MAX_GRAPH_BYTES:
         raise BundleCorrupt(f"{graph}: over {MAX_GRAPH_BYTES} bytes; weights belong beside it")
     content = memoryview(graph.read_bytes())
@@ -98,16 +101,22 @@ def _check_tensor(message: memoryview, sizes: dict[str, int]) -> None:
         if number == 1:
             dims += [value] if isinstance(value, int) else list(_varints(value))
         elif isinstance(value, int):
-            numbers[number] = value
+            numbers[number] = value & 0xFFFFFFFF  # as protobuf cuts them
         elif number == 13:
             entry = {n: bytes(v).decode() for n, v in _fields(value) if not isinstance(v, int)}
-            external[entry.get(1, "")] = entry.get(2, "")
+            key = entry.get(1, "")
+            if key in external:  # readers differ in which of two they take
+                raise BundleCorrupt(f"a tensor gives its {key!r} twice")
+            external[key] = entry.get(2, "")
         else:
             texts[number] = value
     name = bytes(texts.get(8, b"?")).decode()
-    size = _size(dims, numbers.get(2, 0), name)
+    element = numbers.get(2, 0)
+    size = _size(dims, element, name)
     inline = texts.get(9)
     if numbers.get(14) == _EXTERNAL or external:
+        if element not in _ITEM_BITS:
+            raise BundleCorrupt(f"tensor {name!r} has elements of the unknown type {element}")
         _check_place(name, external, sizes, size)
     elif inline is not None and len(inline) != size:
         raise BundleCorrupt(f"tensor {name!r} has {len(inline)} bytes, its shape needs {size}")
@@ -141,7 +150,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Walk one message.
 
     Yields:
-        Field number and value; fixed-width values come as bytes.
+        Field number and value of every number and every byte string.
 
     Raises:
         BundleCorrupt: if the bytes are not a message.
@@ -149,6 +158,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
+        # Protobuf cuts a key to 32 bits: it would see another field than we do.
+        if not 8 <= key < 2**32:
+            raise BundleCorrupt(f"not an ONNX file: field key {key}")
         wire = key & 7
         if wire == 0:
             number, place = _varint(message, place)
@@ -162,7 +174,9 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise BundleCorrupt(f"not an ONNX file: wire type {wire}")
         if place + length > len(message):
             raise BundleCorrupt("not an ONNX file, or cut short")
-        yield key >> 3, message[place : place + length]
+        # No field that we look at is of fixed width: such a one is unknown to protobuf.
+        if wire == 2:
+            yield key >> 3, message[place : place + length]
         place += length
 
 

@@ -168,6 +168,7 @@ def _staged(
         ready.model,
         calibration=ready.texts.calibration.sequences if _needs_text(ready.plans) else (),
         heldout=ready.texts.heldout.sequences,
+        threads=ready.threads,
         progress=shown,
     )
     guard.check("running the original")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
@@ -118,6 +119,7 @@ def run_original(
     *,
     calibration: Sequence[TokenArray],
     heldout: Sequence[TokenArray],
+    threads: int | None = None,
     progress: Progress,
 ) -> OriginalRun:
     """Run the original over both texts, layer by layer.
@@ -126,6 +128,7 @@ def run_original(
         model: the source.
         calibration: token sequences for the statistics; may be empty.
         heldout: token sequences for the original's answers; may be empty.
+        threads: threads to use; None for as many as numpy takes by itself.
         progress: told of every layer.
 
     Returns:
@@ -141,18 +144,19 @@ def run_original(
     streams = [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
     longest = max((tokens.size for tokens in sequences), default=0)
     progress.start("running the original", max(len(decoder.layers) * len(sequences), 1))
-    for i, layer in enumerate(decoder.layers):
-        rope = decoder.rope.tables(layer.head_dim, longest)
-        for number, x in enumerate(streams):
-            memory = forward.LayerMemory.empty(layer, x.shape[0])
-            observe = statistics.observe if number < len(calibration) else _ignore
-            with np.errstate(over="ignore", invalid="ignore"):  # judged right below
+    # Overflows are judged after each layer, not warned of on the way.
+    with threadpool_limits(threads), np.errstate(over="ignore", invalid="ignore"):
+        for i, layer in enumerate(decoder.layers):
+            rope = decoder.rope.tables(layer.head_dim, longest)
+            for number, x in enumerate(streams):
+                memory = forward.LayerMemory.empty(layer, x.shape[0])
+                observe = statistics.observe if number < len(calibration) else _ignore
                 streams[number] = forward.run_layer(
                     weights, i, x, memory, start=0, rope=rope, observe=observe
                 )
-            if not np.isfinite(streams[number]).all():
-                raise SourceError(f"{model.location}: layer {i} gives a NaN or an infinity")
-            progress.advance(1)
+                if not np.isfinite(streams[number]).all():
+                    raise SourceError(f"{model.location}: layer {i} gives a NaN or an infinity")
+                progress.advance(1)
     hidden = [forward.final_hidden(weights, x) for x in streams]
     head = "embed" if decoder.tied else "head"
     for x in hidden[: len(calibration)]:

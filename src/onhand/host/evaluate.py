@@ -116,7 +116,9 @@ def evaluate_bundle(
         what=f"the text {text.name}",
         max_tokens=max_tokens,
     )
-    run = run_original(model, calibration=[], heldout=part.sequences, progress=shown)
+    run = run_original(
+        model, calibration=[], heldout=part.sequences, threads=threads, progress=shown
+    )
     loaded = open_engine(bundle, variant=chosen, engine=engine, threads=threads)[0]
     figures = compare_tokens(
         loaded,
