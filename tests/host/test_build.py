@@ -20,7 +20,7 @@ from onhand.core.safetensors import SafetensorsWriter
 from onhand.device.opening import open as open_bundle
 from onhand.host import prove
 from onhand.host.build import build_bundle, plan_build
-from onhand.host.compare import TokenFigures
+from onhand.host.compare import TokenFigures, quality_figures
 from onhand.host.options import BuildOptions
 from onhand.host.passes.quantize import Quantize
 
@@ -325,7 +325,7 @@ def test_a_quality_over_its_ceiling_names_the_nearest_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With the figure; a random model loses nothing that counts, so the figure is given."""
-    plain = prove.quality_figures
+    plain = quality_figures
 
     def figures(tokens: TokenFigures, *, how: str) -> dict[str, Measurement]:
         found = plain(tokens, how=how)
