@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from examples.house_assistant.actions import Example
 from examples.house_assistant.generate import SYSTEMS, conversation, examples
-from examples.house_assistant.model import Llama, Shape, export_weights
+from examples.house_assistant.network import Llama, Shape, export_weights
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
@@ -31,7 +31,7 @@ ROW_LENGTHS = {ROW_LENGTH: 0.93, 1024: 0.03, 4096: 0.04}
 # Every token of an answer is learnt from, and as many of the others as fill this share of a row,
 # which count less: the model then knows the language, and little time goes into what is not asked.
 LEARNT_SHARE = 0.6
-COMMAND_WEIGHT = 0.3
+COMMAND_WEIGHT = 0.05
 
 
 @dataclass(slots=True)
@@ -158,32 +158,6 @@ def _loss(model: Llama, tokens: Tensor, places: Tensor, targets: Tensor, weights
     return (losses * weights).sum() / weights.sum()
 
 
-class _Pace:
-    """Uses as many threads as are fastest just now: other work may hold a core for a while."""
-
-    def __init__(self, most: int) -> None:
-        self._choices = list(range(1, most + 1))
-        self._seconds: dict[int, float] = {}
-        self._steps = 0
-
-    def choose(self) -> int:
-        """Set the number of threads for the next step, and return it."""
-        self._steps += 1
-        untried = [n for n in reversed(self._choices) if n not in self._seconds]
-        best = min(self._seconds, key=self._seconds.__getitem__, default=self._choices[-1])
-        others = [n for n in self._choices if n != best]
-        n_threads = untried[0] if untried else best
-        if not untried and others and self._steps % 12 == 0:
-            n_threads = others[(self._steps // 12) % len(others)]
-        torch.set_num_threads(n_threads)
-        return n_threads
-
-    def note(self, n_threads: int, seconds: float) -> None:
-        """Remember how long a step took."""
-        before = self._seconds.get(n_threads, seconds)
-        self._seconds[n_threads] = 0.5 * before + 0.5 * seconds
-
-
 def _lengths(seed: int) -> Iterator[int]:
     rng = random.Random(f"lengths {seed}")
     while True:
@@ -204,71 +178,87 @@ def main() -> None:
     _train(parser.parse_args())
 
 
+@dataclass(slots=True)
+class _Run:
+    """A training run: what a checkpoint keeps."""
+
+    model: Llama
+    optimizers: list[torch.optim.Optimizer]
+    step: int = 0
+    spent_s: float = 0.0
+    n_tokens: int = 0
+
+    def resume(self, checkpoint: Path) -> None:
+        """Go on from a checkpoint."""
+        saved = torch.load(checkpoint, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.step, self.spent_s = saved["step"], saved["spent_s"]
+        self.n_tokens = saved["n_tokens"]
+
+    def save(self, checkpoint: Path) -> None:
+        """Write a checkpoint beside its place and rename it over the last one."""
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "step": self.step,
+            "spent_s": self.spent_s,
+            "n_tokens": self.n_tokens,
+        }
+        torch.save(state, checkpoint.with_suffix(".new"))
+        checkpoint.with_suffix(".new").replace(checkpoint)
+
+    def update(self, loss: Tensor, *, rate: float) -> None:
+        """Step along the gradient of a loss."""
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+
+
 def _train(given: argparse.Namespace) -> None:
+    torch.set_num_threads(given.threads)
     torch.manual_seed(given.seed)
     tokenizer = Tokenizer.from_file(str(given.folder / "tokenizer.json"))
     model = Llama(Shape(vocabulary=tokenizer.get_vocab_size()))
-    optimizers = _optimizers(model, rate=given.rate, kind=given.optimizer)
-    step, spent_s, n_tokens = 0, 0.0, 0
+    run = _Run(model, _optimizers(model, rate=given.rate, kind=given.optimizer))
     if given.checkpoint.exists():
-        saved = torch.load(given.checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        step, spent_s, n_tokens = saved["step"], saved["spent_s"], saved["n_tokens"]
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, from step {step}")
+        run.resume(given.checkpoint)
+    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, from step {run.step}")
     limit_s = given.minutes * 60
     fresh = list(islice(examples(10_000_019, "train"), 512))
-    lengths = _lengths(given.seed + step)
+    lengths = _lengths(given.seed + run.step)
     saved_at = begun = time.monotonic()
-    before_s = spent_s
+    before_s = run.spent_s
     mean: float | None = None
-    pace = _Pace(given.threads)
-    # Compiled loops then follow `_Pace`, not the threads there were when they were compiled.
-    compiled = torch.compile(_loss, dynamic=False, options={"cpp.dynamic_threads": True})
-    while spent_s < limit_s:
+    compiled = torch.compile(_loss, dynamic=False)
+    while run.spent_s < limit_s:
         # Long conversations come once short ones are mostly understood.
-        length = next(lengths) if spent_s > 0.25 * limit_s else ROW_LENGTH
-        seed = given.seed * 1_000_000_007 + step
+        length = next(lengths) if run.spent_s > 0.25 * limit_s else ROW_LENGTH
+        seed = given.seed * 1_000_000_007 + run.step
         rows = batch(tokenizer, seed=seed, length=length, n_rows=STEP_TOKENS // length)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = given.rate * _rate(spent_s / limit_s)
-        started, n_threads = time.monotonic(), pace.choose()
         loss = compiled(model, rows.tokens, rows.places, rows.targets, rows.weights)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        if length == ROW_LENGTH and step > 2:
-            pace.note(n_threads, time.monotonic() - started)
-        step, n_tokens = step + 1, n_tokens + STEP_TOKENS
-        spent_s = before_s + time.monotonic() - begun
+        run.update(loss, rate=given.rate * _rate(run.spent_s / limit_s))
+        run.step, run.n_tokens = run.step + 1, run.n_tokens + STEP_TOKENS
+        run.spent_s = before_s + time.monotonic() - begun
         mean = loss.item() if mean is None else 0.97 * mean + 0.03 * loss.item()
-        if step % 25 == 0:
-            left = (limit_s - spent_s) / 60
+        if run.step % 25 == 0:
             print(
-                f"step {step}  loss {mean:.4f}  {n_tokens / 1e6:.2f} M tokens  "
-                f"{n_tokens / spent_s:,.0f} tokens/s  {left:.1f} minutes left",
+                f"step {run.step}  loss {mean:.4f}  {run.n_tokens / 1e6:.2f} M tokens  "
+                f"{run.n_tokens / run.spent_s:,.0f} tokens/s  "
+                f"{(limit_s - run.spent_s) / 60:.1f} minutes left",
                 flush=True,
             )
-        if time.monotonic() - saved_at > given.save_every * 60 or spent_s >= limit_s:
+        if time.monotonic() - saved_at > given.save_every * 60 or run.spent_s >= limit_s:
             saved_at = time.monotonic()
             right = exact_match(model, tokenizer, fresh)
-            print(
-                f"step {step}  fresh training commands right: {sum(right) / len(right):.2%}",
-                flush=True,
-            )
-            state = {
-                "model": model.state_dict(),
-                "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-                "step": step,
-                "spent_s": spent_s,
-                "n_tokens": n_tokens,
-            }
-            torch.save(state, given.checkpoint.with_suffix(".new"))
-            given.checkpoint.with_suffix(".new").replace(given.checkpoint)
+            share = sum(right) / len(right)
+            print(f"step {run.step}  fresh training commands right: {share:.2%}", flush=True)
+            run.save(given.checkpoint)
             export_weights(model, given.folder)
 
 
