@@ -1,6 +1,7 @@
 """What engines share about sessions: bounds of a step, and a memory as bytes."""
 
 from collections.abc import Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import ContextOverflow, InputError
 
 __all__ = [
+    "check_batch",
     "check_context",
     "check_fits",
     "check_open",
@@ -16,6 +18,33 @@ __all__ = [
     "pack_state",
     "unpack_state",
 ]
+
+
+class OwnedSession(Protocol):
+    """A session that knows whose it is."""
+
+    @property
+    def loaded(self) -> object:
+        """The weights it belongs to."""
+        ...
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Most tokens that it can remember."""
+        ...
+
+    @property
+    def length(self) -> int:
+        """Tokens remembered."""
+        ...
+
+
+OwnSession = TypeVar("OwnSession", bound=OwnedSession)
 
 _MAGIC = b"onhand-kv1"
 _KEY_BYTES = 32
@@ -37,6 +66,43 @@ def check_tokens(tokens: TokenArray, vocab_size: int) -> TokenArray:
         wrong = low if low < 0 else high
         raise InputError(f"token {wrong} is outside the vocabulary of {vocab_size}")
     return row.astype(np.int64, copy=False)
+
+
+def check_batch(
+    batch: Sequence[tuple[object, TokenArray]],
+    kind: type[OwnSession],
+    *,
+    owner: object,
+    vocab_size: int,
+) -> list[tuple[OwnSession, TokenArray]]:
+    """Return the rows of a step, checked before any of them runs.
+
+    Args:
+        batch: sessions and their tokens.
+        kind: the engine's own class of sessions.
+        owner: the `Loaded` that they must belong to.
+        vocab_size: tokens are below it.
+
+    Returns:
+        The sessions, each once, with their (T,) int64 tokens.
+
+    Raises:
+        InputError: if a row is empty or names a token that is not there, or a session is foreign,
+            closed or given twice.
+        ContextOverflow: if tokens do not fit.
+    """
+    rows: list[tuple[OwnSession, TokenArray]] = []
+    for session, tokens in batch:
+        if not isinstance(session, kind) or session.loaded is not owner:
+            raise InputError("a session of another engine or bundle was given to step")
+        if session.closed or any(session is other for other, _ in rows):
+            raise InputError("a session in a step is closed, or given twice")
+        row = check_tokens(tokens, vocab_size)
+        check_fits(session.length, row.size, session.context)
+        rows.append((session, row))
+    if not rows:
+        raise InputError("a step needs at least one row")
+    return rows
 
 
 def check_fits(length: int, n_new: int, context: int) -> None:

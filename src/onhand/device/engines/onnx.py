@@ -17,11 +17,10 @@ from onhand.core.profile import DeviceProfile
 from onhand.core.weights import open_weights
 from onhand.device.engines.base import Session
 from onhand.device.engines.memory import (
+    check_batch,
     check_context,
-    check_fits,
     check_open,
     check_rewind,
-    check_tokens,
     pack_state,
     unpack_state,
 )
@@ -182,18 +181,7 @@ class OnnxLoaded:
         self, batch: Sequence[tuple[Session, TokenArray]]
     ) -> list[tuple[OnnxSession, TokenArray]]:
         check_open(self.closed, "the model")
-        rows: list[tuple[OnnxSession, TokenArray]] = []
-        for session, tokens in batch:
-            if not isinstance(session, OnnxSession) or session.loaded is not self:
-                raise InputError("a session of another engine or bundle was given to step")
-            if session.closed or any(session is other for other, _ in rows):
-                raise InputError("a session in a step is closed, or given twice")
-            row = check_tokens(tokens, self.vocab_size)
-            check_fits(session.length, row.size, session.context)
-            rows.append((session, row))
-        if not rows:
-            raise InputError("a step needs at least one row")
-        return rows
+        return check_batch(batch, OnnxSession, owner=self, vocab_size=self.vocab_size)
 
     def _run(
         self, session: OnnxSession, tokens: TokenArray, rows: TokenArray, out: FloatArray

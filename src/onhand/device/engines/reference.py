@@ -9,17 +9,15 @@ import numpy as np
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
-from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.weights import BundleWeights, open_weights
 from onhand.device.engines import forward
 from onhand.device.engines.base import Session
 from onhand.device.engines.memory import (
+    check_batch,
     check_context,
-    check_fits,
     check_open,
     check_rewind,
-    check_tokens,
     pack_state,
     unpack_state,
 )
@@ -148,18 +146,7 @@ class ReferenceLoaded:
         self, batch: Sequence[tuple[Session, TokenArray]]
     ) -> list[tuple[ReferenceSession, TokenArray]]:
         check_open(self.closed, "the model")
-        rows: list[tuple[ReferenceSession, TokenArray]] = []
-        for session, tokens in batch:
-            if not isinstance(session, ReferenceSession) or session.loaded is not self:
-                raise InputError("a session of another engine or bundle was given to step")
-            if session.closed or any(session is other for other, _ in rows):
-                raise InputError("a session in a step is closed, or given twice")
-            row = check_tokens(tokens, self.vocab_size)
-            check_fits(session.length, row.size, session.context)
-            rows.append((session, row))
-        if not rows:
-            raise InputError("a step needs at least one row")
-        return rows
+        return check_batch(batch, ReferenceSession, owner=self, vocab_size=self.vocab_size)
 
     def _run(self, session: ReferenceSession, tokens: TokenArray) -> FloatArray:
         weights = self.weights
