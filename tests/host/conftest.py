@@ -1,6 +1,6 @@
 """Checkpoints of tiny models, made once for a run of the tests; a benchmark that takes no time."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from onhand.device import bench as real_bench
 pytest.importorskip("onnx", reason="builds bundles: needs onhand[host]")
 
 from onhand.host import build, prove
+from onhand.host.options import BuildOptions
+from onhand.host.passes.quantize import Quantize
 
 VALUES: Mapping[str, tuple[float, Unit]] = {
     "load_s": (0.01, "s"),
@@ -79,3 +81,18 @@ def quick(
     """The same, and no plots."""
     monkeypatch.setattr(build, "render_report", lambda content: f"{len(content)} rows")
     return quick_bench
+
+
+@pytest.fixture
+def options(text: Path) -> BuildOptions:
+    """Plain int4, judged on the small text."""
+    return BuildOptions(transforms={"int4": Quantize(method="rtn")}, calibrate=text, threads=1)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Path]:
+    """The folder that bundles are put into; nothing hidden may stay in it."""
+    place = tmp_path / "shelf"
+    place.mkdir()
+    yield place
+    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []

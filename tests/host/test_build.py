@@ -3,78 +3,27 @@
 import errno
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.host.recorder import Recorder
 from tests.host.test_pack import Third
 from tests.models import CONFIG, checkpoint_shapes, random_tensors, write_checkpoint
 
-from onhand.core.budget import parse_budget
 from onhand.core.bundle import read_bundle
-from onhand.core.errors import BudgetExceeded, InputError, OnhandError, ResourceError, SourceError
-from onhand.core.measurement import Measurement, Unit
+from onhand.core.errors import InputError, OnhandError, ResourceError, SourceError
+from onhand.core.measurement import Unit
 from onhand.core.safetensors import SafetensorsWriter
 from onhand.device.opening import open as open_bundle
-from onhand.host import prove
 from onhand.host.build import build_bundle, plan_build
-from onhand.host.compare import TokenFigures, quality_figures
 from onhand.host.options import BuildOptions
 from onhand.host.passes.quantize import Quantize
 
 Quick = dict[str, tuple[float, Unit]]
 INT4 = {"int4": Quantize(method="rtn")}
-
-
-class Recorder:
-    """Remembers what it is told; may raise in the middle of a stage. See `Progress`."""
-
-    def __init__(self, stop_in: str = "", *, error: BaseException | None = None) -> None:
-        self.stages: list[str] = []
-        self.notes: list[str] = []
-        self.done = 0.0
-        self.total = 0.0
-        self.unfinished: list[str] = []
-        self._stop_in = stop_in
-        self._error = error or KeyboardInterrupt()
-
-    def start(self, what: str, total: float) -> None:
-        """Begin a stage."""
-        self._close()
-        assert total > 0
-        self.stages.append(what)
-        self.done, self.total = 0.0, total
-
-    def advance(self, amount: float) -> None:
-        """Count, or stop everything."""
-        self.done += amount
-        if self._stop_in and self._stop_in in self.stages[-1]:
-            raise self._error
-
-    def note(self, text: str) -> None:
-        """Remember."""
-        self.notes.append(text)
-
-    def _close(self) -> None:
-        if self.stages and abs(self.done - self.total) > 1e-6 * self.total:
-            self.unfinished.append(f"{self.stages[-1]}: {self.done} of {self.total}")
-
-
-@pytest.fixture
-def options(text: Path) -> BuildOptions:
-    """Plain int4, judged on the small text."""
-    return BuildOptions(transforms=INT4, calibrate=text, threads=1)
-
-
-@pytest.fixture
-def shelf(tmp_path: Path) -> Iterator[Path]:
-    """The folder that bundles are put into; nothing hidden may stay in it."""
-    place = tmp_path / "shelf"
-    place.mkdir()
-    yield place
-    assert [path.name for path in place.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_bundle_is_built_proven_and_speaks(
@@ -291,106 +240,6 @@ def test_a_third_partys_wrong_pass_leaves_nothing(
         )
 
     assert list(shelf.iterdir()) == []
-
-
-def refused(
-    tiny: Path, shelf: Path, home: Path, options: BuildOptions, budget: str
-) -> tuple[str, list[str]]:
-    """The sentence of a budget that does not hold, and the stages that ran."""
-    shown = Recorder()
-    asked = replace(options, budget=parse_budget(budget))
-    with pytest.raises(BudgetExceeded) as caught:
-        build_bundle(str(tiny), shelf / "b", asked, home=home, progress=shown)
-    assert list(shelf.iterdir()) == []
-    return str(caught.value), shown.stages
-
-
-def test_a_size_over_its_ceiling_is_refused_before_any_work(
-    tiny: Path, shelf: Path, home: Path, options: BuildOptions
-) -> None:
-    """With the size, the ceiling and what would be the smallest."""
-    text, stages = refused(tiny, shelf, home, options, "disk=20kB")
-
-    assert stages == ["reading the source"]
-    assert "disk: int4 takes" in text
-    assert "at most 19.5 KiB allowed; no setting of this version should pass; best: --bits" in text
-
-
-def test_a_quality_over_its_ceiling_names_the_nearest_setting(
-    tiny: Path,
-    shelf: Path,
-    home: Path,
-    options: BuildOptions,
-    quick: Quick,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With the figure; a random model loses nothing that counts, so the figure is given."""
-    plain = quality_figures
-
-    def figures(tokens: TokenFigures, *, how: str) -> dict[str, Measurement]:
-        found = plain(tokens, how=how)
-        worse = replace(found["perplexity_increase"], value=0.1)
-        return {**found, "perplexity_increase": worse}
-
-    monkeypatch.setattr(prove, "quality_figures", figures)
-    two = replace(options, transforms={"int2": Quantize(bits=2)})
-
-    text, _ = refused(tiny, shelf, home, two, "quality=0.2%")
-
-    assert text.startswith(
-        "quality: int2 is +10.00% perplexity, at most +0.20% perplexity allowed; "
-        "nearest setting that should pass: --bits "
-    )
-    assert "--bits 2" not in text
-
-
-def test_a_figure_that_nobody_measured_is_no_pass(
-    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
-) -> None:
-    """Silence fails the build."""
-    del quick["energy_j_per_token"]
-
-    text, _ = refused(tiny, shelf, home, options, "energy=100J")
-
-    assert "energy: int4 was not measured" in text
-
-
-def test_an_estimate_needs_consent(
-    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
-) -> None:
-    """Refused without; with it, judged like any other."""
-    text, _ = refused(tiny, shelf, home, options, "energy=0.06J")
-    assert "is only estimated (0.05 J/token); give --accept-estimates" in text
-
-    accepted = replace(options, accept_estimates=True, budget=parse_budget("energy=0.06J"))
-    build_bundle(str(tiny), shelf / "b", accepted, home=home)
-
-
-def test_several_breaches_are_all_named(
-    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
-) -> None:
-    """One sentence for all of them."""
-    text, _ = refused(tiny, shelf, home, options, "ram=1MB,decode=1000,load=1ms")
-
-    assert [key for key in ("ram: ", "decode: ", "load: ") if key in text] == [
-        "ram: ",
-        "decode: ",
-        "load: ",
-    ]
-
-
-def test_a_memory_ceiling_below_need_is_refused_before_any_work(
-    tiny: Path, shelf: Path, home: Path, options: BuildOptions
-) -> None:
-    """With what it would take."""
-    shown = Recorder()
-
-    with pytest.raises(ResourceError, match=r"needs about .* MiB of memory, --max-ram allows"):
-        build_bundle(
-            str(tiny), shelf / "b", replace(options, max_ram=10**6), home=home, progress=shown
-        )
-
-    assert shown.stages == ["reading the source"]
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 from tests.models import sample_text, write_checkpoint
 
-from onhand.core.bundle import read_bundle
+from onhand.core.bundle import read_bundle, stage_bundle
 from onhand.core.errors import BundleCorrupt, InputError
+from onhand.core.progress import Quiet
 from onhand.host.build import build_bundle
-from onhand.host.evaluate import evaluate_bundle
+from onhand.host.calibrate import InputStatistics
+from onhand.host.evaluate import evaluate_bundle, record_original
 from onhand.host.options import BuildOptions
+from onhand.host.pack import pack_bundle, plan_variants
 from onhand.host.passes.quantize import Quantize
+from onhand.host.sources import load_model
 
 NAMES = [
     "kl_divergence",
@@ -29,14 +33,37 @@ def source(tiny: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def built(source: Path, tmp_path: Path, home: Path, text: Path, quick: object) -> Path:
-    """A bundle of it: int8, with a coarser variant."""
+def built(source: Path, tmp_path: Path, home: Path) -> Path:
+    """A bundle of it: int8, with a coarser variant; the builder's state knows its original."""
+    model = load_model(str(source))
     transforms = {"int8": Quantize(bits=8, method="rtn"), "int2": Quantize(bits=2, method="rtn")}
+    with stage_bundle(tmp_path / "bundle") as staged:
+        packed = pack_bundle(
+            model,
+            plan_variants(model.decoder, transforms),
+            InputStatistics(),
+            staged,
+            accuracy_level=0,
+            provenance={"source_sha256": model.sha256},
+            threads=1,
+            progress=Quiet(),
+        )
+    record_original(home, packed.bundle.manifest_sha256, str(source), model)
+    return tmp_path / "bundle"
+
+
+def test_a_build_records_its_original(
+    source: Path, tmp_path: Path, home: Path, text: Path, quick: object
+) -> None:
+    """In the builder's state, by its absolute place; the report's figures come again."""
     options = BuildOptions(
-        transforms=transforms, calibrate=text, threads=1, accuracy_level=0, measure_original=False
+        transforms={"int8": Quantize(bits=8, method="rtn")}, calibrate=text, threads=1
     )
     build_bundle(str(source), tmp_path / "bundle", options, home=home)
-    return tmp_path / "bundle"
+
+    found = evaluate_bundle(tmp_path / "bundle", text, home=home, threads=1)
+
+    assert 0 < found["kl_divergence"].value < 1e-2
 
 
 @pytest.fixture
