@@ -41,17 +41,18 @@ def main() -> None:
     tokenizer = ASSETS / "tokenizers" / "smollm2" / "tokenizer.json"
     if not tokenizer.is_file():
         sys.exit(f"{tokenizer} is absent: set ONHAND_ASSETS to the folder of models and data")
+    shapes: dict[str, object] = {}
     results = {
         "command": " ".join(["python -m benchmarks.beside_genai", *sys.argv[1:]]),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "threads": usable_threads(),
         "versions": {name: version(name) for name in ("onnxruntime", "onnxruntime-genai")},
-        "shapes": {},
+        "shapes": shapes,
     }
     for shape in given.shape or list(SHAPES):
         with tempfile.TemporaryDirectory() as scratch:
             found = measure_shape(shape, Path(scratch), tokenizer, rounds=given.rounds)
-        results["shapes"][shape] = found
+        shapes[shape] = found
         print(table(shape, found), flush=True)
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(results, indent=1) + "\n")
