@@ -10,6 +10,7 @@ from pathlib import Path
 from onhand import __version__
 from onhand.core.arrays import FloatArray
 from onhand.core.budget import Breach
+from onhand.core.bundle import read_bundle
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
@@ -93,7 +94,9 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
         EngineError: if the bundle does not run, or gives a NaN.
         ResourceError: if the memory ceiling was passed.
     """
-    bundle, name = proof.packed.bundle, proof.packed.bundle.manifest.name
+    # Read again from disk, hashes and all: what is judged is what will ship.
+    bundle = read_bundle(proof.packed.bundle.root)
+    name = bundle.manifest.name
     # A profile that describes this machine may know better what it draws.
     here = current_profile()
     here = proof.profile if is_same_device(proof.profile, here) else here
