@@ -1,5 +1,7 @@
 """Every engine computes what the decoder's description and the stored codes say."""
 
+import importlib.util
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -171,6 +173,31 @@ def test_a_step_that_fails_in_onnx_runtime_is_an_engine_error(
     with pytest.raises(EngineError, match="onnxruntime: Error in execution"):
         loaded.step([(session, np.array([1]))])
     assert session.length == 0
+
+
+def test_a_device_too_small_for_float32_is_told(pack: Pack) -> None:
+    """The reference engine keeps every weight in four bytes."""
+    bundle = pack()
+    needed = 4 * DECODER.n_parameters
+    profile = replace(current_profile(), memory_bytes=needed - 1)
+
+    assert f"needs {needed} bytes" in str(
+        ReferenceEngine().why_not(bundle, profile, variant="small")
+    )
+    profile = replace(profile, memory_bytes=needed)
+    assert ReferenceEngine().why_not(bundle, profile, variant="small") is None
+
+
+def test_a_device_without_onnx_runtime_is_told(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what to install."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    assert OnnxEngine().why_not(pack(), current_profile(), variant="small") == (
+        "onnxruntime is not installed: pip install onnxruntime"
+    )
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(EngineUnavailable, match="onnxruntime cannot be imported"):
+        OnnxEngine().open(pack(), variant="small", threads=1)
 
 
 def test_three_bits_have_no_kernel_in_onnx_runtime(pack: Pack) -> None:

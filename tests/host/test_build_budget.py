@@ -87,6 +87,7 @@ def test_an_estimate_needs_consent(
     """Refused without; with it, judged like any other."""
     text, _ = refused(tiny, shelf, home, options, "energy=0.06J")
     assert "is only estimated (0.05 J/token); give --accept-estimates" in text
+    assert "nearest setting" not in text, "the figure is low enough"
 
     accepted = replace(options, accept_estimates=True, budget=parse_budget("energy=0.06J"))
     build_bundle(str(tiny), shelf / "b", accepted, home=home)

@@ -52,11 +52,20 @@ def nearest_settings(
     clauses: list[str] = []
     for breach in breaches:
         clause = f"{breach.key}: {plan.name} {breach.why}"
-        if breach.found is not None and isinstance(plan.transform, Quantize):
+        if _is_over(breach) and isinstance(plan.transform, Quantize):
             predicted = _predictions(model, plan.transform, statistics, breach, accuracy_level)
             clause += f"; {_nearest(breach, predicted)}"
         clauses.append(clause)
     return clauses
+
+
+def _is_over(breach: Breach) -> bool:
+    """Return whether the figure itself is at fault: not one that is missing or only estimated."""
+    if breach.found is None:
+        return False
+    if AXES[breach.key].limit == "most":
+        return breach.found > breach.ceiling
+    return breach.found < breach.ceiling
 
 
 def _nearest(breach: Breach, predicted: dict[str, float]) -> str:

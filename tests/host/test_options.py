@@ -1,0 +1,156 @@
+"""What a build may be asked for, its memory ceiling, its texts, and sources of third parties."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.models import DECODER, memory_model, sample_text, tokenizer_json
+
+from onhand.core import plugins
+from onhand.core.decoder import Decoder
+from onhand.core.errors import InputError, ResourceError, SourceError
+from onhand.device.text import open_tokenizer
+from onhand.host import sources
+from onhand.host.memory import MemoryGuard
+from onhand.host.model import Model
+from onhand.host.options import BuildOptions
+from onhand.host.passes.quantize import Quantize
+from onhand.host.texts import cut_sequences, split_texts
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"transforms": {}}, "at least one variant"),
+        ({"accuracy_level": 2}, "accuracy level is 2, must be 0, 1 or 4"),
+        ({"threads": 0}, "threads is 0, must be 1 or more"),
+        ({"threads": -1}, "threads is -1"),
+        ({"max_ram": 0}, "the memory ceiling is 0 bytes"),
+    ],
+)
+def test_options_outside_their_range_are_refused(change: dict[str, Any], reason: str) -> None:
+    """Before a source is opened."""
+    given: dict[str, Any] = {"transforms": {"int4": Quantize()}, **change}
+
+    with pytest.raises(InputError, match=reason):
+        BuildOptions(**given)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"method": "magic"}, "method is 'magic', must be one of rtn, clip"),
+        ({"bits": 5}, "bits is 5"),
+        ({"embed_bits": 7}, "bits is 7"),
+        ({"group_size": 48}, "group_size is 48"),
+    ],
+)
+def test_a_quantisation_that_is_not_there_is_refused(change: dict[str, Any], reason: str) -> None:
+    """When it is asked for, not when a weight is reached."""
+    with pytest.raises(InputError, match=reason):
+        Quantize(**change)
+
+
+def test_memory_over_the_ceiling_stops_the_work() -> None:
+    """With what it took; without a ceiling nothing stops."""
+    assert MemoryGuard(None).peak_bytes() > 10**6
+    MemoryGuard(None).check("quantizing")
+    MemoryGuard(2**50).check("quantizing")
+
+    with pytest.raises(ResourceError, match=r"quantizing took .*, --max-ram allows 1\.0 KiB"):
+        MemoryGuard(1024).check("quantizing")
+
+
+def tokenizer() -> Any:
+    """The tiny model's."""
+    return open_tokenizer(tokenizer_json(), where="tiny")
+
+
+def test_the_two_parts_of_a_text_share_nothing(tmp_path: Path) -> None:
+    """The beginning calibrates, the end is held out; together they are the text."""
+    path = tmp_path / "lines.txt"
+    path.write_text(sample_text(400), encoding="utf-8")
+    whole = tokenizer().encode_plain(path.read_text(encoding="utf-8"))
+
+    texts = split_texts(tokenizer(), path, DECODER, max_tokens=10**6)
+
+    parts = [np.concatenate(part.sequences) for part in (texts.calibration, texts.heldout)]
+    assert [part.size for part in parts] == [texts.calibration.n_tokens, texts.heldout.n_tokens]
+    # A rest that is too short to judge by is left out at the end of each part.
+    np.testing.assert_array_equal(parts[0], whole[: parts[0].size])
+    assert 0.6 < texts.calibration.n_tokens / (parts[0].size + parts[1].size) < 0.8
+    assert max(row.size for row in texts.heldout.sequences) <= DECODER.context
+    assert texts.notes == ()
+    assert str(tmp_path) not in str(texts.heldout.to_json())
+
+
+def test_without_a_text_the_sample_is_used_and_it_is_said() -> None:
+    """In the notes and in what the report says."""
+    texts = split_texts(tokenizer(), None, DECODER, max_tokens=300)
+
+    assert "no calibration text was given" in texts.notes[0]
+    assert texts.calibration.what == "first 70 % of the built-in sample text"
+    assert texts.calibration.n_tokens <= 300 + DECODER.context
+
+
+@pytest.mark.parametrize("text", ["", "a"])
+def test_a_text_too_short_to_judge_by_is_refused(text: str) -> None:
+    """One token says nothing."""
+    with pytest.raises(InputError, match="too few to judge anything by"):
+        cut_sequences(tokenizer(), text, DECODER, what="the text", max_tokens=None)
+
+
+def test_a_tokenizer_of_another_model_is_refused() -> None:
+    """Its tokens are not the model's."""
+    small = Decoder(vocab_size=100, width=64, context=128, norm_epsilon=1e-5, layers=DECODER.layers)
+
+    with pytest.raises(InputError, match="vocabulary is 100: they do not belong together"):
+        cut_sequences(tokenizer(), sample_text(20), small, what="the text", max_tokens=None)
+
+
+class ThirdSource:
+    """A source of a third party: understands one word. See `Source`."""
+
+    name = "third"
+
+    def why_not(self, location: str) -> str | None:
+        """Only the word."""
+        return None if location == "the-word" else "is not the word"
+
+    def load(self, location: str) -> Model:
+        """A model in memory."""
+        return memory_model()
+
+
+@pytest.fixture
+def with_source(monkeypatch: pytest.MonkeyPatch) -> Callable[[object], None]:
+    """A function that registers one more source."""
+
+    def register(made: object) -> None:
+        monkeypatch.setattr(sources, "plugin_names", lambda group: ["huggingface", "third"])
+        monkeypatch.setattr(
+            sources,
+            "load_plugin",
+            lambda group, name: made if name == "third" else plugins.load_plugin(group, name),
+        )
+
+    return register
+
+
+def test_a_source_of_a_third_party_is_asked_too(with_source: Callable[[object], None]) -> None:
+    """After ours has said why it does not understand; both reasons are given."""
+    with_source(ThirdSource)
+
+    assert sources.load_model("the-word").name == "tiny"
+    with pytest.raises(SourceError, match=r"huggingface: .*; third: is not the word"):
+        sources.load_model("another word")
+
+
+def test_a_source_that_is_no_class_is_refused(with_source: Callable[[object], None]) -> None:
+    """The name is given."""
+    with_source(42)
+
+    with pytest.raises(SourceError, match="source 'third' is not a class"):
+        sources.load_model("the-word")
