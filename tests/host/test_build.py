@@ -79,6 +79,7 @@ def test_a_plan_does_not_read_the_weights(
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.slow
 def test_two_builds_give_the_same_bytes(
     tiny: Path, shelf: Path, home: Path, text: Path, quick: Quick
 ) -> None:
