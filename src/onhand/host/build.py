@@ -29,6 +29,7 @@ from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.pack import VariantPlan, pack_bundle, plan_variants
+from onhand.host.passes.base import pass_options
 from onhand.host.plan import BuildPlan, make_plan, text_tokens
 from onhand.host.prove import Proof, Report, prove_bundle
 from onhand.host.report import render_report
@@ -260,7 +261,7 @@ def _provenance(ready: _Prepared, options: BuildOptions) -> dict[str, object]:
         "calibration_tokens": calibration.n_tokens if calibrated else 0,
         "family": ready.model.family,
         "onhand": __version__,
-        "recipe": {plan.name: repr(plan.transform) for plan in ready.plans},
+        "recipe": {plan.name: pass_options(plan.transform) for plan in ready.plans},
         "source_sha256": ready.model.sha256,
         "source_weight_bits": ready.model.weight_bits,
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from onhand import __version__
 from onhand.core.arrays import FloatArray
 from onhand.core.budget import Breach
-from onhand.core.bundle import read_bundle
+from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
@@ -96,27 +96,13 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
     """
     # Read again from disk, hashes and all: what is judged is what will ship.
     bundle = read_bundle(proof.packed.bundle.root)
-    name = bundle.manifest.name
     # A profile that describes this machine may know better what it draws.
     here = current_profile()
     here = proof.profile if is_same_device(proof.profile, here) else here
     variants: dict[str, dict[str, Measurement]] = {}
     engine = ""
     for plan in proof.plans:
-        how = f"onhand evaluate {name} --text FILE --variant {plan.name}"
-        loaded, engine, _ = open_engine(
-            bundle, variant=plan.name, engine=None, threads=proof.threads
-        )
-        tokens = compare_tokens(
-            loaded,
-            proof.texts.heldout.sequences,
-            proof.hidden,
-            head_logits(proof.model),
-            progress=progress,
-            what=f"comparing {plan.name} with the original",
-        )
-        loaded.close()
-        del loaded
+        quality, engine = _quality(proof, bundle, plan.name, progress)
         guard.check("comparing with the original")
         measured = bench(
             bundle.root,
@@ -126,7 +112,7 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
             profile=here,
             progress=progress,
         )
-        variants[plan.name] = quality_figures(tokens, how=how) | _on_device(proof, here, measured)
+        variants[plan.name] = quality | _on_device(proof, here, measured)
     original, missing = _original_figures(proof, here, progress)
     default = variants[proof.plans[0].name]
     budget = proof.options.budget
@@ -140,6 +126,24 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
         figures=default,
         breaches=breaches,
     )
+
+
+def _quality(
+    proof: Proof, bundle: Bundle, variant: str, progress: Progress
+) -> tuple[dict[str, Measurement], str]:
+    """Compare one variant with the original; return the figures and the engine's name."""
+    loaded, engine, _ = open_engine(bundle, variant=variant, engine=None, threads=proof.threads)
+    tokens = compare_tokens(
+        loaded,
+        proof.texts.heldout.sequences,
+        proof.hidden,
+        head_logits(proof.model),
+        progress=progress,
+        what=f"comparing {variant} with the original",
+    )
+    loaded.close()
+    how = f"onhand evaluate {bundle.manifest.name} --text FILE --variant {variant}"
+    return quality_figures(tokens, how=how), engine
 
 
 def _on_device(

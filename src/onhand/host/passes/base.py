@@ -1,7 +1,7 @@
 """What a pass must offer. Passes match this shape; nobody subclasses."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import ClassVar, Protocol
 
 from onhand.core.decoder import Decoder
@@ -9,7 +9,7 @@ from onhand.core.quantized import GroupFormat, QuantTensor
 from onhand.host.calibrate import InputStatistics
 from onhand.host.model import Model
 
-__all__ = ["Matrix", "MatrixLoss", "Pass", "PassReport"]
+__all__ = ["Matrix", "MatrixLoss", "Pass", "PassReport", "pass_options"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,3 +94,22 @@ class Pass(Protocol):
             SourceError: if a weight is not finite.
         """
         ...
+
+
+def pass_options(transform: Pass) -> dict[str, object]:
+    """Return a pass's name and options, as a recipe's step has them.
+
+    Args:
+        transform: the pass; of a third party's, options that JSON cannot hold are left as text
+            of their type alone, because a text of their value may hold a path or an address.
+
+    Returns:
+        A JSON object.
+    """
+    options: dict[str, object] = {"pass": transform.name}
+    made: object = transform
+    for option in fields(made) if is_dataclass(made) else ():
+        value = getattr(made, option.name)
+        plain = isinstance(value, str | int | float | None)
+        options[option.name] = value if plain else type(value).__name__
+    return options
