@@ -113,12 +113,11 @@ def build_bundle(
         EngineError: if the bundle does not run.
     """
     shown = progress or Quiet()
-    guard = MemoryGuard(options.max_ram)
     ready = _prepare(source, options, shown)
     for note in (*ready.model.notes, *ready.texts.notes):
         shown.note(note)
     _check_forecast(ready, options, out)
-    with stage_bundle(out) as staged:
+    with MemoryGuard(options.max_ram) as guard, stage_bundle(out) as staged:
         report = _staged(ready, options, staged, guard, shown)
         write_report(staged, report.content)
         (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")

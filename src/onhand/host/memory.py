@@ -1,6 +1,8 @@
-"""The build's memory ceiling: predicted before, and checked after every stage."""
+"""The build's memory ceiling: predicted before, watched while it works."""
 
-import sys
+import threading
+from types import TracebackType
+from typing import Self
 
 import psutil
 
@@ -9,36 +11,59 @@ from onhand.core.units import format_bytes
 
 __all__ = ["MemoryGuard"]
 
+_SECONDS = 0.05
+
 
 class MemoryGuard:
-    """Compares the process's memory with a ceiling; one thread at a time."""
+    """Watches this process's resident memory while a build runs; use it in a `with` block.
+
+    It samples, because the system's own high-water mark is that of the whole process, which may
+    have done other work before.
+    """
 
     def __init__(self, max_ram: int | None) -> None:
         self.max_ram = max_ram
+        self.peak_bytes = 0
         self._process = psutil.Process()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory guard", daemon=True)
 
-    def peak_bytes(self) -> int:
-        """Return the most memory that this process has had, as the system counts it."""
-        now = self._process.memory_info()
-        if sys.platform == "win32":
-            return int(now.peak_wset)
-        import resource
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        # Bytes on macOS, kilobytes elsewhere.
-        return max(int(now.rss), peak if sys.platform == "darwin" else 1024 * peak)
-
-    def check(self, stage: str) -> None:
+    def check(self, stage: str, *, child_bytes: int = 0) -> None:
         """Stop where the ceiling was passed.
 
         Args:
             stage: what was just done, for people.
+            child_bytes: peak memory of a process that ran beside this one, which waited.
 
         Raises:
-            ResourceError: if this process has had more memory than allowed.
+            ResourceError: if more memory was taken than allowed.
         """
-        if self.max_ram is not None and (peak := self.peak_bytes()) > self.max_ram:
+        now = self._sample()
+        self.peak_bytes = max(self.peak_bytes, now + child_bytes)
+        if self.max_ram is not None and self.peak_bytes > self.max_ram:
             raise ResourceError(
-                f"{stage} took {format_bytes(peak)} of memory, --max-ram allows "
+                f"{stage} took {format_bytes(self.peak_bytes)} of memory, --max-ram allows "
                 f"{format_bytes(self.max_ram)}; give more"
             )
+
+    def _sample(self) -> int:
+        resident = int(self._process.memory_info().rss)
+        self.peak_bytes = max(self.peak_bytes, resident)
+        return resident
+
+    def _watch(self) -> None:
+        while not self._done.wait(_SECONDS):
+            self._sample()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._thread.join()

@@ -112,13 +112,22 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
             profile=here,
             progress=progress,
         )
+        guard.check(f"running {plan.name}", child_bytes=_peak(measured))
         variants[plan.name] = quality | _on_device(proof, here, measured)
     original, missing = _original_figures(proof, here, progress)
+    guard.check("running the original", child_bytes=_peak(original))
     default = variants[proof.plans[0].name]
     budget = proof.options.budget
     breaches = budget.breaches(default.values(), accept_estimates=proof.options.accept_estimates)
-    content = _content(proof, variants, original, missing, engine) | {
-        "budget": {"limits": budget.limits(), "breaches": [asdict(breach) for breach in breaches]}
+    content = _content(proof, variants, original, missing, engine)
+    content |= {
+        "notes": [
+            *proof.model.notes,
+            *proof.texts.notes,
+            f"the build took at most {format_bytes(guard.peak_bytes)} of memory, the processes "
+            "that it measured included",
+        ],
+        "budget": {"limits": budget.limits(), "breaches": [asdict(breach) for breach in breaches]},
     }
     return Report(
         content=content,
@@ -144,6 +153,11 @@ def _quality(
     loaded.close()
     how = f"onhand evaluate {bundle.manifest.name} --text FILE --variant {variant}"
     return quality_figures(tokens, how=how), engine
+
+
+def _peak(figures: Mapping[str, Measurement]) -> int:
+    found = figures.get("peak_memory_bytes")
+    return 0 if found is None else int(found.value)
 
 
 def _on_device(
@@ -241,7 +255,6 @@ def _content(
             "heldout": proof.texts.heldout.to_json(),
         },
         "energy": {"how": meter.how, "estimated": meter.estimated},
-        "notes": [*model.notes, *proof.texts.notes],
     }
 
 
