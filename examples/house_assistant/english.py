@@ -146,6 +146,14 @@ def _change(draw: Draw) -> Clause:
     )
 
 
+def _title(draw: Draw, source: str) -> str:
+    """Name a scene, a piece of music or a thing: from a list, or made up of one word or two."""
+    kind = draw.rng.random()
+    if kind < 0.5:
+        return draw.pick(lists(source), "name")
+    return pseudo_word(draw) if kind < 0.75 else f"{pseudo_word(draw)} {pseudo_word(draw)}"
+
+
 def _machine(draw: Draw) -> Clause:
     """Start, stop, play, clean, or set a scene."""
     act = draw.rng.choice((
@@ -171,10 +179,10 @@ def _machine(draw: Draw) -> Clause:
     value = None
     kinds = ("appliance",) if act in ("start", "stop") else ("media",)
     if act == "scene":
-        value = pseudo_word(draw) if draw.chance(0.4) else draw.pick(lists("scene_name"), "name")
+        value = _title(draw, "scene_name")
         words["scene"] = value
     if act == "play":
-        value = pseudo_word(draw) if draw.chance(0.3) else draw.pick(lists("tune"), "name")
+        value = _title(draw, "tune")
         words["tune"] = value
         if "{on}" in template:
             return _play_on(draw, template, words, value)
@@ -240,7 +248,7 @@ def _clock(draw: Draw) -> Clause:
 
 def _task(draw: Draw) -> str:
     """Say what to be reminded of."""
-    noun = pseudo_word(draw) if draw.chance(0.3) else draw.pick(lists("noun"), "name")
+    noun = _title(draw, "noun")
     template = draw.pick(lists("task"))
     # What is copied word for word must not be misspelt on the way.
     return template.replace("{noun}", noun).replace("{person}", person(draw))
@@ -336,7 +344,7 @@ def answerless(draw: Draw, name: str) -> str:
     template = draw.pick(lists(name))
     slots = {
         "person": person(draw),
-        "noun": pseudo_word(draw) if draw.chance(0.3) else draw.pick(lists("noun"), "name"),
+        "noun": _title(draw, "noun"),
         "name": pseudo_word(draw).title() if draw.chance(0.8) else pseudo_word(draw),
         "digits": str(draw.rng.randint(2, 999)),
     }

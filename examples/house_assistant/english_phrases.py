@@ -38,7 +38,7 @@ def noun(draw: Draw, source: str) -> tuple[str, str]:
 
 def device_name(draw: Draw, kinds: Sequence[str]) -> tuple[str, str]:
     """Choose a device: as it is written, and what is meant."""
-    if draw.chance(0.42):
+    if draw.chance(0.55):
         name = english_device(draw)
         draw.nouns.append(name)
         return name, name
@@ -73,7 +73,7 @@ def known_room(draw: Draw) -> tuple[str, str]:
 
 def room_name(draw: Draw) -> tuple[str, str]:
     """Choose any room: as it is written, and what is meant."""
-    if draw.chance(0.42):
+    if draw.chance(0.55):
         name = english_room(draw)
         draw.nouns.append(name)
         return name, name

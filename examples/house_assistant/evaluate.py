@@ -25,6 +25,7 @@ from examples.house_assistant.generate import conversation, examples, read_examp
 
 __all__ = [
     "CALIBRATION",
+    "HANDWRITTEN",
     "HELD_OUT",
     "HELD_OUT_TEXT",
     "VALIDATION",
@@ -38,6 +39,7 @@ __all__ = [
 
 DATA = Path(__file__).parent / "data"
 HELD_OUT = DATA / "heldout.jsonl"
+HANDWRITTEN = DATA / "handwritten.jsonl"
 VALIDATION = DATA / "validation.jsonl"
 HELD_OUT_TEXT = DATA / "heldout.txt"
 CALIBRATION = DATA / "calibration.txt"

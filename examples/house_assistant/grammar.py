@@ -26,6 +26,7 @@ __all__ = [
     "meanings",
     "misspellings",
     "rules",
+    "training_words",
     "words_of",
 ]
 
@@ -242,6 +243,24 @@ def words_of(language: Language) -> frozenset[str]:
 
     visit(dict(_table(language)))
     return frozenset(word.lower() for word in found)
+
+
+@cache
+def training_words() -> tuple[str, ...]:
+    """Return the English words of four letters or more in the training lists, in order."""
+    found: set[str] = set()
+
+    def visit(node: object) -> None:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                if key != "held":
+                    visit(value)
+        elif isinstance(node, list):
+            for entry in node:
+                found.update(re.findall(r"[a-z]{4,}", _SLOT.sub(" ", str(entry)).lower()))
+
+    visit(dict(_table("en")))
+    return tuple(sorted(found))
 
 
 @cache

@@ -15,7 +15,7 @@ from examples.house_assistant.mandarin_phrases import (
     room_name,
     target,
 )
-from examples.house_assistant.names import mandarin_person, pseudo_word
+from examples.house_assistant.names import mandarin_person, mandarin_stem, pseudo_word
 
 __all__ = ["answerless", "ask", "clause", "sentence"]
 
@@ -148,6 +148,11 @@ def _change(draw: Draw) -> Clause:
     )
 
 
+def _title(draw: Draw, source: str) -> str:
+    """Name a scene, a piece of music or a thing: from a list, or made up."""
+    return mandarin_stem(draw) if draw.chance(0.45) else draw.pick(lists(source), "name")
+
+
 def _machine(draw: Draw) -> Clause:
     """Start, stop, play, clean, or set a scene."""
     act = draw.rng.choice((
@@ -172,12 +177,10 @@ def _machine(draw: Draw) -> Clause:
     words: dict[str, str] = {}
     value = None
     if act == "scene":
-        value = (
-            mandarin_person(draw) if draw.chance(0.2) else draw.pick(lists("scene_name"), "name")
-        )
+        value = _title(draw, "scene_name")
         words["scene"] = value
     if act == "play":
-        value = draw.pick(lists("rare" if draw.chance(0.3) else "tune"), "name")
+        value = _title(draw, "tune")
         return _play(draw, template, value)
     kinds = ("appliance",) if act in ("start", "stop") else ("media",)
     built = _build(draw, template, kinds, category="machine", words=words, do=act, value=value)
@@ -243,7 +246,7 @@ def _clock(draw: Draw) -> Clause:
             slots["at"], when = _at(draw)
             fields |= when
         if act == "remind":
-            noun = draw.pick(lists("rare" if draw.chance(0.2) else "noun"), "name")
+            noun = _title(draw, "noun")
             task = draw.pick(lists("task"))
             person = mandarin_person(draw)
             slots["task"] = task.replace("{noun}", noun).replace("{person}", person)
@@ -339,7 +342,7 @@ def answerless(draw: Draw, name: str) -> str:
     place = draw.pick(lists("rare"), "name") if draw.chance(0.5) else pseudo_word(draw).title()
     slots = {
         "person": mandarin_person(draw),
-        "noun": draw.pick(lists("rare" if draw.chance(0.2) else "noun"), "name"),
+        "noun": _title(draw, "noun"),
         "name": place,
         "digits": str(draw.rng.randint(2, 999)),
     }
@@ -356,5 +359,5 @@ def sentence(draw: Draw, text: str, *, imperative: bool) -> str:
     """
     frame = draw.pick(lists("frame" if imperative else "frame_plain"))
     before, after = frame.split("X")
-    call = draw.pick(lists("rare" if draw.chance(0.5) else "people"), "name")
+    call = mandarin_person(draw)
     return f"{before}{text}{after}".replace("{call}", call)

@@ -39,7 +39,7 @@ def noun(draw: Draw, source: str) -> tuple[str, str]:
 
 def device_name(draw: Draw, kinds: Sequence[str]) -> tuple[str, str]:
     """Choose a device that is no door, window or curtain unless `kinds` says so."""
-    if draw.chance(0.42):
+    if draw.chance(0.55):
         name = mandarin_device(draw)
         if kinds == ("cover",):
             name += draw.rng.choice(_COVERS)
@@ -59,7 +59,7 @@ def known_room(draw: Draw) -> tuple[str, str]:
 
 def room_name(draw: Draw) -> tuple[str, str]:
     """Choose any room: as it is written, and what is meant."""
-    if draw.chance(0.42):
+    if draw.chance(0.55):
         name = mandarin_room(draw)
         return name, name
     return noun(draw, "room.outside" if draw.chance(0.2) else "room.inside")

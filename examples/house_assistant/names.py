@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from functools import cache
 
-from examples.house_assistant.grammar import Draw, is_held, misspellings, rules, words_of
+from examples.house_assistant.grammar import (
+    Draw,
+    is_held,
+    misspellings,
+    rules,
+    training_words,
+    words_of,
+)
 
 __all__ = [
     "english_device",
@@ -12,6 +20,7 @@ __all__ = [
     "mandarin_device",
     "mandarin_person",
     "mandarin_room",
+    "mandarin_stem",
     "person",
     "pseudo_word",
 ]
@@ -34,17 +43,31 @@ _CODAS = _CODAS_TEXT.split()
 
 def pseudo_word(draw: Draw) -> str:
     """Make up a word that can be spoken and that no list of the grammar is close to."""
-    rng = draw.rng
     while True:
-        word = ""
-        for _ in range(rng.choice((1, 2, 2, 2, 3))):
-            onset = rng.choice(_ONSETS) if rng.random() < 0.9 else ""
-            coda = rng.choice(_CODAS) if rng.random() < 0.45 else ""
-            word += onset + rng.choice(_NUCLEI) + coda
-        if rng.random() < 0.25:
-            word += rng.choice("aeiou")
-        if 4 <= len(word) <= 11 and _belongs(draw, word) and not _is_close(word):
+        word = _syllables(draw.rng) if draw.chance(0.5) else _fragments(draw.rng)
+        if 3 <= len(word) <= 12 and _belongs(draw, word) and not _is_close(word):
             return word
+
+
+def _syllables(rng: random.Random) -> str:
+    """Put syllables together: a word as it could come from any language."""
+    word = ""
+    for _ in range(rng.choice((1, 2, 2, 2, 3))):
+        onset = rng.choice(_ONSETS) if rng.random() < 0.9 else ""
+        coda = rng.choice(_CODAS) if rng.random() < 0.45 else ""
+        word += onset + rng.choice(_NUCLEI) + coda
+    return word + rng.choice("aeiou") if rng.random() < 0.25 else word
+
+
+def _fragments(rng: random.Random) -> str:
+    """Put pieces of ordinary words together, so that any piece of a word may be in a name."""
+    pieces = []
+    for _ in range(rng.choice((2, 2, 3))):
+        word = rng.choice(training_words())
+        length = rng.randint(2, min(5, len(word)))
+        start = rng.randint(0, len(word) - length)
+        pieces.append(word[start : start + length])
+    return "".join(pieces)
 
 
 def _belongs(draw: Draw, name: str) -> bool:
@@ -70,8 +93,13 @@ def _is_close(word: str) -> bool:
     return not _neighbours().isdisjoint({word, *shorter})
 
 
+def _word(draw: Draw, source: str) -> str:
+    """Choose a word for a name from a list, or make it up, so that no list can be relied on."""
+    return pseudo_word(draw) if draw.chance(0.4) else draw.pick(rules("en", source), "name")
+
+
 def _rare(draw: Draw) -> str:
-    return draw.pick(rules("en", "rare"), "name")
+    return _word(draw, "rare")
 
 
 def _cased(draw: Draw, name: str) -> str:
@@ -83,8 +111,8 @@ def _cased(draw: Draw, name: str) -> str:
 
 
 def person(draw: Draw) -> str:
-    """Name somebody, mostly from the lists."""
-    if draw.chance(0.3):
+    """Name somebody."""
+    if draw.chance(0.5):
         name = pseudo_word(draw)
         return name.title() if draw.chance(0.7) else name
     name = draw.pick(rules("en", "people"), "name")
@@ -99,15 +127,14 @@ def english_room(draw: Draw) -> str:
         return _cased(draw, pseudo_word(draw))
     if kind < 0.5:
         first = pseudo_word(draw) if rng.random() < 0.5 else _rare(draw)
-        return f"{first} {draw.pick(rules('en', 'room_word'), 'name')}"
+        return f"{first} {_word(draw, 'room_word')}"
     if kind < 0.6:
         return _rare(draw)
     if kind < 0.75:
-        kinds = rules("en", "room_word" if rng.random() < 0.5 else "room.inside")
-        return f"{person(draw)}'s {draw.pick(kinds, 'name')}"
+        return f"{person(draw)}'s {_word(draw, rng.choice(('room_word', 'room.inside')))}"
     if kind < 0.87:
         number = str(rng.randint(1, 400)) if rng.random() < 0.8 else rng.choice("ABCDEFGH")
-        return f"{draw.pick(rules('en', 'room_number'), 'name')} {number}"
+        return f"{_word(draw, 'room_number')} {number}"
     first = _rare(draw) if rng.random() < 0.5 else pseudo_word(draw)
     return _cased(draw, f"{first} {pseudo_word(draw)}")
 
@@ -120,12 +147,12 @@ def english_device(draw: Draw) -> str:
         return _cased(draw, pseudo_word(draw))
     if kind < 0.6:
         first = pseudo_word(draw) if rng.random() < 0.5 else _rare(draw)
-        return _cased(draw, f"{first} {draw.pick(rules('en', 'device_word'), 'name')}")
+        return _cased(draw, f"{first} {_word(draw, 'device_word')}")
     if kind < 0.67:
         return _rare(draw)
     if kind < 0.8:
         number = str(rng.randint(1, 99)) if rng.random() < 0.7 else rng.choice("ABCDEFGH")
-        return f"{draw.pick(rules('en', 'device_number'), 'name')} {number}"
+        return f"{_word(draw, 'device_number')} {number}"
     if kind < 0.9:
         return _cased(draw, f"{pseudo_word(draw)} {pseudo_word(draw)}")
     brand = pseudo_word(draw).title()
@@ -135,14 +162,16 @@ def english_device(draw: Draw) -> str:
 def _characters(draw: Draw, fewest: int, most: int) -> str:
     """Combine random characters into a Chinese name."""
     rng = draw.rng
-    pool = _pool()
     wrong = misspellings()[1]
     while True:
         length = rng.randint(fewest, most)
-        if rng.random() < 0.06:
-            # Any character at all, so that copying does not depend on knowing it.
+        # Common characters of every kind, and now and then any character at all: copying must
+        # not depend on knowing a character as part of names.
+        kind = rng.random()
+        if kind < 0.06:
             name = "".join(chr(rng.randint(0x4E00, 0x9FA5)) for _ in range(length))
         else:
+            pool = _common() if kind < 0.6 else _pool()
             name = "".join(rng.choice(pool) for _ in range(length))
         if _belongs(draw, name) and name not in wrong:
             return name
@@ -153,11 +182,28 @@ def _pool() -> str:
     return "".join(rules("zh", "character").train)
 
 
-def _mandarin_stem(draw: Draw) -> str:
+# Characters that open, join or close phrases, or count: a name with them would blur its edges.
+_WORKING = frozenset(
+    "的把将给让请我你您他它这那个在里到为成了吧吗呢啊哦和跟与及或再也并还都就要想得去来快帮能可以会不没有"
+    "开关打上下拉推锁解调设置改变换用停启动播放听取消提醒点半分秒刻时钟天周期每一二三四五六七八九十百零两"
+    "几多少第号楼档度高低大小亮暗热冷灯门窗帘后前过边些全所是什么谁哪怎有"
+)
+
+
+@cache
+def _common() -> str:
+    """The 3,755 characters of the first level of GB 2312, but for those that do the work."""
+    level = (bytes((row, cell)) for row in range(0xB0, 0xD8) for cell in range(0xA1, 0xFF))
+    text = b"".join(level).decode("gb2312", errors="ignore")
+    return "".join(character for character in text if character not in _WORKING)
+
+
+def mandarin_stem(draw: Draw) -> str:
+    """Make up the part of a Chinese name that says no kind of thing."""
     kind = draw.rng.random()
-    if kind < 0.5:
+    if kind < 0.65:
         return _characters(draw, 2, 3)
-    if kind < 0.9:
+    if kind < 0.85:
         return draw.pick(rules("zh", "rare"), "name")
     word = pseudo_word(draw)
     return word.title() if draw.chance(0.5) else word
@@ -165,9 +211,16 @@ def _mandarin_stem(draw: Draw) -> str:
 
 def mandarin_person(draw: Draw) -> str:
     """Name somebody in Chinese."""
-    if draw.chance(0.3):
+    if draw.chance(0.5):
         return _characters(draw, 2, 3)
     return draw.pick(rules("zh", "people"), "name")
+
+
+def _ending(draw: Draw, source: str) -> str:
+    """Choose what kind of thing a Chinese name says, or any character in its place."""
+    if draw.chance(0.35):
+        return _characters(draw, 1, 1)
+    return draw.pick(rules("zh", source), "name")
 
 
 def mandarin_room(draw: Draw) -> str:
@@ -175,9 +228,9 @@ def mandarin_room(draw: Draw) -> str:
     rng = draw.rng
     kind = rng.random()
     if kind < 0.25:
-        return _mandarin_stem(draw)
+        return mandarin_stem(draw)
     if kind < 0.6:
-        return _mandarin_stem(draw) + draw.pick(rules("zh", "room_word"), "name")
+        return mandarin_stem(draw) + _ending(draw, "room_word")
     if kind < 0.75:
         return f"{mandarin_person(draw)}{rng.choice(('的房间', '房间', '的卧室', '的书房'))}"
     if kind < 0.88:
@@ -192,9 +245,9 @@ def mandarin_device(draw: Draw) -> str:
     rng = draw.rng
     kind = rng.random()
     if kind < 0.25:
-        return _mandarin_stem(draw)
+        return mandarin_stem(draw)
     if kind < 0.75:
-        return _mandarin_stem(draw) + draw.pick(rules("zh", "device_word"), "name")
+        return mandarin_stem(draw) + _ending(draw, "device_word")
     if kind < 0.87:
         return f"{rng.choice('一二三四五六七八九')}号{rng.choice(('灯', '机', '插座', '风扇'))}"
     if kind < 0.93:
