@@ -98,4 +98,5 @@ def test_the_committed_model_answers_right() -> None:
     pytest.importorskip("transformers")
     model = Transformer(MODEL)
 
-    assert score(read_examples(VALIDATION)[:60], model.answer).share() >= 0.9
+    # 85 % of these are right with the weights of the first stage; see the example's README.
+    assert score(read_examples(VALIDATION)[:60], model.answer).share() >= 0.8
