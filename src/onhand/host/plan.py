@@ -108,8 +108,8 @@ def predict_sizes(model: Model, plans: list[VariantPlan], *, accuracy_level: int
 def predict_running_memory(decoder: Decoder, plan: VariantPlan) -> int:
     """Return the predicted peak memory of a process that runs one variant, in bytes.
 
-    The runtime keeps each matrix in its own packed order (codes and float32 scales); the
-    embedding's rows that are looked up stay mapped from the file as well.
+    The runtime keeps each matrix in its own packed order (codes and float32 scales), and the pages
+    of the file that it was packed from stay mapped: both count as resident.
     """
     weights = 0
     for name, (n, k) in decoder.matrices().items():
@@ -118,7 +118,8 @@ def predict_running_memory(decoder: Decoder, plan: VariantPlan) -> int:
             weights += 4 * n * k
             continue
         groups = n * form.n_groups(k)
-        weights += n * k * form.bits // 8 + 4 * groups + (0 if form.symmetric else groups)
+        packed = n * k * form.bits // 8 + 4 * groups + (0 if form.symmetric else groups)
+        weights += packed + form.size_bytes((n, k))
     tokens = min(_TOKENS_RUN, decoder.context)
     memory = 4 * tokens * decoder.kv_values_per_token
     widest = max(2 * layer.mlp_width + layer.query_width for layer in decoder.layers)
