@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
@@ -137,6 +136,8 @@ def run_original(
     Raises:
         SourceError: if the model's numbers overflow on the way.
     """
+    from threadpoolctl import threadpool_limits
+
     decoder = model.decoder
     weights = _OneLayer(model.weights)
     statistics = InputStatistics(n_tokens=sum(tokens.size for tokens in calibration))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from onhand.core.arrays import FloatArray
 from onhand.core.decoder import Decoder
@@ -72,6 +71,8 @@ class Quantize:
         Yields:
             The matrices, one by one.
         """
+        from threadpoolctl import threadpool_limits
+
         # Each worker multiplies small matrices: threads of numpy's own would only be in the way.
         with threadpool_limits(1), ThreadPoolExecutor(max_workers=threads) as pool:
             for name in names:
