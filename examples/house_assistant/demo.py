@@ -24,9 +24,9 @@ BUNDLE = OUT / "house-assistant"
 BUDGET = "disk=4MiB,ram=160MiB,quality=3%,decode=100/s"
 N_EXAMPLES = 200
 QUESTIONS = (
-    "could you dim the lamp in the blue attic to thirty percent and lock the front door",
-    "turn of the ktchen ligt at ten to seven",
-    "把客厅的灯调到百分之三十",
+    "could you set the lamp in the reading nook to forty percent and lock the back door",
+    "swich off the heatr in the garage at ten to seven",
+    "把主卧的窗帘拉上，再把空调调到二十六度",  # noqa: RUF001 - Chinese punctuation
 )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from examples.house_assistant import speech
 from examples.house_assistant.actions import Clause, Target, action
 from examples.house_assistant.english_phrases import fill_slots, lists, one_target, place_phrase
-from examples.house_assistant.grammar import Draw
-from examples.house_assistant.names import person, pseudo_word
+from examples.house_assistant.grammar import Draw, open_words
+from examples.house_assistant.names import ordinary, person, pseudo_word
 
 __all__ = ["answerless", "ask", "clause", "sentence"]
 
@@ -150,7 +150,11 @@ def _title(draw: Draw, source: str) -> str:
     """Name a scene, a piece of music or a thing: from a list, or made up of one word or two."""
     kind = draw.rng.random()
     if kind < 0.5:
-        return draw.pick(lists(source), "name")
+        name = ordinary(draw, "en", "nouns", "tunes", "scenes", share=0.6)
+        return name or draw.pick(lists(source), "name")
+    if kind < 0.6 and draw.split == "train":
+        nouns = open_words("en", "nouns")
+        return f"{draw.rng.choice(nouns)} {draw.rng.choice(nouns)}"
     return pseudo_word(draw) if kind < 0.75 else f"{pseudo_word(draw)} {pseudo_word(draw)}"
 
 

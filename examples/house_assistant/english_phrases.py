@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from examples.house_assistant.actions import Target
 from examples.house_assistant.grammar import Draw, Rules, rules
-from examples.house_assistant.names import english_device, english_room
+from examples.house_assistant.names import english_device, english_room, ordinary
 
 __all__ = ["fill_slots", "lists", "one_target", "place_phrase"]
 
@@ -25,7 +25,9 @@ def lists(name: str) -> Rules:
 
 def noun(draw: Draw, source: str) -> tuple[str, str]:
     """Choose an ordinary noun: as it is written, perhaps misspelt, and what is meant."""
-    noun = draw.pick(lists(source), "name")
+    kind = "rooms" if source.startswith("room") else "devices"
+    unusual = ordinary(draw, "en", kind, share=0.25)
+    noun = unusual or draw.pick(lists(source), "name")
     spoken = noun
     if draw.sloppy and draw.chance(0.6) and noun in lists(source).train:
         words = noun.split(" ")
@@ -92,7 +94,7 @@ def place_phrase(draw: Draw) -> tuple[str, str]:
 
 def _here(draw: Draw, template: str) -> tuple[str, str | None]:
     """Say where, or nowhere if the template lets the place end the sentence."""
-    if template.endswith("{in}"):
+    if template.rstrip().endswith("{in}"):
         if draw.chance(0.12):
             return draw.rng.choice(("", "", "in here", "here")), None
         if draw.chance(0.04):

@@ -1,4 +1,4 @@
-"""The written grammar: phrasings and words read from `grammar/*.toml`, and how one is drawn.
+"""The written grammar: phrasings and words read from `phrasings/*.toml`, and how one is drawn.
 
 Every list has a `train` part and mostly a `held` part. Training draws from `train` alone; the
 held-out sets draw from both, and note each time they took something that training never sees.
@@ -10,9 +10,10 @@ import hashlib
 import random
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -21,10 +22,12 @@ __all__ = [
     "Language",
     "Rules",
     "Split",
+    "forms",
     "is_held",
     "languages",
     "meanings",
     "misspellings",
+    "open_words",
     "rules",
     "training_words",
     "words_of",
@@ -45,12 +48,15 @@ class Rules:
     """One list of the grammar.
 
     Attributes:
-        train: phrasings that training sees.
-        held: phrasings that only the held-out sets use.
+        train: phrasings that training sees, with (a|b) alternatives.
+        held: phrasings that only the held-out sets use, likewise.
+        held_forms: what the held phrasings say once their alternatives are chosen; training
+            skips what its own alternatives happen to make of these.
     """
 
     train: tuple[str, ...]
     held: tuple[str, ...] = ()
+    held_forms: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -98,18 +104,30 @@ class Draw:
         if self.split == "held" and source.held and self.chance(HELD_SHARE):
             held = [entry for entry in source.held if fits is None or fits(entry)]
             if held:
-                entry = self.rng.choice(held)
+                entry = self._choose(self.rng.choice(held))
                 self.held.add((kind, entry))
                 return entry
-        if fits is None:
-            return self.rng.choice(source.train)
-        return self.rng.choice([entry for entry in source.train if fits(entry)])
+        known: Sequence[str] = source.train
+        if fits is not None:
+            known = [entry for entry in known if fits(entry)]
+        while True:
+            entry = self._choose(self.rng.choice(known))
+            if entry not in source.held_forms:
+                return entry
+
+    def _choose(self, entry: str) -> str:
+        """Choose among the alternatives of a phrasing, and tidy the spaces they leave."""
+        if "|" not in entry:
+            return entry
+        chosen = "".join(self.rng.choice(part) for part in _alternatives(entry))
+        # A joint of clauses begins and ends with a space.
+        return re.sub(r"  +", " ", chosen)
 
     def fill(self, template: str, slots: Mapping[str, str]) -> str:
-        """Choose among the template's alternatives and fill its slots.
+        """Fill the slots of a template.
 
         Args:
-            template: text with (a|b) alternatives and {slot}s.
+            template: text with {slot}s, as `pick` returned it.
             slots: what each slot says; more than the template needs is fine.
 
         Raises:
@@ -117,9 +135,7 @@ class Draw:
         """
         parts: list[str] = []
         for part in _compiled(template):
-            if isinstance(part, tuple):
-                parts.append(self._literal(self.rng.choice(part)))
-            elif part.startswith("{"):
+            if part.startswith("{"):
                 parts.append(slots[part[1:-1]])
             else:
                 parts.append(self._literal(part))
@@ -177,7 +193,7 @@ def _stands_in(entry: str, text: str) -> bool:
 
 @cache
 def _table(language: Language) -> Mapping[str, object]:
-    path = Path(__file__).parent / "grammar" / f"{language}.toml"
+    path = Path(__file__).parent / "phrasings" / f"{language}.toml"
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
@@ -194,7 +210,23 @@ def rules(language: Language, name: str) -> Rules:
         node = node.get(key, {}) if isinstance(node, dict) else {}
     if not isinstance(node, dict):
         return Rules(())
-    return Rules(tuple(node.get("train", ())), tuple(node.get("held", ())))
+    held = tuple(node.get("held", ()))
+    return Rules(
+        tuple(node.get("train", ())), held, frozenset(form for one in held for form in forms(one))
+    )
+
+
+@cache
+def open_words(language: Language, name: str) -> tuple[str, ...]:
+    """Look up ordinary words that training uses as names, from `phrasings/words.toml`.
+
+    Args:
+        language: which grammar.
+        name: the kind of word, such as "nouns".
+    """
+    path = Path(__file__).parent / "phrasings" / "words.toml"
+    text: str = tomllib.loads(path.read_text(encoding="utf-8"))[language][name]
+    return tuple(word.strip() for word in (text.split(",") if "," in text else text.split()))
 
 
 @cache
@@ -245,31 +277,58 @@ def words_of(language: Language) -> frozenset[str]:
     return frozenset(word.lower() for word in found)
 
 
+def _training_entries(node: object, skip: Collection[str]) -> Iterator[str]:
+    """Yield the entries and fixed phrases of all training lists but those in `skip`."""
+    if isinstance(node, list):
+        yield from map(str, node)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if isinstance(value, str):
+                yield key
+            elif key != "held" and key not in skip:
+                yield from _training_entries(value, skip)
+
+
 @cache
-def training_words() -> tuple[str, ...]:
-    """Return the English words of four letters or more in the training lists, in order."""
+def training_words(*, skip: tuple[str, ...] = (), shortest: int = 4) -> tuple[str, ...]:
+    """Return the English words in the training lists, in small letters and in order.
+
+    Args:
+        skip: lists to leave out.
+        shortest: letters that a word has at least.
+    """
     found: set[str] = set()
-
-    def visit(node: object) -> None:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                if key != "held":
-                    visit(value)
-        elif isinstance(node, list):
-            for entry in node:
-                found.update(re.findall(r"[a-z]{4,}", _SLOT.sub(" ", str(entry)).lower()))
-
-    visit(dict(_table("en")))
-    return tuple(sorted(found))
+    for entry in _training_entries(_table("en"), skip):
+        found.update(re.findall(r"[a-z]+", _SLOT.sub(" ", entry).lower()))
+    return tuple(sorted(word for word in found if len(word) >= shortest))
 
 
 @cache
-def _compiled(template: str) -> tuple[str | tuple[str, ...], ...]:
-    """Cut a template into literals, {slots} and tuples of alternatives."""
-    parts: list[str | tuple[str, ...]] = []
-    for piece in re.findall(r"\{\w+\}|\([^()]*\)|[^{}()]+", template):
-        parts.append(tuple(piece[1:-1].split("|")) if piece.startswith("(") else piece)
-    return tuple(parts)
+def _compiled(template: str) -> tuple[str, ...]:
+    """Cut a template into literals and {slots}."""
+    return tuple(re.findall(r"\{\w+\}|[^{}]+", template))
+
+
+@cache
+def _alternatives(entry: str) -> tuple[tuple[str, ...], ...]:
+    """Cut a phrasing into its fixed parts, as tuples of one, and its (a|b) alternatives."""
+    return tuple(
+        tuple(piece[1:-1].split("|")) if piece.startswith("(") else (piece,)
+        for piece in re.findall(r"\([^()]*\)|[^()]+", entry)
+    )
+
+
+def forms(entry: str) -> Iterator[str]:
+    """Write out everything that a phrasing may say, its {slots} left open.
+
+    Args:
+        entry: a phrasing with (a|b) alternatives.
+
+    Yields:
+        one text for each choice; a few may come again.
+    """
+    for parts in product(*_alternatives(entry)):
+        yield re.sub(r"  +", " ", "".join(parts))
 
 
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")

@@ -15,7 +15,7 @@ from examples.house_assistant.mandarin_phrases import (
     room_name,
     target,
 )
-from examples.house_assistant.names import mandarin_person, mandarin_stem, pseudo_word
+from examples.house_assistant.names import mandarin_person, mandarin_stem, ordinary, pseudo_word
 
 __all__ = ["answerless", "ask", "clause", "sentence"]
 
@@ -150,7 +150,10 @@ def _change(draw: Draw) -> Clause:
 
 def _title(draw: Draw, source: str) -> str:
     """Name a scene, a piece of music or a thing: from a list, or made up."""
-    return mandarin_stem(draw) if draw.chance(0.45) else draw.pick(lists(source), "name")
+    if draw.chance(0.45):
+        return mandarin_stem(draw)
+    name = ordinary(draw, "zh", "nouns", "tunes", "scenes", share=0.6)
+    return name or draw.pick(lists(source), "name")
 
 
 def _machine(draw: Draw) -> Clause:

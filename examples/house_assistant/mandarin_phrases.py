@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from examples.house_assistant.actions import Target
 from examples.house_assistant.grammar import Draw, Rules, misspellings, rules
-from examples.house_assistant.names import mandarin_device, mandarin_room
+from examples.house_assistant.names import mandarin_device, mandarin_room, ordinary
 
 __all__ = ["device_name", "known_room", "lists", "room_name", "target"]
 
@@ -33,6 +33,10 @@ def _written(draw: Draw, noun: str) -> str:
 
 
 def noun(draw: Draw, source: str) -> tuple[str, str]:
+    kind = "rooms" if source.startswith("room") else "devices"
+    unusual = ordinary(draw, "zh", kind, share=0.25)
+    if unusual is not None:
+        return unusual, unusual
     noun = draw.pick(lists(source), "name")
     return _written(draw, noun), noun
 

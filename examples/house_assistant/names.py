@@ -7,8 +7,10 @@ from functools import cache
 
 from examples.house_assistant.grammar import (
     Draw,
+    Language,
     is_held,
     misspellings,
+    open_words,
     rules,
     training_words,
     words_of,
@@ -21,6 +23,8 @@ __all__ = [
     "mandarin_person",
     "mandarin_room",
     "mandarin_stem",
+    "name_words",
+    "ordinary",
     "person",
     "pseudo_word",
 ]
@@ -98,8 +102,72 @@ def _word(draw: Draw, source: str) -> str:
     return pseudo_word(draw) if draw.chance(0.4) else draw.pick(rules("en", source), "name")
 
 
+def ordinary(draw: Draw, language: Language, *kinds: str, share: float) -> str | None:
+    """Choose an ordinary word as a name, in a share of the names of training.
+
+    There are too many of them to be learnt by heart. The held-out sets have words of their own.
+
+    Args:
+        draw: the source of chance.
+        language: which words.
+        kinds: lists of `phrasings/words.toml`.
+        share: how often, 0 to 1; None is returned otherwise.
+    """
+    if draw.split == "held" or not draw.chance(share):
+        return None
+    return draw.rng.choice(open_words(language, draw.rng.choice(kinds)))
+
+
 def _rare(draw: Draw) -> str:
-    return _word(draw, "rare")
+    return ordinary(draw, "en", "nouns", "nouns", "adjectives", share=0.5) or _word(draw, "rare")
+
+
+# Words that mean something else in a command, and yet may be the first part of a name.
+_AT_WORK_TEXT = """
+heat track step sound song power energy level time day night morning evening front back side
+main fire water air gas alarm color speed weather cold warm hot cool music video news floor
+party dinner garden window door wall table desk fairy pool bath steam stove wine box boot
+"""
+_NOUNS_AT_WORK = _AT_WORK_TEXT.split()
+_DEVICE_LISTS = ("light", "climate", "media", "cover", "appliance")
+
+
+def _known_compound(draw: Draw, source: str) -> str:
+    """Put a word that training knows from elsewhere before one that names a kind of thing.
+
+    A name may be made of known words alone; those of the held-out sets are left to them.
+    """
+    rng = draw.rng
+    held = _held_names()
+    while True:
+        entry = rng.choice(rules("en", f"device.{rng.choice(_DEVICE_LISTS)}").train)
+        first = rng.choice(_NOUNS_AT_WORK) if rng.random() < 0.5 else entry.split()[0]
+        name = f"{first} {rng.choice(rules('en', source).train)}"
+        if name not in held:
+            return name
+
+
+@cache
+def _held_names() -> frozenset[str]:
+    lists = (
+        "room.inside",
+        "room.outside",
+        *(f"device.{kind}" for kind in (*_DEVICE_LISTS, "lock")),
+    )
+    return frozenset(name for source in lists for name in rules("en", source).held)
+
+
+_WORD_KINDS = ("nouns", "adjectives", "rooms", "devices", "tunes", "scenes")
+_NAME_LISTS = ("rare", "people", "tune", "scene_name", "noun")
+
+
+@cache
+def name_words() -> frozenset[str]:
+    """Return the English words that stand in names alone, in small letters."""
+    names = [name for kind in _WORD_KINDS for name in open_words("en", kind)]
+    names += [entry.lower() for name in _NAME_LISTS for entry in rules("en", name).train]
+    found = {word for name in names for word in name.split()}
+    return frozenset(found.difference(training_words(skip=_NAME_LISTS, shortest=1)))
 
 
 def _cased(draw: Draw, name: str) -> str:
@@ -125,11 +193,15 @@ def english_room(draw: Draw) -> str:
     kind = rng.random()
     if kind < 0.35:
         return _cased(draw, pseudo_word(draw))
+    if draw.split == "train" and rng.random() < 0.12:
+        return _known_compound(draw, "room_word")
     if kind < 0.5:
         first = pseudo_word(draw) if rng.random() < 0.5 else _rare(draw)
         return f"{first} {_word(draw, 'room_word')}"
     if kind < 0.6:
-        return _rare(draw)
+        return ordinary(draw, "en", "rooms", share=0.5) or _rare(draw)
+    if kind < 0.68 and draw.split == "train":
+        return f"{_rare(draw)} {rng.choice(rules('en', 'room.inside').train)}"
     if kind < 0.75:
         return f"{person(draw)}'s {_word(draw, rng.choice(('room_word', 'room.inside')))}"
     if kind < 0.87:
@@ -145,11 +217,16 @@ def english_device(draw: Draw) -> str:
     kind = rng.random()
     if kind < 0.35:
         return _cased(draw, pseudo_word(draw))
+    if draw.split == "train" and rng.random() < 0.12:
+        return _known_compound(draw, "device_word")
     if kind < 0.6:
         first = pseudo_word(draw) if rng.random() < 0.5 else _rare(draw)
         return _cased(draw, f"{first} {_word(draw, 'device_word')}")
     if kind < 0.67:
-        return _rare(draw)
+        return ordinary(draw, "en", "devices", share=0.5) or _rare(draw)
+    if kind < 0.72 and draw.split == "train":
+        known = rng.choice(("light", "climate", "media", "appliance", "cover"))
+        return f"{_rare(draw)} {rng.choice(rules('en', f'device.{known}').train)}"
     if kind < 0.8:
         number = str(rng.randint(1, 99)) if rng.random() < 0.7 else rng.choice("ABCDEFGH")
         return f"{_word(draw, 'device_number')} {number}"
@@ -204,7 +281,7 @@ def mandarin_stem(draw: Draw) -> str:
     if kind < 0.65:
         return _characters(draw, 2, 3)
     if kind < 0.85:
-        return draw.pick(rules("zh", "rare"), "name")
+        return ordinary(draw, "zh", "nouns", share=0.6) or draw.pick(rules("zh", "rare"), "name")
     word = pseudo_word(draw)
     return word.title() if draw.chance(0.5) else word
 
@@ -228,7 +305,9 @@ def mandarin_room(draw: Draw) -> str:
     rng = draw.rng
     kind = rng.random()
     if kind < 0.25:
-        return mandarin_stem(draw)
+        return ordinary(draw, "zh", "rooms", share=0.3) or mandarin_stem(draw)
+    if kind < 0.32 and draw.split == "train":
+        return mandarin_stem(draw) + rng.choice(rules("zh", "room.inside").train)
     if kind < 0.6:
         return mandarin_stem(draw) + _ending(draw, "room_word")
     if kind < 0.75:
@@ -245,7 +324,10 @@ def mandarin_device(draw: Draw) -> str:
     rng = draw.rng
     kind = rng.random()
     if kind < 0.25:
-        return mandarin_stem(draw)
+        return ordinary(draw, "zh", "devices", share=0.3) or mandarin_stem(draw)
+    if kind < 0.35 and draw.split == "train":
+        known = rng.choice(("light", "climate", "media", "appliance"))
+        return mandarin_stem(draw) + rng.choice(rules("zh", f"device.{known}").train)
     if kind < 0.75:
         return mandarin_stem(draw) + _ending(draw, "device_word")
     if kind < 0.87:

@@ -26,7 +26,9 @@ _USER, _ASSISTANT, _END = 3, 4, 5
 # Tokens in one step: 16 rows of 256, and now and then fewer, longer conversations.
 STEP_TOKENS = 4096
 ROW_LENGTH = 256
-ROW_LENGTHS = {ROW_LENGTH: 0.93, 1024: 0.03, 4096: 0.04}
+ROW_LENGTHS = {ROW_LENGTH: 0.93, 1024: 0.04, 4096: 0.03}
+# Long conversations cost the most time, so they come once short ones are mostly understood.
+LONG_ROWS_FROM = 0.6
 
 # Every token of an answer is learnt from, and as many of the others as fill this share of a row,
 # which count less: the model then knows the language, and little time goes into what is not asked.
@@ -169,12 +171,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="the model directory, with its tokenizer")
     parser.add_argument("--checkpoint", type=Path, required=True, help="file to save and resume")
-    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--minutes", type=float, default=75.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--rate", type=float, default=5e-3)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--save-every", type=float, default=4.0, help="minutes")
+    parser.add_argument("--save-every", type=float, default=6.0, help="minutes")
     _train(parser.parse_args())
 
 
@@ -237,8 +239,7 @@ def _train(given: argparse.Namespace) -> None:
     mean: float | None = None
     compiled = torch.compile(_loss, dynamic=False)
     while run.spent_s < limit_s:
-        # Long conversations come once short ones are mostly understood.
-        length = next(lengths) if run.spent_s > 0.25 * limit_s else ROW_LENGTH
+        length = next(lengths) if run.spent_s > LONG_ROWS_FROM * limit_s else ROW_LENGTH
         seed = given.seed * 1_000_000_007 + run.step
         rows = batch(tokenizer, seed=seed, length=length, n_rows=STEP_TOKENS // length)
         loss = compiled(model, rows.tokens, rows.places, rows.targets, rows.weights)

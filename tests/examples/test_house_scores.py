@@ -84,10 +84,11 @@ def test_a_name_has_the_same_tokens_in_command_and_answer(name: str) -> None:
 
 
 def test_a_tokenizer_can_be_learnt_again() -> None:
-    """Merges come from the texts alone; bytes and special tokens are always there."""
-    tokenizer = build(["lamp lamp lamp 灯灯"], vocabulary=280)
+    """Frequent words are tokens, names are spelt; bytes and special tokens are always there."""
+    tokenizer = build(["the lamp the lamp 灯灯 juniper juniper"], n_words=4, n_merges=20)
 
-    assert tokenizer.encode("lamp").tokens == ["lamp"]
+    assert tokenizer.encode("a lamp").tokens[-1] == "Ġlamp"
+    assert len(tokenizer.encode("juniper").tokens) > 2
     assert tokenizer.decode(tokenizer.encode("ligt 灯 \x00").ids) == "ligt 灯 \x00"
 
 
@@ -98,5 +99,5 @@ def test_the_committed_model_answers_right() -> None:
     pytest.importorskip("transformers")
     model = Transformer(MODEL)
 
-    # 85 % of these are right with the weights of the first stage; see the example's README.
-    assert score(read_examples(VALIDATION)[:60], model.answer).share() >= 0.8
+    # See the example's README for what the weights reach.
+    assert score(read_examples(VALIDATION)[:60], model.answer).share() >= 0.9
