@@ -100,6 +100,14 @@ def test_yarn_scales_the_tables(rope: Rope, scale: float) -> None:
     assert not sines.any()
 
 
+LONG = Rope(
+    scaling="longrope",
+    factor=4.0,
+    original_context=64,
+    short_factors=(1.0,),
+    long_factors=(2.0,),
+    share=0.5,
+)
 ROPES = [
     Rope(),
     Rope(theta=500000.0, scaling="llama3", factor=32.0, original_context=8192),
@@ -114,6 +122,142 @@ def test_json_keeps_everything(decoder: Decoder, rope: Rope) -> None:
     made = replace(decoder, rope=rope)
 
     assert decoder_from_json(json.loads(json.dumps(made.to_json()))) == made
+
+
+def test_json_keeps_every_option(decoder: Decoder) -> None:
+    """Whatever a family may choose comes back as it was."""
+    layers = tuple(replace(layer, head_dim=4, window=7) for layer in decoder.layers)
+    made = replace(
+        decoder,
+        layers=layers,
+        rope=LONG,
+        local_rope=Rope(theta=7.0),
+        norm="layer",
+        qk_norm=True,
+        post_norm=True,
+        activation="gelu_tanh",
+        gated=False,
+        embed_scale=8.0,
+        attention_scale=0.25,
+        attention_softcap=50.0,
+        logit_softcap=30.0,
+    )
+
+    for one in (made, replace(made, positions="learned")):
+        assert decoder_from_json(json.loads(json.dumps(one.to_json()))) == one
+
+
+def test_tensors_of_other_families_by_hand() -> None:
+    """Learned positions, norms with a bias, an MLP without a gate: as GPT-2; and Gemma's norms."""
+    layer = DecoderLayer(n_heads=2, n_kv_heads=2, head_dim=2, mlp_width=7)
+    gpt2 = Decoder(
+        vocab_size=10,
+        width=4,
+        context=6,
+        norm_epsilon=1e-5,
+        layers=(layer,),
+        tied=True,
+        positions="learned",
+        norm="layer",
+        gated=False,
+    )
+
+    assert list(gpt2.tensors().items()) == [
+        ("embed", (10, 4)),
+        ("positions", (6, 4)),
+        ("layers.0.attention_norm", (4,)),
+        ("layers.0.attention_norm_bias", (4,)),
+        ("layers.0.qkv", (12, 4)),
+        ("layers.0.out", (4, 4)),
+        ("layers.0.mlp_norm", (4,)),
+        ("layers.0.mlp_norm_bias", (4,)),
+        ("layers.0.up", (7, 4)),
+        ("layers.0.down", (4, 7)),
+        ("final_norm", (4,)),
+        ("final_norm_bias", (4,)),
+    ]
+    assert gpt2.rotary(0) is gpt2.rotary_name(0) is None
+    assert gpt2.rotary_tables() == {}
+    gemma = replace(gpt2, positions="rope", norm="rms", qk_norm=True, post_norm=True)
+    assert [name for name in gemma.vectors() if name not in gpt2.vectors()] == [
+        "layers.0.query_norm",
+        "layers.0.key_norm",
+        "layers.0.attention_post_norm",
+        "layers.0.mlp_post_norm",
+    ]
+    assert gemma.vectors()["layers.0.query_norm"] == (2,)
+
+
+def test_layers_with_a_window_may_turn_otherwise(decoder: Decoder) -> None:
+    """Only those, and only if the description says how."""
+    first, second = decoder.layers
+    mixed = replace(decoder, layers=(replace(first, window=3), second))
+    local = replace(mixed, local_rope=Rope(theta=50.0))
+
+    assert mixed.rotary(0) is mixed.rotary(1) is mixed.rope
+    assert (local.rotary(0), local.rotary(1)) == (Rope(theta=50.0), Rope())
+    assert mixed.rotary_tables() == {"2": (Rope(), 2), "4": (Rope(), 4)}
+    assert local.rotary_tables() == {"4": (Rope(), 4), "local.2": (Rope(theta=50.0), 2)}
+
+
+def test_the_scale_of_scores(decoder: Decoder) -> None:
+    """By the width of a head, unless it is given."""
+    assert decoder.score_scale(1) == 0.5
+    assert replace(decoder, attention_scale=3.0).score_scale(1) == 3.0
+
+
+def test_long_conversations_have_tables_of_their_own() -> None:
+    """Short factors up to the first context, long ones beyond; and half of a head turns."""
+    assert [LONG.is_long(length) for length in (64, 65)] == [False, True]
+    assert not Rope().is_long(10**9)
+    assert LONG.rotated(4) == 2
+    short, long = (LONG.tables(4, 3, long=long)[1] for long in (False, True))
+    scale = math.sqrt(1 + math.log(4.0) / math.log(64))
+
+    np.testing.assert_allclose(short[:, 0], scale * np.sin([0, 1, 2]), rtol=1e-6)
+    np.testing.assert_allclose(long[:, 0], scale * np.sin([0, 0.5, 1]), rtol=1e-6)
+    plain = replace(LONG, factor=1.0).tables(4, 1)[0]
+    np.testing.assert_allclose(plain, 1.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"norm": "batch"}, "norm is 'batch', must be one of rms, layer"),
+        ({"activation": None}, "activation is None, must be one of silu"),
+        ({"positions": ["rope"]}, "positions is"),
+        ({"gated": 1}, "gated is 1, must be true or false"),
+        ({"embed_scale": 0}, "embed_scale is 0"),
+        ({"logit_softcap": float("nan")}, "logit_softcap is nan"),
+        ({"local_rope": 3}, "local_rope: must be a JSON object"),
+        ({"local_rope": {"theta": 0.5}}, "local_rope: theta is 0.5"),
+        ({"rope": {"share": 1.5}}, "share is 1.5, must be at most 1"),
+        ({"rope": {"share": 0.1}}, "0 numbers of a head cannot turn"),
+        ({"rope": {"share": 0.75}}, "layer 0: 1 numbers of a head cannot turn in pairs"),
+        ({"rope": {"short_factors": [1.0]}}, "needs 0 short and long factors"),
+        ({"rope": {"long_factors": "1"}}, "long_factors must be a list"),
+        ({"rope": {"long_factors": [0.0]}}, "long_factors is 0.0"),
+        (
+            {"rope": {"scaling": "longrope", "original_context": 4}},
+            "needs 1 short and long factors",
+        ),
+    ],
+    ids=repr,
+)
+def test_attack_options(decoder: Decoder, change: dict[str, object], message: str) -> None:
+    """An option that no engine knows is refused before any engine sees it."""
+    with pytest.raises(InputError, match=message):
+        decoder_from_json({**decoder.to_json(), **change})
+
+
+@pytest.mark.parametrize("window", [-1, 1.5, "8", 10**15])
+def test_attack_windows(decoder: Decoder, window: object) -> None:
+    """A window is a whole number of tokens."""
+    table: dict[str, Any] = decoder.to_json()
+    table["layers"] = [table["layers"][0] | {"window": window}]
+
+    with pytest.raises(InputError, match="layer 0: window is"):
+        decoder_from_json(table)
 
 
 def test_options_may_be_left_out(decoder: Decoder) -> None:

@@ -1,11 +1,14 @@
 """JSON that may come from outside: one meaning for every reader, or refused."""
 
 import json
+from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 from onhand.core.errors import InputError
 
-__all__ = ["parse_json"]
+__all__ = ["count", "flag", "object_of", "parse_json", "positive", "word"]
+
+_LARGEST = 1e12  # of a factor, a base or an epsilon: float32 still holds its products
 
 
 def parse_json(content: bytes) -> object:
@@ -29,6 +32,67 @@ def parse_json(content: bytes) -> object:
         )
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}") from error
+    return value
+
+
+def object_of(value: object, where: str, known: set[str]) -> Mapping[str, object]:
+    """Return a JSON object that has only known keys.
+
+    Raises:
+        InputError: if it is no object or has another key.
+    """
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: must be a JSON object, found {type(value).__name__}")
+    if unknown := sorted(set(value) - known):
+        raise InputError(f"{where}: unknown key {unknown[0]!r}")
+    return value
+
+
+def count(table: Mapping[str, object], key: str, where: str, *, most: int) -> int:
+    """Return a whole number from 1 to `most`.
+
+    Raises:
+        InputError: if it is missing or something else.
+    """
+    value = table.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise InputError(f"{where}: {key} is {value!r}, must be a whole number from 1 to {most}")
+    return value
+
+
+def positive(value: object, where: str) -> float:
+    """Return a number above 0.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
+        raise InputError(f"{where} is {value!r}, must be a number above 0, at most {_LARGEST:g}")
+    return float(value)
+
+
+def flag(table: Mapping[str, object], key: str, where: str, *, default: bool = False) -> bool:
+    """Return true or false.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    value = table.get(key, default)
+    if not isinstance(value, bool):
+        raise InputError(f"{where}: {key} is {value!r}, must be true or false")
+    return value
+
+
+def word(table: Mapping[str, object], key: str, where: str, known: Collection[str]) -> str:
+    """Return one of some words, the first of them if the key is missing.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    words = list(known)
+    value = table.get(key, words[0])
+    if not isinstance(value, str) or value not in words:
+        raise InputError(f"{where}: {key} is {value!r}, must be one of {', '.join(words)}")
     return value
 
 

@@ -144,16 +144,22 @@ def run_original(
     sequences = [*calibration, *heldout]
     streams = [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
     longest = max((tokens.size for tokens in sequences), default=0)
+    tables = forward.RopeCache(decoder, longest)
     progress.start("running the original", max(len(decoder.layers) * len(sequences), 1))
     # Overflows are judged after each layer, not warned of on the way.
     with threadpool_limits(threads), np.errstate(over="ignore", invalid="ignore"):
         for i, layer in enumerate(decoder.layers):
-            rope = decoder.rope.tables(layer.head_dim, longest)
             for number, x in enumerate(streams):
                 memory = forward.LayerMemory.empty(layer, x.shape[0])
                 observe = statistics.observe if number < len(calibration) else _ignore
                 streams[number] = forward.run_layer(
-                    weights, i, x, memory, start=0, rope=rope, observe=observe
+                    weights,
+                    i,
+                    x,
+                    memory,
+                    start=0,
+                    rope=tables.tables(i, x.shape[0]),
+                    observe=observe,
                 )
                 if not np.isfinite(streams[number]).all():
                     raise SourceError(f"{model.location}: layer {i} gives a NaN or an infinity")
@@ -179,6 +185,6 @@ def head_logits(model: Model) -> Callable[[FloatArray], FloatArray]:
         for low in range(0, decoder.vocab_size, _HEAD_ROWS):
             high = min(low + _HEAD_ROWS, decoder.vocab_size)
             scores[:, low:high] = hidden @ model.weights.block(name, low, high).T
-        return scores
+        return forward.soft_cap(scores, decoder.logit_softcap)
 
     return apply

@@ -97,7 +97,7 @@ def file_tensors(
     """
     matrices = decoder.matrices()
     vectors = decoder.vectors() if shared else {}
-    rank = {name: i for i, name in enumerate(_reading_order(decoder))}
+    rank = {name: i for i, name in enumerate(decoder.tensors())}
     tensors: dict[str, TensorSpec] = {}
     for name in sorted([*own, *vectors], key=rank.__getitem__):
         if name in vectors:
@@ -105,13 +105,6 @@ def file_tensors(
         else:
             tensors |= matrix_tensors(name, matrices[name], formats[name])
     return tensors
-
-
-def _reading_order(decoder: Decoder) -> list[str]:
-    attention = ["attention_norm", "qkv", "qkv_bias", "out", "out_bias"]
-    layer = [*attention, "mlp_norm", "gate_up", "gate_up_bias", "down", "down_bias"]
-    middle = [f"layers.{i}.{part}" for i in range(len(decoder.layers)) for part in layer]
-    return ["embed", *middle, "final_norm", "head"]
 
 
 def pack_bundle(

@@ -5,7 +5,8 @@ source's weights, one layer at a time, to collect calibration statistics and the
 answers: there is no second forward pass in the project.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,13 +14,28 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder, DecoderLayer
+from onhand.core.rope import Rope
 
-__all__ = ["LayerMemory", "Observe", "Weights", "embed", "final_hidden", "logits", "run_layer"]
+__all__ = [
+    "LayerMemory",
+    "Observe",
+    "RopeCache",
+    "RopeTables",
+    "Weights",
+    "embed",
+    "final_hidden",
+    "logits",
+    "run_layer",
+    "soft_cap",
+]
 
 # Rows of queries that attend at once: bounds the score matrix of a long prompt.
 _QUERY_BLOCK = 256
 
 Observe = Callable[[str, FloatArray], None]
+
+RopeTables = tuple[FloatArray, FloatArray]
+"""Cosines and sines by position, each (positions, rotated // 2)."""
 
 
 class Weights(Protocol):
@@ -60,13 +76,50 @@ class LayerMemory:
         return cls(np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32))
 
 
+class RopeCache:
+    """The rotary tables of every layer, each computed once."""
+
+    def __init__(self, decoder: Decoder, context: int) -> None:
+        """Prepare, without work.
+
+        Args:
+            decoder: the model.
+            context: positions that the tables have.
+        """
+        self._decoder = decoder
+        self._context = context
+        self._tables: dict[tuple[Rope, int, bool], RopeTables] = {}
+
+    def tables(self, i: int, length: int) -> RopeTables | None:
+        """Return the tables of a layer, None if positions are learned.
+
+        Args:
+            i: the layer's number.
+            length: tokens of the conversation, the new ones included.
+        """
+        rope = self._decoder.rotary(i)
+        if rope is None:
+            return None
+        head_dim, long = self._decoder.layers[i].head_dim, rope.is_long(length)
+        key = (rope, head_dim, long)
+        if key not in self._tables:
+            self._tables[key] = rope.tables(head_dim, self._context, long=long)
+        return self._tables[key]
+
+
 def _ignore(name: str, inputs: FloatArray) -> None:
     pass
 
 
-def embed(weights: Weights, tokens: TokenArray) -> FloatArray:
-    """Look up tokens: (T,) -> (T, D)."""
-    return weights.rows("embed", tokens)
+def embed(weights: Weights, tokens: TokenArray, *, start: int = 0) -> FloatArray:
+    """Look up tokens, and their positions from `start` on if those are learned: (T,) -> (T, D)."""
+    decoder = weights.decoder
+    x = weights.rows("embed", tokens)
+    if decoder.embed_scale != 1.0:
+        x = x * np.float32(decoder.embed_scale)
+    if decoder.positions == "learned":
+        x = x + weights.rows("positions", np.arange(start, start + tokens.size))
+    return x
 
 
 def run_layer(
@@ -76,7 +129,7 @@ def run_layer(
     memory: LayerMemory,
     *,
     start: int,
-    rope: tuple[FloatArray, FloatArray],
+    rope: RopeTables | None,
     observe: Observe = _ignore,
 ) -> FloatArray:
     """Run one layer over new tokens and remember their keys and values.
@@ -87,51 +140,72 @@ def run_layer(
         x: (T, D) float32, the residual stream.
         memory: the layer's keys and values; positions from `start` on are written.
         start: position of the first new token.
-        rope: cosines and sines, each (at least start + T, head_dim // 2).
+        rope: tables of at least start + T positions; None if positions are learned.
         observe: told the name of each matrix and its inputs (T, K), before it is applied.
 
     Returns:
         (T, D) float32.
     """
     decoder = weights.decoder
-    layer = decoder.layers[i]
     at = f"layers.{i}."
 
-    normed = rms_norm(x, weights.vector(f"{at}attention_norm"), decoder.norm_epsilon)
-    observe(f"{at}qkv", normed)
-    qkv = normed @ weights.matrix(f"{at}qkv").T  # (T, query_width + 2 * kv_width)
-    if decoder.qkv_bias:
-        qkv += weights.vector(f"{at}qkv_bias")
-    attended: FloatArray = _attend(qkv, layer, memory, start=start, rope=rope)  # (T, query_width)
-    observe(f"{at}out", attended)
-    x = x + attended @ weights.matrix(f"{at}out").T
-    if decoder.out_bias:
-        x += weights.vector(f"{at}out_bias")
+    def linear(name: str, inputs: FloatArray, *, bias: bool) -> FloatArray:
+        observe(f"{at}{name}", inputs)
+        product: FloatArray = inputs @ weights.matrix(f"{at}{name}").T
+        return product + weights.vector(f"{at}{name}_bias") if bias else product
 
-    normed = rms_norm(x, weights.vector(f"{at}mlp_norm"), decoder.norm_epsilon)
-    observe(f"{at}gate_up", normed)
-    both = normed @ weights.matrix(f"{at}gate_up").T  # (T, 2 * mlp_width)
-    if decoder.mlp_bias:
-        both += weights.vector(f"{at}gate_up_bias")
-    gate, up = both[:, : layer.mlp_width], both[:, layer.mlp_width :]
-    inner: FloatArray = silu(gate) * up  # (T, mlp_width)
-    observe(f"{at}down", inner)
-    x = x + inner @ weights.matrix(f"{at}down").T
-    if decoder.mlp_bias:
-        x += weights.vector(f"{at}down_bias")
-    return x
+    normed = _norm(weights, f"{at}attention_norm", x)
+    qkv = linear("qkv", normed, bias=decoder.qkv_bias)  # (T, query_width + 2 * kv_width)
+    attended = _attend(weights, i, qkv, memory, start=start, rope=rope)  # (T, query_width)
+    attention = linear("out", attended, bias=decoder.out_bias)
+    if decoder.post_norm:
+        attention = _norm(weights, f"{at}attention_post_norm", attention)
+    x = x + attention
+
+    normed = _norm(weights, f"{at}mlp_norm", x)
+    inner = linear(decoder.inner, normed, bias=decoder.mlp_bias)
+    activation = _ACTIVATIONS[decoder.activation]
+    if decoder.gated:
+        gate, up = np.split(inner, 2, axis=1)  # (T, mlp_width) each
+        inner = activation(gate) * up
+    else:
+        inner = activation(inner)
+    down = linear("down", inner, bias=decoder.mlp_bias)
+    if decoder.post_norm:
+        down = _norm(weights, f"{at}mlp_post_norm", down)
+    return x + down
 
 
 def final_hidden(weights: Weights, x: FloatArray) -> FloatArray:
     """Apply the last norm: (T, D) -> (T, D), the inputs of the head."""
-    return rms_norm(x, weights.vector("final_norm"), weights.decoder.norm_epsilon)
+    return _norm(weights, "final_norm", x)
 
 
 def logits(weights: Weights, hidden: FloatArray) -> FloatArray:
     """Apply the head to normed rows: (T, D) -> (T, V)."""
     head = weights.matrix("embed" if weights.decoder.tied else "head")
-    scores: FloatArray = hidden @ head.T
-    return scores
+    return soft_cap(hidden @ head.T, weights.decoder.logit_softcap)
+
+
+def soft_cap(x: FloatArray, cap: float | None) -> FloatArray:
+    """Keep numbers within -cap .. cap: cap * tanh(x / cap); None leaves them. arXiv:2408.00118."""
+    if cap is None:
+        return x
+    capped: FloatArray = np.tanh(x / np.float32(cap)) * np.float32(cap)
+    return capped
+
+
+def _norm(weights: Weights, name: str, x: FloatArray) -> FloatArray:
+    decoder = weights.decoder
+    if decoder.norm == "rms":
+        return rms_norm(x, weights.vector(name), decoder.norm_epsilon)
+    return layer_norm(x, weights.vector(name), weights.vector(f"{name}_bias"), decoder.norm_epsilon)
+
+
+def layer_norm(x: FloatArray, weight: FloatArray, bias: FloatArray, epsilon: float) -> FloatArray:
+    """Shift each row to mean 0 and scale it to variance 1, times a weight; arXiv:1607.06450."""
+    centred = x - np.mean(x, axis=-1, keepdims=True)
+    return rms_norm(centred, weight, epsilon) + bias
 
 
 def rms_norm(x: FloatArray, weight: FloatArray, epsilon: float) -> FloatArray:
@@ -148,52 +222,89 @@ def silu(x: FloatArray) -> FloatArray:
     return activated
 
 
+def gelu_tanh(x: FloatArray) -> FloatArray:
+    """Approximate x times the normal distribution's integral; arXiv:1606.08415, section 2."""
+    inside = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
+    activated: FloatArray = np.float32(0.5) * x * (1 + np.tanh(inside))
+    return activated
+
+
+def gelu(x: FloatArray) -> FloatArray:
+    """Multiply by the normal distribution's integral up to x; arXiv:1606.08415."""
+    integral = _erf(x.astype(np.float64) / math.sqrt(2)).astype(np.float32)
+    activated: FloatArray = np.float32(0.5) * x * (1 + integral)
+    return activated
+
+
+# One number at a time: only small models are run by this engine, and numpy has no erf.
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+_ACTIVATIONS: Mapping[str, Callable[[FloatArray], FloatArray]] = {
+    "silu": silu,
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+}
+
+
 def rotate(x: FloatArray, cosines: FloatArray, sines: FloatArray) -> FloatArray:
-    """Rotate pairs (j, j + head_dim / 2) by their position's angle.
+    """Rotate pairs (j, j + rotated / 2) by their position's angle; the rest of a head stays.
 
     Args:
         x: (T, H, head_dim).
-        cosines: (T, head_dim // 2).
-        sines: (T, head_dim // 2).
+        cosines: (T, rotated // 2).
+        sines: (T, rotated // 2).
 
     Returns:
         (T, H, head_dim).
     """
-    half = x.shape[-1] // 2
-    low, high = x[..., :half], x[..., half:]
+    half = cosines.shape[1]
+    low, high = x[..., :half], x[..., half : 2 * half]
     cos, sin = cosines[:, None, :], sines[:, None, :]
-    return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+    turned = (low * cos - high * sin, high * cos + low * sin)
+    return np.concatenate([*turned, x[..., 2 * half :]], axis=-1)
 
 
 def _attend(
+    weights: Weights,
+    i: int,
     qkv: FloatArray,
-    layer: DecoderLayer,
     memory: LayerMemory,
     *,
     start: int,
-    rope: tuple[FloatArray, FloatArray],
+    rope: RopeTables | None,
 ) -> FloatArray:
+    decoder = weights.decoder
+    layer = decoder.layers[i]
     T = qkv.shape[0]
     end = start + T
-    cosines, sines = (table[start:end] for table in rope)
-    shape = (T, -1, layer.head_dim)
-    query, key, value = np.split(qkv, [layer.query_width, layer.query_width + layer.kv_width], 1)
-    query = rotate(query.reshape(shape), cosines, sines)  # (T, n_heads, head_dim)
-    memory.keys[:, start:end] = rotate(key.reshape(shape), cosines, sines).transpose(1, 0, 2)
-    memory.values[:, start:end] = value.reshape(shape).transpose(1, 0, 2)
+    split = np.split(qkv, [layer.query_width, layer.query_width + layer.kv_width], 1)
+    query, key, value = (part.reshape(T, -1, layer.head_dim) for part in split)
+    if decoder.qk_norm:
+        epsilon = decoder.norm_epsilon
+        query = rms_norm(query, weights.vector(f"layers.{i}.query_norm"), epsilon)
+        key = rms_norm(key, weights.vector(f"layers.{i}.key_norm"), epsilon)
+    if rope is not None:
+        cosines, sines = (table[start:end] for table in rope)
+        query, key = rotate(query, cosines, sines), rotate(key, cosines, sines)
+    memory.keys[:, start:end] = key.transpose(1, 0, 2)
+    memory.values[:, start:end] = value.transpose(1, 0, 2)
 
     shared = layer.n_heads // layer.n_kv_heads  # query heads that share one key head
     grouped = query.reshape(T, layer.n_kv_heads, shared, layer.head_dim)
     grouped = grouped.transpose(1, 2, 0, 3)  # (n_kv_heads, shared, T, head_dim)
-    scale = np.float32(layer.head_dim**-0.5)
+    scale = np.float32(decoder.score_scale(i))
     result = np.empty_like(grouped)
     for low in range(0, T, _QUERY_BLOCK):
         high = min(low + _QUERY_BLOCK, T)
         seen = start + high
         keys = memory.keys[:, None, :seen].transpose(0, 1, 3, 2)  # (n_kv_heads, 1, head_dim, S)
         scores = grouped[:, :, low:high] @ keys * scale  # (n_kv_heads, shared, block, S)
-        later = np.arange(seen)[None, :] > np.arange(start + low, seen)[:, None]
-        scores[..., later] = -np.inf
+        scores = soft_cap(scores, decoder.attention_softcap)
+        at, other = np.arange(start + low, seen)[:, None], np.arange(seen)[None, :]
+        hidden = other > at
+        if layer.window:
+            hidden |= other <= at - layer.window
+        scores[..., hidden] = -np.inf
         scores -= scores.max(axis=-1, keepdims=True)
         share = np.exp(scores)
         share /= share.sum(axis=-1, keepdims=True)

@@ -54,6 +54,7 @@ class OnnxSession:
         ]
         self._binding: ort.IOBinding | None = None
         self._tables: dict[str, FloatArray] = {}
+        self._long = False
 
     def rewind(self, length: int) -> None:
         """See `Session`."""
@@ -101,12 +102,17 @@ class OnnxSession:
                 place = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
                 binding.bind_input(name, *place)
                 binding.bind_output(f"new_{name}", *place)
-            # Kept by the session: the binding knows only their addresses.
-            self._tables = self.loaded.rope(self.context)
-            for name, table in self._tables.items():
-                binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
             self._binding = binding
         return self._binding
+
+    def bind_tables(self, binding: "ort.IOBinding", *, long: bool) -> None:
+        """Bind the rotary tables of a short or a long conversation, if others are bound."""
+        if self._tables and long == self._long:
+            return
+        # Kept by the session: the binding knows only their addresses.
+        self._tables, self._long = self.loaded.rope(self.context, long=long), long
+        for name, table in self._tables.items():
+            binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
 
 
 class OnnxLoaded:
@@ -119,7 +125,7 @@ class OnnxLoaded:
         self.key = key
         self.vocab_size = decoder.vocab_size
         self.context = decoder.context
-        self._rope: dict[str, FloatArray] = {}
+        self._rope: dict[bool, dict[str, FloatArray]] = {}
 
     @property
     def inner(self) -> "ort.InferenceSession":
@@ -142,18 +148,22 @@ class OnnxLoaded:
         rows = self._checked(batch)
         result = np.empty((len(rows), self.vocab_size), dtype=np.float32)
         for number, (session, tokens) in enumerate(rows):
+            long = self._is_long(session.length + tokens.size)
             for low in range(0, tokens.size, PREFILL_TOKENS):
                 piece = tokens[low : low + PREFILL_TOKENS]
-                self._run(session, piece, np.array([piece.size - 1]), result[number : number + 1])
+                last, out = np.array([piece.size - 1]), result[number : number + 1]
+                self._run(session, piece, last, out, long=long)
         return result
 
     def score(self, session: Session, tokens: TokenArray) -> FloatArray:
         """See `Loaded`."""
         ((known, row),) = self._checked([(session, tokens)])
         result = np.empty((row.size, self.vocab_size), dtype=np.float32)
+        long = self._is_long(known.length + row.size)
         for low in range(0, row.size, SCORE_ROWS):
             piece = row[low : low + SCORE_ROWS]
-            self._run(known, piece, np.arange(piece.size), result[low : low + piece.size])
+            rows, out = np.arange(piece.size), result[low : low + piece.size]
+            self._run(known, piece, rows, out, long=long)
         return result
 
     def close(self) -> None:
@@ -162,20 +172,24 @@ class OnnxLoaded:
         self._inner = None
         self._rope = {}
 
-    def rope(self, context: int) -> dict[str, FloatArray]:
+    def rope(self, context: int, *, long: bool) -> dict[str, FloatArray]:
         """Return the rotary tables by input name, with `context` rows: views of the longest ones.
 
         Another thread may replace the longest ones at any time; the caller keeps what it got.
         """
-        tables = self._rope
+        tables = self._rope.get(long, {})
         if any(len(table) < context for table in tables.values()) or not tables:
             tables = {}
-            for head_dim in sorted({layer.head_dim for layer in self.decoder.layers}):
-                cosines, sines = self.decoder.rope.tables(head_dim, context)
-                tables[f"cosines.{head_dim}"] = np.ascontiguousarray(cosines)
-                tables[f"sines.{head_dim}"] = np.ascontiguousarray(sines)
-            self._rope = tables
+            for name, (rope, head_dim) in self.decoder.rotary_tables().items():
+                cosines, sines = rope.tables(head_dim, context, long=long)
+                tables[f"cosines.{name}"] = np.ascontiguousarray(cosines)
+                tables[f"sines.{name}"] = np.ascontiguousarray(sines)
+            self._rope[long] = tables
         return {name: table[:context] for name, table in tables.items()}
+
+    def _is_long(self, length: int) -> bool:
+        ropes = (rope for rope, _ in self.decoder.rotary_tables().values())
+        return any(rope.is_long(length) for rope in ropes)
 
     def _checked(
         self, batch: Sequence[tuple[Session, TokenArray]]
@@ -184,10 +198,17 @@ class OnnxLoaded:
         return check_batch(batch, OnnxSession, owner=self, vocab_size=self.vocab_size)
 
     def _run(
-        self, session: OnnxSession, tokens: TokenArray, rows: TokenArray, out: FloatArray
+        self,
+        session: OnnxSession,
+        tokens: TokenArray,
+        rows: TokenArray,
+        out: FloatArray,
+        *,
+        long: bool,
     ) -> None:
         """Append tokens; write the logits after the given rows into `out` (R, V)."""
         binding = session.binding()
+        session.bind_tables(binding, long=long)
         total = session.length + tokens.size
         small: dict[str, np.ndarray] = {
             "tokens": np.ascontiguousarray(tokens[None, :]),
@@ -195,6 +216,8 @@ class OnnxLoaded:
             "seqlens_k": np.array([total - 1], dtype=np.int32),
             "total_length": np.array(total, dtype=np.int32),
         }
+        if self.decoder.positions == "learned":
+            small["position_ids"] = np.arange(session.length, total)[None, :]
         for name, value in small.items():
             binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, out.shape, out.ctypes.data)

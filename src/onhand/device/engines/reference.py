@@ -118,7 +118,7 @@ class ReferenceLoaded:
         decoder = weights.decoder
         self.vocab_size = decoder.vocab_size
         self.context = decoder.context
-        self._rope: dict[int, tuple[FloatArray, FloatArray]] = {}
+        self._rope = forward.RopeCache(decoder, decoder.context)
 
     def session(self, *, context: int | None = None) -> ReferenceSession:
         """See `Loaded`."""
@@ -140,7 +140,7 @@ class ReferenceLoaded:
         """See `Loaded`."""
         self.closed = True
         self.weights.forget()
-        self._rope = {}
+        self._rope = forward.RopeCache(self.weights.decoder, self.context)
 
     def _checked(
         self, batch: Sequence[tuple[Session, TokenArray]]
@@ -150,17 +150,13 @@ class ReferenceLoaded:
 
     def _run(self, session: ReferenceSession, tokens: TokenArray) -> FloatArray:
         weights = self.weights
-        x = forward.embed(weights, tokens)  # (T, D)
+        length = session.length + tokens.size
+        x = forward.embed(weights, tokens, start=session.length)  # (T, D)
         for i, memory in enumerate(session.memory):
-            rope = self._tables(weights.decoder.layers[i].head_dim)
+            rope = self._rope.tables(i, length)
             x = forward.run_layer(weights, i, x, memory, start=session.length, rope=rope)
-        session.length += tokens.size
+        session.length = length
         return forward.final_hidden(weights, x)
-
-    def _tables(self, head_dim: int) -> tuple[FloatArray, FloatArray]:
-        if head_dim not in self._rope:
-            self._rope[head_dim] = self.weights.decoder.rope.tables(head_dim, self.context)
-        return self._rope[head_dim]
 
 
 class ReferenceEngine:

@@ -2,7 +2,8 @@
 
 Inputs: `tokens` (1, T) int64; `rows` (R,) int64, which of the T rows go through the head;
 `seqlens_k` (1,) int32 and `total_length` () int32, positions after this step less one and in
-all; `cosines` and `sines` (context, head_dim / 2), by head_dim where layers differ;
+all; `position_ids` (1, T) int64 if positions are learned, else the tables that
+`Decoder.rotary_tables` names, `cosines.*` and `sines.*` (context, rotated / 2);
 `key.i`, `value.i` (1, n_kv_heads, context, head_dim) float32, the memory of layer i.
 Outputs: `logits` (R, V) float32, and `new_key.i`, `new_value.i`, to be bound to the very buffers
 of `key.i`, `value.i`: the memory then grows in place.
@@ -87,10 +88,12 @@ class _Builder:
         self._input("rows", TensorProto.INT64, ["R"])
         self._input("seqlens_k", TensorProto.INT32, [1])
         self._input("total_length", TensorProto.INT32, [])
-        for head_dim in sorted({layer.head_dim for layer in decoder.layers}):
+        if decoder.positions == "learned":
+            self._input("position_ids", TensorProto.INT64, [1, "T"])
+        for name, (rope, head_dim) in decoder.rotary_tables().items():
             for table in ("cosines", "sines"):
-                name = f"{table}.{head_dim}"
-                self._input(name, TensorProto.FLOAT, ["context", head_dim // 2])
+                half = rope.rotated(head_dim) // 2
+                self._input(f"{table}.{name}", TensorProto.FLOAT, ["context", half])
         residual = self._embed()
         normed = self._norm("layers.0.attention_norm", residual)
         for i in range(len(decoder.layers)):
@@ -111,56 +114,121 @@ class _Builder:
 
     def _layer(self, i: int, residual: str, normed: str) -> tuple[str, str]:
         """Add one layer; returns the residual stream and the inputs of what comes next."""
+        at, decoder = f"layers.{i}.", self.decoder
+        attended = self._attention(i, normed)
+        bias = f"{at}out_bias" if decoder.out_bias else ""
+        attention = self._matmul(f"{at}out", attended, bias=bias)
+        if decoder.post_norm:
+            attention = self._norm(f"{at}attention_post_norm", attention)
+        residual, normed = self._skip_norm(f"{at}mlp_norm", residual, attention)
+
+        bias = f"{at}{decoder.inner}_bias" if decoder.mlp_bias else ""
+        inner = self._matmul(f"{at}{decoder.inner}", normed, bias=bias)
+        if decoder.gated:
+            sizes = self._constant(
+                f"{at}gate_up.sizes", np.array([decoder.layers[i].mlp_width] * 2)
+            )
+            self._node("Split", [inner, sizes], [f"{at}gate", f"{at}up"], axis=-1)
+            self._activation(f"{at}gate", f"{at}activated")
+            self._node("Mul", [f"{at}activated", f"{at}up"], [f"{at}inner"])
+        else:
+            self._activation(inner, f"{at}inner")
+        bias = f"{at}down_bias" if decoder.mlp_bias else ""
+        down = self._matmul(f"{at}down", f"{at}inner", bias=bias)
+        if decoder.post_norm:
+            down = self._norm(f"{at}mlp_post_norm", down)
+        last = i + 1 == len(decoder.layers)
+        following = "final_norm" if last else f"layers.{i + 1}.attention_norm"
+        return self._skip_norm(following, residual, down)
+
+    def _attention(self, i: int, normed: str) -> str:
+        """Attend to the memory, which grows by the new tokens."""
         at, decoder, layer = f"layers.{i}.", self.decoder, self.decoder.layers[i]
         shape: list[int | str] = [1, layer.n_kv_heads, "context", layer.head_dim]
         for part in ("key", "value"):
             self._input(f"{part}.{i}", TensorProto.FLOAT, shape)
             self._output(f"new_{part}.{i}", TensorProto.FLOAT, shape)
         bias = f"{at}qkv_bias" if decoder.qkv_bias else ""
-        qkv = self._matmul(f"{at}qkv", normed, bias=bias)
-        tables = (f"cosines.{layer.head_dim}", f"sines.{layer.head_dim}")
-        memory = (f"key.{i}", f"value.{i}", "seqlens_k", "total_length")
+        inputs = [self._matmul(f"{at}qkv", normed, bias=bias), "", ""]
+        if decoder.qk_norm:
+            inputs = self._normed_heads(i, inputs[0])
+        inputs += [f"key.{i}", f"value.{i}", "seqlens_k", "total_length"]
+        rotary = decoder.rotary_name(i)
+        if rotary is not None:
+            inputs += [f"cosines.{rotary}", f"sines.{rotary}"]
+        options: dict[str, int | float] = {
+            "num_heads": layer.n_heads,
+            "kv_num_heads": layer.n_kv_heads,
+            "do_rotary": int(rotary is not None),
+            "rotary_interleaved": 0,
+            "scale": decoder.score_scale(i),
+        }
+        if layer.window:
+            options["local_window_size"] = layer.window
+        if decoder.attention_softcap is not None:
+            options["softcap"] = decoder.attention_softcap
         self._node(
             "GroupQueryAttention",
-            [qkv, "", "", *memory, *tables],
+            inputs,
             [f"{at}attended", f"new_key.{i}", f"new_value.{i}"],
             domain=_MICROSOFT,
-            num_heads=layer.n_heads,
-            kv_num_heads=layer.n_kv_heads,
-            do_rotary=1,
-            rotary_interleaved=0,
-            scale=float(layer.head_dim**-0.5),
+            **options,
         )
-        bias = f"{at}out_bias" if decoder.out_bias else ""
-        attention = self._matmul(f"{at}out", f"{at}attended", bias=bias)
-        residual, normed = self._skip_norm(f"{at}mlp_norm", residual, attention)
+        return f"{at}attended"
 
-        bias = f"{at}gate_up_bias" if decoder.mlp_bias else ""
-        both = self._matmul(f"{at}gate_up", normed, bias=bias)
-        sizes = self._constant(f"{at}gate_up.sizes", np.array([layer.mlp_width] * 2))
-        self._node("Split", [both, sizes], [f"{at}gate", f"{at}up"], axis=-1)
-        # QuickGelu with alpha 1 is SiLU: x * sigmoid(x) in one kernel.
-        self._node("QuickGelu", [f"{at}gate"], [f"{at}activated"], domain=_MICROSOFT, alpha=1.0)
-        self._node("Mul", [f"{at}activated", f"{at}up"], [f"{at}inner"])
-        bias = f"{at}down_bias" if decoder.mlp_bias else ""
-        down = self._matmul(f"{at}down", f"{at}inner", bias=bias)
-        last = i + 1 == len(decoder.layers)
-        following = "final_norm" if last else f"layers.{i + 1}.attention_norm"
-        return self._skip_norm(following, residual, down)
+    def _normed_heads(self, i: int, qkv: str) -> list[str]:
+        """Split query, key and value, and norm each head of the first two."""
+        at, layer = f"layers.{i}.", self.decoder.layers[i]
+        widths = [layer.query_width, layer.kv_width, layer.kv_width]
+        sizes = self._constant(f"{at}qkv.sizes", np.array(widths))
+        parts = [f"{at}query", f"{at}key", f"{at}value"]
+        self._node("Split", [qkv, sizes], parts, axis=-1)
+        heads = self._constant(f"{at}heads", np.array([0, 0, -1, layer.head_dim]))
+        for number, (name, width) in enumerate(zip(("query", "key"), widths, strict=False)):
+            self._node("Reshape", [parts[number], heads], [f"{at}{name}.heads"])
+            normed = self._norm(f"{at}{name}_norm", f"{at}{name}.heads")
+            flat = self._constant(f"{at}{name}.flat", np.array([0, 0, width]))
+            self._node("Reshape", [normed, flat], [f"{at}{name}.normed"])
+            parts[number] = f"{at}{name}.normed"
+        return parts
+
+    def _activation(self, x: str, out: str) -> None:
+        kind = self.decoder.activation
+        if kind == "silu":
+            # QuickGelu with alpha 1 is SiLU: x * sigmoid(x) in one kernel.
+            self._node("QuickGelu", [x], [out], domain=_MICROSOFT, alpha=1.0)
+        elif kind == "gelu_tanh":
+            self._node("FastGelu", [x], [out], domain=_MICROSOFT)
+        else:
+            self._node("Gelu", [x], [out], domain=_MICROSOFT)
 
     def _embed(self) -> str:
-        form = self.matrices["embed"]
+        """Look up the tokens, and their positions if those are learned."""
+        found = self._rows("embed", "tokens")
+        if self.decoder.embed_scale != 1.0:
+            scale = self._factor("embed.scale", self.decoder.embed_scale)
+            self._node("Mul", [found, scale], ["embed.scaled"])
+            found = "embed.scaled"
+        if self.decoder.positions == "learned":
+            self._node("Add", [found, self._rows("positions", "position_ids")], ["embed.placed"])
+            found = "embed.placed"
+        return found
+
+    def _rows(self, name: str, ids: str) -> str:
+        """Look up rows of a stored matrix."""
+        form = self.matrices[name]
+        out = f"{name}.rows"
         if form is None:
-            self._node("Gather", [self._tensor("embed"), "tokens"], ["embedded"], axis=0)
-            return "embedded"
-        codes, scales, zeros = self._quantized("embed", form, flat=True)
-        inputs = [codes, "tokens", scales, *([zeros] if zeros else [])]
+            self._node("Gather", [self._tensor(name), ids], [out], axis=0)
+            return out
+        codes, scales, zeros = self._quantized(name, form, flat=True)
+        inputs = [codes, ids, scales, *([zeros] if zeros else [])]
         padded = form.n_groups(self.decoder.width) * form.group_size
         exact = padded == self.decoder.width
         self._node(
             "GatherBlockQuantized",
             inputs,
-            ["embedded" if exact else "embedded.padded"],
+            [out if exact else f"{out}.padded"],
             domain=_MICROSOFT,
             gather_axis=0,
             quantize_axis=1,
@@ -169,16 +237,22 @@ class _Builder:
         )
         if not exact:
             ends = [
-                self._constant(f"embedded.{what}", np.array([value]))
+                self._constant(f"{out}.{what}", np.array([value]))
                 for what, value in (("start", 0), ("end", self.decoder.width), ("axis", 2))
             ]
-            self._node("Slice", ["embedded.padded", *ends], ["embedded"])
-        return "embedded"
+            self._node("Slice", [f"{out}.padded", *ends], [out])
+        return out
 
     def _head(self, normed: str) -> None:
         """Send only the chosen rows through the head: a prompt needs its last one."""
         self._node("Gather", [normed, "rows"], ["chosen"], axis=1)  # (1, R, D)
         scores = self._matmul("embed" if self.decoder.tied else "head", "chosen", out="scores")
+        if self.decoder.logit_softcap is not None:
+            cap = self._factor("logits.cap", self.decoder.logit_softcap)
+            self._node("Div", [scores, cap], ["scores.within"])
+            self._node("Tanh", ["scores.within"], ["scores.tanh"])
+            self._node("Mul", ["scores.tanh", cap], ["scores.capped"])
+            scores = "scores.capped"
         shape = self._constant("logits.shape", np.array([-1, self.decoder.vocab_size]))
         self._node("Reshape", [scores, shape], ["logits"])
         self._output("logits", TensorProto.FLOAT, ["R", self.decoder.vocab_size])
@@ -236,22 +310,30 @@ class _Builder:
 
     def _norm(self, weight: str, x: str) -> str:
         out = f"{weight}.normed"
-        inputs = [x, self._tensor(weight)]
+        inputs = [x, *self._norm_weights(weight)]
         epsilon = self.decoder.norm_epsilon
-        self._node("SimplifiedLayerNormalization", inputs, [out], axis=-1, epsilon=epsilon)
+        kind = "LayerNormalization" if len(inputs) > 2 else "SimplifiedLayerNormalization"
+        self._node(kind, inputs, [out], axis=-1, epsilon=epsilon)
         return out
 
     def _skip_norm(self, weight: str, residual: str, x: str) -> tuple[str, str]:
         """Add to the residual stream and norm the sum, in one kernel."""
         normed, summed = f"{weight}.normed", f"{weight}.residual"
+        weights = self._norm_weights(weight)
+        plain = "SkipLayerNormalization" if len(weights) > 1 else "SkipSimplifiedLayerNormalization"
         self._node(
-            "SkipSimplifiedLayerNormalization",
-            [residual, x, self._tensor(weight)],
+            plain,
+            [residual, x, *weights],
             [normed, "", "", summed],
             domain=_MICROSOFT,
             epsilon=self.decoder.norm_epsilon,
         )
         return summed, normed
+
+    def _norm_weights(self, name: str) -> list[str]:
+        names = [name, f"{name}_bias"]
+        known = self.decoder.vectors()
+        return [self._tensor(vector) for vector in names if vector in known]
 
     def _tensor(self, name: str, *, alias: str = "", shape: tuple[int, ...] | None = None) -> str:
         """Declare an initializer that lies in a weights file."""
@@ -275,6 +357,11 @@ class _Builder:
         self.initializers[name] = helper.make_tensor(
             name, TensorProto.INT64, value.shape, value.astype(np.int64)
         )
+        return name
+
+    def _factor(self, name: str, value: float) -> str:
+        number = np.array(value, dtype=np.float32)
+        self.initializers[name] = helper.make_tensor(name, TensorProto.FLOAT, (), number[None])
         return name
 
     def _node(

@@ -31,7 +31,7 @@ class Quantize:
         group_size: inputs that share one scale: 32, 64 or 128.
         symmetric: one fixed zero point and the full range; False stores a zero point per group.
         method: "rtn" rounds to nearest, "clip" searches the scales by weighted error.
-        embed_bits: bits of the embedding and the head; 0 for the same as `bits`.
+        embed_bits: bits of the embedding, learned positions and the head; 0 for the same as `bits`.
     """
 
     name: ClassVar[str] = "quantize"
@@ -122,7 +122,7 @@ class Quantize:
         )
 
     def _format(self, name: str) -> GroupFormat:
-        edge = name in {"embed", "head"}
+        edge = name in {"embed", "head", "positions"}
         bits = self.embed_bits if edge and self.embed_bits else self.bits
         return GroupFormat(bits=bits, group_size=self.group_size, symmetric=self.symmetric)
 

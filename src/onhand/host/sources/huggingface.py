@@ -13,9 +13,10 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import sha256_of
 from onhand.core.decoder import Decoder
 from onhand.core.errors import BundleCorrupt, ResourceError, SourceError
-from onhand.core.safetensors import SafetensorsFile, open_safetensors, widen
+from onhand.core.safetensors import SafetensorsFile, TensorSpec, open_safetensors, widen
 from onhand.host.model import Model
 from onhand.host.sources.families import describe
+from onhand.host.sources.naming import Naming
 
 __all__ = ["HuggingFaceSource", "read_folder"]
 
@@ -25,13 +26,9 @@ _FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
-_EMBED = "model.embed_tokens.weight"
-_HEAD = "lm_head.weight"
 _INDEX = "model.safetensors.index.json"
 _BITS = {"F16": 16, "BF16": 16, "F32": 32}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# Buffers that old checkpoints carry; the description computes them.
-_BUFFERS = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
 
 class HuggingFaceSource:
@@ -99,16 +96,18 @@ def read_folder(folder: Path, *, name: str) -> Model:
     """
     config_path = folder / "config.json"
     config = _read_json(config_path)
-    decoder = describe(config, str(config_path))
+    decoder, naming = describe(config, str(config_path))
     paths = _weight_files(folder)
-    tensors: dict[str, SafetensorsFile] = {}
+    tensors: dict[str, _Stored] = {}
     for path in paths:
         try:
             opened = open_safetensors(path)
         except (BundleCorrupt, OSError) as error:
             raise SourceError(f"{error}") from error
-        tensors |= dict.fromkeys(opened.tensors, opened)
-    weights = _FolderWeights(decoder=decoder, folder=folder, tensors=tensors)
+        tensors |= {name: _Stored(opened, name) for name in opened.tensors}
+    weights = _FolderWeights(
+        decoder=decoder, folder=folder, naming=naming, tensors=_with_prefix(tensors, naming)
+    )
     notes = weights.check()
     files = {n: (folder / n).read_bytes() for n in _FILES if (folder / n).is_file()}
     if "tokenizer.json" not in files:
@@ -118,7 +117,6 @@ def read_folder(folder: Path, *, name: str) -> Model:
     digest = hashlib.sha256(config_path.read_bytes())
     for path in paths:
         digest.update(bytes.fromhex(sha256_of(path)))
-    spec = tensors["model.norm.weight"].tensors["model.norm.weight"]
     return Model(
         name=re.sub(r"[^A-Za-z0-9._+-]", "-", name).strip("._+-")[:100] or "model",
         location=folder,
@@ -127,7 +125,7 @@ def read_folder(folder: Path, *, name: str) -> Model:
         files=files,
         sha256=digest.hexdigest(),
         source_bytes=sum(path.stat().st_size for path in paths),
-        weight_bits=_BITS[spec.dtype],
+        weight_bits=_BITS[weights.stored_dtype],
         notes=notes,
     )
 
@@ -165,13 +163,48 @@ def _read_json(path: Path) -> dict[str, object]:
     return value
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A tensor and the name that its file gives it."""
+
+    file: SafetensorsFile
+    name: str
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Its dtype, shape and place."""
+        return self.file.tensors[self.name]
+
+    def view(self) -> np.ndarray:
+        """Its numbers, mapped from the file."""
+        return self.file.view(self.name)
+
+
+def _with_prefix(tensors: dict[str, _Stored], naming: Naming) -> Mapping[str, _Stored]:
+    """Give every tensor the prefix that some checkpoints of the family lack."""
+    prefix = naming.optional_prefix
+    head = naming.edges["head"]
+    if not prefix or any(name.startswith(prefix) for name in tensors):
+        return tensors
+    return {
+        name if name.startswith(head) else prefix + name: stored for name, stored in tensors.items()
+    }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _FolderWeights:
     """See `ModelWeights`."""
 
     decoder: Decoder
     folder: Path
-    tensors: Mapping[str, SafetensorsFile]
+    naming: Naming
+    tensors: Mapping[str, _Stored]
+
+    @property
+    def stored_dtype(self) -> str:
+        """What the weights are stored as, by the embedding."""
+        (part,) = self._parts("embed", self.decoder.matrices()["embed"])
+        return self.tensors[part].spec.dtype
 
     def check(self) -> tuple[str, ...]:
         """Return notes on what is not used.
@@ -179,27 +212,27 @@ class _FolderWeights:
         Raises:
             SourceError: if a tensor is missing, of another shape or dtype, or not known.
         """
-        needed = {
-            part: shape
-            for name, whole in (self.decoder.matrices() | self.decoder.vectors()).items()
-            for part, shape in self._parts(name, whole).items()
-        }
-        for name, shape in needed.items():
-            if name not in self.tensors:
-                raise SourceError(f"{self.folder}: tensor {name!r} is missing")
-            spec = self.tensors[name].tensors[name]
-            if spec.shape != shape or spec.dtype not in _BITS:
-                raise SourceError(
-                    f"{self.folder}: tensor {name!r} is {spec.dtype} {spec.shape}, expected "
-                    f"{shape} of {', '.join(_BITS)}"
-                )
+        needed: set[str] = set()
+        for name, whole in self.decoder.tensors().items():
+            for part, shape in self._parts(name, whole).items():
+                needed.add(part)
+                if part not in self.tensors:
+                    raise SourceError(f"{self.folder}: tensor {part!r} is missing")
+                spec = self.tensors[part].spec
+                expected = shape[::-1] if self.naming.is_transposed(name) else shape
+                if spec.shape != expected or spec.dtype not in _BITS:
+                    raise SourceError(
+                        f"{self.folder}: tensor {part!r} is {spec.dtype} {spec.shape}, expected "
+                        f"{expected} of {', '.join(_BITS)}"
+                    )
+        head = f"{self.naming.edges['head']}.weight"
         notes: list[str] = []
-        for name in sorted(set(self.tensors) - set(needed)):
-            if _BUFFERS.fullmatch(name):
+        for name in sorted(set(self.tensors) - needed):
+            if self.naming.is_buffer(name):
                 continue
-            if name != _HEAD:
+            if name != head:
                 raise SourceError(f"{self.folder}: tensor {name!r} has no place in this family")
-            notes.append(f"the head is tied to the embedding: the stored {_HEAD} is not used")
+            notes.append(f"the head is tied to the embedding: the stored {head} is not used")
         return tuple(notes)
 
     def matrix(self, name: str) -> FloatArray:
@@ -213,50 +246,35 @@ class _FolderWeights:
         for part, shape in self._parts(name, self.decoder.matrices()[name]).items():
             low, high = max(start - first, 0), min(stop - first, shape[0])
             if low < high:
-                pieces.append(self._finite(self.tensors[part].view(part)[low:high], part))
+                whole = self.tensors[part].view()
+                whole = whole.T if self.naming.is_transposed(name) else whole
+                pieces.append(self._finite(whole[low:high], part))
             first += shape[0]
         return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
     def rows(self, name: str, ids: TokenArray) -> FloatArray:
         """See `ModelWeights`."""
         (part,) = self._parts(name, self.decoder.matrices()[name])
-        return self._finite(self.tensors[part].view(part)[ids], part)
+        return self._finite(self.tensors[part].view()[ids], part)
 
     def vector(self, name: str) -> FloatArray:
         """See `ModelWeights`."""
         parts = self._parts(name, self.decoder.vectors()[name])
-        pieces = [self._finite(self.tensors[part].view(part), part) for part in parts]
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        pieces = [self._finite(self.tensors[part].view(), part) for part in parts]
+        whole: FloatArray = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+        offset = self.naming.norm_offset
+        return whole + np.float32(offset) if offset and name.endswith("_norm") else whole
 
     def _parts(self, name: str, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        parts = _parts(name, shape, self.decoder)
+        parts = self.naming.tensors(name, shape, self.decoder)
         # A tied pair may be stored under either name.
-        if self.decoder.tied and _EMBED in parts and _EMBED not in self.tensors:
-            return {_HEAD: shape}
+        edges = self.naming.edges
+        if self.decoder.tied and name == "embed" and f"{edges['embed']}.weight" not in self.tensors:
+            return {f"{edges['head']}.weight": shape}
         return parts
 
     def _finite(self, array: np.ndarray, name: str) -> FloatArray:
-        wide = widen(array)
+        wide = widen(np.ascontiguousarray(array))
         if not np.isfinite(wide).all():
             raise SourceError(f"{self.folder}: tensor {name!r} holds a NaN or an infinity")
         return wide
-
-
-def _parts(name: str, shape: tuple[int, ...], decoder: Decoder) -> dict[str, tuple[int, ...]]:
-    """Return the checkpoint's tensors that make up one of ours: name -> shape, in row order."""
-    if name in {"embed", "head", "final_norm"}:
-        place = {"embed": "model.embed_tokens", "head": "lm_head", "final_norm": "model.norm"}
-        return {f"{place[name]}.weight": shape}
-    _, number, ours = name.split(".")
-    layer = decoder.layers[int(number)]
-    kind = "bias" if ours.endswith("_bias") else "weight"
-    heads = {"q_proj": layer.query_width, "k_proj": layer.kv_width, "v_proj": layer.kv_width}
-    pieces = {
-        "qkv": {f"self_attn.{part}": n for part, n in heads.items()},
-        "out": {"self_attn.o_proj": shape[0]},
-        "gate_up": {"mlp.gate_proj": layer.mlp_width, "mlp.up_proj": layer.mlp_width},
-        "down": {"mlp.down_proj": shape[0]},
-        "attention_norm": {"input_layernorm": shape[0]},
-        "mlp_norm": {"post_attention_layernorm": shape[0]},
-    }[ours.removesuffix("_bias")]
-    return {f"model.layers.{number}.{part}.{kind}": (n, *shape[1:]) for part, n in pieces.items()}
