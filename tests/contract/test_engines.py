@@ -301,10 +301,12 @@ def test_tables_made_twice_at_once_live_as_long_as_their_sessions(
     early, late = loaded.session(), loaded.session()
     waiting, plain = [early], Rope.tables
 
-    def interrupted(rope: Rope, head_dim: int, context: int) -> tuple[FloatArray, FloatArray]:
+    def interrupted(
+        rope: Rope, head_dim: int, context: int, *, long: bool
+    ) -> tuple[FloatArray, FloatArray]:
         if waiting:
             step(loaded, waiting.pop(), tokens(1))
-        return plain(rope, head_dim, context)
+        return plain(rope, head_dim, context, long=long)
 
     monkeypatch.setattr(Rope, "tables", interrupted)
     step(loaded, late, tokens(1))

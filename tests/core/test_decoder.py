@@ -176,7 +176,8 @@ def test_tensors_of_other_families_by_hand() -> None:
         ("final_norm", (4,)),
         ("final_norm_bias", (4,)),
     ]
-    assert gpt2.rotary(0) is gpt2.rotary_name(0) is None
+    assert gpt2.rotary(0) is None
+    assert gpt2.rotary_name(0) is None
     assert gpt2.rotary_tables() == {}
     gemma = replace(gpt2, positions="rope", norm="rms", qk_norm=True, post_norm=True)
     assert [name for name in gemma.vectors() if name not in gpt2.vectors()] == [

@@ -70,7 +70,8 @@ def _llama_options(config: Config) -> Mapping[str, object]:
 
 def _gemma_options(config: Config) -> Mapping[str, object]:
     width, scalar = config.get("hidden_size"), config.get("query_pre_attn_scalar")
-    return _llama_options(config) | {
+    return {
+        **_llama_options(config),
         "post_norm": True,
         "embed_scale": _real(width, "hidden_size") ** 0.5,
         "attention_scale": _real(scalar, "query_pre_attn_scalar") ** -0.5,
