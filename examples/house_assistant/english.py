@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from examples.house_assistant import speech
 from examples.house_assistant.actions import Clause, Target, action
 from examples.house_assistant.english_phrases import fill_slots, lists, one_target, place_phrase
-from examples.house_assistant.grammar import Draw, open_words
-from examples.house_assistant.names import ordinary, person, pseudo_word
+from examples.house_assistant.grammar import Draw
+from examples.house_assistant.names import ordinary, person, pseudo_word, title
 
 __all__ = ["answerless", "ask", "clause", "sentence"]
 
@@ -64,6 +64,22 @@ def _switch(draw: Draw) -> Clause:
     built = _build(draw, whole, _KINDS[act], category="switch", words=words, do=act)
     built.imperative = template in ("{do}", "{do} {in}")
     return built
+
+
+def _states(draw: Draw) -> Clause:
+    """Say in what state two or three devices should be, without a verb."""
+    texts, actions = [], []
+    for _ in range(3 if draw.chance(0.2) else 2):
+        act = draw.rng.choice(("turn_on", "turn_on", "turn_off", "turn_off", *_ACTS))
+        words = {"state": draw.pick(lists(f"state.{act}"))}
+        template = draw.rng.choice(("{bare} {state}", "{bare} {state}", "{bare} {in} {state}"))
+        one = _build(draw, template, _KINDS[act], category="switch", words=words, do=act)
+        texts.append(one.text)
+        actions += one.actions
+    text = texts[0]
+    for one_more in texts[1:]:
+        text += draw.rng.choice((" and ", " and ", ", ", ", and ", " but ", ", but ")) + one_more
+    return Clause(text, actions, imperative=False, category="several", timed=False)
 
 
 _VALUES: dict[str, tuple[tuple[str, ...], Callable[..., speech.Said]]] = {
@@ -153,8 +169,7 @@ def _title(draw: Draw, source: str) -> str:
         name = ordinary(draw, "en", "nouns", "tunes", "scenes", share=0.6)
         return name or draw.pick(lists(source), "name")
     if kind < 0.6 and draw.split == "train":
-        nouns = open_words("en", "nouns")
-        return f"{draw.rng.choice(nouns)} {draw.rng.choice(nouns)}"
+        return title(draw)
     return pseudo_word(draw) if kind < 0.75 else f"{pseudo_word(draw)} {pseudo_word(draw)}"
 
 
@@ -275,7 +290,9 @@ def _when(draw: Draw) -> tuple[str, dict[str, str]]:
     return draw.fill(draw.pick(lists("for")), {"dur": spoken}), {"for": canonical}
 
 
-_CLAUSES = (_switch,) * 9 + (_set,) * 6 + (_change,) * 5 + (_machine,) * 4 + (_clock,) * 4
+_CLAUSES = (
+    (_switch,) * 9 + (_set,) * 6 + (_change,) * 5 + (_machine,) * 4 + (_clock,) * 4 + (_states,)
+)
 
 
 def clause(draw: Draw, *, plain: bool) -> Clause:
@@ -352,6 +369,8 @@ def answerless(draw: Draw, name: str) -> str:
         "name": pseudo_word(draw).title() if draw.chance(0.8) else pseudo_word(draw),
         "digits": str(draw.rng.randint(2, 999)),
     }
+    if "{in}" in template:
+        slots["in"], _ = place_phrase(draw)
     return draw.fill(template, slots)
 
 

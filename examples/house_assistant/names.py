@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
-from functools import cache
+from collections.abc import Callable
+from functools import cache, wraps
 
 from examples.house_assistant.grammar import (
     Draw,
     Language,
     is_held,
+    languages,
     misspellings,
     open_words,
     rules,
@@ -19,6 +21,7 @@ from examples.house_assistant.grammar import (
 __all__ = [
     "english_device",
     "english_room",
+    "held_names",
     "mandarin_device",
     "mandarin_person",
     "mandarin_room",
@@ -27,6 +30,7 @@ __all__ = [
     "ordinary",
     "person",
     "pseudo_word",
+    "title",
 ]
 
 _ONSETS_TEXT = """
@@ -74,6 +78,19 @@ def _fragments(rng: random.Random) -> str:
     return "".join(pieces)
 
 
+def _never_held(make: Callable[[Draw], str]) -> Callable[[Draw], str]:
+    """Draw a training name again if it happens to be one that only the held-out sets use."""
+
+    @wraps(make)
+    def made(draw: Draw) -> str:
+        while True:
+            name = make(draw)
+            if draw.split == "held" or name.lower() not in held_names():
+                return name
+
+    return made
+
+
 def _belongs(draw: Draw, name: str) -> bool:
     """Keep the halves of the made-up names apart."""
     if draw.split == "train":
@@ -95,6 +112,14 @@ def _is_close(word: str) -> bool:
     """Say whether one slip could turn an ordinary word into this one."""
     shorter = {word[:i] + word[i + 1 :] for i in range(len(word))}
     return not _neighbours().isdisjoint({word, *shorter})
+
+
+@_never_held
+def title(draw: Draw) -> str:
+    """Put two ordinary words together, as scenes, tunes and things are called."""
+    nouns = open_words("en", "nouns")
+    second = draw.rng.choice(nouns if draw.chance(0.6) else _NOUNS_AT_WORK)
+    return f"{draw.rng.choice(nouns)} {second}"
 
 
 def _word(draw: Draw, source: str) -> str:
@@ -126,35 +151,38 @@ def _rare(draw: Draw) -> str:
 _AT_WORK_TEXT = """
 heat track step sound song power energy level time day night morning evening front back side
 main fire water air gas alarm color speed weather cold warm hot cool music video news floor
-party dinner garden window door wall table desk fairy pool bath steam stove wine box boot
+party dinner window door wall table desk fairy pool bath steam stove wine box boot
 """
 _NOUNS_AT_WORK = _AT_WORK_TEXT.split()
 _DEVICE_LISTS = ("light", "climate", "media", "cover", "appliance")
 
 
 def _known_compound(draw: Draw, source: str) -> str:
-    """Put a word that training knows from elsewhere before one that names a kind of thing.
-
-    A name may be made of known words alone; those of the held-out sets are left to them.
-    """
+    """Make a name of known words alone: one from elsewhere, and mostly one that says what it is."""
     rng = draw.rng
-    held = _held_names()
-    while True:
-        entry = rng.choice(rules("en", f"device.{rng.choice(_DEVICE_LISTS)}").train)
-        first = rng.choice(_NOUNS_AT_WORK) if rng.random() < 0.5 else entry.split()[0]
-        name = f"{first} {rng.choice(rules('en', source).train)}"
-        if name not in held:
-            return name
+    entry = rng.choice(rules("en", f"device.{rng.choice(_DEVICE_LISTS)}").train)
+    first = rng.choice(_NOUNS_AT_WORK) if rng.random() < 0.5 else entry.split()[0]
+    known = rng.choice(rules("en", source).train)
+    return f"{first} {known if rng.random() < 0.7 else rng.choice(_NOUNS_AT_WORK)}"
+
+
+_HELD_LISTS = (
+    "room.inside",
+    "room.outside",
+    *(f"device.{kind}" for kind in (*_DEVICE_LISTS, "lock")),
+    *("room_word", "device_word", "people", "rare", "tune", "scene_name", "noun"),
+)
 
 
 @cache
-def _held_names() -> frozenset[str]:
-    lists = (
-        "room.inside",
-        "room.outside",
-        *(f"device.{kind}" for kind in (*_DEVICE_LISTS, "lock")),
+def held_names() -> frozenset[str]:
+    """Return the names and parts of names that no training command may hold, in small letters."""
+    return frozenset(
+        name.lower()
+        for language in languages
+        for source in _HELD_LISTS
+        for name in rules(language, source).held
     )
-    return frozenset(name for source in lists for name in rules("en", source).held)
 
 
 _WORD_KINDS = ("nouns", "adjectives", "rooms", "devices", "tunes", "scenes")
@@ -178,6 +206,7 @@ def _cased(draw: Draw, name: str) -> str:
     return name.title() if kind < 0.97 else name.upper()
 
 
+@_never_held
 def person(draw: Draw) -> str:
     """Name somebody."""
     if draw.chance(0.5):
@@ -187,13 +216,14 @@ def person(draw: Draw) -> str:
     return name.lower() if draw.chance(0.3) else name
 
 
+@_never_held
 def english_room(draw: Draw) -> str:
     """Make up the name of a room."""
     rng = draw.rng
     kind = rng.random()
     if kind < 0.35:
         return _cased(draw, pseudo_word(draw))
-    if draw.split == "train" and rng.random() < 0.12:
+    if draw.split == "train" and rng.random() < 0.18:
         return _known_compound(draw, "room_word")
     if kind < 0.5:
         first = pseudo_word(draw) if rng.random() < 0.5 else _rare(draw)
@@ -211,13 +241,14 @@ def english_room(draw: Draw) -> str:
     return _cased(draw, f"{first} {pseudo_word(draw)}")
 
 
+@_never_held
 def english_device(draw: Draw) -> str:
     """Make up the name of a device."""
     rng = draw.rng
     kind = rng.random()
     if kind < 0.35:
         return _cased(draw, pseudo_word(draw))
-    if draw.split == "train" and rng.random() < 0.12:
+    if draw.split == "train" and rng.random() < 0.18:
         return _known_compound(draw, "device_word")
     if kind < 0.6:
         first = pseudo_word(draw) if rng.random() < 0.5 else _rare(draw)
@@ -275,6 +306,7 @@ def _common() -> str:
     return "".join(character for character in text if character not in _WORKING)
 
 
+@_never_held
 def mandarin_stem(draw: Draw) -> str:
     """Make up the part of a Chinese name that says no kind of thing."""
     kind = draw.rng.random()
@@ -286,6 +318,7 @@ def mandarin_stem(draw: Draw) -> str:
     return word.title() if draw.chance(0.5) else word
 
 
+@_never_held
 def mandarin_person(draw: Draw) -> str:
     """Name somebody in Chinese."""
     if draw.chance(0.5):
@@ -300,6 +333,7 @@ def _ending(draw: Draw, source: str) -> str:
     return draw.pick(rules("zh", source), "name")
 
 
+@_never_held
 def mandarin_room(draw: Draw) -> str:
     """Make up the Chinese name of a room."""
     rng = draw.rng
@@ -319,6 +353,7 @@ def mandarin_room(draw: Draw) -> str:
     return _characters(draw, 2, 4)
 
 
+@_never_held
 def mandarin_device(draw: Draw) -> str:
     """Make up the Chinese name of a device."""
     rng = draw.rng

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from typing_extensions import override
 
-__all__ = ["Llama", "Shape", "export_weights"]
+__all__ = ["Llama", "Shape", "export_weights", "load_weights"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,18 +177,36 @@ def export_weights(model: Llama, folder: Path) -> None:
         model: the network; it stays as it is.
         folder: the model's directory.
     """
-    weights = {}
-    for name, weight in model.state_dict().items():
-        parts = name.split(".")
-        if parts[0] == "layers" and parts[2] in _INSIDE:
-            parts.insert(2, _INSIDE[parts[2]])
-        weights["model." + ".".join(parts)] = weight.detach().to(torch.float16).contiguous()
+    weights = {
+        _exported_name(name): weight.detach().to(torch.float16).contiguous()
+        for name, weight in model.state_dict().items()
+    }
     fresh = folder / "model.safetensors.new"
     save_file(weights, fresh, metadata={"format": "pt"})
     fresh.replace(folder / "model.safetensors")
     _write_json(folder / "config.json", _config(model.shape))
     generation = {"do_sample": False, "max_new_tokens": 192}
     _write_json(folder / "generation_config.json", generation | _SPECIAL_IDS)
+
+
+def load_weights(model: Llama, folder: Path) -> None:
+    """Read what `export_weights` wrote.
+
+    Args:
+        model: the network, of the shape that was exported.
+        folder: the model's directory.
+    """
+    weights = load_file(folder / "model.safetensors")
+    names = list(model.state_dict())
+    model.load_state_dict({name: weights[_exported_name(name)].float() for name in names})
+
+
+def _exported_name(name: str) -> str:
+    """Name a weight as `transformers` does."""
+    parts = name.split(".")
+    if parts[0] == "layers" and parts[2] in _INSIDE:
+        parts.insert(2, _INSIDE[parts[2]])
+    return "model." + ".".join(parts)
 
 
 def _config(shape: Shape) -> dict[str, object]:

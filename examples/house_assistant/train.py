@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from examples.house_assistant.actions import Example
 from examples.house_assistant.generate import SYSTEMS, conversation, examples
-from examples.house_assistant.network import Llama, Shape, export_weights
+from examples.house_assistant.network import Llama, Shape, export_weights, load_weights
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, default=5e-3)
     parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--start", type=Path, help="a model directory whose weights to train on")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=float, default=6.0, help="minutes")
     _train(parser.parse_args())
@@ -227,6 +228,8 @@ def _train(given: argparse.Namespace) -> None:
     torch.manual_seed(given.seed)
     tokenizer = Tokenizer.from_file(str(given.folder / "tokenizer.json"))
     model = Llama(Shape(vocabulary=tokenizer.get_vocab_size()))
+    if given.start is not None:
+        load_weights(model, given.start)
     run = _Run(model, _optimizers(model, rate=given.rate, kind=given.optimizer))
     if given.checkpoint.exists():
         run.resume(given.checkpoint)

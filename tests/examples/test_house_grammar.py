@@ -15,8 +15,23 @@ from pathlib import Path
 import pytest
 from examples.house_assistant.actions import action, problems
 from examples.house_assistant.generate import conversation, examples, overlap, read_examples
-from examples.house_assistant.grammar import Draw, Split, forms, is_held, languages, misspellings
-from examples.house_assistant.names import english_device, english_room, mandarin_room, pseudo_word
+from examples.house_assistant.grammar import (
+    Draw,
+    Split,
+    forms,
+    is_held,
+    languages,
+    misspellings,
+    open_words,
+    rules,
+)
+from examples.house_assistant.names import (
+    english_device,
+    english_room,
+    held_names,
+    mandarin_room,
+    pseudo_word,
+)
 from examples.house_assistant.speech import clock, duration, english_number, mandarin_number
 
 ROOT = Path(__file__).parents[2]
@@ -160,6 +175,38 @@ def test_made_up_names_are_open() -> None:
     draw = Draw(random.Random(7), "train")
     for make, share in ((english_device, 0.8), (english_room, 0.7), (mandarin_room, 0.6)):
         assert len({make(draw) for _ in range(1000)}) > share * 1000
+
+
+def test_no_training_name_is_a_held_one() -> None:
+    """A made-up name that happens to be a held word is drawn again: in answers there is none."""
+    held, used = held_names(), set[str]()
+    for one in islice(examples(11, "train"), 8000):
+        answer = json.loads(one.answer)
+        for item in [*answer.get("actions", ()), answer.get("ask", {})]:
+            used.update(item.get(key, "").lower() for key in ("device", "room"))
+
+    assert {"scullery", "琴房", "walrus"} <= held
+    assert not used & held
+
+
+def test_an_ordinary_device_never_begins_with_a_room() -> None:
+    """The "porch light" is the light on the porch, so no list may say that it is one name."""
+    rooms = {*rules("en", "room.inside").train, *rules("en", "room.outside").train}
+    rooms |= {*rules("en", "room.inside").held, *rules("en", "room.outside").held}
+    devices = [*open_words("en", "devices")]
+    for kind in ("light", "climate", "media", "cover", "lock", "appliance"):
+        devices += [*rules("en", f"device.{kind}").train, *rules("en", f"device.{kind}").held]
+
+    assert [name for name in devices if any(name.startswith(f"{room} ") for room in rooms)] == []
+
+
+def test_two_states_are_two_actions() -> None:
+    """What needs no verb is understood: each device has its own state."""
+    found = [one for one in islice(examples(12, "train"), 20000) if " but " in one.command]
+    bare = [one for one in found if one.category == "several"]
+
+    assert len(bare) > 20
+    assert all(len(json.loads(one.answer)["actions"]) >= 2 for one in bare)
 
 
 def test_misspellings_are_apart() -> None:
