@@ -43,7 +43,7 @@ def build(texts: Iterable[str], *, n_words: int, n_merges: int) -> Tokenizer:
     """Choose the words that are one token, and learn how all others are spelt.
 
     A word of the grammar is a token. Any other word, and a word that only names use, is spelt in
-    pieces of one to three letters, a rare Chinese character in two pieces: there are few of
+    pieces of one or two letters, a rare Chinese character in two pieces: there are few of
     them, so each is met so often that copying it is learnt well.
 
     Args:
