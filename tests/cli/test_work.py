@@ -37,6 +37,7 @@ class Planned:
     n_parameters: int = 1000
     original_bytes: int = 2000
     build_memory_bytes: int = 3 * 2**20
+    build_disk_bytes: int = 2 * 2**20
     minutes: float = 2.5
     notes: tuple[str, ...] = ("it is small",)
 

@@ -1,15 +1,14 @@
 """Checkpoints of tiny models, made once for a run of the tests; a benchmark that takes no time."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
+from tests.host.stub_bench import VALUES, stub_bench
 from tests.models import CONFIG, sample_text, write_checkpoint
 
-from onhand.core.bundle import read_bundle
-from onhand.core.measurement import Measurement, Unit
-from onhand.core.progress import Progress
+from onhand.core.measurement import Unit
 from onhand.device import bench as real_bench
 
 pytest.importorskip("onnx", reason="builds bundles: needs onhand[host]")
@@ -17,17 +16,6 @@ pytest.importorskip("onnx", reason="builds bundles: needs onhand[host]")
 from onhand.host import build, prove
 from onhand.host.options import BuildOptions
 from onhand.host.passes.quantize import Quantize
-
-VALUES: Mapping[str, tuple[float, Unit]] = {
-    "load_s": (0.01, "s"),
-    "cold_start_s": (0.3, "s"),
-    "time_to_first_token_s": (0.02, "s"),
-    "prefill_tokens_per_s": (1000.0, "1/s"),
-    "decode_tokens_per_s": (100.0, "1/s"),
-    "peak_memory_bytes": (8e7, "byte"),
-    "energy_j_per_token": (0.05, "joule"),
-    "read_bandwidth": (1e10, "byte/s"),
-}
 
 
 @pytest.fixture(scope="session")
@@ -48,29 +36,8 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, Unit]]:
     """Put figures in the place of the benchmark; what the test changes in them is reported."""
     values: dict[str, tuple[float, Unit]] = dict(VALUES)
-
-    def bench(
-        root: Path, *, variant: str, progress: Progress, **options: Any
-    ) -> dict[str, Measurement]:
-        bundle = read_bundle(root)
-        progress.start("measuring", 1)
-        progress.advance(1)
-        given = {**values, "size_bytes": (float(bundle.size_bytes(variant)), "byte")}
-        return {
-            name: Measurement(
-                name=name,
-                value=value,
-                unit=unit,
-                samples=1,
-                spread=0.0,
-                how="a test",
-                estimated=name == "energy_j_per_token",
-            )
-            for name, (value, unit) in given.items()
-        }
-
     assert set(VALUES) | {"size_bytes"} == set(real_bench.NAMES)
-    monkeypatch.setattr(prove, "bench", bench)
+    monkeypatch.setattr(prove, "bench", partial(stub_bench, values))
     return values
 
 

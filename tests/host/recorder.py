@@ -6,7 +6,9 @@ __all__ = ["Recorder"]
 class Recorder:
     """Remembers what it is told; may raise in the middle of a stage. See `Progress`."""
 
-    def __init__(self, stop_in: str = "", *, error: BaseException | None = None) -> None:
+    def __init__(
+        self, stop_in: str = "", *, error: BaseException | None = None, after: int = 0
+    ) -> None:
         self.stages: list[str] = []
         self.notes: list[str] = []
         self.done = 0.0
@@ -14,6 +16,7 @@ class Recorder:
         self.unfinished: list[str] = []
         self._stop_in = stop_in
         self._error = error or KeyboardInterrupt()
+        self._after = after
 
     def start(self, what: str, total: float) -> None:
         """Begin a stage."""
@@ -26,7 +29,9 @@ class Recorder:
         """Count, or stop everything."""
         self.done += amount
         if self._stop_in and self._stop_in in self.stages[-1]:
-            raise self._error
+            self._after -= 1
+            if self._after < 0:
+                raise self._error
 
     def note(self, text: str) -> None:
         """Remember."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,3 +132,39 @@ def test_numbers_that_overflow_are_refused() -> None:
         run_original(
             memory_model(tensors=tensors), calibration=sequences(5), heldout=[], progress=Quiet()
         )
+
+
+@pytest.mark.parametrize("decoder", [DECODER, varied_decoder()], ids=["tied", "varied"])
+def test_whole_moments_are_those_of_all_pairs(decoder: Decoder) -> None:
+    """X^T X over tokens by brute force; the groups' moments are its blocks."""
+    model, texts = memory_model(decoder), sequences(20, 7)
+
+    run = run_original(model, calibration=texts, heldout=[], progress=Quiet(), whole=True)
+    grouped = run_original(model, calibration=texts, heldout=[], progress=Quiet())
+
+    for name, x in inputs_of(model, texts).items():
+        expected = x.T.astype(np.float64) @ x / len(x)
+        found = run.statistics.second_moments(name)
+        assert found is not None
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+        blocks, others = (one.statistics.moments(name, 32, x.shape[1]) for one in (run, grouped))
+        assert blocks is not None
+        assert others is not None
+        np.testing.assert_allclose(blocks, others, atol=1e-5 * np.abs(expected).max())
+        assert grouped.statistics.second_moments(name) is None
+
+
+def test_moments_in_a_folder_are_those_in_memory(tmp_path: Path) -> None:
+    """A file for each matrix, nothing half-written."""
+    model, texts = memory_model(), sequences(20, 7)
+
+    kept = run_original(
+        model, calibration=texts, heldout=[], progress=Quiet(), whole=True, folder=tmp_path
+    )
+    plain = run_original(model, calibration=texts, heldout=[], progress=Quiet(), whole=True)
+
+    for name in plain.statistics.products:
+        assert isinstance(kept.statistics.products[name], np.memmap)
+        found, expected = (one.statistics.second_moments(name) for one in (kept, plain))
+        np.testing.assert_array_equal(found, expected)
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".npz"}

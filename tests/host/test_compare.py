@@ -110,7 +110,7 @@ def test_figures_are_the_formulas() -> None:
     found = compare(theirs, ours, sequences)
     summary = quality_figures(found, how="here")
 
-    losses, others, divergences, agreements = [], [], [], []
+    losses, others, divergences, agreements, flips = [], [], [], [], []
     for row, p_logits, q_logits in zip(sequences, theirs, ours, strict=True):
         p, q = softmax(p_logits), softmax(q_logits)
         for t, target in enumerate(row[1:]):
@@ -118,6 +118,7 @@ def test_figures_are_the_formulas() -> None:
             others.append(-np.log(p[t, target]))
             divergences.append(np.sum(p[t] * np.log(p[t] / q[t])))
             agreements.append(p[t].argmax() == q[t].argmax())
+            flips.append((p[t].argmax() == target) != (q[t].argmax() == target))
     np.testing.assert_allclose(found.loss, losses, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.divergence, divergences, rtol=1e-3, atol=1e-5)
     expected = {
@@ -126,6 +127,7 @@ def test_figures_are_the_formulas() -> None:
         "perplexity_increase": np.exp(np.mean(losses)) / np.exp(np.mean(others)) - 1,
         "kl_divergence": np.mean(divergences),
         "top1_agreement": np.mean(agreements),
+        "flip_rate": np.mean(flips),
     }
     assert 0.5 < expected["top1_agreement"] < 1
     assert {name: figure.value for name, figure in summary.items()} == pytest.approx(
@@ -145,6 +147,7 @@ def test_the_same_model_loses_nothing() -> None:
     intervals = {name: figure.interval for name, figure in summary.items()}
     assert values["kl_divergence"] == values["perplexity_increase"] == 0
     assert values["top1_agreement"] == 1
+    assert values["flip_rate"] == 0
     assert values["perplexity"] == values["original_perplexity"]
     assert [intervals[name] for name in ("kl_divergence", "top1_agreement")] == [(0, 0), (1, 1)]
 

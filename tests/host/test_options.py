@@ -41,7 +41,7 @@ def test_options_outside_their_range_are_refused(change: dict[str, Any], reason:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"method": "magic"}, "method is 'magic', must be one of rtn, clip"),
+        ({"method": "magic"}, "method is 'magic', must be one of rtn, hqq, clip, awq"),
         ({"bits": 5}, "bits is 5"),
         ({"embed_bits": 7}, "bits is 7"),
         ({"group_size": 48}, "group_size is 48"),

@@ -34,6 +34,7 @@ def command(
     calibrate: given.Calibrate = None,
     recipe: given.RecipeFile = None,
     bits: given.Bits = None,
+    preset: given.Preset = None,
     method: given.Method = None,
     group: given.Group = None,
     asymmetric: given.Asymmetric = False,
@@ -42,6 +43,7 @@ def command(
     accuracy_level: given.AccuracyLevel = 4,
     max_ram: given.MaxRam = None,
     plan: given.Plan = False,
+    resume: given.Resume = False,
     accept_estimates: given.AcceptEstimates = False,
     threads: Threads = None,
     no_original: given.NoOriginal = False,
@@ -56,6 +58,7 @@ def command(
         raise InputError("where to? give -o NAME, or --plan to see what it would take")
     options = QuantizeOptions(
         bits=bits,
+        preset=preset,
         method=method,
         group=group,
         asymmetric=asymmetric,
@@ -75,6 +78,7 @@ def command(
             threads=threads,
             accept_estimates=accept_estimates,
             measure_original=not no_original,
+            resume=resume,
         )
         if plan or output is None:
             _plan(source, work, as_json=as_json)
@@ -97,9 +101,15 @@ def _plan(source: str, work: "BuildOptions", *, as_json: bool) -> None:
 
 def _build(source: str, work: "BuildOptions", output: Path, *, home: Path, as_json: bool) -> None:
     from onhand.host.build import build_bundle
+    from onhand.host.work import work_folder
 
-    with shown_progress() as progress:
-        made = build_bundle(source, output, work, home=home, progress=progress)
+    try:
+        with shown_progress() as progress:
+            made = build_bundle(source, output, work, home=home, progress=progress)
+    except KeyboardInterrupt:
+        if (kept := work_folder(output)).exists():
+            say(f"note: what is finished is kept in {kept}: go on with --resume, or remove it")
+        raise
     if as_json:
         write_json(made.report)
     else:

@@ -20,7 +20,9 @@ __all__ = [
     "NoOriginal",
     "Output",
     "Plan",
+    "Preset",
     "RecipeFile",
+    "Resume",
     "Source",
     "Variants",
 ]
@@ -61,11 +63,20 @@ Bits = Annotated[
     int | None,
     typer.Option(help="Bits of a weight: 2, 3, 4 or 8.", show_default="4", rich_help_panel=_HOW),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="fast|good|best",
+        help="How much work quality is worth: clip; gptq; gptq and trained scales (needs torch).",
+        show_default="fast",
+        rich_help_panel=_HOW,
+    ),
+]
 Method = Annotated[
     str | None,
     typer.Option(
-        metavar="rtn|clip",
-        help="rtn rounds to nearest, clip searches the scales by weighted error.",
+        metavar="rtn|hqq|clip|awq|gptq|awq+gptq",
+        help="How weights are rounded, from plain to thorough, in place of --preset.",
         show_default="clip",
         rich_help_panel=_HOW,
     ),
@@ -108,6 +119,12 @@ Plan = Annotated[
     bool,
     typer.Option(
         "--plan", help="Say size, memory and minutes, and do nothing.", rich_help_panel=_WORK
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Go on with an interrupted build of NAME.", rich_help_panel=_WORK
     ),
 ]
 AcceptEstimates = Annotated[

@@ -40,6 +40,11 @@ class Forecast(Protocol):
         ...
 
     @property
+    def build_disk_bytes(self) -> int:
+        """Disk that the build takes meanwhile."""
+        ...
+
+    @property
     def minutes(self) -> float:
         """Time of the build."""
         ...
@@ -69,6 +74,7 @@ def write_plan(plan: Forecast) -> None:
         [
             ("source", f"{plan.n_parameters:,} weights, {format_bytes(plan.original_bytes)}"),
             ("memory", f"about {format_bytes(plan.build_memory_bytes)}"),
+            ("disk meanwhile", f"about {format_bytes(plan.build_disk_bytes)}"),
             ("time", f"about {format_seconds(plan.minutes * 60)}"),
         ],
     )

@@ -7,7 +7,7 @@ import typer
 
 from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson, BundleFolder
-from onhand.cli.output import say, write_json
+from onhand.cli.output import say, write, write_json
 from onhand.cli.report_table import write_report_table
 from onhand.core.bundle import REPORT, REPORT_PAGE, read_manifest
 from onhand.core.errors import BundleCorrupt, InputError
@@ -30,16 +30,23 @@ def command(
     html: Annotated[
         bool, typer.Option("--html", help="Write the report as one page with plots.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Print the recipe that gives more bits where most is lost."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the evidence that was measured for a bundle.
 
     Raises:
-        InputError: if a path is given without --html.
+        InputError: if a path is given without --html, or there is nothing to repair.
     """
     if page is not None and not html:
         raise InputError(f"{page}: a path goes with --html, as in --html {page}")
     table, report = _read(name)
+    if repair:
+        write(_recipe(table, report.default_variant))
+        return
     place = page or name / REPORT_PAGE
     if html:
         with host_extra("the page"):
@@ -55,6 +62,20 @@ def command(
             say(f"note: {note}")
     if html or place.is_file():
         say(f"note: as a page with plots: {place}")
+
+
+def _recipe(table: dict[str, object], variant: str) -> str:
+    """Return the recipe that the default variant's report holds.
+
+    Raises:
+        InputError: if it holds none.
+    """
+    found: object = table
+    for key in ("variants", variant, "repair", "recipe"):
+        found = found.get(key) if isinstance(found, dict) else None
+    if not isinstance(found, str):
+        raise InputError(f"variant {variant!r} has no repair: nothing in it can be given more bits")
+    return found
 
 
 def _read(root: Path) -> tuple[dict[str, object], Report]:

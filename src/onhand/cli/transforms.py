@@ -22,6 +22,7 @@ class QuantizeOptions:
     """Options of `Quantize` as given; None or False for its default. See `Quantize`."""
 
     bits: int | None = None
+    preset: str | None = None
     method: str | None = None
     group: int | None = None
     asymmetric: bool = False
@@ -32,6 +33,7 @@ class QuantizeOptions:
         """Return the options that the user gave, as they are written."""
         written = {
             "--bits": self.bits,
+            "--preset": self.preset,
             "--method": self.method,
             "--group": self.group,
             "--asymmetric": self.asymmetric or None,
@@ -76,9 +78,17 @@ def _from_recipe(path: Path) -> "dict[str, Pass]":
 
 
 def _quantize(options: QuantizeOptions) -> "dict[str, Pass]":
-    from onhand.host.passes.quantize import Quantize
+    from onhand.host.passes.quantize import PRESETS, Quantize
 
     usual = Quantize()
+    if options.preset is not None:
+        if options.method is not None:
+            raise InputError("--preset chooses the method; give --preset or --method")
+        if options.preset not in PRESETS:
+            known = ", ".join(PRESETS)
+            raise InputError(f"--preset: unknown {options.preset!r}; known: {known}")
+        method, rounds = PRESETS[options.preset]
+        usual = replace(usual, method=method, distil=rounds)
     usual = replace(
         usual,
         method=usual.method if options.method is None else options.method,

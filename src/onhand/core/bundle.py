@@ -174,13 +174,14 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def stage_bundle(root: Path) -> Iterator[Path]:
-    """Give a folder beside `root` to write a bundle into, and move it to `root` at the end.
+def stage_bundle(root: Path, *, inside: Path | None = None) -> Iterator[Path]:
+    """Give a folder to write a bundle into, and move it to `root` at the end.
 
     If the block raises, the folder is removed and `root` is as before.
 
     Args:
         root: folder to create.
+        inside: where to make the folder, on the same disk; None for beside `root`.
 
     Yields:
         The folder to write into.
@@ -196,7 +197,7 @@ def stage_bundle(root: Path) -> Iterator[Path]:
     staged: Path | None = None
     try:
         staged = Path(
-            tempfile.mkdtemp(dir=root.absolute().parent, prefix=f".{root.name}.building-")
+            tempfile.mkdtemp(dir=inside or root.absolute().parent, prefix=f".{root.name}.building-")
         )
         yield staged
         staged.chmod(0o755)
@@ -204,9 +205,7 @@ def stage_bundle(root: Path) -> Iterator[Path]:
     except OSError as error:
         if root.exists():
             raise InputError(f"{root} was created by someone else meanwhile") from error
-        raise ResourceError(
-            f"{root}: cannot be written: {error.strerror or error}; nothing was left behind"
-        ) from error
+        raise ResourceError(f"{root}: cannot be written: {error.strerror or error}") from error
     finally:
         if staged is not None:
             shutil.rmtree(staged, ignore_errors=True)

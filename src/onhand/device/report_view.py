@@ -132,6 +132,7 @@ _KINDS = {
         more_is_better=True,
         against=True,
     ),
+    "flip_rate": _Kind(name="Flip rate", show=lambda value: f"{value * 100:.2f} %", against=True),
     "load_s": _Kind(name="Load time", show=format_seconds),
     "cold_start_s": _Kind(name="Cold start to first token", show=format_seconds),
     "time_to_first_token_s": _Kind(name="Time to first token", show=format_seconds),

@@ -132,12 +132,13 @@ def _cost(
 def _sampled_error(model: Model, tried: Quantize, statistics: InputStatistics) -> float:
     """Return the mean relative squared output error over a few rows of every matrix."""
     errors: list[float] = []
+    method = "rtn" if tried.method == "rtn" else "clip"  # the others are not judged row by row
     for name, form in tried.plan(model.decoder).formats.items():
         if not isinstance(form, GroupFormat):
             continue
         n, k = model.decoder.matrices()[name]
         rows = model.weights.block(name, 0, min(_SAMPLE_ROWS, n))
         moments = statistics.moments(name, form.group_size, k)
-        made = round_matrix(rows, form, method=tried.method, moments=moments)
+        made = round_matrix(rows, form, method=method, moments=moments)
         errors.append(made.squared_error / max(made.squared_norm, 1e-300))
     return float(np.mean(errors))

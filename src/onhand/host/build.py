@@ -3,7 +3,8 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
 from onhand import __version__
@@ -23,18 +24,21 @@ from onhand.device.probe import current_profile
 from onhand.device.text_files import parse_text_files
 from onhand.device.threads import usable_threads
 from onhand.host.advice import nearest_settings
+from onhand.host.awq import scale_inputs
 from onhand.host.calibrate import InputStatistics, run_original
+from onhand.host.distil import check_torch, train_scales
 from onhand.host.evaluate import record_original
 from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.pack import VariantPlan, pack_bundle, plan_variants
 from onhand.host.passes.base import pass_options
-from onhand.host.plan import BuildPlan, make_plan, text_tokens
+from onhand.host.plan import BuildPlan, calibration_tokens, make_plan, text_tokens
 from onhand.host.prove import Proof, Report, prove_bundle
 from onhand.host.report import render_report
 from onhand.host.sources import load_model
 from onhand.host.texts import Texts, split_texts
+from onhand.host.work import BuildWork, FinishedMatrices, open_work
 
 __all__ = ["BuildResult", "build_bundle", "plan_build"]
 
@@ -108,8 +112,9 @@ def build_bundle(
 
     Raises:
         InputError: if source, text or an option cannot be used.
+        SourceError: if the source changed meanwhile.
         BudgetExceeded: if a limit does not hold or could not be measured.
-        ResourceError: if disk or memory does not suffice.
+        ResourceError: if disk or memory does not suffice; what is finished is kept.
         EngineError: if the bundle does not run.
     """
     shown = progress or Quiet()
@@ -117,8 +122,16 @@ def build_bundle(
     for note in (*ready.model.notes, *ready.texts.notes):
         shown.note(note)
     _check_forecast(ready, options, out)
-    with MemoryGuard(options.max_ram) as guard, stage_bundle(out) as staged:
-        report = _staged(ready, options, staged, guard, shown)
+    with (
+        open_work(out, _fingerprint(ready, options), resume=options.resume) as work,
+        MemoryGuard(options.max_ram) as guard,
+        stage_bundle(out, inside=work.root) as staged,
+    ):
+        if options.resume and not work.has_finished():
+            shown.note("there is nothing to resume: the build starts anew")
+        report = _staged(ready, options, work, staged, guard, shown)
+        if load_model(source).sha256 != ready.model.sha256:
+            raise SourceError(f"{source} changed while it was built from; build again")
         write_report(staged, report.content)
         (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
         record_original(home, report.manifest_sha256, _absolute(source), ready.model)
@@ -130,12 +143,19 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
     model = load_model(source)
     shown.advance(1)
     plans = plan_variants(model.decoder, options.transforms)
+    if any(plan.report.rounds for plan in plans):
+        check_torch()
     try:
-        tokenizer = parse_text_files(model.files, where=str(model.location)).tokenizer
+        files = parse_text_files(model.files, where=str(model.location))
     except BundleCorrupt as error:
         raise SourceError(str(error)) from error
     texts = split_texts(
-        tokenizer, options.calibrate, model.decoder, max_tokens=text_tokens(model.decoder)
+        files.tokenizer,
+        options.calibrate,
+        model.decoder,
+        max_tokens=text_tokens(model.decoder),
+        calibration_tokens=calibration_tokens(model.decoder, plans),
+        template=files.template,
     )
     threads = options.threads or usable_threads()
     forecast = make_plan(
@@ -143,7 +163,8 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
         plans,
         accuracy_level=options.accuracy_level,
         threads=threads,
-        n_tokens=texts.calibration.n_tokens + texts.heldout.n_tokens,
+        calibration_tokens=texts.calibration.n_tokens,
+        heldout_tokens=texts.heldout.n_tokens,
         notes=(*model.notes, *texts.notes),
     )
     return _Prepared(
@@ -157,7 +178,12 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
 
 
 def _staged(
-    ready: _Prepared, options: BuildOptions, staged: Path, guard: MemoryGuard, shown: Progress
+    ready: _Prepared,
+    options: BuildOptions,
+    work: BuildWork,
+    staged: Path,
+    guard: MemoryGuard,
+    shown: Progress,
 ) -> Report:
     """Write the bundle into a staged folder, measure it, and hold it to the budget.
 
@@ -170,17 +196,22 @@ def _staged(
         heldout=ready.texts.heldout.sequences,
         threads=ready.threads,
         progress=shown,
+        whole=any(plan.report.whole_moments for plan in ready.plans),
+        folder=work.original,
     )
     guard.check("running the original")
+    model, statistics = _scaled(ready, run.statistics, shown)
     packed = pack_bundle(
-        ready.model,
+        model,
         ready.plans,
-        run.statistics,
+        statistics,
         staged,
         accuracy_level=options.accuracy_level,
         provenance=_provenance(ready, options),
         threads=ready.threads,
         progress=shown,
+        work=work.matrices,
+        refine=_Distilling(ready, model, work, shown).refine,
     )
     guard.check("quantizing")
     proof = Proof(
@@ -204,6 +235,64 @@ def _staged(
         )
         raise BudgetExceeded("; ".join(advice))
     return report
+
+
+def _scaled(
+    ready: _Prepared, statistics: InputStatistics, shown: Progress
+) -> tuple[Model, InputStatistics]:
+    """Scale inputs for the first variant that asks for it; to all others the model is the same."""
+    for plan in ready.plans:
+        if plan.report.scales_inputs:
+            shown.start("scaling inputs", len(plan.report.formats))
+            return scale_inputs(ready.model, statistics, plan.report.formats, advance=shown.advance)
+    return ready.model, statistics
+
+
+@dataclass(frozen=True, slots=True)
+class _Distilling:
+    """Trains the scales of the variants that ask for it."""
+
+    ready: _Prepared
+    scaled: Model
+    work: BuildWork
+    shown: Progress
+
+    def refine(self, plan: VariantPlan, finished: FinishedMatrices) -> FinishedMatrices:
+        """Return a variant's matrices with trained scales, or as they are."""
+        if not plan.report.rounds:
+            return finished
+        trained = FinishedMatrices(self.work.matrices / f"{plan.name}.distilled")
+        own = [name for name in plan.own if name in finished]
+        if all(name in trained for name in own):
+            return trained
+        sequences = self.ready.texts.calibration.sequences
+        self.shown.start("training scales", plan.report.rounds * len(sequences))
+        found = {name: finished.find(name) for name in own}
+        tensors, before, after = train_scales(
+            self.ready.model,
+            self.scaled,
+            {name: matrix.tensor for name, matrix in found.items()},
+            sequences,
+            rounds=plan.report.rounds,
+            threads=self.ready.threads,
+            advance=self.shown.advance,
+        )
+        self.shown.note(
+            f"{plan.name}: training the scales took the divergence on calibration text that was "
+            f"left out of it from {before:.4f} to {after:.4f} nat"
+        )
+        for name, matrix in found.items():
+            trained.keep(replace(matrix, tensor=tensors[name]))
+        return trained
+
+
+def _fingerprint(ready: _Prepared, options: BuildOptions) -> dict[str, object]:
+    """Return all that decides the bytes of a bundle."""
+    return _provenance(ready, options) | {
+        "heldout": ready.texts.heldout.sha256,
+        "numpy": version("numpy"),
+        "threads": ready.threads,
+    }
 
 
 def _needs_text(plans: list[VariantPlan]) -> bool:
@@ -244,10 +333,10 @@ def _check_forecast(ready: _Prepared, options: BuildOptions, out: Path) -> None:
     parent = out.absolute().parent
     if not parent.is_dir():
         raise InputError(f"{parent} is not a folder; create it first")
-    needed = sum(forecast.size_bytes.values()) + 2**20
+    needed = sum(forecast.size_bytes.values()) + forecast.build_disk_bytes + 2**20
     if (free := shutil.disk_usage(parent).free) < needed:
         raise ResourceError(
-            f"{parent} has {format_bytes(free)} free, the bundle needs {format_bytes(needed)}"
+            f"{parent} has {format_bytes(free)} free, the build needs {format_bytes(needed)}"
         )
 
 

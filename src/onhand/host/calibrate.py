@@ -5,48 +5,95 @@ Only one layer's weights are in memory at once, so a model larger than memory ca
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
 
 import numpy as np
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
-from onhand.core.errors import SourceError
+from onhand.core.errors import ResourceError, SourceError
 from onhand.core.progress import Progress
 from onhand.device.engines import forward
+from onhand.host.array_files import damage, read_arrays, write_arrays
 from onhand.host.model import Model, ModelWeights
 
-__all__ = ["InputStatistics", "OriginalRun", "head_logits", "run_original"]
+__all__ = ["InputStatistics", "OriginalRun", "has_run", "head_logits", "run_original"]
 
 # Rows of the head read at once: bounds its float32 copy.
 _HEAD_ROWS = 16384
+_STREAMS = "streams.npz"
 
 
 @dataclass(slots=True)
 class InputStatistics:
-    """Second moments of each matrix's inputs, summed over tokens, within blocks of inputs.
+    """Second moments of each matrix's inputs, summed over tokens: one pass serves all methods.
 
     Attributes:
         block: inputs of one block: the largest group size there is.
-        products: matrix name -> (blocks, block, block) float32 sums of x x^T; the last block is
-            padded with zeros.
+        whole: whether the moments of all pairs of inputs are kept, not only those within a block.
+        folder: where `settle` keeps finished moments; None for memory.
+        products: matrix name -> float32 sums of x x^T: (K, K) if `whole`, else (blocks, block,
+            block), the last block padded with zeros.
         n_tokens: tokens seen.
+        divisors: matrix name -> (K,) numbers by which its inputs were divided since they were
+            observed; only if `whole`.
     """
 
     block: int = 128
+    whole: bool = False
+    folder: Path | None = None
     products: dict[str, FloatArray] = field(default_factory=dict)
     n_tokens: int = 0
+    divisors: dict[str, FloatArray] = field(default_factory=dict)
 
     def observe(self, name: str, inputs: FloatArray) -> None:
         """Add a matrix's inputs, (T, K)."""
+        if self.whole:
+            self._add(name, inputs.T @ inputs)
+            return
         T, K = inputs.shape
         blocks = -(-K // self.block)
         padded = np.pad(inputs, ((0, 0), (0, blocks * self.block - K)))
         columns = padded.reshape(T, blocks, self.block).transpose(1, 2, 0)  # (blocks, block, T)
-        total = columns @ columns.transpose(0, 2, 1)  # (blocks, block, block)
+        self._add(name, columns @ columns.transpose(0, 2, 1))  # (blocks, block, block)
+
+    def _add(self, name: str, total: FloatArray) -> None:
         if name in self.products:
             self.products[name] += total
         else:
             self.products[name] = total
+
+    def settle(self) -> None:
+        """Move what was observed so far from memory to the folder, if there is one."""
+        if self.folder is None:
+            return
+        for name, total in self.products.items():
+            if isinstance(total, np.memmap):
+                continue
+            place = self.folder / f"{name}.npy"
+            beside = place.with_suffix(".new")
+            with beside.open("wb") as file:
+                np.save(file, total)
+            beside.replace(place)
+            self.products[name] = np.load(place, mmap_mode="r")
+
+    def second_moments(self, name: str) -> FloatArray | None:
+        """Return the mean second moments of all of a matrix's inputs.
+
+        Args:
+            name: the matrix.
+
+        Returns:
+            (K, K) float32, or None if the matrix was not observed or `whole` is False.
+        """
+        total = self.products.get(name)
+        if total is None or not self.n_tokens or not self.whole:
+            return None
+        mean: FloatArray = np.asarray(total) / np.float32(self.n_tokens)
+        if (divisor := self.divisors.get(name)) is not None:
+            mean = mean / (divisor[:, None] * divisor)
+        return mean
 
     def moments(self, name: str, group_size: int, n_inputs: int) -> FloatArray | None:
         """Return the mean second moments of each group of a matrix's inputs.
@@ -62,11 +109,23 @@ class InputStatistics:
         total = self.products.get(name)
         if total is None or not self.n_tokens:
             return None
+        if (whole := self.second_moments(name)) is not None:
+            return _groups(whole, group_size)
         inside = self.block // group_size
         split = total.reshape(-1, inside, group_size, inside, group_size)
         groups = np.einsum("biuiv->biuv", split).reshape(-1, group_size, group_size)
         mean: FloatArray = groups[: -(-n_inputs // group_size)] / np.float32(self.n_tokens)
         return mean
+
+
+def _groups(whole: FloatArray, group_size: int) -> FloatArray:
+    """Return the blocks on the diagonal: (K, K) -> (G, g, g), the last one padded with zeros."""
+    starts = range(0, len(whole), group_size)
+    found = np.zeros((len(starts), group_size, group_size), dtype=np.float32)
+    for group, start in enumerate(starts):
+        part = whole[start : start + group_size, start : start + group_size]
+        found[group, : len(part), : len(part)] = part
+    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +179,8 @@ def run_original(
     heldout: Sequence[TokenArray],
     threads: int | None = None,
     progress: Progress,
+    whole: bool = False,
+    folder: Path | None = None,
 ) -> OriginalRun:
     """Run the original over both texts, layer by layer.
 
@@ -129,6 +190,9 @@ def run_original(
         heldout: token sequences for the original's answers; may be empty.
         threads: threads to use; None for as many as numpy takes by itself.
         progress: told of every layer.
+        whole: see `InputStatistics`.
+        folder: keeps what is finished of the run, for one that goes on from there; None for
+            memory.
 
     Returns:
         Statistics and held-out hidden states.
@@ -140,15 +204,21 @@ def run_original(
 
     decoder = model.decoder
     weights = _OneLayer(model.weights)
-    statistics = InputStatistics(n_tokens=sum(tokens.size for tokens in calibration))
+    statistics = InputStatistics(
+        n_tokens=sum(tokens.size for tokens in calibration), whole=whole, folder=folder
+    )
     sequences = [*calibration, *heldout]
-    streams = [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
+    first, streams = _restored(folder, statistics)
+    if not first:
+        streams = [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
     longest = max((tokens.size for tokens in sequences), default=0)
     tables = forward.RopeCache(decoder, longest)
     progress.start("running the original", max(len(decoder.layers) * len(sequences), 1))
     # Overflows are judged after each layer, not warned of on the way.
     with threadpool_limits(threads), np.errstate(over="ignore", invalid="ignore"):
-        for i, layer in enumerate(decoder.layers):
+        if first:
+            progress.advance(first * len(sequences))
+        for i, layer in islice(enumerate(decoder.layers), first, None):
             for number, x in enumerate(streams):
                 memory = forward.LayerMemory.empty(layer, x.shape[0])
                 observe = statistics.observe if number < len(calibration) else _ignore
@@ -164,15 +234,52 @@ def run_original(
                 if not np.isfinite(streams[number]).all():
                     raise SourceError(f"{model.location}: layer {i} gives a NaN or an infinity")
                 progress.advance(1)
+            _keep(folder, statistics, i + 1, streams)
     hidden = [forward.final_hidden(weights, x) for x in streams]
     head = "embed" if decoder.tied else "head"
     for x in hidden[: len(calibration)]:
         statistics.observe(head, x)
+    statistics.settle()
     return OriginalRun(statistics=statistics, hidden=hidden[len(calibration) :])
 
 
 def _ignore(name: str, inputs: FloatArray) -> None:
     pass
+
+
+def has_run(folder: Path) -> bool:
+    """Say whether a folder keeps a finished layer of `run_original`."""
+    return (folder / _STREAMS).exists()
+
+
+def _keep(
+    folder: Path | None, statistics: InputStatistics, n_layers: int, streams: list[FloatArray]
+) -> None:
+    """Keep the statistics of the layers that were run, then the states that the next one takes."""
+    if folder is not None:
+        statistics.settle()
+        arrays = {str(number): x for number, x in enumerate(streams)}
+        write_arrays(folder / _STREAMS, arrays, {"n_layers": n_layers})
+
+
+def _restored(folder: Path | None, statistics: InputStatistics) -> tuple[int, list[FloatArray]]:
+    """Return how many layers were run before, and the states after the last of them.
+
+    Raises:
+        ResourceError: if a kept file is damaged.
+    """
+    if folder is None or not has_run(folder):
+        return 0, []
+    arrays, about = read_arrays(folder / _STREAMS)
+    n_layers = int(about["n_layers"])
+    for place in folder.glob("layers.*.npy"):
+        # What was only begun is observed again.
+        if int(place.name.split(".")[1]) < n_layers:
+            try:
+                statistics.products[place.name.removesuffix(".npy")] = np.load(place, mmap_mode="r")
+            except (OSError, ValueError) as error:
+                raise ResourceError(damage(place)) from error
+    return n_layers, [arrays[str(number)] for number in range(len(arrays))]
 
 
 def head_logits(model: Model) -> Callable[[FloatArray], FloatArray]:

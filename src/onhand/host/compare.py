@@ -1,8 +1,9 @@
 """The compressed model beside the original on held-out text, in the engine that ships.
 
 Source:
-    KL divergence and top-1 agreement as in llama.cpp's `perplexity --kl-divergence`. Intervals:
-    block bootstrap (Kuensch 1989), because neighbouring tokens are not independent.
+    KL divergence and top-1 agreement as in llama.cpp's `perplexity --kl-divergence`. Flips:
+    arXiv:2407.09141, here of the next token. Intervals: block bootstrap (Kuensch 1989), because
+    neighbouring tokens are not independent.
 """
 
 from collections.abc import Callable, Sequence
@@ -34,12 +35,14 @@ class TokenFigures:
         loss: the same, by the compressed model.
         divergence: KL(original || compressed) of the whole distribution, in nats.
         agrees: 1 where both have the same likeliest token.
+        flips: 1 where one of them finds the token that came likeliest, and the other does not.
     """
 
     original_loss: NDArray[np.float64]
     loss: NDArray[np.float64]
     divergence: NDArray[np.float64]
     agrees: NDArray[np.float64]
+    flips: NDArray[np.float64]
 
 
 def compare_tokens(
@@ -80,19 +83,26 @@ def compare_tokens(
             columns.append(_figures(theirs, ours, tokens[low + 1 : high + 1]))
             progress.advance(high - low)
         session.close()
-    table = np.concatenate(columns, axis=1)  # (4, M)
-    return TokenFigures(original_loss=table[0], loss=table[1], divergence=table[2], agrees=table[3])
+    table = np.concatenate(columns, axis=1)  # (5, M)
+    return TokenFigures(
+        original_loss=table[0],
+        loss=table[1],
+        divergence=table[2],
+        agrees=table[3],
+        flips=table[4],
+    )
 
 
 def _figures(theirs: FloatArray, ours: FloatArray, targets: TokenArray) -> NDArray[np.float64]:
     rows = np.arange(targets.size)
     divergence = np.einsum("tv,tv->t", np.exp(theirs), theirs - ours, dtype=np.float64)
-    agrees = theirs.argmax(axis=1) == ours.argmax(axis=1)
+    first, other = theirs.argmax(axis=1), ours.argmax(axis=1)
     return np.stack([
         -theirs[rows, targets],
         -ours[rows, targets],
         np.maximum(divergence, 0),
-        agrees,
+        first == other,
+        (first == targets) != (other == targets),
     ]).astype(np.float64)
 
 
@@ -112,8 +122,8 @@ def quality_figures(figures: TokenFigures, *, how: str) -> dict[str, Measurement
         how: the command that measures them again.
 
     Returns:
-        By name: perplexity, original_perplexity, perplexity_increase, kl_divergence and
-        top1_agreement.
+        By name: perplexity, original_perplexity, perplexity_increase, kl_divergence,
+        top1_agreement and flip_rate.
     """
 
     def made(
@@ -144,6 +154,7 @@ def quality_figures(figures: TokenFigures, *, how: str) -> dict[str, Measurement
         ),
         made("kl_divergence", "nat", figures.divergence, float),
         made("top1_agreement", "fraction", figures.agrees, float),
+        made("flip_rate", "fraction", figures.flips, float),
     ]
     return {figure.name: figure for figure in figure_list}
 

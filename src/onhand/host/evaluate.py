@@ -11,9 +11,10 @@ from onhand.device.state import recall, remember
 from onhand.device.text_files import read_text_files
 from onhand.host.calibrate import head_logits, run_original
 from onhand.host.compare import compare_tokens, quality_figures
+from onhand.host.documents import read_documents
 from onhand.host.model import Model
 from onhand.host.sources import load_model
-from onhand.host.texts import cut_sequences, read_text
+from onhand.host.texts import cut_sequences
 
 __all__ = ["evaluate_bundle", "record_original"]
 
@@ -108,13 +109,14 @@ def evaluate_bundle(
     bundle = read_bundle(root)
     chosen, _ = bundle.variant(variant)
     model = find_original(home, bundle, original)
-    tokenizer = read_text_files(bundle).tokenizer
+    files = read_text_files(bundle)
     part = cut_sequences(
-        tokenizer,
-        read_text(text),
+        files.tokenizer,
+        read_documents(text),
         model.decoder,
         what=f"the text {text.name}",
         max_tokens=max_tokens,
+        template=files.template,
     )
     run = run_original(
         model, calibration=[], heldout=part.sequences, threads=threads, progress=shown

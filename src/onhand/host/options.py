@@ -32,6 +32,7 @@ class BuildOptions:
         accuracy_level: MatMulNBits setting: 4 multiplies in int8, 0 in float32.
         threads: threads to use; None for all usable ones.
         measure_original: whether to measure the original's speed and memory as well.
+        resume: whether to go on with an interrupted build of the same bundle.
     """
 
     transforms: "Mapping[str, Pass]"
@@ -43,6 +44,7 @@ class BuildOptions:
     accuracy_level: int = 4
     threads: int | None = None
     measure_original: bool = True
+    resume: bool = False
 
     def __post_init__(self) -> None:
         if not self.transforms:

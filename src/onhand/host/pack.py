@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.decoder import Decoder
@@ -17,12 +19,16 @@ from onhand.host.calibrate import InputStatistics
 from onhand.host.export.decoder_graph import decoder_graph
 from onhand.host.model import Model
 from onhand.host.passes.base import MatrixLoss, Pass, PassReport
+from onhand.host.work import FinishedMatrices
 
 __all__ = ["Packed", "VariantPlan", "pack_bundle", "pack_original", "plan_variants"]
 
 _WEIGHTS = "weights.safetensors"
 _GRAPH = "model.onnx"
 ORIGINAL = "original"
+
+# Takes a variant's finished matrices, gives those that are stored in their place.
+Refine = Callable[["VariantPlan", FinishedMatrices], FinishedMatrices]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +81,7 @@ def plan_variants(decoder: Decoder, transforms: Mapping[str, Pass]) -> list[Vari
             if first is None
             or first.formats[matrix] != form
             # Float32 is the same however the rest is rounded.
-            or (form is not None and first.rounding != report.rounding)
+            or (form is not None and (report.rounds or first.rounding != report.rounding))
         )
         plans.append(VariantPlan(name=name, transform=transform, report=report, own=own))
     return plans
@@ -117,6 +123,8 @@ def pack_bundle(
     provenance: Mapping[str, object],
     threads: int,
     progress: Progress,
+    work: Path | None = None,
+    refine: Refine | None = None,
 ) -> Packed:
     """Apply each variant's pass and write the bundle into a staged folder.
 
@@ -129,6 +137,9 @@ def pack_bundle(
         provenance: for the manifest.
         threads: threads to use.
         progress: told of every block of weights.
+        work: keeps each finished matrix, and those of an earlier run are taken up; None for a
+            folder that is removed.
+        refine: what is done with all of a variant's own matrices when they are finished.
 
     Returns:
         The bundle, at its staged place, and the losses.
@@ -138,15 +149,22 @@ def pack_bundle(
     """
     sizes = {name: n * k for name, (n, k) in model.decoder.matrices().items()}
     progress.start("quantizing", max(sum(sizes[name] for plan in plans for name in plan.own), 1))
-    work = _Packing(model=model, statistics=statistics, staged=staged, threads=threads)
-    for plan in plans:
-        work.add(plan, accuracy_level=accuracy_level, advance=progress.advance)
-    bundle = _finish(model, staged, work.variants, plans[0].name, provenance, work.hashes)
+    packing = _Packing(model=model, staged=staged)
+    with ExitStack() as stack:
+        kept = work or Path(stack.enter_context(TemporaryDirectory(prefix="onhand-matrices-")))
+        finished = {plan.name: FinishedMatrices(kept / plan.name) for plan in plans}
+        for plan in plans:
+            _finish_matrices(model, plan, statistics, finished[plan.name], threads, progress)
+        for plan in plans:
+            if refine is not None:
+                finished[plan.name] = refine(plan, finished[plan.name])
+            packing.add(plan, finished[plan.name], accuracy_level=accuracy_level)
+    bundle = _finish(model, staged, packing.variants, plans[0].name, provenance, packing.hashes)
     order = list(sizes)
-    first = work.losses[plans[0].name]
+    first = packing.losses[plans[0].name]
     losses = {
         plan.name: sorted(
-            [*work.losses[plan.name], *(loss for loss in first if loss.name not in plan.own)],
+            [*packing.losses[plan.name], *(loss for loss in first if loss.name not in plan.own)],
             key=lambda loss: order.index(loss.name),
         )
         for plan in plans
@@ -159,17 +177,13 @@ class _Packing:
     """A bundle on its way: the first variant's tensors are what later ones share."""
 
     model: Model
-    statistics: InputStatistics
     staged: Path
-    threads: int
     variants: dict[str, Variant] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     losses: dict[str, list[MatrixLoss]] = field(default_factory=dict)
     shared: dict[str, tuple[str, TensorSpec]] = field(default_factory=dict)
 
-    def add(
-        self, plan: VariantPlan, *, accuracy_level: int, advance: Callable[[float], None]
-    ) -> None:
+    def add(self, plan: VariantPlan, finished: FinishedMatrices, *, accuracy_level: int) -> None:
         """Write one variant's weights and graph."""
         first = not self.variants
         weights = _WEIGHTS if first else f"weights.{plan.name}.safetensors"
@@ -180,9 +194,7 @@ class _Packing:
         self.losses[plan.name] = []
         if declared:
             with SafetensorsWriter(self.staged / weights, declared) as writer:
-                self.losses[plan.name] = _write_matrices(
-                    self.model, plan, self.statistics, writer, self.threads, advance
-                )
+                self.losses[plan.name] = _write_matrices(self.model, finished, writer)
                 self.hashes[weights] = writer.close()
             places |= {name: (weights, spec) for name, spec in writer.tensors.items()}
         content = decoder_graph(decoder, formats, places.__getitem__, accuracy_level=accuracy_level)
@@ -197,34 +209,46 @@ class _Packing:
             self.shared = places
 
 
-def _write_matrices(
+def _finish_matrices(
     model: Model,
     plan: VariantPlan,
     statistics: InputStatistics,
-    writer: SafetensorsWriter,
+    finished: FinishedMatrices,
     threads: int,
-    advance: Callable[[float], None],
-) -> list[MatrixLoss]:
-    """Write a file's tensors in their declared order, one matrix in memory at a time.
+    progress: Progress,
+) -> None:
+    """Apply a variant's pass to all of its own matrices that are not finished yet.
 
     Raises:
         SourceError: if the pass does not keep to the order that it was given.
     """
+    coded = [name for name in plan.own if plan.report.formats[name] is not None]
+    waiting = [name for name in coded if name not in finished]
+    sizes = {name: n * k for name, (n, k) in model.decoder.matrices().items()}
+    progress.advance(sum(sizes[name] for name in plan.own if name not in waiting))
+    made = plan.transform.apply(
+        model, statistics, names=waiting, threads=threads, advance=progress.advance
+    )
+    for name in waiting:
+        matrix = next(made, None)
+        if matrix is None or matrix.loss.name != name:
+            raise SourceError(f"pass {plan.transform.name!r} did not give {name} in its turn")
+        finished.keep(matrix)
+
+
+def _write_matrices(
+    model: Model, finished: FinishedMatrices, writer: SafetensorsWriter
+) -> list[MatrixLoss]:
+    """Write a file's tensors in their declared order, one matrix in memory at a time."""
     losses: list[MatrixLoss] = []
     matrices = model.decoder.matrices()
-    order = [name.removesuffix(".codes") for name in writer.tensors if name.endswith(".codes")]
-    finished = plan.transform.apply(
-        model, statistics, names=order, threads=threads, advance=advance
-    )
     for name in writer.tensors:
         if name in model.decoder.vectors():
             writer.write(name, model.weights.vector(name))
         elif name in matrices:
             writer.write(name, model.weights.matrix(name))
         elif name.endswith(".codes"):
-            made = next(finished, None)
-            if made is None or f"{made.loss.name}.codes" != name:
-                raise SourceError(f"pass {plan.transform.name!r} did not give {name} in its turn")
+            made = finished.find(name.removesuffix(".codes"))
             writer.write(name, made.tensor.codes)
             writer.write(f"{made.loss.name}.scales", made.tensor.scales)
             if made.tensor.zeros is not None:

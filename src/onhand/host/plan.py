@@ -16,12 +16,22 @@ from onhand.host.model import Model
 from onhand.host.pack import VariantPlan, file_tensors
 from onhand.host.passes.base import Pass
 
-__all__ = ["BuildPlan", "make_plan", "predict_running_memory", "predict_sizes", "text_tokens"]
+__all__ = [
+    "BuildPlan",
+    "calibration_tokens",
+    "make_plan",
+    "predict_running_memory",
+    "predict_sizes",
+    "text_tokens",
+]
 
 # Measured on Linux, x86-64: a process with Python, numpy and ONNX Runtime before any model.
 _PROCESS_BYTES = 75 * 2**20
 _MANIFEST_BYTES = 4096
 _TOKENS_RUN = 640  # prompt and answer of a benchmark run
+_SAMPLE_INPUTS = 768  # mean width of the matrices that a pass is timed on
+# Operations for each weight and each input of its row: errors made good, and three sweeps.
+_OPERATIONS_PER_PAIR = 18
 _RUNS = 12  # processes and runs that the proof takes, in benchmark runs
 
 
@@ -35,6 +45,7 @@ class BuildPlan:
         size_bytes: variant -> bytes of its files on disk.
         running_memory_bytes: variant -> peak memory of a process that runs it.
         build_memory_bytes: peak memory of the build.
+        build_disk_bytes: disk that the build takes besides the bundle, until it ends.
         minutes: time of the build, proof included.
         n_tokens: tokens of the calibration and held-out texts.
         notes: what the user should know.
@@ -45,6 +56,7 @@ class BuildPlan:
     size_bytes: Mapping[str, int]
     running_memory_bytes: Mapping[str, int]
     build_memory_bytes: int
+    build_disk_bytes: int
     minutes: float
     n_tokens: int
     notes: tuple[str, ...]
@@ -52,6 +64,7 @@ class BuildPlan:
     def to_json(self) -> dict[str, object]:
         """Return a JSON object."""
         return {
+            "build_disk_bytes": self.build_disk_bytes,
             "build_memory_bytes": self.build_memory_bytes,
             "estimated": True,
             "minutes": self.minutes,
@@ -70,6 +83,13 @@ def text_tokens(decoder: Decoder) -> int:
     About half a minute of matrix products on two cores, but enough for a narrow interval.
     """
     return int(np.clip(6e12 / (2 * decoder.n_parameters), 4096, 65536))
+
+
+def calibration_tokens(decoder: Decoder, plans: list[VariantPlan]) -> int:
+    """Return how many tokens calibrate: more where all pairs of inputs are looked at."""
+    if not any(plan.report.whole_moments for plan in plans):
+        return text_tokens(decoder)
+    return int(np.clip(3e13 / (2 * decoder.n_parameters), 16384, 65536))
 
 
 def predict_sizes(model: Model, plans: list[VariantPlan], *, accuracy_level: int) -> dict[str, int]:
@@ -134,7 +154,8 @@ def make_plan(
     *,
     accuracy_level: int,
     threads: int,
-    n_tokens: int,
+    calibration_tokens: int,
+    heldout_tokens: int,
     notes: tuple[str, ...],
 ) -> BuildPlan:
     """Predict a build; takes a fraction of a second of measurements on small arrays.
@@ -144,20 +165,23 @@ def make_plan(
         plans: the variants.
         accuracy_level: as it will be built.
         threads: threads to use.
-        n_tokens: tokens of both texts.
+        calibration_tokens: tokens of the text that calibrates.
+        heldout_tokens: tokens of the text that judges.
         notes: what the user should know already.
 
     Returns:
         The forecast.
     """
     decoder = model.decoder
+    n_tokens = calibration_tokens + heldout_tokens
     return BuildPlan(
         n_parameters=decoder.n_parameters,
         original_bytes=model.source_bytes,
         size_bytes=predict_sizes(model, plans, accuracy_level=accuracy_level),
         running_memory_bytes={plan.name: predict_running_memory(decoder, plan) for plan in plans},
         build_memory_bytes=_build_memory(decoder, plans, n_tokens, threads),
-        minutes=_seconds(decoder, plans, n_tokens, threads) / 60,
+        build_disk_bytes=_build_disk(decoder, plans, n_tokens),
+        minutes=_seconds(decoder, plans, calibration_tokens, heldout_tokens, threads) / 60,
         n_tokens=n_tokens,
         notes=notes,
     )
@@ -173,6 +197,11 @@ def _build_memory(decoder: Decoder, plans: list[VariantPlan], tokens: int, threa
     streams = tokens * decoder.width  # both texts, float32 below
     moments = 128 * sum(k for _, k in shapes.values())
     widest = max(4 * layer.mlp_width + 3 * layer.query_width for layer in decoder.layers)
+    whole = any(plan.report.whole_moments for plan in plans)
+    most_inputs = max(k for _, k in shapes.values())
+    if whole:
+        # A layer's at a time; the rest lies on disk.
+        moments = 4 * most_inputs**2
     calibrating = 4 * (max(layers) + streams + 512 * widest + moments)
     # A finished matrix, its pieces, and each thread's block with the candidates of the search.
     stored = [
@@ -183,25 +212,64 @@ def _build_memory(decoder: Decoder, plans: list[VariantPlan], tokens: int, threa
     ]
     largest = max(stored)
     rounding = 2 * largest + threads * 2**18 * 4 * 16 + 4 * (streams + moments)
+    if whole:
+        # The second moments are factorised in float64; and each thread's rows, column by column.
+        rounding += 36 * most_inputs**2 + threads * 2**22 * 4 * 8
     running = max(predict_running_memory(decoder, plan) for plan in plans)
     proving = running + 4 * (6 * 128 * decoder.vocab_size + tokens * decoder.width)
     proving += 4 * 16384 * decoder.width
     return _PROCESS_BYTES + max(calibrating, rounding, proving)
 
 
-def _seconds(decoder: Decoder, plans: list[VariantPlan], tokens: int, threads: int) -> float:
-    weights = decoder.n_parameters
-    products = 2 * weights / _matmul_rate()  # one token through the whole model
-    forward = tokens * products * 1.3
-    rounding = sum(
-        sum(np.prod(decoder.matrices()[name]) for name in plan.own)
-        * _rounding_seconds(plan.transform, threads)
+def _build_disk(decoder: Decoder, plans: list[VariantPlan], tokens: int) -> int:
+    """Return what is kept so that the build can be resumed: moments, states, matrices."""
+    shapes = decoder.matrices()
+    whole = any(plan.report.whole_moments for plan in plans)
+    moments = sum(4 * k * (k if whole else 128) for _, k in shapes.values())
+    states = 2 * 4 * tokens * decoder.width  # the last ones until the next ones are written
+    matrices = sum(
+        form.size_bytes(shapes[name]) * (2 if plan.report.rounds else 1)
         for plan in plans
+        for name in plan.own
+        if (form := plan.report.formats[name]) is not None
     )
-    judging = len(plans) * tokens * products
+    return moments + states + matrices
+
+
+def _seconds(
+    decoder: Decoder,
+    plans: list[VariantPlan],
+    calibration_tokens: int,
+    heldout_tokens: int,
+    threads: int,
+) -> float:
+    weights, rate = decoder.n_parameters, _matmul_rate()
+    tokens = calibration_tokens + heldout_tokens
+    products = 2 * weights / rate  # one token through the whole model
+    forward = tokens * products * 1.3
+    rounding = sum(_rounding(decoder, plan, threads, rate) for plan in plans)
+    if any(plan.report.whole_moments for plan in plans):
+        pairs = sum(k * k for _, k in decoder.matrices().values())
+        forward += 2 * calibration_tokens * pairs / rate
+    # A round of training is the original, the copy, and twice the copy for its gradient.
+    training = sum(plan.report.rounds for plan in plans) * calibration_tokens * products * 4.5
+    judging = len(plans) * heldout_tokens * products
     # A benchmark run is a prompt, and an answer that reads every weight for every token.
     answer = _RUNS * (512 * products + 128 * (weights / 20e9 + 2e-4) + 1.0)
-    return float(forward + rounding + judging + (len(plans) + 2) * answer)
+    return float(forward + rounding + training + judging + (len(plans) + 2) * answer)
+
+
+def _rounding(decoder: Decoder, plan: VariantPlan, threads: int, rate: float) -> float:
+    """Return the seconds that a pass takes for a variant's own matrices."""
+    shapes = [decoder.matrices()[name] for name in plan.own]
+    seconds = _rounding_seconds(plan.transform, threads) * sum(n * k for n, k in shapes)
+    if plan.report.whole_moments:
+        # What grows with the inputs: products with the moments, and factorising these.
+        seconds += sum(
+            (_OPERATIONS_PER_PAIR * n * max(k - _SAMPLE_INPUTS, 0) * k + 10 * k**3) / rate
+            for n, k in shapes
+        )
+    return seconds
 
 
 def _matmul_rate() -> float:
@@ -231,7 +299,7 @@ def _rounding_seconds(transform: Pass, threads: int) -> float:
         source_bytes=0,
         weight_bits=32,
     )
-    statistics = InputStatistics(n_tokens=1)
+    statistics = InputStatistics(n_tokens=1, whole=True)
     names = ["layers.0.down", "layers.0.gate_up"]
     for name in names:
         statistics.observe(name, np.ones((1, decoder.matrices()[name][1]), dtype=np.float32))

@@ -25,6 +25,7 @@ from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.pack import ORIGINAL, Packed, VariantPlan, pack_original
+from onhand.host.repair import Repair, propose_repair
 from onhand.host.texts import Texts
 from onhand.host.transfer import figures_for, is_same_device
 
@@ -124,6 +125,7 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
         "notes": [
             *proof.model.notes,
             *proof.texts.notes,
+            *_warnings(proof),
             f"the build took at most {format_bytes(guard.peak_bytes)} of memory, the processes "
             "that it measured included",
         ],
@@ -247,6 +249,7 @@ def _content(
                 "figures": _as_json(variants[plan.name]),
                 "matrices": _matrices(proof, plan),
                 "kept": dict(plan.report.kept),
+                "repair": None if (found := _repair(proof, plan)) is None else found.to_json(),
             }
             for plan in proof.plans
         },
@@ -260,6 +263,25 @@ def _content(
 
 def _as_json(figures: Mapping[str, Measurement]) -> dict[str, object]:
     return {name: figure.to_json() for name, figure in figures.items() if name != "read_bandwidth"}
+
+
+def _repair(proof: Proof, plan: VariantPlan) -> Repair | None:
+    shapes = proof.model.decoder.matrices()
+    return propose_repair(plan.name, plan.transform, proof.packed.losses[plan.name], shapes)
+
+
+def _warnings(proof: Proof) -> list[str]:
+    """Say for each variant which few matrices lose most of what is lost, if so."""
+    found: list[str] = []
+    for plan in proof.plans:
+        repair = _repair(proof, plan)
+        if repair is not None and repair.stands_out:
+            found.append(
+                f"{plan.name}: {', '.join(repair.worst)} lose most, {repair.share:.0%} of all that "
+                f"is lost; {format_bytes(repair.added_bytes)} more should leave "
+                f"{repair.remaining:.0%} of it: onhand report NAME --repair prints the recipe"
+            )
+    return found
 
 
 def _matrices(proof: Proof, plan: VariantPlan) -> list[dict[str, object]]:

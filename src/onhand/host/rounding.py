@@ -15,9 +15,16 @@ from onhand.core.errors import SourceError
 from onhand.core.quantized import GroupFormat, QuantTensor
 from onhand.host.descent import damped, descend, group_errors
 
-__all__ = ["METHODS", "Rounding", "round_matrix"]
-
-METHODS = ("rtn", "clip")
+__all__ = [
+    "Rounding",
+    "as_stored",
+    "made_rounding",
+    "nearest_codes",
+    "padded_groups",
+    "plain_scales",
+    "round_matrix",
+    "searched_scales",
+]
 
 # Factors on the scale of plain rounding. Below 1 the outliers are clipped and the rest gets finer
 # steps; just above 1 the extreme code moves inwards, which helps where it falls badly.
@@ -32,8 +39,8 @@ class Rounding:
 
     Attributes:
         tensor: the codes.
-        squared_error: sum over groups of d H d, d = w - w^.
-        squared_norm: sum over groups of w H w.
+        squared_error: sum of d H d, d = w - w^, over groups, or over whole rows where H is whole.
+        squared_norm: the same sum of w H w.
     """
 
     tensor: QuantTensor
@@ -63,30 +70,80 @@ def round_matrix(
     Raises:
         SourceError: if a weight is too large for a float16 scale.
     """
-    n, k = weight.shape
-    groups, width = form.n_groups(k), form.group_size
-    padded = _padded(weight, groups * width).reshape(n, groups, width)  # (N, G, g)
-    scales, zeros = _plain(padded, form)
-    if np.abs(scales).max(initial=0) > _HALF_MAX:
-        raise SourceError("a weight is too large for a float16 scale")
-    scales = _as_stored(scales)
-    codes = _codes(padded, scales, zeros, form)  # (N, G, g), zero point taken off
+    padded = padded_groups(weight, form)  # (N, G, g)
+    scales, zeros = plain_scales(padded, form)
+    codes = nearest_codes(padded, scales, zeros, form)  # (N, G, g), zero point taken off
     weighting = None if moments is None else damped(moments)
     if method == "clip":
         codes, scales, zeros = _clipped(padded, codes, scales, zeros, form, weighting)
+    difference = padded - codes * scales[:, :, None]
+    return made_rounding(
+        codes=codes,
+        scales=scales,
+        zeros=zeros,
+        n_inputs=weight.shape[1],
+        form=form,
+        squared_error=float(_weighted(difference, moments).sum(dtype=np.float64)),
+        squared_norm=float(_weighted(padded, moments).sum(dtype=np.float64)),
+    )
+
+
+def made_rounding(
+    *,
+    codes: FloatArray,
+    scales: FloatArray,
+    zeros: FloatArray,
+    n_inputs: int,
+    form: GroupFormat,
+    squared_error: float,
+    squared_norm: float,
+) -> Rounding:
+    """Pack what a method found.
+
+    Args:
+        codes: (N, G, g) whole numbers, zero point taken off.
+        scales: (N, G), exactly representable in float16.
+        zeros: (N, G) whole numbers.
+        n_inputs: K.
+        form: bits, group size, symmetric or not.
+        squared_error: see `Rounding`.
+        squared_norm: see `Rounding`.
+    """
     tensor = QuantTensor.pack(
         (codes + zeros[:, :, None]).astype(np.uint8),
         scales.astype(np.float16),
         None if form.symmetric else zeros.astype(np.uint8),
-        n_inputs=k,
+        n_inputs=n_inputs,
         format=form,
     )
-    difference = padded - codes * scales[:, :, None]
-    return Rounding(
-        tensor=tensor,
-        squared_error=float(_weighted(difference, moments).sum(dtype=np.float64)),
-        squared_norm=float(_weighted(padded, moments).sum(dtype=np.float64)),
-    )
+    return Rounding(tensor=tensor, squared_error=squared_error, squared_norm=squared_norm)
+
+
+def searched_scales(
+    padded: FloatArray, h: FloatArray, form: GroupFormat
+) -> tuple[FloatArray, FloatArray]:
+    """Search the scale of each group that minimises the error weighted input by input.
+
+    Args:
+        padded: (N, G, g) float32.
+        h: (G, g) weights of the squared errors.
+        form: bits, group size, symmetric or not.
+
+    Returns:
+        Scales, exactly representable in float16, and zero points: (N, G) each.
+
+    Raises:
+        SourceError: if a weight is too large for a float16 scale.
+    """
+    scales, zeros = plain_scales(padded, form)
+    search = _Search(padded, h[None], form, scales, zeros)
+    for factor in _FACTORS[1:]:
+        search.offer(scales * np.float32(factor), zeros)
+        if form.symmetric:
+            search.offer(scales * np.float32(-factor), zeros)
+    for _ in range(_REFITS):
+        search.refit()
+    return search.scales, search.zeros
 
 
 def _clipped(
@@ -101,23 +158,17 @@ def _clipped(
     h = np.ones(padded.shape[1:], dtype=np.float32)
     if weighting is not None:
         h = np.ascontiguousarray(np.diagonal(weighting, axis1=1, axis2=2))  # (G, g)
-    search = _Search(padded, h[None], form, scales, zeros)
-    for factor in _FACTORS[1:]:
-        search.offer(scales * np.float32(factor), zeros)
-        if form.symmetric:
-            search.offer(scales * np.float32(-factor), zeros)
-    for _ in range(_REFITS):
-        search.refit()
-    found = _codes(padded, search.scales, search.zeros, form)
+    found_scales, found_zeros = searched_scales(padded, h, form)
+    found = nearest_codes(padded, found_scales, found_zeros, form)
     if weighting is None:
-        return found, search.scales, search.zeros
+        return found, found_scales, found_zeros
     # The search knew only the diagonal: where plain rounding is better on the whole, start there.
-    better = _weighted(padded - found * search.scales[:, :, None], weighting) < _weighted(
+    better = _weighted(padded - found * found_scales[:, :, None], weighting) < _weighted(
         padded - codes * scales[:, :, None], weighting
     )
     codes = np.where(better[:, :, None], found, codes)
-    scales = np.where(better, search.scales, scales)
-    zeros = np.where(better, search.zeros, zeros)
+    scales = np.where(better, found_scales, scales)
+    zeros = np.where(better, found_zeros, zeros)
     bottom = -zeros.T  # (G, N)
     turned, fitted = descend(
         np.ascontiguousarray(padded.transpose(1, 2, 0)),
@@ -158,7 +209,7 @@ class _Search:
 
     def offer(self, scales: FloatArray, zeros: FloatArray) -> None:
         """Keep the candidate in each group where it is better."""
-        stored = _as_stored(np.clip(scales, -_HALF_MAX, _HALF_MAX))
+        stored = as_stored(np.clip(scales, -_HALF_MAX, _HALF_MAX))
         errors = self._error(stored, zeros)
         better = errors < self.errors
         self.scales = np.where(better, stored, self.scales)
@@ -167,7 +218,7 @@ class _Search:
 
     def refit(self) -> None:
         """Offer the scale that is best for the present codes: least squares in closed form."""
-        codes = _codes(self._padded, self.scales, self.zeros, self._form)
+        codes = nearest_codes(self._padded, self.scales, self.zeros, self._form)
         weighted = self._h * codes
         above = np.einsum("ngk,ngk->ng", weighted, self._padded)
         below = np.einsum("ngk,ngk->ng", weighted, codes)
@@ -175,13 +226,29 @@ class _Search:
         self.offer(fitted.astype(np.float32), self.zeros)
 
     def _error(self, scales: FloatArray, zeros: FloatArray) -> FloatArray:
-        difference = _codes(self._padded, scales, zeros, self._form)
+        difference = nearest_codes(self._padded, scales, zeros, self._form)
         difference *= scales[:, :, None]
         difference -= self._padded
         np.square(difference, out=difference)
         difference *= self._h
         errors: FloatArray = difference.sum(axis=2)
         return errors
+
+
+def plain_scales(padded: FloatArray, form: GroupFormat) -> tuple[FloatArray, FloatArray]:
+    """Return scales and zero points of round-to-nearest, as float16 holds them, each (N, G).
+
+    Args:
+        padded: (N, G, g) float32.
+        form: bits, group size, symmetric or not.
+
+    Raises:
+        SourceError: if a weight is too large for a float16 scale.
+    """
+    scales, zeros = _plain(padded, form)
+    if np.abs(scales).max(initial=0) > _HALF_MAX:
+        raise SourceError("a weight is too large for a float16 scale")
+    return as_stored(scales), zeros
 
 
 def _plain(padded: FloatArray, form: GroupFormat) -> tuple[FloatArray, FloatArray]:
@@ -201,10 +268,20 @@ def _plain(padded: FloatArray, form: GroupFormat) -> tuple[FloatArray, FloatArra
     return scales, np.clip(zeros, 0, form.top).astype(np.float32)
 
 
-def _codes(
+def nearest_codes(
     padded: FloatArray, scales: FloatArray, zeros: FloatArray, form: GroupFormat
 ) -> FloatArray:
-    """Return codes less their zero point, as whole float32 numbers: (N, G, g)."""
+    """Round to the nearest codes, less their zero point.
+
+    Args:
+        padded: (N, G, g) float32.
+        scales: (N, G).
+        zeros: (N, G) whole numbers.
+        form: bits, group size, symmetric or not.
+
+    Returns:
+        (N, G, g) whole float32 numbers.
+    """
     codes: FloatArray = padded * _reciprocal(scales)[:, :, None]
     np.rint(codes, out=codes)
     if form.symmetric:
@@ -218,12 +295,14 @@ def _reciprocal(scales: FloatArray) -> FloatArray:
     return np.where(scales == 0, np.float32(0), np.float32(1) / safe).astype(np.float32)
 
 
-def _as_stored(scales: FloatArray) -> FloatArray:
+def as_stored(scales: FloatArray) -> FloatArray:
     """Round scales to what the file holds."""
     return scales.astype(np.float16).astype(np.float32)
 
 
-def _padded(array: FloatArray, width: int) -> FloatArray:
-    if array.shape[1] == width:
-        return array
-    return np.pad(array, ((0, 0), (0, width - array.shape[1])))
+def padded_groups(weight: FloatArray, form: GroupFormat) -> FloatArray:
+    """Cut rows into groups, the last one padded with zeros: (N, K) -> (N, G, g)."""
+    n, k = weight.shape
+    groups = form.n_groups(k)
+    wide = np.pad(weight, ((0, 0), (0, groups * form.group_size - k)))
+    return wide.reshape(n, groups, form.group_size)

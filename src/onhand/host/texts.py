@@ -1,6 +1,7 @@
 """Calibration and held-out texts as token sequences; what was used is said and hashed."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -10,9 +11,11 @@ import numpy as np
 from onhand.core.arrays import TokenArray
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
+from onhand.device.template import ChatTemplate
 from onhand.device.text import Tokenizer
+from onhand.host.documents import Document, encode_documents, read_documents
 
-__all__ = ["TextPart", "Texts", "cut_sequences", "read_text", "split_texts"]
+__all__ = ["TextPart", "Texts", "cut_sequences", "split_texts"]
 
 SEQUENCE_TOKENS = 512
 _HELDOUT_SHARE = 0.3
@@ -56,54 +59,43 @@ class Texts:
     notes: tuple[str, ...]
 
 
-def read_text(path: Path) -> str:
-    """Read a text file.
-
-    Args:
-        path: UTF-8 text.
-
-    Returns:
-        The text.
-
-    Raises:
-        InputError: if it cannot be read, is not UTF-8, or is empty.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text at byte {error.start}; convert it") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    if not text.strip():
-        raise InputError(f"{path}: is empty; give a text of at least a few hundred words")
-    return text
-
-
 def cut_sequences(
-    tokenizer: Tokenizer, text: str, decoder: Decoder, *, what: str, max_tokens: int | None
+    tokenizer: Tokenizer,
+    text: str | Sequence[Document],
+    decoder: Decoder,
+    *,
+    what: str,
+    max_tokens: int | None,
+    template: ChatTemplate | None = None,
 ) -> TextPart:
     """Cut a text into sequences of equal length, each beginning as a text of its own does.
 
     Args:
         tokenizer: the model's.
-        text: any text.
+        text: any text; or documents, which are put behind each other.
         decoder: bounds the sequences by its context.
         what: where the text comes from, for people.
         max_tokens: most tokens to take, from the beginning; None for all.
+        template: the model's, for conversations.
 
     Returns:
         The sequences; a rest shorter than `_LEAST_TOKENS` is left out of a longer text.
 
     Raises:
-        InputError: if the text is too short, or has tokens that the model does not.
+        InputError: if the text is too short, has tokens that the model does not, or a
+            conversation cannot be rendered.
     """
-    ids = tokenizer.encode_plain(text)
+    if isinstance(text, str):
+        ids, opening = tokenizer.encode_plain(text), tokenizer.encode_plain("")
+    else:
+        # Each document has its own beginning already.
+        ids = encode_documents(text, tokenizer, template)
+        opening = ids[:0]
     if ids.size and int(ids.max()) >= decoder.vocab_size:
         raise InputError(
             f"the tokenizer gives token {int(ids.max())}, the model's vocabulary is "
             f"{decoder.vocab_size}: they do not belong together"
         )
-    opening = tokenizer.encode_plain("")
     opening = ids[: opening.size] if np.array_equal(ids[: opening.size], opening) else ids[:0]
     body = ids[opening.size :]
     if max_tokens is not None:
@@ -125,15 +117,23 @@ def cut_sequences(
 
 
 def split_texts(
-    tokenizer: Tokenizer, path: Path | None, decoder: Decoder, *, max_tokens: int
+    tokenizer: Tokenizer,
+    path: Path | None,
+    decoder: Decoder,
+    *,
+    max_tokens: int,
+    calibration_tokens: int | None = None,
+    template: ChatTemplate | None = None,
 ) -> Texts:
     """Take a text apart: the beginning calibrates, the end is held out.
 
     Args:
         tokenizer: the model's.
-        path: the user's text, or None for the built-in sample.
+        path: the user's text or documents, or None for the built-in sample.
         decoder: the model.
         max_tokens: most tokens of each part.
+        calibration_tokens: most tokens of the first part, where it is to be another number.
+        template: the model's, for conversations.
 
     Returns:
         Both parts, with a note where the built-in text was used.
@@ -141,12 +141,9 @@ def split_texts(
     Raises:
         InputError: if the text cannot be read or is too short.
     """
-    text = builtin_text() if path is None else read_text(path)
+    text = builtin_text() if path is None else read_documents(path)
     what = BUILTIN if path is None else f"the text {path.name}"
-    # Cut at a line's end, so that no token is in both parts.
-    border = text.find("\n", int(len(text) * (1 - _HELDOUT_SHARE)))
-    border = int(len(text) * (1 - _HELDOUT_SHARE)) if border < 0 else border + 1
-    early, late = text[:border], text[border:]
+    early, late = _parted(text, what)
     share = f"{100 - round(100 * _HELDOUT_SHARE)} %"
     rest = f"{round(100 * _HELDOUT_SHARE)} %"
     notes: list[str] = []
@@ -157,13 +154,42 @@ def split_texts(
         )
     return Texts(
         calibration=cut_sequences(
-            tokenizer, early, decoder, what=f"first {share} of {what}", max_tokens=max_tokens
+            tokenizer,
+            early,
+            decoder,
+            what=f"first {share} of {what}",
+            max_tokens=calibration_tokens or max_tokens,
+            template=template,
         ),
         heldout=cut_sequences(
-            tokenizer, late, decoder, what=f"last {rest} of {what}", max_tokens=max_tokens
+            tokenizer,
+            late,
+            decoder,
+            what=f"last {rest} of {what}",
+            max_tokens=max_tokens,
+            template=template,
         ),
         notes=tuple(notes),
     )
+
+
+def _parted(
+    text: str | list[Document], what: str
+) -> tuple[str, str] | tuple[list[Document], list[Document]]:
+    """Cut a text at a line's end, documents between two, so that no token is in both parts.
+
+    Raises:
+        InputError: if there is only one document.
+    """
+    border = int(len(text) * (1 - _HELDOUT_SHARE))
+    if isinstance(text, str):
+        line = text.find("\n", border)
+        border = border if line < 0 else line + 1
+        return text[:border], text[border:]
+    if len(text) < 2:
+        raise InputError(f"{what}: has one document; give at least two, one of them to judge by")
+    border = max(border, 1)
+    return text[:border], text[border:]
 
 
 def builtin_text() -> str:

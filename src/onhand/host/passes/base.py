@@ -22,12 +22,18 @@ class PassReport:
         rounding: what else decides the codes, such as the method: variants share a matrix that
             has the same format and the same rounding.
         needs_calibration: whether `apply` uses statistics of a text.
+        whole_moments: whether it uses the second moments of all pairs of a matrix's inputs.
+        scales_inputs: whether inputs are to be scaled before, see `awq`.
+        rounds: how often the scales are trained on the calibration text after it, see `distil`.
     """
 
     formats: Mapping[str, GroupFormat | None]
     kept: Mapping[str, str]
     rounding: str
     needs_calibration: bool
+    whole_moments: bool = False
+    scales_inputs: bool = False
+    rounds: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +46,8 @@ class MatrixLoss:
         group_size: inputs that share a scale.
         size_bytes: bytes stored.
         relative_error: norm of the weight error / norm of the weights.
-        output_error: the same, each input weighted by its mean square on the calibration text:
-            the relative error of the matrix's outputs, inputs taken as uncorrelated.
+        output_error: the relative error of the matrix's outputs on the calibration text; inputs
+            of different groups are taken as uncorrelated unless the method looks at all pairs.
     """
 
     name: str
@@ -110,6 +116,13 @@ def pass_options(transform: Pass) -> dict[str, object]:
     made: object = transform
     for option in fields(made) if is_dataclass(made) else ():
         value = getattr(made, option.name)
-        plain = isinstance(value, str | int | float | None)
-        options[option.name] = value if plain else type(value).__name__
+        options[option.name] = _plain(value)
     return options
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    return type(value).__name__

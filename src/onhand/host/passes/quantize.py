@@ -1,8 +1,10 @@
 """Weights as small integers, one scale for each group of inputs."""
 
-from collections.abc import Callable, Iterator, Sequence
+import fnmatch
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -12,14 +14,29 @@ from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
 from onhand.core.quantized import GroupFormat, QuantTensor
 from onhand.host.calibrate import InputStatistics
+from onhand.host.gptq import order_columns, round_columns
+from onhand.host.hqq import round_half_quadratic
 from onhand.host.model import Model
 from onhand.host.passes.base import Matrix, MatrixLoss, PassReport
-from onhand.host.rounding import METHODS, Rounding, round_matrix
+from onhand.host.rounding import Rounding, round_matrix
 
-__all__ = ["Quantize"]
+__all__ = ["METHODS", "PRESETS", "Quantize"]
+
+METHODS = ("rtn", "hqq", "clip", "awq", "gptq", "awq+gptq")
+
+PRESETS: Mapping[str, tuple[str, int]] = {
+    "fast": ("clip", 0),
+    "good": ("gptq", 0),
+    "best": ("gptq", 8),
+}
+"""Name -> method, and how often the scales are trained: minutes; more minutes; and hours for a
+model of half a billion weights."""
 
 # Weights rounded at once by one thread: its working set stays near the cache.
 _BLOCK_WEIGHTS = 2**18
+_MOST_ROUNDS = 1000
+# Column by column there is little work for each: more rows at once.
+_COLUMN_BLOCK_WEIGHTS = 2**22
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +47,15 @@ class Quantize:
         bits: width of one code: 2, 3, 4 or 8.
         group_size: inputs that share one scale: 32, 64 or 128.
         symmetric: one fixed zero point and the full range; False stores a zero point per group.
-        method: "rtn" rounds to nearest, "clip" searches the scales by weighted error.
+        method: "rtn" rounds to nearest; "hqq" fits scales or zero points to the weights alone;
+            "clip" searches scales and codes group by group by the error of the outputs; "gptq"
+            takes the columns one by one, later ones making good for earlier ones; "awq" scales
+            the inputs first, then rounds as "clip" does; "awq+gptq" scales, then as "gptq".
         embed_bits: bits of the embedding, learned positions and the head; 0 for the same as `bits`.
+        layer_bits: other bits for some matrices: a pattern of names, in which * stands for
+            anything, as in "layers.*.down", -> bits. The first pattern that fits counts.
+        distil: how often the scales are trained on the calibration text, so that the model says
+            what the original says; 0 leaves them.
     """
 
     name: ClassVar[str] = "quantize"
@@ -41,21 +65,56 @@ class Quantize:
     symmetric: bool = True
     method: str = "clip"
     embed_bits: int = 0
+    layer_bits: Mapping[str, int] = field(default_factory=dict)
+    distil: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"method is {self.method!r}, must be one of {', '.join(METHODS)}")
         self._format("layers.0.qkv")
         self._format("embed")
+        if not 0 <= self.distil <= _MOST_ROUNDS:
+            raise InputError(f"distil is {self.distil}, must be 0 to {_MOST_ROUNDS}")
+        if not isinstance(self.layer_bits, Mapping):
+            raise InputError(
+                f'layer_bits is {self.layer_bits!r}, must be like {{ "layers.*.down" = 8 }}'
+            )
+        for pattern, bits in self.layer_bits.items():
+            if type(bits) is not int or bits not in GroupFormat.BITS:
+                raise InputError(
+                    f"layer_bits of {pattern!r} is {bits!r}, must be one of {GroupFormat.BITS}"
+                )
 
     def plan(self, decoder: Decoder) -> PassReport:
-        """Say what `apply` would change, from shapes alone."""
+        """Say what `apply` would change, from shapes alone.
+
+        Raises:
+            InputError: if a pattern of `layer_bits` fits no matrix.
+        """
+        names = list(decoder.matrices())
+        for pattern in self.layer_bits:
+            if not fnmatch.filter(names, pattern):
+                raise InputError(
+                    f"layer_bits: no matrix is called {pattern!r}; they are called "
+                    f"{', '.join(_kinds(names))}"
+                )
         return PassReport(
-            formats={name: self._format(name) for name in decoder.matrices()},
+            formats={name: self._format(name) for name in names},
             kept=dict.fromkeys(decoder.vectors(), "a norm or bias: float32, too small to matter"),
-            rounding=self.method,
-            needs_calibration=self.method == "clip",
+            rounding=f"{self.method} {self.distil}",
+            needs_calibration=self.method not in {"rtn", "hqq"} or self.distil > 0,
+            whole_moments=self._by_columns or self._scales_inputs,
+            scales_inputs=self._scales_inputs,
+            rounds=self.distil,
         )
+
+    @property
+    def _by_columns(self) -> bool:
+        return self.method.endswith("gptq")
+
+    @property
+    def _scales_inputs(self) -> bool:
+        return self.method.startswith("awq")
 
     def apply(
         self,
@@ -91,12 +150,12 @@ class Quantize:
         # A tied embedding was observed as the head: the error of those products counts. An
         # embedding of its own is only looked up, so all its columns weigh alike.
         form = self._format(name)
-        moments = statistics.moments(name, form.group_size, k)
-        step = max(_BLOCK_WEIGHTS // k, 1)
+        rounded_by = self._rounder(name, form, statistics, decoder)
+        step = max((_COLUMN_BLOCK_WEIGHTS if self._by_columns else _BLOCK_WEIGHTS) // k, 1)
 
         def work(low: int) -> tuple[Rounding, float, float]:
             block = model.weights.block(name, low, min(low + step, n))
-            rounded = round_matrix(block, form, method=self.method, moments=moments)
+            rounded = rounded_by(block)
             return rounded, *_plain_error(block, rounded.tensor)
 
         pieces: list[QuantTensor] = []
@@ -121,10 +180,44 @@ class Quantize:
             ),
         )
 
+    def _rounder(
+        self, name: str, form: GroupFormat, statistics: InputStatistics, decoder: Decoder
+    ) -> Callable[[FloatArray], Rounding]:
+        """Return what rounds a block of rows of a matrix."""
+        if self.method == "hqq":
+            return lambda block: round_half_quadratic(block, form)
+        if self._by_columns and (whole := statistics.second_moments(name)) is not None:
+            if name == "embed":
+                whole = _looked_up_too(whole)
+            columns = order_columns(whole, form)
+            return lambda block: round_columns(block, form, columns)
+        method = "rtn" if self.method == "rtn" else "clip"
+        moments = statistics.moments(name, form.group_size, decoder.matrices()[name][1])
+        return lambda block: round_matrix(block, form, method=method, moments=moments)
+
     def _format(self, name: str) -> GroupFormat:
         edge = name in {"embed", "head", "positions"}
         bits = self.embed_bits if edge and self.embed_bits else self.bits
+        for pattern, other in self.layer_bits.items():
+            if fnmatch.fnmatchcase(name, pattern):
+                bits = other
+                break
         return GroupFormat(bits=bits, group_size=self.group_size, symmetric=self.symmetric)
+
+
+def _looked_up_too(moments: FloatArray) -> FloatArray:
+    """Weigh the errors of a tied embedding's products, and those of its rows as they are looked up.
+
+    Both count alike. A row that is only looked up has no inputs: all its columns weigh the same.
+    """
+    mean = np.trace(moments, dtype=np.float64) / len(moments)
+    both: FloatArray = moments + np.float32(mean) * np.eye(len(moments), dtype=np.float32)
+    return both
+
+
+def _kinds(names: Sequence[str]) -> list[str]:
+    """Return matrix names, those of all layers as one."""
+    return list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names))
 
 
 def _plain_error(block: FloatArray, tensor: QuantTensor) -> tuple[float, float]:

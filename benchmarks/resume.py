@@ -1,0 +1,119 @@
+"""A build killed at random moments and resumed: the same bytes as one that nobody disturbed.
+
+    python -m benchmarks.resume [--kills 20] [--source DIR] [--out FILE.json]
+
+Builds a model once in one go, takes the time, then builds it again under another name: each time
+the process is killed with SIGKILL after a random part of that time, and started again with
+`--resume`, until it has been killed so often; a build that ends before its moment is compared and
+begun anew. Every file but the report must be the same.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+__all__ = ["main"]
+
+SOURCE = Path("examples/house_assistant/model")
+TEXT = Path("examples/house_assistant/data/calibration.txt")
+OPTIONS = ["--preset", "good", "--variants", "int4,int8", "--no-original", "--threads", "2"]
+
+
+def main() -> None:
+    """Run the benchmark and say whether the bytes are the same."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--source", type=Path, default=SOURCE)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/resume.json"))
+    given = parser.parse_args()
+    chance = random.Random(given.seed)  # noqa: S311 - moments, not secrets
+    with tempfile.TemporaryDirectory() as scratch:
+        shelf = Path(scratch)
+        started = time.perf_counter()
+        run(given.source, shelf / "whole", resume=False).wait()
+        seconds = time.perf_counter() - started
+        expected = hashes(shelf / "whole")
+        print(f"one go: {seconds:.1f} s, {len(expected)} files", flush=True)
+        moments: list[dict[str, object]] = []
+        same = 0
+        while len(moments) < given.kills:
+            process = run(given.source, shelf / "killed", resume=True)
+            moment = chance.uniform(0.5, seconds)
+            try:
+                process.wait(timeout=moment)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                moments.append({"after_s": moment, "finished": finished(shelf)})
+                print(f"killed after {moment:.1f} s: {finished(shelf)}", flush=True)
+                continue
+            same += check(shelf, process, expected)
+        last = run(given.source, shelf / "killed", resume=True)
+        last.wait()
+        same += check(shelf, last, expected)
+    print(f"{given.kills} kills, {same} whole builds, all of them the same bytes")
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    results = {
+        "command": " ".join(["python -m benchmarks.resume", *sys.argv[1:]]),
+        "one_go_s": seconds,
+        "kills": moments,
+        "whole_builds": same,
+        "same_bytes": True,
+    }
+    given.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def run(source: Path, out: Path, *, resume: bool) -> "subprocess.Popen[bytes]":
+    """Start a build."""
+    command = [sys.executable, "-m", "onhand", "build", str(source), "-o", str(out)]
+    return subprocess.Popen(
+        [*command, *OPTIONS, "--calibrate", str(TEXT), *(["--resume"] if resume else [])],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"ONHAND_HOME": str(out.parent / "home")},
+    )
+
+
+def finished(shelf: Path) -> str:
+    """Say what an interrupted build has kept."""
+    work = shelf / "killed.building"
+    layers = len(list(work.glob("original/*.npy")))
+    matrices = len(list(work.glob("matrices/*/*.npz")))
+    return f"{layers} statistics, {matrices} matrices"
+
+
+def check(shelf: Path, process: "subprocess.Popen[bytes]", expected: dict[str, str]) -> int:
+    """Compare a finished build with the one that nobody disturbed, and make room for the next."""
+    if process.returncode:
+        sys.exit(f"a resumed build ended with status {process.returncode}")
+    if (found := hashes(shelf / "killed")) != expected:
+        differing = [name for name in expected if found.get(name) != expected[name]]
+        sys.exit(f"other bytes in {', '.join(differing)}")
+    left = sorted(path.name for path in shelf.iterdir())
+    if left != ["home", "killed", "whole"]:
+        sys.exit(f"left behind: {left}")
+    shutil.rmtree(shelf / "killed")
+    return 1
+
+
+def hashes(bundle: Path) -> dict[str, str]:
+    """Return the hash of every file but the report."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in bundle.iterdir()
+        if not path.name.startswith("report.")
+    }
+
+
+if __name__ == "__main__":
+    main()

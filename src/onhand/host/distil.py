@@ -1,0 +1,184 @@
+"""Scales trained so that the compressed model says what the original says; codes stay.
+
+Source:
+    Scale-only distillation: EfficientQAT's end-to-end phase, arXiv:2407.11062, with the original's
+    answers as the target (KL divergence, arXiv:1503.02531) in place of the text's next token.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onhand.core.arrays import TokenArray
+from onhand.core.decoder import Decoder
+from onhand.core.errors import InputError
+from onhand.core.quantized import QuantTensor
+from onhand.device.engines.forward import RopeCache
+from onhand.host.model import Model
+from onhand.host.torch_forward import torch_logits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["check_torch", "train_scales"]
+
+_RATE = 2e-3
+_WARM_UP = 0.05
+# One sequence in so many judges and is not trained on.
+_JUDGING = 8
+
+
+def check_torch() -> None:
+    """Refuse to begin what cannot be ended.
+
+    Raises:
+        InputError: if torch is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "training scales (--preset best) needs torch: pip install 'onhand[host,train]'"
+        ) from error
+
+
+def train_scales(
+    original: Model,
+    scaled: Model,
+    tensors: dict[str, QuantTensor],
+    sequences: Sequence[TokenArray],
+    *,
+    rounds: int,
+    threads: int,
+    advance: Callable[[float], None],
+) -> tuple[dict[str, QuantTensor], float, float]:
+    """Train the scales of a model's matrices on a text.
+
+    Args:
+        original: the source: the teacher.
+        scaled: what `tensors` were made of; gives norms, biases and matrices that stay.
+        tensors: matrix name -> codes and scales; all others stay as they are.
+        sequences: calibration tokens, at least two sequences.
+        rounds: times to go through the text.
+        threads: threads to use.
+        advance: told the number of sequences finished since the last call.
+
+    Returns:
+        The tensors with new scales, or the given ones where training did not help; the mean KL
+        divergence in nat on sequences that were not trained on, before and after.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    teacher, student = _Fixed(original), _Student(scaled, tensors)
+    judges = sequences[::_JUDGING] if len(sequences) > 1 else sequences
+    learners = [s for number, s in enumerate(sequences) if number % _JUDGING] or list(sequences)
+    ropes = RopeCache(scaled.decoder, max(tokens.size for tokens in sequences))
+
+    def divergence(tokens: TokenArray) -> "Tensor":
+        with torch.no_grad():
+            wanted = torch_logits(teacher, tokens, ropes).log_softmax(dim=-1)
+        given = torch_logits(student, tokens, ropes).log_softmax(dim=-1)
+        return (wanted.exp() * (wanted - given)).sum(dim=-1).mean()
+
+    def judged() -> float:
+        with torch.no_grad():
+            return float(np.mean([divergence(tokens).item() for tokens in judges]))
+
+    before = judged()
+    optimizer = torch.optim.Adam(list(student.factors.values()), lr=_RATE, betas=(0.9, 0.98))
+    n_steps = rounds * len(learners)
+    order = np.random.default_rng(0)
+    step = 0
+    for _ in range(rounds):
+        for number in order.permutation(len(learners)):
+            for group in optimizer.param_groups:
+                group["lr"] = _RATE * _share(step / n_steps)
+            optimizer.zero_grad()
+            torch.autograd.backward(divergence(learners[number]))
+            optimizer.step()
+            step += 1
+            advance(1)
+    trained = student.tensors()
+    kept = _Student(scaled, trained)
+    student = kept  # judged as float16 stores it
+    after = judged()
+    if after < before:
+        return trained, before, after
+    return tensors, before, before
+
+
+def _share(progress: float) -> float:
+    """Warm up, then fall along a cosine to nothing."""
+    if progress < _WARM_UP:
+        return progress / _WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class _Fixed:
+    """A model's weights in torch, read when they are needed. See `TorchWeights`."""
+
+    def __init__(self, model: Model) -> None:
+        self.decoder: Decoder = model.decoder
+        self._model = model
+        self._kept: dict[str, Tensor] = {}
+
+    def matrix(self, name: str) -> "Tensor":
+        """See `TorchWeights`."""
+        return self._find(name, self._model.weights.matrix)
+
+    def vector(self, name: str) -> "Tensor":
+        """See `TorchWeights`."""
+        return self._find(name, self._model.weights.vector)
+
+    def _find(self, name: str, read: Callable[[str], np.ndarray]) -> "Tensor":
+        import torch
+
+        if name not in self._kept:
+            self._kept[name] = torch.from_numpy(np.array(read(name), dtype=np.float32))
+        return self._kept[name]
+
+
+class _Student:
+    """Codes and trainable factors on their scales. See `TorchWeights`."""
+
+    def __init__(self, model: Model, tensors: dict[str, QuantTensor]) -> None:
+        import torch
+
+        self.decoder: Decoder = model.decoder
+        self._fixed = _Fixed(model)
+        self._given = tensors
+        self._codes: dict[str, Tensor] = {}
+        self._scales: dict[str, Tensor] = {}
+        self.factors: dict[str, Tensor] = {}
+        for name, tensor in tensors.items():
+            codes, zeros = tensor.unpack()
+            centred = codes.astype(np.int16) - zeros[:, :, None]
+            self._codes[name] = torch.from_numpy(centred.astype(np.int16))  # (N, G, g)
+            self._scales[name] = torch.from_numpy(tensor.scales.astype(np.float32))  # (N, G)
+            self.factors[name] = torch.ones_like(self._scales[name], requires_grad=True)
+
+    def matrix(self, name: str) -> "Tensor":
+        """See `TorchWeights`."""
+        if name not in self._codes:
+            return self._fixed.matrix(name)
+        scales = self._scales[name] * self.factors[name]
+        whole = self._codes[name] * scales[:, :, None]
+        n, k = self._given[name].shape
+        return whole.reshape(n, -1)[:, :k]
+
+    def vector(self, name: str) -> "Tensor":
+        """See `TorchWeights`."""
+        return self._fixed.vector(name)
+
+    def tensors(self) -> dict[str, QuantTensor]:
+        """Return the tensors with the factors in their scales."""
+        top = float(np.finfo(np.float16).max)
+        made: dict[str, QuantTensor] = {}
+        for name, tensor in self._given.items():
+            scales = (self._scales[name] * self.factors[name]).detach().numpy()
+            made[name] = replace(tensor, scales=np.clip(scales, -top, top).astype(np.float16))
+        return made

@@ -1,0 +1,152 @@
+"""The computation of `device.engines.forward` in torch, so that it has gradients."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+from onhand.core.arrays import TokenArray
+from onhand.core.decoder import Decoder
+from onhand.device.engines.forward import RopeCache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["TorchWeights", "torch_logits"]
+
+
+class TorchWeights(Protocol):
+    """Where the tensors come from."""
+
+    decoder: Decoder
+
+    def matrix(self, name: str) -> "Tensor":
+        """Return a matrix by its name in `Decoder.matrices`: (N, K) float32."""
+        ...
+
+    def vector(self, name: str) -> "Tensor":
+        """Return a norm or bias by its name in `Decoder.vectors`: (width,) float32."""
+        ...
+
+
+def torch_logits(weights: TorchWeights, tokens: TokenArray, ropes: RopeCache) -> "Tensor":
+    """Run a model over one sequence.
+
+    Args:
+        weights: the model.
+        tokens: (T,) int64.
+        ropes: tables of at least T positions.
+
+    Returns:
+        (T, V) float32 logits, as `forward.logits` gives them.
+    """
+    import torch
+    from torch.nn import functional
+
+    decoder = weights.decoder
+    ids = torch.from_numpy(tokens)
+    x = functional.embedding(ids, weights.matrix("embed"))  # (T, D)
+    if decoder.embed_scale != 1.0:
+        x = x * decoder.embed_scale
+    if decoder.positions == "learned":
+        x = x + weights.matrix("positions")[: tokens.size]
+    for i in range(len(decoder.layers)):
+        x = _layer(weights, i, x, ropes)
+    hidden = _norm(weights, "final_norm", x)
+    head = weights.matrix("embed" if decoder.tied else "head")
+    return _soft_cap(functional.linear(hidden, head), decoder.logit_softcap)
+
+
+def _layer(weights: TorchWeights, i: int, x: "Tensor", ropes: RopeCache) -> "Tensor":
+    from torch.nn import functional
+
+    decoder, at = weights.decoder, f"layers.{i}."
+
+    def linear(name: str, inputs: "Tensor", *, bias: bool) -> "Tensor":
+        offset = weights.vector(f"{at}{name}_bias") if bias else None
+        return functional.linear(inputs, weights.matrix(f"{at}{name}"), offset)
+
+    normed = _norm(weights, f"{at}attention_norm", x)
+    attended = _attend(weights, i, linear("qkv", normed, bias=decoder.qkv_bias), ropes)
+    attention = linear("out", attended, bias=decoder.out_bias)
+    if decoder.post_norm:
+        attention = _norm(weights, f"{at}attention_post_norm", attention)
+    x = x + attention
+
+    inner = linear(decoder.inner, _norm(weights, f"{at}mlp_norm", x), bias=decoder.mlp_bias)
+    activate = _activation(decoder.activation)
+    if decoder.gated:
+        gate, up = inner.chunk(2, dim=-1)  # (T, mlp_width) each
+        inner = activate(gate) * up
+    else:
+        inner = activate(inner)
+    down = linear("down", inner, bias=decoder.mlp_bias)
+    if decoder.post_norm:
+        down = _norm(weights, f"{at}mlp_post_norm", down)
+    return x + down
+
+
+def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "Tensor":
+    import torch
+
+    decoder, layer, T = weights.decoder, weights.decoder.layers[i], len(qkv)
+    widths = [layer.query_width, layer.kv_width, layer.kv_width]
+    query, key, value = (
+        part.view(T, -1, layer.head_dim).transpose(0, 1) for part in qkv.split(widths, dim=1)
+    )  # (heads, T, head_dim) each
+    if decoder.qk_norm:
+        query = _rms(query, weights.vector(f"layers.{i}.query_norm"), decoder.norm_epsilon)
+        key = _rms(key, weights.vector(f"layers.{i}.key_norm"), decoder.norm_epsilon)
+    if (tables := ropes.tables(i, T)) is not None:
+        cosines, sines = (torch.from_numpy(table[:T]) for table in tables)
+        query, key = _rotate(query, cosines, sines), _rotate(key, cosines, sines)
+    shared = layer.n_heads // layer.n_kv_heads
+    key, value = (part.repeat_interleave(shared, dim=0) for part in (key, value))
+    scores = query @ key.transpose(1, 2) * decoder.score_scale(i)  # (H, T, T)
+    scores = _soft_cap(scores, decoder.attention_softcap)
+    at, other = torch.arange(T)[:, None], torch.arange(T)[None, :]
+    hidden = other > at
+    if layer.window:
+        hidden |= other <= at - layer.window
+    share = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
+    return (share @ value).transpose(0, 1).reshape(T, layer.query_width)
+
+
+def _rotate(x: "Tensor", cosines: "Tensor", sines: "Tensor") -> "Tensor":
+    import torch
+
+    half = cosines.shape[1]
+    low, high, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    turned = (low * cosines - high * sines, high * cosines + low * sines)
+    return torch.cat([*turned, rest], dim=-1)
+
+
+def _norm(weights: TorchWeights, name: str, x: "Tensor") -> "Tensor":
+    from torch.nn import functional
+
+    epsilon = weights.decoder.norm_epsilon
+    if weights.decoder.norm == "rms":
+        return _rms(x, weights.vector(name), epsilon)
+    bias = weights.vector(f"{name}_bias")
+    return functional.layer_norm(x, (x.shape[-1],), weights.vector(name), bias, epsilon)
+
+
+def _rms(x: "Tensor", weight: "Tensor", epsilon: float) -> "Tensor":
+    from torch.nn import functional
+
+    return functional.rms_norm(x, (x.shape[-1],), weight, epsilon)
+
+
+def _soft_cap(x: "Tensor", cap: float | None) -> "Tensor":
+    return x if cap is None else (x / cap).tanh() * cap
+
+
+def _activation(name: str) -> "Callable[[Tensor], Tensor]":
+    from functools import partial
+
+    from torch.nn import functional
+
+    known: dict[str, Callable[[Tensor], Tensor]] = {
+        "silu": functional.silu,
+        "gelu": functional.gelu,
+        "gelu_tanh": partial(functional.gelu, approximate="tanh"),
+    }
+    return known[name]
