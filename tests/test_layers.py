@@ -10,6 +10,7 @@ SRC = Path(__file__).parents[1] / "src" / "onhand"
 CORE = {"numpy"}
 DEVICE = CORE | {"jinja2", "onnxruntime", "psutil", "tokenizers"}
 HOST = DEVICE | {
+    "gguf",
     "huggingface_hub",
     "matplotlib",
     "onnx",

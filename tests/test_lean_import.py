@@ -9,6 +9,7 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 HEAVY = (
+    "gguf",
     "huggingface_hub",
     "jinja2",
     "matplotlib",

@@ -12,9 +12,19 @@ if TYPE_CHECKING:
     from onhand.core.progress import Progress
     from onhand.device.generate import TextSession
     from onhand.host.build import BuildResult
+    from onhand.host.export.result import ExportResult
     from onhand.host.passes.base import Pass
 
-__all__ = ["Breach", "Budget", "Measurement", "OnhandError", "__version__", "build", "open"]
+__all__ = [
+    "Breach",
+    "Budget",
+    "Measurement",
+    "OnhandError",
+    "__version__",
+    "build",
+    "export_bundle",
+    "open",
+]
 
 __version__ = "0.1.0"
 
@@ -90,3 +100,31 @@ def build(
     )
     where = default_home() if home is None else Path(home)
     return build_bundle(str(source), Path(out), options, home=where, progress=progress)
+
+
+def export_bundle(
+    path: str | Path,
+    out: str | Path,
+    *,
+    to: str,
+    variant: str | None = None,
+    progress: "Progress | None" = None,
+) -> "ExportResult":
+    """Write a bundle for another runtime. See `onhand.host.export.bundle_export`.
+
+    Args:
+        path: the bundle's folder; every file in it is checked first.
+        out: the file or folder to make; must not exist.
+        to: "gguf" for llama.cpp, "genai" for onnxruntime-genai.
+        variant: which of its variants; None for its default.
+        progress: told how far it is; None shows nothing.
+
+    Returns:
+        What was written, and what was lost.
+
+    Raises:
+        OnhandError: if the bundle is damaged, or the other format cannot hold it.
+    """
+    from onhand.host.export.bundle_export import export_bundle
+
+    return export_bundle(Path(path), Path(out), to=to, variant=variant, progress=progress)

@@ -8,7 +8,7 @@ from onhand.core.errors import InputError
 __all__ = ["host_extra"]
 
 # What the extra `host` of pyproject.toml installs, by the names that are imported.
-_PACKAGES = ("huggingface_hub", "matplotlib", "onnx")
+_PACKAGES = ("gguf", "huggingface_hub", "matplotlib", "onnx")
 
 
 @contextmanager

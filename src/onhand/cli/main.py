@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "run": "Answer one prompt.",
     "bench": "Measure a bundle's speed, memory and energy on this device.",
     "evaluate": "Compare a bundle with its original on a text.",
+    "export": "Write a bundle in the format of another runtime.",
 }
 # The first class that matches an error decides.
 EXIT_CODES: Final = {

@@ -1,7 +1,7 @@
 """The one quantised tensor: integer codes, a scale for each group of inputs, zero points.
 
 The bytes are those of ONNX Runtime's MatMulNBits, so an engine maps them without a copy, and
-they map without loss to GGUF Q4_0/Q4_1/Q8_0 and OpenVINO INT4/INT8.
+they map without loss to GGUF Q4_0/Q8_0 (Q4_1 rounds its minimum) and OpenVINO INT4/INT8.
 """
 
 from dataclasses import dataclass
@@ -153,16 +153,19 @@ class QuantTensor:
         n, k = self.shape
         return centred.reshape(n, -1)[:, :k]  # (N, K)
 
-    def rows(self, ids: np.ndarray) -> FloatArray:
-        """Return some rows, dequantised: (T,) integer ids -> (T, K) float32."""
-        part = QuantTensor(
+    def take(self, ids: np.ndarray) -> "QuantTensor":
+        """Return some rows as they are stored: (T,) integer ids -> a tensor of (T, K)."""
+        return QuantTensor(
             shape=(len(ids), self.shape[1]),
             format=self.format,
             codes=self.codes[ids],
             scales=self.scales[ids],
             zeros=None if self.zeros is None else self.zeros[ids],
         )
-        return part.dequantize()
+
+    def rows(self, ids: np.ndarray) -> FloatArray:
+        """Return some rows, dequantised: (T,) integer ids -> (T, K) float32."""
+        return self.take(ids).dequantize()
 
     @property
     def size_bytes(self) -> int:

@@ -1,0 +1,54 @@
+"""`onhand export`: a bundle in the format of another runtime."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from onhand.cli.host_extra import host_extra
+from onhand.cli.options import AsJson, BundleFolder, Variant
+from onhand.cli.output import write, write_json
+from onhand.cli.progress import shown_progress
+from onhand.core.units import format_bytes
+
+if TYPE_CHECKING:
+    from onhand.host.export.result import ExportResult
+
+__all__ = ["command"]
+
+
+def command(
+    name: BundleFolder,
+    *,
+    to: Annotated[
+        Literal["gguf", "genai"],
+        typer.Option(help="gguf: a file for llama.cpp; genai: a folder for onnxruntime-genai."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="OUT", help="The file or folder; must not exist."),
+    ],
+    variant: Variant = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a bundle in the format of another runtime; its codes stay as they are."""
+    with host_extra("exporting"), shown_progress() as progress:
+        from onhand.host.export.bundle_export import export_bundle
+
+        made = export_bundle(name, output, to=to, variant=variant, progress=progress)
+    if as_json:
+        write_json(made.to_json())
+    else:
+        _show(made)
+
+
+def _show(made: "ExportResult") -> None:
+    kinds = ", ".join(f"{count} x {kind}" for kind, count in made.tensors.items())
+    loss = "none: every weight is the bundle's"
+    if made.largest_error > 0:
+        loss = f"a weight moved by at most {made.largest_error_steps:.2g} of its step"
+    write(f"written    {made.path} ({made.format}, {format_bytes(made.size_bytes)})\n")
+    write(f"variant    {made.variant}\n")
+    write(f"tensors    {kinds}\n")
+    write(f"loss       {loss}\n")
+    write(f"tokenizer  {'included' if made.has_tokenizer else 'token ids only'}\n")
