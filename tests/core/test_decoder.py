@@ -235,12 +235,12 @@ def test_long_conversations_have_tables_of_their_own() -> None:
         ({"rope": {"share": 1.5}}, "share is 1.5, must be at most 1"),
         ({"rope": {"share": 0.1}}, "0 numbers of a head cannot turn"),
         ({"rope": {"share": 0.75}}, "layer 0: 1 numbers of a head cannot turn in pairs"),
-        ({"rope": {"short_factors": [1.0]}}, "needs 0 short and long factors"),
+        ({"rope": {"short_factors": [1.0]}}, "has 1 short and 0 long factors, needs 0 of each"),
         ({"rope": {"long_factors": "1"}}, "long_factors must be a list"),
         ({"rope": {"long_factors": [0.0]}}, "long_factors is 0.0"),
         (
-            {"rope": {"scaling": "longrope", "original_context": 4}},
-            "needs 1 short and long factors",
+            {"rope": {"scaling": "longrope", "original_context": 4, "long_factors": [1.0]}},
+            "has 0 short and 1 long factors, needs 1 of each",
         ),
     ],
     ids=repr,
@@ -251,7 +251,7 @@ def test_attack_options(decoder: Decoder, change: dict[str, object], message: st
         decoder_from_json({**decoder.to_json(), **change})
 
 
-@pytest.mark.parametrize("window", [-1, 1.5, "8", 10**15])
+@pytest.mark.parametrize("window", [-1, 1.5, "8", 10**15, "", [], None, False, 0.0])
 def test_attack_windows(decoder: Decoder, window: object) -> None:
     """A window is a whole number of tokens."""
     table: dict[str, Any] = decoder.to_json()
@@ -311,13 +311,26 @@ def test_attack_numbers_of_layers(decoder: Decoder, layers: object) -> None:
         decoder_from_json({**decoder.to_json(), "layers": layers})
 
 
-NOT_POSITIVE = [-1e-6, 0, float("nan"), float("inf"), 1e13, 10**400, True, "1", [1], None]
+NOT_POSITIVE = [
+    -1e-6,
+    0,
+    1e-13,
+    1e-320,
+    float("nan"),
+    float("inf"),
+    1e13,
+    10**400,
+    True,
+    "1",
+    [1],
+    None,
+]
 
 
 @pytest.mark.parametrize("value", NOT_POSITIVE, ids=lambda value: repr(value)[:12])
 def test_attack_epsilon(decoder: Decoder, value: object) -> None:
     """An epsilon that is negative or no number would make every answer NaN."""
-    with pytest.raises(InputError, match=r"norm_epsilon is .* must be a number above 0"):
+    with pytest.raises(InputError, match=r"norm_epsilon is .* must be a number from 1e-12"):
         decoder_from_json({**decoder.to_json(), "norm_epsilon": value})
 
 
@@ -334,13 +347,15 @@ def test_attack_rotary_numbers(decoder: Decoder, key: str, value: object) -> Non
 @pytest.mark.parametrize(
     ("rope", "message"),
     [
-        ({"scaling": "magic"}, "unknown scaling 'magic'"),
-        ({"scaling": ["yarn"]}, r"unknown scaling \['yarn'\]"),
-        ({"scaling": None}, "unknown scaling None"),
+        ({"scaling": "magic"}, "scaling is 'magic', must be one of default, linear"),
+        ({"scaling": ["yarn"]}, r"scaling is \['yarn'\]"),
+        ({"scaling": None}, "scaling is None"),
         ({"theta": 1.0}, "theta is 1.0, must be above 1"),
-        ({"scaling": "llama3"}, "llama3 needs original_context"),
-        ({"scaling": "yarn", "original_context": 0}, "yarn needs original_context"),
+        ({"scaling": "llama3"}, "original_context is 0, llama3 needs at least 1"),
+        ({"scaling": "yarn", "original_context": 0}, "yarn needs at least 1"),
+        ({"scaling": "longrope", "original_context": 1}, "longrope needs at least 2"),
         ({"scaling": "yarn", "original_context": 1.5}, "original_context is 1.5"),
+        ({"original_context": False}, "original_context is False"),
         ({"scaling": "yarn", "original_context": -1}, "original_context is -1"),
         ({"low_freq_factor": 4.0}, "low_freq_factor and beta_slow must be the smaller"),
         ({"beta_slow": 32.0}, "low_freq_factor and beta_slow must be the smaller"),

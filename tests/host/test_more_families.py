@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.host.test_families import CLOSE, error, ours, theirs
+from tests.host.test_families import CLOSE, error, ours, theirs, tokens
 from tests.models import VOCAB, tokenizer_json
 
-from onhand.core.arrays import TokenArray
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec, open_safetensors
 from onhand.device.engines.base import Engine
 from onhand.device.engines.onnx import OnnxEngine
@@ -104,11 +103,6 @@ def write_with_transformers(folder: Path, kind: str, options: Mapping[str, Any])
     return folder
 
 
-def tokens(n: int) -> TokenArray:
-    """A row of random tokens."""
-    return np.random.default_rng(8).integers(0, VOCAB, n)
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_logits_are_those_of_transformers(tmp_path: Path, name: str) -> None:
     """Of a row at once, in the source's own pass and in both engines; and token by token."""
@@ -118,6 +112,7 @@ def test_logits_are_those_of_transformers(tmp_path: Path, name: str) -> None:
     bundle = pack_original(model, tmp_path / "bundle")
     engines: list[Engine] = [ReferenceEngine(), OnnxEngine()]
 
+    assert model.notes == ()
     for n in (24, 60):
         row = tokens(n)
         expected = theirs(folder, row)

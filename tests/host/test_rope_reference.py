@@ -39,6 +39,9 @@ CASES: list[dict[str, Any]] = [
     YARN | {"beta_fast": 64.0, "beta_slow": 2.0},
     YARN | {"attention_factor": 0.75},
     YARN | {"factor": 1.0},
+    # Both ends of the ramp before the first pair, and beyond the last.
+    YARN | {"original_max_position_embeddings": 1},
+    YARN | {"rope_theta": 10.0},
 ]
 NAMES = {"rope_theta": "theta", "original_max_position_embeddings": "original_context"}
 

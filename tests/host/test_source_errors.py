@@ -21,6 +21,7 @@ from onhand.host.sources.huggingface import HuggingFaceSource
 Tensors = dict[str, FloatArray]
 NORM = "model.norm.weight"
 QUERY = "model.layers.1.self_attn.q_proj.weight"
+GPT2 = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 4}
 
 
 @pytest.fixture
@@ -46,23 +47,29 @@ def refused(location: Path | str) -> str:
         ({"model_type": "mamba"}, "model family 'mamba' is not known; known: llama, mistral"),
         ({"model_type": ["llama"]}, "model family ['llama'] is not known"),
         ({"model_type": "qwen3", "layer_types": ["full_attention"]}, "must be a list of 2 names"),
-        ({"model_type": "qwen3", "layer_types": ["full_attention", "x"]}, "layer_types has 'x'"),
+        (
+            {"model_type": "qwen3", "layer_types": ["full_attention", "x"]},
+            "known are full_attention and sliding_attention",
+        ),
         ({"model_type": "gemma2", "use_bidirectional_attention": True}, "use_bidirectional"),
         (
             {"model_type": "gemma2", "query_pre_attn_scalar": "big"},
             "query_pre_attn_scalar is 'big'",
         ),
-        ({"model_type": "gemma2", "final_logit_softcapping": -1}, "logit_softcap is -1"),
-        ({"model_type": "gemma3_text", "rope_parameters": {"full_attention": 3}}, "of objects"),
-        ({"model_type": "gpt2", "scale_attn_weights": False}, "scale_attn_weights is False"),
-        ({"model_type": "gpt2"}, "hidden_size is None"),
+        ({"model_type": "gemma2", "final_logit_softcapping": -1}, "final_logit_softcapping is -1"),
+        (
+            {"model_type": "gemma3_text", "rope_parameters": {"full_attention": 3}},
+            "full_attention is 3",
+        ),
+        ({**GPT2, "scale_attn_weights": False}, "scale_attn_weights is False"),
+        ({"model_type": "gpt2"}, "n_embd is None"),
         ({"model_type": "mistral", "sliding_window": "wide"}, "sliding_window is 'wide'"),
         (
             {
                 "model_type": "phi3",
                 "rope_scaling": {"type": "su", "short_factor": [1.0], "long_factor": [1.0]},
             },
-            "needs 8 short and long factors",
+            "short_factor is [1.0], must be a list of 8 numbers",
         ),
         ({"model_type": None}, "model family None is not known"),
         ({"model_type": ["llama"]}, "is not known"),
@@ -71,10 +78,13 @@ def refused(location: Path | str) -> str:
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
-        ({"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic' is not known"),
-        ({"rope_scaling": {"type": "longrope"}}, "needs the lists short_factor and long_factor"),
-        ({"rope_scaling": "yarn"}, "rope_scaling is not a JSON object"),
-        ({"rope_scaling": {"type": "linear", "factor": "2"}}, "rope factor is '2'"),
+        (
+            {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+            "rope_type is 'dynamic', must be one of default, linear",
+        ),
+        ({"rope_scaling": {"type": "longrope"}}, "short_factor is None, must be a list"),
+        ({"rope_scaling": "yarn"}, "rope_scaling is 'yarn', must be a JSON object"),
+        ({"rope_scaling": {"type": "linear", "factor": "2"}}, "rope_scaling: factor is '2'"),
         ({"rope_scaling": {"type": "linear", "factor": 0.0}}, "factor is 0.0"),
         ({"rope_scaling": {"type": "yarn", "factor": 2.0, "mscale": 1.0}}, "mscale"),
         ({"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}}, "truncate"),
@@ -83,16 +93,16 @@ def refused(location: Path | str) -> str:
             "low_freq_factor",
         ),
         ({"rope_theta": 1.0}, "theta is 1.0"),
-        ({"rope_theta": "10000"}, "rope_theta is '10000', must be a finite number"),
+        ({"rope_theta": "10000"}, "rope_theta is '10000', must be a number from"),
         ({"hidden_size": None}, "hidden_size is None"),
         ({"vocab_size": -1}, "vocab_size is -1"),
         ({"num_hidden_layers": 2.0}, "num_hidden_layers is 2.0"),
         ({"num_hidden_layers": True}, "num_hidden_layers is True"),
         ({"num_hidden_layers": 10**6}, "num_hidden_layers is 1000000"),
-        ({"num_key_value_heads": 3}, "4 heads, 3 key heads and head_dim 16 do not fit"),
-        ({"head_dim": 15}, "head_dim 15 do not fit"),
+        ({"num_key_value_heads": 3}, "num_attention_heads is 4, must be a multiple of"),
+        ({"head_dim": 15}, "head_dim is 15, a head's width is 15, must be even"),
         ({"rms_norm_eps": None}, "rms_norm_eps is None"),
-        ({"rms_norm_eps": 0}, "epsilon is 0"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps is 0"),
     ],
     ids=repr,
 )

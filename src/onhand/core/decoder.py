@@ -12,10 +12,10 @@ from onhand.core.errors import InputError
 from onhand.core.outside import count, flag, object_of, positive, word
 from onhand.core.rope import Rope, rope_from_json
 
-__all__ = ["Decoder", "DecoderLayer", "Rope", "decoder_from_json"]
+__all__ = ["MOST", "Decoder", "DecoderLayer", "Rope", "decoder_from_json"]
 
 # Bounds for what an outsider may write into a manifest: far above any model that fits a device.
-_MOST = {
+MOST = {
     "vocab_size": 2**22,
     "width": 2**17,
     "context": 2**20,
@@ -234,10 +234,10 @@ def decoder_from_json(value: object) -> Decoder:
     """
     table = object_of(value, "decoder", {f.name for f in fields(Decoder)})
     layers = table.get("layers")
-    if not isinstance(layers, list) or not 1 <= len(layers) <= _MOST["n_layers"]:
-        raise InputError(f"decoder: layers must be a list of 1 to {_MOST['n_layers']}")
+    if not isinstance(layers, list) or not 1 <= len(layers) <= MOST["n_layers"]:
+        raise InputError(f"decoder: layers must be a list of 1 to {MOST['n_layers']}")
     given: dict[str, Any] = {
-        key: count(table, key, "decoder", most=_MOST[key])
+        key: count(table, key, "decoder", most=MOST[key])
         for key in ("vocab_size", "width", "context")
     }
     given |= {key: flag(table, key, "decoder") for key in _FLAGS}
@@ -263,11 +263,11 @@ def _layer(value: object, i: int) -> DecoderLayer:
     where = f"decoder: layer {i}"
     table = object_of(value, where, {f.name for f in fields(DecoderLayer)})
     layer = DecoderLayer(
-        n_heads=count(table, "n_heads", where, most=_MOST["n_heads"]),
-        n_kv_heads=count(table, "n_kv_heads", where, most=_MOST["n_heads"]),
-        head_dim=count(table, "head_dim", where, most=_MOST["head_dim"]),
-        mlp_width=count(table, "mlp_width", where, most=_MOST["mlp_width"]),
-        window=count(table, "window", where, most=_MOST["context"]) if table.get("window") else 0,
+        n_heads=count(table, "n_heads", where, most=MOST["n_heads"]),
+        n_kv_heads=count(table, "n_kv_heads", where, most=MOST["n_heads"]),
+        head_dim=count(table, "head_dim", where, most=MOST["head_dim"]),
+        mlp_width=count(table, "mlp_width", where, most=MOST["mlp_width"]),
+        window=count({"window": 0, **table}, "window", where, least=0, most=MOST["context"]),
     )
     if layer.n_heads % layer.n_kv_heads or layer.head_dim % 2:
         raise InputError(
@@ -294,5 +294,8 @@ def _check_rotation(decoder: Decoder) -> None:
                 f"decoder: layer {i}: {rotated} numbers of a head cannot turn in pairs"
             )
         wanted = rotated // 2 if rope.scaling == "longrope" else 0
-        if {len(rope.short_factors), len(rope.long_factors)} != {wanted}:
-            raise InputError(f"decoder: layer {i}: rope needs {wanted} short and long factors")
+        if (found := (len(rope.short_factors), len(rope.long_factors))) != (wanted, wanted):
+            raise InputError(
+                f"decoder: layer {i}: rope has {found[0]} short and {found[1]} long factors, "
+                f"needs {wanted} of each"
+            )

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from onhand.core.decoder import Decoder, decoder_from_json
 from onhand.core.errors import BundleCorrupt, BundleTooNew, InputError
-from onhand.core.outside import parse_json
+from onhand.core.outside import parse_json, shown
 from onhand.core.quantized import GroupFormat
 
 __all__ = [
@@ -156,19 +156,19 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
 
 def _manifest(table: Mapping[str, object]) -> Manifest:
     if table["kind"] != LANGUAGE_MODEL:
-        raise InputError(f"kind {table['kind']!r} is not one that this version runs")
+        raise InputError(f"kind {shown(table['kind'])} is not one that this version runs")
     files = {safe_path(name): _file(name, entry) for name, entry in _object(table, "files").items()}
     decoder = decoder_from_json(table["decoder"])
     variants = {
         _name(name): _variant(entry, files, decoder)
         for name, entry in _object(table, "variants").items()
     }
-    default = str(table["default_variant"])
-    if default not in variants:
-        raise InputError(f"default variant {default!r} is not among {sorted(variants)}")
+    default = table["default_variant"]
+    if not isinstance(default, str) or default not in variants:
+        raise InputError(f"default variant {shown(default)} is not among {shown(sorted(variants))}")
     version = table["version"]
     if type(version) is not int or version < 1:
-        raise InputError(f"version is {version!r}, must be a whole number above 0")
+        raise InputError(f"version is {shown(version)}, must be a whole number above 0")
     return Manifest(
         name=_name(table["name"]),
         kind=LANGUAGE_MODEL,
@@ -188,15 +188,15 @@ def _variant(entry: object, files: Mapping[str, FileEntry], decoder: Decoder) ->
     if not isinstance(weights, list) or not weights:
         raise InputError("a variant's weights must be a list of files")
     for name in (entry["graph"], *weights):
-        if name not in files:
-            raise InputError(f"variant names {name!r}, which is not among the files")
+        if not isinstance(name, str) or name not in files:
+            raise InputError(f"variant names {shown(name)}, which is not among the files")
     stored = _object(entry, "matrices")
     if set(stored) != set(decoder.matrices()):
         odd = sorted(set(stored) ^ set(decoder.matrices()))
-        raise InputError(f"matrix {odd[0]!r} is in the variant or in the decoder, not in both")
+        raise InputError(f"matrix {shown(odd[0])} is in the variant or in the decoder, not in both")
     level = entry["accuracy_level"]
     if type(level) is not int or level not in {0, 1, 4}:
-        raise InputError(f"accuracy_level is {level!r}, must be 0, 1 or 4")
+        raise InputError(f"accuracy_level is {shown(level)}, must be 0, 1 or 4")
     return Variant(
         graph=entry["graph"],
         weights=tuple(weights),
@@ -209,9 +209,9 @@ def _format(form: object) -> GroupFormat | None:
     if form is None:
         return None
     if not isinstance(form, dict) or set(form) != {"bits", "group_size", "symmetric"}:
-        raise InputError(f"matrix format {form!r} needs bits, group_size and symmetric")
+        raise InputError(f"matrix format {shown(form)} needs bits, group_size and symmetric")
     if [type(form[key]) for key in ("bits", "group_size", "symmetric")] != [int, int, bool]:
-        raise InputError(f"matrix format {form!r} needs two whole numbers and true or false")
+        raise InputError(f"matrix format {shown(form)} needs two whole numbers and true or false")
     return GroupFormat(
         bits=form["bits"], group_size=form["group_size"], symmetric=form["symmetric"]
     )
@@ -219,12 +219,12 @@ def _format(form: object) -> GroupFormat | None:
 
 def _file(name: object, entry: object) -> FileEntry:
     if not isinstance(entry, dict):
-        raise InputError(f"file {name!r}: entry is not a JSON object")
+        raise InputError(f"file {shown(name)}: entry is not a JSON object")
     size, digest = entry["size"], entry["sha256"]
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise InputError(f"file {name!r}: size {size!r} is not a whole number")
+        raise InputError(f"file {shown(name)}: size {shown(size)} is not a whole number")
     if not isinstance(digest, str) or not _SHA256.fullmatch(digest):
-        raise InputError(f"file {name!r}: sha256 {digest!r} is not 64 hex digits")
+        raise InputError(f"file {shown(name)}: sha256 {shown(digest)} is not 64 hex digits")
     return FileEntry(size=size, sha256=digest)
 
 
@@ -244,13 +244,13 @@ def safe_path(name: object) -> str:
     parts = PurePosixPath(text).parts
     plain = all(NAME.fullmatch(part) for part in parts)
     if not parts or not plain or "/".join(parts) != text or len(parts) > 4:
-        raise InputError(f"file name {name!r} is not a plain path inside the bundle")
+        raise InputError(f"file name {shown(name)} is not a plain path inside the bundle")
     return text
 
 
 def _name(value: object) -> str:
     if not isinstance(value, str) or not NAME.fullmatch(value):
-        raise InputError(f"name {value!r} must be 1 to 100 of letters, digits and . _ + -")
+        raise InputError(f"name {shown(value)} must be 1 to 100 of letters, digits and . _ + -")
     return value
 
 

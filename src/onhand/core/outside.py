@@ -1,14 +1,18 @@
 """JSON that may come from outside: one meaning for every reader, or refused."""
 
 import json
+import reprlib
 from collections.abc import Collection, Mapping
 from typing import NoReturn
 
 from onhand.core.errors import InputError
 
-__all__ = ["count", "flag", "object_of", "parse_json", "positive", "word"]
+__all__ = ["count", "flag", "object_of", "parse_json", "positive", "shown", "word"]
 
-_LARGEST = 1e12  # of a factor, a base or an epsilon: float32 still holds its products
+# Of a factor, a base or an epsilon: float32 still holds its products, and what is divided by it.
+_SMALLEST, _LARGEST = 1e-12, 1e12
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 def parse_json(content: bytes) -> object:
@@ -44,30 +48,43 @@ def object_of(value: object, where: str, known: set[str]) -> Mapping[str, object
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: must be a JSON object, found {type(value).__name__}")
     if unknown := sorted(set(value) - known):
-        raise InputError(f"{where}: unknown key {unknown[0]!r}")
+        raise InputError(f"{where}: unknown key {shown(unknown[0])}")
     return value
 
 
-def count(table: Mapping[str, object], key: str, where: str, *, most: int) -> int:
-    """Return a whole number from 1 to `most`.
+def shown(value: object) -> str:
+    """Return a value as a message shows it: on one line, and short whatever it holds."""
+    return _SHORT.repr(value)
+
+
+def count(table: Mapping[str, object], key: str, where: str, *, most: int, least: int = 1) -> int:
+    """Return a whole number from `least` to `most`.
 
     Raises:
         InputError: if it is missing or something else.
     """
     value = table.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise InputError(f"{where}: {key} is {value!r}, must be a whole number from 1 to {most}")
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise InputError(
+            f"{where}: {key} is {shown(value)}, must be a whole number from {least} to {most}"
+        )
     return value
 
 
 def positive(value: object, where: str) -> float:
-    """Return a number above 0.
+    """Return a number above 0 that float32 can multiply and divide by.
 
     Raises:
         InputError: if it is something else.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST:
-        raise InputError(f"{where} is {value!r}, must be a number above 0, at most {_LARGEST:g}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not _SMALLEST <= value <= _LARGEST
+    ):
+        raise InputError(
+            f"{where} is {shown(value)}, must be a number from {_SMALLEST:g} to {_LARGEST:g}"
+        )
     return float(value)
 
 
@@ -79,7 +96,7 @@ def flag(table: Mapping[str, object], key: str, where: str, *, default: bool = F
     """
     value = table.get(key, default)
     if not isinstance(value, bool):
-        raise InputError(f"{where}: {key} is {value!r}, must be true or false")
+        raise InputError(f"{where}: {key} is {shown(value)}, must be true or false")
     return value
 
 
@@ -92,7 +109,7 @@ def word(table: Mapping[str, object], key: str, where: str, known: Collection[st
     words = list(known)
     value = table.get(key, words[0])
     if not isinstance(value, str) or value not in words:
-        raise InputError(f"{where}: {key} is {value!r}, must be one of {', '.join(words)}")
+        raise InputError(f"{where}: {key} is {shown(value)}, must be one of {', '.join(words)}")
     return value
 
 

@@ -8,11 +8,13 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
-from onhand.core.outside import count, object_of, positive
+from onhand.core.outside import count, object_of, positive, word
 
-__all__ = ["SCALINGS", "Rope", "rope_from_json"]
+__all__ = ["LEAST_CONTEXT", "SCALINGS", "Rope", "rope_from_json"]
 
 SCALINGS = ("default", "linear", "llama3", "yarn", "longrope")
+# Of the context before stretching: "longrope" divides by its logarithm.
+LEAST_CONTEXT = {"llama3": 1, "yarn": 1, "longrope": 2}
 _MOST_CONTEXT = 2**24
 
 
@@ -111,6 +113,8 @@ class Rope:
         smooth = (self.original_context / wavelength - self.low_freq_factor) / (
             self.high_freq_factor - self.low_freq_factor
         )
+        # Only what lies between 0 and 1 is used; beyond, float32 may overflow.
+        smooth = np.clip(smooth, 0, 1)
         between = (1 - smooth) * plain / self.factor + smooth * plain
         stretched = np.where(wavelength > low, plain / self.factor, plain)
         middle = (wavelength <= low) & (wavelength >= high)
@@ -125,7 +129,8 @@ class Rope:
         low = max(math.floor(dimension(self.beta_fast)), 0)
         high = min(math.ceil(dimension(self.beta_slow)), rotated - 1)
         steps = np.arange(rotated // 2, dtype=np.float32)
-        ramp = np.clip((steps - low) / max(high - low, 0.001), 0, 1)
+        # Both ends cut off: equal, or in the other order, which turns the ramp round.
+        ramp = np.clip((steps - low) / ((high - low) or 0.001), 0, 1)
         keep = 1 - ramp
         mixed: FloatArray = (plain / self.factor * (1 - keep) + plain * keep).astype(np.float32)
         return mixed
@@ -151,22 +156,23 @@ def rope_from_json(value: object, where: str) -> Rope:
         if key not in {"scaling", "original_context", "short_factors", "long_factors"}
         and not (key == "attention_factor" and number is None)
     }
-    if table.get("original_context", 0) != 0:
-        given["original_context"] = count(table, "original_context", where, most=_MOST_CONTEXT)
+    if "original_context" in table:
+        given["original_context"] = count(
+            table, "original_context", where, least=0, most=_MOST_CONTEXT
+        )
     for key in ("short_factors", "long_factors"):
         numbers = table.get(key, ())
         if not isinstance(numbers, list | tuple):
             raise InputError(f"{where}: {key} must be a list of numbers")
         given[key] = tuple(positive(number, f"{where}: {key}") for number in numbers)
-    if "scaling" in table:
-        given["scaling"] = table["scaling"]
-    rope = Rope(**given)
-    if rope.scaling not in SCALINGS:
-        raise InputError(f"{where}: unknown scaling {rope.scaling!r}")
+    rope = Rope(scaling=word(table, "scaling", where, SCALINGS), **given)
     if rope.theta <= 1:
         raise InputError(f"{where}: theta is {rope.theta}, must be above 1")
-    if rope.scaling in {"llama3", "yarn", "longrope"} and rope.original_context < 1:
-        raise InputError(f"{where}: {rope.scaling} needs original_context")
+    if rope.original_context < LEAST_CONTEXT.get(rope.scaling, 0):
+        raise InputError(
+            f"{where}: original_context is {rope.original_context}, {rope.scaling} needs at least "
+            f"{LEAST_CONTEXT[rope.scaling]}"
+        )
     if rope.low_freq_factor >= rope.high_freq_factor or rope.beta_slow >= rope.beta_fast:
         raise InputError(f"{where}: low_freq_factor and beta_slow must be the smaller ones")
     if rope.share > 1:

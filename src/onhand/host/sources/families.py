@@ -5,17 +5,17 @@ Source:
     `Qwen2Config`, `Qwen3Config`, `Phi3Config`, `Gemma2Config`, `Gemma3TextConfig`, `GPT2Config`).
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from onhand.core.decoder import Decoder, DecoderLayer, Rope, decoder_from_json
+from onhand.core.decoder import MOST, Decoder, DecoderLayer, Rope, decoder_from_json
 from onhand.core.errors import InputError, SourceError
-from onhand.host.sources.naming import GPT2, LLAMA, Naming
+from onhand.core.outside import shown
+from onhand.host.sources.keys import Keys, judge_unread
+from onhand.host.sources.naming import GEMMA, GPT2, LLAMA, PHI3, Naming
+from onhand.host.sources.rotary import FULL, SLIDING, RotaryRules, read_ropes
 
-__all__ = ["FAMILIES", "describe"]
-
-Config = Mapping[str, object]
+__all__ = ["FAMILIES", "Description", "describe"]
 
 _ACTIVATIONS = {
     "silu": "silu",
@@ -24,18 +24,72 @@ _ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
-# A key that would change the computation in a way that the description cannot say.
-_REFUSED: Mapping[str, tuple[object, ...]] = {
-    "quantization_config": (None,),
-    "use_bidirectional_attention": (False, None),
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-}
-_SLIDING, _FULL = "sliding_attention", "full_attention"
-_ROPE_TYPES = {"su": "longrope"} | {
-    name: name for name in ("default", "linear", "llama3", "yarn", "longrope")
-}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What a `config.json` says.
+
+    Attributes:
+        decoder: the model.
+        naming: where the checkpoint keeps its tensors.
+        notes: what in the configuration is not used, in sentences.
+    """
+
+    decoder: Decoder
+    naming: Naming
+    notes: tuple[str, ...]
+
+
+def _named_windows(keys: Keys, n_layers: int) -> list[bool] | None:
+    """Say of each layer whether `layer_types` gives it a window; None where there is no such key.
+
+    Raises:
+        SourceError: if it does not name a kind that is known for each layer.
+    """
+    if keys.value("layer_types") is None:
+        return None
+    return [kind == SLIDING for kind in keys.words("layer_types", n_layers, (FULL, SLIDING))]
+
+
+def _equal_windows(keys: Keys, n_layers: int) -> list[bool]:
+    has_windows = [keys.value("sliding_window") is not None] * n_layers
+    if _named_windows(keys, n_layers) not in (None, has_windows):
+        expected = f"sliding_window makes every layer a {SLIDING if has_windows[0] else FULL}"
+        raise keys.wrong("layer_types", expected)
+    return has_windows
+
+
+def _no_windows(keys: Keys, n_layers: int) -> list[bool]:
+    if any(_named_windows(keys, n_layers) or ()):
+        raise keys.wrong("layer_types", f"this family knows only {FULL}")
+    return [False] * n_layers
+
+
+def _late_windows(keys: Keys, n_layers: int) -> list[bool]:
+    named, in_use = _named_windows(keys, n_layers), keys.flag("use_sliding_window")
+    keys.value("max_window_layers")  # most configurations have it, even where it changes nothing
+    if named is not None:
+        if any(named) and not in_use:
+            raise keys.wrong("use_sliding_window", f"but layer_types names {SLIDING}")
+        return named
+    if keys.value("sliding_window") is None or not in_use:
+        return [False] * n_layers
+    first = keys.whole("max_window_layers", least=0, most=2**20)
+    return [i >= first for i in range(n_layers)]
+
+
+def _alternating_windows(keys: Keys, n_layers: int) -> list[bool]:
+    return _named_windows(keys, n_layers) or [i % 2 == 0 for i in range(n_layers)]
+
+
+def _patterned_windows(keys: Keys, n_layers: int) -> list[bool]:
+    named = _named_windows(keys, n_layers)
+    keys.value("sliding_window_pattern")  # older than `layer_types`; some files have both
+    if named is not None:
+        return named
+    pattern = keys.whole("sliding_window_pattern", most=MOST["n_layers"])
+    return [(i + 1) % pattern != 0 for i in range(n_layers)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,101 +100,121 @@ class _Family:
         naming: where its checkpoint keeps our tensors.
         defaults: keys that may be missing, and the family's value for them.
         renamed: our usual key -> the family's.
-        windows: number of a layer and the configuration -> whether it has a window, where
-            `layer_types` does not say.
+        windows: the configuration and a number of layers -> whether each has a window.
+        rotary: what its rotary positions may be; None if positions are learned.
         options: the configuration -> options of the description.
-        reads: keys that change this family's computation, and that others leave alone.
+        mlp_ratio: width of the MLP by that of the model, where it may be left out.
     """
 
     naming: Naming
-    defaults: Config = field(default_factory=dict)
+    defaults: Mapping[str, object]
     renamed: Mapping[str, str] = field(default_factory=dict)
-    windows: Callable[[int, Config], bool] = lambda _, config: (
-        config.get("sliding_window") is not None
-    )
-    options: Callable[[Config], Mapping[str, object]] = lambda _: {}
-    reads: tuple[str, ...] = ()
+    windows: Callable[[Keys, int], list[bool]]
+    rotary: RotaryRules | None = field(default_factory=RotaryRules)
+    options: Callable[[Keys], Mapping[str, object]] = lambda _: {}
+    mlp_ratio: int | None = None
 
 
-def _llama_options(config: Config) -> Mapping[str, object]:
-    has_bias = config.get("attention_bias") is True
-    has_mlp_bias = config.get("mlp_bias") is True
-    return {"qkv_bias": has_bias, "out_bias": has_bias, "mlp_bias": has_mlp_bias}
+def _attention_bias(keys: Keys) -> Mapping[str, object]:
+    return dict.fromkeys(("qkv_bias", "out_bias"), keys.flag("attention_bias"))
 
 
-def _gemma_options(config: Config) -> Mapping[str, object]:
-    width, scalar = config.get("hidden_size"), config.get("query_pre_attn_scalar")
+def _llama_options(keys: Keys) -> Mapping[str, object]:
+    return {**_attention_bias(keys), "mlp_bias": keys.flag("mlp_bias")}
+
+
+def _cap(keys: Keys, key: str) -> float | None:
+    return None if keys.value(key) is None else keys.number(key)
+
+
+def _gemma_options(keys: Keys) -> Mapping[str, object]:
+    keys.repeated("hidden_act", "hidden_activation")
     return {
-        **_llama_options(config),
+        **_attention_bias(keys),
         "post_norm": True,
-        "embed_scale": _real(width, "hidden_size") ** 0.5,
-        "attention_scale": _real(scalar, "query_pre_attn_scalar") ** -0.5,
-        "attention_softcap": config.get("attn_logit_softcapping"),
-        "logit_softcap": config.get("final_logit_softcapping"),
+        "embed_scale": keys.whole("hidden_size", most=MOST["width"]) ** 0.5,
+        "attention_scale": keys.number("query_pre_attn_scalar") ** -0.5,
+        "logit_softcap": _cap(keys, "final_logit_softcapping"),
     }
 
 
-def _late_window(i: int, config: Config) -> bool:
-    most = config.get("max_window_layers")
-    return config.get("use_sliding_window") is True and isinstance(most, int) and i >= most
+def _gemma2_options(keys: Keys) -> Mapping[str, object]:
+    return {**_gemma_options(keys), "attention_softcap": _cap(keys, "attn_logit_softcapping")}
 
 
-def _patterned(i: int, config: Config) -> bool:
-    pattern = config.get("sliding_window_pattern")
-    return not isinstance(pattern, int) or pattern < 1 or (i + 1) % pattern != 0
-
-
-_QWEN = {"use_sliding_window": False, "sliding_window": 4096, "max_window_layers": 28}
+_LLAMA = {"rms_norm_eps": 1e-6, "max_position_embeddings": 2048}
+_QWEN = {
+    **_LLAMA,
+    "max_position_embeddings": 32768,
+    "num_key_value_heads": 32,
+    "sliding_window": 4096,
+    "max_window_layers": 28,
+}
 _GEMMA = {
+    **_LLAMA,
+    "max_position_embeddings": 8192,
+    "num_key_value_heads": 4,
     "head_dim": 256,
     "hidden_activation": "gelu_pytorch_tanh",
     "tie_word_embeddings": True,
     "query_pre_attn_scalar": 256,
     "sliding_window": 4096,
 }
+_GELU = {"hidden_act": "hidden_activation"}
 _FAMILIES: Mapping[str, _Family] = {
-    "llama": _Family(naming=LLAMA, windows=lambda *_: False, options=_llama_options),
-    "mistral": _Family(naming=LLAMA, defaults={"sliding_window": 4096, "num_key_value_heads": 8}),
+    "llama": _Family(naming=LLAMA, defaults=_LLAMA, windows=_no_windows, options=_llama_options),
+    "mistral": _Family(
+        naming=LLAMA,
+        defaults={
+            **_LLAMA,
+            "max_position_embeddings": 131072,
+            "num_key_value_heads": 8,
+            "sliding_window": 4096,
+        },
+        windows=_equal_windows,
+    ),
     "qwen2": _Family(
         naming=LLAMA,
         defaults=_QWEN,
-        windows=_late_window,
-        reads=("layer_types",),
+        windows=_late_windows,
         options=lambda _: {"qkv_bias": True},
     ),
     "qwen3": _Family(
         naming=LLAMA,
         defaults=_QWEN | {"head_dim": 128},
-        windows=_late_window,
-        reads=("layer_types",),
-        options=lambda config: {**_llama_options(config), "qk_norm": True},
+        windows=_late_windows,
+        options=lambda keys: {**_attention_bias(keys), "qk_norm": True},
     ),
     "phi3": _Family(
-        naming=replace(LLAMA, fused=True),
-        defaults={"rms_norm_eps": 1e-5},
-        reads=("partial_rotary_factor",),
+        naming=PHI3,
+        defaults={
+            "rms_norm_eps": 1e-5,
+            "max_position_embeddings": 4096,
+            "original_max_position_embeddings": 4096,
+        },
+        windows=_equal_windows,
+        rotary=RotaryRules(
+            scalings={
+                "default": "default",
+                **dict.fromkeys(("longrope", "su", "yarn"), "longrope"),
+            },
+            may_share=True,
+        ),
     ),
     "gemma2": _Family(
-        naming=replace(LLAMA, sandwich=True, norm_offset=1.0),
-        defaults=_GEMMA
-        | {
-            "sliding_window_pattern": 2,
-            "attn_logit_softcapping": 50.0,
-            "final_logit_softcapping": 30.0,
-        },
-        renamed={"hidden_act": "hidden_activation"},
-        windows=_patterned,
-        reads=("layer_types",),
-        options=_gemma_options,
+        naming=GEMMA,
+        defaults=_GEMMA | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+        renamed=_GELU,
+        windows=_alternating_windows,
+        options=_gemma2_options,
     ),
     "gemma3_text": _Family(
-        naming=replace(LLAMA, sandwich=True, norm_offset=1.0),
-        defaults=_GEMMA
-        | {"sliding_window_pattern": 6, "rope_theta": 1e6, "rope_local_base_freq": 10000.0},
-        renamed={"hidden_act": "hidden_activation"},
-        windows=_patterned,
-        reads=("layer_types",),
-        options=lambda config: {**_gemma_options(config), "qk_norm": True},
+        naming=GEMMA,
+        defaults=_GEMMA | {"max_position_embeddings": 131072, "sliding_window_pattern": 6},
+        renamed=_GELU,
+        windows=_patterned_windows,
+        rotary=RotaryRules(theta=1e6, local_theta=10000.0),
+        options=lambda keys: {**_gemma_options(keys), "qk_norm": True},
     ),
     "gpt2": _Family(
         naming=GPT2,
@@ -148,6 +222,7 @@ _FAMILIES: Mapping[str, _Family] = {
             "activation_function": "gelu_new",
             "layer_norm_epsilon": 1e-5,
             "tie_word_embeddings": True,
+            "n_positions": 1024,
         },
         renamed={
             "hidden_size": "n_embd",
@@ -158,20 +233,22 @@ _FAMILIES: Mapping[str, _Family] = {
             "rms_norm_eps": "layer_norm_epsilon",
             "hidden_act": "activation_function",
         },
-        windows=lambda *_: False,
+        windows=_no_windows,
+        rotary=None,
         options=lambda _: {
             **dict.fromkeys(("qkv_bias", "out_bias", "mlp_bias"), True),
             "norm": "layer",
             "gated": False,
             "positions": "learned",
         },
+        mlp_ratio=4,
     ),
 }
 
 FAMILIES = tuple(_FAMILIES)
 
 
-def describe(config: Config, where: str) -> tuple[Decoder, Naming]:
+def describe(config: Mapping[str, object], where: str) -> Description:
     """Turn a parsed `config.json` into a description.
 
     Args:
@@ -179,169 +256,78 @@ def describe(config: Config, where: str) -> tuple[Decoder, Naming]:
         where: the file, for messages.
 
     Returns:
-        The description, and where the checkpoint keeps its tensors.
+        The description, where the checkpoint keeps its tensors, and notes.
 
     Raises:
-        SourceError: if the family or an option is not known, or a number is missing or wrong.
+        SourceError: if the family or an option is not known, or a value is missing or wrong.
     """
     kind = config.get("model_type")
     family = _FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
         raise SourceError(
-            f"{where}: model family {kind!r} is not known; known: {', '.join(FAMILIES)}"
+            f"{where}: model family {shown(kind)} is not known; known: {', '.join(FAMILIES)}"
         )
-    known = {**family.defaults, **config}
-    known |= {ours: known.get(theirs) for ours, theirs in family.renamed.items()}
+    keys = Keys(config, where, defaults=family.defaults, renamed=family.renamed)
     try:
-        return _decoder(family, known), family.naming
-    except (InputError, SourceError) as error:
-        raise SourceError(f"{where}: {error}") from error
+        decoder = _decoder(family, keys)
+        notes = judge_unread(keys)
+    except SourceError:
+        raise
+    except InputError as error:
+        raise SourceError(f"{error}") from error
+    return Description(decoder=decoder, naming=family.naming, notes=notes)
 
 
-def _decoder(family: _Family, config: Config) -> Decoder:
-    for key, accepted in _REFUSED.items():
-        if key in config and config[key] not in accepted:
-            raise SourceError(f"{key} is {config[key]!r}, only {accepted[0]!r} is known")
-    activation = config.get("hidden_act", "silu")
-    if activation not in _ACTIVATIONS:
-        raise SourceError(f"hidden_act is {activation!r}, must be one of {', '.join(_ACTIVATIONS)}")
-    layers = _layers(family, config)
-    rope, local_rope = _ropes(config)
-    if rope.share != 1 and "partial_rotary_factor" not in family.reads:
-        raise SourceError(f"partial_rotary_factor is {rope.share}, this family knows only 1.0")
-    given = {key: value for key, value in family.options(config).items() if value is not None}
+def _decoder(family: _Family, keys: Keys) -> Decoder:
+    layers = _layers(family, keys)
+    rope, local_rope = Rope(), None
+    if family.rotary is not None:
+        rope, local_rope = read_ropes(keys, family.rotary, layers[0].head_dim)
     table = Decoder(
-        vocab_size=_whole(config, "vocab_size"),
-        width=_whole(config, "hidden_size"),
-        context=_whole(config, "max_position_embeddings", default=2048),
-        norm_epsilon=_real(config.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
+        vocab_size=keys.whole("vocab_size", most=MOST["vocab_size"]),
+        width=keys.whole("hidden_size", most=MOST["width"]),
+        context=keys.whole("max_position_embeddings", most=MOST["context"]),
+        norm_epsilon=keys.number("rms_norm_eps"),
         layers=layers,
         rope=rope,
         local_rope=local_rope,
-        tied=config.get("tie_word_embeddings", False) is True,
-        activation=_ACTIVATIONS[str(activation)],
+        tied=keys.flag("tie_word_embeddings"),
+        activation=_ACTIVATIONS[keys.word("hidden_act", _ACTIVATIONS)],
     ).to_json()
-    # A bundle's reader will ask for the same bounds.
-    return decoder_from_json(table | given)
+    options = family.options(keys)
+    try:
+        # A bundle's reader will ask for the same bounds.
+        return decoder_from_json({**table, **options})
+    except InputError as error:
+        raise SourceError(f"{keys.where}: {error}") from error
 
 
-def _layers(family: _Family, config: Config) -> tuple[DecoderLayer, ...]:
-    width = _whole(config, "hidden_size")
-    n_heads = _whole(config, "num_attention_heads")
-    n_kv_heads = _whole(config, "num_key_value_heads", default=n_heads)
-    head_dim = _whole(config, "head_dim", default=max(width // n_heads, 1))
-    n_layers = _whole(config, "num_hidden_layers", most=1024)
-    if n_heads % n_kv_heads or head_dim % 2:
-        raise SourceError(
-            f"{n_heads} heads, {n_kv_heads} key heads and head_dim {head_dim} do not fit"
+def _layers(family: _Family, keys: Keys) -> tuple[DecoderLayer, ...]:
+    width = keys.whole("hidden_size", most=MOST["width"])
+    n_layers = keys.whole("num_hidden_layers", most=MOST["n_layers"])
+    n_heads = keys.whole("num_attention_heads", most=MOST["n_heads"])
+    n_kv_heads = keys.whole("num_key_value_heads", most=MOST["n_heads"], default=n_heads)
+    if n_heads % n_kv_heads:
+        raise keys.wrong(
+            "num_attention_heads", f"must be a multiple of num_key_value_heads, {n_kv_heads}"
         )
+    if keys.value("head_dim") is None and width % n_heads:
+        raise keys.wrong("hidden_size", f"must be a multiple of {n_heads} heads")
+    head_dim = keys.whole("head_dim", most=MOST["head_dim"], default=width // n_heads)
+    if head_dim % 2:
+        raise keys.wrong("head_dim", f"a head's width is {head_dim}, must be even")
     plain = DecoderLayer(
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
-        mlp_width=_whole(config, "intermediate_size", default=4 * width),
+        mlp_width=keys.whole(
+            "intermediate_size",
+            most=MOST["mlp_width"],
+            default=family.mlp_ratio and family.mlp_ratio * width,
+        ),
     )
-    kinds = config.get("layer_types")
-    if kinds is not None and (not isinstance(kinds, list) or len(kinds) != n_layers):
-        raise SourceError(f"layer_types is {kinds!r}, must be a list of {n_layers} names")
-    if kinds is not None and "layer_types" not in family.reads and set(kinds) != {_FULL}:
-        raise SourceError(f"layer_types is {kinds!r}, this family knows only {_FULL!r}")
-    if kinds is None or "layer_types" not in family.reads:
-        kinds = [_SLIDING if family.windows(i, config) else _FULL for i in range(n_layers)]
-    if unknown := [name for name in kinds if name not in {_SLIDING, _FULL}]:
-        raise SourceError(f"layer_types has {unknown[0]!r}, known are {_FULL} and {_SLIDING}")
-    if _SLIDING not in kinds or config.get("sliding_window") is None:
+    windows = family.windows(keys, n_layers)
+    if not any(windows):
         return (plain,) * n_layers
-    windowed = replace(plain, window=_whole(config, "sliding_window"))
-    return tuple(windowed if name == _SLIDING else plain for name in kinds)
-
-
-def _ropes(config: Config) -> tuple[Rope, Rope | None]:
-    """Return the rotary positions, and those of layers with a window where they differ.
-
-    Raises:
-        SourceError: if they are not known.
-    """
-    # transformers 5 writes `rope_parameters`; before, `rope_theta` and `rope_scaling`.
-    parameters = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    if not isinstance(parameters, Mapping):
-        raise SourceError("rope_scaling is not a JSON object")
-    theta = config.get("rope_theta", 10000.0)
-    local_theta = config.get("rope_local_base_freq")
-    if _FULL in parameters or _SLIDING in parameters:
-        full, sliding = parameters.get(_FULL) or {}, parameters.get(_SLIDING) or {}
-        if not isinstance(full, Mapping) or not isinstance(sliding, Mapping):
-            raise SourceError("rope_parameters is not an object of objects")
-        rope = _rope(full, theta, config)
-        local = _rope(sliding, theta if local_theta is None else local_theta, config)
-    else:
-        rope = _rope(parameters, theta, config)
-        local = rope if local_theta is None else _rope({}, local_theta, config)
-    return rope, None if local == rope else local
-
-
-def _rope(parameters: Config, theta: object, config: Config) -> Rope:
-    named = str(parameters.get("rope_type", parameters.get("type", "default")))
-    if named not in _ROPE_TYPES:
-        raise SourceError(f"rope scaling {named!r} is not known; known: {', '.join(_ROPE_TYPES)}")
-    scaling = _ROPE_TYPES[named]
-    context = config.get("max_position_embeddings")
-    original = parameters.get("original_max_position_embeddings")
-    if scaling == "longrope" and original is None:
-        original = config.get("original_max_position_embeddings")
-    if scaling in {"llama3", "yarn", "longrope"} and original is None:
-        original = context
-    for key in ("mscale", "mscale_all_dim"):
-        if parameters.get(key):
-            raise SourceError(f"rope scaling with {key} is not known")
-    if parameters.get("truncate") is False:
-        raise SourceError("rope scaling with truncate false is not known")
-
-    def number(key: str, default: float) -> float:
-        value = parameters.get(key)
-        return default if value is None else _real(value, f"rope {key}")
-
-    share = parameters.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    factor = number("factor", 1.0)
-    if scaling == "longrope" and parameters.get("factor") is None:
-        factor = _real(context, "max_position_embeddings") / _real(original, "rope context")
-    attention_factor = parameters.get("attention_factor")
-    return Rope(
-        theta=_real(parameters.get("rope_theta", theta), "rope_theta"),
-        scaling=scaling,
-        factor=factor,
-        original_context=int(_real(original, "rope context")) if original else 0,
-        low_freq_factor=number("low_freq_factor", 1.0),
-        high_freq_factor=number("high_freq_factor", 4.0),
-        beta_fast=number("beta_fast", 32.0),
-        beta_slow=number("beta_slow", 1.0),
-        attention_factor=None
-        if attention_factor is None
-        else _real(attention_factor, "rope attention_factor"),
-        short_factors=_numbers(parameters.get("short_factor"), scaling),
-        long_factors=_numbers(parameters.get("long_factor"), scaling),
-        share=1.0 if share is None else _real(share, "partial_rotary_factor"),
-    )
-
-
-def _numbers(value: object, scaling: str) -> tuple[float, ...]:
-    if scaling != "longrope":
-        return ()
-    if not isinstance(value, list):
-        raise SourceError("rope scaling longrope needs the lists short_factor and long_factor")
-    return tuple(_real(number, "rope factor") for number in value)
-
-
-def _whole(config: Config, key: str, *, default: int | None = None, most: int = 2**24) -> int:
-    value = config.get(key)
-    if value is None:
-        value = default
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise SourceError(f"{key} is {value!r}, must be a whole number from 1 to {most}")
-    return value
-
-
-def _real(value: object, what: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise SourceError(f"{what} is {value!r}, must be a finite number")
-    return float(value)
+    windowed = replace(plain, window=keys.whole("sliding_window", most=MOST["context"]))
+    return tuple(windowed if has_window else plain for has_window in windows)

@@ -96,7 +96,8 @@ def read_folder(folder: Path, *, name: str) -> Model:
     """
     config_path = folder / "config.json"
     config = _read_json(config_path)
-    decoder, naming = describe(config, str(config_path))
+    described = describe(config, str(config_path))
+    decoder, naming = described.decoder, described.naming
     paths = _weight_files(folder)
     tensors: dict[str, _Stored] = {}
     for path in paths:
@@ -108,7 +109,7 @@ def read_folder(folder: Path, *, name: str) -> Model:
     weights = _FolderWeights(
         decoder=decoder, folder=folder, naming=naming, tensors=_with_prefix(tensors, naming)
     )
-    notes = weights.check()
+    notes = (*described.notes, *weights.check())
     files = {n: (folder / n).read_bytes() for n in _FILES if (folder / n).is_file()}
     if "tokenizer.json" not in files:
         raise SourceError(

@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onhand.core.decoder import Decoder
 
-__all__ = ["GPT2", "LLAMA", "Naming"]
+__all__ = ["GEMMA", "GPT2", "LLAMA", "PHI3", "Naming"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,8 +19,6 @@ class Naming:
         parts: our names inside a layer -> theirs, in row order, without ".weight".
         buffers: tensors of old checkpoints that the description computes: a pattern.
         transposed: whether a layer's matrices are stored (K, N).
-        fused: whether query, key, value and gate, up are stored as one matrix each.
-        sandwich: whether norms also follow attention and MLP, under Gemma's names.
         norm_offset: what is added to every norm's stored weight.
         optional_prefix: a prefix that some checkpoints of the family lack.
     """
@@ -30,8 +28,6 @@ class Naming:
     parts: Mapping[str, tuple[str, ...]]
     buffers: str
     transposed: bool = False
-    fused: bool = False
-    sandwich: bool = False
     norm_offset: float = 0.0
     optional_prefix: str = ""
 
@@ -54,7 +50,7 @@ class Naming:
             return {f"{self.edges[ours]}.{kind}": shape}
         _, number, ours = ours.split(".")
         layer = decoder.layers[int(number)]
-        names = self._names(ours)
+        names = self.parts[ours]
         if len(names) == 1:
             sizes = [shape[0]]
         elif ours == "qkv":
@@ -72,23 +68,6 @@ class Naming:
         """Say whether one of our matrices is stored (K, N)."""
         return self.transposed and name.startswith("layers.")
 
-    def _names(self, ours: str) -> tuple[str, ...]:
-        if self.fused and ours in _FUSED:
-            return _FUSED[ours]
-        if self.sandwich and ours in _SANDWICH:
-            return _SANDWICH[ours]
-        return self.parts[ours]
-
-
-_FUSED: Mapping[str, tuple[str, ...]] = {
-    "qkv": ("self_attn.qkv_proj",),
-    "gate_up": ("mlp.gate_up_proj",),
-}
-_SANDWICH: Mapping[str, tuple[str, ...]] = {
-    "attention_post_norm": ("post_attention_layernorm",),
-    "mlp_norm": ("pre_feedforward_layernorm",),
-    "mlp_post_norm": ("post_feedforward_layernorm",),
-}
 
 LLAMA = Naming(
     edges={"embed": "model.embed_tokens", "head": "lm_head", "final_norm": "model.norm"},
@@ -104,6 +83,24 @@ LLAMA = Naming(
         "mlp_norm": ("post_attention_layernorm",),
     },
     buffers=r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq",
+)
+
+# Query, key and value are one matrix, gate and up another.
+PHI3 = replace(
+    LLAMA,
+    parts={**LLAMA.parts, "qkv": ("self_attn.qkv_proj",), "gate_up": ("mlp.gate_up_proj",)},
+)
+
+# Norms also follow attention and MLP; "post_attention" is such a one here.
+GEMMA = replace(
+    LLAMA,
+    parts={
+        **LLAMA.parts,
+        "attention_post_norm": ("post_attention_layernorm",),
+        "mlp_norm": ("pre_feedforward_layernorm",),
+        "mlp_post_norm": ("post_feedforward_layernorm",),
+    },
+    norm_offset=1.0,
 )
 
 GPT2 = Naming(
