@@ -36,6 +36,7 @@ def open(
     engine: str | None = None,
     threads: int | None = None,
     context: int | None = None,
+    adapter: str | Path | None = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
 
@@ -45,6 +46,7 @@ def open(
         engine: name of an engine; None for the best that can run the bundle here.
         threads: threads of one step; None for what this process may use.
         context: most tokens of prompt and answer together; None for the model's own.
+        adapter: a LoRA adapter in PEFT's layout, added to the model while it runs; None for none.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -54,7 +56,9 @@ def open(
     """
     from onhand.device import opening
 
-    return opening.open(path, variant=variant, engine=engine, threads=threads, context=context)
+    return opening.open(
+        path, variant=variant, engine=engine, threads=threads, context=context, adapter=adapter
+    )
 
 
 def build(
@@ -62,6 +66,7 @@ def build(
     out: str | Path,
     *,
     transforms: "Mapping[str, Pass] | None" = None,
+    adapter: str | Path | None = None,
     budget: Budget | str | None = None,
     calibrate: str | Path | None = None,
     home: str | Path | None = None,
@@ -75,6 +80,7 @@ def build(
         out: the bundle's folder; must not exist.
         transforms: variant name -> its pass, the first is the default; None for int4 with
             clipped scales in groups of 32.
+        adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
         budget: limits, as `Budget` or as text: "disk=400MiB,quality=1%".
         calibrate: a text of the model's use; None for the built-in sample.
         home: the builder's state folder; None for the user's own.
@@ -97,6 +103,7 @@ def build(
         budget=parse_budget(budget) if isinstance(budget, str) else budget or Budget(),
         calibrate=None if calibrate is None else Path(calibrate),
         accept_estimates=accept_estimates,
+        adapter=None if adapter is None else Path(adapter),
     )
     where = default_home() if home is None else Path(home)
     return build_bundle(str(source), Path(out), options, home=where, progress=progress)

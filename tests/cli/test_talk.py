@@ -22,7 +22,8 @@ def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
     session.answers = [FakeAnswer(["the light", " is on"])]
 
     line = "run home --prompt hi --max-tokens 9 --temperature 0.5 --top-k 3 --seed 1 --stop a"
-    code = main([*line.split(), "--stop", "b", "--engine", "reference", "--variant", "int8"])
+    line += " --stop b --engine reference --variant int8 --adapter lora"
+    code = main(line.split())
 
     assert code == 0
     assert capsys.readouterr() == ("the light is on\n", "")
@@ -35,7 +36,12 @@ def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
     }
     path, opening = session.opened[0]
     assert path == Path("home")
-    assert opening == {"variant": "int8", "engine": "reference", "threads": None}
+    assert opening == {
+        "variant": "int8",
+        "engine": "reference",
+        "threads": None,
+        "adapter": Path("lora"),
+    }
     assert session.is_closed
 
 
@@ -155,6 +161,7 @@ def test_chat_answers_line_by_line(session: FakeSession, pipe: Pipe, capsys: Cap
     ]
     assert session.asked[0][1]["overflow"] == "error"
     assert session.opened[0][1]["context"] == 64
+    assert session.opened[0][1]["adapter"] is None
     assert capsys.readouterr() == ("one\ntwo\nthree\n", "note: the conversation is forgotten\n")
 
 

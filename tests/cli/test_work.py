@@ -65,6 +65,7 @@ def test_build_passes_everything_on(
     line = "--variants int8,int4 --method rtn --group 64 --asymmetric --embed-bits 8 --threads 2"
     line += f" --budget disk=1MiB,quality=1% --max-ram 4GiB --device {tmp_path / 'board.toml'}"
     line += " --calibrate words.txt --accept-estimates --no-original --accuracy-level 0 --json"
+    line += " --adapter lora"
 
     assert main(["build", "a/model", "-o", "out", *line.split()]) == 0
 
@@ -83,6 +84,7 @@ def test_build_passes_everything_on(
         accuracy_level=0,
         threads=2,
         measure_original=False,
+        adapter=Path("lora"),
     )
     assert (name, arguments) == ("build", ("a/model", Path("out"), asked))
     assert list(asked.transforms) == ["int8", "int4"]
@@ -220,7 +222,8 @@ def test_evaluate_gives_programs_measurements(host: FakeHost, home: Path, capsys
     """Every figure is a `Measurement` object under its name."""
     host.outcome = {name: measurement(name, 1.25) for name in QUALITY}
 
-    line = "evaluate b --text t.txt --original m --variant int4 --max-tokens 99 --json"
+    line = "evaluate b --text t.txt --original m --original-adapter l --variant int4 --json"
+    line += " --max-tokens 99"
     assert main(line.split()) == 0
 
     table = json.loads(capsys.readouterr().out)
@@ -234,6 +237,7 @@ def test_evaluate_gives_programs_measurements(host: FakeHost, home: Path, capsys
     assert arguments == (Path("b"), Path("t.txt"))
     assert options == {
         "original": Path("m"),
+        "original_adapter": Path("l"),
         "variant": "int4",
         "engine": None,
         "threads": None,

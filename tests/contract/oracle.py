@@ -38,11 +38,19 @@ def oracle_logits(weights: BundleWeights, tokens: NDArray[np.int64]) -> Wide:
 
 
 def linear(weights: BundleWeights, name: str, x: Wide) -> Wide:
-    """Multiply by a matrix, and add its bias if it has one."""
-    product: Wide = x @ weights.matrix(name).astype(np.float64).T
+    """Multiply by a matrix, whole or two factors, and add its bias if it has one."""
+    product: Wide = x @ whole(weights, name).T
     if f"{name}_bias" in weights.decoder.vectors():
         product = product + weights.vector(f"{name}_bias")
     return product
+
+
+def whole(weights: BundleWeights, name: str) -> Wide:
+    """A matrix, its factors multiplied."""
+    if name in weights.decoder.matrices():
+        return weights.matrix(name).astype(np.float64)
+    left, right = (weights.matrix(f"{name}.{part}") for part in ("left", "right"))
+    return left.astype(np.float64) @ right
 
 
 def norm(weights: BundleWeights, name: str, x: Wide) -> Wide:

@@ -55,6 +55,10 @@ DECODERS = {
     "qkv bias": replace(DECODER, qkv_bias=True),
     "out bias": replace(DECODER, out_bias=True),
     "mlp bias": replace(DECODER, mlp_bias=True),
+    "factors": replace(DECODER, ranks={"layers.0.down": 24, "layers.1.qkv": 32}),
+    "factors of layers that differ": replace(
+        varied_decoder(), ranks={"layers.0.out": 1, "layers.1.gate_up": 80, "head": 40}
+    ),
     "stretched": replace(DECODER, rope=Rope(scaling="yarn", factor=4.0, original_context=64)),
 }
 
@@ -96,7 +100,7 @@ def test_every_form_of_decoder(
     assert compare(engine, pack(decoder, form)) < EXACT
 
 
-@pytest.mark.parametrize("name", ["tied", "layers that differ"])
+@pytest.mark.parametrize("name", ["tied", "layers that differ", "factors of layers that differ"])
 @pytest.mark.parametrize("form", ["int4", "int8", "int4 zero points", "int4 groups of 128"])
 def test_products_in_int8_stay_near(engine: Engine, pack: Pack, name: str, form: str) -> None:
     """Accuracy level 4 rounds the inputs of every product, and nothing else."""

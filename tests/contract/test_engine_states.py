@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.contract.conftest import NAMES, Pack
-from tests.models import VOCAB
+from tests.models import VOCAB, varied_decoder
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import ContextOverflow, InputError
@@ -39,6 +39,19 @@ def test_a_state_comes_back(loaded: Loaded) -> None:
 
         assert other.length == 9
         np.testing.assert_array_equal(answer(loaded, other), expected)
+
+
+def test_a_state_of_layers_that_differ_comes_back(engine: Engine, pack: Pack) -> None:
+    """Each layer's part has a shape of its own; a fork copies them all."""
+    loaded = engine.open(pack(varied_decoder()), variant="small", threads=1)
+    session = told(loaded)
+    state, fork, other = session.save_state(), session.fork(), loaded.session(context=20)
+    other.load_state(state)
+
+    expected = answer(loaded, session)
+
+    np.testing.assert_array_equal(answer(loaded, fork), expected)
+    np.testing.assert_array_equal(answer(loaded, other), expected)
 
 
 def test_an_empty_state_comes_back(loaded: Loaded) -> None:
@@ -87,7 +100,7 @@ def test_states_of_others_are_refused(engine: Engine, loaded: Loaded, pack: Pack
     expected = session.save_state()
 
     for stranger in strangers:
-        with pytest.raises(InputError, match="another bundle, variant or engine"):
+        with pytest.raises(InputError, match="another bundle, variant, engine or adapter"):
             session.load_state(told(stranger).save_state())
 
     assert session.save_state() == expected

@@ -65,7 +65,7 @@ class Fake:
     name = "fake"
     def why_not(self, bundle, profile, *, variant):
         return "it dislikes this variant" if variant == "disliked" else None
-    def open(self, bundle, *, variant, threads):
+    def open(self, bundle, *, variant, threads, adapter=None):
         return Loaded(variant, threads)
 """
 VARIANTS = ("plain", "large", "killed", "late", "crashes", "disliked", "tells")

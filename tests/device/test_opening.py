@@ -11,6 +11,7 @@ import pytest
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.decoder import Decoder, DecoderLayer, Rope
@@ -236,7 +237,9 @@ class GoodEngine:
         """See `Engine`."""
         return self.reason
 
-    def open(self, bundle: Bundle, *, variant: str, threads: int) -> Loaded:
+    def open(
+        self, bundle: Bundle, *, variant: str, threads: int, adapter: Adapter | None = None
+    ) -> Loaded:
         """See `Engine`."""
         if self.failure is not None:
             raise EngineUnavailable(self.failure)

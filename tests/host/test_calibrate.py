@@ -27,6 +27,10 @@ def inputs_of(model: Model, calibration: Sequence[TokenArray]) -> dict[str, Floa
     """Every matrix's inputs, of all sequences behind each other, from plain forward passes."""
     seen: dict[str, list[FloatArray]] = {}
     decoder = model.decoder
+
+    def observe(name: str, inputs: FloatArray) -> None:
+        seen.setdefault(name, []).append(inputs.copy())
+
     for tokens in calibration:
         x = forward.embed(model.weights, tokens)
         for i, layer in enumerate(decoder.layers):
@@ -37,15 +41,24 @@ def inputs_of(model: Model, calibration: Sequence[TokenArray]) -> dict[str, Floa
                 forward.LayerMemory.empty(layer, tokens.size),
                 start=0,
                 rope=decoder.rope.tables(layer.head_dim, tokens.size),
-                observe=lambda name, inputs: seen.setdefault(name, []).append(inputs.copy()),
+                observe=observe,
             )
         head = "embed" if decoder.tied else "head"
-        seen.setdefault(head, []).append(forward.final_hidden(model.weights, x))
+        hidden = forward.final_hidden(model.weights, x)
+        forward.multiply(model.weights, head, hidden, observe=observe)
     return {name: np.concatenate(parts) for name, parts in seen.items()}
 
 
 @pytest.mark.parametrize("group_size", [32, 64, 128])
-@pytest.mark.parametrize("decoder", [DECODER, varied_decoder()], ids=["tied", "varied"])
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        DECODER,
+        varied_decoder(),
+        replace(varied_decoder(), ranks={"layers.1.down": 20, "head": 33}),
+    ],
+    ids=["tied", "varied", "factors"],
+)
 def test_moments_are_those_of_the_inputs(decoder: Decoder, group_size: int) -> None:
     """X^T X over tokens, block by block, padded with zeros: by brute force."""
     model, texts = memory_model(decoder), sequences(20, 7)

@@ -9,8 +9,8 @@ from tests.host.configs import LONG, VALID, YARN
 
 from onhand.core.decoder import Decoder, DecoderLayer
 from onhand.core.errors import SourceError
+from onhand.core.naming import GEMMA, LLAMA, PHI3
 from onhand.host.sources.families import Description, describe
-from onhand.host.sources.naming import GEMMA, LLAMA, PHI3
 
 FILE = "folder/config.json"
 FULL, SLIDING = "full_attention", "sliding_attention"

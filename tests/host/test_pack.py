@@ -78,12 +78,21 @@ def answer(bundle: Bundle, variant: str) -> np.ndarray:
     ],
     ids=["int4", "int8", "mixed", "two", "shared"],
 )
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        DECODER,
+        replace(DECODER, tied=False),
+        varied_decoder(),
+        replace(DECODER, ranks={"layers.0.down": 24, "layers.1.gate_up": 40}),
+    ],
+    ids=["tied", "own head", "layers that differ", "factors"],
+)
 def test_the_predicted_size_is_the_size(
-    tmp_path: Path, transforms: dict[str, Pass], tied: bool
+    tmp_path: Path, transforms: dict[str, Pass], decoder: Decoder
 ) -> None:
     """From shapes alone; within 1 %, and the manifest's few kilobytes on so small a model."""
-    model = memory_model(replace(DECODER, tied=tied, vocab_size=4096))
+    model = memory_model(replace(decoder, vocab_size=4096))
 
     bundle = pack(tmp_path / "b", transforms, model=model).bundle
 

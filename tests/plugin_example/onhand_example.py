@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from onhand.core.adapter import Adapter
 from onhand.core.bundle import Bundle
 from onhand.core.errors import EngineUnavailable
 from onhand.core.profile import DeviceProfile
@@ -20,7 +21,9 @@ class EchoEngine:
         """See `Engine`."""
         return f"{bundle.manifest.name}: echo is an example and runs nothing"
 
-    def open(self, bundle: Bundle, *, variant: str, threads: int) -> Loaded:
+    def open(
+        self, bundle: Bundle, *, variant: str, threads: int, adapter: Adapter | None = None
+    ) -> Loaded:
         """See `Engine`."""
         raise EngineUnavailable(f"{bundle.manifest.name}: echo is an example and runs nothing")
 

@@ -31,6 +31,7 @@ def command(
     output: given.Output = None,
     device: given.Device = None,
     budget: given.BudgetLimits = None,
+    adapter: given.Adapter = None,
     calibrate: given.Calibrate = None,
     recipe: given.RecipeFile = None,
     bits: given.Bits = None,
@@ -79,6 +80,7 @@ def command(
             accept_estimates=accept_estimates,
             measure_original=not no_original,
             resume=resume,
+            adapter=adapter,
         )
         if plan or output is None:
             _plan(source, work, as_json=as_json)

@@ -8,6 +8,7 @@ import typer
 __all__ = [
     "AcceptEstimates",
     "AccuracyLevel",
+    "Adapter",
     "Asymmetric",
     "Bits",
     "BudgetLimits",
@@ -47,6 +48,10 @@ Device = Annotated[
 BudgetLimits = Annotated[
     str | None,
     typer.Option(metavar="LIMITS", help='What must hold, as in "disk=400MiB,quality=1%".'),
+]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="A LoRA adapter in PEFT's layout, merged into the source."),
 ]
 Calibrate = Annotated[
     Path | None,

@@ -42,6 +42,7 @@ def command(
     variant: given.Variant = None,
     engine: given.Engine = None,
     threads: given.Threads = None,
+    adapter: given.Adapter = None,
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
     top_k: given.TopK = _USUAL.top_k,
@@ -66,7 +67,7 @@ def command(
     from onhand.device.opening import open as open_session
 
     with open_session(
-        name, variant=variant, engine=engine, threads=threads, context=context
+        name, variant=variant, engine=engine, threads=threads, context=context, adapter=adapter
     ) as session:
         note_engines(session)
         _talk(

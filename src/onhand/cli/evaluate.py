@@ -28,6 +28,12 @@ def command(
             metavar="DIR", help="The original model; without it, the one recorded at build time."
         ),
     ] = None,
+    original_adapter: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The adapter merged into it; without it, the one recorded."
+        ),
+    ] = None,
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,
@@ -45,6 +51,7 @@ def command(
             name,
             text,
             original=original,
+            original_adapter=original_adapter,
             variant=variant,
             engine=engine,
             threads=threads,

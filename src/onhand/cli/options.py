@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "Adapter",
     "AsJson",
     "BundleFolder",
     "Engine",
@@ -32,6 +33,12 @@ Variant = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(help="Which engine; without it, the first that can run the bundle here."),
+]
+Adapter = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="A LoRA adapter in PEFT's layout, added to the model as it runs."
+    ),
 ]
 Threads = Annotated[
     int | None,

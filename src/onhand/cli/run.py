@@ -34,6 +34,7 @@ def command(
     variant: given.Variant = None,
     engine: given.Engine = None,
     threads: given.Threads = None,
+    adapter: given.Adapter = None,
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
     top_k: given.TopK = _USUAL.top_k,
@@ -57,7 +58,9 @@ def command(
     from onhand.device.opening import open as open_session
     from onhand.device.template import Message
 
-    with open_session(name, variant=variant, engine=engine, threads=threads) as session:
+    with open_session(
+        name, variant=variant, engine=engine, threads=threads, adapter=adapter
+    ) as session:
         note_engines(session)
         begun = time.perf_counter()
         answer = session.generate(

@@ -4,8 +4,8 @@ A model family is a set of options here, not a file of its own. The description 
 bundle's manifest; every engine builds its computation from it.
 """
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from onhand.core.errors import InputError
@@ -30,7 +30,9 @@ _WORDS = {
     "activation": ("silu", "gelu", "gelu_tanh"),
     "positions": ("rope", "learned"),
 }
-_FACTORS = ("embed_scale", "attention_scale", "attention_softcap", "logit_softcap")
+_SCALES = ("embed_scale", "attention_scale", "attention_softcap", "logit_softcap")
+# Looked up by rows: the second factor would be read the other way round.
+_LOOKED_UP = ("embed", "positions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +91,8 @@ class Decoder:
         attention_scale: factor on the scores; None for head_dim ** -0.5.
         attention_softcap: c in c * tanh(score / c); None for none (Gemma 2).
         logit_softcap: the same of the logits.
+        ranks: name of a matrix W (N, K) -> R, where it is stored as two factors, `W.left` (N, R)
+            and `W.right` (R, K), whose product it is; not of `embed` and `positions`.
     """
 
     vocab_size: int
@@ -112,6 +116,7 @@ class Decoder:
     attention_scale: float | None = None
     attention_softcap: float | None = None
     logit_softcap: float | None = None
+    ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     @property
     def inner(self) -> str:
@@ -148,8 +153,23 @@ class Decoder:
             return self.attention_scale
         return float(self.layers[i].head_dim ** -0.5)
 
+    def factors(self, name: str) -> tuple[str, ...]:
+        """Return the stored matrices that make up a matrix, in the order they are applied in."""
+        return (f"{name}.right", f"{name}.left") if name in self.ranks else (name,)
+
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Return name -> shape of every weight, in the order of the computation.
+        """Return name -> shape of every stored weight, in the order of the computation."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, shape in self.whole_tensors().items():
+            if name in self.ranks:
+                shapes[f"{name}.right"] = (self.ranks[name], shape[1])
+                shapes[f"{name}.left"] = (shape[0], self.ranks[name])
+            else:
+                shapes[name] = shape
+        return shapes
+
+    def whole_tensors(self) -> dict[str, tuple[int, ...]]:
+        """Return name -> shape of every weight as if none were stored as factors.
 
         Query, key and value are one matrix, and gate and up are one: rows are concatenated, so
         that one pass over the input computes them.
@@ -167,7 +187,7 @@ class Decoder:
         return shapes
 
     def matrices(self) -> dict[str, tuple[int, int]]:
-        """Return name -> (N, K) of every weight matrix; see `tensors`."""
+        """Return name -> (N, K) of every stored matrix, factors on their own; see `tensors`."""
         found = self.tensors().items()
         return {name: (shape[0], shape[1]) for name, shape in found if len(shape) == 2}
 
@@ -217,7 +237,11 @@ class Decoder:
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON object; `decoder_from_json` reads it."""
-        return asdict(self) | {"layers": [asdict(layer) for layer in self.layers]}
+        table = asdict(self) | {"layers": [asdict(layer) for layer in self.layers]}
+        if not self.ranks:
+            # Readers older than factors know no such key, and need none.
+            del table["ranks"]
+        return table
 
 
 def decoder_from_json(value: object) -> Decoder:
@@ -242,7 +266,7 @@ def decoder_from_json(value: object) -> Decoder:
     }
     given |= {key: flag(table, key, "decoder") for key in _FLAGS}
     given |= {key: word(table, key, "decoder", words) for key, words in _WORDS.items()}
-    for key in _FACTORS:
+    for key in _SCALES:
         if table.get(key) is not None:
             given[key] = positive(table[key], f"decoder: {key}")
     decoder = Decoder(
@@ -256,7 +280,7 @@ def decoder_from_json(value: object) -> Decoder:
         **given,
     )
     _check_rotation(decoder)
-    return decoder
+    return replace(decoder, ranks=_ranks(table.get("ranks", {}), decoder))
 
 
 def _layer(value: object, i: int) -> DecoderLayer:
@@ -275,6 +299,20 @@ def _layer(value: object, i: int) -> DecoderLayer:
             f"and head_dim {layer.head_dim} even"
         )
     return layer
+
+
+def _ranks(value: object, decoder: Decoder) -> dict[str, int]:
+    """Read which matrices are stored as factors.
+
+    Raises:
+        InputError: if a name is not that of a matrix that can be, or a rank is out of range.
+    """
+    shapes = decoder.matrices()
+    able = shapes.keys() - set(_LOOKED_UP)
+    if isinstance(value, Mapping) and (odd := sorted(set(value) & set(_LOOKED_UP))):
+        raise InputError(f"decoder: ranks: {odd[0]} is looked up by rows, it cannot be factors")
+    table = object_of(value, "decoder: ranks", able)
+    return {name: count(table, name, "decoder: ranks", most=min(shapes[name])) for name in table}
 
 
 def _check_rotation(decoder: Decoder) -> None:

@@ -9,11 +9,12 @@ Source:
 
 import math
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from onhand.core.errors import BundleCorrupt
 
-__all__ = ["check_external_data"]
+__all__ = ["Field", "check_external_data", "walk_fields"]
 
 MAX_GRAPH_BYTES = 256 * 2**20
 _MAX_DEPTH = 32
@@ -146,17 +147,44 @@ def _check_place(name: str, external: dict[str, str], sizes: dict[str, int], siz
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a message.
+
+    Attributes:
+        number: its field number.
+        value: a number, a byte string, or None for one of fixed width, which ONNX files have only
+            where nothing here looks.
+        raw: the field as it stands, its key included.
+    """
+
+    number: int
+    value: int | memoryview | None
+    raw: memoryview
+
+
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Yield field number and value of every number and every byte string."""
+    for field in walk_fields(message):
+        if field.value is not None:
+            yield field.number, field.value
+
+
+def walk_fields(message: memoryview) -> Iterator[Field]:
     """Walk one message.
 
+    Args:
+        message: bytes of a protocol buffer.
+
     Yields:
-        Field number and value of every number and every byte string.
+        Its fields, in order.
 
     Raises:
         BundleCorrupt: if the bytes are not a message.
     """
     place = 0
     while place < len(message):
+        start = place
         key, place = _varint(message, place)
         # Protobuf cuts a key to 32 bits: it would see another field than we do.
         if not 8 <= key < 2**32:
@@ -164,7 +192,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
         wire = key & 7
         if wire == 0:
             number, place = _varint(message, place)
-            yield key >> 3, number
+            yield Field(key >> 3, number, message[start:place])
             continue
         if wire == 2:
             length, place = _varint(message, place)
@@ -174,10 +202,11 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             raise BundleCorrupt(f"not an ONNX file: wire type {wire}")
         if place + length > len(message):
             raise BundleCorrupt("not an ONNX file, or cut short")
+        end = place + length
         # No field that we look at is of fixed width: such a one is unknown to protobuf.
-        if wire == 2:
-            yield key >> 3, message[place : place + length]
-        place += length
+        value = message[place:end] if wire == 2 else None
+        place = end
+        yield Field(key >> 3, value, message[start:end])
 
 
 def _varints(message: memoryview) -> Iterator[int]:

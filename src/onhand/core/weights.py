@@ -39,6 +39,7 @@ class BundleWeights:
         places: dict[str, SafetensorsFile],
     ) -> None:
         self.decoder = decoder
+        self._shapes = decoder.matrices()
         self._matrices = matrices
         self._places = places
 
@@ -51,7 +52,7 @@ class BundleWeights:
         form = self._matrices[name]
         if form is None:
             return self._read(name)
-        shape = self.decoder.matrices()[name]
+        shape = self._shapes[name]
         scales = self._read(f"{name}.scales")
         if not np.isfinite(scales).all():
             raise BundleCorrupt(

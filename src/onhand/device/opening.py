@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final, cast
 
+from onhand.core.adapter import Adapter, read_adapter
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.plugins import ENGINES, load_plugin, plugin_names
@@ -24,6 +25,7 @@ def open(  # the name that `onhand.open` has
     engine: str | None = None,
     threads: int | None = None,
     context: int | None = None,
+    adapter: Path | str | None = None,
 ) -> TextSession:
     """Open a bundle for text.
 
@@ -34,13 +36,15 @@ def open(  # the name that `onhand.open` has
             run the bundle here. `TextSession.engine_name` says which, `passed_over` why not others.
         threads: threads of one step; None for what this process may use.
         context: most tokens of prompt and answer together; None for the model's own.
+        adapter: a LoRA adapter in PEFT's layout, its folder or its weights file, added to the
+            model while it runs; None for none.
 
     Returns:
         The session; close it, or use it in a `with` block.
 
     Raises:
-        InputError: if there is no bundle, variant or engine of that name, or a number is out of
-            range.
+        InputError: if there is no bundle, variant or engine of that name, a number is out of
+            range, or the adapter is damaged, of another model, or not supported.
         BundleCorrupt: if a file is missing or changed.
         BundleTooNew: if its format is a later one.
         EngineUnavailable: if no engine can run it here, with every engine's reason.
@@ -48,7 +52,10 @@ def open(  # the name that `onhand.open` has
     """
     bundle = read_bundle(Path(path))
     chosen, _ = bundle.variant(variant)
-    loaded, name, passed_over = open_engine(bundle, variant=chosen, engine=engine, threads=threads)
+    added = None if adapter is None else read_adapter(Path(adapter), bundle.manifest.decoder)
+    loaded, name, passed_over = open_engine(
+        bundle, variant=chosen, engine=engine, threads=threads, adapter=added
+    )
     try:
         return open_text(bundle, loaded, context=context, engine_name=name, passed_over=passed_over)
     except BaseException:
@@ -57,7 +64,12 @@ def open(  # the name that `onhand.open` has
 
 
 def open_engine(
-    bundle: Bundle, *, variant: str, engine: str | None, threads: int | None
+    bundle: Bundle,
+    *,
+    variant: str,
+    engine: str | None,
+    threads: int | None,
+    adapter: Adapter | None = None,
 ) -> tuple[Loaded, str, dict[str, str]]:
     """Load a verified bundle in an engine.
 
@@ -66,6 +78,7 @@ def open_engine(
         variant: a key of its manifest's variants.
         engine: name of a registered engine; None for the first of `PREFERRED_ENGINES` that works.
         threads: threads of one step; None for what this process may use.
+        adapter: what is added to its matrices; None for nothing.
 
     Returns:
         The loaded weights, the engine's name, and why each one before it was passed over.
@@ -78,9 +91,10 @@ def open_engine(
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, must be 1 or more")
     able, reasons = able_engines(bundle, current_profile(), variant=variant, wanted=engine)
+    n_threads = threads or usable_threads()
     for name, candidate in able.items():
         try:
-            opened = candidate.open(bundle, variant=variant, threads=threads or usable_threads())
+            opened = candidate.open(bundle, variant=variant, threads=n_threads, adapter=adapter)
         except EngineUnavailable as error:
             reasons[name] = str(error)
         else:

@@ -100,38 +100,48 @@ def _joins(decoder: Decoder) -> Iterator[_Join]:
     """Yield every matrix of which the inputs can be scaled."""
     known = decoder.vectors()
 
+    def first_of(name: str) -> str:
+        return decoder.factors(name)[0]
+
     def norm(name: str) -> dict[str, int]:
         return {vector: 0 for vector in (name, f"{name}_bias") if vector in known}
 
     for i, layer in enumerate(decoder.layers):
         at = f"layers.{i}."
         yield _Join(
-            target=f"{at}qkv",
+            target=first_of(f"{at}qkv"),
             vectors=norm(f"{at}attention_norm"),
             rows=None,
             n_factors=decoder.width,
         )
         first = layer.query_width + layer.kv_width
         yield _Join(
-            target=f"{at}out",
+            target=first_of(f"{at}out"),
             vectors={f"{at}qkv_bias": first} if decoder.qkv_bias else {},
-            rows=(f"{at}qkv", first),
+            rows=(decoder.factors(f"{at}qkv")[-1], first),
             n_factors=layer.kv_width,
             repeats=(layer.head_dim, layer.n_heads // layer.n_kv_heads),
         )
         inner = f"{at}{decoder.inner}"
-        yield _Join(target=inner, vectors=norm(f"{at}mlp_norm"), rows=None, n_factors=decoder.width)
+        yield _Join(
+            target=first_of(inner),
+            vectors=norm(f"{at}mlp_norm"),
+            rows=None,
+            n_factors=decoder.width,
+        )
         if decoder.gated:
             # The second half of the rows is multiplied with the activated first half.
             half = layer.mlp_width
             yield _Join(
-                target=f"{at}down",
+                target=first_of(f"{at}down"),
                 vectors={f"{inner}_bias": half} if decoder.mlp_bias else {},
-                rows=(inner, half),
+                rows=(decoder.factors(inner)[-1], half),
                 n_factors=half,
             )
     if not decoder.tied:
-        yield _Join(target="head", vectors=norm("final_norm"), rows=None, n_factors=decoder.width)
+        yield _Join(
+            target=first_of("head"), vectors=norm("final_norm"), rows=None, n_factors=decoder.width
+        )
 
 
 def _searched(

@@ -23,6 +23,7 @@ from onhand.core.units import format_bytes
 from onhand.device.probe import current_profile
 from onhand.device.text_files import parse_text_files
 from onhand.device.threads import usable_threads
+from onhand.host.adapters import merge_adapter
 from onhand.host.advice import nearest_settings
 from onhand.host.awq import scale_inputs
 from onhand.host.calibrate import InputStatistics, run_original
@@ -130,17 +131,28 @@ def build_bundle(
         if options.resume and not work.has_finished():
             shown.note("there is nothing to resume: the build starts anew")
         report = _staged(ready, options, work, staged, guard, shown)
-        if load_model(source).sha256 != ready.model.sha256:
+        if _load(source, options).sha256 != ready.model.sha256:
             raise SourceError(f"{source} changed while it was built from; build again")
         write_report(staged, report.content)
         (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
-        record_original(home, report.manifest_sha256, _absolute(source), ready.model)
+        record_original(
+            home,
+            report.manifest_sha256,
+            _absolute(source),
+            ready.model,
+            adapter=options.adapter,
+        )
     return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
+
+
+def _load(source: str, options: BuildOptions) -> Model:
+    model = load_model(source)
+    return model if options.adapter is None else merge_adapter(model, options.adapter)
 
 
 def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
     shown.start("reading the source", 1)
-    model = load_model(source)
+    model = _load(source, options)
     shown.advance(1)
     plans = plan_variants(model.decoder, options.transforms)
     if any(plan.report.rounds for plan in plans):
@@ -343,7 +355,9 @@ def _check_forecast(ready: _Prepared, options: BuildOptions, out: Path) -> None:
 def _provenance(ready: _Prepared, options: BuildOptions) -> dict[str, object]:
     calibrated = _needs_text(ready.plans)
     calibration = ready.texts.calibration
+    adapter = ready.model.adapter_sha256
     return {
+        **({"adapter_sha256": adapter} if adapter else {}),
         "accuracy_level": options.accuracy_level,
         "calibration_sha256": calibration.sha256 if calibrated else None,
         "calibration_tokens": calibration.n_tokens if calibrated else 0,

@@ -147,7 +147,7 @@ class _OneLayer:
     def __init__(self, inner: ModelWeights) -> None:
         self._inner = inner
         self._kept: dict[str, FloatArray] = {}
-        self._layer = ""
+        self._layer: list[str] = []
 
     @property
     def decoder(self) -> Decoder:
@@ -156,7 +156,7 @@ class _OneLayer:
 
     def matrix(self, name: str) -> FloatArray:
         """See `forward.Weights`."""
-        layer = name.rpartition(".")[0]
+        layer = name.split(".")[:2]
         if layer != self._layer:
             self._kept, self._layer = {}, layer
         if name not in self._kept:
@@ -238,7 +238,8 @@ def run_original(
     hidden = [forward.final_hidden(weights, x) for x in streams]
     head = "embed" if decoder.tied else "head"
     for x in hidden[: len(calibration)]:
-        statistics.observe(head, x)
+        last, inputs = forward.before_last(weights, head, x, observe=statistics.observe)
+        statistics.observe(last, inputs)
     statistics.settle()
     return OriginalRun(statistics=statistics, hidden=hidden[len(calibration) :])
 
@@ -288,10 +289,11 @@ def head_logits(model: Model) -> Callable[[FloatArray], FloatArray]:
     name = "embed" if decoder.tied else "head"
 
     def apply(hidden: FloatArray) -> FloatArray:
+        last, hidden = forward.before_last(model.weights, name, hidden)
         scores = np.empty((hidden.shape[0], decoder.vocab_size), dtype=np.float32)
         for low in range(0, decoder.vocab_size, _HEAD_ROWS):
             high = min(low + _HEAD_ROWS, decoder.vocab_size)
-            scores[:, low:high] = hidden @ model.weights.block(name, low, high).T
+            scores[:, low:high] = hidden @ model.weights.block(last, low, high).T
         return forward.soft_cap(scores, decoder.logit_softcap)
 
     return apply

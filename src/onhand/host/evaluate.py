@@ -9,6 +9,7 @@ from onhand.core.progress import Progress, Quiet
 from onhand.device.opening import open_engine
 from onhand.device.state import recall, remember
 from onhand.device.text_files import read_text_files
+from onhand.host.adapters import merge_adapter
 from onhand.host.calibrate import head_logits, run_original
 from onhand.host.compare import compare_tokens, quality_figures
 from onhand.host.documents import read_documents
@@ -21,7 +22,14 @@ __all__ = ["evaluate_bundle", "record_original"]
 _RECORD = "original"
 
 
-def record_original(home: Path, manifest_sha256: str, location: str, model: Model) -> None:
+def record_original(
+    home: Path,
+    manifest_sha256: str,
+    location: str,
+    model: Model,
+    *,
+    adapter: Path | None = None,
+) -> None:
     """Remember, in the builder's own state, what a bundle was made from.
 
     The bundle itself holds no path: it may travel, and a path says much about its builder.
@@ -31,18 +39,22 @@ def record_original(home: Path, manifest_sha256: str, location: str, model: Mode
         manifest_sha256: the bundle's identity.
         location: the source as the user gave it, made absolute if it is a folder.
         model: the source.
+        adapter: the adapter merged into it.
     """
     value = {"location": location, "sha256": model.sha256}
+    if adapter is not None:
+        value["adapter"] = str(adapter.resolve())
     remember(home, manifest_sha256, _RECORD, value)
 
 
-def find_original(home: Path, bundle: Bundle, original: Path | None) -> Model:
-    """Open the model that a bundle was made from.
+def find_original(home: Path, bundle: Bundle, original: Path | None, adapter: Path | None) -> Model:
+    """Open the model that a bundle was made from, its adapter merged.
 
     Args:
         home: the state folder.
         bundle: the bundle.
         original: the folder, if the user gave one; else what the build recorded.
+        adapter: the same of the adapter, for a bundle with one merged.
 
     Returns:
         The model.
@@ -50,20 +62,16 @@ def find_original(home: Path, bundle: Bundle, original: Path | None) -> Model:
     Raises:
         InputError: if nothing is recorded, the source is gone, or it is another model.
     """
-    expected = bundle.manifest.provenance.get("source_sha256")
-    if original is None:
-        record = recall(home, bundle.manifest_sha256, _RECORD)
-        if not isinstance(record, dict) or not isinstance(record.get("location"), str):
-            raise InputError(
-                f"{bundle.root}: this machine has no record of its original; give --original DIR"
-            )
-        location = str(record["location"])
-        if Path(location).is_absolute() and not Path(location).is_dir():
-            raise InputError(f"{bundle.root}: its original {location} is gone; give --original DIR")
-    else:
-        location = str(original)
+    provenance = bundle.manifest.provenance
+    location = _recorded(home, bundle, "location") if original is None else str(original)
+    if original is None and Path(location).is_absolute() and not Path(location).is_dir():
+        raise InputError(f"{bundle.root}: its original {location} is gone; give --original DIR")
     model = load_model(location)
-    if model.sha256 != expected:
+    if "adapter_sha256" in provenance:
+        model = merge_adapter(model, adapter or Path(_recorded(home, bundle, "adapter")))
+    elif adapter is not None:
+        raise InputError(f"{bundle.root}: no adapter was merged into its original")
+    if model.sha256 != (expected := provenance.get("source_sha256")):
         raise InputError(
             f"{location} is not what {bundle.root} was made from: SHA-256 {model.sha256}, "
             f"expected {expected}; give --original DIR"
@@ -71,11 +79,30 @@ def find_original(home: Path, bundle: Bundle, original: Path | None) -> Model:
     return model
 
 
+def _recorded(home: Path, bundle: Bundle, key: str) -> str:
+    """Return a place that the build recorded.
+
+    Raises:
+        InputError: if it recorded none.
+    """
+    record = recall(home, bundle.manifest_sha256, _RECORD)
+    place = record.get(key) if isinstance(record, dict) else None
+    if not isinstance(place, str):
+        what, option = (
+            ("adapter", "--original-adapter") if key == "adapter" else ("original", "--original")
+        )
+        raise InputError(
+            f"{bundle.root}: this machine has no record of its {what}; give {option} DIR"
+        )
+    return place
+
+
 def evaluate_bundle(
     root: Path,
     text: Path,
     *,
     original: Path | None = None,
+    original_adapter: Path | None = None,
     variant: str | None = None,
     engine: str | None = None,
     threads: int | None = None,
@@ -89,6 +116,7 @@ def evaluate_bundle(
         root: the bundle's folder.
         text: a UTF-8 text that calibration has not seen.
         original: the original's folder; None for what the build recorded.
+        original_adapter: the adapter merged into it; None for what the build recorded.
         variant: which variant; None for the default one.
         engine: engine name; None for the best that works.
         threads: threads to use; None for all usable ones.
@@ -98,7 +126,7 @@ def evaluate_bundle(
 
     Returns:
         By name: perplexity, original_perplexity, perplexity_increase, kl_divergence,
-        top1_agreement; each with a 95 % confidence interval.
+        top1_agreement, flip_rate; each with a 95 % confidence interval.
 
     Raises:
         InputError: if bundle, text or original cannot be used.
@@ -108,7 +136,7 @@ def evaluate_bundle(
     shown = progress or Quiet()
     bundle = read_bundle(root)
     chosen, _ = bundle.variant(variant)
-    model = find_original(home, bundle, original)
+    model = find_original(home, bundle, original, original_adapter)
     files = read_text_files(bundle)
     part = cut_sequences(
         files.tokenizer,

@@ -62,6 +62,7 @@ class Model:
         source_bytes: size of the weight files.
         weight_bits: bits of one source weight, 16 or 32.
         notes: what was left out or assumed, in sentences.
+        adapter_sha256: identity of the adapter merged into the weights; "" if there is none.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Model:
     source_bytes: int
     weight_bits: int
     notes: tuple[str, ...] = ()
+    adapter_sha256: str = ""
 
     @property
     def decoder(self) -> Decoder:

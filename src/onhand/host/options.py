@@ -33,6 +33,7 @@ class BuildOptions:
         threads: threads to use; None for all usable ones.
         measure_original: whether to measure the original's speed and memory as well.
         resume: whether to go on with an interrupted build of the same bundle.
+        adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
     """
 
     transforms: "Mapping[str, Pass]"
@@ -45,6 +46,7 @@ class BuildOptions:
     threads: int | None = None
     measure_original: bool = True
     resume: bool = False
+    adapter: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.transforms:

@@ -51,8 +51,9 @@ def torch_logits(weights: TorchWeights, tokens: TokenArray, ropes: RopeCache) ->
     for i in range(len(decoder.layers)):
         x = _layer(weights, i, x, ropes)
     hidden = _norm(weights, "final_norm", x)
-    head = weights.matrix("embed" if decoder.tied else "head")
-    return _soft_cap(functional.linear(hidden, head), decoder.logit_softcap)
+    for factor in decoder.factors("embed" if decoder.tied else "head"):
+        hidden = functional.linear(hidden, weights.matrix(factor))
+    return _soft_cap(hidden, decoder.logit_softcap)
 
 
 def _layer(weights: TorchWeights, i: int, x: "Tensor", ropes: RopeCache) -> "Tensor":
@@ -61,8 +62,11 @@ def _layer(weights: TorchWeights, i: int, x: "Tensor", ropes: RopeCache) -> "Ten
     decoder, at = weights.decoder, f"layers.{i}."
 
     def linear(name: str, inputs: "Tensor", *, bias: bool) -> "Tensor":
+        *before, last = decoder.factors(f"{at}{name}")
+        for factor in before:
+            inputs = functional.linear(inputs, weights.matrix(factor))
         offset = weights.vector(f"{at}{name}_bias") if bias else None
-        return functional.linear(inputs, weights.matrix(f"{at}{name}"), offset)
+        return functional.linear(inputs, weights.matrix(last), offset)
 
     normed = _norm(weights, f"{at}attention_norm", x)
     attended = _attend(weights, i, linear("qkv", normed, bias=decoder.qkv_bias), ropes)

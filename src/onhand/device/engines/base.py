@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
+from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
 from onhand.core.profile import DeviceProfile
@@ -43,7 +44,8 @@ class Session(Protocol):
         """Replace the memory by a saved one.
 
         Raises:
-            InputError: if the bytes are damaged, or of another bundle, variant or engine.
+            InputError: if the bytes are damaged, or of another bundle, variant,
+                engine or adapter.
         """
         ...
 
@@ -123,13 +125,16 @@ class Engine(Protocol):
         """Return None if `open` should work here, else a reason a person can act on."""
         ...
 
-    def open(self, bundle: Bundle, *, variant: str, threads: int) -> Loaded:
+    def open(
+        self, bundle: Bundle, *, variant: str, threads: int, adapter: Adapter | None = None
+    ) -> Loaded:
         """Load the weights of one variant.
 
         Args:
             bundle: a verified bundle.
             variant: a key of the manifest's variants.
             threads: threads of one step, at least 1.
+            adapter: what is added to its matrices; the bundle itself stays as it is.
 
         Raises:
             EngineUnavailable: if this engine cannot run the bundle here.

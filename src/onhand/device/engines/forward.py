@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from onhand.core.adapter import Pairs
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder, DecoderLayer
 from onhand.core.rope import Rope
@@ -22,6 +23,7 @@ __all__ = [
     "RopeCache",
     "RopeTables",
     "Weights",
+    "before_last",
     "embed",
     "final_hidden",
     "logits",
@@ -33,6 +35,7 @@ __all__ = [
 _QUERY_BLOCK = 256
 
 Observe = Callable[[str, FloatArray], None]
+_NO_PAIRS: Pairs = {}
 
 RopeTables = tuple[FloatArray, FloatArray]
 """Cosines and sines by position, each (positions, rotated // 2)."""
@@ -131,6 +134,7 @@ def run_layer(
     start: int,
     rope: RopeTables | None,
     observe: Observe = _ignore,
+    pairs: Pairs = _NO_PAIRS,
 ) -> FloatArray:
     """Run one layer over new tokens and remember their keys and values.
 
@@ -141,7 +145,8 @@ def run_layer(
         memory: the layer's keys and values; positions from `start` on are written.
         start: position of the first new token.
         rope: tables of at least start + T positions; None if positions are learned.
-        observe: told the name of each matrix and its inputs (T, K), before it is applied.
+        observe: told the name of each stored matrix and its inputs (T, K), before it is applied.
+        pairs: an adapter's.
 
     Returns:
         (T, D) float32.
@@ -150,8 +155,7 @@ def run_layer(
     at = f"layers.{i}."
 
     def linear(name: str, inputs: FloatArray, *, bias: bool) -> FloatArray:
-        observe(f"{at}{name}", inputs)
-        product: FloatArray = inputs @ weights.matrix(f"{at}{name}").T
+        product = multiply(weights, f"{at}{name}", inputs, observe=observe, pairs=pairs)
         return product + weights.vector(f"{at}{name}_bias") if bias else product
 
     normed = _norm(weights, f"{at}attention_norm", x)
@@ -176,15 +180,66 @@ def run_layer(
     return x + down
 
 
+def multiply(
+    weights: Weights,
+    name: str,
+    inputs: FloatArray,
+    *,
+    observe: Observe = _ignore,
+    pairs: Pairs = _NO_PAIRS,
+) -> FloatArray:
+    """Multiply by a matrix, whole or one factor after the other, and add what an adapter adds.
+
+    Args:
+        weights: where the tensors come from.
+        name: the matrix.
+        inputs: (T, K) float32.
+        observe: told the name of each factor and its inputs, before it is applied.
+        pairs: an adapter's.
+
+    Returns:
+        (T, N) float32.
+    """
+    last, between = before_last(weights, name, inputs, observe=observe)
+    observe(last, between)
+    product: FloatArray = between @ weights.matrix(last).T
+    if name in pairs:
+        first, second = pairs[name]
+        product = product + inputs @ first.T @ second.T
+    return product
+
+
+def before_last(
+    weights: Weights, name: str, inputs: FloatArray, *, observe: Observe = _ignore
+) -> tuple[str, FloatArray]:
+    """Multiply by all factors of a matrix but the one that is applied last.
+
+    Args:
+        weights: where the tensors come from.
+        name: the matrix; the last factor of a whole one is itself.
+        inputs: (T, K) float32.
+        observe: told the name of each factor and its inputs, before it is applied.
+
+    Returns:
+        The last factor's name, and its inputs.
+    """
+    *before, last = weights.decoder.factors(name)
+    for factor in before:
+        observe(factor, inputs)
+        inputs = inputs @ weights.matrix(factor).T  # (T, R)
+    return last, inputs
+
+
 def final_hidden(weights: Weights, x: FloatArray) -> FloatArray:
     """Apply the last norm: (T, D) -> (T, D), the inputs of the head."""
     return _norm(weights, "final_norm", x)
 
 
-def logits(weights: Weights, hidden: FloatArray) -> FloatArray:
-    """Apply the head to normed rows: (T, D) -> (T, V)."""
-    head = weights.matrix("embed" if weights.decoder.tied else "head")
-    return soft_cap(hidden @ head.T, weights.decoder.logit_softcap)
+def logits(weights: Weights, hidden: FloatArray, *, pairs: Pairs = _NO_PAIRS) -> FloatArray:
+    """Apply the head, and what an adapter adds to it, to normed rows: (T, D) -> (T, V)."""
+    decoder = weights.decoder
+    scores = multiply(weights, "embed" if decoder.tied else "head", hidden, pairs=pairs)
+    return soft_cap(scores, decoder.logit_softcap)
 
 
 def soft_cap(x: FloatArray, cap: float | None) -> FloatArray:

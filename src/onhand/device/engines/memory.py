@@ -1,11 +1,14 @@
 """What engines share about sessions: bounds of a step, and a memory as bytes."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.bundle import Bundle
 from onhand.core.errors import ContextOverflow, InputError
 
 __all__ = [
@@ -16,6 +19,7 @@ __all__ = [
     "check_rewind",
     "check_tokens",
     "pack_state",
+    "state_key",
     "unpack_state",
 ]
 
@@ -150,11 +154,19 @@ def check_context(context: int | None, most: int) -> int:
     return chosen
 
 
+def state_key(bundle: Bundle, variant: str, engine: str, adapter: Adapter | None) -> bytes:
+    """Return the 32 bytes that name what a memory belongs to: weights, engine and adapter."""
+    name = f"{bundle.manifest_sha256} {variant} {engine}"
+    if adapter is not None:
+        name += f" {adapter.sha256}"
+    return hashlib.sha256(name.encode()).digest()
+
+
 def pack_state(key: bytes, length: int, parts: Sequence[FloatArray]) -> bytes:
     """Return a memory as bytes.
 
     Args:
-        key: 32 bytes that name bundle, variant and engine.
+        key: 32 bytes as of `state_key`.
         length: tokens remembered.
         parts: (n_kv_heads, length, head_dim) float32 keys and values, layer by layer.
 
@@ -172,7 +184,7 @@ def unpack_state(
 
     Args:
         state: what `pack_state` returned.
-        key: 32 bytes that name bundle, variant and engine.
+        key: 32 bytes as of `state_key`.
         shapes: (n_kv_heads, head_dim) of each part.
         context: most tokens that the session can remember.
 
@@ -180,14 +192,14 @@ def unpack_state(
         The length, and the parts, each (n_kv_heads, length, head_dim).
 
     Raises:
-        InputError: if the bytes are damaged, or of another bundle, variant or engine.
+        InputError: if the bytes are damaged, or of another bundle, variant, engine or adapter.
         ContextOverflow: if the saved memory is longer than `context`.
     """
     start = len(_MAGIC) + _KEY_BYTES + 8
     if len(state) < start or not state.startswith(_MAGIC):
         raise InputError("saved state is damaged: it does not begin as one")
     if state[len(_MAGIC) : len(_MAGIC) + _KEY_BYTES] != key:
-        raise InputError("saved state is of another bundle, variant or engine")
+        raise InputError("saved state is of another bundle, variant, engine or adapter")
     length = int.from_bytes(state[start - 8 : start], "little")
     if length > context:
         raise ContextOverflow(

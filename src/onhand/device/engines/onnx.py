@@ -1,6 +1,5 @@
 """ONNX Runtime, through its Python package."""
 
-import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
@@ -15,6 +15,7 @@ from onhand.core.errors import EngineError, EngineUnavailable, InputError
 from onhand.core.onnxfile import check_external_data
 from onhand.core.profile import DeviceProfile
 from onhand.core.weights import open_weights
+from onhand.device.engines.adapted_graph import adapted_graph
 from onhand.device.engines.base import Session
 from onhand.device.engines.memory import (
     check_batch,
@@ -22,6 +23,7 @@ from onhand.device.engines.memory import (
     check_open,
     check_rewind,
     pack_state,
+    state_key,
     unpack_state,
 )
 
@@ -36,6 +38,7 @@ PREFILL_TOKENS = 1024
 # Rows of logits computed at once by `score`: bounds memory at a large vocabulary.
 SCORE_ROWS = 128
 BITS = (2, 4, 8)
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 HEAD_MULTIPLE = 16  # of GroupQueryAttention with rotary positions
 
 
@@ -237,7 +240,9 @@ class OnnxEngine:
             return "onnxruntime is not installed: pip install onnxruntime"
         return _missing_kernel(bundle, variant)
 
-    def open(self, bundle: Bundle, *, variant: str, threads: int) -> OnnxLoaded:
+    def open(
+        self, bundle: Bundle, *, variant: str, threads: int, adapter: Adapter | None = None
+    ) -> OnnxLoaded:
         """Load the graph; its weights are mapped from the bundle's files.
 
         Raises:
@@ -260,9 +265,13 @@ class OnnxEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        key = hashlib.sha256(f"{bundle.manifest_sha256} {variant} {self.name}".encode()).digest()
+        source: str | bytes = str(graph)
+        if adapter is not None:
+            source = adapted_graph(graph, bundle.manifest.decoder, adapter)
+            options.add_session_config_entry(_WEIGHTS_FOLDER, str(graph.parent))
         with _engine_errors():
-            inner = ort.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+            inner = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        key = state_key(bundle, variant, self.name, adapter)
         return OnnxLoaded(inner, bundle.manifest.decoder, key)
 
 

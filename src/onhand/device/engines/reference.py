@@ -1,11 +1,11 @@
 """Plain numpy: slow, exact, and the oracle for the other engines."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 
+from onhand.core.adapter import Adapter, Pairs
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
@@ -19,6 +19,7 @@ from onhand.device.engines.memory import (
     check_open,
     check_rewind,
     pack_state,
+    state_key,
     unpack_state,
 )
 
@@ -111,8 +112,9 @@ class ReferenceSession:
 class ReferenceLoaded:
     """See `Loaded`."""
 
-    def __init__(self, weights: BundleWeights, key: bytes) -> None:
+    def __init__(self, weights: BundleWeights, key: bytes, pairs: Pairs) -> None:
         self.closed = False
+        self._pairs = pairs
         self.weights = _CachedWeights(weights)
         self.key = key
         decoder = weights.decoder
@@ -129,12 +131,12 @@ class ReferenceLoaded:
         """See `Loaded`."""
         rows = self._checked(batch)
         last = [self._run(session, tokens)[-1:] for session, tokens in rows]
-        return forward.logits(self.weights, np.concatenate(last))  # (B, V)
+        return forward.logits(self.weights, np.concatenate(last), pairs=self._pairs)  # (B, V)
 
     def score(self, session: Session, tokens: TokenArray) -> FloatArray:
         """See `Loaded`."""
         ((known, row),) = self._checked([(session, tokens)])
-        return forward.logits(self.weights, self._run(known, row))  # (T, V)
+        return forward.logits(self.weights, self._run(known, row), pairs=self._pairs)  # (T, V)
 
     def close(self) -> None:
         """See `Loaded`."""
@@ -154,7 +156,9 @@ class ReferenceLoaded:
         x = forward.embed(weights, tokens, start=session.length)  # (T, D)
         for i, memory in enumerate(session.memory):
             rope = self._rope.tables(i, length)
-            x = forward.run_layer(weights, i, x, memory, start=session.length, rope=rope)
+            x = forward.run_layer(
+                weights, i, x, memory, start=session.length, rope=rope, pairs=self._pairs
+            )
         session.length = length
         return forward.final_hidden(weights, x)
 
@@ -174,11 +178,14 @@ class ReferenceEngine:
             )
         return None
 
-    def open(self, bundle: Bundle, *, variant: str, threads: int) -> ReferenceLoaded:
+    def open(
+        self, bundle: Bundle, *, variant: str, threads: int, adapter: Adapter | None = None
+    ) -> ReferenceLoaded:
         """Open the weights; numpy chooses its own threads, so `threads` is not used.
 
         Raises:
             BundleCorrupt: if the weights do not match the manifest.
         """
-        key = hashlib.sha256(f"{bundle.manifest_sha256} {variant} {self.name}".encode()).digest()
-        return ReferenceLoaded(open_weights(bundle, variant), key)
+        key = state_key(bundle, variant, self.name, adapter)
+        pairs = {} if adapter is None else adapter.pairs
+        return ReferenceLoaded(open_weights(bundle, variant), key, pairs)

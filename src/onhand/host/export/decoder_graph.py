@@ -76,6 +76,8 @@ class _Builder:
         self.matrices = matrices
         self.places = places
         self.accuracy_level = accuracy_level
+        self.shapes = decoder.matrices()
+        self.vectors = decoder.vectors()
         self.nodes: list[NodeProto] = []
         self.initializers: dict[str, TensorProto] = {}
         self.inputs: list[ValueInfoProto] = []
@@ -258,9 +260,15 @@ class _Builder:
         self._output("logits", TensorProto.FLOAT, ["R", self.decoder.vocab_size])
 
     def _matmul(self, name: str, x: str, *, bias: str = "", out: str = "") -> str:
+        """Multiply by a matrix, factor by factor, and add a bias if there is one."""
+        *before, last = self.decoder.factors(name)
+        for factor in before:
+            x = self._product(factor, x, out=f"{factor}.result")
+        return self._product(last, x, bias=bias, out=out or f"{name}.result")
+
+    def _product(self, name: str, x: str, *, out: str, bias: str = "") -> str:
         """Multiply by a stored matrix, and add a bias if there is one."""
-        n_outputs, n_inputs = self.decoder.matrices()[name]
-        out = out or f"{name}.result"
+        n_outputs, n_inputs = self.shapes[name]
         form = self.matrices[name]
         if form is None:
             product = f"{out}.product" if bias else out
@@ -292,7 +300,7 @@ class _Builder:
 
         The gather and the matrix product read the same bytes under two shapes.
         """
-        shape = self.decoder.matrices()[name]
+        shape = self.shapes[name]
         n, groups, width = form.code_shape(shape)
         suffix = ".flat" if flat else ""
         codes = self._tensor(
@@ -301,8 +309,8 @@ class _Builder:
             shape=(n, groups * width) if flat else None,
         )
         scales = f"{name}.scales.f32"
-        if not any(node.output[0] == scales for node in self.nodes if node.op_type == "Cast"):
-            # Stored as float16; folded into float32 once, at load.
+        if f"{name}.scales" not in self.initializers:
+            # Stored as float16; folded into float32 once, at load. A tied pair shares them.
             half = self._tensor(f"{name}.scales")
             self._node("Cast", [half], [scales], to=TensorProto.FLOAT)
         zeros = "" if form.symmetric else self._tensor(f"{name}.zeros")
@@ -332,8 +340,7 @@ class _Builder:
 
     def _norm_weights(self, name: str) -> list[str]:
         names = [name, f"{name}_bias"]
-        known = self.decoder.vectors()
-        return [self._tensor(vector) for vector in names if vector in known]
+        return [self._tensor(vector) for vector in names if vector in self.vectors]
 
     def _tensor(self, name: str, *, alias: str = "", shape: tuple[int, ...] | None = None) -> str:
         """Declare an initializer that lies in a weights file."""

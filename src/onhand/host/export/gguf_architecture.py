@@ -150,6 +150,8 @@ def _candidate(decoder: Decoder) -> Architecture:
 
 def _difference(decoder: Decoder, architecture: Architecture) -> str | None:
     """Return the first thing that the architecture would compute in another way."""
+    if decoder.ranks:
+        return f"{next(iter(decoder.ranks))} is a product of two factors"
     for option, expected in architecture.options.items():
         found = getattr(decoder, option)
         if found != expected:

@@ -196,7 +196,7 @@ class Quantize:
         return lambda block: round_matrix(block, form, method=method, moments=moments)
 
     def _format(self, name: str) -> GroupFormat:
-        edge = name in {"embed", "head", "positions"}
+        edge = name.partition(".")[0] in {"embed", "head", "positions"}
         bits = self.embed_bits if edge and self.embed_bits else self.bits
         for pattern, other in self.layer_bits.items():
             if fnmatch.fnmatchcase(name, pattern):

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from onhand.core.decoder import MOST, Decoder, DecoderLayer, Rope, decoder_from_json
 from onhand.core.errors import InputError, SourceError
+from onhand.core.naming import GEMMA, GPT2, LLAMA, PHI3, Naming
 from onhand.core.outside import shown
 from onhand.host.sources.keys import Keys, judge_unread
-from onhand.host.sources.naming import GEMMA, GPT2, LLAMA, PHI3, Naming
 from onhand.host.sources.rotary import FULL, SLIDING, RotaryRules, read_ropes
 
 __all__ = ["FAMILIES", "Description", "describe"]

@@ -13,10 +13,10 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import sha256_of
 from onhand.core.decoder import Decoder
 from onhand.core.errors import BundleCorrupt, ResourceError, SourceError
+from onhand.core.naming import Naming
 from onhand.core.safetensors import SafetensorsFile, TensorSpec, open_safetensors, widen
 from onhand.host.model import Model
 from onhand.host.sources.families import describe
-from onhand.host.sources.naming import Naming
 
 __all__ = ["HuggingFaceSource", "read_folder"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from onhand.core.decoder import Decoder
 
-__all__ = ["GEMMA", "GPT2", "LLAMA", "PHI3", "Naming"]
+__all__ = ["GEMMA", "GPT2", "LAYOUTS", "LLAMA", "PHI3", "Naming"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,3 +123,6 @@ GPT2 = Naming(
     transposed=True,
     optional_prefix="transformer.",
 )
+
+# Every way in use to name the matrices of a layer.
+LAYOUTS = (LLAMA, PHI3, GPT2)

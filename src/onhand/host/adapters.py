@@ -1,0 +1,82 @@
+"""A source model with an adapter merged into its weights."""
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from onhand.core.adapter import Pairs, read_adapter
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.decoder import Decoder
+from onhand.core.errors import SourceError
+from onhand.host.model import Model, ModelWeights
+
+__all__ = ["merge_adapter"]
+
+
+def merge_adapter(model: Model, place: Path) -> Model:
+    """Add an adapter to a model's weights, as they are read.
+
+    Args:
+        model: the source that the adapter was trained on.
+        place: the adapter's folder, or its weights file.
+
+    Returns:
+        The model; its hash is that of source and adapter.
+
+    Raises:
+        InputError: if the adapter is damaged, made for another model, or asks for what is not
+            supported.
+    """
+    adapter = read_adapter(place, model.decoder)
+    widest = max(first.shape[0] for first, _ in adapter.pairs.values())
+    note = f"the adapter {place.name} is merged: {len(adapter.pairs)} matrices, rank {widest}"
+    return replace(
+        model,
+        weights=_MergedWeights(model.weights, adapter.pairs),
+        sha256=hashlib.sha256(bytes.fromhex(model.sha256 + adapter.sha256)).hexdigest(),
+        notes=(*model.notes, note),
+        adapter_sha256=adapter.sha256,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _MergedWeights:
+    """See `ModelWeights`."""
+
+    inner: ModelWeights
+    pairs: Pairs
+
+    @property
+    def decoder(self) -> Decoder:
+        """See `ModelWeights`."""
+        return self.inner.decoder
+
+    def matrix(self, name: str) -> FloatArray:
+        """See `ModelWeights`."""
+        return self.block(name, 0, self.decoder.matrices()[name][0])
+
+    def block(self, name: str, start: int, stop: int) -> FloatArray:
+        """See `ModelWeights`.
+
+        Raises:
+            SourceError: if a sum is too large for float32.
+        """
+        weight = self.inner.block(name, start, stop)
+        if name not in self.pairs:
+            return weight
+        first, second = self.pairs[name]
+        with np.errstate(over="ignore", invalid="ignore"):
+            merged: FloatArray = weight + second[start:stop] @ first
+        if not np.isfinite(merged).all():
+            raise SourceError(f"{name} with its adapter holds a NaN or an infinity")
+        return merged
+
+    def rows(self, name: str, ids: TokenArray) -> FloatArray:
+        """See `ModelWeights`: what is looked up by rows is never adapted."""
+        return self.inner.rows(name, ids)
+
+    def vector(self, name: str) -> FloatArray:
+        """See `ModelWeights`."""
+        return self.inner.vector(name)
