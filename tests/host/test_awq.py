@@ -22,6 +22,9 @@ DECODERS: dict[str, Decoder] = {
     "biases": replace(DECODER, qkv_bias=True, mlp_bias=True, tied=False),
     "not gated": replace(DECODER, gated=False, activation="gelu", mlp_bias=True),
     "layer norm": replace(DECODER, norm="layer", out_bias=True),
+    "factored": replace(
+        DECODER, ranks={"layers.0.qkv": 24, "layers.1.gate_up": 20, "layers.1.down": 8}
+    ),
     "post norm": replace(DECODER, post_norm=True, qk_norm=True),
 }
 

@@ -44,6 +44,9 @@ DECODERS: dict[str, Decoder] = {
         out_bias=True,
         mlp_bias=True,
     ),
+    "factored": replace(
+        DECODER, tied=False, ranks={"layers.0.qkv": 24, "layers.1.down": 8, "head": 16}
+    ),
     "part of a head turns": replace(DECODER, rope=Rope(share=0.5)),
 }
 

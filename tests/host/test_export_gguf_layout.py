@@ -170,6 +170,7 @@ def decoder_with(name: str, **changes: Any) -> Decoder:
     ("decoder", "reason"),
     [
         (varied_decoder(), "layers differ in their sizes"),
+        (decoder_with("llama", ranks={"layers.0.out": 8}), "layers.0.out is a product of two"),
         (decoder_with("llama", activation="gelu"), "activation is 'gelu'"),
         (decoder_with("llama", logit_softcap=30.0), "logit_softcap is 30.0"),
         (decoder_with("llama", attention_scale=0.1), "scores are scaled by 0.1"),
