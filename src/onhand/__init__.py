@@ -79,7 +79,7 @@ def build(
         source: a folder, or an id on a hub.
         out: the bundle's folder; must not exist.
         transforms: variant name -> its pass, the first is the default; None for int4 with
-            clipped scales in groups of 32.
+            clipped scales in groups of 32, or for the source's own codes if it is quantised.
         adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
         budget: limits, as `Budget` or as text: "disk=400MiB,quality=1%".
         calibrate: a text of the model's use; None for the built-in sample.
@@ -100,6 +100,7 @@ def build(
 
     options = BuildOptions(
         transforms=transforms or {"int4": Quantize()},
+        keep_codes=not transforms,
         budget=parse_budget(budget) if isinstance(budget, str) else budget or Budget(),
         calibrate=None if calibrate is None else Path(calibrate),
         accept_estimates=accept_estimates,

@@ -94,14 +94,47 @@ def test_build_passes_everything_on(
 
 
 def test_build_shows_people_the_evidence(host: FakeHost, bundle: Bundle, capsys: Capture) -> None:
-    """Without options it is one int4 variant, by the pass's own defaults."""
+    """Without options it is one int4 variant, or the source's own codes where it has some."""
     host.outcome = Built(root=bundle.root, report=report_of(bundle))
 
     assert main(["build", "a/model", "-o", "out"]) == 0
 
     asked = host.calls[0][1][2]
-    assert asked == BuildOptions(transforms={"int4": Quantize()})
+    assert asked == BuildOptions(transforms={"int4": Quantize()}, keep_codes=True)
     assert "Size on disk" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ("", True),
+        ("--embed-bits 8", True),
+        ("--bits 4", False),
+        ("--method rtn", False),
+        ("--group 64 --embed-bits 8", False),
+        ("--asymmetric", False),
+        ("--variants int4", False),
+        ("--recipe recipe.toml", False),
+    ],
+)
+def test_codes_of_a_quantised_source_are_kept_unless_rounding_is_asked_for(
+    host: FakeHost,
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: str,
+    kept: bool,
+) -> None:
+    """`--embed-bits` is about what such a source left plain."""
+    host.outcome = Built(root=bundle.root, report=report_of(bundle))
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.toml").write_text('[[step]]\npass = "quantize"\n')
+
+    assert main(["build", "a/model", "-o", "out", *options.split()]) == 0
+
+    asked = host.calls[0][1][2]
+    assert isinstance(asked, BuildOptions)
+    assert asked.keep_codes is kept
 
 
 def test_the_help_names_the_defaults_of_the_pass() -> None:

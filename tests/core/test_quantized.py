@@ -1,6 +1,7 @@
 """Codes, scales and zero points: packing and what they stand for."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,6 +55,29 @@ def test_order_of_bits_by_hand(bits: int, codes: list[int], packed: list[int]) -
     found = pack_bits(np.array(codes, dtype=np.uint8), bits)
 
     assert found.tolist() == packed
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_stacking_joins_rows(make_tensor: MakeTensor, symmetric: bool) -> None:
+    """Parts of one matrix become the whole, byte for byte."""
+    form = GroupFormat(bits=3, group_size=32, symmetric=symmetric)
+    whole = make_tensor((5, 70), form)
+    pieces = [
+        replace(
+            whole,
+            shape=(high - low, 70),
+            codes=whole.codes[low:high],
+            scales=whole.scales[low:high],
+            zeros=None if whole.zeros is None else whole.zeros[low:high],
+        )
+        for low, high in ((0, 2), (2, 5))
+    ]
+
+    found = QuantTensor.stack(pieces)
+
+    assert found.shape == whole.shape
+    np.testing.assert_array_equal(found.dequantize(), whole.dequantize())
+    np.testing.assert_array_equal(found.codes, whole.codes)
 
 
 @pytest.mark.parametrize(("bits", "count"), [(2, 3), (3, 4), (4, 1)])

@@ -174,7 +174,7 @@ def test_attack_rotary_options(kind: str, change: dict[str, Any], reason: str) -
 @pytest.mark.parametrize(
     ("kind", "change", "reason"),
     [
-        ("llama", {"quantization_config": {"quant_method": "gptq"}}, "stored in a quantised form"),
+        ("llama", {"compression_config": {"format": "pack"}}, "stored in a quantised form"),
         ("llama", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping is 50.0"),
         ("llama", {"attention_multiplier": 0.5}, "attention_multiplier is 0.5"),

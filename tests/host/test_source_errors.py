@@ -75,7 +75,10 @@ def refused(location: Path | str) -> str:
         ({"model_type": ["llama"]}, "is not known"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu', must be one of silu"),
         ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types"),
-        ({"quantization_config": {"bits": 4}}, "quantization_config is"),
+        (
+            {"quantization_config": {"bits": 4}},
+            "quantization_config is of method None; known: gptq, awq",
+        ),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
         ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor is 0.5"),
         (

@@ -71,6 +71,7 @@ def command(
 
         work = BuildOptions(
             transforms=read_transforms(recipe, options),
+            keep_codes=recipe is None and options.leave_codes(),
             budget=Budget() if budget is None else parse_budget(budget),
             device=None if device is None else read_profile(device),
             calibrate=calibrate,

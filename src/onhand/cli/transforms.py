@@ -42,6 +42,10 @@ class QuantizeOptions:
         }
         return [option for option, value in written.items() if value is not None]
 
+    def leave_codes(self) -> bool:
+        """Say whether the user asked for no rounding of what is coded in the source already."""
+        return set(self.given()) <= {"--embed-bits"}
+
 
 def read_transforms(recipe: Path | None, options: QuantizeOptions) -> "Mapping[str, Pass]":
     """Return variant name -> its pass, from a recipe or from the options.

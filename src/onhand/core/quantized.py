@@ -4,6 +4,7 @@ The bytes are those of ONNX Runtime's MatMulNBits, so an engine maps them withou
 they map without loss to GGUF Q4_0/Q8_0 (Q4_1 rounds its minimum) and OpenVINO INT4/INT8.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -135,6 +136,18 @@ class QuantTensor:
             codes=pack_bits(codes, format.bits),
             scales=scales,
             zeros=packed_zeros,
+        )
+
+    @classmethod
+    def stack(cls, pieces: Sequence["QuantTensor"]) -> "QuantTensor":
+        """Join tensors of one format and width by rows; at least one."""
+        zeros = [piece.zeros for piece in pieces if piece.zeros is not None]
+        return cls(
+            shape=(sum(piece.shape[0] for piece in pieces), pieces[0].shape[1]),
+            format=pieces[0].format,
+            codes=np.concatenate([piece.codes for piece in pieces]),
+            scales=np.concatenate([piece.scales for piece in pieces]),
+            zeros=np.concatenate(zeros) if zeros else None,
         )
 
     def unpack(self) -> tuple[ByteArray, ByteArray]:

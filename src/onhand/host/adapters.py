@@ -9,7 +9,7 @@ import numpy as np
 from onhand.core.adapter import Pairs, read_adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
-from onhand.core.errors import SourceError
+from onhand.core.errors import InputError, SourceError
 from onhand.host.model import Model, ModelWeights
 
 __all__ = ["merge_adapter"]
@@ -27,8 +27,13 @@ def merge_adapter(model: Model, place: Path) -> Model:
 
     Raises:
         InputError: if the adapter is damaged, made for another model, or asks for what is not
-            supported.
+            supported, or the source is quantised already.
     """
+    if model.coded is not None:
+        raise InputError(
+            f"{model.location} is quantised already: with the adapter {place.name} merged it would "
+            "have to be rounded again; merge it into the unquantised model, or give it at run time"
+        )
     adapter = read_adapter(place, model.decoder)
     widest = max(first.shape[0] for first, _ in adapter.pairs.values())
     note = f"the adapter {place.name} is merged: {len(adapter.pairs)} matrices, rank {widest}"

@@ -33,6 +33,7 @@ from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.pack import VariantPlan, pack_bundle, plan_variants
+from onhand.host.passes.as_is import choose_transforms
 from onhand.host.passes.base import pass_options
 from onhand.host.plan import BuildPlan, calibration_tokens, make_plan, text_tokens
 from onhand.host.prove import Proof, Report, prove_bundle
@@ -154,7 +155,9 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
     shown.start("reading the source", 1)
     model = _load(source, options)
     shown.advance(1)
-    plans = plan_variants(model.decoder, options.transforms)
+    transforms, notes = choose_transforms(model, options.transforms, keep_codes=options.keep_codes)
+    model = replace(model, notes=(*model.notes, *notes))
+    plans = plan_variants(model.decoder, transforms)
     if any(plan.report.rounds for plan in plans):
         check_torch()
     try:

@@ -7,8 +7,9 @@ from typing import Protocol
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
+from onhand.core.quantized import GroupFormat, QuantTensor
 
-__all__ = ["Model", "ModelWeights", "Source"]
+__all__ = ["CodedWeights", "Model", "ModelWeights", "Source"]
 
 
 class ModelWeights(Protocol):
@@ -48,6 +49,37 @@ class ModelWeights(Protocol):
         ...
 
 
+class CodedWeights(Protocol):
+    """The matrices that a source holds as codes already, by our names."""
+
+    @property
+    def how(self) -> str:
+        """How they were made: a word, such as "gptq"."""
+        ...
+
+    def formats(self) -> Mapping[str, GroupFormat]:
+        """Return the coded matrices and the formats that hold them without loss.
+
+        Zero points are read for it, codes and scales are not.
+
+        Raises:
+            SourceError: if one of them cannot be held without loss.
+        """
+        ...
+
+    def tensor(self, name: str) -> QuantTensor:
+        """Return a coded matrix in its format, exactly as it is.
+
+        Raises:
+            SourceError: if it cannot be held without loss, or a scale is not finite.
+        """
+        ...
+
+    def source_bytes(self) -> Mapping[str, int]:
+        """Return the bytes that each wholly coded matrix takes in the source."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """One source model.
@@ -60,9 +92,10 @@ class Model:
         files: name in the bundle -> content: tokenizer, chat template, generation settings.
         sha256: hash over the description and every weight file: the source's identity.
         source_bytes: size of the weight files.
-        weight_bits: bits of one source weight, 16 or 32.
+        weight_bits: bits of one source weight that is not coded, 16 or 32.
         notes: what was left out or assumed, in sentences.
         adapter_sha256: identity of the adapter merged into the weights; "" if there is none.
+        coded: what is quantised already; `weights` gives it dequantised. None if nothing is.
     """
 
     name: str
@@ -75,6 +108,7 @@ class Model:
     weight_bits: int
     notes: tuple[str, ...] = ()
     adapter_sha256: str = ""
+    coded: CodedWeights | None = None
 
     @property
     def decoder(self) -> Decoder:

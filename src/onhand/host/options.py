@@ -23,6 +23,8 @@ class BuildOptions:
 
     Attributes:
         transforms: variant name -> its pass; the first is the default variant.
+        keep_codes: whether a source that is quantised already is stored as it is, in one variant
+            "as-is", in place of `transforms`; see `choose_transforms`.
         budget: limits on the default variant.
         device: the device built for; None for this machine.
         calibrate: a text; its beginning calibrates, its end is held out. None takes the
@@ -37,6 +39,7 @@ class BuildOptions:
     """
 
     transforms: "Mapping[str, Pass]"
+    keep_codes: bool = False
     budget: Budget = field(default_factory=Budget)
     device: DeviceProfile | None = None
     calibrate: Path | None = None

@@ -261,7 +261,7 @@ def _seconds(
 
 def _rounding(decoder: Decoder, plan: VariantPlan, threads: int, rate: float) -> float:
     """Return the seconds that a pass takes for a variant's own matrices."""
-    shapes = [decoder.matrices()[name] for name in plan.own]
+    shapes = [decoder.matrices()[name] for name in plan.own if name not in plan.report.kept]
     seconds = _rounding_seconds(plan.transform, threads) * sum(n * k for n, k in shapes)
     if plan.report.whole_moments:
         # What grows with the inputs: products with the moments, and factorising these.

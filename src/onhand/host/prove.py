@@ -285,9 +285,11 @@ def _warnings(proof: Proof) -> list[str]:
 
 
 def _matrices(proof: Proof, plan: VariantPlan) -> list[dict[str, object]]:
-    shapes = proof.model.decoder.matrices()
+    shapes, coded = proof.model.decoder.matrices(), proof.model.coded
+    in_codes = coded.source_bytes() if coded else {}
     rows: list[dict[str, object]] = []
     for loss in proof.packed.losses[plan.name]:
         n, k = shapes[loss.name]
-        rows.append(asdict(loss) | {"original_bytes": n * k * proof.model.weight_bits // 8})
+        original = in_codes.get(loss.name, n * k * proof.model.weight_bits // 8)
+        rows.append(asdict(loss) | {"original_bytes": original})
     return rows

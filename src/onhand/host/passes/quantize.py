@@ -166,7 +166,7 @@ class Quantize:
             pieces.append(rounded.tensor)
             sums += (error, norm, rounded.squared_error, rounded.squared_norm)
             advance(min(step, n - low) * k)
-        tensor = _stacked(pieces, (n, k))
+        tensor = QuantTensor.stack(pieces)
         relative, weighted = np.sqrt(sums[0::2] / np.maximum(sums[1::2], 1e-300))
         return Matrix(
             tensor=tensor,
@@ -224,14 +224,3 @@ def _plain_error(block: FloatArray, tensor: QuantTensor) -> tuple[float, float]:
     difference = tensor.dequantize() - block
     error = float(np.square(difference).sum(dtype=np.float64))
     return error, float(np.square(block).sum(dtype=np.float64))
-
-
-def _stacked(pieces: list[QuantTensor], shape: tuple[int, int]) -> QuantTensor:
-    zeros = [piece.zeros for piece in pieces if piece.zeros is not None]
-    return QuantTensor(
-        shape=shape,
-        format=pieces[0].format,
-        codes=np.concatenate([piece.codes for piece in pieces]),
-        scales=np.concatenate([piece.scales for piece in pieces]),
-        zeros=np.concatenate(zeros) if zeros else None,
-    )

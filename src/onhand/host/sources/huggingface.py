@@ -14,9 +14,13 @@ from onhand.core.bundle import sha256_of
 from onhand.core.decoder import Decoder
 from onhand.core.errors import BundleCorrupt, ResourceError, SourceError
 from onhand.core.naming import Naming
-from onhand.core.safetensors import SafetensorsFile, TensorSpec, open_safetensors, widen
+from onhand.core.safetensors import open_safetensors, widen
 from onhand.host.model import Model
+from onhand.host.sources.code_layout import CodeLayout, parse_layout
+from onhand.host.sources.coded import CheckpointCodes
+from onhand.host.sources.coded_linear import CodedLinear, open_linear
 from onhand.host.sources.families import describe
+from onhand.host.sources.stored import StoredTensor
 
 __all__ = ["HuggingFaceSource", "read_folder"]
 
@@ -98,16 +102,22 @@ def read_folder(folder: Path, *, name: str) -> Model:
     config = _read_json(config_path)
     described = describe(config, str(config_path))
     decoder, naming = described.decoder, described.naming
+    layout = parse_layout(config.get("quantization_config"), str(config_path))
     paths = _weight_files(folder)
-    tensors: dict[str, _Stored] = {}
+    tensors: dict[str, StoredTensor] = {}
     for path in paths:
         try:
             opened = open_safetensors(path)
         except (BundleCorrupt, OSError) as error:
             raise SourceError(f"{error}") from error
-        tensors |= {name: _Stored(opened, name) for name in opened.tensors}
+        tensors |= {name: StoredTensor(opened, name) for name in opened.tensors}
+    tensors = _with_prefix(tensors, naming)
     weights = _FolderWeights(
-        decoder=decoder, folder=folder, naming=naming, tensors=_with_prefix(tensors, naming)
+        decoder=decoder,
+        folder=folder,
+        naming=naming,
+        tensors=tensors,
+        linears=_coded_linears(decoder, naming, layout, tensors, folder),
     )
     notes = (*described.notes, *weights.check())
     files = {n: (folder / n).read_bytes() for n in _FILES if (folder / n).is_file()}
@@ -128,6 +138,7 @@ def read_folder(folder: Path, *, name: str) -> Model:
         source_bytes=sum(path.stat().st_size for path in paths),
         weight_bits=_BITS[weights.stored_dtype],
         notes=notes,
+        coded=None if layout is None else weights.codes(layout.method),
     )
 
 
@@ -164,24 +175,42 @@ def _read_json(path: Path) -> dict[str, object]:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """A tensor and the name that its file gives it."""
+def _coded_linears(
+    decoder: Decoder,
+    naming: Naming,
+    layout: CodeLayout | None,
+    tensors: Mapping[str, StoredTensor],
+    folder: Path,
+) -> dict[str, CodedLinear]:
+    """Return the matrices that are stored as codes, by the name that the weight would have.
 
-    file: SafetensorsFile
-    name: str
+    Raises:
+        SourceError: if codes and `quantization_config` do not go together, or a tensor of a coded
+            matrix is missing or of another dtype or shape.
+    """
+    linears: dict[str, CodedLinear] = {}
+    for name, whole in decoder.matrices().items():
+        if name in {"embed", "positions"}:  # looked up by rows; neither method codes them
+            continue
+        for part, (n, k) in naming.tensors(name, whole, decoder).items():
+            module = part.removesuffix(".weight")
+            if part in tensors or f"{module}.qweight" not in tensors:
+                continue
+            if layout is None:
+                raise SourceError(
+                    f"{folder}: tensor '{module}.qweight' holds codes, but config.json has no "
+                    "quantization_config that explains them; add it"
+                )
+            linears[part] = open_linear(module, (n, k), layout, tensors, folder=folder)
+    if layout is not None and not linears:
+        raise SourceError(
+            f"{folder}: config.json says that the model is quantised ({layout.method}), but no "
+            "tensor holds codes; remove its quantization_config"
+        )
+    return linears
 
-    @property
-    def spec(self) -> TensorSpec:
-        """Its dtype, shape and place."""
-        return self.file.tensors[self.name]
 
-    def view(self) -> np.ndarray:
-        """Its numbers, mapped from the file."""
-        return self.file.view(self.name)
-
-
-def _with_prefix(tensors: dict[str, _Stored], naming: Naming) -> Mapping[str, _Stored]:
+def _with_prefix(tensors: dict[str, StoredTensor], naming: Naming) -> dict[str, StoredTensor]:
     """Give every tensor the prefix that some checkpoints of the family lack."""
     prefix = naming.optional_prefix
     head = naming.edges["head"]
@@ -199,7 +228,8 @@ class _FolderWeights:
     decoder: Decoder
     folder: Path
     naming: Naming
-    tensors: Mapping[str, _Stored]
+    tensors: Mapping[str, StoredTensor]
+    linears: Mapping[str, CodedLinear]
 
     @property
     def stored_dtype(self) -> str:
@@ -216,6 +246,10 @@ class _FolderWeights:
         needed: set[str] = set()
         for name, whole in self.decoder.tensors().items():
             for part, shape in self._parts(name, whole).items():
+                if part in self.linears:
+                    linear = self.linears[part]
+                    needed |= {f"{linear.name}.{tensor}" for tensor in linear.tensors}
+                    continue
                 needed.add(part)
                 if part not in self.tensors:
                     raise SourceError(f"{self.folder}: tensor {part!r} is missing")
@@ -229,12 +263,21 @@ class _FolderWeights:
         head = f"{self.naming.edges['head']}.weight"
         notes: list[str] = []
         for name in sorted(set(self.tensors) - needed):
-            if self.naming.is_buffer(name):
+            if self.naming.is_buffer(name) or self._is_empty_bias(name):
                 continue
             if name != head:
                 raise SourceError(f"{self.folder}: tensor {name!r} has no place in this family")
             notes.append(f"the head is tied to the embedding: the stored {head} is not used")
         return tuple(notes)
+
+    def codes(self, how: str) -> CheckpointCodes:
+        """Return the matrices that have a coded part."""
+        parts = {
+            name: {part: self.linears.get(part) for part in self._parts(name, whole)}
+            for name, whole in self.decoder.matrices().items()
+        }
+        coded = {name: found for name, found in parts.items() if any(found.values())}
+        return CheckpointCodes(folder=self.folder, how=how, parts=coded)
 
     def matrix(self, name: str) -> FloatArray:
         """See `ModelWeights`."""
@@ -246,7 +289,9 @@ class _FolderWeights:
         first = 0  # row of ours that the part begins at
         for part, shape in self._parts(name, self.decoder.matrices()[name]).items():
             low, high = max(start - first, 0), min(stop - first, shape[0])
-            if low < high:
+            if low < high and part in self.linears:
+                pieces.append(self._finite(self.linears[part].rows(low, high), part))
+            elif low < high:
                 whole = self.tensors[part].view()
                 whole = whole.T if self.naming.is_transposed(name) else whole
                 pieces.append(self._finite(whole[low:high], part))
@@ -273,6 +318,12 @@ class _FolderWeights:
         if self.decoder.tied and name == "embed" and f"{edges['embed']}.weight" not in self.tensors:
             return {f"{edges['head']}.weight": shape}
         return parts
+
+    def _is_empty_bias(self, name: str) -> bool:
+        """Say whether a tensor is the bias of zeros that old GPTQ writers gave every matrix."""
+        weight = f"{name.removesuffix('.bias')}.weight"
+        is_bias = name.endswith(".bias") and weight in self.linears
+        return is_bias and not self.tensors[name].view().any()
 
     def _finite(self, array: np.ndarray, name: str) -> FloatArray:
         wide = widen(np.ascontiguousarray(array))

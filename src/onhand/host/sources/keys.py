@@ -40,7 +40,6 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
             "no_rope_layers",
             "per_layer_config",
             "pruned_heads",
-            "quantization_config",
             "query_pre_attn_scalar",
             "scale_depth",
             "short_mscale",
@@ -68,6 +67,7 @@ _NEUTRAL: Mapping[str, tuple[object, ...]] = {
 }
 # Keys about training, generation, storage or other programs: whatever they say, the logits stay.
 _HARMLESS = frozenset([
+    "quantization_config",  # how the codes are stored is read apart: see `code_layout`
     "architectures",
     "attention_dropout",
     "attn_implementation",
@@ -287,7 +287,7 @@ def judge_unread(keys: Keys) -> tuple[str, ...]:
             # 1 == True and 1.0 == 1: only the type tells a switch from a number.
             if not any(type(value) is type(one) and value == one for one in neutral):
                 known = f"this family knows only {neutral[0]!r}"
-                is_quantized = key in {"quantization_config", "compression_config"}
+                is_quantized = key == "compression_config"
                 expected = _QUANTIZED if is_quantized else known
                 raise SourceError(f"{place}: {key} is {shown(value)}, {expected}")
         elif key not in _HARMLESS and not key.startswith("_") and value not in (None, False):
