@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -276,7 +276,8 @@ class Work:
         """Ask llama.cpp in its own environment."""
         tokens, out = self.scratch / "tokens.npz", self.scratch / "logits.npy"
         sequences = [row[:-1] for row in self.original.sequences]
-        np.savez(tokens, **{str(i): row for i, row in enumerate(sequences)})
+        arrays: dict[str, Any] = {str(i): row for i, row in enumerate(sequences)}
+        np.savez(tokens, **arrays)
         script = Path(__file__).with_name("exports_llama.py")
         words = [str(self.llama), str(script), str(file), str(tokens), str(out)]
         subprocess.run([*words, str(usable_threads())], check=True)

@@ -160,8 +160,14 @@ _DEVICE_LISTS = ("light", "climate", "media", "cover", "appliance")
 def _known_compound(draw: Draw, source: str) -> str:
     """Make a name of known words alone: one from elsewhere, and mostly one that says what it is."""
     rng = draw.rng
-    entry = rng.choice(rules("en", f"device.{rng.choice(_DEVICE_LISTS)}").train)
-    first = rng.choice(_NOUNS_AT_WORK) if rng.random() < 0.5 else entry.split()[0]
+    kind = rng.random()
+    if kind < 0.5:
+        # Any word may begin a name: in an answer it is then spelt without the space before it.
+        first = rng.choice(training_words())
+    elif kind < 0.75:
+        first = rng.choice(_NOUNS_AT_WORK)
+    else:
+        first = rng.choice(rules("en", f"device.{rng.choice(_DEVICE_LISTS)}").train).split()[0]
     known = rng.choice(rules("en", source).train)
     return f"{first} {known if rng.random() < 0.7 else rng.choice(_NOUNS_AT_WORK)}"
 
@@ -223,7 +229,7 @@ def english_room(draw: Draw) -> str:
     kind = rng.random()
     if kind < 0.35:
         return _cased(draw, pseudo_word(draw))
-    if draw.split == "train" and rng.random() < 0.18:
+    if draw.split == "train" and rng.random() < 0.22:
         return _known_compound(draw, "room_word")
     if kind < 0.5:
         first = pseudo_word(draw) if rng.random() < 0.5 else _rare(draw)
@@ -248,7 +254,7 @@ def english_device(draw: Draw) -> str:
     kind = rng.random()
     if kind < 0.35:
         return _cased(draw, pseudo_word(draw))
-    if draw.split == "train" and rng.random() < 0.18:
+    if draw.split == "train" and rng.random() < 0.22:
         return _known_compound(draw, "device_word")
     if kind < 0.6:
         first = pseudo_word(draw) if rng.random() < 0.5 else _rare(draw)

@@ -85,7 +85,8 @@ class Codes:
     def weights(self) -> FloatArray:
         """The formula, by the definition."""
         scales = self.scales.astype(np.float32)[:, self.group]
-        return (scales * (self.codes - self.zeros[:, self.group])).astype(np.float32)
+        weights: FloatArray = scales * (self.codes - self.zeros[:, self.group])
+        return weights.astype(np.float32)
 
 
 def known_codes(

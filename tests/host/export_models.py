@@ -71,7 +71,7 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
 
 def family(name: str) -> Decoder:
     """The decoder of a small model."""
-    return describe({**CONFIG, **CONFIGS[name]}, name)[0]
+    return describe({**CONFIG, **CONFIGS[name]}, name).decoder
 
 
 def bundle_of(

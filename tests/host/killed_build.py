@@ -45,7 +45,7 @@ def transforms() -> dict[str, Quantize]:
 def main() -> None:
     """Build as told on the command line."""
     source, text, out, home, stage, count = sys.argv[1:]
-    prove.bench = partial(stub_bench, VALUES)  # type: ignore[attr-defined,assignment]
+    prove.bench = partial(stub_bench, VALUES)  # type: ignore[attr-defined]
     options = BuildOptions(
         transforms=transforms(), calibrate=Path(text), threads=1, measure_original=False
     )

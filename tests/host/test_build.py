@@ -2,7 +2,6 @@
 
 import errno
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -121,7 +120,7 @@ STOPS: list[tuple[str, BaseException]] = [
 
 
 @pytest.mark.parametrize(("stage", "error"), STOPS)
-def test_an_interrupted_build_leaves_nothing(
+def test_an_interrupted_build_leaves_what_it_can_go_on_from(
     tiny: Path,
     shelf: Path,
     home: Path,
@@ -130,13 +129,14 @@ def test_an_interrupted_build_leaves_nothing(
     stage: str,
     error: BaseException,
 ) -> None:
-    """Wherever it is stopped."""
+    """Wherever it is stopped: no bundle, and before anything is finished no work either."""
     with pytest.raises(ResourceError if isinstance(error, OSError) else type(error)):
         build_bundle(
             str(tiny), shelf / "b", options, home=home, progress=Recorder(stage, error=error)
         )
 
-    assert list(shelf.iterdir()) == []
+    expected = [] if stage in {"reading", "running the original"} else ["b.building"]
+    assert [path.name for path in shelf.iterdir()] == expected
 
 
 @pytest.mark.parametrize("after", [0, 3])
@@ -148,7 +148,7 @@ def test_a_full_disk_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch,
     after: int,
 ) -> None:
-    """And leaves nothing."""
+    """What is finished stays, for when there is room; nothing half-written beside it."""
     plain, left = SafetensorsWriter.write, [after]
 
     def write(self: SafetensorsWriter, name: str, array: np.ndarray) -> None:
@@ -159,10 +159,11 @@ def test_a_full_disk_is_one_sentence(
 
     monkeypatch.setattr(SafetensorsWriter, "write", write)
 
-    with pytest.raises(ResourceError, match="No space left on device"):
+    with pytest.raises(ResourceError, match=r"No space left on device; what is .* --resume"):
         build_bundle(str(tiny), shelf / "b", options, home=home)
 
-    assert list(shelf.iterdir()) == []
+    assert [path.name for path in shelf.iterdir()] == ["b.building"]
+    assert [path.name for path in (shelf / "b.building").glob(".*")] == []
 
 
 def test_a_place_that_is_taken_is_left_alone(
@@ -191,31 +192,23 @@ def test_a_parent_that_is_missing_is_said(
 def test_two_builds_into_one_place(
     tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
 ) -> None:
-    """One wins, the other says so; the place holds one whole bundle."""
-    errors: list[OnhandError] = []
-    together = threading.Barrier(2)
+    """The first one wins, the second one says so at once; the place holds one whole bundle."""
+    refused: list[str] = []
 
     class Meeting(Recorder):
         def start(self, what: str, total: float) -> None:  # type: ignore[explicit-override] # 3.11 has no override
-            if what == "quantizing":
-                together.wait(timeout=20)
             Recorder.start(self, what, total)
+            if what == "quantizing":
+                with pytest.raises(InputError) as caught:
+                    build_bundle(str(tiny), shelf / "b", options, home=home)
+                refused.append(str(caught.value))
 
-    def work() -> None:
-        try:
-            build_bundle(str(tiny), shelf / "b", options, home=home, progress=Meeting())
-        except OnhandError as error:
-            errors.append(error)
+    build_bundle(str(tiny), shelf / "b", options, home=home, progress=Meeting())
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert [str(error) for error in errors] == [
-        f"{shelf / 'b'} was created by someone else meanwhile"
+    assert refused == [
+        f"another build works in {shelf / 'b.building'}; wait for it, or choose another name"
     ]
+    assert [path.name for path in shelf.iterdir()] == ["b"]
     read_bundle(shelf / "b")
 
 

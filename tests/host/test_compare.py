@@ -194,6 +194,7 @@ def figures(n: int) -> TokenFigures:
         loss=loss,
         divergence=random.exponential(0.02, n),
         agrees=(random.random(n) < 0.9).astype(np.float64),
+        flips=(random.random(n) < 0.1).astype(np.float64),
     )
 
 
@@ -227,6 +228,7 @@ def test_neighbours_that_are_alike_widen_the_interval() -> None:
         loss=shuffled,
         divergence=given.divergence,
         agrees=given.agrees,
+        flips=given.flips,
     )
 
     widths = [

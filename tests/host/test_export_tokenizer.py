@@ -126,7 +126,7 @@ def test_attack_an_added_token_beyond_the_vocabulary(tmp_path: Path) -> None:
     assert isinstance(tokens, list)
     assert isinstance(kinds, list)
     assert len(tokens) == 320
-    assert kinds[tokens.index("<new>")] == 4
+    assert kinds[[*tokens].index("<new>")] == 4
 
 
 def test_a_normalizer_that_llama_cpp_leaves_out_is_told(tmp_path: Path) -> None:

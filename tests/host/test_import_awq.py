@@ -65,7 +65,7 @@ def test_every_code_scale_and_zero_point_is_kept(
 
 def test_a_word_by_hand(tmp_path: Path) -> None:
     """The fields from the lowest on are outputs 0 2 4 6 1 3 5 7, in codes and zero points."""
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "m.qweight": np.full((32, 1), 0x75316420, dtype=np.int32),
         "m.qzeros": np.full((1, 1), 0x00000010, dtype=np.int32),
         "m.scales": np.ones((1, 8), dtype=np.float16),
@@ -109,7 +109,7 @@ def test_the_bundle_answers_as_the_weights_that_the_codes_stand_for(tmp_path: Pa
     for made, variant in ((exact, ORIGINAL), (bundle, "as-is")):
         loaded = ReferenceEngine().open(made, variant=variant, threads=1)
         answers.append(loaded.step([(loaded.session(), np.arange(11))]))
-    np.testing.assert_array_equal(*answers)
+    np.testing.assert_array_equal(answers[0], answers[1])
 
 
 def test_matrices_that_were_left_out_are_plain(tmp_path: Path) -> None:

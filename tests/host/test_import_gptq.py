@@ -98,7 +98,7 @@ def test_three_bits_straddle_words_as_written_by_hand(tmp_path: Path) -> None:
 
 def test_a_word_by_hand(tmp_path: Path) -> None:
     """Eight codes of 4 bits, the first one lowest; zero point 8 is stored as 7 in version 1."""
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         "m.qweight": np.full((4, 8), 0x76543210, dtype=np.int32),
         "m.qzeros": np.full((1, 1), 0x77777777, dtype=np.int32),
         "m.scales": np.full((1, 8), 0.5, dtype=np.float16),

@@ -72,7 +72,7 @@ def theirs(decoder: Decoder, read: Callable[[str], FloatArray], row: TokenArray)
 
     def attention(layer: DecoderLayer, i: int) -> Any:
         """Attention that turns by tables of its own width; transformers has one for all."""
-        made = llama.LlamaAttention(config(layer), i)
+        made: Any = llama.LlamaAttention(config(layer), i)
         rotary, plain = llama.LlamaRotaryEmbedding(config(layer)), made.forward
 
         def forward(*, hidden_states: Any, position_embeddings: Any, **rest: Any) -> Any:
@@ -83,10 +83,11 @@ def theirs(decoder: Decoder, read: Callable[[str], FloatArray], row: TokenArray)
         made.forward = forward
         return made
 
-    model = llama.LlamaForCausalLM(config(decoder.layers[0])).eval()
+    build: Any = llama
+    model = build.LlamaForCausalLM(config(decoder.layers[0])).eval()
     for i, layer in enumerate(decoder.layers):
         block = model.model.layers[i]
-        block.mlp = llama.LlamaMLP(config(layer))
+        block.mlp = build.LlamaMLP(config(layer))
         block.self_attn = attention(layer, i)
         qkv = np.split(
             read(f"layers.{i}.qkv"), [layer.query_width, layer.query_width + layer.kv_width]
@@ -234,7 +235,15 @@ def test_a_plan_knows_the_sizes_of_each_layer(ranks: dict[str, int]) -> None:
     model = memory_model(replace(DECODER, ranks=ranks))
     plans = plan_variants(model.decoder, {"small": Quantize(method="rtn")})
 
-    plan = make_plan(model, plans, accuracy_level=4, threads=1, n_tokens=256, notes=())
+    plan = make_plan(
+        model,
+        plans,
+        accuracy_level=4,
+        threads=1,
+        calibration_tokens=128,
+        heldout_tokens=128,
+        notes=(),
+    )
 
     assert plan.n_parameters == sum(a * b for a, b in model.decoder.matrices().values()) + 7 * 80
     assert plan.running_memory_bytes["small"] > 75 * 2**20

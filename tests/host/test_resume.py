@@ -54,7 +54,7 @@ def _run(line: list[object], *, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "count"), [("running the original", 8), ("quantizing", 3), ("comparing", 0)]
+    ("stage", "count"), [("running the original", 5), ("quantizing", 3), ("comparing", 0)]
 )
 def test_a_killed_build_is_resumed(
     tiny: Path,
@@ -89,14 +89,13 @@ def test_a_build_interrupted_anywhere_is_resumed(
 ) -> None:
     """Interrupted again and again, it still ends with the same bytes."""
     resumed = replace(options, resume=True)
-    for stop in (after, after // 2 + 1):
+    for stop in (after, after // 2 + 1, 10**9):
         progress = Recorder("i", after=stop)  # every stage has an i in its name
         try:
             build_bundle(str(tiny), shelf / "b", resumed, home=home, progress=progress)
         except KeyboardInterrupt:
             continue
-    if not (shelf / "b").exists():
-        build_bundle(str(tiny), shelf / "b", resumed, home=home)
+        break
 
     assert contents(shelf / "b") == whole
 
@@ -134,7 +133,7 @@ def test_without_resume_nothing_is_taken_up(
     with pytest.raises(InputError, match="interrupted build: go on with --resume, or remove"):
         build_bundle(str(tiny), shelf / "b", options, home=home)
 
-    assert (shelf / "b.building" / "matrices").exists()
+    assert (shelf / "b.building" / "original" / "streams.npz").exists()
 
 
 def test_another_build_is_not_resumed(

@@ -41,8 +41,8 @@ def read_arrays(place: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ResourceError: if the file is not whole.
     """
     try:
-        with np.load(place, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        with place.open("rb") as file, np.load(file, allow_pickle=False) as found:
+            arrays = {name: found[name] for name in found.files}
         return arrays, json.loads(arrays.pop("about").tobytes())
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise ResourceError(damage(place)) from error

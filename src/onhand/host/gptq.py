@@ -142,7 +142,8 @@ def _compensate(weight: FloatArray, form: GroupFormat, columns: Columns, state: 
         group = int(places[0]) // g
         block = rest[low:high]
         diagonal = np.diagonal(factor)[low:high]
-        scales, zeros = searched_scales(block.T[:, None], (1 / diagonal**2)[None], form)
+        costs = (1 / np.square(diagonal)).astype(np.float32)
+        scales, zeros = searched_scales(block.T[:, None], costs[None], form)
         scales, zeros = scales[:, 0], zeros[:, 0]
         state.scales[group], state.zeros[group] = scales, zeros
         steps = _inverse(scales)

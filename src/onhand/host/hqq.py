@@ -4,8 +4,8 @@ Source:
     Half-quadratic quantisation, HQQ (Badri and Shaji, 2023, mobiusml.github.io/hqq_blog): minimise
     |w - w^|_p^p, p < 1, by turns: the error is split into a sparse part, shrunk towards zero, and
     the rest, to which the zero point is fitted. Here errors are in units of a step, so that the
-    result does not depend on the weights' magnitude, zero points stay whole, and a symmetric
-    tensor, which has no zero point of its own, has its scale fitted by least squares instead.
+    result does not depend on the weights' magnitude; zero points stay whole, as the format has
+    them; and scales are fitted too, by least squares.
 """
 
 import numpy as np
@@ -50,9 +50,8 @@ def round_half_quadratic(weight: FloatArray, form: GroupFormat) -> Rounding:
     for _ in range(_ROUNDS):
         codes = nearest_codes(padded, scales, zeros, form)
         sparse = _shrunk(padded, codes, scales, beta)  # (N, G, g)
-        if form.symmetric:
-            scales = _fitted(padded - sparse, codes, scales)
-        else:
+        scales = _fitted(padded - sparse, codes, scales)
+        if not form.symmetric:
             steps = np.where(scales == 0, 1, scales)[:, :, None]
             shift = np.mean(codes - (padded - sparse) / steps, axis=2)
             zeros = np.clip(np.rint(zeros + shift), 0, form.top).astype(np.float32)

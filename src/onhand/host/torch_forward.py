@@ -94,7 +94,7 @@ def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "
     decoder, layer, T = weights.decoder, weights.decoder.layers[i], len(qkv)
     widths = [layer.query_width, layer.kv_width, layer.kv_width]
     query, key, value = (
-        part.view(T, -1, layer.head_dim).transpose(0, 1) for part in qkv.split(widths, dim=1)
+        part.view(T, -1, layer.head_dim).transpose(0, 1) for part in torch.split(qkv, widths, dim=1)
     )  # (heads, T, head_dim) each
     if decoder.qk_norm:
         query = _rms(query, weights.vector(f"layers.{i}.query_norm"), decoder.norm_epsilon)
@@ -111,7 +111,8 @@ def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "
     if layer.window:
         hidden |= other <= at - layer.window
     share = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
-    return (share @ value).transpose(0, 1).reshape(T, layer.query_width)
+    mixed: Tensor = share @ value  # (H, T, head_dim)
+    return mixed.transpose(0, 1).reshape(T, layer.query_width)
 
 
 def _rotate(x: "Tensor", cosines: "Tensor", sines: "Tensor") -> "Tensor":

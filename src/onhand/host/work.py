@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from onhand.core.errors import InputError, OnhandError, ResourceError
 from onhand.core.quantized import GroupFormat, QuantTensor
 from onhand.host.array_files import damage, read_arrays, write_arrays
@@ -39,7 +41,7 @@ class FinishedMatrices:
         """Write a matrix; it is there as a whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         tensor = matrix.tensor
-        arrays = {"codes": tensor.codes, "scales": tensor.scales}
+        arrays: dict[str, np.ndarray] = {"codes": tensor.codes, "scales": tensor.scales}
         if tensor.zeros is not None:
             arrays["zeros"] = tensor.zeros
         about = {

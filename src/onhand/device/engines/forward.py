@@ -205,7 +205,8 @@ def multiply(
     product: FloatArray = between @ weights.matrix(last).T
     if name in pairs:
         first, second = pairs[name]
-        product = product + inputs @ first.T @ second.T
+        added: FloatArray = inputs @ first.T @ second.T
+        product += added
     return product
 
 

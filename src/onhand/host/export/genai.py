@@ -126,8 +126,8 @@ def _write_weights(
             declared |= matrix_tensors(name, (shape[0], shape[1]), chosen.matrices[name])
         else:
             declared[name] = TensorSpec(dtype="F32", shape=shape)
-    for name, table in rotary_constants(decoder).items():
-        declared[name] = TensorSpec(dtype="F32", shape=table)
+    for name, sizes in rotary_constants(decoder).items():
+        declared[name] = TensorSpec(dtype="F32", shape=sizes)
     with SafetensorsWriter(path, declared) as writer:
         progress.start("exporting", sum(spec.size for spec in writer.tensors.values()))
 
