@@ -203,7 +203,7 @@ def test_a_plan_is_shown_and_judged(host: FakeHost, capsys: Capture) -> None:
         ("-o x --max-ram 0", "must be above 0"),
         ("-o x --budget dsk=1", "did you mean 'disk'?"),
         ("-o x --bits 5", "bits is 5"),
-        ("-o x --method best", "must be one of rtn, clip"),
+        ("-o x --method best", "must be one of rtn, hqq, clip"),
         ("-o x --group 0", "group_size is 0"),
         ("-o x --variants int8,int5", "unknown 'int5'; known: int2, int3, int4, int8"),
         ("-o x --variants int8,int8", "'int8' is given twice"),

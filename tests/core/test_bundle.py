@@ -94,9 +94,9 @@ def test_nothing_is_left_when_building_stops(tmp_path: Path, error: BaseExceptio
 
 
 def test_a_full_disk_is_a_resource(tmp_path: Path) -> None:
-    """The message says so, and that nothing was left."""
+    """The message says so, and nothing is left."""
     with (
-        pytest.raises(ResourceError, match=r"cannot be written: No space left.*nothing was left"),
+        pytest.raises(ResourceError, match="cannot be written: No space left"),
         stage_bundle(tmp_path / "new"),
     ):
         raise OSError(28, "No space left on device")

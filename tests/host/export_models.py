@@ -44,7 +44,12 @@ CONFIGS: Mapping[str, Mapping[str, Any]] = {
     "qwen2 with wide heads": {"model_type": "qwen2", "head_dim": 32},
     "qwen3": {"model_type": "qwen3", "head_dim": 32},
     "phi3": {**PHI3, "sliding_window": None},
-    "phi3 with a long context": {**PHI3, "rope_scaling": LONG, "sliding_window": 2048},
+    "phi3 with a long context": {
+        **PHI3,
+        "rope_scaling": LONG,
+        "original_max_position_embeddings": 32,
+        "sliding_window": 2048,
+    },
     "phi3 that turns half a head": {**PHI3, "hidden_size": 128, "partial_rotary_factor": 0.5},
     "gemma2": {"model_type": "gemma2", **GEMMA},
     "gemma2 without windows": {

@@ -18,6 +18,7 @@ from onhand.host.passes.quantize import Quantize
 from onhand.host.sources import load_model
 
 NAMES = [
+    "flip_rate",
     "kl_divergence",
     "original_perplexity",
     "perplexity",

@@ -83,11 +83,23 @@ def command(
             resume=resume,
             adapter=adapter,
         )
-        if plan or output is None:
-            _plan(source, work, as_json=as_json)
-        else:
-            settings: Settings = context.obj
-            _build(source, work, output, home=settings.home(), as_json=as_json)
+        _run(context, source, work, None if plan else output, as_json=as_json)
+
+
+def _run(
+    context: typer.Context,
+    source: str,
+    work: "BuildOptions",
+    output: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Build, or only plan where there is no place for the bundle."""
+    if output is None:
+        _plan(source, work, as_json=as_json)
+    else:
+        settings: Settings = context.obj
+        _build(source, work, output, home=settings.home(), as_json=as_json)
 
 
 def _plan(source: str, work: "BuildOptions", *, as_json: bool) -> None:

@@ -209,8 +209,7 @@ def run_original(
     )
     sequences = [*calibration, *heldout]
     first, streams = _restored(folder, statistics)
-    if not first:
-        streams = [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
+    streams = streams or [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
     longest = max((tokens.size for tokens in sequences), default=0)
     tables = forward.RopeCache(decoder, longest)
     progress.start("running the original", max(len(decoder.layers) * len(sequences), 1))
@@ -222,26 +221,27 @@ def run_original(
             for number, x in enumerate(streams):
                 memory = forward.LayerMemory.empty(layer, x.shape[0])
                 observe = statistics.observe if number < len(calibration) else _ignore
+                rope = tables.tables(i, x.shape[0])
                 streams[number] = forward.run_layer(
-                    weights,
-                    i,
-                    x,
-                    memory,
-                    start=0,
-                    rope=tables.tables(i, x.shape[0]),
-                    observe=observe,
+                    weights, i, x, memory, start=0, rope=rope, observe=observe
                 )
                 if not np.isfinite(streams[number]).all():
                     raise SourceError(f"{model.location}: layer {i} gives a NaN or an infinity")
                 progress.advance(1)
             _keep(folder, statistics, i + 1, streams)
     hidden = [forward.final_hidden(weights, x) for x in streams]
-    head = "embed" if decoder.tied else "head"
-    for x in hidden[: len(calibration)]:
+    _observe_head(weights, hidden[: len(calibration)], statistics)
+    return OriginalRun(statistics=statistics, hidden=hidden[len(calibration) :])
+
+
+def _observe_head(
+    weights: _OneLayer, hidden: list[FloatArray], statistics: InputStatistics
+) -> None:
+    head = "embed" if weights.decoder.tied else "head"
+    for x in hidden:
         last, inputs = forward.before_last(weights, head, x, observe=statistics.observe)
         statistics.observe(last, inputs)
     statistics.settle()
-    return OriginalRun(statistics=statistics, hidden=hidden[len(calibration) :])
 
 
 def _ignore(name: str, inputs: FloatArray) -> None:

@@ -89,26 +89,36 @@ def train_scales(
             return float(np.mean([divergence(tokens).item() for tokens in judges]))
 
     before = judged()
-    optimizer = torch.optim.Adam(list(student.factors.values()), lr=_RATE, betas=(0.9, 0.98))
-    n_steps = rounds * len(learners)
-    order = np.random.default_rng(0)
-    step = 0
-    for _ in range(rounds):
-        for number in order.permutation(len(learners)):
-            for group in optimizer.param_groups:
-                group["lr"] = _RATE * _share(step / n_steps)
-            optimizer.zero_grad()
-            torch.autograd.backward(divergence(learners[number]))
-            optimizer.step()
-            step += 1
-            advance(1)
+    _train(list(student.factors.values()), divergence, learners, rounds=rounds, advance=advance)
     trained = student.tensors()
-    kept = _Student(scaled, trained)
-    student = kept  # judged as float16 stores it
+    student = _Student(scaled, trained)  # judged as float16 stores it
     after = judged()
     if after < before:
         return trained, before, after
     return tensors, before, before
+
+
+def _train(
+    parameters: "list[Tensor]",
+    divergence: "Callable[[TokenArray], Tensor]",
+    learners: Sequence[TokenArray],
+    *,
+    rounds: int,
+    advance: Callable[[float], None],
+) -> None:
+    """Go through the sequences so often, in an order that is always the same."""
+    import torch
+
+    optimizer = torch.optim.Adam(parameters, lr=_RATE, betas=(0.9, 0.98))
+    order = np.random.default_rng(0)
+    turns = [number for _ in range(rounds) for number in order.permutation(len(learners))]
+    for step, number in enumerate(turns):
+        for group in optimizer.param_groups:
+            group["lr"] = _RATE * _share(step / len(turns))
+        optimizer.zero_grad()
+        torch.autograd.backward(divergence(learners[number]))
+        optimizer.step()
+        advance(1)
 
 
 def _share(progress: float) -> float:

@@ -138,21 +138,17 @@ def evaluate_bundle(
     chosen, _ = bundle.variant(variant)
     model = find_original(home, bundle, original, original_adapter)
     files = read_text_files(bundle)
+    content, what = read_documents(text), f"the text {text.name}"
+    tokenizer, template = files.tokenizer, files.template
     part = cut_sequences(
-        files.tokenizer,
-        read_documents(text),
-        model.decoder,
-        what=f"the text {text.name}",
-        max_tokens=max_tokens,
-        template=files.template,
+        tokenizer, content, model.decoder, what=what, max_tokens=max_tokens, template=template
     )
-    run = run_original(
-        model, calibration=[], heldout=part.sequences, threads=threads, progress=shown
-    )
+    heldout = part.sequences
+    run = run_original(model, calibration=[], heldout=heldout, threads=threads, progress=shown)
     loaded = open_engine(bundle, variant=chosen, engine=engine, threads=threads)[0]
     figures = compare_tokens(
         loaded,
-        part.sequences,
+        heldout,
         run.hidden,
         head_logits(model),
         progress=shown,

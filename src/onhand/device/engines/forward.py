@@ -205,8 +205,7 @@ def multiply(
     product: FloatArray = between @ weights.matrix(last).T
     if name in pairs:
         first, second = pairs[name]
-        added: FloatArray = inputs @ first.T @ second.T
-        product += added
+        product += (inputs @ first.T) @ second.T
     return product
 
 

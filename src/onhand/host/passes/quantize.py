@@ -65,7 +65,7 @@ class Quantize:
     symmetric: bool = True
     method: str = "clip"
     embed_bits: int = 0
-    layer_bits: Mapping[str, int] = field(default_factory=dict)
+    layer_bits: Mapping[str, int] = field(default_factory=dict, hash=False)
     distil: int = 0
 
     def __post_init__(self) -> None:
