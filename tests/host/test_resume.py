@@ -77,7 +77,7 @@ def test_a_killed_build_is_resumed(
     assert [path.name for path in shelf.iterdir()] == ["b"]
 
 
-@pytest.mark.parametrize("after", range(0, 40, 4))
+@pytest.mark.parametrize("after", [0, 7, 16, 25, 36])
 def test_a_build_interrupted_anywhere_is_resumed(
     tiny: Path,
     shelf: Path,
