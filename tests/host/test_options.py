@@ -45,6 +45,10 @@ def test_options_outside_their_range_are_refused(change: dict[str, Any], reason:
         ({"bits": 5}, "bits is 5"),
         ({"embed_bits": 7}, "bits is 7"),
         ({"group_size": 48}, "group_size is 48"),
+        ({"layer_bits": 4}, "layer_bits is 4, must be a table"),
+        ({"layer_bits": {"*.down": 5}}, "layer_bits of '.*down' is 5"),
+        ({"layer_bits": {"*.down": True}}, "layer_bits of '.*down' is True"),
+        ({"distil": -1}, "distil is -1"),
     ],
 )
 def test_a_quantisation_that_is_not_there_is_refused(change: dict[str, Any], reason: str) -> None:
@@ -155,3 +159,20 @@ def test_a_source_that_is_no_class_is_refused(with_source: Callable[[object], No
 
     with pytest.raises(SourceError, match="source 'third' is not a class"):
         sources.load_model("the-word")
+
+
+def test_some_matrices_get_other_bits() -> None:
+    """The first pattern that fits counts, before the bits of all others."""
+    made = Quantize(bits=3, embed_bits=8, layer_bits={"layers.0.*": 8, "*.down": 4})
+
+    formats = made.plan(DECODER).formats
+
+    bits = {name: form.bits for name, form in formats.items() if form is not None}
+    assert bits["embed"] == bits["layers.0.down"] == bits["layers.0.qkv"] == 8
+    assert (bits["layers.1.down"], bits["layers.1.qkv"]) == (4, 3)
+
+
+def test_a_pattern_that_fits_nothing_is_refused() -> None:
+    """With the names that there are."""
+    with pytest.raises(InputError, match=r"no matrix is called 'layer\..*layers\.\*\.qkv"):
+        Quantize(layer_bits={"layer.*": 8}).plan(DECODER)

@@ -263,3 +263,22 @@ def test_a_file_in_the_way_is_said(tmp_path: Path) -> None:
         pass
 
     assert (tmp_path / "b.building").read_text() == "mine"
+
+
+def test_trained_scales_are_taken_up(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """A build stopped after training does not train again, and ends with the same bytes."""
+    pytest.importorskip("torch", reason="trains scales")
+    trained = replace(options, transforms={"int4": Quantize(method="awq+gptq", distil=1)})
+    once, first, again = Recorder(), Recorder("comparing"), Recorder()
+
+    build_bundle(str(tiny), shelf / "a", trained, home=home, progress=once)
+    with pytest.raises(KeyboardInterrupt):
+        build_bundle(str(tiny), shelf / "b", trained, home=home, progress=first)
+    build_bundle(str(tiny), shelf / "b", replace(trained, resume=True), home=home, progress=again)
+
+    assert "training scales" in once.stages
+    assert any("training the scales took the divergence" in note for note in once.notes)
+    assert "training scales" not in again.stages
+    assert contents(shelf / "b") == contents(shelf / "a")

@@ -71,14 +71,14 @@ class Quantize:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"method is {self.method!r}, must be one of {', '.join(METHODS)}")
-        self._format("layers.0.qkv")
-        self._format("embed")
-        if not 0 <= self.distil <= _MOST_ROUNDS:
-            raise InputError(f"distil is {self.distil}, must be 0 to {_MOST_ROUNDS}")
         if not isinstance(self.layer_bits, Mapping):
             raise InputError(
                 f'layer_bits is {self.layer_bits!r}, must be like {{ "layers.*.down" = 8 }}'
             )
+        self._format("layers.0.qkv")
+        self._format("embed")
+        if not 0 <= self.distil <= _MOST_ROUNDS:
+            raise InputError(f"distil is {self.distil}, must be 0 to {_MOST_ROUNDS}")
         for pattern, bits in self.layer_bits.items():
             if type(bits) is not int or bits not in GroupFormat.BITS:
                 raise InputError(
