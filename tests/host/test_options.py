@@ -45,7 +45,7 @@ def test_options_outside_their_range_are_refused(change: dict[str, Any], reason:
         ({"bits": 5}, "bits is 5"),
         ({"embed_bits": 7}, "bits is 7"),
         ({"group_size": 48}, "group_size is 48"),
-        ({"layer_bits": 4}, "layer_bits is 4, must be a table"),
+        ({"layer_bits": 4}, "layer_bits is 4, must be like"),
         ({"layer_bits": {"*.down": 5}}, "layer_bits of '.*down' is 5"),
         ({"layer_bits": {"*.down": True}}, "layer_bits of '.*down' is True"),
         ({"distil": -1}, "distil is -1"),
