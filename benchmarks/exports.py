@@ -3,10 +3,11 @@
     python -m benchmarks.exports [--model DIR] [--text FILE] [--max-tokens 4096]
         [--llama-python .venv-llama/bin/python] [--out FILE.json]
 
-Builds int4, int4-asymmetric and int8, exports each to GGUF and onnxruntime-genai, and compares
-perplexity and KL divergence on held-out token ids: with the original, and with the bundle itself in
-the `onnx` engine. "llama.cpp Q4_0" and its like are llama.cpp's reference rounding of the same
-original (`gguf.quants.quantize`), run in our reference engine, and in llama.cpp where it is there.
+Builds int4, int4-asymmetric (both with `gptq`, as --preset good does) and int8, exports each to
+GGUF and onnxruntime-genai, and compares perplexity and KL divergence on held-out token ids: with
+the original, and with the bundle itself in the `onnx` engine. "llama.cpp Q4_0" and its like are
+llama.cpp's reference rounding of the same original (`gguf.quants.quantize`), run in our reference
+engine, and in llama.cpp where it is there.
 
 onnxruntime-genai comes with onhand[bench]. llama.cpp has an environment of its own, because its
 package is compiled on the spot (cmake and a C++ compiler; some minutes):
@@ -59,8 +60,8 @@ __all__ = ["main"]
 ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
 LLAMA = Path(".venv-llama/bin/python")
 VARIANTS = {
-    "int4": (Quantize(), "Q4_0"),
-    "int4-asymmetric": (Quantize(symmetric=False), "Q4_1"),
+    "int4": (Quantize(method="gptq"), "Q4_0"),
+    "int4-asymmetric": (Quantize(method="gptq", symmetric=False), "Q4_1"),
     "int8": (Quantize(bits=8), "Q8_0"),
 }
 Answers = Sequence[FloatArray]  # for each sequence its logits after all tokens but the last
@@ -174,6 +175,7 @@ class Work:
             calibration=texts.calibration.sequences,
             heldout=texts.heldout.sequences,
             progress=Quiet(),
+            whole=True,
         )
         self.original = Original(model=model, sequences=texts.heldout.sequences, run=run)
         (scratch / "bundle").mkdir()

@@ -15,7 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from onhand.device.threads import usable_threads
 from onhand.host.awq import scale_inputs
 from onhand.host.calibrate import InputStatistics, head_logits, run_original
 from onhand.host.compare import compare_tokens, quality_figures
-from onhand.host.distil import train_scales
+from onhand.host.distil import distil_matrices
 from onhand.host.model import Model
 from onhand.host.pack import VariantPlan, pack_bundle, plan_variants
 from onhand.host.passes.quantize import Quantize
@@ -175,7 +175,20 @@ def measure(ground: Ground, transform: Quantize) -> Row:
         def refine(made: VariantPlan, finished: FinishedMatrices) -> FinishedMatrices:
             if not made.report.rounds:
                 return finished
-            return _trained(ground, model, made, finished, Path(scratch) / "trained")
+            trained = FinishedMatrices(Path(scratch) / "trained")
+            own = [name for name in made.own if name in finished]
+            distil_matrices(
+                ground.model,
+                model,
+                finished,
+                own,
+                trained,
+                ground.texts.calibration.sequences,
+                rounds=made.report.rounds,
+                threads=ground.threads,
+                advance=lambda _: None,
+            )
+            return trained
 
         pack_bundle(
             model,
@@ -209,25 +222,6 @@ def measure(ground: Ground, transform: Quantize) -> Row:
         seconds=seconds,
         figures=quality_figures(tokens, how=""),
     )
-
-
-def _trained(
-    ground: Ground, model: Model, plan: VariantPlan, finished: FinishedMatrices, folder: Path
-) -> FinishedMatrices:
-    found = {name: finished.find(name) for name in plan.own if name in finished}
-    tensors, _, _ = train_scales(
-        ground.model,
-        model,
-        {name: matrix.tensor for name, matrix in found.items()},
-        ground.texts.calibration.sequences,
-        rounds=plan.report.rounds,
-        threads=ground.threads,
-        advance=lambda _: None,
-    )
-    trained = FinishedMatrices(folder)
-    for name, matrix in found.items():
-        trained.keep(replace(matrix, tensor=tensors[name]))
-    return trained
 
 
 def line(setting: str, row: Row) -> str:

@@ -177,6 +177,52 @@ def test_a_path_without_html_is_a_mistake(bundle: Bundle, capsys: Capture) -> No
     assert "as in --html page.html" in capsys.readouterr().err
 
 
+REPAIR = {
+    "added_bytes": 4096,
+    "estimated": True,
+    "recipe": 'name = "int8-repaired"\n',
+    "remaining": 0.4,
+    "share": 0.9,
+    "worst": ["l0_down"],
+}
+
+
+def _with_repair(bundle: Bundle, repair: object) -> None:
+    place = bundle.root / "report.json"
+    table = json.loads(place.read_text())
+    table["variants"]["int8"]["repair"] = repair
+    place.write_text(json.dumps(table))
+
+
+def test_repair_prints_the_recipe_alone(bundle: Bundle, capsys: Capture) -> None:
+    """So that it goes into a file."""
+    _with_repair(bundle, REPAIR)
+
+    assert main(["report", str(bundle.root), "--repair"]) == 0
+
+    assert capsys.readouterr().out.strip() == 'name = "int8-repaired"'
+
+
+@pytest.mark.parametrize(
+    ("repair", "options", "code", "sentence"),
+    [
+        (None, [], 2, "'int8' has no repair: nothing in it can be given more bits"),
+        (REPAIR, ["--json"], 2, "--repair prints a recipe alone"),
+        (REPAIR, ["--html"], 2, "--repair prints a recipe alone"),
+        (REPAIR | {"recipe": 1}, [], 3, "variants.int8.repair.recipe is 1, must be a text"),
+        (REPAIR | {"worst": "l0_down"}, [], 3, "variants.int8.repair.worst is str"),
+    ],
+)
+def test_a_repair_that_cannot_be_shown_is_told(
+    repair: object, options: list[str], code: int, sentence: str, bundle: Bundle, capsys: Capture
+) -> None:
+    """Nothing to repair, options that exclude each other, damage."""
+    _with_repair(bundle, repair)
+
+    assert main(["report", str(bundle.root), "--repair", *options]) == code
+    assert sentence in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "code", "sentence"),
     [

@@ -265,10 +265,15 @@ def test_attack_weights_cut_short(tmp_path: Path, decoder: Decoder, length: int)
 def test_what_is_not_there_is_named(tmp_path: Path, decoder: Decoder) -> None:
     """No folder, no configuration, no weights, pickled weights, no tensors."""
     place = write_adapter(tmp_path / "a", some(decoder, "down_proj"))
+    for nowhere in (tmp_path / "nowhere", place / "adapter_config.json" / "x"):
+        with pytest.raises(InputError, match="there is no such adapter; give its folder"):
+            read_adapter(nowhere, decoder)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="not an adapter: there is no"):
-        read_adapter(tmp_path / "nowhere", decoder)
-    with pytest.raises(InputError, match="cannot be read: Not a directory"):
-        read_adapter(place / "adapter_config.json" / "x", decoder)
+        read_adapter(tmp_path / "empty", decoder)
+    (tmp_path / "empty" / "adapter_config.json").mkdir()
+    with pytest.raises(InputError, match="cannot be read: Is a directory"):
+        read_adapter(tmp_path / "empty", decoder)
     with pytest.raises(InputError, match="holds no tensors"):
         read_adapter(write_adapter(tmp_path / "b", {}), decoder)
     (place / "adapter_model.safetensors").unlink()

@@ -143,11 +143,14 @@ def test_logits_are_those_of_the_merged_model(tmp_path: Path, case: str) -> None
         assert error(loaded.score(loaded.session(), row), expected) < CLOSE, engine.name
 
 
+# PEFT is not yet as new as transformers.
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("rooted", [False, True])
 def test_logits_are_those_of_peft(tmp_path: Path, kind: str, rooted: bool) -> None:
     """PEFT makes, saves and runs the adapter; we read what it saved."""
-    peft = pytest.importorskip("peft", reason="compares with PEFT")
+    import peft
+
     folder = write_source(tmp_path / "source", LLAMA if kind == "llama" else GPT2)
     targets = ["q_proj", "down_proj"] if kind == "llama" else ["c_attn", "mlp.c_proj"]
     torch.manual_seed(3)

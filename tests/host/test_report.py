@@ -138,6 +138,25 @@ def test_all_evidence_is_on_the_page(report: dict[str, Any], content: str) -> No
         assert said in page
 
 
+def test_a_repair_is_on_the_page(report: dict[str, Any], content: str) -> None:
+    """What loses most, what more bits would bring, and the recipe as it is, marked as estimated."""
+    recipe = 'name = "int4-repaired"\n\n[[step]]\npass = "<quantize>"\n'
+    report["variants"]["int4"]["repair"] = {
+        "worst": ["l0_down", "l1_down"],
+        "share": 0.87,
+        "recipe": recipe,
+        "added_bytes": 3 * 2**20,
+        "remaining": 0.42,
+    }
+
+    page = Page(render_report(report))
+
+    assert "l0_down, l1_down: 87 % of all that is lost" in page.text
+    assert "3.0 MiB more should leave 42 % of the loss estimated" in page.text
+    assert recipe in page.said
+    assert "a recipe that repairs it" not in Page(content).text
+
+
 def test_the_page_needs_nothing_else(content: str) -> None:
     """No script, no handler, no address beyond the page: it works offline."""
     page = Page(content)

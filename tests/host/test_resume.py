@@ -46,6 +46,13 @@ def contents(bundle: Path) -> dict[str, bytes]:
     }
 
 
+def interrupt(source: Path, out: Path, options: BuildOptions, home: Path) -> None:
+    """Stop a build between two matrices."""
+    progress = Recorder("quantizing", after=1)
+    with pytest.raises(KeyboardInterrupt):
+        build_bundle(str(source), out, options, home=home, progress=progress)
+
+
 def _run(line: list[object], *, expected: int) -> None:
     command = [sys.executable, "-m", "tests.host.killed_build", *map(str, line)]
     root = Path(__file__).parents[2]
@@ -125,10 +132,7 @@ def test_without_resume_nothing_is_taken_up(
     tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
 ) -> None:
     """Nor lost: the user decides."""
-    with pytest.raises(KeyboardInterrupt):
-        build_bundle(
-            str(tiny), shelf / "b", options, home=home, progress=Recorder("quantizing", after=1)
-        )
+    interrupt(tiny, shelf / "b", options, home)
 
     with pytest.raises(InputError, match="interrupted build: go on with --resume, or remove"):
         build_bundle(str(tiny), shelf / "b", options, home=home)
@@ -140,10 +144,7 @@ def test_another_build_is_not_resumed(
     tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
 ) -> None:
     """And what differs is said, before any work."""
-    with pytest.raises(KeyboardInterrupt):
-        build_bundle(
-            str(tiny), shelf / "b", options, home=home, progress=Recorder("quantizing", after=1)
-        )
+    interrupt(tiny, shelf / "b", options, home)
     other = replace(
         options, transforms={"int4": Quantize(method="gptq", bits=8)}, threads=2, resume=True
     )
@@ -160,10 +161,7 @@ def test_a_limit_may_change(
     tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
 ) -> None:
     """Limits and what is measured do not decide the bytes."""
-    with pytest.raises(KeyboardInterrupt):
-        build_bundle(
-            str(tiny), shelf / "b", options, home=home, progress=Recorder("quantizing", after=1)
-        )
+    interrupt(tiny, shelf / "b", options, home)
 
     more = replace(options, resume=True, max_ram=2**33, measure_original=True)
     build_bundle(str(tiny), shelf / "b", more, home=home)

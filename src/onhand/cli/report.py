@@ -39,13 +39,16 @@ def command(
     """Show the evidence that was measured for a bundle.
 
     Raises:
-        InputError: if a path is given without --html, or there is nothing to repair.
+        InputError: if a path is given without --html, --repair with another form, or there is
+            nothing to repair.
     """
+    if repair and (html or as_json):
+        raise InputError("--repair prints a recipe alone; leave --html and --json out")
     if page is not None and not html:
         raise InputError(f"{page}: a path goes with --html, as in --html {page}")
     table, report = _read(name)
     if repair:
-        write(_recipe(table, report.default_variant))
+        write(_recipe(report))
         return
     place = page or name / REPORT_PAGE
     if html:
@@ -64,18 +67,17 @@ def command(
         say(f"note: as a page with plots: {place}")
 
 
-def _recipe(table: dict[str, object], variant: str) -> str:
+def _recipe(report: Report) -> str:
     """Return the recipe that the default variant's report holds.
 
     Raises:
         InputError: if it holds none.
     """
-    found: object = table
-    for key in ("variants", variant, "repair", "recipe"):
-        found = found.get(key) if isinstance(found, dict) else None
-    if not isinstance(found, str):
+    variant = report.default_variant
+    repair = report.variants[variant].repair
+    if repair is None:
         raise InputError(f"variant {variant!r} has no repair: nothing in it can be given more bits")
-    return found
+    return repair.recipe
 
 
 def _read(root: Path) -> tuple[dict[str, object], Report]:

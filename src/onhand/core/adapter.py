@@ -79,6 +79,8 @@ def read_adapter(place: Path, decoder: Decoder) -> Adapter:
     Raises:
         InputError: if it is damaged, made for another model, or asks for what is not supported.
     """
+    if not place.exists():
+        raise InputError(f"{place}: there is no such adapter; give its folder")
     weights = place / _WEIGHTS if place.is_dir() else place
     content = _config_bytes(weights.with_name(_CONFIG), place)
     config = parse_lora_config(content, where=str(weights.with_name(_CONFIG)))

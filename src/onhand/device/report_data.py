@@ -20,6 +20,7 @@ __all__ = [
     "EngineUsed",
     "Report",
     "ReportMatrix",
+    "ReportRepair",
     "ReportVariant",
     "SourceModel",
     "TextUsed",
@@ -86,12 +87,35 @@ class ReportMatrix:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRepair:
+    """The cheapest way to lose less; its figures are estimates.
+
+    Attributes:
+        worst: the matrices that lose most, the worst one first.
+        share: what these lose of all that is lost, 0 to 1.
+        recipe: that gives more bits where most is lost for a byte, as TOML.
+        added_bytes: what it adds to the size.
+        remaining: loss afterwards, as a share of the present one.
+    """
+
+    worst: tuple[str, ...]
+    share: float
+    recipe: str
+    added_bytes: int
+    remaining: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportVariant:
-    """One variant: its figures by name, its matrices, and why other tensors stayed as they are."""
+    """One variant: its figures by name, its matrices, and why other tensors stayed as they are.
+
+    `repair` is None where nothing can be given more bits.
+    """
 
     figures: Mapping[str, Measurement]
     matrices: tuple[ReportMatrix, ...]
     kept: Mapping[str, str]
+    repair: ReportRepair | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,6 +232,9 @@ def _variants(value: object, default: str) -> dict[str, ReportVariant]:
                 tensor: _value(reason, str, f"{where}.kept.{tensor}")
                 for tensor, reason in _table(kept, f"{where}.kept").items()
             },
+            repair=None
+            if (repair := table.get("repair")) is None
+            else _record(ReportRepair, repair, f"{where}.repair"),
         )
     if default not in found:
         known = ", ".join(found) or "none"

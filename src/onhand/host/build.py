@@ -27,7 +27,7 @@ from onhand.host.adapters import merge_adapter
 from onhand.host.advice import nearest_settings
 from onhand.host.awq import scale_inputs
 from onhand.host.calibrate import InputStatistics, run_original
-from onhand.host.distil import check_torch, train_scales
+from onhand.host.distil import check_torch, distil_matrices
 from onhand.host.evaluate import record_original
 from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
@@ -282,11 +282,12 @@ class _Distilling:
             return trained
         sequences = self.ready.texts.calibration.sequences
         self.shown.start("training scales", plan.report.rounds * len(sequences))
-        found = {name: finished.find(name) for name in own}
-        tensors, before, after = train_scales(
+        before, after = distil_matrices(
             self.ready.model,
             self.scaled,
-            {name: matrix.tensor for name, matrix in found.items()},
+            finished,
+            own,
+            trained,
             sequences,
             rounds=plan.report.rounds,
             threads=self.ready.threads,
@@ -296,8 +297,6 @@ class _Distilling:
             f"{plan.name}: training the scales took the divergence on calibration text that was "
             f"left out of it from {before:.4f} to {after:.4f} nat"
         )
-        for name, matrix in found.items():
-            trained.keep(replace(matrix, tensor=tensors[name]))
         return trained
 
 

@@ -19,11 +19,12 @@ from onhand.core.quantized import QuantTensor
 from onhand.device.engines.forward import RopeCache
 from onhand.host.model import Model
 from onhand.host.torch_forward import torch_logits
+from onhand.host.work import FinishedMatrices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_torch", "train_scales"]
+__all__ = ["check_torch", "distil_matrices", "train_scales"]
 
 _RATE = 2e-3
 _WARM_UP = 0.05
@@ -96,6 +97,49 @@ def train_scales(
     if after < before:
         return trained, before, after
     return tensors, before, before
+
+
+def distil_matrices(
+    original: Model,
+    scaled: Model,
+    finished: FinishedMatrices,
+    names: Sequence[str],
+    trained: FinishedMatrices,
+    sequences: Sequence[TokenArray],
+    *,
+    rounds: int,
+    threads: int,
+    advance: Callable[[float], None],
+) -> tuple[float, float]:
+    """Train the scales of a variant's finished matrices, and keep the result.
+
+    Args:
+        original: the source: the teacher.
+        scaled: what the matrices were made of.
+        finished: the matrices.
+        names: which of them.
+        trained: where those with trained scales are kept.
+        sequences: see `train_scales`.
+        rounds: see `train_scales`.
+        threads: see `train_scales`.
+        advance: see `train_scales`.
+
+    Returns:
+        The divergence before and after, see `train_scales`.
+    """
+    found = {name: finished.find(name) for name in names}
+    tensors, before, after = train_scales(
+        original,
+        scaled,
+        {name: matrix.tensor for name, matrix in found.items()},
+        sequences,
+        rounds=rounds,
+        threads=threads,
+        advance=advance,
+    )
+    for name, matrix in found.items():
+        trained.keep(replace(matrix, tensor=tensors[name]))
+    return before, after
 
 
 def _train(

@@ -17,7 +17,7 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import SourceError
 from onhand.core.quantized import GroupFormat
-from onhand.host.rounding import Rounding, made_rounding, searched_scales
+from onhand.host.rounding import Rounding, made_rounding, reciprocal, searched_scales
 
 __all__ = ["Columns", "order_columns", "round_columns"]
 
@@ -146,7 +146,7 @@ def _compensate(weight: FloatArray, form: GroupFormat, columns: Columns, state: 
         scales, zeros = searched_scales(block.T[:, None], costs[None], form)
         scales, zeros = scales[:, 0], zeros[:, 0]
         state.scales[group], state.zeros[group] = scales, zeros
-        steps = _inverse(scales)
+        steps = reciprocal(scales)
         errors = np.empty_like(block)
         for j in range(g):
             codes = np.clip(np.rint(block[j] * steps), -zeros, form.top - zeros)
@@ -165,7 +165,7 @@ def _sweep(weight: FloatArray, form: GroupFormat, moments: FloatArray, state: _R
         scales, zeros, codes = state.scales[group], state.zeros[group], state.codes[inside]
         local, own = gradient[inside].copy(), moments[inside, inside]
         before = codes * scales
-        steps = _inverse(scales)
+        steps = reciprocal(scales)
         for j in range(g):
             wanted = np.rint(codes[j] + local[j] * (steps / own[j, j]))
             np.clip(wanted, -zeros, form.top - zeros, out=wanted)
@@ -181,8 +181,3 @@ def _sweep(weight: FloatArray, form: GroupFormat, moments: FloatArray, state: _R
         step = stored - scales
         state.scales[group] = np.where((2 * above - step * below) * step > 0, stored, scales)
         gradient -= moments[:, inside] @ (codes * state.scales[group] - before)
-
-
-def _inverse(scales: FloatArray) -> FloatArray:
-    """Return 1 / scale, and 0 for a group of zeros."""
-    return np.where(scales == 0, 0, 1 / np.where(scales == 0, 1, scales)).astype(np.float32)

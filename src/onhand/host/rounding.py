@@ -22,6 +22,7 @@ __all__ = [
     "nearest_codes",
     "padded_groups",
     "plain_scales",
+    "reciprocal",
     "round_matrix",
     "searched_scales",
 ]
@@ -282,14 +283,14 @@ def nearest_codes(
     Returns:
         (N, G, g) whole float32 numbers.
     """
-    codes: FloatArray = padded * _reciprocal(scales)[:, :, None]
+    codes: FloatArray = padded * reciprocal(scales)[:, :, None]
     np.rint(codes, out=codes)
     if form.symmetric:
         return np.clip(codes, -form.middle, form.top - form.middle, out=codes)
     return np.clip(codes, -zeros[:, :, None], form.top - zeros[:, :, None], out=codes)
 
 
-def _reciprocal(scales: FloatArray) -> FloatArray:
+def reciprocal(scales: FloatArray) -> FloatArray:
     """Return 1 / scale, and 0 where a group is all zeros or too small for float16."""
     safe = np.where(scales == 0, 1, scales)
     return np.where(scales == 0, np.float32(0), np.float32(1) / safe).astype(np.float32)
