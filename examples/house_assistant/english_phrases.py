@@ -54,7 +54,7 @@ def article(draw: Draw, name: str) -> str:
     if kind < bare:
         return name
     word = "my" if kind > 0.95 else "our" if kind > 0.93 else "that" if kind > 0.92 else "the"
-    if draw.chance(0.05 if draw.split == "train" else 0.025):
+    if draw.chance(0.08 if draw.split == "train" else 0.025):
         word = f"{word} {draw.pick(lists('hesitation'))}"
     return f"{word} {name}"
 

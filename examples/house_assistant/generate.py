@@ -67,7 +67,7 @@ def _example(draw: Draw) -> Example:
     language: Language = "en" if draw.chance(0.55) else "zh"
     voice = _VOICES[language]
     # Training has more of what is hardest.
-    draw.sloppy = draw.chance(0.22 if draw.split == "train" else 0.14)
+    draw.sloppy = draw.chance(0.28 if draw.split == "train" else 0.14)
     kind = draw.rng.random()
     answer: dict[str, object]
     if kind < 0.13:

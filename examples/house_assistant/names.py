@@ -124,6 +124,8 @@ def title(draw: Draw) -> str:
 
 def _word(draw: Draw, source: str) -> str:
     """Choose a word for a name from a list, or make it up, so that no list can be relied on."""
+    if (noun := ordinary(draw, "en", "nouns", share=0.3)) is not None:
+        return noun
     return pseudo_word(draw) if draw.chance(0.4) else draw.pick(rules("en", source), "name")
 
 
@@ -334,7 +336,7 @@ def mandarin_person(draw: Draw) -> str:
 
 def _ending(draw: Draw, source: str) -> str:
     """Choose what kind of thing a Chinese name says, or any character in its place."""
-    if draw.chance(0.35):
+    if draw.chance(0.5 if draw.split == "train" else 0.35):
         return _characters(draw, 1, 1)
     return draw.pick(rules("zh", source), "name")
 

@@ -166,7 +166,7 @@ def test_logits_are_those_of_peft(tmp_path: Path, kind: str, rooted: bool) -> No
         init_lora_weights=False,
     )
     model = peft.get_peft_model(open_theirs(folder), options).eval()
-    model.save_pretrained(tmp_path / "adapter")
+    model.save_pretrained(str(tmp_path / "adapter"))
     expected = logits_of(model, tokens())
 
     merged = merge_adapter(load_model(str(folder)), tmp_path / "adapter")
