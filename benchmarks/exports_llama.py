@@ -8,6 +8,7 @@ TOKENS.npz holds the sequences as arrays 0, 1, …; LOGITS.npy gets their rows b
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ def main() -> None:
     """Run every sequence from an empty memory."""
     import llama_cpp
 
+    _use_plain_kernels(llama_cpp.llama_cpp)
     model, tokens, out, threads = sys.argv[1:]
     with np.load(tokens) as content:
         sequences = [content[str(i)] for i in range(len(content.files))]
@@ -40,6 +42,22 @@ def main() -> None:
         logits[low : low + row.size] = loaded.scores[: row.size]
         low += row.size
     logits.flush()
+
+
+def _use_plain_kernels(api: Any) -> None:
+    """Leave repacked weights out.
+
+    llama.cpp repacks for AMX wherever the processor has it, and dies in its first tile
+    instruction where the system does not let the process use it, as in many virtual machines.
+    """
+    defaults = api.llama_model_default_params
+
+    def changed() -> object:
+        found = defaults()
+        found.use_extra_bufts = False
+        return found
+
+    api.llama_model_default_params = changed
 
 
 if __name__ == "__main__":
