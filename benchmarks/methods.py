@@ -202,26 +202,32 @@ def measure(ground: Ground, transform: Quantize) -> Row:
             refine=refine,
         )
         seconds = time.perf_counter() - started
-        loaded, engine, _ = open_engine(
-            read_bundle(folder), variant="v", engine=None, threads=ground.threads
-        )
-        tokens = compare_tokens(
-            loaded,
-            ground.texts.heldout.sequences,
-            ground.hidden,
-            head_logits(ground.model),
-            progress=Quiet(),
-            what="comparing",
-        )
-        loaded.close()
+        engine, figures = _judge(ground, folder)
     shapes = model.decoder.matrices()
     stored = sum(form.size_bytes(shapes[n]) for n, form in plan.report.formats.items() if form)
     return Row(
         bits_per_weight=8 * stored / sum(n * k for n, k in shapes.values()),
         engine=engine,
         seconds=seconds,
-        figures=quality_figures(tokens, how=""),
+        figures=figures,
     )
+
+
+def _judge(ground: Ground, folder: Path) -> tuple[str, Mapping[str, Measurement]]:
+    """Compare a bundle with the original; return the engine's name and the figures."""
+    loaded, engine, _ = open_engine(
+        read_bundle(folder), variant="v", engine=None, threads=ground.threads
+    )
+    tokens = compare_tokens(
+        loaded,
+        ground.texts.heldout.sequences,
+        ground.hidden,
+        head_logits(ground.model),
+        progress=Quiet(),
+        what="comparing",
+    )
+    loaded.close()
+    return engine, quality_figures(tokens, how="")
 
 
 def line(setting: str, row: Row) -> str:

@@ -257,7 +257,7 @@ def test_the_original_needs_its_adapter(
     moved = Path(shutil.move(adapter, tmp_path / "moved"))
     elsewhere = tmp_path / "another home"
 
-    with pytest.raises(InputError, match="not an adapter"):
+    with pytest.raises(InputError, match="there is no such adapter"):
         evaluate_bundle(tmp_path / "bundle", text, home=home, threads=1)
     with pytest.raises(InputError, match="no record of its adapter; give --original-adapter DIR"):
         evaluate_bundle(tmp_path / "bundle", text, original=tiny, home=elsewhere, threads=1)
