@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 from tests.host.recorder import Recorder
 
@@ -118,3 +119,17 @@ def test_a_memory_ceiling_below_need_is_refused_before_any_work(
         )
 
     assert shown.stages == ["reading the source"]
+
+
+def test_the_original_is_not_run_where_it_has_no_room_beside_the_build(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """The ceiling holds the builder too: it is not passed by what need not be measured."""
+    room = psutil.Process().memory_info().rss + 200 * 2**20
+    asked = replace(options, max_ram=room, measure_original=True)
+
+    built = build_bundle(str(tiny), shelf / "b", asked, home=home)
+
+    original = built.report["original"]
+    assert isinstance(original, dict)
+    assert "its speed was not measured" in original["missing"]

@@ -1,5 +1,6 @@
 """Statistics of a matrix's inputs, and one layer in memory at a time."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from tests.models import DECODER, MemoryWeights, memory_model, random_tensors, v
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
-from onhand.core.errors import SourceError
+from onhand.core.errors import ResourceError, SourceError
 from onhand.core.progress import Quiet
 from onhand.device.engines import forward
 from onhand.host.calibrate import InputStatistics, head_logits, run_original
@@ -177,7 +178,20 @@ def test_moments_in_a_folder_are_those_in_memory(tmp_path: Path) -> None:
     plain = run_original(model, calibration=texts, heldout=[], progress=Quiet(), whole=True)
 
     for name in plain.statistics.products:
-        assert isinstance(kept.statistics.products[name], np.memmap)
+        assert isinstance(kept.statistics.products[name], Path)
         found, expected = (one.statistics.second_moments(name) for one in (kept, plain))
         np.testing.assert_array_equal(found, expected)
     assert {path.suffix for path in tmp_path.iterdir()} == {".npy", ".npz"}
+
+
+def test_moments_that_were_cut_off_meanwhile_are_told(tmp_path: Path) -> None:
+    """The file is named."""
+    model, texts = memory_model(), sequences(20, 7)
+    run = run_original(
+        model, calibration=texts, heldout=[], progress=Quiet(), whole=True, folder=tmp_path
+    )
+    place = tmp_path / "layers.0.qkv.npy"
+    place.write_bytes(place.read_bytes()[:-8])
+
+    with pytest.raises(ResourceError, match=re.escape(str(place))):
+        run.statistics.second_moments("layers.0.qkv")

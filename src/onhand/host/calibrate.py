@@ -34,7 +34,8 @@ class InputStatistics:
         whole: whether the moments of all pairs of inputs are kept, not only those within a block.
         folder: where `settle` keeps finished moments; None for memory.
         products: matrix name -> float32 sums of x x^T: (K, K) if `whole`, else (blocks, block,
-            block), the last block padded with zeros.
+            block), the last block padded with zeros; or the file that holds them. Files are read
+            anew each time: mapped, all of them would count as this process's memory.
         n_tokens: tokens seen.
         divisors: matrix name -> (K,) numbers by which its inputs were divided since they were
             observed; only if `whole`.
@@ -43,7 +44,7 @@ class InputStatistics:
     block: int = 128
     whole: bool = False
     folder: Path | None = None
-    products: dict[str, FloatArray] = field(default_factory=dict)
+    products: dict[str, FloatArray | Path] = field(default_factory=dict)
     n_tokens: int = 0
     divisors: dict[str, FloatArray] = field(default_factory=dict)
 
@@ -59,24 +60,35 @@ class InputStatistics:
         self._add(name, columns @ columns.transpose(0, 2, 1))  # (blocks, block, block)
 
     def _add(self, name: str, total: FloatArray) -> None:
-        if name in self.products:
-            self.products[name] += total
-        else:
-            self.products[name] = total
+        found = self._total(name)
+        if found is not None:
+            found += total
+            total = found
+        self.products[name] = total
 
     def settle(self) -> None:
         """Move what was observed so far from memory to the folder, if there is one."""
         if self.folder is None:
             return
         for name, total in self.products.items():
-            if isinstance(total, np.memmap):
+            if isinstance(total, Path):
                 continue
             place = self.folder / f"{name}.npy"
             beside = place.with_suffix(".new")
             with beside.open("wb") as file:
                 np.save(file, total)
             beside.replace(place)
-            self.products[name] = np.load(place, mmap_mode="r")
+            self.products[name] = place
+
+    def _total(self, name: str) -> FloatArray | None:
+        found = self.products.get(name)
+        if not isinstance(found, Path):
+            return found
+        try:
+            total: FloatArray = np.load(found)
+        except (OSError, ValueError) as error:
+            raise ResourceError(damage(found)) from error
+        return total
 
     def second_moments(self, name: str) -> FloatArray | None:
         """Return the mean second moments of all of a matrix's inputs.
@@ -87,10 +99,10 @@ class InputStatistics:
         Returns:
             (K, K) float32, or None if the matrix was not observed or `whole` is False.
         """
-        total = self.products.get(name)
+        total = self._total(name)
         if total is None or not self.n_tokens or not self.whole:
             return None
-        mean: FloatArray = np.asarray(total) / np.float32(self.n_tokens)
+        mean: FloatArray = total / np.float32(self.n_tokens)
         if (divisor := self.divisors.get(name)) is not None:
             mean = mean / (divisor[:, None] * divisor)
         return mean
@@ -106,7 +118,7 @@ class InputStatistics:
         Returns:
             (G, group_size, group_size) float32, or None if the matrix was not observed.
         """
-        total = self.products.get(name)
+        total = self._total(name)
         if total is None or not self.n_tokens:
             return None
         if (whole := self.second_moments(name)) is not None:
@@ -277,9 +289,10 @@ def _restored(folder: Path | None, statistics: InputStatistics) -> tuple[int, li
         # What was only begun is observed again.
         if int(place.name.split(".")[1]) < n_layers:
             try:
-                statistics.products[place.name.removesuffix(".npy")] = np.load(place, mmap_mode="r")
+                np.load(place, mmap_mode="r")
             except (OSError, ValueError) as error:
                 raise ResourceError(damage(place)) from error
+            statistics.products[place.name.removesuffix(".npy")] = place
     return n_layers, [arrays[str(number)] for number in range(len(arrays))]
 
 

@@ -38,7 +38,7 @@ class MemoryGuard:
         Raises:
             ResourceError: if more memory was taken than allowed.
         """
-        now = self._sample()
+        now = self.resident_bytes()
         self.peak_bytes = max(self.peak_bytes, now + child_bytes)
         if self.max_ram is not None and self.peak_bytes > self.max_ram:
             raise ResourceError(
@@ -46,14 +46,15 @@ class MemoryGuard:
                 f"{format_bytes(self.max_ram)}; give more"
             )
 
-    def _sample(self) -> int:
+    def resident_bytes(self) -> int:
+        """Return what this process takes now."""
         resident = int(self._process.memory_info().rss)
         self.peak_bytes = max(self.peak_bytes, resident)
         return resident
 
     def _watch(self) -> None:
         while not self._done.wait(_SECONDS):
-            self._sample()
+            self.resident_bytes()
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -115,7 +115,7 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
         )
         guard.check(f"running {plan.name}", child_bytes=_peak(measured))
         variants[plan.name] = quality | _on_device(proof, here, measured)
-    original, missing = _original_figures(proof, here, progress)
+    original, missing = _original_figures(proof, here, guard, progress)
     guard.check("running the original", child_bytes=_peak(original))
     default = variants[proof.plans[0].name]
     budget = proof.options.budget
@@ -170,7 +170,7 @@ def _on_device(
 
 
 def _original_figures(
-    proof: Proof, here: DeviceProfile, progress: Progress
+    proof: Proof, here: DeviceProfile, guard: MemoryGuard, progress: Progress
 ) -> tuple[dict[str, Measurement], str | None]:
     """Measure the source in float32 in the same engine, or say why not."""
     model = proof.model
@@ -184,8 +184,8 @@ def _original_figures(
     )
     if not proof.options.measure_original:
         return {"size_bytes": size}, "the original's speed was not asked for (--no-original)"
-    # Mapped file, packed copy and what a process takes besides.
-    needed = 9 * model.decoder.n_parameters + 2**28
+    # Mapped file, packed copy and what a process takes besides, with this one beside it.
+    needed = 9 * model.decoder.n_parameters + 2**28 + guard.resident_bytes()
     limit = proof.options.max_ram or proof.profile.memory_bytes // 2
     if needed > limit:
         return {"size_bytes": size}, (
