@@ -3,9 +3,11 @@
     python -m benchmarks.resume [--kills 20] [--source DIR] [--out FILE.json]
 
 Builds a model once in one go, takes the time, then builds it again under another name: each time
-the process is killed with SIGKILL after a random part of that time (early moments are likelier),
-and started again with `--resume`, until it has been killed so often; a build that ends before its
-moment is compared and begun anew. Every file but the report must be the same.
+the process is killed with SIGKILL after a random time and started again with `--resume`, until it
+has been killed so often. Moments are drawn from the time until the last matrix is finished. Where
+a run finished nothing more, as when only the proof is left, one more moment is drawn from all of
+the time, and the build goes on to its end, is compared and begun anew. Every file but the report
+must be the same.
 """
 
 import argparse
@@ -40,26 +42,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         shelf = Path(scratch)
         started = time.perf_counter()
-        run(given.source, shelf / "whole", resume=False).wait()
+        first = run(given.source, shelf / "whole", resume=False)
+        working = watch(shelf / "whole.building", first, started)
         seconds = time.perf_counter() - started
         expected = hashes(shelf / "whole")
-        print(f"one go: {seconds:.1f} s, {len(expected)} files", flush=True)
+        print(f"one go: {working:.1f} of {seconds:.1f} s to the last matrix", flush=True)
         moments: list[dict[str, object]] = []
-        same = 0
+        same, before = 0, ""
         while len(moments) < given.kills:
+            proving = before != "" and before == finished(shelf)
+            before = finished(shelf)
+            moment = chance.uniform(0.5, seconds if proving else working)
             process = run(given.source, shelf / "killed", resume=True)
-            # Most of the time goes into the proof, which keeps nothing: evenly drawn moments would
-            # rarely fall between two layers.
-            moment = 0.5 + (seconds - 0.5) * chance.random() ** 2
-            try:
-                process.wait(timeout=moment)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
+            if is_killed(process, moment):
                 moments.append({"after_s": moment, "finished": finished(shelf)})
                 print(f"killed after {moment:.1f} s: {finished(shelf)}", flush=True)
-                continue
-            same += check(shelf, process, expected)
+                if not proving:
+                    continue
+                process = run(given.source, shelf / "killed", resume=True)
+                process.wait()
+            same, before = same + check(shelf, process, expected), ""
         last = run(given.source, shelf / "killed", resume=True)
         last.wait()
         same += check(shelf, last, expected)
@@ -84,6 +86,27 @@ def run(source: Path, out: Path, *, resume: bool) -> "subprocess.Popen[bytes]":
         stderr=subprocess.DEVNULL,
         env=os.environ | {"ONHAND_HOME": str(out.parent / "home")},
     )
+
+
+def watch(work: Path, process: "subprocess.Popen[bytes]", started: float) -> float:
+    """Wait for a build to end; return the seconds until its last matrix was finished."""
+    count, moment = 0, 0.0
+    while process.poll() is None:
+        if (found := len(list(work.glob("matrices/*/*.npz")))) > count:
+            count, moment = found, time.perf_counter() - started
+        time.sleep(0.02)
+    return moment
+
+
+def is_killed(process: "subprocess.Popen[bytes]", moment: float) -> bool:
+    """Kill a build after so many seconds; say whether it was still at work."""
+    try:
+        process.wait(timeout=moment)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+    return False
 
 
 def finished(shelf: Path) -> str:
