@@ -118,11 +118,11 @@ class InputStatistics:
         Returns:
             (G, group_size, group_size) float32, or None if the matrix was not observed.
         """
+        if (whole := self.second_moments(name)) is not None:
+            return _groups(whole, group_size)
         total = self._total(name)
         if total is None or not self.n_tokens:
             return None
-        if (whole := self.second_moments(name)) is not None:
-            return _groups(whole, group_size)
         inside = self.block // group_size
         split = total.reshape(-1, inside, group_size, inside, group_size)
         groups = np.einsum("biuiv->biuv", split).reshape(-1, group_size, group_size)
