@@ -46,12 +46,13 @@ class Merged:
 
     @property
     def decoder(self) -> Decoder:
-        """The description, its matrices whole."""
-        return replace(self.inner.decoder, ranks={})
+        """The description, its matrices whole; an adapter of a tied head unties it."""
+        tied = self.inner.decoder.tied and "head" not in self.adapter.pairs
+        return replace(self.inner.decoder, ranks={}, tied=tied)
 
     def matrix(self, name: str) -> Wide:
         """W + B A."""
-        weight = whole(self.inner, name)
+        weight = whole(self.inner, self.inner.decoder.head if name == "head" else name)
         if name in self.adapter.pairs:
             first, second = self.adapter.pairs[name]
             weight = weight + second.astype(np.float64) @ first
@@ -67,9 +68,7 @@ def make_adapter(
 ) -> Adapter:
     """An adapter of the modules whose names end so."""
     shapes = {
-        name: shape
-        for name, shape in llama_modules(decoder).items()
-        if name.endswith(tuple(ends)) and (name != "lm_head" or not decoder.tied)
+        name: shape for name, shape in llama_modules(decoder).items() if name.endswith(tuple(ends))
     }
     place = write_adapter(folder, lora_factors(shapes, seed=seed), {"lora_alpha": 4})
     return read_adapter(place, decoder)

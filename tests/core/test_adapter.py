@@ -197,6 +197,7 @@ def test_attack_a_scale_beyond_float32(tmp_path: Path, decoder: Decoder) -> None
         ),
         ("base_model.model.model.layers.0.mlp.down_proj.lora_B.bias", "bias of the adapter's own"),
         ("base_model.model.model.layers.0.mlp.down_proj.base_layer.bias", "is no LoRA factor"),
+        ("base_model.model.model.layers.0.mlp.down_proj.base_layer.weight", "is no LoRA factor"),
         ("base_model.model.lm_head.weight", "is no LoRA factor"),
         ("model.layers.0.mlp.down_proj.lora_A.weight", "is no LoRA factor"),
         ("base_model.model.model.layers.0.mlp.down_proj.lora_A.x.weight", "is no LoRA factor"),
@@ -228,12 +229,52 @@ def test_attack_tensors_without_a_place(
     assert repr(name) in str(caught.value) or name.split(".lora_")[0][17:] in str(caught.value)
 
 
-def test_an_adapter_of_a_tied_head_is_refused(tmp_path: Path, decoder: Decoder) -> None:
-    """The head is the embedding: what adds to one would add to the other."""
-    place = write_adapter(tmp_path / "a", some(decoder, "lm_head"))
+def test_an_adapter_of_a_tied_head_leaves_the_embedding(tmp_path: Path, decoder: Decoder) -> None:
+    """What adds to the head has the head's name, whatever the matrix is."""
+    factors = some(decoder, "lm_head")
+    place = write_adapter(tmp_path / "a", factors, {"lora_alpha": 4})
 
-    with pytest.raises(InputError, match="'lm_head' is no matrix of this model"):
-        read_adapter(place, replace(decoder, tied=True))
+    found = added(place, replace(decoder, tied=True))
+
+    assert set(found) == {"head"}
+    close(found["head"], factors["lm_head"][1] @ factors["lm_head"][0])
+
+
+def with_head_copy(folder: Path, decoder: Decoder, copy: FloatArray, dtype: str = "F32") -> Path:
+    """An adapter of the head with what PEFT puts beside it."""
+    first, second = some(decoder, "lm_head")["lm_head"]
+    tensors = {
+        "base_model.model.lm_head.lora_A.weight": first,
+        "base_model.model.lm_head.lora_B.weight": second,
+        "base_model.model.lm_head.base_layer.weight": copy,
+    }
+    return write_adapter_tensors(folder, tensors, dtype=dtype)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_copy_of_the_head_is_at_hand(tmp_path: Path, decoder: Decoder, tied: bool) -> None:
+    """It adds nothing."""
+    copy = np.arange(decoder.vocab_size * decoder.width, dtype=np.float32) % 64
+    place = with_head_copy(tmp_path / "a", decoder, copy.reshape(-1, decoder.width))
+
+    adapter = read_adapter(place, replace(decoder, tied=tied))
+
+    assert set(adapter.pairs) == {"head"}
+    assert adapter.head_copy is not None
+    np.testing.assert_array_equal(adapter.head_copy.ravel(), copy)
+
+
+def test_attack_a_copy_of_another_head(tmp_path: Path, decoder: Decoder) -> None:
+    """Of a larger vocabulary, or of numbers that are no weights."""
+    larger = np.ones((decoder.vocab_size + 1, decoder.width), np.float32)
+    whole = np.ones((decoder.vocab_size, decoder.width), np.float32)
+
+    for place in (
+        with_head_copy(tmp_path / "a", decoder, larger),
+        with_head_copy(tmp_path / "b", decoder, whole, dtype="I8"),
+    ):
+        with pytest.raises(InputError, match=r"this model( and rank 4)? needs? \("):
+            read_adapter(place, decoder)
 
 
 @pytest.mark.parametrize("missing", ["A", "B"])

@@ -175,6 +175,38 @@ def test_logits_are_those_of_peft(tmp_path: Path, kind: str, rooted: bool) -> No
     assert error(ours(merged, tokens()), expected) < CLOSE
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_head_adapted_by_peft(tmp_path: Path, tied: bool) -> None:
+    """PEFT keeps the head beside its factors, and adapts a tied one without the embedding."""
+    import peft
+
+    folder = write_source(tmp_path / "source", {**CONFIG, "tie_word_embeddings": tied})
+    torch.manual_seed(3)
+    options = peft.LoraConfig(
+        r=4, target_modules=["v_proj", "lm_head"], task_type="CAUSAL_LM", init_lora_weights=False
+    )
+    model = peft.get_peft_model(open_theirs(folder), options).eval()
+    model.save_pretrained(str(tmp_path / "adapter"))
+    expected = logits_of(model, tokens())
+
+    merged = merge_adapter(load_model(str(folder)), tmp_path / "adapter")
+
+    assert error(ours(load_model(str(folder)), tokens()), expected) > 100 * CLOSE
+    assert error(ours(merged, tokens()), expected) < CLOSE
+    assert not merged.decoder.tied
+    assert any("no longer tied" in note for note in merged.notes) == tied
+    (tmp_path / "bundle").mkdir()
+    bundle = pack_original(merged, tmp_path / "bundle")
+    loaded = OnnxEngine().open(bundle, variant=ORIGINAL, threads=1)
+    assert error(loaded.score(loaded.session(), tokens()), expected) < CLOSE
+
+    other = write_source(tmp_path / "other", {**CONFIG, "tie_word_embeddings": not tied})
+    with pytest.raises(InputError, match="is not this model's: give the model that it was trained"):
+        merge_adapter(load_model(str(other)), tmp_path / "adapter")
+
+
 @pytest.fixture
 def adapter(tmp_path: Path) -> Path:
     """An adapter of the tiny checkpoint that changes its answers."""

@@ -11,7 +11,7 @@ Source:
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,9 @@ __all__ = ["Adapter", "Pairs", "read_adapter"]
 _CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
-_KEY = re.compile(r"base_model\.model\.(?P<module>[\w.]+)\.lora_(?P<side>[AB])\.weight", re.ASCII)
+_KEY = re.compile(
+    r"base_model\.model\.(?P<module>[\w.]+)\.(?P<part>lora_A|lora_B|base_layer)\.weight", re.ASCII
+)
 _DTYPES = ("F16", "BF16", "F32")
 _REASONS = {
     "lora_embedding_": "an embedding cannot be adapted",
@@ -48,11 +50,16 @@ class Adapter:
     Attributes:
         pairs: float32; the scale is part of B, and each part of a joined matrix has rows and
             columns of B of its own.
+            columns of B of its own. "head" is what adds to the head, of a tied model too, whose
+            embedding stays as it is.
         sha256: hash over its files: its identity.
+        head_copy: the model's head as it was trained with, (V, D) float16, float32 or bfloat16 as
+            uint16: PEFT puts it beside an adapter of the head. None if it is not there.
     """
 
     pairs: Pairs
     sha256: str
+    head_copy: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +100,8 @@ def read_adapter(place: Path, decoder: Decoder) -> Adapter:
         raise InputError(f"{place}: no {_WEIGHTS}{why}") from error
     except (BundleCorrupt, OSError) as error:
         raise InputError(f"adapter {error}") from error
+    # An adapter of a tied head unties it.
+    decoder = replace(decoder, tied=False)
     modules = _modules(file.tensors, decoder, str(weights))
     _check_targets(config, modules, file, str(weights))
     found: dict[str, list[tuple[_Module, FloatArray, FloatArray]]] = {}
@@ -104,6 +113,7 @@ def read_adapter(place: Path, decoder: Decoder) -> Adapter:
     return Adapter(
         pairs={matrix: _joined(parts, shapes[matrix][0]) for matrix, parts in found.items()},
         sha256=hashlib.sha256(content + bytes.fromhex(sha256)).hexdigest(),
+        head_copy=_head_copy(file, modules),
     )
 
 
@@ -130,6 +140,7 @@ def _modules(tensors: Collection[str], decoder: Decoder, where: str) -> dict[str
     if not tensors:
         raise InputError(f"{where}: holds no tensors")
     named: set[str] = set()
+    copies: set[str] = set()
     for tensor in sorted(tensors):
         match = _KEY.fullmatch(tensor)
         if match is None:
@@ -137,11 +148,16 @@ def _modules(tensors: Collection[str], decoder: Decoder, where: str) -> dict[str
             raise InputError(
                 f"{where}: {tensor!r} is no LoRA factor of a matrix" + (f": {why}" if why else "")
             )
+        if match["part"] == "base_layer":
+            copies.add(tensor)
         named.add(match["module"])
     known = [_layout(naming, decoder, named) for naming in LAYOUTS]
     best = max(known, key=lambda modules: len(named & modules.keys()))
     if missing := sorted(named - best.keys()):
         raise InputError(f"{where}: {missing[0]!r} is no matrix of this model that can be adapted")
+    heads = {_copy_of(name) for name, module in best.items() if module.matrix == "head"}
+    if others := sorted(copies - heads):
+        raise InputError(f"{where}: {others[0]!r} is no LoRA factor of a matrix")
     return best
 
 
@@ -188,6 +204,38 @@ def _check_targets(
             raise InputError(f"{where}: {name!r} is adapted, {_CONFIG} does not ask for it")
 
 
+def _copy_of(module: str) -> str:
+    return f"{_prefixed(module)}.base_layer.weight"
+
+
+def _head_copy(file: SafetensorsFile, modules: Mapping[str, _Module]) -> np.ndarray | None:
+    """Return the copy of the head that PEFT puts beside the head's factors.
+
+    Raises:
+        InputError: if it is not the head of this model, by its shape.
+    """
+    for name, module in modules.items():
+        copy = _copy_of(name)
+        if module.matrix == "head" and copy in file.tensors:
+            _check_spec(file, copy, module.shape, "this model needs")
+            return file.view(copy)
+    return None
+
+
+def _check_spec(file: SafetensorsFile, tensor: str, shape: tuple[int, int], why: str) -> None:
+    """Check a tensor's dtype and shape.
+
+    Raises:
+        InputError: if they are others; `why` says who needs them.
+    """
+    spec = file.tensors[tensor]
+    if spec.dtype not in _DTYPES or spec.shape != shape:
+        raise InputError(
+            f"{file.path}: {tensor!r} is {spec.dtype} {spec.shape}, {why} {shape} of "
+            f"{', '.join(_DTYPES)}"
+        )
+
+
 def _pair(
     file: SafetensorsFile, name: str, module: _Module, config: LoraConfig
 ) -> tuple[FloatArray, FloatArray]:
@@ -200,12 +248,7 @@ def _pair(
     sides: list[FloatArray] = []
     for side, shape in (("A", (rank, k)), ("B", (n, rank))):
         tensor = f"{_prefixed(name)}.lora_{side}.weight"
-        spec = file.tensors[tensor]
-        if spec.dtype not in _DTYPES or spec.shape != shape:
-            raise InputError(
-                f"{file.path}: {tensor!r} is {spec.dtype} {spec.shape}, this model and rank "
-                f"{rank} need {shape} of {', '.join(_DTYPES)}"
-            )
+        _check_spec(file, tensor, shape, f"this model and rank {rank} need")
         sides.append(widen(file.view(tensor)))
     right, left = sides
     with np.errstate(over="ignore", invalid="ignore"):

@@ -186,6 +186,11 @@ class Decoder:
             shapes["head"] = (self.vocab_size, self.width)
         return shapes
 
+    @property
+    def head(self) -> str:
+        """Name of the matrix that the head applies."""
+        return "embed" if self.tied else "head"
+
     def matrices(self) -> dict[str, tuple[int, int]]:
         """Return name -> (N, K) of every stored matrix, factors on their own; see `tensors`."""
         found = self.tensors().items()

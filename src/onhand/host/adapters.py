@@ -10,6 +10,7 @@ from onhand.core.adapter import Pairs, read_adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError, SourceError
+from onhand.core.safetensors import widen
 from onhand.host.model import Model, ModelWeights
 
 __all__ = ["merge_adapter"]
@@ -35,15 +36,40 @@ def merge_adapter(model: Model, place: Path) -> Model:
             "have to be rounded again; merge it into the unquantised model, or give it at run time"
         )
     adapter = read_adapter(place, model.decoder)
+    if adapter.head_copy is not None:
+        _check_head(model.weights, adapter.head_copy, place)
     widest = max(first.shape[0] for first, _ in adapter.pairs.values())
-    note = f"the adapter {place.name} is merged: {len(adapter.pairs)} matrices, rank {widest}"
+    notes = [f"the adapter {place.name} is merged: {len(adapter.pairs)} matrices, rank {widest}"]
+    unties = model.decoder.tied and "head" in adapter.pairs
+    if unties:
+        notes.append("the adapter changes the head alone: it is no longer tied to the embedding")
+    decoder = replace(model.decoder, tied=False) if unties else model.decoder
     return replace(
         model,
-        weights=_MergedWeights(model.weights, adapter.pairs),
+        weights=_MergedWeights(model.weights, adapter.pairs, decoder),
         sha256=hashlib.sha256(bytes.fromhex(model.sha256 + adapter.sha256)).hexdigest(),
-        notes=(*model.notes, note),
+        notes=(*model.notes, *notes),
         adapter_sha256=adapter.sha256,
     )
+
+
+_ROWS = 4096  # compared at a time
+
+
+def _check_head(weights: ModelWeights, copy: np.ndarray, place: Path) -> None:
+    """Compare the head that an adapter was trained with to the model's.
+
+    Raises:
+        InputError: if they differ by more than bfloat16 rounds.
+    """
+    for start in range(0, len(copy), _ROWS):
+        theirs = widen(copy[start : start + _ROWS])
+        ours = weights.block(weights.decoder.head, start, start + len(theirs))
+        if not np.abs(theirs - ours).max() <= 2**-7 * np.abs(ours).max():
+            raise InputError(
+                f"{place}: the head that the adapter was trained with is not this model's: give "
+                "the model that it was trained on"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +78,7 @@ class _MergedWeights:
 
     inner: ModelWeights
     pairs: Pairs
-
-    @property
-    def decoder(self) -> Decoder:
-        """See `ModelWeights`."""
-        return self.inner.decoder
+    decoder: Decoder
 
     def matrix(self, name: str) -> FloatArray:
         """See `ModelWeights`."""
@@ -68,7 +90,8 @@ class _MergedWeights:
         Raises:
             SourceError: if a sum is too large for float32.
         """
-        weight = self.inner.block(name, start, stop)
+        source = self.inner.decoder.head if name == "head" else name
+        weight = self.inner.block(source, start, stop)
         if name not in self.pairs:
             return weight
         first, second = self.pairs[name]

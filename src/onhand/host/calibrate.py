@@ -249,7 +249,7 @@ def run_original(
 def _observe_head(
     weights: _OneLayer, hidden: list[FloatArray], statistics: InputStatistics
 ) -> None:
-    head = "embed" if weights.decoder.tied else "head"
+    head = weights.decoder.head
     for x in hidden:
         last, inputs = forward.before_last(weights, head, x, observe=statistics.observe)
         statistics.observe(last, inputs)
@@ -299,7 +299,7 @@ def _restored(folder: Path | None, statistics: InputStatistics) -> tuple[int, li
 def head_logits(model: Model) -> Callable[[FloatArray], FloatArray]:
     """Return a function that applies the original's head to hidden rows: (T, D) -> (T, V)."""
     decoder = model.decoder
-    name = "embed" if decoder.tied else "head"
+    name = decoder.head
 
     def apply(hidden: FloatArray) -> FloatArray:
         last, hidden = forward.before_last(model.weights, name, hidden)

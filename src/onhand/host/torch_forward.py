@@ -51,7 +51,7 @@ def torch_logits(weights: TorchWeights, tokens: TokenArray, ropes: RopeCache) ->
     for i in range(len(decoder.layers)):
         x = _layer(weights, i, x, ropes)
     hidden = _norm(weights, "final_norm", x)
-    for factor in decoder.factors("embed" if decoder.tied else "head"):
+    for factor in decoder.factors(decoder.head):
         hidden = functional.linear(hidden, weights.matrix(factor))
     return _soft_cap(hidden, decoder.logit_softcap)
 

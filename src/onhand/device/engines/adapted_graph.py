@@ -26,9 +26,9 @@ def adapted_graph(graph: Path, decoder: Decoder, adapter: Adapter) -> bytes:
     """
     additions: dict[str, LowRank] = {}
     for name, (first, second) in adapter.pairs.items():
-        applied_first = decoder.factors(name)[0]
         # The head's product is named for what it is, as tied models have no matrix "head".
         product = "scores" if name == "head" else f"{name}.result"
+        applied_first = decoder.factors(decoder.head if name == "head" else name)[0]
         additions[product] = LowRank(
             weights=(applied_first, f"{applied_first}.codes"), first=first, second=second
         )

@@ -238,7 +238,9 @@ def final_hidden(weights: Weights, x: FloatArray) -> FloatArray:
 def logits(weights: Weights, hidden: FloatArray, *, pairs: Pairs = _NO_PAIRS) -> FloatArray:
     """Apply the head, and what an adapter adds to it, to normed rows: (T, D) -> (T, V)."""
     decoder = weights.decoder
-    scores = multiply(weights, "embed" if decoder.tied else "head", hidden, pairs=pairs)
+    # What adds to a tied head does not add to the embedding, so its name is "head" all the same.
+    added = {decoder.head: pairs["head"]} if "head" in pairs else _NO_PAIRS
+    scores = multiply(weights, decoder.head, hidden, pairs=added)
     return soft_cap(scores, decoder.logit_softcap)
 
 

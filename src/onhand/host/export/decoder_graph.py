@@ -248,7 +248,7 @@ class _Builder:
     def _head(self, normed: str) -> None:
         """Send only the chosen rows through the head: a prompt needs its last one."""
         self._node("Gather", [normed, "rows"], ["chosen"], axis=1)  # (1, R, D)
-        scores = self._matmul("embed" if self.decoder.tied else "head", "chosen", out="scores")
+        scores = self._matmul(self.decoder.head, "chosen", out="scores")
         if self.decoder.logit_softcap is not None:
             cap = self._factor("logits.cap", self.decoder.logit_softcap)
             self._node("Div", [scores, cap], ["scores.within"])
