@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from examples.house_assistant.actions import Example
 from examples.house_assistant.generate import SYSTEMS, conversation, examples
+from examples.house_assistant.muon import Muon
 from examples.house_assistant.network import Llama, Shape, export_weights, load_weights
 from tokenizers import Tokenizer
 from torch import Tensor
@@ -125,21 +126,26 @@ def exact_match(model: Llama, tokenizer: Tokenizer, held: Sequence[Example]) -> 
     return right
 
 
-def _optimizers(model: Llama, *, rate: float, kind: str) -> list[torch.optim.Optimizer]:
-    """Give matrices inside the blocks to Muon or AdamW, everything else to AdamW."""
+# The embeddings and norms learn at a multiple of the matrices' rate.
+EMBEDDING_SHARE = 4.0
+
+
+def _optimizers(model: Llama) -> list[torch.optim.Optimizer]:
+    """Give matrices inside the blocks to Muon, everything else to AdamW.
+
+    Each group's `share` is what it takes of the learning rate.
+    """
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "layers" in n]
     others = [p for n, p in model.named_parameters() if not (p.ndim == 2 and "layers" in n)]
-    if kind == "adamw":
-        groups = [
-            {"params": matrices, "weight_decay": 0.05},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        return [torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), fused=True)]
     return [
-        torch.optim.Muon(
-            matrices, lr=rate, weight_decay=0.05, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        Muon(matrices, lr=0.0),
+        torch.optim.AdamW(
+            [{"params": others, "share": EMBEDDING_SHARE}],
+            lr=0.0,
+            betas=(0.9, 0.98),
+            weight_decay=0.0,
+            fused=True,
         ),
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
     ]
 
 
@@ -153,8 +159,7 @@ def _rate(progress: float) -> float:
 def _loss(model: Llama, tokens: Tensor, places: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Weighted cross-entropy of the next token, in nats per answer token."""
     with torch.autocast("cpu", torch.bfloat16):
-        positions = torch.arange(tokens.shape[1])
-        stream = model.stream(tokens, positions).flatten(0, 1)[places]  # (S, D)
+        stream = model.stream(tokens).flatten(0, 1)[places]  # (S, D)
         logits = functional.linear(stream, model.embed_tokens.weight)  # (S, V)
     losses = functional.cross_entropy(logits.float(), targets, reduction="none")
     return (losses * weights).sum() / weights.sum()
@@ -171,10 +176,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="the model directory, with its tokenizer")
     parser.add_argument("--checkpoint", type=Path, required=True, help="file to save and resume")
-    parser.add_argument("--minutes", type=float, default=75.0)
+    parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rate", type=float, default=5e-3)
-    parser.add_argument("--optimizer", choices=("muon", "adamw"), default="muon")
+    parser.add_argument("--rate", type=float, default=3e-3)
     parser.add_argument("--start", type=Path, help="a model directory whose weights to train on")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--save-every", type=float, default=6.0, help="minutes")
@@ -218,7 +222,7 @@ class _Run:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("share", 1.0)
             optimizer.step()
             optimizer.zero_grad()
 
@@ -230,7 +234,7 @@ def _train(given: argparse.Namespace) -> None:
     model = Llama(Shape(vocabulary=tokenizer.get_vocab_size()))
     if given.start is not None:
         load_weights(model, given.start)
-    run = _Run(model, _optimizers(model, rate=given.rate, kind=given.optimizer))
+    run = _Run(model, _optimizers(model))
     if given.checkpoint.exists():
         run.resume(given.checkpoint)
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, from step {run.step}")

@@ -159,6 +159,7 @@ class FakeSession:
     opened: list[tuple[Path, dict[str, object]]] = field(default_factory=list)
     engine_name: str = "onnx"
     passed_over: dict[str, str] = field(default_factory=dict)
+    takes_messages: bool = False
     is_closed: bool = False
 
     def generate(self, prompt: object, **options: object) -> FakeAnswer:

@@ -129,6 +129,22 @@ def test_an_answer_that_breaks_off_ends_its_line(session: FakeSession, capsys: C
     assert session.is_closed
 
 
+@pytest.mark.parametrize("option", ["--json", "--seed=1"])
+def test_a_model_that_answers_messages_is_asked_for_a_continuation_with_a_word(
+    session: FakeSession, capsys: Capture, option: str
+) -> None:
+    """Many forget --chat, and its answers then make little sense."""
+    session.answers = [FakeAnswer(["a"]), FakeAnswer(["a"])]
+    session.takes_messages = True
+
+    main(["run", "home", "--prompt", "hi", option])
+    note = capsys.readouterr().err
+    main(["run", "home", "--prompt", "hi", option, "--chat"])
+
+    assert note == "note: the text is continued; --chat gives it as a message to answer\n"
+    assert capsys.readouterr().err == ""
+
+
 def test_an_engine_that_was_passed_over_is_named(session: FakeSession, capsys: Capture) -> None:
     """A slower engine is taken with a word."""
     session.answers = [FakeAnswer(["a"])]

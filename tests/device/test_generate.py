@@ -367,6 +367,8 @@ def test_a_model_without_template_cannot_chat() -> None:
         session.chat(user("hi"))
 
     assert len(session.complete("hi", max_tokens=2)) == 2
+    assert not session.takes_messages
+    assert text_session(FakeLoaded(mixing)).takes_messages
 
 
 def test_closing_releases_everything_once() -> None:

@@ -3,13 +3,19 @@
 from onhand.cli.output import say
 from onhand.device.generate import Generation, TextSession
 
-__all__ = ["note_ending", "note_engines"]
+__all__ = ["note_continuation", "note_ending", "note_engines"]
 
 
 def note_engines(session: TextSession) -> None:
     """Say which preferred engines were passed over, and why."""
     for engine, reason in session.passed_over.items():
         say(f"note: {session.engine_name} runs it, because {engine} cannot: {reason}")
+
+
+def note_continuation(session: TextSession) -> None:
+    """Say how a model that answers messages is asked, when a text is continued instead."""
+    if session.takes_messages:
+        say("note: the text is continued; --chat gives it as a message to answer")
 
 
 def note_ending(answer: Generation) -> None:

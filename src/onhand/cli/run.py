@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from onhand.cli import options as given
-from onhand.cli.answers import note_ending, note_engines
+from onhand.cli.answers import note_continuation, note_ending, note_engines
 from onhand.cli.output import write, write_json
 from onhand.core.errors import InputError
 from onhand.device.generate import Generation
@@ -62,6 +62,8 @@ def command(
         name, variant=variant, engine=engine, threads=threads, adapter=adapter
     ) as session:
         note_engines(session)
+        if not chat:
+            note_continuation(session)
         begun = time.perf_counter()
         answer = session.generate(
             [Message("user", text)] if chat else text,

@@ -206,6 +206,11 @@ class TextSession:
         self._is_closed = False
 
     @property
+    def takes_messages(self) -> bool:
+        """Whether the model has a chat template, so that it answers messages."""
+        return self._prompts.template is not None
+
+    @property
     def context(self) -> int:
         """Most tokens of prompt and answer together."""
         return self._session.context
