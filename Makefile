@@ -1,7 +1,7 @@
 # Needs Python 3.11 or later with venv, make and a C++ compiler. Packages are fetched once.
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-PINNED = pyproject.toml constraints.txt
+PINNED = pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/onhand/native/src/*)
 
 .PHONY: setup demo test check clean
 

@@ -22,7 +22,8 @@ HOST = DEVICE | {
 }
 MAY_IMPORT = {  # layer -> layers of ours, third-party packages
     "core": (set[str](), CORE),
-    "device": ({"core"}, DEVICE),
+    "native": (set[str](), set[str]()),
+    "device": ({"core", "native"}, DEVICE),
     "host": ({"core", "device"}, HOST),
     "cli": ({"core", "device", "host"}, {"rich", "typer"}),
 }

@@ -20,7 +20,7 @@ from onhand.host.pack import pack_bundle, pack_original, plan_variants
 from onhand.host.passes.quantize import Quantize
 
 # One word more puts an engine of a third party through the same suite.
-NAMES = ["reference", "onnx"]
+NAMES = ["reference", "onnx", "native"]
 Pack = Callable[..., Bundle]
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.adapters import llama_modules, lora_factors, write_adapter
 from tests.contract.conftest import Pack
 from tests.contract.oracle import Wide, oracle_logits, whole
-from tests.contract.test_engine_answers import EXACT, relative
+from tests.contract.test_engine_answers import level, limit, relative
 from tests.models import DECODER, VOCAB, varied_decoder
 
 from onhand.core.adapter import Adapter, read_adapter
@@ -21,6 +21,7 @@ from onhand.core.weights import BundleWeights, open_weights
 from onhand.device.engines.adapted_graph import adapted_graph
 from onhand.device.engines.base import Engine
 from onhand.device.opening import open as open_session
+from onhand.device.probe import current_profile
 from onhand.host.passes.quantize import Quantize
 
 FORMS = {
@@ -86,8 +87,10 @@ def test_every_matrix_is_adapted(
     engine: Engine, pack: Pack, tmp_path: Path, decoder: Decoder, form: Quantize | None
 ) -> None:
     """A prompt at once and in pieces; W itself is stored as it was."""
-    bundle = pack(decoder, form)
+    bundle = pack(decoder, form, accuracy_level=level(engine))
     adapter = make_adapter(tmp_path / "a", decoder)
+    if reason := engine.why_not(bundle, current_profile(), variant=bundle.manifest.default_variant):
+        pytest.skip(reason)
     variant = bundle.manifest.default_variant
     merged = expected(bundle, adapter)
 
@@ -96,9 +99,9 @@ def test_every_matrix_is_adapted(
     session = loaded.session()
     pieces = [loaded.step([(session, part)])[0] for part in np.split(ROW, [10, 23])]
     plain = engine.open(bundle, variant=variant, threads=1)
-    assert relative(loaded.score(loaded.session(), ROW), merged) < EXACT
-    assert relative(np.stack(pieces), merged[[9, 22, 23]]) < EXACT
-    assert relative(plain.score(plain.session(), ROW), merged) > 1000 * EXACT
+    assert relative(loaded.score(loaded.session(), ROW), merged) < limit(engine)
+    assert relative(np.stack(pieces), merged[[9, 22, 23]]) < limit(engine)
+    assert relative(plain.score(plain.session(), ROW), merged) > max(0.01, 3 * limit(engine))
 
 
 @pytest.mark.parametrize("ends", [("k_proj",), ("0.mlp.up_proj", "1.self_attn.v_proj")], ids=repr)
@@ -111,7 +114,8 @@ def test_some_matrices_are_adapted(
 
     loaded = engine.open(bundle, variant="small", threads=1, adapter=adapter)
 
-    assert relative(loaded.score(loaded.session(), ROW), expected(bundle, adapter)) < EXACT
+    found = loaded.score(loaded.session(), ROW)
+    assert relative(found, expected(bundle, adapter)) < limit(engine)
 
 
 def test_adapters_of_one_bundle_do_not_meet(engine: Engine, pack: Pack, tmp_path: Path) -> None:
@@ -128,7 +132,7 @@ def test_adapters_of_one_bundle_do_not_meet(engine: Engine, pack: Pack, tmp_path
     plain = oracle_logits(open_weights(bundle, "small"), ROW)
     wanted = [expected(bundle, first), plain, expected(bundle, second)]
     for answer, logits in zip(answers, wanted, strict=True):
-        assert relative(answer, logits) < EXACT
+        assert relative(answer, logits) < limit(engine)
 
 
 def test_a_memory_is_of_its_adapter(engine: Engine, pack: Pack, tmp_path: Path) -> None:

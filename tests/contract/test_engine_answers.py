@@ -27,6 +27,17 @@ EXACT = 1e-5
 # of about 0.7 % of an input's size; nine products in a row add up to about 3 % of the logits.
 COARSE = 0.05
 
+
+def level(engine: Engine) -> int:
+    """The accuracy level of the variants that an engine runs."""
+    return 4 if engine.name == "native" else 0
+
+
+def limit(engine: Engine) -> float:
+    """The largest error at that level."""
+    return COARSE if engine.name == "native" else EXACT
+
+
 FORMS = {
     "int4": Quantize(method="rtn"),
     "int4 zero points": Quantize(method="rtn", symmetric=False),
@@ -88,7 +99,9 @@ def compare(engine: Engine, bundle: Bundle, *, n: int = 24) -> float:
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_every_form_of_storage(engine: Engine, pack: Pack, form: Quantize | None) -> None:
     """On a width that no group fills, with zero points and without."""
-    assert compare(engine, pack(replace(DECODER, width=80), form)) < EXACT
+    bundle = pack(replace(DECODER, width=80), form, accuracy_level=level(engine))
+
+    assert compare(engine, bundle) < limit(engine)
 
 
 @pytest.mark.parametrize("decoder", DECODERS.values(), ids=DECODERS)
@@ -97,7 +110,7 @@ def test_every_form_of_decoder(
     engine: Engine, pack: Pack, decoder: Decoder, form: Quantize | None
 ) -> None:
     """Biases, heads, widths, tied or not."""
-    assert compare(engine, pack(decoder, form)) < EXACT
+    assert compare(engine, pack(decoder, form, accuracy_level=level(engine))) < limit(engine)
 
 
 @pytest.mark.parametrize("name", ["tied", "layers that differ", "factors of layers that differ"])
@@ -123,7 +136,7 @@ def test_a_prompt_of_many_pieces(engine: Engine, pack: Pack) -> None:
     found = [loaded.step([(session, part)])[0] for part in (row[:-1], row[-1:])]
 
     # Positions in the thousands: float32 angles are right to about 1e-4.
-    assert relative(np.stack(found), expected) < 1e-3
+    assert relative(np.stack(found), expected) < max(1e-3, limit(engine))
 
 
 def test_a_second_variant_has_its_own_answers(engine: Engine, pack: Pack) -> None:
@@ -134,8 +147,9 @@ def test_a_second_variant_has_its_own_answers(engine: Engine, pack: Pack) -> Non
 
     found = loaded.score(loaded.session(), row)
 
-    assert relative(found, oracle_logits(open_weights(bundle, "int8"), row)) < EXACT
-    assert relative(found, oracle_logits(open_weights(bundle, "small"), row)) > 10 * EXACT
+    near = relative(found, oracle_logits(open_weights(bundle, "int8"), row))
+    assert near < limit(engine)
+    assert relative(found, oracle_logits(open_weights(bundle, "small"), row)) > 2 * near + EXACT
 
 
 def test_several_threads_give_the_same_answers(engine: Engine, pack: Pack) -> None:

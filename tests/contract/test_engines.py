@@ -239,6 +239,8 @@ def test_closing_twice_is_safe_and_final(loaded: Loaded) -> None:
 
 def test_a_step_grows_the_memory_where_it_is(engine: Engine, loaded: Loaded) -> None:
     """No step, rewind or load moves or copies the keys and values."""
+    if engine.name == "native":
+        pytest.skip("its pages lie where no test sees them")
     session = loaded.session()
     before = places(session)
 
@@ -295,6 +297,8 @@ def test_tables_made_twice_at_once_live_as_long_as_their_sessions(
     engine: Engine, pack: Pack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One first step begins and ends in the middle of another's: both sessions stay right."""
+    if engine.name == "native":
+        pytest.skip("it makes its tables as it opens")
     calm = engine.open(pack(), variant="small", threads=1)
     expected = calm.score(calm.session(), tokens(1, 2))
     loaded = engine.open(pack(), variant="small", threads=1)

@@ -15,7 +15,7 @@ from onhand.device.threads import usable_threads
 
 __all__ = ["PREFERRED_ENGINES", "able_engines", "open", "open_engine"]
 
-PREFERRED_ENGINES: Final = ("native", "onnx", "reference")
+PREFERRED_ENGINES: Final = ("onnx", "native", "reference")
 
 
 def open(  # the name that `onhand.open` has

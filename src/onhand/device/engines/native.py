@@ -1,0 +1,267 @@
+"""The project's own kernels: a whole step in one call, on CPUs.
+
+Products take their inputs as int8, one scale for each group, as ONNX Runtime does at accuracy
+level 4; a token's answer is the same bits whatever is computed beside it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from onhand import native
+from onhand.core.adapter import Adapter, Pairs
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.bundle import Bundle
+from onhand.core.decoder import Decoder
+from onhand.core.errors import EngineUnavailable
+from onhand.core.profile import DeviceProfile
+from onhand.core.quantized import QuantTensor
+from onhand.core.weights import BundleWeights, open_weights
+from onhand.device.engines.base import Session
+from onhand.device.engines.memory import (
+    check_batch,
+    check_context,
+    check_open,
+    check_rewind,
+    pack_state,
+    state_key,
+    unpack_state,
+)
+
+__all__ = ["NativeEngine", "NativeLoaded", "NativeSession"]
+
+_NO_PAIRS: Pairs = {}
+
+
+class NativeSession:
+    """See `Session`. Keys and values are fp16, in pages that forks share until they differ."""
+
+    def __init__(self, loaded: "NativeLoaded", context: int, inner: Any) -> None:
+        self.loaded = loaded
+        self.context = context
+        self.inner = inner
+        self.closed = False
+
+    @property
+    def length(self) -> int:
+        """See `Session`."""
+        return 0 if self.closed else int(self.inner.length)
+
+    def rewind(self, length: int) -> None:
+        """See `Session`."""
+        check_rewind(length, self.length)
+        if not self.closed:
+            self.inner.rewind(length)
+
+    def fork(self) -> "NativeSession":
+        """See `Session`."""
+        check_open(self.closed, "the session")
+        return NativeSession(self.loaded, self.context, self.inner.fork())
+
+    def save_state(self) -> bytes:
+        """See `Session`."""
+        check_open(self.closed, "the session")
+        return pack_state(self.loaded.key, self.length, self.inner.state())
+
+    def load_state(self, state: bytes) -> None:
+        """See `Session`."""
+        check_open(self.closed, "the session")
+        layers = self.loaded.decoder.layers
+        shapes = [(layer.n_kv_heads, layer.head_dim) for layer in layers for _ in range(2)]
+        length, parts = unpack_state(state, self.loaded.key, shapes, context=self.context)
+        self.inner.load([np.ascontiguousarray(part) for part in parts], length)
+
+    def close(self) -> None:
+        """See `Session`."""
+        self.closed = True
+        self.inner = None
+
+
+class NativeLoaded:
+    """See `Loaded`."""
+
+    def __init__(
+        self,
+        weights: BundleWeights,
+        key: bytes,
+        threads: int,
+        *,
+        pairs: Pairs = _NO_PAIRS,
+        instructions: str = "",
+    ) -> None:
+        """Pack the weights.
+
+        Args:
+            weights: quantised, every matrix.
+            key: names the memories of its sessions, see `state_key`.
+            threads: of one step.
+            pairs: an adapter's.
+            instructions: one of `native.module.instruction_sets()`; "" for the best.
+        """
+        self.decoder = weights.decoder
+        self.closed = False
+        self.key = key
+        self.vocab_size = self.decoder.vocab_size
+        self.context = self.decoder.context
+        edges, layers = _description(weights, pairs)
+        self.inner: Any = _module().Decoder(edges, layers, threads, instructions)
+
+    def session(self, *, context: int | None = None) -> NativeSession:
+        """See `Loaded`."""
+        check_open(self.closed, "the model")
+        return NativeSession(self, check_context(context, self.context), self.inner.conversation())
+
+    def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
+        """See `Loaded`."""
+        rows = self._checked(batch)
+        return self._run(rows, every=False)
+
+    def score(self, session: Session, tokens: TokenArray) -> FloatArray:
+        """See `Loaded`."""
+        return self._run(self._checked([(session, tokens)]), every=True)
+
+    def close(self) -> None:
+        """See `Loaded`."""
+        self.closed = True
+        self.inner = None
+
+    def _run(self, rows: list[tuple[NativeSession, TokenArray]], *, every: bool) -> FloatArray:
+        sessions = [session.inner for session, _ in rows]
+        tokens = [np.ascontiguousarray(row) for _, row in rows]
+        scores: FloatArray = self.inner.step(sessions, tokens, every)
+        return scores
+
+    def _checked(
+        self, batch: Sequence[tuple[Session, TokenArray]]
+    ) -> list[tuple[NativeSession, TokenArray]]:
+        check_open(self.closed, "the model")
+        return check_batch(batch, NativeSession, owner=self, vocab_size=self.vocab_size)
+
+
+def _module() -> Any:
+    if native.module is None:
+        raise EngineUnavailable(f"native: {native.missing}")
+    return native.module
+
+
+def _description(
+    weights: BundleWeights, pairs: Pairs
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what the native part needs to know of a model: the whole, and each layer."""
+    decoder = weights.decoder
+    packed: dict[str, Any] = {}
+
+    def matrix(name: str) -> Any:
+        if name not in packed:  # a tied matrix is packed once
+            packed[name] = _packed(weights, name)
+        return packed[name]
+
+    def linear(key: str, name: str) -> dict[str, Any]:
+        # What adds to a tied head has a name of its own.
+        first, second = pairs.get("head" if key == "head" else name, (None, None))
+        factors = [matrix(factor) for factor in decoder.factors(name)]
+        return {key: factors, f"{key}_first": first, f"{key}_second": second}
+
+    learned = decoder.positions == "learned"
+    edges = {
+        "width": decoder.width,
+        "vocab_size": decoder.vocab_size,
+        "norm_epsilon": decoder.norm_epsilon,
+        "embed_scale": decoder.embed_scale,
+        "attention_softcap": decoder.attention_softcap or 0.0,
+        "logit_softcap": decoder.logit_softcap or 0.0,
+        "gated": int(decoder.gated),
+        "activation": decoder.activation,
+        "embed": [matrix("embed")],
+        **linear("head", decoder.head),
+        "positions": weights.matrix("positions") if learned else None,
+        "final_norm": weights.vector("final_norm"),
+        "final_norm_bias": _vectors(weights, "").get("final_norm_bias"),
+    }
+    rotary = _rotary(decoder)
+    layers: list[dict[str, Any]] = []
+    for i, layer in enumerate(decoder.layers):
+        at = f"layers.{i}."
+        vectors = _vectors(weights, at)
+        layers.append({
+            **vectors,
+            **rotary[i],
+            "n_heads": layer.n_heads,
+            "n_kv_heads": layer.n_kv_heads,
+            "head_dim": layer.head_dim,
+            "mlp_width": layer.mlp_width,
+            "window": layer.window,
+            "scale": decoder.score_scale(i),
+            **linear("qkv", f"{at}qkv"),
+            **linear("out", f"{at}out"),
+            **linear("inner", f"{at}{decoder.inner}"),
+            "inner_bias": vectors.get(f"{decoder.inner}_bias"),
+            **linear("down", f"{at}down"),
+        })
+    return edges, layers
+
+
+def _vectors(weights: BundleWeights, prefix: str) -> dict[str, FloatArray]:
+    names = [name for name in weights.decoder.vectors() if name.startswith(prefix)]
+    return {name.removeprefix(prefix): weights.vector(name) for name in names}
+
+
+def _packed(weights: BundleWeights, name: str) -> Any:
+    stored = weights.stored(name)
+    if not isinstance(stored, QuantTensor):
+        raise EngineUnavailable(f"native: {name} is not quantised")
+    return _module().Matrix(
+        bits=stored.format.bits,
+        group=stored.format.group_size,
+        n_rows=stored.shape[0],
+        n_inputs=stored.shape[1],
+        codes=stored.codes,
+        scales=stored.scales.view(np.uint16),
+        zeros=stored.zeros,
+    )
+
+
+def _rotary(decoder: Decoder) -> list[Mapping[str, Any]]:
+    """Return each layer's rotary tables, those that are alike once."""
+    tables: dict[str | None, Mapping[str, Any]] = {None: {"rotary_half": 0}}
+    for name, (rope, head_dim) in decoder.rotary_tables().items():
+        cosines, sines = rope.tables(head_dim, decoder.context, long=False)
+        tables[name] = {"rotary_half": cosines.shape[1], "cosines": cosines, "sines": sines}
+    return [tables[decoder.rotary_name(i)] for i in range(len(decoder.layers))]
+
+
+class NativeEngine:
+    """See `Engine`."""
+
+    name: ClassVar[str] = "native"
+
+    def why_not(self, bundle: Bundle, profile: DeviceProfile, *, variant: str) -> str | None:
+        """Return None if it can run a variant here, else a reason."""
+        if native.module is None:
+            return native.missing
+        chosen = bundle.manifest.variants[variant]
+        # Positions are looked up and never multiplied.
+        plain = [name for name, form in chosen.matrices.items() if form is None]
+        plain = [name for name in plain if name != "positions"]
+        if plain:
+            return f"it runs quantised matrices, and {plain[0]} is not quantised"
+        if chosen.accuracy_level != 4:
+            return (
+                f"it rounds the inputs of products to int8, and the variant asks for accuracy "
+                f"level {chosen.accuracy_level}, which does not"
+            )
+        decoder = bundle.manifest.decoder
+        for i in range(len(decoder.layers)):
+            rope = decoder.rotary(i)
+            if rope is not None and rope.scaling == "longrope":
+                return "it does not know rotary positions that change with the length (longrope)"
+        return None
+
+    def open(
+        self, bundle: Bundle, *, variant: str, threads: int, adapter: Adapter | None = None
+    ) -> NativeLoaded:
+        """See `Engine`."""
+        key = state_key(bundle, variant, self.name, adapter)
+        pairs = _NO_PAIRS if adapter is None else adapter.pairs
+        return NativeLoaded(open_weights(bundle, variant), key, threads, pairs=pairs)

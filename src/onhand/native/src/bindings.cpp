@@ -1,0 +1,346 @@
+// What Python sees of the native engine.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <cstdlib>
+#include <mutex>
+#include <new>
+#include <stdexcept>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include "kernels.h"
+#include "pack.h"
+
+namespace nb = nanobind;
+using namespace onhand;
+
+namespace {
+
+void expect(bool holds, const char* what) {
+  if (!holds) throw std::invalid_argument(what);
+}
+
+using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
+using Halves = nb::ndarray<const uint16_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Table = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Tokens = nb::ndarray<const int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+constexpr size_t kHugePage = size_t{2} << 20;
+constexpr size_t kSlack = 8192;  // prefetches run past the end
+
+std::vector<const Kernels*> usable() {
+  std::vector<const Kernels*> found;
+#if defined(__x86_64__) && defined(__GNUC__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
+    found.push_back(&kAvx512);
+  if (avx2) found.push_back(&kAvx2);
+#endif
+  found.push_back(&kPortable);
+  return found;
+}
+
+const Kernels& named(const std::string& name) {
+  for (const Kernels* one : usable())
+    if (name.empty() || name == one->name) return *one;
+  throw std::invalid_argument("this processor has no instruction set " + name);
+}
+
+// A packed matrix and its memory, in large pages where the system has them.
+class Matrix {
+ public:
+  Matrix(int bits, int group, int n_rows, int n_inputs, Bytes codes, Halves scales, nb::object zeros)
+      : shape_(checked({bits, group, zeros.is_none()}, n_rows, n_inputs)) {
+    const size_t rows = n_rows, groups = shape_.n_groups;
+    expect(codes.size() == rows * groups * group * bits / 8, "codes have another size");
+    expect(scales.shape(0) == rows && scales.shape(1) == groups, "scales have another shape");
+    Stored from{shape_.format, n_rows, n_inputs, codes.data(), scales.data(), nullptr};
+    Bytes kept;
+    if (!zeros.is_none()) {
+      kept = nb::cast<Bytes>(zeros);
+      expect(kept.size() == rows * ((groups * bits + 7) / 8), "zeros have another size");
+      from.zeros = kept.data();
+    }
+    size_t size = (shape_.bytes() + kSlack + kHugePage - 1) / kHugePage * kHugePage;
+    if (shape_.bytes() < kHugePage) size = (shape_.bytes() + kSlack + 63) / 64 * 64;
+    memory_.reset(static_cast<uint8_t*>(
+        std::aligned_alloc(shape_.bytes() < kHugePage ? 64 : kHugePage, size)));
+    if (!memory_) throw std::bad_alloc();
+#if defined(__linux__)
+    if (shape_.bytes() >= kHugePage) madvise(memory_.get(), size, MADV_HUGEPAGE);
+#endif
+    shape_.data = memory_.get();
+    nb::gil_scoped_release free;
+    pack(from, shape_, memory_.get(), 0, shape_.n_tiles);
+  }
+
+  const Packed& packed() const { return shape_; }
+
+ private:
+  static Packed checked(const Format& format, int n_rows, int n_inputs) {
+    const int bits = format.bits, group = format.group;
+    expect(bits == 2 || bits == 3 || bits == 4 || bits == 8, "bits must be 2, 3, 4 or 8");
+    expect(group == 32 || group == 64 || group == 128, "group must be 32, 64 or 128");
+    expect(n_rows > 0 && n_inputs > 0, "rows and inputs must be 1 or more");
+    return layout(format, n_rows, n_inputs);
+  }
+  struct Free { void operator()(uint8_t* p) const { std::free(p); } };
+  Packed shape_;
+  std::unique_ptr<uint8_t, Free> memory_;
+};
+
+nb::ndarray<nb::numpy, float> new_array(std::vector<size_t> shape) {
+  size_t size = 1;
+  for (size_t n : shape) size *= n;
+  float* data = new float[size];
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  return nb::ndarray<nb::numpy, float>(data, shape.size(), shape.data(), owner);
+}
+
+using Part = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+class Conversation {
+ public:
+  Conversation(const PageShape& shape, std::vector<int> head_dim)
+      : memory(shape), shape_(&shape), head_dim_(std::move(head_dim)) {}
+
+  // Keys and values of every layer in turn, (n_kv_heads, length, head_dim) each.
+  nb::list state() const {
+    nb::list parts;
+    for (size_t i = 0; i < head_dim_.size(); ++i) {
+      const std::vector<size_t> shape{size_t(shape_->n_kv_heads[i]), size_t(memory.length()),
+                                      size_t(head_dim_[i])};
+      auto keys = new_array(shape), values = new_array(shape);
+      memory.copy_out(int(i), head_dim_[i], keys.data(), values.data());
+      parts.append(keys);
+      parts.append(values);
+    }
+    return parts;
+  }
+
+  void load(const std::vector<Part>& parts, int length) {
+    expect(length >= 0 && parts.size() == 2 * head_dim_.size(), "another number of parts");
+    for (size_t i = 0; i < parts.size(); ++i)
+      expect(parts[i].shape(0) == size_t(shape_->n_kv_heads[i / 2]) &&
+                 parts[i].shape(1) == size_t(length) &&
+                 parts[i].shape(2) == size_t(head_dim_[i / 2]),
+             "a part has another shape");
+    Memory fresh(*shape_);
+    fresh.reserve(length);
+    fresh.set_length(length);
+    for (size_t i = 0; i < head_dim_.size(); ++i)
+      fresh.copy_in(int(i), head_dim_[i], parts[2 * i].data(), parts[2 * i + 1].data());
+    memory = fresh;
+  }
+
+  Memory memory;
+
+ private:
+  const PageShape* shape_;
+  std::vector<int> head_dim_;
+};
+
+// Reads a dictionary that `onhand.device.engines.native` made.
+class Reader {
+ public:
+  Reader(nb::dict from, std::vector<nb::object>& keep) : from_(from), keep_(keep) {}
+
+  bool has(const char* key) const { return from_.contains(key) && !from_[key].is_none(); }
+  int number(const char* key) const { return nb::cast<int>(from_[key]); }
+  float real(const char* key) const { return nb::cast<float>(from_[key]); }
+  std::string word(const char* key) const { return nb::cast<std::string>(from_[key]); }
+
+  const float* vector(const std::string& key, size_t size) const {
+    if (!has(key.c_str())) return nullptr;
+    nb::object kept = from_[key.c_str()];
+    keep_.push_back(kept);
+    Vector found = nb::cast<Vector>(kept, false);
+    expect(found.shape(0) == size, "a vector has another size");
+    return found.data();
+  }
+  const float* table(const char* key, size_t columns) const {
+    if (!has(key)) return nullptr;
+    nb::object kept = from_[key];
+    keep_.push_back(kept);
+    Table found = nb::cast<Table>(kept, false);
+    expect(found.shape(1) == columns, "a table has another size");
+    return found.data();
+  }
+  Norm norm(const std::string& key, size_t size) const {
+    return {vector(key, size), vector(key + "_bias", size)};
+  }
+  Linear linear(const std::string& key, int n_inputs, int n_outputs) const {
+    Linear made;
+    for (nb::handle one : nb::cast<nb::list>(from_[key.c_str()])) {
+      keep_.push_back(nb::borrow(one));
+      made.factors.push_back(nb::cast<const Matrix&>(one).packed());
+      expect(made.factors.back().n_inputs == n_inputs, "a matrix has another width");
+      n_inputs = made.factors.back().n_rows;
+    }
+    expect(n_inputs == n_outputs, "a matrix has another height");
+    made.bias = vector(key + "_bias", n_outputs);
+    const std::string first = key + "_first", second = key + "_second";
+    made.added.first = table(first.c_str(), made.n_inputs());
+    if (made.added.first == nullptr) return made;
+    made.added.rank = static_cast<int>(nb::cast<Table>(from_[first.c_str()], false).shape(0));
+    made.added.second = table(second.c_str(), made.added.rank);
+    expect(nb::cast<Table>(from_[second.c_str()], false).shape(0) == size_t(n_outputs),
+           "an adapter has another height");
+    return made;
+  }
+
+ private:
+  nb::dict from_;
+  std::vector<nb::object>& keep_;
+};
+
+class Decoder {
+ public:
+  Decoder(nb::dict description, nb::list layers, int n_threads, const std::string& isa)
+      : kernels_(named(isa)), pool_(n_threads) {
+    const Reader from(description, keep_);
+    model_.width = from.number("width");
+    model_.vocab_size = from.number("vocab_size");
+    model_.epsilon = from.real("norm_epsilon");
+    model_.embed_scale = from.real("embed_scale");
+    model_.attention_cap = from.real("attention_softcap");
+    model_.logit_cap = from.real("logit_softcap");
+    model_.gated = from.number("gated") != 0;
+    const std::string activation = from.word("activation");
+    model_.activation = activation == "silu"   ? Activation::silu
+                        : activation == "gelu" ? Activation::gelu
+                                               : Activation::gelu_tanh;
+    model_.final_norm = from.norm("final_norm", model_.width);
+    model_.positions = from.table("positions", model_.width);
+    model_.embed = from.linear("embed", model_.width, model_.vocab_size).factors.front();
+    model_.head = from.linear("head", model_.width, model_.vocab_size);
+    for (nb::handle one : layers) add(Reader(nb::cast<nb::dict>(one), keep_));
+    work_ = std::make_unique<Workspace>(model_, n_threads);
+  }
+
+  Conversation conversation() const {
+    std::vector<int> head_dim;
+    for (const Layer& layer : model_.layers) head_dim.push_back(layer.head_dim);
+    return Conversation(model_.pages, std::move(head_dim));
+  }
+
+  // Append tokens to conversations; (B, V) scores after the last of each, or (T, V) after each
+  // token of the only one.
+  nb::ndarray<nb::numpy, float> step(std::vector<Conversation*> conversations,
+                                     std::vector<Tokens> tokens, bool every) {
+    expect(conversations.size() == tokens.size(), "a row of tokens for each conversation");
+    expect(!every || conversations.size() == 1, "every token is scored of one conversation only");
+    const size_t V = model_.vocab_size;
+    const size_t n = every ? tokens[0].shape(0) : conversations.size();
+    auto scores = new_array({n, V});
+    {
+      float* to = scores.data();
+      nb::gil_scoped_release free;
+      std::lock_guard<std::mutex> one_at_a_time(mutex_);
+      run(conversations, tokens, every, to);
+    }
+    return scores;
+  }
+
+  const char* isa() const { return kernels_.name; }
+
+ private:
+  void add(const Reader& from) {
+    Layer layer;
+    layer.n_heads = from.number("n_heads");
+    layer.n_kv_heads = from.number("n_kv_heads");
+    layer.head_dim = from.number("head_dim");
+    layer.mlp_width = from.number("mlp_width");
+    layer.window = from.number("window");
+    layer.scale = from.real("scale");
+    const int D = model_.width;
+    layer.attention_norm = from.norm("attention_norm", D);
+    layer.attention_post = from.norm("attention_post_norm", D);
+    layer.mlp_norm = from.norm("mlp_norm", D);
+    layer.mlp_post = from.norm("mlp_post_norm", D);
+    layer.query_norm = from.vector("query_norm", layer.head_dim);
+    layer.key_norm = from.vector("key_norm", layer.head_dim);
+    layer.qkv = from.linear("qkv", D, layer.query_width() + 2 * layer.kv_width());
+    layer.out = from.linear("out", layer.query_width(), D);
+    layer.inner = from.linear("inner", D, layer.mlp_width * (model_.gated ? 2 : 1));
+    layer.down = from.linear("down", layer.mlp_width, D);
+    layer.rotary.half = from.number("rotary_half");
+    layer.rotary.cosines = from.table("cosines", layer.rotary.half);
+    layer.rotary.sines = from.table("sines", layer.rotary.half);
+    model_.pages.add(layer.n_kv_heads, layer.head_dim);
+    model_.layers.push_back(std::move(layer));
+  }
+
+  void run(const std::vector<Conversation*>& conversations, const std::vector<Tokens>& tokens,
+           bool every, float* scores) {
+    const size_t most = every ? kMostScores : kMostRows;
+    std::vector<Row> rows;
+    size_t n_scored = 0;
+    const auto flush = [&] {
+      if (rows.empty()) return;
+      kernels_.step(model_, *work_, pool_, rows);
+      rows.clear();
+      n_scored = 0;
+    };
+    for (size_t b = 0; b < conversations.size(); ++b) {
+      Memory& memory = conversations[b]->memory;
+      const size_t n = tokens[b].shape(0);
+      const int start = memory.length();
+      memory.reserve(static_cast<int>(n));
+      for (size_t t = 0; t < n; ++t) {
+        const bool asked = every || t + 1 == n;
+        float* to = asked ? scores + (every ? t : b) * model_.vocab_size : nullptr;
+        rows.push_back({&memory, start + static_cast<int>(t), static_cast<int>(tokens[b].data()[t]),
+                        to});
+        n_scored += asked;
+        if (rows.size() == most || n_scored == kMostScores) flush();
+      }
+      memory.set_length(start + static_cast<int>(n));
+    }
+    flush();
+  }
+
+  std::vector<nb::object> keep_;
+  const Kernels& kernels_;
+  Pool pool_;
+  Model model_;
+  std::unique_ptr<Workspace> work_;
+  std::mutex mutex_;
+};
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "Packed matrices, and a decoder's step over them.";
+  m.def("instruction_sets", [] {
+    std::vector<std::string> names;
+    for (const Kernels* one : usable()) names.push_back(one->name);
+    return names;
+  });
+  nb::class_<Matrix>(m, "Matrix")
+      .def(nb::init<int, int, int, int, Bytes, Halves, nb::object>(), nb::arg("bits"),
+           nb::arg("group"), nb::arg("n_rows"), nb::arg("n_inputs"), nb::arg("codes"),
+           nb::arg("scales"), nb::arg("zeros").none())
+      .def_prop_ro("n_bytes", [](const Matrix& self) { return self.packed().bytes(); });
+  nb::class_<Conversation>(m, "Conversation")
+      .def_prop_ro("length", [](const Conversation& self) { return self.memory.length(); })
+      .def("rewind", [](Conversation& self, int length) { self.memory.set_length(length); })
+      .def("state", &Conversation::state)
+      .def("load", &Conversation::load)
+      // A fork shares the pages, and needs the decoder as long as the first does.
+      .def("fork", [](const Conversation& self) { return Conversation(self); },
+           nb::keep_alive<0, 1>());
+  nb::class_<Decoder>(m, "Decoder")
+      .def(nb::init<nb::dict, nb::list, int, const std::string&>())
+      .def("conversation", &Decoder::conversation, nb::keep_alive<0, 1>())
+      .def("step", &Decoder::step)
+      .def_prop_ro("isa", &Decoder::isa);
+}

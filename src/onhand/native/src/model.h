@@ -1,0 +1,94 @@
+// A decoder as the native engine runs it; what each part means: onhand/core/decoder.py.
+#pragma once
+
+#include <vector>
+
+#include "format.h"
+#include "memory.h"
+#include "pool.h"
+
+namespace onhand {
+
+struct Norm {
+  const float* weight = nullptr;
+  const float* bias = nullptr;  // of a layer norm; null in a root mean square norm
+};
+
+// What an adapter adds to a product: second (first x), first (rank, inputs), second (outputs, rank).
+struct LowRank {
+  const float* first = nullptr;
+  const float* second = nullptr;
+  int rank = 0;
+};
+
+// A matrix, whole or as two factors of which the first is applied first, and its bias.
+struct Linear {
+  std::vector<Packed> factors;
+  const float* bias = nullptr;
+  LowRank added;
+  int n_inputs() const { return factors.front().n_inputs; }
+  int n_outputs() const { return factors.back().n_rows; }
+};
+
+struct Rotary {
+  int half = 0;                    // pairs of a head that turn
+  const float* cosines = nullptr;  // (positions, half)
+  const float* sines = nullptr;
+};
+
+enum class Activation { silu, gelu, gelu_tanh };
+
+struct Layer {
+  Norm attention_norm, attention_post, mlp_norm, mlp_post;
+  const float* query_norm = nullptr;
+  const float* key_norm = nullptr;
+  Linear qkv, out, inner, down;
+  Rotary rotary;
+  int n_heads = 0, n_kv_heads = 0, head_dim = 0, mlp_width = 0, window = 0;
+  float scale = 1;
+  int query_width() const { return n_heads * head_dim; }
+  int kv_width() const { return n_kv_heads * head_dim; }
+};
+
+struct Model {
+  std::vector<Layer> layers;
+  Packed embed;
+  const float* positions = nullptr;  // (context, width), where positions are learned
+  Linear head;
+  Norm final_norm;
+  Activation activation = Activation::silu;
+  bool gated = true;
+  int width = 0, vocab_size = 0;
+  float epsilon = 0, embed_scale = 1;
+  float attention_cap = 0, logit_cap = 0;  // 0: none
+  PageShape pages;
+};
+
+// One token of a step.
+struct Row {
+  Memory* memory;
+  int position;
+  int token;
+  float* logits;  // where its scores go; null if nobody asks
+};
+
+constexpr int kMostRows = 128;    // of a step; longer prompts are cut
+constexpr int kMostScores = 32;   // rows of a step that are scored
+
+// What a step works in, made once.
+class Workspace {
+ public:
+  Workspace(const Model& model, int n_threads);
+  struct Quantized {
+    std::vector<int8_t> codes;
+    std::vector<float> scales;
+    std::vector<int32_t> sums;
+  };
+  std::vector<float> stream, normed, qkv, attended, inner, activated, product, scores;
+  std::vector<float> between;  // what the first of two factors gives
+  Quantized quantized;
+  std::vector<std::vector<float>> shares;     // by thread: attention weights of a key head
+  std::vector<std::vector<uint8_t>> scratch;  // by thread, kScratch bytes
+};
+
+}  // namespace onhand

@@ -1,0 +1,238 @@
+// Products of a packed matrix with rows of inputs, over any `Simd`.
+//
+// Every output is one chain: over groups from first to last, f = fma(scale * input scale, dot, f).
+// It is the same whatever rows are computed beside it, so an answer does not depend on how a
+// prompt was cut or on what else was in the batch.
+#pragma once
+
+#include <algorithm>
+#include <type_traits>
+
+#include "format.h"
+
+#if defined(__GNUC__)
+#define ONHAND_INLINE inline __attribute__((always_inline))
+#else
+#define ONHAND_INLINE inline
+#endif
+
+namespace onhand {
+
+// Call use(step, line) for every step of a block of codes.
+template <class Simd, int Bits, int Group, class Use>
+ONHAND_INLINE void unpack(const uint8_t* codes, Use&& use) {
+  constexpr int kAhead = 2048;  // bytes; the stream goes on across blocks, tiles and matrices
+  if constexpr (Bits == 8) {
+    for (int i = 0; i < Group / 4; ++i) {
+      Simd::prefetch(codes + kLine * i + kAhead);
+      use(i, Simd::line(codes + kLine * i));
+    }
+  } else if constexpr (Bits == 4) {
+    for (int i = 0; i < Group / 8; ++i) {
+      Simd::prefetch(codes + kLine * i + kAhead);
+      const auto two = Simd::line(codes + kLine * i);
+      use(2 * i, Simd::part(two, 0, 15));
+      use(2 * i + 1, Simd::part(two, 4, 15));
+    }
+  } else if constexpr (Bits == 2) {
+    for (int i = 0; i < Group / 16; ++i) {
+      Simd::prefetch(codes + kLine * i + kAhead);
+      const auto four = Simd::line(codes + kLine * i);
+      for (int j = 0; j < 4; ++j) use(4 * i + j, Simd::part(four, 2 * j, 3));
+    }
+  } else {
+    static_assert(Bits == 3);
+    for (int i = 0; i < Group / 32; ++i) {
+      const uint8_t* at = codes + 3 * kLine * i;
+      for (int j = 0; j < 3; ++j) Simd::prefetch(at + kLine * j + kAhead);
+      const auto upper = Simd::line(at + 2 * kLine);
+      for (int half = 0; half < 2; ++half) {
+        const auto four = Simd::line(at + kLine * half);
+        for (int j = 0; j < 4; ++j)
+          use(8 * i + 4 * half + j, Simd::third(Simd::part(four, 2 * j, 3), upper, 4 * half + j));
+      }
+    }
+  }
+}
+
+// One tile times `Rows` rows of inputs: out[row * stride + lane].
+template <class Simd, int Bits, int Group, bool Symmetric, int Rows>
+ONHAND_INLINE void stream_tile(const uint8_t* block, const Inputs& x, float* out, size_t stride) {
+  constexpr Format kFormat{Bits, Group, Symmetric};
+  const size_t width = static_cast<size_t>(x.n_groups) * Group;
+  typename Simd::Floats result[Rows];
+  for (auto& one : result) one = Simd::zero();
+  for (int g = 0; g < x.n_groups; ++g, block += kFormat.block_bytes()) {
+    typename Simd::Ints sum[Rows];
+    for (int m = 0; m < Rows; ++m)
+      sum[m] = Simd::ints(Symmetric ? -kFormat.middle() * x.sums[m * x.n_groups + g] : 0);
+    const int8_t* inputs = x.codes + static_cast<size_t>(g) * Group;
+    unpack<Simd, Bits, Group>(block, [&](int step, auto line) {
+      for (int m = 0; m < Rows; ++m)
+        sum[m] = Simd::template dot<Bits>(sum[m], line, inputs + m * width + kStep * step);
+    });
+    const auto scales = Simd::halves(block + kFormat.code_bytes());
+    for (int m = 0; m < Rows; ++m) {
+      auto dot = Simd::real(sum[m]);
+      if constexpr (!Symmetric) {
+        const auto zeros = Simd::bytes(block + kFormat.code_bytes() + 2 * kRows);
+        dot = Simd::fused(zeros, Simd::all(-static_cast<float>(x.sums[m * x.n_groups + g])), dot);
+      }
+      result[m] = Simd::fused(Simd::times(scales, x.scales[m * x.n_groups + g]), dot, result[m]);
+    }
+  }
+  for (int m = 0; m < Rows; ++m) Simd::store(out + m * stride, result[m]);
+}
+
+// Inputs that fit the caches while the rows of a prompt pass over two tiles.
+constexpr int kChunk = 1024;
+constexpr size_t kScratch = static_cast<size_t>(kChunk) * kRows * 2 + kChunk / 32 * kRows * 2 * 8;
+
+// Two tiles of some groups, unpacked: steps of both side by side, scales and zeros as floats.
+struct Unpacked {
+  uint8_t* codes;
+  float* scales;
+  float* zeros;
+};
+
+template <class Simd, int Bits, int Group, bool Symmetric>
+inline void unpack_tile(const uint8_t* block, int n_groups, const Unpacked& to, int side) {
+  constexpr Format kFormat{Bits, Group, Symmetric};
+  for (int g = 0; g < n_groups; ++g, block += kFormat.block_bytes()) {
+    uint8_t* codes = to.codes + (static_cast<size_t>(g) * (Group / kStep) * 2 + side) * kLine;
+    unpack<Simd, Bits, Group>(
+        block, [&](int step, auto line) { Simd::keep(codes + 2 * kLine * step, line); });
+    Simd::store(to.scales + (2 * g + side) * kRows, Simd::halves(block + kFormat.code_bytes()));
+    if constexpr (!Symmetric)
+      Simd::store(to.zeros + (2 * g + side) * kRows,
+                  Simd::bytes(block + kFormat.code_bytes() + 2 * kRows));
+  }
+}
+
+// Two unpacked tiles times `Rows` rows; `first` begins the chains, else they go on from `out`.
+template <class Simd, int Bits, int Group, bool Symmetric, int Rows>
+ONHAND_INLINE void block_tile(const Unpacked& w, int first_group, int n_groups, const Inputs& x,
+                              float* out, size_t stride, bool first) {
+  constexpr Format kFormat{Bits, Group, Symmetric};
+  const size_t width = static_cast<size_t>(x.n_groups) * Group;
+  typename Simd::Floats left[Rows], right[Rows];
+  for (int m = 0; m < Rows; ++m) {
+    left[m] = first ? Simd::zero() : Simd::load(out + m * stride);
+    right[m] = first ? Simd::zero() : Simd::load(out + m * stride + kRows);
+  }
+  for (int g = 0; g < n_groups; ++g) {
+    const int place = first_group + g;
+    typename Simd::Ints a[Rows], b[Rows];
+    for (int m = 0; m < Rows; ++m)
+      a[m] = b[m] = Simd::ints(Symmetric ? -kFormat.middle() * x.sums[m * x.n_groups + place] : 0);
+    const int8_t* inputs = x.codes + static_cast<size_t>(place) * Group;
+    const uint8_t* codes = w.codes + static_cast<size_t>(g) * (Group / kStep) * 2 * kLine;
+    for (int step = 0; step < Group / kStep; ++step) {
+      const auto one = Simd::line(codes + 2 * kLine * step);
+      const auto two = Simd::line(codes + 2 * kLine * step + kLine);
+      for (int m = 0; m < Rows; ++m) {
+        a[m] = Simd::template dot<Bits>(a[m], one, inputs + m * width + kStep * step);
+        b[m] = Simd::template dot<Bits>(b[m], two, inputs + m * width + kStep * step);
+      }
+    }
+    const auto scale_a = Simd::load(w.scales + 2 * g * kRows);
+    const auto scale_b = Simd::load(w.scales + 2 * g * kRows + kRows);
+    for (int m = 0; m < Rows; ++m) {
+      auto dot_a = Simd::real(a[m]), dot_b = Simd::real(b[m]);
+      if constexpr (!Symmetric) {
+        const auto sum = Simd::all(-static_cast<float>(x.sums[m * x.n_groups + place]));
+        dot_a = Simd::fused(Simd::load(w.zeros + 2 * g * kRows), sum, dot_a);
+        dot_b = Simd::fused(Simd::load(w.zeros + 2 * g * kRows + kRows), sum, dot_b);
+      }
+      const float scale = x.scales[m * x.n_groups + place];
+      left[m] = Simd::fused(Simd::times(scale_a, scale), dot_a, left[m]);
+      right[m] = Simd::fused(Simd::times(scale_b, scale), dot_b, right[m]);
+    }
+  }
+  for (int m = 0; m < Rows; ++m) {
+    Simd::store(out + m * stride, left[m]);
+    Simd::store(out + m * stride + kRows, right[m]);
+  }
+}
+
+// Tiles `begin` to `end` of a matrix times some rows: out[row * stride + tile * 16 + lane].
+template <class Simd, int Bits, int Group, bool Symmetric>
+struct Product {
+  template <int Rows>
+  static void stream(const Packed& w, const Inputs& x, float* out, size_t stride, int tile) {
+    stream_tile<Simd, Bits, Group, Symmetric, Rows>(w.tile(tile), x, out + kRows * tile, stride);
+  }
+
+  // A few rows: each tile is read once from memory, and again from the first cache.
+  static void few(const Packed& w, const Inputs& x, int rows, float* out, size_t stride, int begin,
+                  int end) {
+    for (int tile = begin; tile < end; ++tile) {
+      int m = 0;
+      for (; rows - m >= Simd::kStream; m += Simd::kStream)
+        stream<Simd::kStream>(w, x.from(m), out + m * stride, stride, tile);
+      if (rows - m >= 4) { stream<4>(w, x.from(m), out + m * stride, stride, tile); m += 4; }
+      if (rows - m >= 2) { stream<2>(w, x.from(m), out + m * stride, stride, tile); m += 2; }
+      if (rows - m >= 1) stream<1>(w, x.from(m), out + m * stride, stride, tile);
+    }
+  }
+
+  // Many rows: two tiles at a time are unpacked once, and the rows pass over them.
+  static void many(const Packed& w, const Inputs& x, int rows, float* out, size_t stride, int begin,
+                   int end, uint8_t* scratch) {
+    constexpr Format kFormat{Bits, Group, Symmetric};
+    constexpr int kGroups = kChunk / Group;
+    float* floats = reinterpret_cast<float*>(scratch + static_cast<size_t>(kChunk) * kRows * 2);
+    const Unpacked buffer{scratch, floats, floats + 2 * kGroups * kRows};
+    int tile = begin;
+    for (; tile + 2 <= end; tile += 2) {
+      for (int g = 0; g < w.n_groups; g += kGroups) {
+        const int n = std::min(kGroups, w.n_groups - g);
+        const size_t skip = static_cast<size_t>(g) * kFormat.block_bytes();
+        for (int side = 0; side < 2; ++side)
+          unpack_tile<Simd, Bits, Group, Symmetric>(w.tile(tile + side) + skip, n, buffer, side);
+        float* to = out + kRows * tile;
+        int m = 0;
+        for (; m + Simd::kBlock <= rows; m += Simd::kBlock)
+          block_tile<Simd, Bits, Group, Symmetric, Simd::kBlock>(buffer, g, n, x.from(m),
+                                                                 to + m * stride, stride, g == 0);
+        for (; m < rows; ++m)
+          block_tile<Simd, Bits, Group, Symmetric, 1>(buffer, g, n, x.from(m), to + m * stride,
+                                                      stride, g == 0);
+      }
+    }
+    if (tile < end) few(w, x, rows, out, stride, tile, end);
+  }
+
+  static void run(const Packed& w, const Inputs& x, int rows, float* out, size_t stride, int begin,
+                  int end, uint8_t* scratch) {
+    if (rows <= kFewRows) few(w, x, rows, out, stride, begin, end);
+    else many(w, x, rows, out, stride, begin, end, scratch);
+  }
+  static constexpr int kFewRows = 12;
+};
+
+template <class Simd>
+inline void product(const Packed& w, const Inputs& x, int rows, float* out, size_t stride,
+                    int begin, int end, uint8_t* scratch) {
+  const auto run = [&](auto bits, auto group, auto symmetric) {
+    Product<Simd, bits(), group(), symmetric()>::run(w, x, rows, out, stride, begin, end, scratch);
+  };
+  const auto by_zero = [&](auto bits, auto group) {
+    w.format.symmetric ? run(bits, group, std::true_type{}) : run(bits, group, std::false_type{});
+  };
+  const auto by_group = [&](auto bits) {
+    switch (w.format.group) {
+      case 32: return by_zero(bits, std::integral_constant<int, 32>{});
+      case 64: return by_zero(bits, std::integral_constant<int, 64>{});
+      default: return by_zero(bits, std::integral_constant<int, 128>{});
+    }
+  };
+  switch (w.format.bits) {
+    case 2: return by_group(std::integral_constant<int, 2>{});
+    case 3: return by_group(std::integral_constant<int, 3>{});
+    case 4: return by_group(std::integral_constant<int, 4>{});
+    default: return by_group(std::integral_constant<int, 8>{});
+  }
+}
+
+}  // namespace onhand

@@ -1,0 +1,68 @@
+// Sixteen lanes without any instruction set.
+#pragma once
+
+#include <cstring>
+
+#include "format.h"
+#include "half.h"
+
+namespace onhand::portable {
+
+struct Floats { float lane[kRows]; };
+struct Ints { int32_t lane[kRows]; };
+struct Line { uint8_t byte[kLine]; };
+
+template <class F>
+inline Floats each(F f) { Floats r; for (int i = 0; i < kRows; ++i) r.lane[i] = f(i); return r; }
+
+struct Simd {
+  using Floats = portable::Floats;
+  using Ints = portable::Ints;
+  using Line = portable::Line;
+  static constexpr int kBlock = 4;   // rows in one block of a large product
+  static constexpr int kStream = 4;  // rows beside each other while a tile streams
+
+  static Floats zero() { return each([](int) { return 0.0f; }); }
+  static Floats load(const float* p) { return each([&](int i) { return p[i]; }); }
+  static void store(float* p, const Floats& v) { std::memcpy(p, v.lane, sizeof v.lane); }
+  static Floats halves(const uint8_t* p) {
+    return each([&](int i) { uint16_t h; std::memcpy(&h, p + 2 * i, 2); return to_float(h); });
+  }
+  static Floats bytes(const uint8_t* p) { return each([&](int i) { return float(p[i]); }); }
+  static Floats fused(const Floats& a, const Floats& b, const Floats& c) {
+    return each([&](int i) { return a.lane[i] * b.lane[i] + c.lane[i]; });
+  }
+  static Floats times(const Floats& a, float b) {
+    return each([&](int i) { return a.lane[i] * b; });
+  }
+  static Floats times(const Floats& a, const Floats& b) {
+    return each([&](int i) { return a.lane[i] * b.lane[i]; });
+  }
+  static Floats all(float x) { return each([&](int) { return x; }); }
+  static Floats real(const Ints& a) { return each([&](int i) { return float(a.lane[i]); }); }
+  static Ints ints(int32_t x) { Ints r; for (int& l : r.lane) l = x; return r; }
+  static Line line(const uint8_t* p) { Line r; std::memcpy(r.byte, p, kLine); return r; }
+  static void keep(uint8_t* p, const Line& v) { std::memcpy(p, v.byte, kLine); }
+  // (v >> shift) & mask, byte by byte.
+  static Line part(const Line& v, int shift, int mask) {
+    Line r;
+    for (int i = 0; i < kLine; ++i) r.byte[i] = (v.byte[i] >> shift) & mask;
+    return r;
+  }
+  // low | ((high >> shift & 1) << 2), byte by byte.
+  static Line third(const Line& low, const Line& high, int shift) {
+    Line r;
+    for (int i = 0; i < kLine; ++i) r.byte[i] = low.byte[i] | ((high.byte[i] >> shift & 1) << 2);
+    return r;
+  }
+  // sum[r] += the product of row r's four codes and four inputs.
+  template <int Bits>
+  static Ints dot(Ints sum, const Line& codes, const int8_t* inputs) {
+    for (int r = 0; r < kRows; ++r)
+      for (int j = 0; j < kStep; ++j) sum.lane[r] += int(codes.byte[kStep * r + j]) * inputs[j];
+    return sum;
+  }
+  static void prefetch(const uint8_t*) {}
+};
+
+}  // namespace onhand::portable

@@ -1,0 +1,48 @@
+#include <algorithm>
+
+#include "model.h"
+#include "products.h"
+
+namespace onhand {
+
+Workspace::Workspace(const Model& model, int n_threads) {
+  size_t qkv = 0, attended = 0, inner = 0, activated = 0, product = 0, scored = 0, between = 0;
+  size_t codes = 0, groups = 0;
+  const auto look = [&](const Linear& linear, size_t& out) {
+    for (size_t i = 0; i < linear.factors.size(); ++i) {
+      const Packed& w = linear.factors[i];
+      const size_t stride = static_cast<size_t>(w.n_tiles) * kRows;
+      codes = std::max(codes, static_cast<size_t>(w.n_groups) * w.format.group);
+      groups = std::max(groups, static_cast<size_t>(w.n_groups));
+      if (i + 1 < linear.factors.size()) between = std::max(between, stride);
+      else out = std::max(out, stride);
+    }
+  };
+  for (const Layer& layer : model.layers) {
+    look(layer.qkv, qkv);
+    look(layer.out, product);
+    look(layer.inner, inner);
+    look(layer.down, product);
+    attended = std::max(attended, static_cast<size_t>(layer.query_width()));
+    activated = std::max(activated, static_cast<size_t>(layer.mlp_width));
+  }
+  look(model.head, scored);
+  const size_t rows = kMostRows;
+  stream.resize(rows * model.width);
+  normed.resize(rows * model.width);
+  this->qkv.resize(rows * qkv);
+  this->attended.resize(rows * attended);
+  this->inner.resize(rows * inner);
+  this->activated.resize(rows * activated);
+  this->product.resize(rows * product);
+  scores.resize(kMostScores * scored);
+  this->between.resize(rows * between);
+  quantized.codes.resize(rows * codes);
+  quantized.scales.resize(rows * groups);
+  quantized.sums.resize(rows * groups);
+  shares.resize(n_threads);
+  scratch.resize(n_threads);
+  for (auto& one : scratch) one.resize(kScratch);
+}
+
+}  // namespace onhand
