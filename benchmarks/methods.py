@@ -4,9 +4,9 @@
 
 Runs the original once over its calibration text (one statistics pass serves all methods), rounds
 it with each method, width and group size, and compares the result with the original on held-out
-text in the engine that ships (3 bits: in the reference engine, as ONNX Runtime has no kernel for them). Widths hold
-for all matrices, the embedding included. Nothing is drawn by chance, so a run gives the same
-figures again but for the seconds.
+text in ONNX Runtime (3 bits: in the reference engine, as ONNX Runtime has no kernel for them).
+Widths hold for all matrices, the embedding included. Nothing is drawn by chance, so a run gives the
+same figures again but for the seconds.
 """
 
 import argparse

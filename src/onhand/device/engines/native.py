@@ -104,7 +104,7 @@ class NativeLoaded:
         self.key = key
         self.vocab_size = self.decoder.vocab_size
         self.context = self.decoder.context
-        edges, layers = _description(weights, pairs)
+        edges, layers = _description(weights, pairs, threads)
         self.inner: Any = _module().Decoder(edges, layers, threads, instructions)
 
     def session(self, *, context: int | None = None) -> NativeSession:
@@ -146,7 +146,7 @@ def _module() -> Any:
 
 
 def _description(
-    weights: BundleWeights, pairs: Pairs
+    weights: BundleWeights, pairs: Pairs, threads: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return what the native part needs to know of a model: the whole, and each layer."""
     decoder = weights.decoder
@@ -154,7 +154,7 @@ def _description(
 
     def matrix(name: str) -> Any:
         if name not in packed:  # a tied matrix is packed once
-            packed[name] = _packed(weights, name)
+            packed[name] = _packed(weights, name, threads)
         return packed[name]
 
     def linear(key: str, name: str) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def _vectors(weights: BundleWeights, prefix: str) -> dict[str, FloatArray]:
     return {name.removeprefix(prefix): weights.vector(name) for name in names}
 
 
-def _packed(weights: BundleWeights, name: str) -> Any:
+def _packed(weights: BundleWeights, name: str, threads: int) -> Any:
     stored = weights.stored(name)
     if not isinstance(stored, QuantTensor):
         raise EngineUnavailable(f"native: {name} is not quantised")
@@ -219,6 +219,7 @@ def _packed(weights: BundleWeights, name: str) -> Any:
         codes=stored.codes,
         scales=stored.scales.view(np.uint16),
         zeros=stored.zeros,
+        threads=threads,
     )
 
 

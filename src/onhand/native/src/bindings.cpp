@@ -4,10 +4,12 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 #include <stdexcept>
+#include <thread>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -57,7 +59,8 @@ const Kernels& named(const std::string& name) {
 // A packed matrix and its memory, in large pages where the system has them.
 class Matrix {
  public:
-  Matrix(int bits, int group, int n_rows, int n_inputs, Bytes codes, Halves scales, nb::object zeros)
+  Matrix(int bits, int group, int n_rows, int n_inputs, Bytes codes, Halves scales,
+         nb::object zeros, int n_threads)
       : shape_(checked({bits, group, zeros.is_none()}, n_rows, n_inputs)) {
     const size_t rows = n_rows, groups = shape_.n_groups;
     expect(codes.size() == rows * groups * group * bits / 8, "codes have another size");
@@ -79,12 +82,22 @@ class Matrix {
 #endif
     shape_.data = memory_.get();
     nb::gil_scoped_release free;
-    pack(from, shape_, memory_.get(), 0, shape_.n_tiles);
+    // Tiles are apart from each other, so threads share a large matrix without a word.
+    const int n = shape_.bytes() < kHugePage ? 1 : std::max(1, n_threads);
+    std::vector<std::thread> others;
+    for (int i = 1; i < n; ++i) others.emplace_back([&, i] { pack_share(from, i, n); });
+    pack_share(from, 0, n);
+    for (auto& one : others) one.join();
   }
 
   const Packed& packed() const { return shape_; }
 
  private:
+  void pack_share(const Stored& from, int i, int n) {
+    const int64_t tiles = shape_.n_tiles;
+    pack(from, shape_, memory_.get(), static_cast<int>(tiles * i / n),
+         static_cast<int>(tiles * (i + 1) / n));
+  }
   static Packed checked(const Format& format, int n_rows, int n_inputs) {
     const int bits = format.bits, group = format.group;
     expect(bits == 2 || bits == 3 || bits == 4 || bits == 8, "bits must be 2, 3, 4 or 8");
@@ -326,9 +339,9 @@ NB_MODULE(_native, m) {
     return names;
   });
   nb::class_<Matrix>(m, "Matrix")
-      .def(nb::init<int, int, int, int, Bytes, Halves, nb::object>(), nb::arg("bits"),
+      .def(nb::init<int, int, int, int, Bytes, Halves, nb::object, int>(), nb::arg("bits"),
            nb::arg("group"), nb::arg("n_rows"), nb::arg("n_inputs"), nb::arg("codes"),
-           nb::arg("scales"), nb::arg("zeros").none())
+           nb::arg("scales"), nb::arg("zeros").none(), nb::arg("threads") = 1)
       .def_prop_ro("n_bytes", [](const Matrix& self) { return self.packed().bytes(); });
   nb::class_<Conversation>(m, "Conversation")
       .def_prop_ro("length", [](const Conversation& self) { return self.memory.length(); })

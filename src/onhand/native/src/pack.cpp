@@ -13,7 +13,7 @@ struct Place {
   int byte, shift, upper, upper_shift;
 };
 
-Place place(int bits, int row, int input) {
+constexpr Place place(int bits, int row, int input) {
   const int step = input / kStep, lane = kStep * row + input % kStep;
   switch (bits) {
     case 8: return {kLine * step + lane, 0, 0, 0};
@@ -27,7 +27,7 @@ Place place(int bits, int row, int input) {
   }
 }
 
-int stream_code(const uint8_t* stream, int bits, int i) {
+inline int stream_code(const uint8_t* stream, int bits, int i) {
   const int bit = i * bits;
   int value = stream[bit / 8] >> (bit % 8);
   if (bit % 8 + bits > 8) value |= stream[bit / 8 + 1] << (8 - bit % 8);
@@ -46,6 +46,34 @@ Packed layout(const Format& format, int n_rows, int n_inputs) {
   return made;
 }
 
+namespace {
+
+// `Bits` is known when this is compiled, so that shifts and places cost next to nothing.
+template <int Bits>
+void pack_codes(const uint8_t* stream, int group, int row, uint8_t* block) {
+  for (int i = 0; i < group; ++i) {
+    const int code = stream_code(stream, Bits, i);
+    const Place at = place(Bits, row, i);
+    if constexpr (Bits == 3) {
+      block[at.byte] |= static_cast<uint8_t>((code & 3) << at.shift);
+      block[at.upper] |= static_cast<uint8_t>((code >> 2) << at.upper_shift);
+    } else {
+      block[at.byte] |= static_cast<uint8_t>(code << at.shift);
+    }
+  }
+}
+
+void pack_codes(const uint8_t* stream, const Format& format, int row, uint8_t* block) {
+  switch (format.bits) {
+    case 2: return pack_codes<2>(stream, format.group, row, block);
+    case 3: return pack_codes<3>(stream, format.group, row, block);
+    case 4: return pack_codes<4>(stream, format.group, row, block);
+    default: return pack_codes<8>(stream, format.group, row, block);
+  }
+}
+
+}  // namespace
+
 void pack(const Stored& from, const Packed& shape, uint8_t* to, int begin, int end) {
   const Format& format = shape.format;
   const int code_bytes = format.group * format.bits / 8;
@@ -56,17 +84,7 @@ void pack(const Stored& from, const Packed& shape, uint8_t* to, int begin, int e
       std::memset(block, 0, format.block_bytes());
       for (int r = 0; r < kRows && tile * kRows + r < shape.n_rows; ++r) {
         const size_t at = static_cast<size_t>(tile * kRows + r) * shape.n_groups + g;
-        const uint8_t* stream = from.codes + at * code_bytes;
-        for (int i = 0; i < format.group; ++i) {
-          const int code = stream_code(stream, format.bits, i);
-          const Place to_place = place(format.bits, r, i);
-          if (format.bits == 3) {
-            block[to_place.byte] |= static_cast<uint8_t>((code & 3) << to_place.shift);
-            block[to_place.upper] |= static_cast<uint8_t>((code >> 2) << to_place.upper_shift);
-          } else {
-            block[to_place.byte] |= static_cast<uint8_t>(code << to_place.shift);
-          }
-        }
+        pack_codes(from.codes + at * code_bytes, format, r, block);
         std::memcpy(block + format.code_bytes() + 2 * r, from.scales + at, 2);
         if (!format.symmetric) {
           const uint8_t* zeros =
