@@ -20,6 +20,7 @@ from onhand.device.engines.reference import ReferenceEngine
 from onhand.host.adapters import merge_adapter
 from onhand.host.build import build_bundle
 from onhand.host.evaluate import evaluate_bundle
+from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.pack import ORIGINAL, pack_original
 from onhand.host.passes.quantize import Quantize
@@ -143,6 +144,16 @@ def test_logits_are_those_of_the_merged_model(tmp_path: Path, case: str) -> None
         assert error(loaded.score(loaded.session(), row), expected) < CLOSE, engine.name
 
 
+def merged_beside_peft(folder: Path, options: Any, adapter: Path) -> tuple[Model, FloatArray]:
+    """An adapter that PEFT made and saved: merged by us, and the logits that PEFT computes."""
+    import peft
+
+    torch.manual_seed(3)
+    model = peft.get_peft_model(open_theirs(folder), options).eval()
+    model.save_pretrained(str(adapter))
+    return merge_adapter(load_model(str(folder)), adapter), logits_of(model, tokens())
+
+
 # PEFT is not yet as new as transformers.
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
@@ -153,7 +164,6 @@ def test_logits_are_those_of_peft(tmp_path: Path, kind: str, rooted: bool) -> No
 
     folder = write_source(tmp_path / "source", LLAMA if kind == "llama" else GPT2)
     targets = ["q_proj", "down_proj"] if kind == "llama" else ["c_attn", "mlp.c_proj"]
-    torch.manual_seed(3)
     options = peft.LoraConfig(
         r=4,
         lora_alpha=12,
@@ -165,11 +175,7 @@ def test_logits_are_those_of_peft(tmp_path: Path, kind: str, rooted: bool) -> No
         task_type="CAUSAL_LM",
         init_lora_weights=False,
     )
-    model = peft.get_peft_model(open_theirs(folder), options).eval()
-    model.save_pretrained(str(tmp_path / "adapter"))
-    expected = logits_of(model, tokens())
-
-    merged = merge_adapter(load_model(str(folder)), tmp_path / "adapter")
+    merged, expected = merged_beside_peft(folder, options, tmp_path / "adapter")
 
     assert error(ours(load_model(str(folder)), tokens()), expected) > 100 * CLOSE
     assert error(ours(merged, tokens()), expected) < CLOSE
@@ -183,15 +189,10 @@ def test_a_head_adapted_by_peft(tmp_path: Path, tied: bool) -> None:
     import peft
 
     folder = write_source(tmp_path / "source", {**CONFIG, "tie_word_embeddings": tied})
-    torch.manual_seed(3)
     options = peft.LoraConfig(
         r=4, target_modules=["v_proj", "lm_head"], task_type="CAUSAL_LM", init_lora_weights=False
     )
-    model = peft.get_peft_model(open_theirs(folder), options).eval()
-    model.save_pretrained(str(tmp_path / "adapter"))
-    expected = logits_of(model, tokens())
-
-    merged = merge_adapter(load_model(str(folder)), tmp_path / "adapter")
+    merged, expected = merged_beside_peft(folder, options, tmp_path / "adapter")
 
     assert error(ours(load_model(str(folder)), tokens()), expected) > 100 * CLOSE
     assert error(ours(merged, tokens()), expected) < CLOSE

@@ -1,14 +1,7 @@
 #include "kernels.h"
-#include "step.h"
 #include "simd_avx512.h"
+#include "step.h"
 
 namespace onhand {
-namespace {
-void step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows) {
-  Step<avx512::Simd>(model, work, pool, rows).run();
-}
-}  // namespace
-
-extern const Kernels kAvx512;
-const Kernels kAvx512{"avx512", step, product<avx512::Simd>};
+const Kernels kAvx512{"avx512", step<avx512::Simd>, product<avx512::Simd>};
 }  // namespace onhand

@@ -393,4 +393,9 @@ class Step {
   const int n_;
 };
 
+template <class Simd>
+inline void step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows) {
+  Step<Simd>(model, work, pool, rows).run();
+}
+
 }  // namespace onhand
