@@ -17,6 +17,7 @@
 
 #include "kernels.h"
 #include "pack.h"
+#include "processor.h"
 
 namespace nb = nanobind;
 using namespace onhand;
@@ -39,12 +40,9 @@ constexpr size_t kSlack = 8192;  // prefetches run past the end
 std::vector<const Kernels*> usable() {
   std::vector<const Kernels*> found;
 #if defined(__x86_64__) && defined(__GNUC__)
-  __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
-    found.push_back(&kAvx512);
-  if (avx2) found.push_back(&kAvx2);
+  if (has_amx()) found.push_back(&kAmx);
+  if (has_avx512()) found.push_back(&kAvx512);
+  if (has_avx2()) found.push_back(&kAvx2);
 #endif
   found.push_back(&kPortable);
   return found;

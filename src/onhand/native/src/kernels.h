@@ -19,6 +19,7 @@ extern const Kernels kPortable;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Kernels kAvx2;
 extern const Kernels kAvx512;
+extern const Kernels kAmx;
 #endif
 
 }  // namespace onhand

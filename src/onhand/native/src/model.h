@@ -72,7 +72,7 @@ struct Row {
   float* logits;  // where its scores go; null if nobody asks
 };
 
-constexpr int kMostRows = 128;    // of a step; longer prompts are cut
+constexpr int kMostRows = 256;    // of a step; longer prompts are cut
 constexpr int kMostScores = 32;   // rows of a step that are scored
 
 // What a step works in, made once.
@@ -88,7 +88,8 @@ class Workspace {
   std::vector<float> between;  // what the first of two factors gives
   Quantized quantized;
   std::vector<std::vector<float>> shares;     // by thread: attention weights of a key head
-  std::vector<std::vector<uint8_t>> scratch;  // by thread, kScratch bytes
+  struct alignas(64) Bytes { uint8_t at[64]; };
+  std::vector<std::vector<Bytes>> scratch;  // by thread, kScratch bytes
 };
 
 }  // namespace onhand

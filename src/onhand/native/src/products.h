@@ -9,51 +9,10 @@
 #include <type_traits>
 
 #include "format.h"
-
-#if defined(__GNUC__)
-#define ONHAND_INLINE inline __attribute__((always_inline))
-#else
-#define ONHAND_INLINE inline
-#endif
+#include "tiles.h"
+#include "unpack.h"
 
 namespace onhand {
-
-// Call use(step, line) for every step of a block of codes.
-template <class Simd, int Bits, int Group, class Use>
-ONHAND_INLINE void unpack(const uint8_t* codes, Use&& use) {
-  constexpr int kAhead = 2048;  // bytes; the stream goes on across blocks, tiles and matrices
-  if constexpr (Bits == 8) {
-    for (int i = 0; i < Group / 4; ++i) {
-      Simd::prefetch(codes + kLine * i + kAhead);
-      use(i, Simd::line(codes + kLine * i));
-    }
-  } else if constexpr (Bits == 4) {
-    for (int i = 0; i < Group / 8; ++i) {
-      Simd::prefetch(codes + kLine * i + kAhead);
-      const auto two = Simd::line(codes + kLine * i);
-      use(2 * i, Simd::part(two, 0, 15));
-      use(2 * i + 1, Simd::part(two, 4, 15));
-    }
-  } else if constexpr (Bits == 2) {
-    for (int i = 0; i < Group / 16; ++i) {
-      Simd::prefetch(codes + kLine * i + kAhead);
-      const auto four = Simd::line(codes + kLine * i);
-      for (int j = 0; j < 4; ++j) use(4 * i + j, Simd::part(four, 2 * j, 3));
-    }
-  } else {
-    static_assert(Bits == 3);
-    for (int i = 0; i < Group / 32; ++i) {
-      const uint8_t* at = codes + 3 * kLine * i;
-      for (int j = 0; j < 3; ++j) Simd::prefetch(at + kLine * j + kAhead);
-      const auto upper = Simd::line(at + 2 * kLine);
-      for (int half = 0; half < 2; ++half) {
-        const auto four = Simd::line(at + kLine * half);
-        for (int j = 0; j < 4; ++j)
-          use(8 * i + 4 * half + j, Simd::third(Simd::part(four, 2 * j, 3), upper, 4 * half + j));
-      }
-    }
-  }
-}
 
 // One tile times `Rows` rows of inputs: out[row * stride + lane].
 template <class Simd, int Bits, int Group, bool Symmetric, int Rows>
@@ -86,7 +45,9 @@ ONHAND_INLINE void stream_tile(const uint8_t* block, const Inputs& x, float* out
 
 // Inputs that fit the caches while the rows of a prompt pass over two tiles.
 constexpr int kChunk = 1024;
-constexpr size_t kScratch = static_cast<size_t>(kChunk) * kRows * 2 + kChunk / 32 * kRows * 2 * 8;
+constexpr size_t kChunkScratch =
+    static_cast<size_t>(kChunk) * kRows * 2 + kChunk / 32 * kRows * 2 * 8;
+constexpr size_t kScratch = std::max(kChunkScratch, kPanelScratch);
 
 // Two tiles of some groups, unpacked: steps of both side by side, scales and zeros as floats.
 struct Unpacked {
@@ -205,10 +166,11 @@ struct Product {
 
   static void run(const Packed& w, const Inputs& x, int rows, float* out, size_t stride, int begin,
                   int end, uint8_t* scratch) {
-    if (rows <= kFewRows) few(w, x, rows, out, stride, begin, end);
+    if (rows <= Simd::kFewRows) few(w, x, rows, out, stride, begin, end);
+    else if constexpr (Simd::kTiles)
+      TileProduct<Simd, Bits, Group, Symmetric>::run(w, x, rows, out, stride, begin, end, scratch);
     else many(w, x, rows, out, stride, begin, end, scratch);
   }
-  static constexpr int kFewRows = 12;
 };
 
 template <class Simd>

@@ -19,6 +19,8 @@ struct Simd {
   using Line = avx2::Line;
   static constexpr int kBlock = 4;   // rows in one block of a large product
   static constexpr int kStream = 4;  // rows beside each other while a tile streams
+  static constexpr int kFewRows = 12;  // more take the way of many
+  static constexpr bool kTiles = false;
 
   static Floats zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }

@@ -15,6 +15,8 @@ struct Simd {
   using Line = __m512i;
   static constexpr int kBlock = 6;   // rows in one block of a large product
   static constexpr int kStream = 8;  // rows beside each other while a tile streams
+  static constexpr int kFewRows = 12;  // more take the way of many
+  static constexpr bool kTiles = false;
 
   static Floats zero() { return _mm512_setzero_ps(); }
   static Floats load(const float* p) { return _mm512_loadu_ps(p); }

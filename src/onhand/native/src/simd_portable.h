@@ -21,6 +21,8 @@ struct Simd {
   using Line = portable::Line;
   static constexpr int kBlock = 4;   // rows in one block of a large product
   static constexpr int kStream = 4;  // rows beside each other while a tile streams
+  static constexpr int kFewRows = 12;  // more take the way of many
+  static constexpr bool kTiles = false;
 
   static Floats zero() { return each([](int) { return 0.0f; }); }
   static Floats load(const float* p) { return each([&](int i) { return p[i]; }); }

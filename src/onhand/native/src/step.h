@@ -182,7 +182,7 @@ class Step {
       float* to = last ? out : w_.between.data();
       const Range tiles = share(w.n_tiles, thread);
       product<Simd>(w, inputs(w, 0), n, to, stride(w), tiles.begin, tiles.end,
-                    w_.scratch[thread].data());
+                    w_.scratch[thread].data()->at);
       pool_.meet();
       if (last) break;
       const Range mine = share(n, thread);

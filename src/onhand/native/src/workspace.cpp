@@ -37,12 +37,13 @@ Workspace::Workspace(const Model& model, int n_threads) {
   this->product.resize(rows * product);
   scores.resize(kMostScores * scored);
   this->between.resize(rows * between);
-  quantized.codes.resize(rows * codes);
-  quantized.scales.resize(rows * groups);
-  quantized.sums.resize(rows * groups);
+  const size_t read = rows + kRows;  // tiles read whole sixteens of rows
+  quantized.codes.resize(read * codes);
+  quantized.scales.resize(read * groups);
+  quantized.sums.resize(read * groups);
   shares.resize(n_threads);
   scratch.resize(n_threads);
-  for (auto& one : scratch) one.resize(kScratch);
+  for (auto& one : scratch) one.resize((kScratch + 63) / 64);
 }
 
 }  // namespace onhand
