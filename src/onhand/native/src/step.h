@@ -7,37 +7,20 @@
 #include <cmath>
 #include <cstring>
 
-#include "half.h"
+#include "attention.h"
 #include "model.h"
 #include "pack.h"
 #include "products.h"
+#include "vectors.h"
 
 namespace onhand {
-
-inline float fast_exp(float x) {
-  // 2^r * 2^f with f in -0.5 .. 0.5 by a polynomial, to about 1e-7 of the result.
-  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-  const float t = x * 1.44269504f;
-  const float r = std::nearbyint(t);
-  const float f = t - r;
-  float p = 1.8775767e-3f;
-  p = p * f + 8.9893397e-3f;
-  p = p * f + 5.5826318e-2f;
-  p = p * f + 2.4015361e-1f;
-  p = p * f + 6.9315308e-1f;
-  p = p * f + 0.99999994f;
-  int32_t bits;
-  std::memcpy(&bits, &p, 4);
-  bits += static_cast<int32_t>(r) << 23;
-  std::memcpy(&p, &bits, 4);
-  return p;
-}
 
 template <class Simd>
 class Step {
  public:
   Step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows)
-      : m_(model), w_(work), pool_(pool), rows_(rows), n_(static_cast<int>(rows.size())) {}
+      : m_(model), w_(work), pool_(pool), rows_(rows), n_(static_cast<int>(rows.size())),
+        attention_(model, work, rows) {}
 
   void run() {
     pool_.run([this](int thread) { Step<Simd>::work(thread); });
@@ -63,12 +46,13 @@ class Step {
       linear(layer.qkv, w_.qkv.data(), n_, thread);
       for (int r = mine.begin; r < mine.end; ++r) {
         finish(layer.qkv, normed(r), row(w_.qkv, layer.qkv, r), thread);
-        remember(layer, static_cast<int>(i), r);
+        attention_.remember(layer, static_cast<int>(i), r);
       }
       pool_.meet();
       const Range items = share(n_ * layer.n_kv_heads, thread);
       for (int k = items.begin; k < items.end; ++k)
-        attend(layer, static_cast<int>(i), k / layer.n_kv_heads, k % layer.n_kv_heads, thread);
+        attention_.attend(layer, static_cast<int>(i), k / layer.n_kv_heads, k % layer.n_kv_heads,
+                          thread);
       pool_.meet();
       for (int r = mine.begin; r < mine.end; ++r)
         quantize(attended(layer, r), layer.query_width(), layer.out, r);
@@ -114,19 +98,14 @@ class Step {
     }
   }
 
-  void rms_norm(const float* weight, const float* x, float* to, int n) const {
-    const float scale = 1 / std::sqrt(dot(x, x, n) / n + m_.epsilon);
-    for (int i = 0; i < n; ++i) to[i] = x[i] * scale * weight[i];
-  }
-
   void norm(const Norm& by, const float* x, float* to) const {
     const int n = m_.width;
-    if (by.bias == nullptr) return rms_norm(by.weight, x, to, n);
+    if (by.bias == nullptr) return rms_norm<Simd>(by.weight, m_.epsilon, x, to, n);
     double sum = 0;
     for (int i = 0; i < n; ++i) sum += x[i];
     const float mean = static_cast<float>(sum / n);
     for (int i = 0; i < n; ++i) to[i] = x[i] - mean;
-    rms_norm(by.weight, to, to, n);
+    rms_norm<Simd>(by.weight, m_.epsilon, to, to, n);
     for (int i = 0; i < n; ++i) to[i] += by.bias[i];
   }
 
@@ -192,17 +171,6 @@ class Step {
     }
   }
 
-  static float dot(const float* x, const float* y, int n) {
-    auto lanes = Simd::zero();
-    int i = 0;
-    for (; i + kRows <= n; i += kRows) lanes = Simd::fused(Simd::load(x + i), Simd::load(y + i), lanes);
-    float part[kRows], sum = 0;
-    Simd::store(part, lanes);
-    for (float one : part) sum += one;
-    for (; i < n; ++i) sum += x[i] * y[i];
-    return sum;
-  }
-
   // Add to a row's product what an adapter and a bias add; `x` is what was multiplied.
   void finish(const Linear& by, const float* x, float* product, int thread) {
     const LowRank& added = by.added;
@@ -210,9 +178,9 @@ class Step {
       std::vector<float>& between = w_.shares[thread];
       if (between.size() < size_t(added.rank)) between.resize(added.rank);
       for (int j = 0; j < added.rank; ++j)
-        between[j] = dot(added.first + size_t(j) * by.n_inputs(), x, by.n_inputs());
+        between[j] = dot<Simd>(added.first + size_t(j) * by.n_inputs(), x, by.n_inputs());
       for (int i = 0; i < by.n_outputs(); ++i)
-        product[i] += dot(added.second + size_t(i) * added.rank, between.data(), added.rank);
+        product[i] += dot<Simd>(added.second + size_t(i) * added.rank, between.data(), added.rank);
     }
     if (by.bias != nullptr)
       for (int i = 0; i < by.n_outputs(); ++i) product[i] += by.bias[i];
@@ -224,120 +192,6 @@ class Step {
     if (post.weight != nullptr) norm(post, part, part);
     float* x = stream(r);
     for (int i = 0; i < m_.width; ++i) x[i] += part[i];
-  }
-
-  static void turn(const Rotary& by, int position, float* head) {
-    const float* cosines = by.cosines + size_t(position) * by.half;
-    const float* sines = by.sines + size_t(position) * by.half;
-    for (int i = 0; i < by.half; ++i) {
-      const float low = head[i], high = head[i + by.half];
-      head[i] = low * cosines[i] - high * sines[i];
-      head[i + by.half] = high * cosines[i] + low * sines[i];
-    }
-  }
-
-  // Finish queries in their place, and keys and values in the memory.
-  void remember(const Layer& layer, int i, int r) {
-    float* qkv = row(w_.qkv, layer.qkv, r);
-    const int dim = layer.head_dim, position = rows_[r].position;
-    const int page = position / kPage, slot = position % kPage;
-    for (int h = 0; h < layer.n_heads + layer.n_kv_heads; ++h) {
-      const bool is_query = h < layer.n_heads;
-      float* head = qkv + h * dim;
-      const float* weight = is_query ? layer.query_norm : layer.key_norm;
-      if (weight != nullptr) rms_norm(weight, head, head, dim);
-      if (layer.rotary.half > 0) turn(layer.rotary, position, head);
-      if (is_query) {
-        for (int d = 0; d < dim; ++d) head[d] *= layer.scale;
-      } else {
-        const int wide = (dim + kLanes - 1) / kLanes * kLanes;
-        uint16_t* keys = rows_[r].memory->keys(i, h - layer.n_heads, page) +
-                         size_t(slot / kLanes) * wide * kLanes + slot % kLanes;
-        for (int d = 0; d < dim; ++d) keys[d * kLanes] = to_half(head[d]);
-      }
-    }
-    for (int h = 0; h < layer.n_kv_heads; ++h) {
-      const int wide = (dim + kLanes - 1) / kLanes * kLanes;
-      const float* head = qkv + (layer.n_heads + layer.n_kv_heads + h) * dim;
-      uint16_t* values = rows_[r].memory->values(i, h, page) + size_t(slot) * wide;
-      for (int d = 0; d < dim; ++d) values[d] = to_half(head[d]);
-    }
-  }
-
-  static const uint8_t* raw(const uint16_t* p) { return reinterpret_cast<const uint8_t*>(p); }
-
-  void attend(const Layer& layer, int i, int r, int kv_head, int thread) {
-    const int shared = layer.n_heads / layer.n_kv_heads;
-    for (int h = 0; h < shared;) {
-      if (shared - h >= 4) { attend<4>(layer, i, r, kv_head, h, thread); h += 4; }
-      else if (shared - h >= 2) { attend<2>(layer, i, r, kv_head, h, thread); h += 2; }
-      else { attend<1>(layer, i, r, kv_head, h, thread); h += 1; }
-    }
-  }
-
-  // `Heads` query heads of one row, from head `first` of those that share a key head.
-  template <int Heads>
-  void attend(const Layer& layer, int i, int r, int kv_head, int first, int thread) {
-    const Memory& memory = *rows_[r].memory;
-    const int dim = layer.head_dim, wide = (dim + kLanes - 1) / kLanes * kLanes;
-    const int end = rows_[r].position + 1;
-    const int begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
-    const int shared = layer.n_heads / layer.n_kv_heads;
-    const int begin_block = begin / kLanes, end_block = (end + kLanes - 1) / kLanes;
-    const int n = (end_block - begin_block) * kLanes;
-    std::vector<float>& shares = w_.shares[thread];
-    if (shares.size() < size_t(Heads) * n) shares.resize(size_t(Heads) * n * 2);
-    const float* query = row(w_.qkv, layer.qkv, r) + (kv_head * shared + first) * dim;
-    for (int b = begin_block; b < end_block; ++b) {
-      const uint16_t* keys = memory.keys(i, kv_head, b * kLanes / kPage) +
-                             size_t(b % (kPage / kLanes)) * wide * kLanes;
-      typename Simd::Floats sum[Heads];
-      for (auto& one : sum) one = Simd::zero();
-      for (int d = 0; d < dim; ++d) {
-        const auto key = Simd::halves(raw(keys + d * kLanes));
-        for (int h = 0; h < Heads; ++h)
-          sum[h] = Simd::fused(key, Simd::all(query[h * dim + d]), sum[h]);
-      }
-      for (int h = 0; h < Heads; ++h)
-        Simd::store(shares.data() + size_t(h) * n + (b - begin_block) * kLanes, sum[h]);
-    }
-    float inverse[Heads];
-    for (int h = 0; h < Heads; ++h)
-      inverse[h] = soften(shares.data() + size_t(h) * n, n, begin - begin_block * kLanes,
-                          end - begin_block * kLanes);
-    float* out = attended(layer, r) + (kv_head * shared + first) * dim;
-    for (int d = 0; d < wide; d += kLanes) {
-      typename Simd::Floats sum[Heads];
-      for (auto& one : sum) one = Simd::zero();
-      for (int p = begin; p < end; ++p) {
-        const uint16_t* values = memory.values(i, kv_head, p / kPage) + size_t(p % kPage) * wide + d;
-        const auto value = Simd::halves(raw(values));
-        const float* share = shares.data() + (p - begin_block * kLanes);
-        for (int h = 0; h < Heads; ++h)
-          sum[h] = Simd::fused(value, Simd::all(share[size_t(h) * n]), sum[h]);
-      }
-      for (int h = 0; h < Heads; ++h) {
-        float part[kLanes];
-        Simd::store(part, Simd::times(sum[h], inverse[h]));
-        std::memcpy(out + h * dim + d, part, sizeof(float) * std::min(kLanes, dim - d));
-      }
-    }
-  }
-
-  // Turn scores into exp(score - most), zero outside begin .. end; return 1 / their sum.
-  float soften(float* scores, int n, int begin, int end) const {
-    if (m_.attention_cap > 0)
-      for (int p = begin; p < end; ++p)
-        scores[p] = std::tanh(scores[p] / m_.attention_cap) * m_.attention_cap;
-    float most = scores[begin];
-    for (int p = begin + 1; p < end; ++p) most = scores[p] > most ? scores[p] : most;
-    for (int p = 0; p < n; ++p)
-      scores[p] = p >= begin && p < end ? fast_exp(scores[p] - most) : 0.0f;
-    float lanes[kLanes] = {}, sum = 0;
-    for (int p = 0; p < n; p += kLanes)
-      for (int j = 0; j < kLanes; ++j) lanes[j] += scores[p + j];
-    for (float one : lanes) sum += one;
-    return 1 / sum;
   }
 
   void activate(const Layer& layer, int r) {
@@ -391,6 +245,7 @@ class Step {
   Pool& pool_;
   const std::vector<Row>& rows_;
   const int n_;
+  Attention<Simd> attention_;
 };
 
 template <class Simd>

@@ -1,0 +1,50 @@
+// Functions of rows of floats that several parts of a step need.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "format.h"
+
+namespace onhand {
+
+inline float fast_exp(float x) {
+  // 2^r * 2^f with f in -0.5 .. 0.5 by a polynomial, to about 1e-7 of the result.
+  x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+  const float t = x * 1.44269504f;
+  const float r = std::nearbyint(t);
+  const float f = t - r;
+  float p = 1.8775767e-3f;
+  p = p * f + 8.9893397e-3f;
+  p = p * f + 5.5826318e-2f;
+  p = p * f + 2.4015361e-1f;
+  p = p * f + 6.9315308e-1f;
+  p = p * f + 0.99999994f;
+  int32_t bits;
+  std::memcpy(&bits, &p, 4);
+  bits += static_cast<int32_t>(r) << 23;
+  std::memcpy(&p, &bits, 4);
+  return p;
+}
+
+// The sum of products, sixteen chains side by side and then their sum from first to last.
+template <class Simd>
+inline float dot(const float* x, const float* y, int n) {
+  auto lanes = Simd::zero();
+  int i = 0;
+  for (; i + kRows <= n; i += kRows) lanes = Simd::fused(Simd::load(x + i), Simd::load(y + i), lanes);
+  float part[kRows], sum = 0;
+  Simd::store(part, lanes);
+  for (float one : part) sum += one;
+  for (; i < n; ++i) sum += x[i] * y[i];
+  return sum;
+}
+
+template <class Simd>
+inline void rms_norm(const float* weight, float epsilon, const float* x, float* to, int n) {
+  const float scale = 1 / std::sqrt(dot<Simd>(x, x, n) / n + epsilon);
+  for (int i = 0; i < n; ++i) to[i] = x[i] * scale * weight[i];
+}
+
+}  // namespace onhand
