@@ -17,31 +17,27 @@ class Attention {
   Attention(const Model& model, Workspace& work, const std::vector<Row>& rows)
       : m_(model), w_(work), rows_(rows) {}
 
-  // Finish queries in their place, and keys and values in the memory.
-  void remember(const Layer& layer, int i, int r) {
+  // Of some key heads: finish queries in their place, and keys and values in the memory.
+  void remember(const Layer& layer, int i, int r, int begin, int end) {
     float* qkv = queries(layer, r);
     const int dim = layer.head_dim, position = rows_[r].position;
     const int page = position / kPage, slot = position % kPage;
-    for (int h = 0; h < layer.n_heads + layer.n_kv_heads; ++h) {
-      const bool is_query = h < layer.n_heads;
+    const int wide = (dim + kLanes - 1) / kLanes * kLanes;
+    const int shared = layer.n_heads / layer.n_kv_heads;
+    for (int h = begin * shared; h < end * shared; ++h) {
       float* head = qkv + h * dim;
-      const float* weight = is_query ? layer.query_norm : layer.key_norm;
-      if (weight != nullptr) rms_norm<Simd>(weight, m_.epsilon, head, head, dim);
-      if (layer.rotary.half > 0) turn(layer.rotary, position, head);
-      if (is_query) {
-        for (int d = 0; d < dim; ++d) head[d] *= layer.scale;
-      } else {
-        const int wide = (dim + kLanes - 1) / kLanes * kLanes;
-        uint16_t* keys = rows_[r].memory->keys(i, h - layer.n_heads, page) +
-                         size_t(slot / kLanes) * wide * kLanes + slot % kLanes;
-        for (int d = 0; d < dim; ++d) keys[d * kLanes] = to_half(head[d]);
-      }
+      place(layer, layer.query_norm, position, head);
+      for (int d = 0; d < dim; ++d) head[d] *= layer.scale;
     }
-    for (int h = 0; h < layer.n_kv_heads; ++h) {
-      const int wide = (dim + kLanes - 1) / kLanes * kLanes;
-      const float* head = qkv + (layer.n_heads + layer.n_kv_heads + h) * dim;
+    for (int h = begin; h < end; ++h) {
+      float* key = qkv + (layer.n_heads + h) * dim;
+      place(layer, layer.key_norm, position, key);
+      uint16_t* keys = rows_[r].memory->keys(i, h, page) + size_t(slot / kLanes) * wide * kLanes +
+                       slot % kLanes;
+      for (int d = 0; d < dim; ++d) keys[d * kLanes] = to_half(key[d]);
+      const float* value = key + layer.n_kv_heads * dim;
       uint16_t* values = rows_[r].memory->values(i, h, page) + size_t(slot) * wide;
-      for (int d = 0; d < dim; ++d) values[d] = to_half(head[d]);
+      for (int d = 0; d < dim; ++d) values[d] = to_half(value[d]);
     }
   }
 
@@ -60,6 +56,12 @@ class Attention {
   // Row r's queries, and its keys and values behind them.
   float* queries(const Layer& layer, int r) {
     return w_.qkv.data() + size_t(r) * layer.qkv.factors.back().n_tiles * kRows;
+  }
+
+  void place(const Layer& layer, const float* weight, int position, float* head) const {
+    const int dim = layer.head_dim;
+    if (weight != nullptr) rms_norm<Simd>(weight, m_.epsilon, head, head, dim);
+    if (layer.rotary.half > 0) turn(layer.rotary, position, head);
   }
 
   static void turn(const Rotary& by, int position, float* head) {

@@ -46,18 +46,20 @@ struct Packed {
   const uint8_t* tile(int i) const { return data + i * tile_bytes(); }
 };
 
-// Rows of inputs as int8, one scale for each group: x = scale * code.
+// Rows of inputs as int8, one scale for each group: x = scale * code. What a zero point takes off
+// the sum of a group is kept as products want it: where it is the middle, an integer to start
+// from; else a factor of the zero point.
 struct Inputs {
   int n_groups = 0;
   int group = 0;
-  int8_t* codes = nullptr;   // (rows, n_groups * group)
-  float* scales = nullptr;   // (rows, n_groups)
-  int32_t* sums = nullptr;   // (rows, n_groups), of the codes
+  int8_t* codes = nullptr;      // (rows, n_groups * group)
+  float* scales = nullptr;      // (rows, n_groups)
+  int32_t* starts = nullptr;    // (rows, n_groups), -middle * sum of the codes
+  float* minus_sums = nullptr;  // (rows, n_groups), -sum of the codes
 
   Inputs from(int row) const {
-    return {n_groups, group, codes + static_cast<size_t>(row) * n_groups * group,
-            scales + static_cast<size_t>(row) * n_groups,
-            sums + static_cast<size_t>(row) * n_groups};
+    const size_t at = static_cast<size_t>(row) * n_groups;
+    return {n_groups, group, codes + at * group, scales + at, starts + at, minus_sums + at};
   }
 };
 

@@ -75,19 +75,37 @@ struct Row {
 constexpr int kMostRows = 256;    // of a step; longer prompts are cut
 constexpr int kMostScores = 32;   // rows of a step that are scored
 
+constexpr int kAloneRows = 4;  // of a step; so few each thread prepares for itself
+
+// Rows of inputs rounded for a product.
+struct Quantized {
+  std::vector<int8_t> codes;
+  std::vector<float> scales;
+  std::vector<int32_t> starts;
+  std::vector<float> minus_sums;
+  void resize(size_t rows, size_t width, size_t groups);
+  // The rows as inputs of a matrix.
+  Inputs inputs(const Packed& w) {
+    return {w.n_groups,    w.format.group, codes.data(),
+            scales.data(), starts.data(),  minus_sums.data()};
+  }
+};
+
 // What a step works in, made once.
 class Workspace {
  public:
   Workspace(const Model& model, int n_threads);
-  struct Quantized {
-    std::vector<int8_t> codes;
-    std::vector<float> scales;
-    std::vector<int32_t> sums;
+  // The residual stream and what is made of it: the first serves all threads, or, of a few rows,
+  // each has its own.
+  struct Own {
+    std::vector<float> stream, normed;
+    Quantized quantized;
   };
-  std::vector<float> stream, normed, qkv, attended, inner, activated, product, scores;
+  std::vector<Own> own;
+  std::vector<float> qkv, attended, inner, activated, product, scores;
   std::vector<float> between;  // what the first of two factors gives
-  Quantized quantized;
-  std::vector<std::vector<float>> shares;     // by thread: attention weights of a key head
+  Quantized activated_codes;
+  std::vector<std::vector<float>> shares;  // by thread: attention weights of a key head
   struct alignas(64) Bytes { uint8_t at[64]; };
   std::vector<std::vector<Bytes>> scratch;  // by thread, kScratch bytes
 };

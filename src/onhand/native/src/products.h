@@ -24,7 +24,7 @@ ONHAND_INLINE void stream_tile(const uint8_t* block, const Inputs& x, float* out
   for (int g = 0; g < x.n_groups; ++g, block += kFormat.block_bytes()) {
     typename Simd::Ints sum[Rows];
     for (int m = 0; m < Rows; ++m)
-      sum[m] = Simd::ints(Symmetric ? -kFormat.middle() * x.sums[m * x.n_groups + g] : 0);
+      sum[m] = Simd::ints(Symmetric ? x.starts[m * x.n_groups + g] : 0);
     const int8_t* inputs = x.codes + static_cast<size_t>(g) * Group;
     unpack<Simd, Bits, Group>(block, [&](int step, auto line) {
       for (int m = 0; m < Rows; ++m)
@@ -35,7 +35,7 @@ ONHAND_INLINE void stream_tile(const uint8_t* block, const Inputs& x, float* out
       auto dot = Simd::real(sum[m]);
       if constexpr (!Symmetric) {
         const auto zeros = Simd::bytes(block + kFormat.code_bytes() + 2 * kRows);
-        dot = Simd::fused(zeros, Simd::all(-static_cast<float>(x.sums[m * x.n_groups + g])), dot);
+        dot = Simd::fused(zeros, Simd::all(x.minus_sums[m * x.n_groups + g]), dot);
       }
       result[m] = Simd::fused(Simd::times(scales, x.scales[m * x.n_groups + g]), dot, result[m]);
     }
@@ -74,7 +74,6 @@ inline void unpack_tile(const uint8_t* block, int n_groups, const Unpacked& to, 
 template <class Simd, int Bits, int Group, bool Symmetric, int Rows>
 ONHAND_INLINE void block_tile(const Unpacked& w, int first_group, int n_groups, const Inputs& x,
                               float* out, size_t stride, bool first) {
-  constexpr Format kFormat{Bits, Group, Symmetric};
   const size_t width = static_cast<size_t>(x.n_groups) * Group;
   typename Simd::Floats left[Rows], right[Rows];
   for (int m = 0; m < Rows; ++m) {
@@ -85,7 +84,7 @@ ONHAND_INLINE void block_tile(const Unpacked& w, int first_group, int n_groups, 
     const int place = first_group + g;
     typename Simd::Ints a[Rows], b[Rows];
     for (int m = 0; m < Rows; ++m)
-      a[m] = b[m] = Simd::ints(Symmetric ? -kFormat.middle() * x.sums[m * x.n_groups + place] : 0);
+      a[m] = b[m] = Simd::ints(Symmetric ? x.starts[m * x.n_groups + place] : 0);
     const int8_t* inputs = x.codes + static_cast<size_t>(place) * Group;
     const uint8_t* codes = w.codes + static_cast<size_t>(g) * (Group / kStep) * 2 * kLine;
     for (int step = 0; step < Group / kStep; ++step) {
@@ -101,7 +100,7 @@ ONHAND_INLINE void block_tile(const Unpacked& w, int first_group, int n_groups, 
     for (int m = 0; m < Rows; ++m) {
       auto dot_a = Simd::real(a[m]), dot_b = Simd::real(b[m]);
       if constexpr (!Symmetric) {
-        const auto sum = Simd::all(-static_cast<float>(x.sums[m * x.n_groups + place]));
+        const auto sum = Simd::all(x.minus_sums[m * x.n_groups + place]);
         dot_a = Simd::fused(Simd::load(w.zeros + 2 * g * kRows), sum, dot_a);
         dot_b = Simd::fused(Simd::load(w.zeros + 2 * g * kRows + kRows), sum, dot_b);
       }

@@ -4,6 +4,7 @@
 // nothing but its own row: the answer to a token is the same bits whatever is computed beside it.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -11,72 +12,136 @@
 #include "model.h"
 #include "pack.h"
 #include "products.h"
+#include "quantize.h"
 #include "vectors.h"
 
 namespace onhand {
 
+// One thread's part of a step. Threads meet between the parts of a layer; what a few rows need
+// before a product each thread computes for itself, which is less than waiting for another.
 template <class Simd>
 class Step {
  public:
-  Step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows)
+  Step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows, int thread)
       : m_(model), w_(work), pool_(pool), rows_(rows), n_(static_cast<int>(rows.size())),
-        attention_(model, work, rows) {}
+        thread_(thread), alone_(n_ <= kAloneRows), own_(work.own[alone_ ? thread : 0]),
+        mine_(alone_ ? Range{0, n_} : share(n_)), attention_(model, work, rows) {}
 
   void run() {
-    pool_.run([this](int thread) { Step<Simd>::work(thread); });
+    for (int r = mine_.begin; r < mine_.end; ++r) embed(r);
+    for (size_t i = 0; i < m_.layers.size(); ++i) {
+      const Layer& layer = m_.layers[i];
+      attend(layer, static_cast<int>(i));
+      transform(layer);
+    }
+    score();
   }
 
  private:
   struct Range { int begin, end; };
-  Range share(int n, int thread) const {
-    const int t = pool_.size();
-    return {static_cast<int>(static_cast<int64_t>(n) * thread / t),
-            static_cast<int>(static_cast<int64_t>(n) * (thread + 1) / t)};
+  Range share(int n) const {
+    const int64_t t = pool_.size();
+    return {static_cast<int>(n * int64_t{thread_} / t),
+            static_cast<int>(n * int64_t{thread_ + 1} / t)};
+  }
+  // Wait for what the others prepared, if they did.
+  void meet_unless_alone() {
+    if (!alone_) pool_.meet();
   }
 
-  void work(int thread) {
-    const Range mine = share(n_, thread);
-    for (int r = mine.begin; r < mine.end; ++r) embed(r);
-    for (size_t i = 0; i < m_.layers.size(); ++i) {
-      const Layer& layer = m_.layers[i];
-      for (int r = mine.begin; r < mine.end; ++r) {
-        norm(layer.attention_norm, stream(r), normed(r));
-        quantize(normed(r), m_.width, layer.qkv, r);
-      }
-      linear(layer.qkv, w_.qkv.data(), n_, thread);
-      for (int r = mine.begin; r < mine.end; ++r) {
-        finish(layer.qkv, normed(r), row(w_.qkv, layer.qkv, r), thread);
-        attention_.remember(layer, static_cast<int>(i), r);
-      }
-      pool_.meet();
-      const Range items = share(n_ * layer.n_kv_heads, thread);
-      for (int k = items.begin; k < items.end; ++k)
-        attention_.attend(layer, static_cast<int>(i), k / layer.n_kv_heads, k % layer.n_kv_heads,
-                          thread);
-      pool_.meet();
-      for (int r = mine.begin; r < mine.end; ++r)
-        quantize(attended(layer, r), layer.query_width(), layer.out, r);
-      linear(layer.out, w_.product.data(), n_, thread);
-      for (int r = mine.begin; r < mine.end; ++r) {
-        add(layer.out, attended(layer, r), layer.attention_post, r, thread);
-        norm(layer.mlp_norm, stream(r), normed(r));
-        quantize(normed(r), m_.width, layer.inner, r);
-      }
-      linear(layer.inner, w_.inner.data(), n_, thread);
-      for (int r = mine.begin; r < mine.end; ++r) {
-        finish(layer.inner, normed(r), row(w_.inner, layer.inner, r), thread);
-        activate(layer, r);
-        quantize(activated(layer, r), layer.mlp_width, layer.down, r);
-      }
-      linear(layer.down, w_.product.data(), n_, thread);
-      for (int r = mine.begin; r < mine.end; ++r)
-        add(layer.down, activated(layer, r), layer.mlp_post, r, thread);
+  void attend(const Layer& layer, int i) {
+    for (int r = mine_.begin; r < mine_.end; ++r) {
+      norm(layer.attention_norm, stream(r), normed(r));
+      quantize(normed(r), m_.width, layer.qkv, r);
     }
-    score(thread);
+    meet_unless_alone();
+    linear(layer.qkv, own_.quantized, w_.qkv.data(), n_);
+    pool_.meet();
+    if (alone_ && layer.n_kv_heads >= pool_.size()) {
+      // Heads do not meet, so a thread goes from a head's keys to its answer without waiting.
+      const Range heads = share(layer.n_kv_heads);
+      for (int r = 0; r < n_; ++r) remember(layer, i, r, heads);
+      for (int r = 0; r < n_; ++r)
+        for (int h = heads.begin; h < heads.end; ++h) attention_.attend(layer, i, r, h, thread_);
+    } else {
+      const Range rows = share(n_);
+      for (int r = rows.begin; r < rows.end; ++r) remember(layer, i, r, {0, layer.n_kv_heads});
+      pool_.meet();
+      const Range items = share(n_ * layer.n_kv_heads);
+      for (int k = items.begin; k < items.end; ++k)
+        attention_.attend(layer, i, k / layer.n_kv_heads, k % layer.n_kv_heads, thread_);
+    }
+    pool_.meet();
+    for (int r = mine_.begin; r < mine_.end; ++r)
+      quantize(attended(layer, r), layer.query_width(), layer.out, r);
+    meet_unless_alone();
+    linear(layer.out, own_.quantized, w_.product.data(), n_);
+    pool_.meet();
+    for (int r = mine_.begin; r < mine_.end; ++r)
+      add(layer.out, attended(layer, r), layer.attention_post, r);
   }
 
-  float* stream(int r) { return w_.stream.data() + size_t(r) * m_.width; }
-  float* normed(int r) { return w_.normed.data() + size_t(r) * m_.width; }
+  void transform(const Layer& layer) {
+    for (int r = mine_.begin; r < mine_.end; ++r) {
+      norm(layer.mlp_norm, stream(r), normed(r));
+      quantize(normed(r), m_.width, layer.inner, r);
+    }
+    meet_unless_alone();
+    widen(layer);
+    pool_.meet();
+    linear(layer.down, w_.activated_codes, w_.product.data(), n_);
+    pool_.meet();
+    for (int r = mine_.begin; r < mine_.end; ++r)
+      add(layer.down, activated(layer, r), layer.mlp_post, r);
+  }
+
+  // From a layer's normed rows to the rounded inputs of its last product. A thread computes whole
+  // groups of those, gates and what they gate, so that it need not wait in between.
+  void widen(const Layer& layer) {
+    const Packed& down = layer.down.factors.front();
+    const int width = layer.mlp_width;
+    const Range groups = share(down.n_groups);
+    const int begin = groups.begin * down.format.group;
+    const int end = std::min(groups.end * down.format.group, width);
+    if (layer.inner.factors.size() == 1 && (width % kRows == 0 || !m_.gated)) {
+      const Packed& w = layer.inner.factors[0];
+      const int above = m_.gated ? width / kRows : 0;
+      const Range tiles{begin / kRows, (end + kRows - 1) / kRows};
+      multiply(w, own_.quantized, w_.inner.data(), n_, tiles);
+      if (above > 0)
+        multiply(w, own_.quantized, w_.inner.data(), n_, {tiles.begin + above, tiles.end + above});
+    } else {
+      linear(layer.inner, own_.quantized, w_.inner.data(), n_);
+      pool_.meet();
+    }
+    for (int r = 0; r < n_; ++r) {
+      float* inner = row(w_.inner, layer.inner, r);
+      const float* low = lower(layer.inner, normed(r));
+      finish(layer.inner, low, inner, inner, begin, end);
+      if (m_.gated) finish(layer.inner, low, inner, inner, width + begin, width + end);
+      activate(layer, r, begin, end);
+      onhand::quantize(activated(layer, r), width, down, w_.activated_codes.inputs(down).from(r),
+                       groups.begin, groups.end);
+    }
+  }
+
+  // Finish a row's queries of some key heads, and put keys and values into the memory.
+  void remember(const Layer& layer, int i, int r, Range heads) {
+    float* qkv = row(w_.qkv, layer.qkv, r);
+    const float* low = lower(layer.qkv, normed(r));
+    const int shared = layer.n_heads / layer.n_kv_heads;
+    const auto part = [&](int first_head, int begin, int end) {
+      finish(layer.qkv, low, qkv, qkv, (first_head + begin) * layer.head_dim,
+             (first_head + end) * layer.head_dim);
+    };
+    part(0, heads.begin * shared, heads.end * shared);
+    part(layer.n_heads, heads.begin, heads.end);
+    part(layer.n_heads + layer.n_kv_heads, heads.begin, heads.end);
+    attention_.remember(layer, i, r, heads.begin, heads.end);
+  }
+
+  float* stream(int r) { return own_.stream.data() + size_t(r) * m_.width; }
+  float* normed(int r) { return own_.normed.data() + size_t(r) * m_.width; }
   float* attended(const Layer& layer, int r) {
     return w_.attended.data() + size_t(r) * layer.query_width();
   }
@@ -109,131 +174,109 @@ class Step {
     for (int i = 0; i < n; ++i) to[i] += by.bias[i];
   }
 
-  // Where row r of the inputs of a matrix lies.
-  Inputs inputs(const Packed& w, int r) {
-    const Inputs all{w.n_groups, w.format.group, w_.quantized.codes.data(),
-                     w_.quantized.scales.data(), w_.quantized.sums.data()};
-    return all.from(r);
-  }
-
   void quantize(const float* x, int n, const Linear& by, int r) {
     quantize(x, n, by.factors.front(), r);
   }
-
   void quantize(const float* x, int n, const Packed& w, int r) {
-    const Inputs to = inputs(w, r);
-    const int group = w.format.group;
-    float padded[128];
-    for (int g = 0; g < w.n_groups; ++g) {
-      const float* from = x + g * group;
-      if ((g + 1) * group > n) {
-        const int there = n - g * group;
-        for (int i = 0; i < group; ++i) padded[i] = i < there ? from[i] : 0.0f;
-        from = padded;
-      }
-      float most[kRows] = {};
-      for (int i = 0; i < group; i += kRows)
-        for (int j = 0; j < kRows; ++j) {
-          const float size = std::fabs(from[i + j]);
-          most[j] = size > most[j] ? size : most[j];
-        }
-      float top = 0;
-      for (float one : most) top = one > top ? one : top;
-      const float inverse = top > 0 ? 127.0f / top : 0.0f;
-      int8_t* codes = to.codes + g * group;
-      int32_t sum = 0;
-      for (int i = 0; i < group; ++i) {
-        const int32_t code = static_cast<int32_t>(std::nearbyint(from[i] * inverse));
-        codes[i] = static_cast<int8_t>(code);
-        sum += code;
-      }
-      to.scales[g] = top / 127.0f;
-      to.sums[g] = sum;
-    }
+    onhand::quantize(x, n, w, own_.quantized.inputs(w).from(r), 0, w.n_groups);
   }
 
-  // Rows were quantised; afterwards out[r * stride + i] is there for all threads.
-  void linear(const Linear& by, float* out, int n, int thread) {
+  // Some tiles of a matrix times n rows: out[r * stride + i].
+  void multiply(const Packed& w, Quantized& x, float* out, int n, Range tiles) {
+    product<Simd>(w, x.inputs(w), n, out, stride(w), tiles.begin, tiles.end,
+                  w_.scratch[thread_].data()->at);
+  }
+
+  // This thread's share of a matrix times n rows; threads meet between its factors.
+  void linear(const Linear& by, Quantized& x, float* out, int n) {
+    const Packed& first = by.factors.front();
+    if (by.factors.size() == 1) return multiply(first, x, out, n, share(first.n_tiles));
+    const Packed& second = by.factors[1];
+    float* between = w_.between.data();
+    multiply(first, x, between, n, share(first.n_tiles));
     pool_.meet();
-    for (size_t f = 0; f < by.factors.size(); ++f) {
-      const Packed& w = by.factors[f];
-      const bool last = f + 1 == by.factors.size();
-      float* to = last ? out : w_.between.data();
-      const Range tiles = share(w.n_tiles, thread);
-      product<Simd>(w, inputs(w, 0), n, to, stride(w), tiles.begin, tiles.end,
-                    w_.scratch[thread].data()->at);
-      pool_.meet();
-      if (last) break;
-      const Range mine = share(n, thread);
-      for (int r = mine.begin; r < mine.end; ++r)
-        quantize(to + size_t(r) * stride(w), w.n_rows, by.factors[f + 1], r);
-      pool_.meet();
-    }
+    const Range rows = alone_ ? Range{0, n} : share(n);
+    for (int r = rows.begin; r < rows.end; ++r)
+      quantize(between + size_t(r) * stride(first), first.n_rows, second, r);
+    meet_unless_alone();
+    multiply(second, own_.quantized, out, n, share(second.n_tiles));
   }
 
-  // Add to a row's product what an adapter and a bias add; `x` is what was multiplied.
-  void finish(const Linear& by, const float* x, float* product, int thread) {
+  // The lower factor of an adapter times what its matrix multiplies; null without one.
+  const float* lower(const Linear& by, const float* x) {
     const LowRank& added = by.added;
-    if (added.rank > 0) {
-      std::vector<float>& between = w_.shares[thread];
-      if (between.size() < size_t(added.rank)) between.resize(added.rank);
-      for (int j = 0; j < added.rank; ++j)
-        between[j] = dot<Simd>(added.first + size_t(j) * by.n_inputs(), x, by.n_inputs());
-      for (int i = 0; i < by.n_outputs(); ++i)
-        product[i] += dot<Simd>(added.second + size_t(i) * added.rank, between.data(), added.rank);
-    }
-    if (by.bias != nullptr)
-      for (int i = 0; i < by.n_outputs(); ++i) product[i] += by.bias[i];
+    if (added.rank == 0) return nullptr;
+    std::vector<float>& low = w_.shares[thread_];
+    if (low.size() < size_t(added.rank)) low.resize(added.rank);
+    for (int j = 0; j < added.rank; ++j)
+      low[j] = dot<Simd>(added.first + size_t(j) * by.n_inputs(), x, by.n_inputs());
+    return low.data();
   }
 
-  void add(const Linear& by, const float* from, const Norm& post, int r, int thread) {
-    float* part = row(w_.product, by, r);
-    finish(by, from, part, thread);
+  // Outputs `begin` to `end` of a product, with what an adapter and a bias add.
+  void finish(const Linear& by, const float* low, const float* product, float* to, int begin,
+              int end) {
+    if (to != product) std::copy(product + begin, product + end, to + begin);
+    const LowRank& added = by.added;
+    if (low != nullptr)
+      for (int i = begin; i < end; ++i)
+        to[i] += dot<Simd>(added.second + size_t(i) * added.rank, low, added.rank);
+    if (by.bias != nullptr)
+      for (int i = begin; i < end; ++i) to[i] += by.bias[i];
+  }
+
+  // Add a product to the stream; `from` is what was multiplied.
+  void add(const Linear& by, const float* from, const Norm& post, int r) {
+    float* part = normed(r);
+    finish(by, lower(by, from), row(w_.product, by, r), part, 0, m_.width);
     if (post.weight != nullptr) norm(post, part, part);
     float* x = stream(r);
     for (int i = 0; i < m_.width; ++i) x[i] += part[i];
   }
 
-  void activate(const Layer& layer, int r) {
+  void activate(const Layer& layer, int r, int begin, int end) {
     const float* inner = row(w_.inner, layer.inner, r);
     const int n = layer.mlp_width;
     float* to = activated(layer, r);
     switch (m_.activation) {
       case Activation::silu:
-        for (int i = 0; i < n; ++i) to[i] = inner[i] / (1 + fast_exp(-inner[i]));
+        for (int i = begin; i < end; ++i) to[i] = inner[i] / (1 + fast_exp(-inner[i]));
         break;
       case Activation::gelu:
-        for (int i = 0; i < n; ++i)
+        for (int i = begin; i < end; ++i)
           to[i] = 0.5f * inner[i] * (1 + std::erf(inner[i] * 0.70710678f));
         break;
       case Activation::gelu_tanh:
-        for (int i = 0; i < n; ++i) {
+        for (int i = begin; i < end; ++i) {
           const float x = inner[i];
           to[i] = 0.5f * x * (1 + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
         }
     }
     if (m_.gated)
-      for (int i = 0; i < n; ++i) to[i] *= inner[n + i];
+      for (int i = begin; i < end; ++i) to[i] *= inner[n + i];
   }
 
-  void score(int thread) {
+  void score() {
     // Only rows whose scores somebody asks for go through the head.
     std::vector<int> asked;
     for (int r = 0; r < n_; ++r)
       if (rows_[r].logits != nullptr) asked.push_back(r);
     const int n_asked = static_cast<int>(asked.size());
-    pool_.meet();
-    const Range mine = share(n_asked, thread);
+    if (n_asked == 0) return;
+    meet_unless_alone();
+    const Range mine = alone_ ? Range{0, n_asked} : share(n_asked);
     for (int k = mine.begin; k < mine.end; ++k) {
       norm(m_.final_norm, stream(asked[k]), normed(asked[k]));
       quantize(normed(asked[k]), m_.width, m_.head, k);
     }
-    if (n_asked > 0) linear(m_.head, w_.scores.data(), n_asked, thread);
-    for (int k = mine.begin; k < mine.end; ++k) {
-      float* from = row(w_.scores, m_.head, k);
-      finish(m_.head, normed(asked[k]), from, thread);
+    meet_unless_alone();
+    linear(m_.head, own_.quantized, w_.scores.data(), n_asked);
+    pool_.meet();
+    const Range rows = share(n_asked);
+    for (int k = rows.begin; k < rows.end; ++k) {
       float* to = rows_[asked[k]].logits;
-      std::memcpy(to, from, sizeof(float) * m_.vocab_size);
+      finish(m_.head, lower(m_.head, normed(asked[k])), row(w_.scores, m_.head, k), to, 0,
+             m_.vocab_size);
       if (m_.logit_cap > 0)
         for (int i = 0; i < m_.vocab_size; ++i)
           to[i] = std::tanh(to[i] / m_.logit_cap) * m_.logit_cap;
@@ -244,13 +287,16 @@ class Step {
   Workspace& w_;
   Pool& pool_;
   const std::vector<Row>& rows_;
-  const int n_;
+  const int n_, thread_;
+  const bool alone_;
+  Workspace::Own& own_;
+  const Range mine_;
   Attention<Simd> attention_;
 };
 
 template <class Simd>
 inline void step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows) {
-  Step<Simd>(model, work, pool, rows).run();
+  pool.run([&](int thread) { Step<Simd>(model, work, pool, rows, thread).run(); });
 }
 
 }  // namespace onhand

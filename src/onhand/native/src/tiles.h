@@ -105,13 +105,13 @@ class TileProduct {
                            typename Simd::Floats (&result)[kRows]) const {
     const auto scales = Simd::load(scales_ + t * kFloats + g * kRows);
     const float* by = x_.scales + size_t(m) * x_.n_groups + place;
-    const int32_t* sums = x_.sums + size_t(m) * x_.n_groups + place;
+    [[maybe_unused]] const float* sums = x_.minus_sums + size_t(m) * x_.n_groups + place;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       auto dot = Simd::real(Simd::load_ints(dots + kRows * r));
       if constexpr (!Symmetric)
         dot = Simd::fused(Simd::load(zeros_ + t * kFloats + g * kRows),
-                          Simd::all(-static_cast<float>(sums[size_t(r) * x_.n_groups])), dot);
+                          Simd::all(sums[size_t(r) * x_.n_groups]), dot);
       result[r] = Simd::fused(Simd::times(scales, by[size_t(r) * x_.n_groups]), dot, result[r]);
     }
   }

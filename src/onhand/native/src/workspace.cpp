@@ -5,6 +5,13 @@
 
 namespace onhand {
 
+void Quantized::resize(size_t rows, size_t width, size_t groups) {
+  codes.resize(rows * width);
+  scales.resize(rows * groups);
+  starts.resize(rows * groups);
+  minus_sums.resize(rows * groups);
+}
+
 Workspace::Workspace(const Model& model, int n_threads) {
   size_t qkv = 0, attended = 0, inner = 0, activated = 0, product = 0, scored = 0, between = 0;
   size_t codes = 0, groups = 0;
@@ -28,8 +35,14 @@ Workspace::Workspace(const Model& model, int n_threads) {
   }
   look(model.head, scored);
   const size_t rows = kMostRows;
-  stream.resize(rows * model.width);
-  normed.resize(rows * model.width);
+  const size_t read = rows + kRows;  // tiles read whole sixteens of rows
+  own.resize(n_threads);
+  for (size_t i = 0; i < own.size(); ++i) {
+    const size_t n = i == 0 ? rows : kAloneRows;
+    own[i].stream.resize(n * model.width);
+    own[i].normed.resize(n * model.width);
+    own[i].quantized.resize(i == 0 ? read : n, codes, groups);
+  }
   this->qkv.resize(rows * qkv);
   this->attended.resize(rows * attended);
   this->inner.resize(rows * inner);
@@ -37,10 +50,7 @@ Workspace::Workspace(const Model& model, int n_threads) {
   this->product.resize(rows * product);
   scores.resize(kMostScores * scored);
   this->between.resize(rows * between);
-  const size_t read = rows + kRows;  // tiles read whole sixteens of rows
-  quantized.codes.resize(read * codes);
-  quantized.scales.resize(read * groups);
-  quantized.sums.resize(read * groups);
+  activated_codes.resize(read, codes, groups);
   shares.resize(n_threads);
   scratch.resize(n_threads);
   for (auto& one : scratch) one.resize((kScratch + 63) / 64);

@@ -1,0 +1,45 @@
+// Rows of floats as int8 codes, one scale for each group.
+#pragma once
+
+#include <cmath>
+
+#include "format.h"
+
+namespace onhand {
+
+// Round groups `begin` to `end` of a row of `n` floats, as the inputs of a matrix; what the last
+// group lacks is zero.
+inline void quantize(const float* x, int n, const Packed& w, const Inputs& to, int begin,
+                     int end) {
+  const int group = w.format.group;
+  float padded[128];
+  for (int g = begin; g < end; ++g) {
+    const float* from = x + g * group;
+    if ((g + 1) * group > n) {
+      const int there = n - g * group;
+      for (int i = 0; i < group; ++i) padded[i] = i < there ? from[i] : 0.0f;
+      from = padded;
+    }
+    float most[kRows] = {};
+    for (int i = 0; i < group; i += kRows)
+      for (int j = 0; j < kRows; ++j) {
+        const float size = std::fabs(from[i + j]);
+        most[j] = size > most[j] ? size : most[j];
+      }
+    float top = 0;
+    for (float one : most) top = one > top ? one : top;
+    const float inverse = top > 0 ? 127.0f / top : 0.0f;
+    int8_t* codes = to.codes + g * group;
+    int32_t sum = 0;
+    for (int i = 0; i < group; ++i) {
+      const int32_t code = static_cast<int32_t>(std::nearbyint(from[i] * inverse));
+      codes[i] = static_cast<int8_t>(code);
+      sum += code;
+    }
+    to.scales[g] = top / 127.0f;
+    to.starts[g] = -w.format.middle() * sum;
+    to.minus_sums[g] = static_cast<float>(-sum);
+  }
+}
+
+}  // namespace onhand
