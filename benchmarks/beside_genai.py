@@ -20,7 +20,8 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.shapes import SHAPES, make_checkpoint
+from benchmarks.processes import Worker
+from benchmarks.shapes import make_checkpoint
 from onhand.device.threads import usable_threads
 
 __all__ = ["main"]
@@ -28,12 +29,13 @@ __all__ = ["main"]
 PROMPT_TOKENS, ANSWER_TOKENS = 512, 128
 ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
 MAX_RAM = "4GiB"
+SMALL = ["qwen2.5-0.5b", "smollm2-135m"]
 
 
 def main() -> None:
     """Run the benchmark and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--shape", choices=SHAPES, action="append")
+    parser.add_argument("--shape", choices=SMALL, action="append")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--out", type=Path, default=Path("out/beside_genai.json"))
     given = parser.parse_args()
@@ -48,7 +50,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("onnxruntime", "onnxruntime-genai")},
         "shapes": shapes,
     }
-    for shape in given.shape or list(SHAPES):
+    for shape in given.shape or SMALL:
         with tempfile.TemporaryDirectory() as scratch:
             found = measure_shape(shape, Path(scratch), tokenizer, rounds=given.rounds)
         shapes[shape] = found
@@ -77,13 +79,16 @@ def measure_shape(shape: str, scratch: Path, tokenizer: Path, *, rounds: int) ->
     print(f"{shape}: building with onnxruntime-genai", flush=True)
     build_peer(source, peer, scratch / "cache")
     samples: dict[str, list[dict[str, float]]] = {"onhand": [], "genai": []}
-    workers = {name: Worker(name, folder) for name, folder in (("onhand", bundle), ("genai", peer))}
+    workers = {
+        "onhand": Worker("onhand:onnx", bundle, usable_threads()),
+        "genai": Worker("genai", peer, usable_threads()),
+    }
     for number in range(rounds + 1):
         for name, worker in workers.items():
-            figures = worker.round()
+            figures = worker.ask(answer=[PROMPT_TOKENS, ANSWER_TOKENS])
             if number:  # the first round warms up
                 samples[name].append(figures)
-    memory = {name: worker.close() for name, worker in workers.items()}
+    memory = {name: worker.close()["peak_memory_bytes"] for name, worker in workers.items()}
     return {
         "build": {
             "seconds": seconds,
@@ -112,39 +117,6 @@ def build_peer(source: Path, out: Path, cache: Path) -> None:
     options = config["model"]["decoder"]["session_options"]
     options |= {"intra_op_num_threads": usable_threads(), "inter_op_num_threads": 1}
     path.write_text(json.dumps(config))
-
-
-class Worker:
-    """One engine in a process of its own; it answers one prompt for each line it reads."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.worker", name, str(folder)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def round(self) -> dict[str, float]:
-        """Answer once; return the figures."""
-        found: dict[str, float] = json.loads(self._ask(f"{PROMPT_TOKENS} {ANSWER_TOKENS}"))
-        return found
-
-    def close(self) -> int:
-        """End the process; return its peak memory in bytes."""
-        peak = json.loads(self._ask("end"))
-        self._process.wait()
-        return int(peak["peak_memory_bytes"])
-
-    def _ask(self, line: str) -> str:
-        if self._process.stdin is None or self._process.stdout is None:
-            raise RuntimeError("a worker has pipes")
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RuntimeError("a worker ended early; its message is above")
-        return answer
 
 
 def table(shape: str, found: dict[str, object]) -> str:

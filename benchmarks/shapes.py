@@ -52,6 +52,18 @@ SHAPES = {
         epsilon=1e-5,
         theta=1e5,
     ),
+    "llama-3.2-1b": Shape(
+        family="llama",
+        width=2048,
+        mlp_width=8192,
+        n_layers=16,
+        n_heads=32,
+        n_kv_heads=8,
+        vocab_size=128256,
+        context=131072,
+        epsilon=1e-5,
+        theta=5e5,
+    ),
 }
 _CLASSES = {"qwen2": "Qwen2ForCausalLM", "llama": "LlamaForCausalLM"}
 

@@ -1,89 +1,263 @@
-"""One engine, one process: reads "PROMPT ANSWER" lengths, answers, prints what it took."""
+"""One engine in one process: reads a job from each line, as JSON, does it, and prints what it took.
 
+    python worker.py ENGINE FOLDER THREADS
+
+ENGINE is `onhand:NAME` (an engine of ours), `genai`, `llama` or `openvino`; the file imports
+nothing of the project unless ours is asked for, so that environments of peers can run it. Jobs:
+
+    {"answer": [PROMPT, TOKENS]}      answer a prompt greedily
+    {"verify": [CONTEXT, ROWS, RUNS]} score ROWS tokens at once behind a context (ours and llama)
+    {"end": true}                     print the peak memory, and end
+"""
+
+import ctypes
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from onhand.core.bundle import read_bundle
-from onhand.device.bench_child import peak_memory_bytes
-from onhand.device.engines.onnx import OnnxEngine
-from onhand.device.threads import usable_threads
-
 __all__ = ["main"]
 
-_IDS_BELOW = 40000  # ordinary tokens of the tokenizer that both models have
-Answer = Callable[[int, int], dict[str, float]]
+IDS_BELOW = 40000  # ordinary tokens of the tokenizer that all models have
 
 
-def ours(folder: Path) -> Answer:
-    """Open a bundle in the `onnx` engine."""
-    bundle = read_bundle(folder)
-    variant, _ = bundle.variant(None)
-    loaded = OnnxEngine().open(bundle, variant=variant, threads=usable_threads())
+class Peer(Protocol):
+    """What answers jobs."""
 
-    def answer(n_prompt: int, n_answer: int) -> dict[str, float]:
-        prompt = _prompt(n_prompt)
-        session = loaded.session(context=n_prompt + n_answer)
+    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+        """Answer a prompt; return tokens per second."""
+        ...
+
+
+class Ours:
+    """A bundle in an engine of ours, by the path that generation takes, text included."""
+
+    def __init__(self, engine: str, folder: Path, threads: int) -> None:
+        from onhand.core.bundle import read_bundle
+        from onhand.device.opening import open_engine
+        from onhand.device.text_files import read_text_files
+
+        bundle = read_bundle(folder)
+        variant, _ = bundle.variant(None)
+        self.loaded, _, _ = open_engine(bundle, variant=variant, engine=engine, threads=threads)
+        self.tokenizer = read_text_files(bundle).tokenizer
+        # Random weights answer with any id; those without a token are masked, as in use.
+        self.forbidden = self.tokenizer.missing(self.loaded.vocab_size)
+
+    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+        """See `Peer`."""
+        from onhand.device.generate import generate_tokens
+
+        session = self.loaded.session(context=n_prompt + n_answer)
+        stream = self.tokenizer.stream()
+        tokens = generate_tokens(
+            self.loaded,
+            session,
+            prompt_ids(n_prompt),
+            max_tokens=n_answer,
+            forbidden=self.forbidden,
+        )
         start = time.perf_counter()
-        token = loaded.step([(session, prompt)])[0].argmax()
+        stream.push(next(tokens))
         first = time.perf_counter()
-        for _ in range(n_answer - 1):
-            token = loaded.step([(session, np.array([token]))])[0].argmax()
-        return _figures(start, first, time.perf_counter(), n_prompt, n_answer)
+        for token in tokens:
+            stream.push(token)
+        end = time.perf_counter()
+        session.close()
+        return figures(start, first, end, n_prompt, n_answer)
 
-    return answer
+    def verify(self, context: int, rows: int, runs: int) -> list[float]:
+        """Return the seconds of each scoring of `rows` tokens behind `context` others."""
+        session = self.loaded.session(context=context + rows)
+        ids = prompt_ids(context + rows)
+        if context:
+            self.loaded.step([(session, ids[:context])])
+
+        def once() -> None:
+            session.rewind(context)
+            self.loaded.score(session, ids[context:])
+
+        return timed(once, runs)
 
 
-def genai(folder: Path) -> Answer:
-    """Open a folder of onnxruntime-genai."""
-    import onnxruntime_genai as og
+class Genai:
+    """A folder of onnxruntime-genai."""
 
-    model = og.Model(str(folder))
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime_genai
 
-    def answer(n_prompt: int, n_answer: int) -> dict[str, float]:
-        prompt = _prompt(n_prompt).astype(np.int32)[None, :]
-        options = og.GeneratorParams(model)
+        self.library = onnxruntime_genai
+        self.model = onnxruntime_genai.Model(str(folder))
+
+    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+        """See `Peer`."""
+        options = self.library.GeneratorParams(self.model)
         length = n_prompt + n_answer
         options.set_search_options(max_length=length, min_length=length, do_sample=False)
-        generator = og.Generator(model, options)
+        generator = self.library.Generator(self.model, options)
         start = time.perf_counter()
-        generator.append_tokens(prompt)
+        generator.append_tokens(prompt_ids(n_prompt).astype(np.int32)[None, :])
         generator.generate_next_token()
         first = time.perf_counter()
         for _ in range(n_answer - 1):
             generator.generate_next_token()
-        return _figures(start, first, time.perf_counter(), n_prompt, n_answer)
-
-    return answer
+        return figures(start, first, time.perf_counter(), n_prompt, n_answer)
 
 
-def _prompt(length: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(1, _IDS_BELOW, length)
+class Llama:
+    """A GGUF file in llama.cpp, by its C interface: what Python costs there is left out."""
+
+    def __init__(self, file: Path, threads: int) -> None:
+        import llama_cpp
+
+        self.api: Any = llama_cpp
+        llama_cpp.llama_log_set(_silent, ctypes.c_void_p())
+        llama_cpp.llama_backend_init()
+        model = llama_cpp.llama_model_load_from_file(
+            str(file).encode(), llama_cpp.llama_model_default_params()
+        )
+        options = llama_cpp.llama_context_default_params()
+        options.n_ctx, options.n_batch, options.n_ubatch = 16384, 512, 512
+        options.n_threads = options.n_threads_batch = threads
+        options.flash_attn_type = 1
+        self.context = llama_cpp.llama_init_from_model(model, options)
+        self.sampler = llama_cpp.llama_sampler_init_greedy()
+
+    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+        """See `Peer`."""
+        self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
+        start = time.perf_counter()
+        self._decode(prompt_ids(n_prompt))
+        token = self.api.llama_sampler_sample(self.sampler, self.context, -1)
+        first = time.perf_counter()
+        for _ in range(n_answer - 1):
+            self._decode(np.array([token]))
+            token = self.api.llama_sampler_sample(self.sampler, self.context, -1)
+        return figures(start, first, time.perf_counter(), n_prompt, n_answer)
+
+    def verify(self, context: int, rows: int, runs: int) -> list[float]:
+        """Return the seconds of each scoring of `rows` tokens behind `context` others."""
+        memory = self.api.llama_get_memory(self.context)
+        self.api.llama_memory_clear(memory, True)
+        ids = prompt_ids(context + rows)
+        for at in range(0, context, 512):
+            self._decode(ids[at : min(at + 512, context)])
+        batch = self.api.llama_batch_init(rows, 0, 1)
+        batch.n_tokens = rows
+        for i in range(rows):
+            batch.token[i], batch.pos[i] = int(ids[context + i]), context + i
+            batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = 1, 0, 1
+
+        def once() -> None:
+            self.api.llama_memory_seq_rm(memory, 0, context, -1)
+            if self.api.llama_decode(self.context, batch):
+                raise RuntimeError("llama.cpp: decoding failed")
+            self.api.llama_get_logits(self.context)  # waits until they are there
+
+        return timed(once, runs)
+
+    def _decode(self, ids: np.ndarray) -> None:
+        tokens = (ctypes.c_int32 * len(ids))(*ids.tolist())
+        if self.api.llama_decode(self.context, self.api.llama_batch_get_one(tokens, len(ids))):
+            raise RuntimeError("llama.cpp: decoding failed")
 
 
-def _figures(
+class OpenVino:
+    """A folder of openvino-genai, dynamic quantisation as fine as the weights' groups."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        import openvino
+        import openvino_genai
+
+        self.library, self.tensor = openvino_genai, openvino.Tensor
+        self.pipeline = openvino_genai.LLMPipeline(
+            str(folder), "CPU", INFERENCE_NUM_THREADS=threads, DYNAMIC_QUANTIZATION_GROUP_SIZE=64
+        )
+
+    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+        """See `Peer`."""
+        options = self.library.GenerationConfig(
+            max_new_tokens=n_answer, ignore_eos=True, do_sample=False
+        )
+        ids = self.tensor(prompt_ids(n_prompt)[None, :])
+        mask = self.tensor(np.ones((1, n_prompt), dtype=np.int64))
+        start = time.perf_counter()
+        found = self.pipeline.generate(self.library.TokenizedInputs(ids, mask), options)
+        metrics = found.perf_metrics
+        first = start + metrics.get_ttft().mean / 1000
+        end = first + metrics.get_tpot().mean / 1000 * (n_answer - 1)
+        return figures(start, first, end, n_prompt, n_answer)
+
+
+def prompt_ids(length: int) -> np.ndarray:
+    """Return (length,) random token ids, the same for every engine."""
+    return np.random.default_rng(0).integers(1, IDS_BELOW, length)
+
+
+def figures(
     start: float, first: float, end: float, n_prompt: int, n_answer: int
 ) -> dict[str, float]:
+    """Return tokens per second of a prompt and of the steps of one token after it."""
     return {
         "prefill_tokens_per_s": n_prompt / (first - start),
         "decode_tokens_per_s": (n_answer - 1) / (end - first),
     }
 
 
+def timed(once: Callable[[], None], runs: int) -> list[float]:
+    """Return the seconds of each run, after one that is not counted."""
+    once()
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        once()
+        seconds.append(time.perf_counter() - start)
+    return seconds
+
+
+def peak_memory_bytes() -> int:
+    """Return the highest resident memory of this process, from Linux's high-water mark."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no high-water mark in /proc/self/status")
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+def _silent(_level: int, _text: bytes, _data: object) -> None:
+    pass
+
+
+def open_peer(name: str, folder: Path, threads: int) -> Any:
+    """Open a model in the engine of a name."""
+    if name.startswith("onhand:"):
+        return Ours(name.removeprefix("onhand:"), folder, threads)
+    if name == "llama":
+        return Llama(folder, threads)
+    return OpenVino(folder, threads) if name == "openvino" else Genai(folder)
+
+
 def main() -> None:
-    """Answer for each line of the standard input until "end"."""
-    name, folder = sys.argv[1], Path(sys.argv[2])
-    answer = {"onhand": ours, "genai": genai}[name](folder)
+    """Do the jobs of the standard input until "end"."""
+    opened = time.perf_counter()
+    peer = open_peer(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
+    opened = time.perf_counter() - opened
     for line in sys.stdin:
-        if line.strip() == "end":
-            print(json.dumps({"peak_memory_bytes": peak_memory_bytes()}), flush=True)
+        job = json.loads(line)
+        if "end" in job:
+            print(json.dumps({"peak_memory_bytes": peak_memory_bytes(), "open_s": opened}))
             return
-        n_prompt, n_answer = (int(word) for word in line.split())
-        print(json.dumps(answer(n_prompt, n_answer)), flush=True)
+        if "verify" in job:
+            seconds = peer.verify(*job["verify"])
+            print(json.dumps({"median_s": statistics.median(seconds), "samples": seconds}))
+        else:
+            print(json.dumps(peer.answer(*job["answer"])))
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

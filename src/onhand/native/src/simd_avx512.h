@@ -52,7 +52,14 @@ struct Simd {
   static Ints dot(Ints sum, Line codes, const int8_t* inputs) {
     int32_t four;
     std::memcpy(&four, inputs, 4);
-    return _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(four));
+    const Line all = _mm512_set1_epi32(four);
+#if defined(__GNUC__)
+    // The intrinsic makes compilers copy the sum, which costs as much as the product.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(codes), "v"(all));
+    return sum;
+#else
+    return _mm512_dpbusd_epi32(sum, codes, all);
+#endif
   }
   static void prefetch(const uint8_t* p) {
     _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "format.h"
 #include "unpack.h"
@@ -13,9 +14,10 @@ namespace onhand {
 
 constexpr int kPanel = 4;          // tiles of outputs that are unpacked together
 constexpr int kPanelInputs = 1024;  // inputs of a panel: 16 rows of them fit the first cache
+constexpr int kAhead = 4;  // groups that are multiplied while as many are scaled
 constexpr size_t kPanelScratch =
     size_t(kPanel) * kPanelInputs * kRows + 2 * size_t(kPanel) * (kPanelInputs / 32) * kRows * 4 +
-    2 * size_t(kRows) * kRows * 4;
+    2 * size_t(kPanelInputs / 32) * kRows * 4 + 2 * size_t(kAhead) * kRows * kRows * 4;
 
 template <class Simd, int Bits, int Group, bool Symmetric>
 class TileProduct {
@@ -34,9 +36,11 @@ class TileProduct {
         for (int t = 0; t < n_tiles; ++t)
           panel.unpack(w.tile(tile + t) + size_t(g) * kFormat.block_bytes(), n, t);
         Simd::written(scratch);
-        for (int m = 0; m < rows; m += kRows)
+        for (int m = 0; m < rows; m += kRows) {
+          panel.turn(g, n, m);
           for (int t = 0; t < n_tiles; ++t)
             panel.multiply(t, g, n, m, std::min(kRows, rows - m), out + kRows * (tile + t));
+        }
       }
     }
     Simd::end_tiles();
@@ -52,7 +56,8 @@ class TileProduct {
       : x_(x), width_(size_t(x.n_groups) * Group), stride_(stride), codes_(scratch),
         scales_(reinterpret_cast<float*>(scratch + kPanel * kCodes)),
         zeros_(scales_ + kPanel * kFloats),
-        dots_(reinterpret_cast<int32_t*>(zeros_ + kPanel * kFloats)) {}
+        row_scales_(zeros_ + kPanel * kFloats), row_sums_(row_scales_ + kFloats),
+        dots_(reinterpret_cast<int32_t*>(row_sums_ + kFloats)) {}
 
   // Codes as they are multiplied: less the middle where that is the zero point.
   void unpack(const uint8_t* block, int n_groups, int t) {
@@ -69,50 +74,71 @@ class TileProduct {
     }
   }
 
-  // Integer sums of one group: (16 rows, 16 outputs) to `dots`.
-  template <int Sum>
-  void sum(const uint8_t* codes, const int8_t* inputs, int32_t* dots) const {
-    Simd::template multiply_tiles<Sum, Group / kDepth, Symmetric>(inputs, width_, codes, dots);
+  // Scales of rows m to m + 16, so that those of one group lie together.
+  void turn(int first, int n, int m) {
+    for (int r = 0; r < kRows; ++r) {
+      const size_t at = size_t(m + r) * x_.n_groups + first;
+      for (int g = 0; g < n; ++g) row_scales_[g * kRows + r] = x_.scales[at + g];
+      if constexpr (!Symmetric)
+        for (int g = 0; g < n; ++g) row_sums_[g * kRows + r] = x_.minus_sums[at + g];
+    }
+  }
+
+  // Integer sums of up to `kAhead` groups, (16 rows, 16 outputs) each, to `dots`.
+  ONHAND_INLINE void sum(int n, const uint8_t* codes, const int8_t* inputs, int32_t* dots) const {
+    sum_one<0>(codes, inputs, dots);
+    if (n > 1) sum_one<1>(codes, inputs, dots);
+    if (n > 2) sum_one<2>(codes, inputs, dots);
+    if (n > 3) sum_one<3>(codes, inputs, dots);
+  }
+  template <int I>
+  ONHAND_INLINE void sum_one(const uint8_t* codes, const int8_t* inputs, int32_t* dots) const {
+    static_assert(I < kAhead);
+    Simd::template multiply_tiles<I, Group / kDepth, Symmetric>(
+        inputs + I * Group, width_, codes + I * Group * kRows, dots + I * kRows * kRows);
   }
 
   // Tile t times rows m to m + n_rows, over n groups from `first`, whose sums go on from `out`.
   void multiply(int t, int first, int n, int m, int n_rows, float* out) const {
     const uint8_t* codes = codes_ + t * kCodes;
     const int8_t* inputs = x_.codes + m * width_ + size_t(first) * Group;
+    const float* scales = scales_ + t * kFloats;
+    const float* zeros = zeros_ + t * kFloats;
     out += m * stride_;
+    alignas(64) float begin[kRows * kRows] = {};
+    if (first > 0)
+      for (int r = 0; r < n_rows; ++r)
+        std::copy(out + r * stride_, out + r * stride_ + kRows, begin + r * kRows);
     typename Simd::Floats result[kRows];
-    for (int r = 0; r < kRows; ++r)
-      result[r] = first == 0 || r >= n_rows ? Simd::zero() : Simd::load(out + r * stride_);
-    // The next group is multiplied while this one is scaled.
-    int32_t* even = dots_;
-    int32_t* odd = dots_ + kRows * kRows;
-    sum<0>(codes, inputs, even);
-    for (int g = 0; g < n; ++g) {
-      codes += Group * kRows;
-      inputs += Group;
-      if (g % 2 == 0) {
-        if (g + 1 < n) sum<1>(codes, inputs, odd);
-        scale(even, t, g, m, first + g, result);
-      } else {
-        if (g + 1 < n) sum<0>(codes, inputs, even);
-        scale(odd, t, g, m, first + g, result);
-      }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) result[r] = Simd::load(begin + r * kRows);
+    int32_t* now = dots_;
+    int32_t* next = dots_ + kAhead * kRows * kRows;
+    sum(n, codes, inputs, now);
+    for (int g = 0; g < n; g += kAhead) {
+      codes += kAhead * Group * kRows;
+      inputs += kAhead * Group;
+      if (g + kAhead < n) sum(n - g - kAhead, codes, inputs, next);
+      for (int j = g; j < std::min(g + kAhead, n); ++j)
+        scale(now + (j - g) * kRows * kRows, scales + j * kRows, zeros + j * kRows, j * kRows, result);
+      std::swap(now, next);
     }
-    for (int r = 0; r < n_rows; ++r) Simd::store(out + r * stride_, result[r]);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) Simd::store(begin + r * kRows, result[r]);
+    for (int r = 0; r < n_rows; ++r)
+      std::copy(begin + r * kRows, begin + (r + 1) * kRows, out + r * stride_);
   }
 
-  ONHAND_INLINE void scale(const int32_t* dots, int t, int g, int m, int place,
+  // Add 16 rows of one group; the rows' own scales begin at `place`.
+  ONHAND_INLINE void scale(const int32_t* dots, const float* scales, const float* zeros, int place,
                            typename Simd::Floats (&result)[kRows]) const {
-    const auto scales = Simd::load(scales_ + t * kFloats + g * kRows);
-    const float* by = x_.scales + size_t(m) * x_.n_groups + place;
-    [[maybe_unused]] const float* sums = x_.minus_sums + size_t(m) * x_.n_groups + place;
+    const auto by = Simd::load(scales);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       auto dot = Simd::real(Simd::load_ints(dots + kRows * r));
       if constexpr (!Symmetric)
-        dot = Simd::fused(Simd::load(zeros_ + t * kFloats + g * kRows),
-                          Simd::all(sums[size_t(r) * x_.n_groups]), dot);
-      result[r] = Simd::fused(Simd::times(scales, by[size_t(r) * x_.n_groups]), dot, result[r]);
+        dot = Simd::fused(Simd::load(zeros), Simd::all(row_sums_[place + r]), dot);
+      result[r] = Simd::fused(Simd::times(by, row_scales_[place + r]), dot, result[r]);
     }
   }
 
@@ -121,7 +147,9 @@ class TileProduct {
   uint8_t* codes_;   // (tile, step, 64)
   float* scales_;    // (tile, group, 16)
   float* zeros_;
-  int32_t* dots_;    // two of (16 rows, 16 outputs)
+  float* row_scales_;  // (group, 16 rows)
+  float* row_sums_;
+  int32_t* dots_;    // two of (kAhead, 16 rows, 16 outputs)
 };
 
 }  // namespace onhand
