@@ -1,12 +1,18 @@
 // A pool of threads for steps that last microseconds to seconds.
 //
-// Workers spin for a moment after a step, since the next token's step follows at once, and then
-// sleep. Barriers inside a step spin, and yield where another process holds the core.
+// Who waits spins for a moment, since what it waits for is mostly about to happen, and then sleeps:
+// a core that spins is taken from the thread that it waits for, or from another process. Work is
+// dealt out in chunks, so that a thread which does not get its core holds up one chunk and not a
+// whole share.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -27,12 +33,13 @@ inline void pause() {
 
 class Pool {
  public:
-  explicit Pool(int n_threads) : n_threads_(n_threads) {
+  explicit Pool(int n_threads) : n_threads_(n_threads), shares_(new Share[n_threads]) {
     for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
   }
   ~Pool() {
     stop_ = true;
-    wake();
+    epoch_.fetch_add(1);
+    rouse();
     for (auto& one : workers_) one.join();
   }
   Pool(const Pool&) = delete;
@@ -43,70 +50,123 @@ class Pool {
   // Run job(thread) on every thread, this one included, and wait for all.
   void run(const std::function<void(int)>& job) {
     job_ = &job;
-    left_.store(n_threads_ - 1, std::memory_order_relaxed);
-    if (n_threads_ > 1) wake();
+    left_.store(n_threads_ - 1);
+    epoch_.fetch_add(1);
+    rouse();
     job(0);
-    wait([this] { return left_.load(std::memory_order_acquire) == 0; });
+    wait(kMeetSpin, [this] { return left_.load() == 0; });
   }
 
   // Wait inside a job until every thread is here.
   void meet() {
     if (n_threads_ == 1) return;
-    const uint32_t round = round_.load(std::memory_order_acquire);
-    if (met_.fetch_add(1, std::memory_order_acq_rel) == n_threads_ - 1) {
-      met_.store(0, std::memory_order_relaxed);
-      round_.store(round + 1, std::memory_order_release);
+    const uint32_t round = round_.load();
+    if (met_.fetch_add(1) == n_threads_ - 1) {
+      met_.store(0);
+      round_.store(round + 1);
+      rouse();
     } else {
-      wait([&] { return round_.load(std::memory_order_acquire) != round; });
+      wait(kMeetSpin, [&] { return round_.load() != round; });
+    }
+  }
+
+  // Call f(begin, end) for the numbers 0 .. n in chunks, each on one of the threads; every thread
+  // calls this, with its own number and the same n and chunk. A thread begins with its own share,
+  // one chunk after the other, as memory likes it, and then takes what others have not come to.
+  // It returns when nothing is left to take, while others may still compute.
+  template <class F>
+  void for_each_chunk(int n, int chunk, int thread, F f) {
+    const int n_chunks = (n + chunk - 1) / chunk;
+    const uint64_t call = ++shares_[thread].call;
+    for (int i = 0; i < n_threads_; ++i) {
+      const int owner = (thread + i) % n_threads_;
+      const int first = begin_of(n_chunks, owner), end = begin_of(n_chunks, owner + 1);
+      for (int one; (one = first + take(shares_[owner].taken, call, end - first)) < end;)
+        f(one * chunk, std::min(n, (one + 1) * chunk));
     }
   }
 
  private:
-  static constexpr int kYieldAfter = 4000;    // spins, about 50 microseconds
-  static constexpr int kSleepAfter = 200000;  // spins, some milliseconds
+  using Clock = std::chrono::steady_clock;
+  // Threads that all have a core meet within this.
+  static constexpr std::chrono::microseconds kMeetSpin{50};
+  // What lies between the steps of two tokens; longer only where nobody asks for the next one.
+  static constexpr std::chrono::microseconds kStepSpin{300};
 
-  template <class Done>
-  static void wait(Done done) {
-    for (int spins = 0; !done(); ++spins) {
-      pause();
-      if (spins > kYieldAfter) std::this_thread::yield();
+  // `taken` counts chunks of a thread's share in its low bits, and in the others says in which call
+  // of `for_each_chunk`. Nobody has to clear it: what an earlier call left there counts as none,
+  // and a later one shows that all of this one is taken. `call` is the thread's own count of calls.
+  struct alignas(64) Share {
+    std::atomic<uint64_t> taken{0};
+    uint64_t call = 0;
+  };
+  static constexpr int kCountBits = 16;
+
+  int begin_of(int n, int thread) const {
+    return static_cast<int>(static_cast<int64_t>(n) * thread / n_threads_);
+  }
+
+  // Return the number of a chunk that is this thread's now; n if none of n is left.
+  static int take(std::atomic<uint64_t>& taken, uint64_t call, int n) {
+    const uint64_t none = call << kCountBits;
+    uint64_t seen = taken.load(std::memory_order_relaxed);
+    for (;;) {
+      const uint64_t now = std::max(seen, none);
+      if (now - none >= static_cast<uint64_t>(n)) return n;
+      if (taken.compare_exchange_weak(seen, now + 1, std::memory_order_relaxed))
+        return static_cast<int>(now - none);
     }
   }
 
-  void wake() {
-    { std::lock_guard<std::mutex> lock(mutex_); epoch_.fetch_add(1, std::memory_order_release); }
-    if (sleeping_.load(std::memory_order_acquire) > 0) condition_.notify_all();
+  // `done` reads what others store, all in one order with `sleeping_`: either it sees the news, or
+  // who stored them sees that somebody sleeps.
+  template <class Done>
+  void wait(std::chrono::microseconds spin, Done done) {
+    Clock::time_point until{};
+    for (int i = 1; !done(); ++i) {
+      pause();
+      if (i % 64 != 0) continue;
+      const auto now = Clock::now();
+      if (i == 64) until = now + spin;
+      if (now < until) continue;
+      std::unique_lock<std::mutex> lock(mutex_);
+      sleeping_.fetch_add(1);
+      condition_.wait(lock, done);
+      sleeping_.fetch_sub(1);
+      return;
+    }
+  }
+
+  void rouse() {
+    if (sleeping_.load() == 0) return;
+    // Between its look at the news and its sleep a thread holds the mutex.
+    { std::lock_guard<std::mutex> lock(mutex_); }
+    condition_.notify_all();
   }
 
   void work(int index) {
     uint32_t seen = 0;
     while (true) {
-      int spins = 0;
-      while (epoch_.load(std::memory_order_acquire) == seen && ++spins < kSleepAfter) pause();
-      if (epoch_.load(std::memory_order_acquire) == seen) {
-        std::unique_lock<std::mutex> lock(mutex_);
-        ++sleeping_;
-        condition_.wait(lock, [&] { return epoch_.load(std::memory_order_relaxed) != seen; });
-        --sleeping_;
-      }
-      seen = epoch_.load(std::memory_order_acquire);
+      wait(kStepSpin, [&] { return epoch_.load() != seen; });
+      ++seen;
       if (stop_) return;
       (*job_)(index);
-      left_.fetch_sub(1, std::memory_order_release);
+      if (left_.fetch_sub(1) == 1) rouse();
     }
   }
 
   const int n_threads_;
-  std::vector<std::thread> workers_;
+  std::unique_ptr<Share[]> shares_;
   const std::function<void(int)>* job_ = nullptr;
   alignas(64) std::atomic<uint32_t> epoch_{0};
   alignas(64) std::atomic<int> left_{0};
   alignas(64) std::atomic<int> met_{0};
   alignas(64) std::atomic<uint32_t> round_{0};
-  std::atomic<int> sleeping_{0};
+  alignas(64) std::atomic<int> sleeping_{0};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;
   std::condition_variable condition_;
+  std::vector<std::thread> workers_;  // the last member: threads begin when all else is there
 };
 
 }  // namespace onhand
