@@ -21,8 +21,7 @@ from examples.house_assistant.generate import read_examples
 
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.progress import Quiet
-from onhand.device.generate import open_text
-from onhand.device.opening import open_engine
+from onhand.device.opening import open_engine, open_text
 from onhand.device.template import Message
 from onhand.device.text_files import parse_text_files
 from onhand.device.threads import usable_threads

@@ -11,6 +11,7 @@ from onhand.core.measurement import Measurement
 if TYPE_CHECKING:
     from onhand.core.progress import Progress
     from onhand.device.generate import TextSession
+    from onhand.device.text_model import TextModel
     from onhand.host.build import BuildResult
     from onhand.host.export.result import ExportResult
     from onhand.host.passes.base import Pass
@@ -24,6 +25,7 @@ __all__ = [
     "build",
     "export_bundle",
     "open",
+    "open_model",
 ]
 
 __version__ = "0.1.0"
@@ -58,6 +60,43 @@ def open(
 
     return opening.open(
         path, variant=variant, engine=engine, threads=threads, context=context, adapter=adapter
+    )
+
+
+def open_model(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    adapter: str | Path | None = None,
+    max_active: int | None = None,
+    max_waiting: int | None = None,
+) -> "TextModel":
+    """Open a bundle for several conversations at once. See `onhand.device.opening.open_model`.
+
+    Args:
+        path: as in `open`.
+        variant: as in `open`.
+        engine: as in `open`.
+        threads: as in `open`.
+        adapter: as in `open`.
+        max_active: answers computed in one step; None for the default of `Limits`.
+        max_waiting: answers that may wait for their turn; None for the default of `Limits`.
+
+    Returns:
+        The model; its `session()` starts a conversation. Close it, or use it in a `with` block.
+
+    Raises:
+        OnhandError: if the bundle is damaged, or cannot run here.
+    """
+    from onhand.device import opening
+    from onhand.device.schedule import Limits
+
+    given = {"max_active": max_active, "max_waiting": max_waiting}
+    limits = Limits(**{name: value for name, value in given.items() if value is not None})
+    return opening.open_model(
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter, limits=limits
     )
 
 

@@ -12,6 +12,7 @@ OnhandError
     BudgetExceeded        a figure is over its ceiling, or was not measured
     EngineError           an inference engine failed; `__cause__` is its own error
         EngineUnavailable not installed, or cannot run this bundle here
+        EngineBusy        as many requests wait as may; ask again when one has ended
     ResourceError         the machine lacks what the work needs: disk, memory, network
 """
 
@@ -21,6 +22,7 @@ __all__ = [
     "BundleError",
     "BundleTooNew",
     "ContextOverflow",
+    "EngineBusy",
     "EngineError",
     "EngineUnavailable",
     "InputError",
@@ -78,6 +80,10 @@ class EngineError(OnhandError):
 
 class EngineUnavailable(EngineError):
     """An engine is not installed, or cannot run this bundle here."""
+
+
+class EngineBusy(EngineError):
+    """As many requests wait as may; ask again when one has ended."""
 
 
 class ResourceError(OnhandError):

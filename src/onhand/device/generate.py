@@ -1,6 +1,8 @@
 """Answers token by token: prompts, conversations, stop conditions, and a context that ends."""
 
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
 from types import TracebackType
 from typing import Literal, Self
 
@@ -8,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onhand.core.arrays import TokenArray
-from onhand.core.bundle import Bundle
 from onhand.core.errors import InputError
+from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded, Session
 from onhand.device.prompts import Overflow, PromptReader
 from onhand.device.sampling import Sampler, Sampling
 from onhand.device.stop_strings import StopStrings
 from onhand.device.template import ChatTemplate, Message
 from onhand.device.text import TextStream, Tokenizer
-from onhand.device.text_files import read_text_files
 
 __all__ = [
     "FinishReason",
@@ -24,7 +25,6 @@ __all__ = [
     "Overflow",
     "TextSession",
     "generate_tokens",
-    "open_text",
 ]
 
 FinishReason = Literal["stop", "stop-string", "length", "context", "cancelled"]
@@ -40,7 +40,7 @@ def generate_tokens(
     stop_ids: Collection[int] = (),
     seen: TokenArray | None = None,
     forbidden: NDArray[np.bool_] | None = None,
-) -> Iterator[int]:
+) -> Generator[int]:
     """Append a prompt to a session and continue it.
 
     A token enters the session's memory only when the one after it is asked for, so the last one
@@ -97,7 +97,7 @@ class Generation:
 
     def __init__(
         self,
-        tokens: Iterator[int],
+        tokens: Generator[int],
         *,
         stream: TextStream,
         stops: StopStrings,
@@ -129,6 +129,12 @@ class Generation:
         self._pieces.close()
 
     def _run(
+        self, stream: TextStream, stops: StopStrings, stop_ids: Collection[int]
+    ) -> Generator[str]:
+        with closing(self._tokens):
+            yield from self._text(stream, stops, stop_ids)
+
+    def _text(
         self, stream: TextStream, stops: StopStrings, stop_ids: Collection[int]
     ) -> Generator[str]:
         reason: FinishReason | None = None
@@ -176,11 +182,13 @@ class TextSession:
         name: str = "model",
         engine_name: str = "",
         passed_over: Mapping[str, str] | None = None,
+        batcher: Batcher | None = None,
     ) -> None:
-        """Start with an empty memory; `close` closes the weights as well.
+        """Start with an empty memory.
 
         Args:
-            loaded: the weights, owned from now on.
+            loaded: the weights; owned from now on, and closed with the session, unless there is
+                a batcher.
             tokenizer: the model's.
             template: its chat template; None if it has none.
             stop_ids: tokens that end an answer.
@@ -188,6 +196,8 @@ class TextSession:
             name: the model's name for messages.
             engine_name: the engine of `loaded`.
             passed_over: engines preferred to it, and why they were not taken.
+            batcher: what computes answers beside those of other sessions of `loaded`; it and the
+                weights stay another's. None to compute them alone.
 
         Raises:
             InputError: if `context` is below 1 or above the model's.
@@ -196,6 +206,8 @@ class TextSession:
         self.engine_name = engine_name
         self.passed_over = dict(passed_over or {})
         self._loaded = loaded
+        self._owns_weights = batcher is None
+        self._generate = partial(generate_tokens, loaded) if batcher is None else batcher.generate
         self._session = loaded.session(context=context)
         self._prompts = PromptReader(tokenizer=tokenizer, template=template, name=name)
         self._stop_ids = frozenset(stop_ids)
@@ -253,8 +265,7 @@ class TextSession:
         if self._answer is not None:
             self._answer.close()
         reused = self._keep_shared(ids)
-        tokens = generate_tokens(
-            self._loaded,
+        tokens = self._generate(
             self._session,
             ids[reused:],
             max_tokens=max_tokens,
@@ -305,14 +316,15 @@ class TextSession:
         )
 
     def close(self) -> None:
-        """Release memory and weights; safe to call twice."""
+        """Release memory, and weights that it owns; safe to call twice."""
         if self._is_closed:
             return
         self._is_closed = True
         if self._answer is not None:
             self._answer.close()
         self._session.close()
-        self._loaded.close()
+        if self._owns_weights:
+            self._loaded.close()
 
     def __enter__(self) -> Self:
         return self
@@ -335,51 +347,15 @@ class TextSession:
         self._history = ids.tolist()
         return kept
 
-    def _recorded(self, tokens: Iterator[int]) -> Iterator[int]:
+    def _recorded(self, tokens: Generator[int]) -> Generator[int]:
         try:
-            for token in tokens:
-                self._history.append(token)
-                yield token
+            with closing(tokens):
+                for token in tokens:
+                    self._history.append(token)
+                    yield token
         except GeneratorExit:
             raise
         except BaseException:
             # A step that failed or was interrupted: trust nothing that the session remembers.
             self._history = []
             raise
-
-
-def open_text(
-    bundle: Bundle,
-    loaded: Loaded,
-    *,
-    context: int | None = None,
-    engine_name: str = "",
-    passed_over: Mapping[str, str] | None = None,
-) -> TextSession:
-    """Join a bundle's text files and its loaded weights to a session.
-
-    Args:
-        bundle: a verified bundle.
-        loaded: its weights, opened by an engine; the session owns them from now on.
-        context: most tokens to remember; None for the model's own.
-        engine_name: the engine of `loaded`.
-        passed_over: engines preferred to it, and why they were not taken.
-
-    Returns:
-        The session.
-
-    Raises:
-        BundleCorrupt: if a text file is missing or not valid.
-        InputError: if `context` is below 1 or above the model's.
-    """
-    files = read_text_files(bundle)
-    return TextSession(
-        loaded,
-        files.tokenizer,
-        template=files.template,
-        stop_ids=files.stop_ids,
-        context=context,
-        name=bundle.manifest.name,
-        engine_name=engine_name,
-        passed_over=passed_over,
-    )

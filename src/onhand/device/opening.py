@@ -1,5 +1,6 @@
 """From a bundle's folder to a conversation: check it, choose an engine, load, and talk."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
@@ -9,11 +10,21 @@ from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.plugins import ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.device.engines.base import Engine, Loaded
-from onhand.device.generate import TextSession, open_text
+from onhand.device.generate import TextSession
 from onhand.device.probe import current_profile
+from onhand.device.schedule import Limits
+from onhand.device.text_files import read_text_files
+from onhand.device.text_model import TextModel
 from onhand.device.threads import usable_threads
 
-__all__ = ["PREFERRED_ENGINES", "able_engines", "open", "open_engine"]
+__all__ = [
+    "PREFERRED_ENGINES",
+    "able_engines",
+    "open",
+    "open_engine",
+    "open_model",
+    "open_text",
+]
 
 PREFERRED_ENGINES: Final = ("onnx", "native", "reference")
 
@@ -50,17 +61,110 @@ def open(  # the name that `onhand.open` has
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
     """
-    bundle = read_bundle(Path(path))
-    chosen, _ = bundle.variant(variant)
-    added = None if adapter is None else read_adapter(Path(adapter), bundle.manifest.decoder)
-    loaded, name, passed_over = open_engine(
-        bundle, variant=chosen, engine=engine, threads=threads, adapter=added
+    bundle, loaded, name, passed_over = _open_bundle(
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter
     )
     try:
         return open_text(bundle, loaded, context=context, engine_name=name, passed_over=passed_over)
     except BaseException:
         loaded.close()
         raise
+
+
+def open_model(
+    path: Path | str,
+    *,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    adapter: Path | str | None = None,
+    limits: Limits = Limits(),  # noqa: B008 (frozen)
+) -> TextModel:
+    """Open a bundle for several conversations at once.
+
+    Args:
+        path: as in `open`.
+        variant: as in `open`.
+        engine: as in `open`.
+        threads: as in `open`.
+        adapter: as in `open`.
+        limits: how many answers to compute at once, and how many may wait.
+
+    Returns:
+        The model; close it, or use it in a `with` block.
+
+    Raises:
+        OnhandError: as in `open`.
+    """
+    bundle, loaded, name, passed_over = _open_bundle(
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter
+    )
+    try:
+        return TextModel(
+            loaded,
+            read_text_files(bundle),
+            name=bundle.manifest.name,
+            engine_name=name,
+            passed_over=passed_over,
+            limits=limits,
+        )
+    except BaseException:
+        loaded.close()
+        raise
+
+
+def open_text(
+    bundle: Bundle,
+    loaded: Loaded,
+    *,
+    context: int | None = None,
+    engine_name: str = "",
+    passed_over: Mapping[str, str] | None = None,
+) -> TextSession:
+    """Join a bundle's text files and its loaded weights to a session.
+
+    Args:
+        bundle: a verified bundle.
+        loaded: its weights, opened by an engine; the session owns them from now on.
+        context: most tokens to remember; None for the model's own.
+        engine_name: the engine of `loaded`.
+        passed_over: engines preferred to it, and why they were not taken.
+
+    Returns:
+        The session.
+
+    Raises:
+        BundleCorrupt: if a text file is missing or not valid.
+        InputError: if `context` is below 1 or above the model's.
+    """
+    files = read_text_files(bundle)
+    return TextSession(
+        loaded,
+        files.tokenizer,
+        template=files.template,
+        stop_ids=files.stop_ids,
+        context=context,
+        name=bundle.manifest.name,
+        engine_name=engine_name,
+        passed_over=passed_over,
+    )
+
+
+def _open_bundle(
+    path: Path | str,
+    *,
+    variant: str | None,
+    engine: str | None,
+    threads: int | None,
+    adapter: Path | str | None,
+) -> tuple[Bundle, Loaded, str, dict[str, str]]:
+    bundle = read_bundle(Path(path))
+    chosen, _ = bundle.variant(variant)
+    added = None if adapter is None else read_adapter(Path(adapter), bundle.manifest.decoder)
+    loaded, name, passed_over = open_engine(
+        bundle, variant=chosen, engine=engine, threads=threads, adapter=added
+    )
+    return bundle, loaded, name, passed_over
 
 
 def open_engine(

@@ -1,0 +1,399 @@
+"""Several answers from one set of weights, computed together: continuous batching.
+
+One step carries a token of every answer that runs, and beside them parts of the prompts that
+wait; `schedule.plan_step` says which. A request that is alone is computed by the thread that
+reads it, as it reads; from the second on a thread of the batcher's own does it.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onhand.core.arrays import TokenArray
+from onhand.core.errors import EngineBusy, EngineError, InputError, OnhandError
+from onhand.device.engines.base import Loaded, Session
+from onhand.device.engines.memory import check_fits, check_tokens
+from onhand.device.sampling import Sampler, Sampling
+from onhand.device.schedule import Limits, Pace, Turn, plan_step
+
+__all__ = ["Batcher", "Request"]
+
+RequestEnd = Literal["stop", "length", "context", "cancelled", "error"]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class _Job:
+    """A request as the batcher sees it; everything but `session` is guarded by its lock."""
+
+    session: Session
+    tokens: TokenArray  # those that the session's memory lacks: a prompt's rest, or the last chosen
+    sampler: Sampler
+    stop_ids: Collection[int]
+    max_tokens: int | None
+    news: threading.Condition
+    is_prompt: bool = True
+    in_step: bool = False
+    is_cancelled: bool = False
+    chosen: deque[int] = field(default_factory=deque)  # not yet read
+    n_chosen: int = 0
+    finish_reason: RequestEnd | None = None
+    error: OnhandError | None = None
+
+    def accept(self, token: int) -> RequestEnd | None:
+        """Take the token that was chosen; return why the answer ends with it, if it does."""
+        self.tokens = np.asarray([token], dtype=np.int64)
+        self.is_prompt = False
+        self.chosen.append(token)
+        self.n_chosen += 1
+        if token in self.stop_ids:
+            return "stop"
+        if self.n_chosen == self.max_tokens:
+            return "length"
+        return "context" if self.session.length >= self.session.context else None
+
+
+class Request:
+    """One answer: an iterator of token ids, which waits for each. Made by `Batcher.submit`.
+
+    One thread reads it; any thread may close it.
+    """
+
+    def __init__(
+        self, job: _Job, take: Callable[[_Job], int], stop: Callable[[_Job], None]
+    ) -> None:
+        self._job = job
+        self._take = take
+        self._stop = stop
+
+    @property
+    def finish_reason(self) -> RequestEnd | None:
+        """Why no more tokens are computed, or None while they are.
+
+        "stop" (a stop id was chosen), "length", "context", "cancelled" or "error"; the tokens
+        before it can still be read.
+        """
+        return self._job.finish_reason
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> int:
+        return self._take(self._job)
+
+    def close(self) -> None:
+        """Break the answer off; safe to call twice and after its end.
+
+        Waits for the step that it is in. Then the session is free again, and remembers the
+        prompt and the answer up to some token: unless the request failed, what it remembers is
+        a beginning of the two.
+        """
+        self._stop(self._job)
+
+
+class Batcher:
+    """Computes the answers of many requests in common steps. May be shared between threads.
+
+    The weights stay their owner's: close the batcher first, then the weights.
+    """
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Start without requests, and without a thread.
+
+        Args:
+            loaded: the weights; while requests are open nobody else steps their sessions.
+            limits: how much to take on at once.
+            clock: seconds that only grow.
+        """
+        self._loaded = loaded
+        self._limits = limits
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._change = threading.Condition(self._lock)  # for the worker, and for `close`
+        self._open: list[_Job] = []  # in the order they came
+        self._pace = Pace()
+        self._is_stepping = False
+        self._is_closed = False
+        self._worker: threading.Thread | None = None
+
+    @property
+    def n_requests(self) -> int:
+        """Requests that have not ended."""
+        return len(self._open)
+
+    def submit(
+        self,
+        session: Session,
+        prompt: TokenArray,
+        *,
+        max_tokens: int | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+        stop_ids: Collection[int] = (),
+        seen: TokenArray | None = None,
+        forbidden: NDArray[np.bool_] | None = None,
+    ) -> Request:
+        """Append a prompt to a session and continue it, beside other requests.
+
+        Args:
+            session: one of the weights' sessions, the request's own until it ends.
+            prompt: (T,) int64, T >= 1.
+            max_tokens: most tokens to choose; None for as many as the context holds.
+            sampling: how each is chosen.
+            stop_ids: tokens that end the answer; the one that does is its last.
+            seen: (T',) tokens for the repetition penalty; None for those of `prompt`.
+            forbidden: (V,) True for ids that may never be chosen.
+
+        Returns:
+            The answer; read it to its end, or close it.
+
+        Raises:
+            InputError: if `max_tokens` is below 1, the prompt is empty or not in the vocabulary,
+                the session has a request already, or the batcher is closed.
+            ContextOverflow: if the prompt does not fit the session's context.
+            EngineBusy: if as many requests are open as may be.
+        """
+        if max_tokens is not None and max_tokens < 1:
+            raise InputError(f"max_tokens is {max_tokens}, must be 1 or more")
+        tokens = check_tokens(prompt, self._loaded.vocab_size)
+        job = _Job(
+            session=session,
+            tokens=tokens,
+            sampler=Sampler(sampling, seen=tokens if seen is None else seen, forbidden=forbidden),
+            stop_ids=stop_ids,
+            max_tokens=max_tokens,
+            news=threading.Condition(self._lock),
+        )
+        with self._lock:
+            self._check_place(session)
+            check_fits(session.length, tokens.size, session.context)
+            self._open.append(job)
+            if len(self._open) > 1:
+                self._start_worker()
+            self._change.notify_all()
+        return Request(job, self._take, self._stop)
+
+    def generate(
+        self,
+        session: Session,
+        prompt: TokenArray,
+        *,
+        max_tokens: int | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008 (frozen)
+        stop_ids: Collection[int] = (),
+        seen: TokenArray | None = None,
+        forbidden: NDArray[np.bool_] | None = None,
+    ) -> Generator[int]:
+        """Do as `submit` when the first token is asked for, and close with the generator.
+
+        Args:
+            session: as in `submit`.
+            prompt: as in `submit`.
+            max_tokens: as in `submit`.
+            sampling: as in `submit`.
+            stop_ids: as in `submit`.
+            seen: as in `submit`.
+            forbidden: as in `submit`.
+
+        Yields:
+            Token ids.
+
+        Raises:
+            InputError: as in `submit`, or if the batcher is closed before the answer ended.
+            OnhandError: as in `submit`, or what the engine raised.
+        """
+        request = self.submit(
+            session,
+            prompt,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            stop_ids=stop_ids,
+            seen=seen,
+            forbidden=forbidden,
+        )
+        try:
+            yield from request
+            if request.finish_reason == "cancelled":
+                raise InputError("the model was closed before the answer ended; open it again")
+        finally:
+            request.close()
+
+    def drain(self) -> None:
+        """Take no more requests, and wait until those that are open were computed to their end."""
+        with self._lock:
+            self._is_closed = True
+            if self._open:
+                self._start_worker()
+            self._change.notify_all()
+            while self._open:
+                self._change.wait()
+
+    def close(self) -> None:
+        """Take no more requests, and cancel those that are open; safe to call twice."""
+        with self._lock:
+            self._is_closed = True
+            for job in list(self._open):
+                job.is_cancelled = True
+                if not job.in_step:
+                    self._finish(job, "cancelled")
+            while self._open:
+                self._change.wait()
+            worker = self._worker
+        if worker is not None:
+            worker.join()
+
+    def _check_place(self, session: Session) -> None:
+        if self._is_closed:
+            raise InputError("the batcher is closed; open another")
+        if any(job.session is session for job in self._open):
+            raise InputError("the session has a request that has not ended; close that one first")
+        limits = self._limits
+        if len(self._open) >= limits.max_active + limits.max_waiting:
+            raise EngineBusy(
+                f"{len(self._open)} requests are open, of which {limits.max_active} may run and "
+                f"{limits.max_waiting} wait; ask again when one has ended"
+            )
+
+    def _take(self, job: _Job) -> int:
+        # The next token, computed here if nobody else is about.
+        while True:
+            with self._lock:
+                if job.chosen:
+                    if self._rests(job):
+                        self._change.notify_all()
+                    return job.chosen.popleft()
+                if job.error is not None:
+                    error, job.error = job.error, None
+                    raise error
+                if job.finish_reason is not None:
+                    raise StopIteration
+                is_alone = self._worker is None and not self._is_stepping and len(self._open) == 1
+                batch = self._claim() if is_alone else []
+                if not batch:
+                    job.news.wait()
+                    continue
+            self._run(batch)
+
+    def _stop(self, job: _Job) -> None:
+        with self._lock:
+            if job.finish_reason is None:
+                job.is_cancelled = True
+                while job.in_step:
+                    job.news.wait()
+                if job.finish_reason is None:
+                    self._finish(job, "cancelled")
+            job.chosen.clear()
+            job.error = None
+
+    def _rests(self, job: _Job) -> bool:
+        return len(job.chosen) >= self._limits.max_ahead and not self._is_closed
+
+    def _start_worker(self) -> None:
+        if self._worker is None:
+            # What nobody closed must not keep the process from ending.
+            self._worker = threading.Thread(target=self._work, name="onhand-batcher", daemon=True)
+            self._worker.start()
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            self._run(batch)
+
+    def _next_batch(self) -> list[tuple[_Job, int]]:
+        """Wait for the worker's next step; empty when it is no longer needed."""
+        with self._lock:
+            while len(self._open) > 1 or (self._open and self._is_closed):
+                if not self._is_stepping and (batch := self._claim()):
+                    return batch
+                self._change.wait()
+            self._worker = None
+            for job in self._open:
+                job.news.notify_all()  # its reader goes on by itself
+            return []
+
+    def _claim(self) -> list[tuple[_Job, int]]:
+        """Plan a step, and mark it as begun if there is anything in it."""
+        turns = [
+            Turn(0 if self._rests(job) else job.tokens.size, job.is_prompt) for job in self._open
+        ]
+        plan = plan_step(turns, self._limits, self._pace)
+        batch = [(job, n) for job, n in zip(self._open, plan, strict=True) if n > 0]
+        for job, _ in batch:
+            job.in_step = True
+        self._is_stepping = bool(batch)
+        return batch
+
+    def _run(self, batch: Sequence[tuple[_Job, int]]) -> None:
+        """Do a step that was claimed; the lock is free meanwhile."""
+        prompts = [n for job, n in batch if job.is_prompt]
+        # What an interrupted step leaves behind.
+        outcomes: list[int | OnhandError] = [EngineError("the step was interrupted")] * len(batch)
+        begun_s = self._clock()
+        try:
+            outcomes = self._outcomes(batch)
+        finally:
+            seconds = self._clock() - begun_s
+            with self._lock:
+                self._is_stepping = False
+                if not any(isinstance(outcome, OnhandError) for outcome in outcomes):
+                    self._pace = self._pace.after(
+                        seconds,
+                        n_answers=len(batch) - len(prompts),
+                        n_prompt_tokens=sum(prompts),
+                    )
+                for (job, n), outcome in zip(batch, outcomes, strict=True):
+                    self._settle(job, n, outcome)
+                self._change.notify_all()
+
+    def _outcomes(self, batch: Sequence[tuple[_Job, int]]) -> list[int | OnhandError]:
+        """Return for each request its token, -1 where its prompt goes on, or what went wrong."""
+        try:
+            return [*self._step(batch)]
+        except InputError as error:
+            # No session has changed: whose fault it is shows when each goes by itself.
+            if len(batch) == 1:
+                return [error]
+            return [outcome for one in batch for outcome in self._outcomes([one])]
+        except OnhandError as error:
+            return [error] * len(batch)
+
+    def _step(self, batch: Sequence[tuple[_Job, int]]) -> list[int]:
+        rows = [(job.session, job.tokens[:n]) for job, n in batch]
+        try:
+            logits = self._loaded.step(rows)
+            return [
+                job.sampler.sample(row) if n == job.tokens.size else -1
+                for (job, n), row in zip(batch, logits, strict=True)
+            ]
+        except OnhandError:
+            raise
+        except Exception as error:
+            raise EngineError(f"a step failed: {error}") from error
+
+    def _settle(self, job: _Job, n: int, outcome: int | OnhandError) -> None:
+        job.in_step = False
+        if isinstance(outcome, OnhandError):
+            self._finish(job, "error", outcome)
+        elif job.is_cancelled:
+            self._finish(job, "cancelled")
+        elif outcome < 0:
+            job.tokens = job.tokens[n:]
+        elif reason := job.accept(outcome):
+            self._finish(job, reason)
+        job.news.notify_all()
+
+    def _finish(self, job: _Job, reason: RequestEnd, error: OnhandError | None = None) -> None:
+        job.finish_reason = reason
+        job.error = error
+        self._open.remove(job)
+        job.news.notify_all()
+        self._change.notify_all()
