@@ -187,19 +187,33 @@ class Step {
                   w_.scratch[thread_].data()->at);
   }
 
-  // This thread's share of a matrix times n rows; threads meet between its factors.
+  // A matrix times n rows; threads meet between its factors.
   void linear(const Linear& by, Quantized& x, float* out, int n) {
     const Packed& first = by.factors.front();
-    if (by.factors.size() == 1) return multiply(first, x, out, n, share(first.n_tiles));
+    if (by.factors.size() == 1) return multiply_all(first, x, out, n);
     const Packed& second = by.factors[1];
     float* between = w_.between.data();
-    multiply(first, x, between, n, share(first.n_tiles));
+    multiply_all(first, x, between, n);
     pool_.meet();
     const Range rows = alone_ ? Range{0, n} : share(n);
     for (int r = rows.begin; r < rows.end; ++r)
       quantize(between + size_t(r) * stride(first), first.n_rows, second, r);
     meet_unless_alone();
-    multiply(second, own_.quantized, out, n, share(second.n_tiles));
+    multiply_all(second, own_.quantized, out, n);
+  }
+
+  // All tiles of a matrix times n rows, in chunks that threads take as they come to them.
+  void multiply_all(const Packed& w, Quantized& x, float* out, int n) {
+    pool_.for_each_chunk(w.n_tiles, chunk(w.n_tiles), thread_, [&](int begin, int end) {
+      multiply(w, x, out, n, {begin, end});
+    });
+  }
+
+  // Of n parts, how many to take at once: a sixteenth of a thread's share, so that no thread waits
+  // long for the last; in fours, as products unpack tiles.
+  int chunk(int n) const {
+    const int t = pool_.size();
+    return std::max(n / (16 * t) / 4 * 4, std::min(4, (n + t - 1) / t));
   }
 
   // The lower factor of an adapter times what its matrix multiplies; null without one.
