@@ -11,20 +11,20 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, cast
 
 import numpy as np
 
-from onhand.core.arrays import TokenArray
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import OnhandError
 from onhand.core.plugins import ENGINES, load_plugin
 from onhand.core.profile import parse_profile
 from onhand.device.energy import EnergyMeter, choose_meter
-from onhand.device.engines.base import Engine, Loaded, Session
+from onhand.device.engines.base import Engine, Loaded
+from onhand.device.generate import generate_tokens
 from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
 
 if TYPE_CHECKING:
@@ -122,25 +122,29 @@ def _start(job: Job, out: TextIO) -> None:
     bundle, loaded = _open(job)
     tokenizer = _tokenizer(bundle)
     load_s = time.perf_counter() - begun
-    session = loaded.session()
-    first = _next(loaded, session, np.asarray(job.prompt, dtype=np.int64))
-    if tokenizer is not None:
-        tokenizer.decode([int(first[0])])
+    prompt = np.asarray(job.prompt, dtype=np.int64)
+    for token in generate_tokens(loaded, loaded.session(), prompt, max_tokens=1):
+        _reader(tokenizer)(token)
     _print(out, {"event": "first-token"})
     _print(out, {"event": "start", "load_s": load_s})
 
 
 def _speed(job: Job, out: TextIO) -> None:
     bundle, loaded = _open(job)
-    # Held, not used: who generates text has it in memory.
     tokenizer = _tokenizer(bundle)
     session = loaded.session()
     prompt = np.asarray(job.prompt, dtype=np.int64)
     meter = choose_meter(parse_profile(job.profile))
-    _run(loaded, session, prompt, min(WARM_UP_TOKENS, job.generated_tokens), meter)
+
+    def answer(n_tokens: int) -> Mapping[str, float]:
+        session.rewind(0)
+        tokens = generate_tokens(loaded, session, prompt, max_tokens=n_tokens)
+        return _run(tokens, _reader(tokenizer), prompt.size, n_tokens, meter)
+
+    answer(min(WARM_UP_TOKENS, job.generated_tokens))
     _print(out, {"event": "warm"})
     for _ in range(job.runs):
-        figures = _run(loaded, session, prompt, job.generated_tokens, meter)
+        figures = answer(job.generated_tokens)
         _print(out, {"event": "run", **figures})
     _print(
         out,
@@ -151,37 +155,39 @@ def _speed(job: Job, out: TextIO) -> None:
             "energy_how": meter.how,
         },
     )
-    del tokenizer
 
 
 def _run(
-    loaded: Loaded, session: Session, prompt: TokenArray, generated_tokens: int, meter: EnergyMeter
+    tokens: Iterator[int],
+    read: Callable[[int], object],
+    n_prompt: int,
+    generated_tokens: int,
+    meter: EnergyMeter,
 ) -> Mapping[str, float]:
-    """Answer the prompt greedily, never stopping early; return what it took."""
-    session.rewind(0)
+    """Answer the prompt greedily, never stopping early, token by token to text."""
     begun = time.perf_counter()
-    logits = loaded.step([(session, prompt)])
+    token = next(tokens)
     prefilled = time.perf_counter()
-    token = np.argmax(logits[0], keepdims=True)  # (1,)
+    read(token)
     first = time.perf_counter()
     joules = meter.read_j()
     decoding = time.perf_counter()
     # The first token came with the prompt: what is timed are the steps of one token each.
-    for _ in range(generated_tokens - 1):
-        token = _next(loaded, session, token)
+    for token in tokens:
+        read(token)
     decoded = time.perf_counter()
     steps = generated_tokens - 1
     return {
         "time_to_first_token_s": first - begun,
-        "prefill_tokens_per_s": prompt.size / (prefilled - begun),
+        "prefill_tokens_per_s": n_prompt / (prefilled - begun),
         "decode_tokens_per_s": steps / (decoded - decoding),
         "energy_j_per_token": (meter.read_j() - joules) / steps,
     }
 
 
-def _next(loaded: Loaded, session: Session, tokens: TokenArray) -> TokenArray:
-    token: TokenArray = np.argmax(loaded.step([(session, tokens)])[0], keepdims=True)  # (1,)
-    return token
+def _reader(tokenizer: "Tokenizer | None") -> Callable[[int], object]:
+    # What turns the tokens of an answer into text as they come; nothing where there is no text.
+    return (lambda _: None) if tokenizer is None else tokenizer.stream().push
 
 
 def _open(job: Job) -> tuple[Bundle, Loaded]:

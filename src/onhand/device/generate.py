@@ -13,6 +13,7 @@ from onhand.core.arrays import TokenArray
 from onhand.core.errors import InputError
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded, Session
+from onhand.device.engines.choosing import step_sample_of
 from onhand.device.prompts import Overflow, PromptReader
 from onhand.device.sampling import Sampler, Sampling
 from onhand.device.stop_strings import StopStrings
@@ -66,10 +67,11 @@ def generate_tokens(
     """
     _check_most(max_tokens)
     sampler = Sampler(sampling, seen=prompt if seen is None else seen, forbidden=forbidden)
+    step_sample = step_sample_of(loaded)
     tokens = prompt
     n_yielded = 0
     while True:
-        token = sampler.sample(loaded.step([(session, tokens)])[0])
+        (token,) = step_sample([(session, tokens)], [sampler])
         n_yielded += 1
         yield token
         if token in stop_ids or n_yielded == max_tokens or session.length >= session.context:

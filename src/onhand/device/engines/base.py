@@ -1,14 +1,15 @@
 """What an inference engine must offer. Adapters match these shapes; nobody subclasses."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
 from onhand.core.profile import DeviceProfile
+from onhand.device.sampling import Sampler
 
-__all__ = ["Engine", "Loaded", "Session"]
+__all__ = ["Engine", "Loaded", "Session", "StepSampler"]
 
 
 class Session(Protocol):
@@ -113,6 +114,36 @@ class Loaded(Protocol):
 
     def close(self) -> None:
         """Release the weights; safe to call twice. Sessions are of no use afterwards."""
+        ...
+
+
+@runtime_checkable
+class StepSampler(Protocol):
+    """A `Loaded` that also chooses tokens where it scores them, so that no logits need to leave it.
+
+    Engines may offer it; `onhand.device.engines.choosing` does the same with `Loaded.step` for
+    those that do not.
+    """
+
+    def step_sample(
+        self, batch: Sequence[tuple[Session, TokenArray]], samplers: Sequence[Sampler | None]
+    ) -> list[int]:
+        """Append tokens to each session and choose what follows.
+
+        Args:
+            batch: as in `Loaded.step`.
+            samplers: one for each row, each given once; it remembers the token, and chooses the
+                one that `Sampler.sample` would. None for a row after which nothing is chosen, as
+                a part of a prompt.
+
+        Returns:
+            For each row its token id, -1 where its sampler is None.
+
+        Raises:
+            InputError: as in `Loaded.step`, or if there is not one sampler for each row.
+            ContextOverflow: as in `Loaded.step`.
+            EngineError: as in `Sampler.sample`; tokens are in the sessions' memory then.
+        """
         ...
 
 

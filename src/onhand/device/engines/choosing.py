@@ -1,0 +1,54 @@
+"""A step that ends in chosen tokens, in every engine."""
+
+from collections.abc import Callable, Sequence
+
+from onhand.core.arrays import TokenArray
+from onhand.core.errors import InputError
+from onhand.device.engines.base import Loaded, Session, StepSampler
+from onhand.device.sampling import Sampler
+
+__all__ = ["StepSample", "step_sample_of"]
+
+StepSample = Callable[[Sequence[tuple[Session, TokenArray]], Sequence[Sampler | None]], list[int]]
+
+
+def step_sample_of(loaded: Loaded) -> StepSample:
+    """Return `StepSampler.step_sample` of an engine, or the same made of `step` and `sample`.
+
+    Args:
+        loaded: the weights.
+
+    Returns:
+        What takes a batch and its samplers, and returns token ids.
+    """
+    if isinstance(loaded, StepSampler):
+        return loaded.step_sample
+
+    def step_sample(
+        batch: Sequence[tuple[Session, TokenArray]], samplers: Sequence[Sampler | None]
+    ) -> list[int]:
+        check_samplers(len(batch), samplers)
+        logits = loaded.step(batch)
+        return [
+            -1 if sampler is None else sampler.sample(row)
+            for row, sampler in zip(logits, samplers, strict=True)
+        ]
+
+    return step_sample
+
+
+def check_samplers(n_rows: int, samplers: Sequence[Sampler | None]) -> None:
+    """Refuse samplers that do not match a batch.
+
+    Args:
+        n_rows: of the batch.
+        samplers: one for each row.
+
+    Raises:
+        InputError: if there are more or fewer than rows, or one is given twice.
+    """
+    if len(samplers) != n_rows:
+        raise InputError(f"{len(samplers)} samplers for {n_rows} rows, expected one for each")
+    given = [id(sampler) for sampler in samplers if sampler is not None]
+    if len(set(given)) != len(given):
+        raise InputError("a sampler in a step is given twice; each conversation needs its own")
