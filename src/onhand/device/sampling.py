@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import EngineError, InputError
 
-__all__ = ["Sampler", "Sampling"]
+__all__ = ["Sampler", "Sampling", "check_highest"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +76,11 @@ class Sampler:
             forbidden: (V,) True for ids that may never be chosen.
         """
         self.sampling = sampling
+        self.forbidden = forbidden
         self._random = np.random.default_rng(sampling.seed)
-        self._forbidden = forbidden
-        self._seen = {int(i) for i in seen} if sampling.repetition_penalty != 1 else set()
+        self._seen: dict[int, None] = {}
+        if sampling.repetition_penalty != 1:
+            self._seen = dict.fromkeys(int(i) for i in seen)
 
     def sample(self, logits: FloatArray) -> int:
         """Choose a token and remember it.
@@ -95,13 +97,28 @@ class Sampler:
         if self.sampling.temperature == 0:
             chosen = int(self._scores(logits).argmax())
         else:
-            ids, probabilities = self.distribution(logits)
-            sums = np.cumsum(probabilities)
-            place = np.searchsorted(sums, self._random.random() * sums[-1], side="right")
+            ids, weights = self._weights(logits)
+            sums = np.cumsum(weights)
+            place = np.searchsorted(sums, self.draw() * sums[-1], side="right")
             chosen = int(ids[min(int(place), len(ids) - 1)])
-        if self.sampling.repetition_penalty != 1:
-            self._seen.add(chosen)
+        self.remember(chosen)
         return chosen
+
+    def draw(self) -> float:
+        """Return the next random number, at least 0 and below 1; a choice takes one."""
+        return self._random.random()
+
+    def remember(self, token: int) -> None:
+        """Count a token as seen, as `sample` does with what it chose."""
+        if self.sampling.repetition_penalty != 1:
+            self._seen[token] = None
+
+    def seen_since(self, n: int) -> list[int]:
+        """Return the tokens that the repetition penalty counts, each once, but for the first `n`.
+
+        They only ever grow in number, so who has asked before asks for what is new.
+        """
+        return [] if len(self._seen) == n else list(self._seen)[n:]
 
     def distribution(self, logits: FloatArray) -> tuple[TokenArray, NDArray[np.float64]]:
         """Return the tokens that `sample` draws from, and their probabilities.
@@ -116,18 +133,27 @@ class Sampler:
         Raises:
             EngineError: as in `sample`.
         """
+        ids, weights = self._weights(logits)
+        return ids, weights / weights.sum()
+
+    def _weights(self, logits: FloatArray) -> tuple[TokenArray, NDArray[np.float64]]:
+        """Return the tokens that may be drawn, (N,) ascending, and their weights, 1 at most.
+
+        `sampling.cpp` does the same steps in the same order, to the last bit: whichever of the
+        two chooses, a seed gives the same tokens.
+        """
         sampling = self.sampling
         scores = self._scores(logits)
         if sampling.temperature == 0:
             return np.asarray([scores.argmax()], dtype=np.int64), np.ones(1)
         ids = _top_k(scores, sampling.top_k)  # (N,)
         # Subtract first: dividing by a tiny temperature may overflow.
-        kept = (scores[ids].astype(np.float64) - scores.max()) / sampling.temperature
-        weights = np.exp(kept)  # (N,)
+        with np.errstate(over="ignore"):
+            kept = (scores[ids].astype(np.float64) - scores.max()) / sampling.temperature
+        weights = _exp(kept)  # (N,)
         keep = _top_p(weights, sampling.top_p)
         keep &= (weights >= sampling.min_p) & (weights > 0)
-        weights = weights[keep]
-        return ids[keep], weights / weights.sum()
+        return ids[keep], weights[keep]
 
     def _scores(self, logits: FloatArray) -> FloatArray:
         scores = logits
@@ -138,14 +164,53 @@ class Sampler:
             scores[seen] = np.where(
                 scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty
             )
-        if self._forbidden is not None:
-            scores = np.where(self._forbidden, np.float32(-np.inf), scores)
+        if self.forbidden is not None:
+            scores = np.where(self.forbidden, np.float32(-np.inf), scores)
         # The maximum of a row with a NaN is NaN.
-        top = scores.max()
-        if not np.isfinite(top):
-            what = "no token may be chosen" if top == -np.inf else f"the highest is {top}"
-            raise EngineError(f"logits: {what}, expected finite numbers; the model is damaged")
+        check_highest(float(scores.max()))
         return scores
+
+
+def check_highest(top: float) -> None:
+    """Refuse a row of logits that nothing can be chosen from.
+
+    Args:
+        top: the highest of those that may be chosen, -inf if there is none, NaN if one is NaN.
+
+    Raises:
+        EngineError: if it is not finite.
+    """
+    if not math.isfinite(top):
+        what = "no token may be chosen" if top == -math.inf else f"the highest is {top}"
+        raise EngineError(f"logits: {what}, expected finite numbers; the model is damaged")
+
+
+# exp(x) = 2^k exp(r), |r| at most ln(2) / 2, by Taylor's series: sums and products alone, so that
+# every processor and the native part give the same bits, which exp() of libraries do not.
+_LOWEST = -708.0  # below it, 0
+_LOG2_E = 1.4426950408889634
+_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_SERIES = [1 / math.factorial(i) for i in range(13, -1, -1)]
+_PIECE = 4096  # numbers that stay in the first caches
+
+
+def _exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return exp(x) of (N,) numbers up to 0, to 2 units in the last place; 0 below -708."""
+    result = np.empty_like(x)
+    for start in range(0, len(x), _PIECE):
+        part = np.maximum(x[start : start + _PIECE], _LOWEST)
+        powers = np.rint(part * _LOG2_E)
+        part -= powers * _LN2_HIGH
+        part -= powers * _LN2_LOW
+        sums = np.full_like(part, _SERIES[0])
+        for term in _SERIES[1:]:
+            sums *= part
+            sums += term
+        # A double's exponent, made of its bits.
+        sums *= ((powers.astype(np.int64) + 1023) << 52).view(np.float64)
+        result[start : start + _PIECE] = sums
+    result[x < _LOWEST] = 0
+    return result
 
 
 def _top_k(scores: FloatArray, k: int) -> TokenArray:
@@ -161,13 +226,15 @@ def _top_p(weights: NDArray[np.float64], top_p: float) -> NDArray[np.bool_]:
     keep = np.ones(len(weights), dtype=np.bool_)
     if top_p == 1:
         return keep
-    spare = (1 - top_p) * weights.sum()
+    limit = top_p * np.cumsum(weights)[-1]
     # Tokens below the mean of what may be dropped are dropped whatever their order: most of a
-    # vocabulary is, and needs no sorting.
-    low = weights < spare / len(weights)
-    rest = np.flatnonzero(~low)
-    order = rest[np.argsort(weights[rest], kind="stable")]
-    below = weights[low].sum() + np.cumsum(weights[order])
-    keep[low] = False
-    keep[order[:-1][below[:-1] <= spare]] = False
+    # vocabulary is, and needs no sorting, unless rounding keeps the others from the limit.
+    low = (1 - top_p) / top_p * limit / len(weights)
+    for rest in (np.flatnonzero(weights >= low), np.arange(len(weights))):
+        order = rest[np.argsort(weights[rest], kind="stable")[::-1]]
+        sums = np.cumsum(weights[order])
+        if sums[-1] >= limit:
+            keep[:] = False
+            keep[order[: np.searchsorted(sums, limit) + 1]] = True
+            break
     return keep
