@@ -4,8 +4,10 @@ Products take their inputs as int8, one scale for each group, as ONNX Runtime do
 level 4; a token's answer is the same bits whatever is computed beside it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -19,6 +21,7 @@ from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import QuantTensor
 from onhand.core.weights import BundleWeights, open_weights
 from onhand.device.engines.base import Session
+from onhand.device.engines.choosing import check_samplers
 from onhand.device.engines.memory import (
     check_batch,
     check_context,
@@ -28,10 +31,13 @@ from onhand.device.engines.memory import (
     state_key,
     unpack_state,
 )
+from onhand.device.sampling import Sampler, check_highest
 
 __all__ = ["NativeEngine", "NativeLoaded", "NativeSession"]
 
 _NO_PAIRS: Pairs = {}
+# What stands in the place of a token where none could be chosen, and the highest logit then.
+_FAILED = {-1: -math.inf, -2: math.nan, -3: math.inf}
 
 
 class NativeSession:
@@ -104,6 +110,7 @@ class NativeLoaded:
         self.key = key
         self.vocab_size = self.decoder.vocab_size
         self.context = self.decoder.context
+        self._choosers: WeakKeyDictionary[Sampler, Any] = WeakKeyDictionary()
         edges, layers = _description(weights, pairs, threads)
         self.inner: Any = _module().Decoder(edges, layers, threads, instructions)
 
@@ -116,6 +123,26 @@ class NativeLoaded:
         """See `Loaded`."""
         rows = self._checked(batch)
         return self._run(rows, every=False)
+
+    def step_sample(
+        self, batch: Sequence[tuple[Session, TokenArray]], samplers: Sequence[Sampler | None]
+    ) -> list[int]:
+        """See `StepSampler`."""
+        rows = self._checked(batch)
+        check_samplers(len(rows), samplers)
+        sessions = [session.inner for session, _ in rows]
+        # One token as a number: an array would be taken apart on the other side each time.
+        tokens = [int(row[0]) if row.size == 1 else np.ascontiguousarray(row) for _, row in rows]
+        choosers = [None if sampler is None else self._chooser(sampler) for sampler in samplers]
+        chosen: list[Any] = [_draw(sampler) for sampler in samplers]
+        self.inner.choose(sessions, tokens, choosers, chosen)
+        for sampler, token in zip(samplers, chosen, strict=True):
+            if sampler is None:
+                continue
+            if token < 0:
+                check_highest(_FAILED[token])
+            sampler.remember(token)
+        return chosen
 
     def score(self, session: Session, tokens: TokenArray) -> FloatArray:
         """See `Loaded`."""
@@ -132,11 +159,34 @@ class NativeLoaded:
         scores: FloatArray = self.inner.step(sessions, tokens, every)
         return scores
 
+    def _chooser(self, sampler: Sampler) -> Any:
+        # The sampler is what remembers; its native counterpart hears what is new.
+        chooser = self._choosers.get(sampler)
+        if chooser is None:
+            how = sampler.sampling
+            forbidden = sampler.forbidden
+            chooser = self._choosers[sampler] = _module().Chooser(
+                temperature=how.temperature,
+                top_k=how.top_k,
+                top_p=how.top_p,
+                min_p=how.min_p,
+                penalty=how.repetition_penalty,
+                vocab_size=self.vocab_size,
+                forbidden=None if forbidden is None else forbidden.astype(np.uint8),
+            )
+        for token in sampler.seen_since(chooser.n_seen):
+            chooser.see(token)
+        return chooser
+
     def _checked(
         self, batch: Sequence[tuple[Session, TokenArray]]
     ) -> list[tuple[NativeSession, TokenArray]]:
         check_open(self.closed, "the model")
         return check_batch(batch, NativeSession, owner=self, vocab_size=self.vocab_size)
+
+
+def _draw(sampler: Sampler | None) -> float:
+    return 0.0 if sampler is None or sampler.sampling.temperature == 0 else sampler.draw()
 
 
 def _module() -> Any:

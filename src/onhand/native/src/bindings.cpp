@@ -159,6 +159,34 @@ class Conversation {
   std::vector<int> head_dim_;
 };
 
+void make_chooser(Chooser* self, double temperature, int64_t top_k, double top_p, double min_p,
+                  float penalty, int vocab_size, nb::object forbidden) {
+  expect(vocab_size > 0 && temperature >= 0 && top_k >= 0 && top_p > 0, "sampling is out of range");
+  const Sampling how{temperature, static_cast<int>(std::min<int64_t>(top_k, vocab_size)), top_p,
+                     min_p, penalty};
+  Bytes flags;
+  if (!forbidden.is_none()) {
+    flags = nb::cast<Bytes>(forbidden, false);
+    expect(flags.size() == static_cast<size_t>(vocab_size), "forbidden has another size");
+  }
+  new (self) Chooser(how, vocab_size, forbidden.is_none() ? nullptr : flags.data());
+}
+
+// Choose from a row of scores as a step does from its own.
+int choose_alone(const Chooser& self, Vector logits, double random) {
+  expect(logits.shape(0) == static_cast<size_t>(self.vocab_size()), "logits have another size");
+  const int n = self.vocab_size();
+  std::vector<float> scores(logits.data(), logits.data() + n);
+  self.adjust(scores.data(), 0, n);
+  Best best;
+  best.look<void>(scores.data(), n, 0);
+  Choice choice{&self, random};
+  ChoiceSpace space;
+  if (!choice.settle(best))
+    choice.token = self.draw(scores.data(), nullptr, n, best.top, random, space);
+  return choice.token;
+}
+
 // Reads a dictionary that `onhand.device.engines.native` made.
 class Reader {
  public:
@@ -235,6 +263,7 @@ class Decoder {
     model_.head = from.linear("head", model_.width, model_.vocab_size);
     for (nb::handle one : layers) add(Reader(nb::cast<nb::dict>(one), keep_));
     work_ = std::make_unique<Workspace>(model_, n_threads);
+    rows_.reserve(kMostRows);
   }
 
   Conversation conversation() const {
@@ -252,13 +281,53 @@ class Decoder {
     const size_t V = model_.vocab_size;
     const size_t n = every ? tokens[0].shape(0) : conversations.size();
     auto scores = new_array({n, V});
+    std::vector<Request> requests;
+    for (size_t b = 0; b < conversations.size(); ++b)
+      requests.push_back({&conversations[b]->memory, tokens[b].data(), tokens[b].shape(0),
+                          scores.data() + b * V, every, nullptr});
+    nb::gil_scoped_release free;
+    std::lock_guard<std::mutex> one_at_a_time(mutex_);
+    run(requests);
+    return scores;
+  }
+
+  // Append to each conversation one token, an int, or a row of them, and choose what follows; the
+  // tokens take the place of `randoms`, -1 for a row without a chooser. See `Choice` for others.
+  void choose(nb::list conversations, nb::list tokens, nb::list choosers, nb::list randoms) {
+    // Of each thread, kept between steps: what a step needs it has after the first.
+    static thread_local std::vector<Request> requests;
+    static thread_local std::vector<Choice> choices;
+    static thread_local std::vector<int64_t> single;
+    const size_t n = conversations.size();
+    expect(tokens.size() == n && choosers.size() == n && randoms.size() == n,
+           "tokens, a chooser and a random number for each conversation");
+    std::vector<Tokens> several;
+    requests.clear();
+    choices.assign(n, Choice{});
+    single.resize(n);
+    for (size_t b = 0; b < n; ++b) {
+      Memory& memory = nb::cast<Conversation&>(conversations[b]).memory;
+      Request one{&memory, &single[b], 1, nullptr, false, nullptr};
+      if (PyLong_Check(nb::handle(tokens[b]).ptr())) {
+        single[b] = nb::cast<int64_t>(tokens[b]);
+      } else {
+        several.push_back(nb::cast<Tokens>(tokens[b], false));
+        one.tokens = several.back().data();
+        one.n = several.back().shape(0);
+      }
+      if (!choosers[b].is_none()) {
+        choices[b].by = &nb::cast<const Chooser&>(choosers[b]);
+        choices[b].random = nb::cast<double>(randoms[b]);
+        one.choice = &choices[b];
+      }
+      requests.push_back(one);
+    }
     {
-      float* to = scores.data();
       nb::gil_scoped_release free;
       std::lock_guard<std::mutex> one_at_a_time(mutex_);
-      run(conversations, tokens, every, to);
+      run(requests);
     }
-    return scores;
+    for (size_t b = 0; b < n; ++b) randoms[b] = nb::int_(choices[b].token);
   }
 
   const char* isa() const { return kernels_.name; }
@@ -290,31 +359,38 @@ class Decoder {
     model_.layers.push_back(std::move(layer));
   }
 
-  void run(const std::vector<Conversation*>& conversations, const std::vector<Tokens>& tokens,
-           bool every, float* scores) {
-    const size_t most = every ? kMostScores : kMostRows;
-    std::vector<Row> rows;
+  // Tokens for one conversation, and who wants to know what follows.
+  struct Request {
+    Memory* memory;
+    const int64_t* tokens;
+    size_t n;
+    float* scores;  // after the last token, or after each; null if nobody wants them
+    bool every;
+    Choice* choice;  // after the last token; null if nobody wants it
+  };
+
+  void run(const std::vector<Request>& requests) {
+    rows_.clear();  // of one that failed
     size_t n_scored = 0;
     const auto flush = [&] {
-      if (rows.empty()) return;
-      kernels_.step(model_, *work_, pool_, rows);
-      rows.clear();
+      if (!rows_.empty()) kernels_.step(model_, *work_, pool_, rows_);
+      rows_.clear();
       n_scored = 0;
     };
-    for (size_t b = 0; b < conversations.size(); ++b) {
-      Memory& memory = conversations[b]->memory;
-      const size_t n = tokens[b].shape(0);
-      const int start = memory.length();
-      memory.reserve(static_cast<int>(n));
-      for (size_t t = 0; t < n; ++t) {
-        const bool asked = every || t + 1 == n;
-        float* to = asked ? scores + (every ? t : b) * model_.vocab_size : nullptr;
-        rows.push_back({&memory, start + static_cast<int>(t), static_cast<int>(tokens[b].data()[t]),
-                        to});
-        n_scored += asked;
-        if (rows.size() == most || n_scored == kMostScores) flush();
+    for (const Request& one : requests) {
+      const int start = one.memory->length(), n = static_cast<int>(one.n);
+      one.memory->reserve(n);
+      for (int t = 0; t < n; ++t) {
+        const bool last = t + 1 == n;
+        float* scores = one.scores == nullptr || !(one.every || last) ? nullptr : one.scores;
+        if (scores != nullptr && one.every) scores += size_t(t) * model_.vocab_size;
+        Choice* choice = last ? one.choice : nullptr;
+        rows_.push_back({one.memory, start + t, static_cast<int>(one.tokens[t]), scores, choice});
+        n_scored += scores != nullptr || choice != nullptr;
+        if (rows_.size() == (one.every ? kMostScores : kMostRows) || n_scored == kMostScores)
+          flush();
       }
-      memory.set_length(start + static_cast<int>(n));
+      one.memory->set_length(start + n);
     }
     flush();
   }
@@ -324,6 +400,7 @@ class Decoder {
   Pool pool_;
   Model model_;
   std::unique_ptr<Workspace> work_;
+  std::vector<Row> rows_;  // of the step that runs
   std::mutex mutex_;
 };
 
@@ -341,6 +418,13 @@ NB_MODULE(_native, m) {
            nb::arg("group"), nb::arg("n_rows"), nb::arg("n_inputs"), nb::arg("codes"),
            nb::arg("scales"), nb::arg("zeros").none(), nb::arg("threads") = 1)
       .def_prop_ro("n_bytes", [](const Matrix& self) { return self.packed().bytes(); });
+  nb::class_<Chooser>(m, "Chooser")
+      .def("__init__", make_chooser, nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"),
+           nb::arg("min_p"), nb::arg("penalty"), nb::arg("vocab_size"),
+           nb::arg("forbidden").none())
+      .def("see", &Chooser::see)
+      .def_prop_ro("n_seen", &Chooser::n_seen)
+      .def("choose", choose_alone);
   nb::class_<Conversation>(m, "Conversation")
       .def_prop_ro("length", [](const Conversation& self) { return self.memory.length(); })
       .def("rewind", [](Conversation& self, int length) { self.memory.set_length(length); })
@@ -353,5 +437,6 @@ NB_MODULE(_native, m) {
       .def(nb::init<nb::dict, nb::list, int, const std::string&>())
       .def("conversation", &Decoder::conversation, nb::keep_alive<0, 1>())
       .def("step", &Decoder::step)
+      .def("choose", &Decoder::choose)
       .def_prop_ro("isa", &Decoder::isa);
 }

@@ -44,6 +44,10 @@ struct Packed {
   size_t tile_bytes() const { return static_cast<size_t>(n_groups) * format.block_bytes(); }
   size_t bytes() const { return n_tiles * tile_bytes(); }
   const uint8_t* tile(int i) const { return data + i * tile_bytes(); }
+  // Some tiles as a matrix of their own.
+  Packed part(int first, int n) const {
+    return {format, n * kRows, n_inputs, n, n_groups, tile(first)};
+  }
 };
 
 // Rows of inputs as int8, one scale for each group: x = scale * code. What a zero point takes off

@@ -6,6 +6,7 @@
 #include "format.h"
 #include "memory.h"
 #include "pool.h"
+#include "sampling.h"
 
 namespace onhand {
 
@@ -70,10 +71,12 @@ struct Row {
   int position;
   int token;
   float* logits;  // where its scores go; null if nobody asks
+  Choice* choice;  // the token that they choose; null if nobody asks
 };
 
 constexpr int kMostRows = 256;    // of a step; longer prompts are cut
 constexpr int kMostScores = 32;   // rows of a step that are scored
+constexpr int kHeadTiles = 32;    // of the head, scored at once
 
 constexpr int kAloneRows = 4;  // of a step; so few each thread prepares for itself
 
@@ -95,6 +98,9 @@ struct Quantized {
 class Workspace {
  public:
   Workspace(const Model& model, int n_threads);
+  // Before a step: which rows are scored, and room for what they ask for.
+  void expect(const Model& model, const std::vector<Row>& rows);
+
   // The residual stream and what is made of it: the first serves all threads, or, of a few rows,
   // each has its own.
   struct Own {
@@ -102,12 +108,22 @@ class Workspace {
     Quantized quantized;
   };
   std::vector<Own> own;
-  std::vector<float> qkv, attended, inner, activated, product, scores;
+  std::vector<float> qkv, attended, inner, activated, product;
   std::vector<float> between;  // what the first of two factors gives
   Quantized activated_codes;
   std::vector<std::vector<float>> shares;  // by thread: attention weights of a key head
   struct alignas(64) Bytes { uint8_t at[64]; };
   std::vector<std::vector<Bytes>> scratch;  // by thread, kScratch bytes
+
+  struct HeadSpace {
+    std::vector<float> scores;  // (kMostScores, kHeadTiles * kRows)
+    std::vector<float> low;     // (kMostScores, rank) of the head's adapter
+    std::vector<Best> best;     // by scored row
+    ChoiceSpace space;
+  };
+  std::vector<int> asked;        // rows that are scored
+  std::vector<float> drawn;      // (asked, vocabulary) scores that a token is drawn by
+  std::vector<HeadSpace> heads;  // by thread
 };
 
 }  // namespace onhand

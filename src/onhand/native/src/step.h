@@ -7,9 +7,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 
 #include "attention.h"
+#include "head.h"
 #include "model.h"
+#include "norms.h"
 #include "pack.h"
 #include "products.h"
 #include "quantize.h"
@@ -25,7 +28,8 @@ class Step {
   Step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows, int thread)
       : m_(model), w_(work), pool_(pool), rows_(rows), n_(static_cast<int>(rows.size())),
         thread_(thread), alone_(n_ <= kAloneRows), own_(work.own[alone_ ? thread : 0]),
-        mine_(alone_ ? Range{0, n_} : share(n_)), attention_(model, work, rows) {}
+        mine_(alone_ ? Range{0, n_} : share(n_)), attention_(model, work, rows),
+        head_(model, work, pool, rows, thread) {}
 
   void run() {
     for (int r = mine_.begin; r < mine_.end; ++r) embed(r);
@@ -34,7 +38,7 @@ class Step {
       attend(layer, static_cast<int>(i));
       transform(layer);
     }
-    score();
+    head_.run();
   }
 
  private:
@@ -164,14 +168,7 @@ class Step {
   }
 
   void norm(const Norm& by, const float* x, float* to) const {
-    const int n = m_.width;
-    if (by.bias == nullptr) return rms_norm<Simd>(by.weight, m_.epsilon, x, to, n);
-    double sum = 0;
-    for (int i = 0; i < n; ++i) sum += x[i];
-    const float mean = static_cast<float>(sum / n);
-    for (int i = 0; i < n; ++i) to[i] = x[i] - mean;
-    rms_norm<Simd>(by.weight, m_.epsilon, to, to, n);
-    for (int i = 0; i < n; ++i) to[i] += by.bias[i];
+    onhand::norm<Simd>(by, m_.epsilon, x, to, m_.width);
   }
 
   void quantize(const float* x, int n, const Linear& by, int r) {
@@ -270,33 +267,6 @@ class Step {
       for (int i = begin; i < end; ++i) to[i] *= inner[n + i];
   }
 
-  void score() {
-    // Only rows whose scores somebody asks for go through the head.
-    std::vector<int> asked;
-    for (int r = 0; r < n_; ++r)
-      if (rows_[r].logits != nullptr) asked.push_back(r);
-    const int n_asked = static_cast<int>(asked.size());
-    if (n_asked == 0) return;
-    meet_unless_alone();
-    const Range mine = alone_ ? Range{0, n_asked} : share(n_asked);
-    for (int k = mine.begin; k < mine.end; ++k) {
-      norm(m_.final_norm, stream(asked[k]), normed(asked[k]));
-      quantize(normed(asked[k]), m_.width, m_.head, k);
-    }
-    meet_unless_alone();
-    linear(m_.head, own_.quantized, w_.scores.data(), n_asked);
-    pool_.meet();
-    const Range rows = share(n_asked);
-    for (int k = rows.begin; k < rows.end; ++k) {
-      float* to = rows_[asked[k]].logits;
-      finish(m_.head, lower(m_.head, normed(asked[k])), row(w_.scores, m_.head, k), to, 0,
-             m_.vocab_size);
-      if (m_.logit_cap > 0)
-        for (int i = 0; i < m_.vocab_size; ++i)
-          to[i] = std::tanh(to[i] / m_.logit_cap) * m_.logit_cap;
-    }
-  }
-
   const Model& m_;
   Workspace& w_;
   Pool& pool_;
@@ -306,11 +276,14 @@ class Step {
   Workspace::Own& own_;
   const Range mine_;
   Attention<Simd> attention_;
+  Head<Simd> head_;
 };
 
 template <class Simd>
 inline void step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows) {
-  pool.run([&](int thread) { Step<Simd>(model, work, pool, rows, thread).run(); });
+  work.expect(model, rows);
+  const auto job = [&](int thread) { Step<Simd>(model, work, pool, rows, thread).run(); };
+  pool.run(std::ref(job));  // by reference: its copy would be on the heap
 }
 
 }  // namespace onhand

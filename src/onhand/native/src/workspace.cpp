@@ -13,7 +13,7 @@ void Quantized::resize(size_t rows, size_t width, size_t groups) {
 }
 
 Workspace::Workspace(const Model& model, int n_threads) {
-  size_t qkv = 0, attended = 0, inner = 0, activated = 0, product = 0, scored = 0, between = 0;
+  size_t qkv = 0, attended = 0, inner = 0, activated = 0, product = 0, between = 0, unused = 0;
   size_t codes = 0, groups = 0;
   const auto look = [&](const Linear& linear, size_t& out) {
     for (size_t i = 0; i < linear.factors.size(); ++i) {
@@ -33,7 +33,7 @@ Workspace::Workspace(const Model& model, int n_threads) {
     attended = std::max(attended, static_cast<size_t>(layer.query_width()));
     activated = std::max(activated, static_cast<size_t>(layer.mlp_width));
   }
-  look(model.head, scored);
+  look(model.head, unused);  // its outputs are never kept all
   const size_t rows = kMostRows;
   const size_t read = rows + kRows;  // tiles read whole sixteens of rows
   own.resize(n_threads);
@@ -48,12 +48,30 @@ Workspace::Workspace(const Model& model, int n_threads) {
   this->inner.resize(rows * inner);
   this->activated.resize(rows * activated);
   this->product.resize(rows * product);
-  scores.resize(kMostScores * scored);
   this->between.resize(rows * between);
   activated_codes.resize(read, codes, groups);
   shares.resize(n_threads);
   scratch.resize(n_threads);
   for (auto& one : scratch) one.resize((kScratch + 63) / 64);
+  asked.reserve(kMostScores);
+  heads.resize(n_threads);
+  for (HeadSpace& one : heads) {
+    one.scores.resize(size_t{kMostScores} * kHeadTiles * kRows);
+    one.low.resize(size_t{kMostScores} * model.head.added.rank);
+    one.best.resize(kMostScores);
+  }
+}
+
+void Workspace::expect(const Model& model, const std::vector<Row>& rows) {
+  asked.clear();
+  bool drawing = false;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    if (rows[r].logits == nullptr && rows[r].choice == nullptr) continue;
+    asked.push_back(static_cast<int>(r));
+    drawing |= rows[r].choice != nullptr && !rows[r].choice->by->is_greedy();
+  }
+  const size_t size = drawing ? asked.size() * model.vocab_size : 0;
+  if (drawn.size() < size) drawn.resize(size);
 }
 
 }  // namespace onhand
