@@ -33,7 +33,7 @@ from onhand.device.engines.memory import (
 )
 from onhand.device.sampling import Sampler, check_highest
 
-__all__ = ["NativeEngine", "NativeLoaded", "NativeSession"]
+__all__ = ["NativeEngine", "NativeLoaded", "NativeSession", "choose_alone"]
 
 _NO_PAIRS: Pairs = {}
 # What stands in the place of a token where none could be chosen, and the highest logit then.
@@ -137,11 +137,8 @@ class NativeLoaded:
         chosen: list[Any] = [_draw(sampler) for sampler in samplers]
         self.inner.choose(sessions, tokens, choosers, chosen)
         for sampler, token in zip(samplers, chosen, strict=True):
-            if sampler is None:
-                continue
-            if token < 0:
-                check_highest(_FAILED[token])
-            sampler.remember(token)
+            if sampler is not None:
+                _settle(sampler, token)
         return chosen
 
     def score(self, session: Session, tokens: TokenArray) -> FloatArray:
@@ -163,17 +160,7 @@ class NativeLoaded:
         # The sampler is what remembers; its native counterpart hears what is new.
         chooser = self._choosers.get(sampler)
         if chooser is None:
-            how = sampler.sampling
-            forbidden = sampler.forbidden
-            chooser = self._choosers[sampler] = _module().Chooser(
-                temperature=how.temperature,
-                top_k=how.top_k,
-                top_p=how.top_p,
-                min_p=how.min_p,
-                penalty=how.repetition_penalty,
-                vocab_size=self.vocab_size,
-                forbidden=None if forbidden is None else forbidden.astype(np.uint8),
-            )
+            chooser = self._choosers[sampler] = _chooser(sampler, self.vocab_size)
         for token in sampler.seen_since(chooser.n_seen):
             chooser.see(token)
         return chooser
@@ -183,6 +170,47 @@ class NativeLoaded:
     ) -> list[tuple[NativeSession, TokenArray]]:
         check_open(self.closed, "the model")
         return check_batch(batch, NativeSession, owner=self, vocab_size=self.vocab_size)
+
+
+def choose_alone(sampler: Sampler, logits: FloatArray) -> int:
+    """Choose a token by the native part alone: what `Sampler.sample` does, to the last bit.
+
+    Args:
+        sampler: how, and what it has seen; it remembers the token.
+        logits: (V,) float32.
+
+    Returns:
+        A token id.
+
+    Raises:
+        EngineError: as in `Sampler.sample`.
+        EngineUnavailable: if there is no native part.
+    """
+    chooser = _chooser(sampler, len(logits))
+    for seen in sampler.seen_since(0):
+        chooser.see(seen)
+    token = int(chooser.choose(logits, _draw(sampler)))
+    _settle(sampler, token)
+    return token
+
+
+def _chooser(sampler: Sampler, vocab_size: int) -> Any:
+    how, forbidden = sampler.sampling, sampler.forbidden
+    return _module().Chooser(
+        temperature=how.temperature,
+        top_k=min(how.top_k, vocab_size),
+        top_p=how.top_p,
+        min_p=how.min_p,
+        penalty=how.repetition_penalty,
+        vocab_size=vocab_size,
+        forbidden=None if forbidden is None else forbidden.astype(np.uint8),
+    )
+
+
+def _settle(sampler: Sampler, token: int) -> None:
+    if token < 0:
+        check_highest(_FAILED[token])
+    sampler.remember(token)
 
 
 def _draw(sampler: Sampler | None) -> float:

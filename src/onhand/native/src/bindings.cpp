@@ -387,7 +387,7 @@ class Decoder {
         Choice* choice = last ? one.choice : nullptr;
         rows_.push_back({one.memory, start + t, static_cast<int>(one.tokens[t]), scores, choice});
         n_scored += scores != nullptr || choice != nullptr;
-        if (rows_.size() == (one.every ? kMostScores : kMostRows) || n_scored == kMostScores)
+        if (rows_.size() == size_t(kMostRows) || n_scored == kMostScores)
           flush();
       }
       one.memory->set_length(start + n);
