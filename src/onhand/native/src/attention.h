@@ -1,9 +1,14 @@
-// Attention of a step's rows: queries, keys and values in, what they attend to out; over any `Simd`.
+// Attention of a step's rows: queries, keys and values in, what they attend to out; any `Simd`.
+//
+// Consecutive rows of a conversation pass over its pages together. Still each row is computed as it
+// would be alone: a score is one chain over a head's numbers; pages follow each other, and shares
+// are kept to the largest score so far, as online softmax does (arXiv:1805.02867); the values' sum
+// is a chain over positions, and the shares' sum is sixteen.
 #pragma once
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
+#include <limits>
+#include <type_traits>
 
 #include "half.h"
 #include "model.h"
@@ -14,15 +19,23 @@ namespace onhand {
 template <class Simd>
 class Attention {
  public:
-  Attention(const Model& model, Workspace& work, const std::vector<Row>& rows)
-      : m_(model), w_(work), rows_(rows) {}
+  Attention(const Model& model, Workspace& work, const std::vector<Row>& rows, int thread)
+      : m_(model), w_(work), rows_(rows), own_(work.attention[thread]) {
+    const int n = static_cast<int>(rows.size());
+    for (int r = 0; r < n; ++r) {
+      const bool follows = n_tiles_ > 0 && tiles_[n_tiles_ - 1].n < kTileRows &&
+                           rows[r].memory == rows[r - 1].memory &&
+                           rows[r].position == rows[r - 1].position + 1;
+      if (follows) ++tiles_[n_tiles_ - 1].n;
+      else tiles_[n_tiles_++] = {r, 1};
+    }
+  }
 
   // Of some key heads: finish queries in their place, and keys and values in the memory.
   void remember(const Layer& layer, int i, int r, int begin, int end) {
     float* qkv = queries(layer, r);
-    const int dim = layer.head_dim, position = rows_[r].position;
+    const int dim = layer.head_dim, wide = m_.pages.wide[i], position = rows_[r].position;
     const int page = position / kPage, slot = position % kPage;
-    const int wide = (dim + kLanes - 1) / kLanes * kLanes;
     const int shared = layer.n_heads / layer.n_kv_heads;
     for (int h = begin * shared; h < end * shared; ++h) {
       float* head = qkv + h * dim;
@@ -32,30 +45,51 @@ class Attention {
     for (int h = begin; h < end; ++h) {
       float* key = qkv + (layer.n_heads + h) * dim;
       place(layer, layer.key_norm, position, key);
-      uint16_t* keys = rows_[r].memory->keys(i, h, page) + size_t(slot / kLanes) * wide * kLanes +
-                       slot % kLanes;
-      for (int d = 0; d < dim; ++d) keys[d * kLanes] = to_half(key[d]);
-      const float* value = key + layer.n_kv_heads * dim;
-      uint16_t* values = rows_[r].memory->values(i, h, page) + size_t(slot) * wide;
-      for (int d = 0; d < dim; ++d) values[d] = to_half(value[d]);
+      uint16_t* keys = halves(rows_[r].memory->keys(i, h, page));
+      store(key, dim, keys + slot / kLanes * wide * kLanes + slot % kLanes, kLanes);
+      uint16_t* values = halves(rows_[r].memory->values(i, h, page));
+      store(key + layer.n_kv_heads * dim, dim, values + slot * wide, 1);
     }
   }
 
-  void attend(const Layer& layer, int i, int r, int kv_head, int thread) {
-    const int shared = layer.n_heads / layer.n_kv_heads;
-    for (int h = 0; h < shared;) {
-      if (shared - h >= 4) { attend<4>(layer, i, r, kv_head, h, thread); h += 4; }
-      else if (shared - h >= 2) { attend<2>(layer, i, r, kv_head, h, thread); h += 2; }
-      else { attend<1>(layer, i, r, kv_head, h, thread); h += 1; }
-    }
+  // Answer all rows' queries of some key heads.
+  void attend(const Layer& layer, int i, int begin, int end) {
+    for (int k = 0; k < n_tiles_; ++k)
+      for (int h = begin; h < end; ++h) attend(layer, i, tiles_[k], h);
+  }
+
+  // The same of all key heads, between all threads: each takes what is next, the latest rows
+  // first, since they see the most. One thread calls `start` before any may be here.
+  void start() { w_.next.store(0, std::memory_order_relaxed); }
+  void attend(const Layer& layer, int i) {
+    const int n = n_tiles_ * layer.n_kv_heads;
+    for (int k; (k = n - 1 - w_.next.fetch_add(1, std::memory_order_relaxed)) >= 0;)
+      attend(layer, i, tiles_[k / layer.n_kv_heads], k % layer.n_kv_heads);
   }
 
  private:
-  static const uint8_t* raw(const uint16_t* p) { return reinterpret_cast<const uint8_t*>(p); }
+  using Floats = typename Simd::Floats;
+  struct Tile { int first, n; };   // rows
+  struct Seen { int begin, end; }; // positions
 
   // Row r's queries, and its keys and values behind them.
   float* queries(const Layer& layer, int r) {
     return w_.qkv.data() + size_t(r) * layer.qkv.factors.back().n_tiles * kRows;
+  }
+
+  static uint16_t* halves(uint8_t* p) { return reinterpret_cast<uint16_t*>(p); }
+
+  // Keep a head's numbers as fp16; what is beyond its range becomes its largest number.
+  static void store(const float* head, int dim, uint16_t* to, int stride) {
+    const auto most = Simd::all(65504.0f), least = Simd::all(-65504.0f);
+    for (int d = 0; d < dim; d += kLanes) {
+      float whole[kLanes] = {};
+      const int n = std::min(kLanes, dim - d);
+      std::copy(head + d, head + d + n, whole);
+      uint16_t part[kLanes];
+      Simd::keep_halves(part, Simd::larger(least, Simd::smaller(most, Simd::load(whole))));
+      for (int j = 0; j < n; ++j) to[(d + j) * stride] = part[j];
+    }
   }
 
   void place(const Layer& layer, const float* weight, int position, float* head) const {
@@ -74,74 +108,200 @@ class Attention {
     }
   }
 
-  // `Heads` query heads of one row, from head `first` of those that share a key head.
-  template <int Heads>
-  void attend(const Layer& layer, int i, int r, int kv_head, int first, int thread) {
-    const Memory& memory = *rows_[r].memory;
-    const int dim = layer.head_dim, wide = (dim + kLanes - 1) / kLanes * kLanes;
+  // Call use with the largest block that `n` queries fill.
+  template <int Most, class Use>
+  static int block(int n, Use use) {
+    if (n >= Most) use(std::integral_constant<int, Most>{});
+    else if constexpr (Most > 1) return block<Most - 1>(n, use);
+    return Most;
+  }
+  template <class Use>
+  static void blocks(int n, Use use) {
+    for (int m = 0; m < n;)
+      m += block<Simd::kQueries>(n - m, [&](auto size) { use(size, m); });
+  }
+
+  Seen seen(const Layer& layer, int r) const {
     const int end = rows_[r].position + 1;
-    const int begin = layer.window > 0 && end > layer.window ? end - layer.window : 0;
-    const int shared = layer.n_heads / layer.n_kv_heads;
-    const int begin_block = begin / kLanes, end_block = (end + kLanes - 1) / kLanes;
-    const int n = (end_block - begin_block) * kLanes;
-    std::vector<float>& shares = w_.shares[thread];
-    if (shares.size() < size_t(Heads) * n) shares.resize(size_t(Heads) * n * 2);
-    const float* query = queries(layer, r) + (kv_head * shared + first) * dim;
-    for (int b = begin_block; b < end_block; ++b) {
-      const uint16_t* keys = memory.keys(i, kv_head, b * kLanes / kPage) +
-                             size_t(b % (kPage / kLanes)) * wide * kLanes;
-      typename Simd::Floats sum[Heads];
-      for (auto& one : sum) one = Simd::zero();
-      for (int d = 0; d < dim; ++d) {
-        const auto key = Simd::halves(raw(keys + d * kLanes));
-        for (int h = 0; h < Heads; ++h)
-          sum[h] = Simd::fused(key, Simd::all(query[h * dim + d]), sum[h]);
+    return {layer.window > 0 && end > layer.window ? end - layer.window : 0, end};
+  }
+
+  // A key head's queries of some rows.
+  void attend(const Layer& layer, int i, Tile tile, int kv_head) {
+    const Memory& memory = *rows_[tile.first].memory;
+    const int shared = layer.n_heads / layer.n_kv_heads, n = tile.n * shared;
+    const int dim = layer.head_dim, wide = m_.pages.wide[i];
+    gather(layer, tile, kv_head);
+    std::fill_n(own_.most.data(), n, -std::numeric_limits<float>::infinity());
+    std::fill_n(own_.lanes.data(), size_t(n) * kLanes, 0.0f);
+    std::fill_n(own_.sums.data(), size_t(n) * wide, 0.0f);
+    const int begin = seen(layer, tile.first).begin;
+    const int end = seen(layer, tile.first + tile.n - 1).end;
+    for (int page = begin / kPage; page * kPage < end; ++page) {
+      const int start = page * kPage, next = (page + 1) * kPage < end ? page + 1 : page;
+      const int low = std::max(begin - start, 0), high = std::min(end - start, kPage);
+      score(memory.keys(i, kv_head, page), memory.keys(i, kv_head, next), n, dim, wide, high);
+      for (int m = 0; m < n; ++m) {
+        const Seen all = seen(layer, tile.first + m / shared);
+        soften({std::max(all.begin - start, 0), std::min(all.end - start, kPage)}, m, wide);
       }
-      for (int h = 0; h < Heads; ++h)
-        Simd::store(shares.data() + size_t(h) * n + (b - begin_block) * kLanes, sum[h]);
+      mix(memory.values(i, kv_head, page), memory.values(i, kv_head, next), n, wide, {low, high});
     }
-    float inverse[Heads];
-    for (int h = 0; h < Heads; ++h)
-      inverse[h] = soften(shares.data() + size_t(h) * n, n, begin - begin_block * kLanes,
-                          end - begin_block * kLanes);
-    float* out = w_.attended.data() + size_t(r) * layer.query_width() + (kv_head * shared + first) * dim;
-    for (int d = 0; d < wide; d += kLanes) {
-      typename Simd::Floats sum[Heads];
-      for (auto& one : sum) one = Simd::zero();
-      for (int p = begin; p < end; ++p) {
-        const uint16_t* values = memory.values(i, kv_head, p / kPage) + size_t(p % kPage) * wide + d;
-        const auto value = Simd::halves(raw(values));
-        const float* share = shares.data() + (p - begin_block * kLanes);
-        for (int h = 0; h < Heads; ++h)
-          sum[h] = Simd::fused(value, Simd::all(share[size_t(h) * n]), sum[h]);
-      }
-      for (int h = 0; h < Heads; ++h) {
-        float part[kLanes];
-        Simd::store(part, Simd::times(sum[h], inverse[h]));
-        std::memcpy(out + h * dim + d, part, sizeof(float) * std::min(kLanes, dim - d));
-      }
+    for (int m = 0; m < n; ++m) {
+      const int r = tile.first + m / shared, h = kv_head * shared + m % shared;
+      float* to = w_.attended.data() + size_t(r) * layer.query_width() + h * dim;
+      finish(m, wide, dim, to);
     }
   }
 
-  // Turn scores into exp(score - most), zero outside begin .. end; return 1 / their sum.
-  float soften(float* scores, int n, int begin, int end) const {
-    if (m_.attention_cap > 0)
-      for (int p = begin; p < end; ++p)
-        scores[p] = std::tanh(scores[p] / m_.attention_cap) * m_.attention_cap;
-    float most = scores[begin];
-    for (int p = begin + 1; p < end; ++p) most = scores[p] > most ? scores[p] : most;
-    for (int p = 0; p < n; ++p)
-      scores[p] = p >= begin && p < end ? fast_exp(scores[p] - most) : 0.0f;
-    float lanes[kLanes] = {}, sum = 0;
-    for (int p = 0; p < n; p += kLanes)
-      for (int j = 0; j < kLanes; ++j) lanes[j] += scores[p + j];
-    for (float one : lanes) sum += one;
-    return 1 / sum;
+  // Queries side by side, as blocks of (dim, queries).
+  void gather(const Layer& layer, Tile tile, int kv_head) {
+    const int shared = layer.n_heads / layer.n_kv_heads, dim = layer.head_dim;
+    blocks(tile.n * shared, [&](auto size, int first) {
+      float* to = own_.queries.data() + first * dim;
+      for (int q = 0; q < size; ++q) {
+        const int m = first + q;
+        const float* from =
+            queries(layer, tile.first + m / shared) + (kv_head * shared + m % shared) * dim;
+        for (int d = 0; d < dim; ++d) to[d * size + q] = from[d];
+      }
+    });
+  }
+
+  // Scores of a page's first `high` keys; others are anything. `next` is read soon.
+  void score(const uint8_t* keys, const uint8_t* next, int n, int dim, int wide, int high) {
+    constexpr int kSide = Simd::kSide;
+    blocks(n, [&](auto size, int first) {
+      const float* queries = own_.queries.data() + first * dim;
+      for (int p = 0; p < high; p += kSide * kLanes) {
+        const size_t skip = sizeof(uint16_t) * p * wide;
+        score<size(), kSide>(keys + skip, next + skip, queries, dim, wide,
+                             own_.scores.data() + first * kPage + p);
+      }
+    });
+  }
+
+  template <int Queries, int Side>
+  static void score(const uint8_t* keys, const uint8_t* next, const float* queries, int dim,
+                    int wide, float* to) {
+    constexpr int kVector = sizeof(uint16_t) * kLanes;
+    Floats sum[Queries][Side];
+    for (auto& one : sum)
+      for (auto& part : one) part = Simd::zero();
+    for (int d = 0; d < dim; ++d) {
+      Floats key[Side];
+      Simd::prefetch(next + d * kVector * Side);
+      for (int s = 0; s < Side; ++s) key[s] = Simd::halves(keys + (s * wide + d) * kVector);
+      for (int q = 0; q < Queries; ++q) {
+        const auto query = Simd::all(queries[d * Queries + q]);
+        for (int s = 0; s < Side; ++s) sum[q][s] = Simd::fused(key[s], query, sum[q][s]);
+      }
+    }
+    for (int q = 0; q < Queries; ++q)
+      for (int s = 0; s < Side; ++s) Simd::store(to + q * kPage + s * kLanes, sum[q][s]);
+  }
+
+  // Turn query m's scores of a page into exp(score - most so far), zero where it does not see.
+  void soften(Seen seen, int m, int wide) {
+    constexpr int kVectors = kPage / kLanes;
+    float* scores = own_.scores.data() + m * kPage;
+    if (seen.begin >= seen.end) {
+      std::fill_n(scores, kPage, 0.0f);
+      return;
+    }
+    const bool whole = seen.begin == 0 && seen.end == kPage;
+    const auto hide = [&](float with) {
+      std::fill(scores, scores + seen.begin, with);
+      std::fill(scores + seen.end, scores + kPage, with);
+    };
+    if (!whole) hide(-std::numeric_limits<float>::infinity());
+    Floats part[kVectors];
+    for (int v = 0; v < kVectors; ++v) part[v] = Simd::load(scores + v * kLanes);
+    if (m_.attention_cap > 0) {
+      for (auto& one : part) one = capped<Simd>(one, m_.attention_cap);
+      for (int v = 0; v < kVectors; ++v) Simd::store(scores + v * kLanes, part[v]);
+      if (!whole) hide(-std::numeric_limits<float>::infinity());
+      for (int v = 0; v < kVectors; ++v) part[v] = Simd::load(scores + v * kLanes);
+    }
+    Floats top = part[0];
+    for (int v = 1; v < kVectors; ++v) top = Simd::larger(top, part[v]);
+    const float most = raised(std::max(own_.most[m], Simd::largest(top)), m, wide);
+    const auto down = Simd::all(-most), one = Simd::all(1.0f);
+    for (int v = 0; v < kVectors; ++v) {
+      part[v] = exponential<Simd>(Simd::fused(part[v], one, down));
+      Simd::store(scores + v * kLanes, part[v]);
+    }
+    if (!whole) {
+      hide(0.0f);
+      for (int v = 0; v < kVectors; ++v) part[v] = Simd::load(scores + v * kLanes);
+    }
+    float* lanes = own_.lanes.data() + m * kLanes;
+    Floats sum = Simd::load(lanes);
+    for (const auto& add : part) sum = Simd::fused(add, one, sum);
+    Simd::store(lanes, sum);
+  }
+
+  // Relate query m's sums to a larger score; returns it.
+  float raised(float most, int m, int wide) {
+    const float before = own_.most[m];
+    own_.most[m] = most;
+    if (most == before || before == -std::numeric_limits<float>::infinity()) return most;
+    const auto by = exponential<Simd>(Simd::all(before - most));
+    float* sums = own_.sums.data() + m * wide;
+    for (int d = 0; d < wide; d += kLanes) Simd::store(sums + d, Simd::times(Simd::load(sums + d), by));
+    float* lanes = own_.lanes.data() + m * kLanes;
+    Simd::store(lanes, Simd::times(Simd::load(lanes), by));
+    return most;
+  }
+
+  // Add a page's values, each times its share.
+  void mix(const uint8_t* values, const uint8_t* next, int n, int wide, Seen seen) {
+    constexpr int kSide = Simd::kSide;
+    blocks(n, [&](auto size, int first) {
+      const float* shares = own_.scores.data() + first * kPage;
+      float* sums = own_.sums.data() + first * wide;
+      int d = 0;
+      for (; d + kSide * kLanes <= wide; d += kSide * kLanes)
+        mix<size(), kSide>(values, next, shares, wide, d, seen, sums);
+      if (d < wide) mix<size(), 1>(values, next, shares, wide, d, seen, sums);
+    });
+  }
+
+  template <int Queries, int Side>
+  static void mix(const uint8_t* values, const uint8_t* next, const float* shares, int wide, int d,
+                  Seen seen, float* sums) {
+    Floats sum[Queries][Side];
+    for (int q = 0; q < Queries; ++q)
+      for (int s = 0; s < Side; ++s) sum[q][s] = Simd::load(sums + q * wide + d + s * kLanes);
+    for (int p = seen.begin; p < seen.end; ++p) {
+      const size_t skip = sizeof(uint16_t) * (size_t(p) * wide + d);
+      Floats value[Side];
+      Simd::prefetch(next + skip);
+      for (int s = 0; s < Side; ++s)
+        value[s] = Simd::halves(values + skip + s * sizeof(uint16_t) * kLanes);
+      for (int q = 0; q < Queries; ++q) {
+        const auto share = Simd::all(shares[q * kPage + p]);
+        for (int s = 0; s < Side; ++s) sum[q][s] = Simd::fused(value[s], share, sum[q][s]);
+      }
+    }
+    for (int q = 0; q < Queries; ++q)
+      for (int s = 0; s < Side; ++s) Simd::store(sums + q * wide + d + s * kLanes, sum[q][s]);
+  }
+
+  // Divide query m's sums by the sum of its shares.
+  void finish(int m, int wide, int dim, float* to) {
+    float all = 0;
+    for (int j = 0; j < kLanes; ++j) all += own_.lanes[m * kLanes + j];
+    const float* sums = own_.sums.data() + m * wide;
+    for (int d = 0; d < dim; ++d) to[d] = sums[d] * (1 / all);
   }
 
   const Model& m_;
   Workspace& w_;
   const std::vector<Row>& rows_;
+  Workspace::Attention& own_;
+  Tile tiles_[kMostRows];
+  int n_tiles_ = 0;
 };
 
 }  // namespace onhand

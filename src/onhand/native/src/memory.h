@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <memory>
+#include <new>
 #include <vector>
 
 #include "format.h"
@@ -13,26 +14,47 @@ namespace onhand {
 constexpr int kPage = 64;  // tokens
 constexpr int kLanes = 16; // tokens of a block of keys
 
-// Where each layer's part of a page begins, in halves.
+// Where each layer's part of a page begins, in bytes.
 struct PageShape {
   std::vector<size_t> keys, values;  // by layer
-  std::vector<int> n_kv_heads, head_dim;
-  size_t halves = 0;
+  std::vector<int> n_kv_heads, wide; // wide: a head's numbers, up to whole vectors
+  size_t bytes = 0;
 
   void add(int n_kv, int dim) {
-    dim = (dim + kLanes - 1) / kLanes * kLanes;
     n_kv_heads.push_back(n_kv);
-    head_dim.push_back(dim);
-    keys.push_back(halves);
-    halves += static_cast<size_t>(n_kv) * dim * kPage;
-    values.push_back(halves);
-    halves += static_cast<size_t>(n_kv) * dim * kPage;
+    wide.push_back((dim + kLanes - 1) / kLanes * kLanes);
+    keys.push_back(bytes);
+    bytes += n_kv * part_bytes(wide.size() - 1);
+    values.push_back(bytes);
+    bytes += n_kv * part_bytes(wide.size() - 1);
   }
+  // Of one head's keys, or of its values.
+  size_t part_bytes(size_t layer) const { return sizeof(uint16_t) * wide[layer] * kPage; }
 };
 
-// Of each head of a layer: keys as blocks of 16 tokens, (kPage / 16, head_dim, 16), so that lanes
-// are tokens; values as (kPage, head_dim), so that lanes are numbers of a head. fp16.
-using Page = std::vector<uint16_t>;
+// Of each head of a layer: keys as blocks of 16 tokens, (kPage / 16, wide, 16), so that lanes are
+// tokens; values as (kPage, wide), so that lanes are numbers of a head. fp16. Zero where nothing
+// was written yet: what is not seen is multiplied by zero.
+class Page {
+ public:
+  explicit Page(size_t bytes) : bytes_(bytes), data_(fresh(bytes)) {
+    std::memset(data_.get(), 0, bytes);
+  }
+  Page(const Page& other) : bytes_(other.bytes_), data_(fresh(other.bytes_)) {
+    std::memcpy(data_.get(), other.data_.get(), bytes_);
+  }
+  Page& operator=(const Page&) = delete;
+  uint8_t* data() const { return data_.get(); }
+
+ private:
+  static constexpr std::align_val_t kAlign{64};
+  struct Free { void operator()(uint8_t* p) const { ::operator delete(p, kAlign); } };
+  static uint8_t* fresh(size_t bytes) {
+    return static_cast<uint8_t*>(::operator new(bytes, kAlign));
+  }
+  size_t bytes_;
+  std::unique_ptr<uint8_t, Free> data_;
+};
 
 class Memory {
  public:
@@ -49,7 +71,7 @@ class Memory {
     const int first = length_ / kPage, last = (length_ + n + kPage - 1) / kPage;
     for (int i = first; i < last; ++i) {
       if (i == static_cast<int>(pages_.size()))
-        pages_.push_back(std::make_shared<Page>(shape_->halves));
+        pages_.push_back(std::make_shared<Page>(shape_->bytes));
       else if (pages_[i].use_count() > 1)
         pages_[i] = std::make_shared<Page>(*pages_[i]);
     }
@@ -69,26 +91,25 @@ class Memory {
     });
   }
 
-  uint16_t* keys(int layer, int head, int page) const {
-    return pages_[page]->data() + shape_->keys[layer] +
-           static_cast<size_t>(head) * shape_->head_dim[layer] * kPage;
+  uint8_t* keys(int layer, int head, int page) const {
+    return pages_[page]->data() + shape_->keys[layer] + head * shape_->part_bytes(layer);
   }
-  uint16_t* values(int layer, int head, int page) const {
-    return pages_[page]->data() + shape_->values[layer] +
-           static_cast<size_t>(head) * shape_->head_dim[layer] * kPage;
+  uint8_t* values(int layer, int head, int page) const {
+    return pages_[page]->data() + shape_->values[layer] + head * shape_->part_bytes(layer);
   }
 
  private:
   template <class Use>
   void each(int layer, int dim, Use use) const {
-    const int wide = shape_->head_dim[layer];
+    const int wide = shape_->wide[layer];
     size_t at = 0;
     for (int h = 0; h < shape_->n_kv_heads[layer]; ++h)
       for (int t = 0; t < length_; ++t) {
         const int slot = t % kPage;
-        uint16_t* k = keys(layer, h, t / kPage) +
+        uint16_t* k = reinterpret_cast<uint16_t*>(keys(layer, h, t / kPage)) +
                       static_cast<size_t>(slot / kLanes) * wide * kLanes + slot % kLanes;
-        uint16_t* v = values(layer, h, t / kPage) + static_cast<size_t>(slot) * wide;
+        uint16_t* v = reinterpret_cast<uint16_t*>(values(layer, h, t / kPage)) +
+                      static_cast<size_t>(slot) * wide;
         for (int d = 0; d < dim; ++d, ++at) use(k[d * kLanes], v[d], at);
       }
   }

@@ -1,6 +1,7 @@
 // A decoder as the native engine runs it; what each part means: onhand/core/decoder.py.
 #pragma once
 
+#include <atomic>
 #include <vector>
 
 #include "format.h"
@@ -78,6 +79,7 @@ constexpr int kMostRows = 256;    // of a step; longer prompts are cut
 constexpr int kMostScores = 32;   // rows of a step that are scored
 constexpr int kHeadTiles = 32;    // of the head, scored at once
 
+constexpr int kTileRows = 8;   // of a conversation that attend together
 constexpr int kAloneRows = 4;  // of a step; so few each thread prepares for itself
 
 // Rows of inputs rounded for a product.
@@ -111,7 +113,14 @@ class Workspace {
   std::vector<float> qkv, attended, inner, activated, product;
   std::vector<float> between;  // what the first of two factors gives
   Quantized activated_codes;
-  std::vector<std::vector<float>> shares;  // by thread: attention weights of a key head
+  // Of a key head's queries of some rows.
+  struct Attention {
+    std::vector<float> queries, scores, sums;  // (queries, dim), (queries, kPage), (queries, wide)
+    std::vector<float> lanes, most;            // (queries, kLanes), (queries)
+  };
+  std::vector<Attention> attention;         // by thread
+  alignas(64) std::atomic<int> next{0};     // of what threads attend to
+  std::vector<std::vector<float>> shares;   // by thread: an adapter's inner numbers
   struct alignas(64) Bytes { uint8_t at[64]; };
   std::vector<std::vector<Bytes>> scratch;  // by thread, kScratch bytes
 

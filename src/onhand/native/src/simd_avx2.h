@@ -21,6 +21,7 @@ struct Simd {
   static constexpr int kStream = 4;  // rows beside each other while a tile streams
   static constexpr int kFewRows = 12;  // more take the way of many
   static constexpr bool kTiles = false;
+  static constexpr int kQueries = 6, kSide = 1;  // queries, and vectors of keys, of a block
 
   static Floats zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
   static Floats load(const float* p) { return {_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
@@ -93,6 +94,41 @@ struct Simd {
     const __m256i all = _mm256_set1_epi32(four);
     return {dot<Bits>(sum.a, codes.a, all), dot<Bits>(sum.b, codes.b, all)};
   }
+  static Floats signed_bytes(const uint8_t* p) {
+    const __m128i all = raw(p);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(all)),
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(all, 8)))};
+  }
+  static void keep_halves(uint16_t* p, Floats v) {
+    constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v.a, kNearest));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p + 8), _mm256_cvtps_ph(v.b, kNearest));
+  }
+  static Floats larger(Floats x, Floats y) {
+    return {_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)};
+  }
+  static Floats smaller(Floats x, Floats y) {
+    return {_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)};
+  }
+  static float largest(Floats x) {
+    const __m256 eight = _mm256_max_ps(x.a, x.b);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+  }
+  static Floats over(Floats x, Floats y) {
+    return {_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)};
+  }
+  static Floats rounded(Floats x) {
+    constexpr int kNearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(x.a, kNearest), _mm256_round_ps(x.b, kNearest)};
+  }
+  // 2^x of whole numbers within -126 .. 127.
+  static __m256 power_of_two(__m256 x) {
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(x), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+  }
+  static Floats power_of_two(Floats x) { return {power_of_two(x.a), power_of_two(x.b)}; }
   static void prefetch(const uint8_t* p) {
     _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
   }

@@ -17,6 +17,7 @@ struct Simd {
   static constexpr int kStream = 8;  // rows beside each other while a tile streams
   static constexpr int kFewRows = 12;  // more take the way of many
   static constexpr bool kTiles = false;
+  static constexpr int kQueries = 8, kSide = 2;  // queries, and vectors of keys, of a block
 
   static Floats zero() { return _mm512_setzero_ps(); }
   static Floats load(const float* p) { return _mm512_loadu_ps(p); }
@@ -60,6 +61,26 @@ struct Simd {
 #else
     return _mm512_dpbusd_epi32(sum, codes, all);
 #endif
+  }
+  static Floats signed_bytes(const uint8_t* p) {
+    const __m128i raw = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(raw));
+  }
+  static void keep_halves(uint16_t* p, Floats v) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                        _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  }
+  static Floats larger(Floats a, Floats b) { return _mm512_max_ps(a, b); }
+  static Floats smaller(Floats a, Floats b) { return _mm512_min_ps(a, b); }
+  static float largest(Floats a) { return _mm512_reduce_max_ps(a); }
+  static Floats over(Floats a, Floats b) { return _mm512_div_ps(a, b); }
+  static Floats rounded(Floats a) {
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  // 2^a of whole numbers within -126 .. 127.
+  static Floats power_of_two(Floats a) {
+    const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
   }
   static void prefetch(const uint8_t* p) {
     _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);

@@ -1,6 +1,7 @@
 // Sixteen lanes without any instruction set.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 
 #include "format.h"
@@ -23,6 +24,7 @@ struct Simd {
   static constexpr int kStream = 4;  // rows beside each other while a tile streams
   static constexpr int kFewRows = 12;  // more take the way of many
   static constexpr bool kTiles = false;
+  static constexpr int kQueries = 4, kSide = 1;  // queries, and vectors of keys, of a block
 
   static Floats zero() { return each([](int) { return 0.0f; }); }
   static Floats load(const float* p) { return each([&](int i) { return p[i]; }); }
@@ -63,6 +65,38 @@ struct Simd {
     for (int r = 0; r < kRows; ++r)
       for (int j = 0; j < kStep; ++j) sum.lane[r] += int(codes.byte[kStep * r + j]) * inputs[j];
     return sum;
+  }
+  static Floats signed_bytes(const uint8_t* p) {
+    return each([&](int i) { return float(static_cast<int8_t>(p[i])); });
+  }
+  static void keep_halves(uint16_t* p, const Floats& v) {
+    for (int i = 0; i < kRows; ++i) p[i] = to_half(v.lane[i]);
+  }
+  static Floats larger(const Floats& a, const Floats& b) {
+    return each([&](int i) { return a.lane[i] > b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static Floats smaller(const Floats& a, const Floats& b) {
+    return each([&](int i) { return a.lane[i] < b.lane[i] ? a.lane[i] : b.lane[i]; });
+  }
+  static float largest(const Floats& a) {
+    float most = a.lane[0];
+    for (float one : a.lane) most = one > most ? one : most;
+    return most;
+  }
+  static Floats over(const Floats& a, const Floats& b) {
+    return each([&](int i) { return a.lane[i] / b.lane[i]; });
+  }
+  static Floats rounded(const Floats& a) {
+    return each([&](int i) { return std::nearbyint(a.lane[i]); });
+  }
+  // 2^a of whole numbers within -126 .. 127.
+  static Floats power_of_two(const Floats& a) {
+    return each([&](int i) {
+      const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(a.lane[i]) + 127) << 23;
+      float power;
+      std::memcpy(&power, &bits, 4);
+      return power;
+    });
   }
   static void prefetch(const uint8_t*) {}
 };

@@ -28,7 +28,7 @@ class Step {
   Step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows, int thread)
       : m_(model), w_(work), pool_(pool), rows_(rows), n_(static_cast<int>(rows.size())),
         thread_(thread), alone_(n_ <= kAloneRows), own_(work.own[alone_ ? thread : 0]),
-        mine_(alone_ ? Range{0, n_} : share(n_)), attention_(model, work, rows),
+        mine_(alone_ ? Range{0, n_} : share(n_)), attention_(model, work, rows, thread),
         head_(model, work, pool, rows, thread) {}
 
   void run() {
@@ -65,15 +65,13 @@ class Step {
       // Heads do not meet, so a thread goes from a head's keys to its answer without waiting.
       const Range heads = share(layer.n_kv_heads);
       for (int r = 0; r < n_; ++r) remember(layer, i, r, heads);
-      for (int r = 0; r < n_; ++r)
-        for (int h = heads.begin; h < heads.end; ++h) attention_.attend(layer, i, r, h, thread_);
+      attention_.attend(layer, i, heads.begin, heads.end);
     } else {
       const Range rows = share(n_);
       for (int r = rows.begin; r < rows.end; ++r) remember(layer, i, r, {0, layer.n_kv_heads});
+      if (thread_ == 0) attention_.start();
       pool_.meet();
-      const Range items = share(n_ * layer.n_kv_heads);
-      for (int k = items.begin; k < items.end; ++k)
-        attention_.attend(layer, i, k / layer.n_kv_heads, k % layer.n_kv_heads, thread_);
+      attention_.attend(layer, i);
     }
     pool_.meet();
     for (int r = mine_.begin; r < mine_.end; ++r)

@@ -28,6 +28,29 @@ inline float fast_exp(float x) {
   return p;
 }
 
+// The same on sixteen lanes.
+template <class Simd>
+inline typename Simd::Floats exponential(typename Simd::Floats x) {
+  x = Simd::larger(Simd::all(-87.0f), Simd::smaller(Simd::all(88.0f), x));
+  const auto r = Simd::rounded(Simd::times(x, 1.44269504f));
+  const auto f = Simd::fused(x, Simd::all(1.44269504f), Simd::times(r, -1.0f));
+  auto p = Simd::all(1.8775767e-3f);
+  p = Simd::fused(p, f, Simd::all(8.9893397e-3f));
+  p = Simd::fused(p, f, Simd::all(5.5826318e-2f));
+  p = Simd::fused(p, f, Simd::all(2.4015361e-1f));
+  p = Simd::fused(p, f, Simd::all(6.9315308e-1f));
+  p = Simd::fused(p, f, Simd::all(0.99999994f));
+  return Simd::times(p, Simd::power_of_two(r));
+}
+
+// cap * tanh(x / cap), as 1 - 2 / (exp(2 x / cap) + 1).
+template <class Simd>
+inline typename Simd::Floats capped(typename Simd::Floats x, float cap) {
+  const auto power = exponential<Simd>(Simd::times(x, 2 / cap));
+  const auto rest = Simd::over(Simd::all(-2.0f), Simd::fused(power, Simd::all(1.0f), Simd::all(1.0f)));
+  return Simd::times(Simd::fused(rest, Simd::all(1.0f), Simd::all(1.0f)), cap);
+}
+
 // The sum of products, sixteen chains side by side and then their sum from first to last.
 template <class Simd>
 inline float dot(const float* x, const float* y, int n) {

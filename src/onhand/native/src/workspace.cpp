@@ -14,7 +14,7 @@ void Quantized::resize(size_t rows, size_t width, size_t groups) {
 
 Workspace::Workspace(const Model& model, int n_threads) {
   size_t qkv = 0, attended = 0, inner = 0, activated = 0, product = 0, between = 0, unused = 0;
-  size_t codes = 0, groups = 0;
+  size_t codes = 0, groups = 0, queries = 0, head = 0;
   const auto look = [&](const Linear& linear, size_t& out) {
     for (size_t i = 0; i < linear.factors.size(); ++i) {
       const Packed& w = linear.factors[i];
@@ -32,6 +32,8 @@ Workspace::Workspace(const Model& model, int n_threads) {
     look(layer.down, product);
     attended = std::max(attended, static_cast<size_t>(layer.query_width()));
     activated = std::max(activated, static_cast<size_t>(layer.mlp_width));
+    queries = std::max(queries, static_cast<size_t>(layer.n_heads / layer.n_kv_heads) * kTileRows);
+    head = std::max(head, static_cast<size_t>(layer.head_dim + kLanes));
   }
   look(model.head, unused);  // its outputs are never kept all
   const size_t rows = kMostRows;
@@ -50,6 +52,14 @@ Workspace::Workspace(const Model& model, int n_threads) {
   this->product.resize(rows * product);
   this->between.resize(rows * between);
   activated_codes.resize(read, codes, groups);
+  attention.resize(n_threads);
+  for (auto& one : attention) {
+    one.queries.resize(queries * head);
+    one.scores.resize(queries * kPage);
+    one.sums.resize(queries * head);
+    one.lanes.resize(queries * kLanes);
+    one.most.resize(queries);
+  }
   shares.resize(n_threads);
   scratch.resize(n_threads);
   for (auto& one : scratch) one.resize((kScratch + 63) / 64);
