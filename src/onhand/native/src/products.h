@@ -14,33 +14,45 @@
 
 namespace onhand {
 
-// One tile times `Rows` rows of inputs: out[row * stride + lane].
-template <class Simd, int Bits, int Group, bool Symmetric, int Rows>
-ONHAND_INLINE void stream_tile(const uint8_t* block, const Inputs& x, float* out, size_t stride) {
+// Tiles that stream beside each other: as many sequences of addresses, which keep more of the
+// memory's answers under way than one.
+constexpr int kBeside = 4;
+
+// `Tiles` tiles times `Rows` rows of inputs: out[row * stride + tile * 16 + lane].
+template <class Simd, int Bits, int Group, bool Symmetric, int Rows, int Tiles>
+ONHAND_INLINE void stream_tiles(const uint8_t* block, size_t tile_bytes, const Inputs& x,
+                                float* out, size_t stride) {
   constexpr Format kFormat{Bits, Group, Symmetric};
   const size_t width = static_cast<size_t>(x.n_groups) * Group;
-  typename Simd::Floats result[Rows];
-  for (auto& one : result) one = Simd::zero();
+  typename Simd::Floats result[Tiles][Rows];
+  for (auto& tile : result)
+    for (auto& one : tile) one = Simd::zero();
   for (int g = 0; g < x.n_groups; ++g, block += kFormat.block_bytes()) {
-    typename Simd::Ints sum[Rows];
-    for (int m = 0; m < Rows; ++m)
-      sum[m] = Simd::ints(Symmetric ? x.starts[m * x.n_groups + g] : 0);
     const int8_t* inputs = x.codes + static_cast<size_t>(g) * Group;
-    unpack<Simd, Bits, Group>(block, [&](int step, auto line) {
+#pragma GCC unroll 4
+    for (int t = 0; t < Tiles; ++t) {
+      const uint8_t* codes = block + t * tile_bytes;
+      typename Simd::Ints sum[Rows];
       for (int m = 0; m < Rows; ++m)
-        sum[m] = Simd::template dot<Bits>(sum[m], line, inputs + m * width + kStep * step);
-    });
-    const auto scales = Simd::halves(block + kFormat.code_bytes());
-    for (int m = 0; m < Rows; ++m) {
-      auto dot = Simd::real(sum[m]);
-      if constexpr (!Symmetric) {
-        const auto zeros = Simd::bytes(block + kFormat.code_bytes() + 2 * kRows);
-        dot = Simd::fused(zeros, Simd::all(x.minus_sums[m * x.n_groups + g]), dot);
+        sum[m] = Simd::ints(Symmetric ? x.starts[m * x.n_groups + g] : 0);
+      unpack<Simd, Bits, Group>(codes, [&](int step, auto line) {
+        for (int m = 0; m < Rows; ++m)
+          sum[m] = Simd::template dot<Bits>(sum[m], line, inputs + m * width + kStep * step);
+      });
+      const auto scales = Simd::halves(codes + kFormat.code_bytes());
+      for (int m = 0; m < Rows; ++m) {
+        auto dot = Simd::real(sum[m]);
+        if constexpr (!Symmetric) {
+          const auto zeros = Simd::bytes(codes + kFormat.code_bytes() + 2 * kRows);
+          dot = Simd::fused(zeros, Simd::all(x.minus_sums[m * x.n_groups + g]), dot);
+        }
+        const auto by = Simd::times(scales, x.scales[m * x.n_groups + g]);
+        result[t][m] = Simd::fused(by, dot, result[t][m]);
       }
-      result[m] = Simd::fused(Simd::times(scales, x.scales[m * x.n_groups + g]), dot, result[m]);
     }
   }
-  for (int m = 0; m < Rows; ++m) Simd::store(out + m * stride, result[m]);
+  for (int t = 0; t < Tiles; ++t)
+    for (int m = 0; m < Rows; ++m) Simd::store(out + m * stride + t * kRows, result[t][m]);
 }
 
 // Inputs that fit the caches while the rows of a prompt pass over two tiles.
@@ -118,22 +130,33 @@ ONHAND_INLINE void block_tile(const Unpacked& w, int first_group, int n_groups, 
 // Tiles `begin` to `end` of a matrix times some rows: out[row * stride + tile * 16 + lane].
 template <class Simd, int Bits, int Group, bool Symmetric>
 struct Product {
-  template <int Rows>
+  template <int Rows, int Tiles>
   static void stream(const Packed& w, const Inputs& x, float* out, size_t stride, int tile) {
-    stream_tile<Simd, Bits, Group, Symmetric, Rows>(w.tile(tile), x, out + kRows * tile, stride);
+    stream_tiles<Simd, Bits, Group, Symmetric, Rows, Tiles>(w.tile(tile), w.tile_bytes(), x,
+                                                            out + kRows * tile, stride);
   }
 
-  // A few rows: each tile is read once from memory, and again from the first cache.
+  // A few rows: tiles are read once from memory, and again from the first cache.
   static void few(const Packed& w, const Inputs& x, int rows, float* out, size_t stride, int begin,
                   int end) {
-    for (int tile = begin; tile < end; ++tile) {
-      int m = 0;
-      for (; rows - m >= Simd::kStream; m += Simd::kStream)
-        stream<Simd::kStream>(w, x.from(m), out + m * stride, stride, tile);
-      if (rows - m >= 4) { stream<4>(w, x.from(m), out + m * stride, stride, tile); m += 4; }
-      if (rows - m >= 2) { stream<2>(w, x.from(m), out + m * stride, stride, tile); m += 2; }
-      if (rows - m >= 1) stream<1>(w, x.from(m), out + m * stride, stride, tile);
-    }
+    int tile = begin;
+    for (; tile + kBeside <= end; tile += kBeside)
+      pass<kBeside>(w, x, rows, out, stride, tile);
+    for (; tile < end; ++tile) pass<1>(w, x, rows, out, stride, tile);
+  }
+
+  template <int Tiles>
+  static void pass(const Packed& w, const Inputs& x, int rows, float* out, size_t stride,
+                   int tile) {
+    int m = 0;
+    const auto next = [&](auto n) {
+      stream<n(), Tiles>(w, x.from(m), out + m * stride, stride, tile);
+      m += n();
+    };
+    while (rows - m >= Simd::kStream) next(std::integral_constant<int, Simd::kStream>{});
+    if (rows - m >= 4) next(std::integral_constant<int, 4>{});
+    if (rows - m >= 2) next(std::integral_constant<int, 2>{});
+    if (rows - m >= 1) next(std::integral_constant<int, 1>{});
   }
 
   // Many rows: two tiles at a time are unpacked once, and the rows pass over them.

@@ -14,7 +14,7 @@ namespace onhand {
 // Call use(step, line) for every step of a block of codes.
 template <class Simd, int Bits, int Group, class Use>
 ONHAND_INLINE void unpack(const uint8_t* codes, Use&& use) {
-  constexpr int kAhead = 2048;  // bytes; the stream goes on across blocks, tiles and matrices
+  constexpr int kAhead = 1024;  // bytes: into the next page early, so that it streams in time
   if constexpr (Bits == 8) {
     for (int i = 0; i < Group / 4; ++i) {
       Simd::prefetch(codes + kLine * i + kAhead);
