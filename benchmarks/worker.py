@@ -2,11 +2,14 @@
 
     python worker.py ENGINE FOLDER THREADS
 
-ENGINE is `onhand:NAME` (an engine of ours), `genai`, `llama` or `openvino`; the file imports
-nothing of the project unless ours is asked for, so that environments of peers can run it. Jobs:
+ENGINE is `onhand:NAME` (an engine of ours), `genai`, `llama`, `openvino`, or `llama:plain`: without
+repacked weights, for machines where llama.cpp does not survive those for tile instructions (AMX).
+The file imports nothing of the project unless ours is asked for, so that environments of peers can
+run it. Jobs:
 
     {"answer": [PROMPT, TOKENS]}      answer a prompt greedily
     {"verify": [CONTEXT, ROWS, RUNS]} score ROWS tokens at once behind a context (ours and llama)
+    {"sessions": [N, PROMPT, TOKENS]} continue N prompts together (ours and llama)
     {"end": true}                     print the peak memory, and end
 """
 
@@ -84,6 +87,44 @@ class Ours:
 
         return timed(once, runs)
 
+    def sessions(self, n: int, n_prompt: int, n_answer: int) -> dict[str, float]:
+        """Continue n prompts together, each read by a thread of its own and made text."""
+        import threading
+
+        from onhand.device.batching import Batcher
+        from onhand.device.engines.base import Session
+        from onhand.device.schedule import Limits
+
+        sessions = [self.loaded.session(context=n_prompt + n_answer) for _ in range(n)]
+        prompts = session_ids(n, n_prompt)
+        for session, ids in zip(sessions, prompts, strict=True):
+            self.loaded.step([(session, ids[:-1])])
+        batcher = Batcher(self.loaded, limits=Limits(max_active=n))
+        waits: list[float] = []
+
+        def read(session: Session, ids: np.ndarray) -> None:
+            stream, last = self.tokenizer.stream(), time.perf_counter()
+            for token in batcher.generate(
+                session, ids[-1:], max_tokens=n_answer, seen=ids, forbidden=self.forbidden
+            ):
+                stream.push(token)
+                waits.append(time.perf_counter() - last)
+                last = time.perf_counter()
+
+        readers = [
+            threading.Thread(target=read, args=pair) for pair in zip(sessions, prompts, strict=True)
+        ]
+        start = time.perf_counter()
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join()
+        end = time.perf_counter()
+        batcher.close()
+        for session in sessions:
+            session.close()
+        return together(waits, end - start)
+
 
 class Genai:
     """A folder of onnxruntime-genai."""
@@ -112,19 +153,20 @@ class Genai:
 class Llama:
     """A GGUF file in llama.cpp, by its C interface: what Python costs there is left out."""
 
-    def __init__(self, file: Path, threads: int) -> None:
+    def __init__(self, file: Path, threads: int, *, is_plain: bool = False) -> None:
         import llama_cpp
 
         self.api: Any = llama_cpp
         llama_cpp.llama_log_set(_silent, ctypes.c_void_p())
         llama_cpp.llama_backend_init()
-        model = llama_cpp.llama_model_load_from_file(
-            str(file).encode(), llama_cpp.llama_model_default_params()
-        )
+        how = llama_cpp.llama_model_default_params()
+        how.use_extra_bufts = not is_plain
+        model = llama_cpp.llama_model_load_from_file(str(file).encode(), how)
         options = llama_cpp.llama_context_default_params()
         options.n_ctx, options.n_batch, options.n_ubatch = 16384, 512, 512
         options.n_threads = options.n_threads_batch = threads
         options.flash_attn_type = 1
+        self.model, self.options = model, options
         self.context = llama_cpp.llama_init_from_model(model, options)
         self.sampler = llama_cpp.llama_sampler_init_greedy()
 
@@ -160,6 +202,44 @@ class Llama:
             self.api.llama_get_logits(self.context)  # waits until they are there
 
         return timed(once, runs)
+
+    def sessions(self, n: int, n_prompt: int, n_answer: int) -> dict[str, float]:
+        """Continue n prompts together: a batch holds a token of each, as its server's slots do."""
+        self.options.n_seq_max, before = n, (self.options.n_seq_max, self.options.n_ctx)
+        # Each sequence has a memory of its own, which is faster here than one for all.
+        self.options.n_ctx = n * (-(-(n_prompt + n_answer) // 256) * 256)
+        context = self.api.llama_init_from_model(self.model, self.options)
+        self.options.n_seq_max, self.options.n_ctx = before
+        batch = self.api.llama_batch_init(max(n, 512), 0, 1)
+
+        def step(rows: list[tuple[int, int, int]], *, asked: bool) -> None:
+            batch.n_tokens = len(rows)
+            for i, (token, position, sequence) in enumerate(rows):
+                batch.token[i], batch.pos[i], batch.logits[i] = token, position, asked
+                batch.n_seq_id[i], batch.seq_id[i][0] = 1, sequence
+            if self.api.llama_decode(context, batch):
+                raise RuntimeError("llama.cpp: decoding failed")
+
+        prompts = session_ids(n, n_prompt).tolist()
+        for sequence, ids in enumerate(prompts):
+            for at in range(0, n_prompt - 1, 512):
+                part = ids[at : min(at + 512, n_prompt - 1)]
+                step([(one, at + k, sequence) for k, one in enumerate(part)], asked=False)
+        self.api.llama_synchronize(context)
+        tokens = [ids[-1] for ids in prompts]
+        waits = []
+        start = time.perf_counter()
+        for position in range(n_prompt - 1, n_prompt + n_answer - 1):
+            begun = time.perf_counter()
+            step([(token, position, i) for i, token in enumerate(tokens)], asked=True)
+            tokens = [
+                int(self.api.llama_sampler_sample(self.sampler, context, i)) for i in range(n)
+            ]
+            waits += [time.perf_counter() - begun] * n
+        end = time.perf_counter()
+        self.api.llama_batch_free(batch)
+        self.api.llama_free(context)
+        return together(waits, end - start)
 
     def _decode(self, ids: np.ndarray) -> None:
         tokens = (ctypes.c_int32 * len(ids))(*ids.tolist())
@@ -197,6 +277,20 @@ class OpenVino:
 def prompt_ids(length: int) -> np.ndarray:
     """Return (length,) random token ids, the same for every engine."""
     return np.random.default_rng(0).integers(1, IDS_BELOW, length)
+
+
+def session_ids(n: int, length: int) -> np.ndarray:
+    """Return (n, length) random token ids, the same for every engine."""
+    return np.random.default_rng(1).integers(1, IDS_BELOW, (n, length))
+
+
+def together(waits: list[float], seconds: float) -> dict[str, float]:
+    """Return the tokens per second of all answers, and what the reader of one waits for each."""
+    return {
+        "tokens_per_s": len(waits) / seconds,
+        "median_wait_s": statistics.median(waits),
+        "longest_wait_s": max(waits),
+    }
 
 
 def figures(
@@ -237,8 +331,8 @@ def open_peer(name: str, folder: Path, threads: int) -> Any:
     """Open a model in the engine of a name."""
     if name.startswith("onhand:"):
         return Ours(name.removeprefix("onhand:"), folder, threads)
-    if name == "llama":
-        return Llama(folder, threads)
+    if name.startswith("llama"):
+        return Llama(folder, threads, is_plain=name == "llama:plain")
     return OpenVino(folder, threads) if name == "openvino" else Genai(folder)
 
 
@@ -252,7 +346,9 @@ def main() -> None:
         if "end" in job:
             print(json.dumps({"peak_memory_bytes": peak_memory_bytes(), "open_s": opened}))
             return
-        if "verify" in job:
+        if "sessions" in job:
+            print(json.dumps(peer.sessions(*job["sessions"])))
+        elif "verify" in job:
             seconds = peer.verify(*job["verify"])
             print(json.dumps({"median_s": statistics.median(seconds), "samples": seconds}))
         else:

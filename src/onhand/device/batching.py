@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import EngineBusy, EngineError, InputError, OnhandError
 from onhand.device.engines.base import Loaded, Session
+from onhand.device.engines.choosing import step_sample_of
 from onhand.device.engines.memory import check_fits, check_tokens
 from onhand.device.sampling import Sampler, Sampling
 from onhand.device.schedule import Limits, Pace, Turn, plan_step
@@ -99,7 +100,8 @@ class Request:
 class Batcher:
     """Computes the answers of many requests in common steps. May be shared between threads.
 
-    The weights stay their owner's: close the batcher first, then the weights.
+    What a request asks for wrongly is its own error; an engine that fails ends every request of
+    the step, since their memories cannot be trusted any more. The weights stay their owner's: close the batcher first, then the weights.
     """
 
     def __init__(
@@ -116,7 +118,8 @@ class Batcher:
             limits: how much to take on at once.
             clock: seconds that only grow.
         """
-        self._loaded = loaded
+        self._step_sample = step_sample_of(loaded)
+        self._vocab_size = loaded.vocab_size
         self._limits = limits
         self._clock = clock
         self._lock = threading.Lock()
@@ -165,7 +168,7 @@ class Batcher:
         """
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"max_tokens is {max_tokens}, must be 1 or more")
-        tokens = check_tokens(prompt, self._loaded.vocab_size)
+        tokens = check_tokens(prompt, self._vocab_size)
         job = _Job(
             session=session,
             tokens=tokens,
@@ -368,12 +371,9 @@ class Batcher:
 
     def _step(self, batch: Sequence[tuple[_Job, int]]) -> list[int]:
         rows = [(job.session, job.tokens[:n]) for job, n in batch]
+        samplers = [job.sampler if n == job.tokens.size else None for job, n in batch]
         try:
-            logits = self._loaded.step(rows)
-            return [
-                job.sampler.sample(row) if n == job.tokens.size else -1
-                for (job, n), row in zip(batch, logits, strict=True)
-            ]
+            return self._step_sample(rows, samplers)
         except OnhandError:
             raise
         except Exception as error:
