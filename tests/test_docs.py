@@ -1,6 +1,7 @@
 """Every Python block in the docs runs, and every recipe can be read."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,22 @@ def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shared: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL):
         exec(compile(block, str(page), "exec"), shared)  # noqa: S102 - our own docs
+
+
+def test_the_readmes_conversations_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its blocks on sessions, with a bundle of that name: every question has an answer."""
+    shutil.copytree(ROOT / "tests" / "data" / "tiny-bundle", tmp_path / "NAME")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "README.md").read_text()
+    shared: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL):
+        if "onhand.open" in block:
+            exec(compile(block, "README.md", "exec"), shared)  # noqa: S102 - our own docs
+
+    answers = shared["answers"]
+    assert isinstance(answers, list)
+    assert len(answers) == 3
+    assert all(isinstance(answer, str) and answer for answer in answers)
 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)

@@ -101,7 +101,8 @@ class Batcher:
     """Computes the answers of many requests in common steps. May be shared between threads.
 
     What a request asks for wrongly is its own error; an engine that fails ends every request of
-    the step, since their memories cannot be trusted any more. The weights stay their owner's: close the batcher first, then the weights.
+    the step, since their memories cannot be trusted any more. The weights stay their owner's:
+    close the batcher first, then the weights.
     """
 
     def __init__(
