@@ -7,10 +7,7 @@ reads it, as it reads; from the second on a thread of the batcher's own does it.
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,81 +17,11 @@ from onhand.core.errors import EngineBusy, EngineError, InputError, OnhandError
 from onhand.device.engines.base import Loaded, Session
 from onhand.device.engines.choosing import step_sample_of
 from onhand.device.engines.memory import check_fits, check_tokens
+from onhand.device.request import Job, Request, RequestEnd
 from onhand.device.sampling import Sampler, Sampling
 from onhand.device.schedule import Limits, Pace, Turn, plan_step
 
-__all__ = ["Batcher", "Request"]
-
-RequestEnd = Literal["stop", "length", "context", "cancelled", "error"]
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class _Job:
-    """A request as the batcher sees it; everything but `session` is guarded by its lock."""
-
-    session: Session
-    tokens: TokenArray  # those that the session's memory lacks: a prompt's rest, or the last chosen
-    sampler: Sampler
-    stop_ids: Collection[int]
-    max_tokens: int | None
-    news: threading.Condition
-    is_prompt: bool = True
-    in_step: bool = False
-    is_cancelled: bool = False
-    chosen: deque[int] = field(default_factory=deque)  # not yet read
-    n_chosen: int = 0
-    finish_reason: RequestEnd | None = None
-    error: OnhandError | None = None
-
-    def accept(self, token: int) -> RequestEnd | None:
-        """Take the token that was chosen; return why the answer ends with it, if it does."""
-        self.tokens = np.asarray([token], dtype=np.int64)
-        self.is_prompt = False
-        self.chosen.append(token)
-        self.n_chosen += 1
-        if token in self.stop_ids:
-            return "stop"
-        if self.n_chosen == self.max_tokens:
-            return "length"
-        return "context" if self.session.length >= self.session.context else None
-
-
-class Request:
-    """One answer: an iterator of token ids, which waits for each. Made by `Batcher.submit`.
-
-    One thread reads it; any thread may close it.
-    """
-
-    def __init__(
-        self, job: _Job, take: Callable[[_Job], int], stop: Callable[[_Job], None]
-    ) -> None:
-        self._job = job
-        self._take = take
-        self._stop = stop
-
-    @property
-    def finish_reason(self) -> RequestEnd | None:
-        """Why no more tokens are computed, or None while they are.
-
-        "stop" (a stop id was chosen), "length", "context", "cancelled" or "error"; the tokens
-        before it can still be read.
-        """
-        return self._job.finish_reason
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> int:
-        return self._take(self._job)
-
-    def close(self) -> None:
-        """Break the answer off; safe to call twice and after its end.
-
-        Waits for the step that it is in. Then the session is free again, and remembers the
-        prompt and the answer up to some token: unless the request failed, what it remembers is
-        a beginning of the two.
-        """
-        self._stop(self._job)
+__all__ = ["Batcher"]
 
 
 class Batcher:
@@ -125,7 +52,7 @@ class Batcher:
         self._clock = clock
         self._lock = threading.Lock()
         self._change = threading.Condition(self._lock)  # for the worker, and for `close`
-        self._open: list[_Job] = []  # in the order they came
+        self._open: list[Job] = []  # in the order they came
         self._pace = Pace()
         self._is_stepping = False
         self._is_closed = False
@@ -170,7 +97,7 @@ class Batcher:
         if max_tokens is not None and max_tokens < 1:
             raise InputError(f"max_tokens is {max_tokens}, must be 1 or more")
         tokens = check_tokens(prompt, self._vocab_size)
-        job = _Job(
+        job = Job(
             session=session,
             tokens=tokens,
             sampler=Sampler(sampling, seen=tokens if seen is None else seen, forbidden=forbidden),
@@ -268,7 +195,7 @@ class Batcher:
                 f"{limits.max_waiting} wait; ask again when one has ended"
             )
 
-    def _take(self, job: _Job) -> int:
+    def _take(self, job: Job) -> int:
         # The next token, computed here if nobody else is about.
         while True:
             with self._lock:
@@ -288,7 +215,7 @@ class Batcher:
                     continue
             self._run(batch)
 
-    def _stop(self, job: _Job) -> None:
+    def _stop(self, job: Job) -> None:
         with self._lock:
             if job.finish_reason is None:
                 job.is_cancelled = True
@@ -299,7 +226,7 @@ class Batcher:
             job.chosen.clear()
             job.error = None
 
-    def _rests(self, job: _Job) -> bool:
+    def _rests(self, job: Job) -> bool:
         return len(job.chosen) >= self._limits.max_ahead and not self._is_closed
 
     def _start_worker(self) -> None:
@@ -312,7 +239,7 @@ class Batcher:
         while batch := self._next_batch():
             self._run(batch)
 
-    def _next_batch(self) -> list[tuple[_Job, int]]:
+    def _next_batch(self) -> list[tuple[Job, int]]:
         """Wait for the worker's next step; empty when it is no longer needed."""
         with self._lock:
             while len(self._open) > 1 or (self._open and self._is_closed):
@@ -324,7 +251,7 @@ class Batcher:
                 job.news.notify_all()  # its reader goes on by itself
             return []
 
-    def _claim(self) -> list[tuple[_Job, int]]:
+    def _claim(self) -> list[tuple[Job, int]]:
         """Plan a step, and mark it as begun if there is anything in it."""
         turns = [
             Turn(0 if self._rests(job) else job.tokens.size, job.is_prompt) for job in self._open
@@ -336,7 +263,7 @@ class Batcher:
         self._is_stepping = bool(batch)
         return batch
 
-    def _run(self, batch: Sequence[tuple[_Job, int]]) -> None:
+    def _run(self, batch: Sequence[tuple[Job, int]]) -> None:
         """Do a step that was claimed; the lock is free meanwhile."""
         prompts = [n for job, n in batch if job.is_prompt]
         # What an interrupted step leaves behind.
@@ -358,7 +285,7 @@ class Batcher:
                     self._settle(job, n, outcome)
                 self._change.notify_all()
 
-    def _outcomes(self, batch: Sequence[tuple[_Job, int]]) -> list[int | OnhandError]:
+    def _outcomes(self, batch: Sequence[tuple[Job, int]]) -> list[int | OnhandError]:
         """Return for each request its token, -1 where its prompt goes on, or what went wrong."""
         try:
             return [*self._step(batch)]
@@ -370,7 +297,7 @@ class Batcher:
         except OnhandError as error:
             return [error] * len(batch)
 
-    def _step(self, batch: Sequence[tuple[_Job, int]]) -> list[int]:
+    def _step(self, batch: Sequence[tuple[Job, int]]) -> list[int]:
         rows = [(job.session, job.tokens[:n]) for job, n in batch]
         samplers = [job.sampler if n == job.tokens.size else None for job, n in batch]
         try:
@@ -380,7 +307,7 @@ class Batcher:
         except Exception as error:
             raise EngineError(f"a step failed: {error}") from error
 
-    def _settle(self, job: _Job, n: int, outcome: int | OnhandError) -> None:
+    def _settle(self, job: Job, n: int, outcome: int | OnhandError) -> None:
         job.in_step = False
         if isinstance(outcome, OnhandError):
             self._finish(job, "error", outcome)
@@ -392,7 +319,7 @@ class Batcher:
             self._finish(job, reason)
         job.news.notify_all()
 
-    def _finish(self, job: _Job, reason: RequestEnd, error: OnhandError | None = None) -> None:
+    def _finish(self, job: Job, reason: RequestEnd, error: OnhandError | None = None) -> None:
         job.finish_reason = reason
         job.error = error
         self._open.remove(job)
