@@ -97,24 +97,36 @@ class Step {
       add(layer.down, activated(layer, r), layer.mlp_post, r);
   }
 
-  // From a layer's normed rows to the rounded inputs of its last product. A thread computes whole
-  // groups of those, gates and what they gate, so that it need not wait in between.
+  // From a layer's normed rows to the rounded inputs of its last product, in chunks of groups of
+  // those: gates and what they gate together, so that no thread waits in between.
   void widen(const Layer& layer) {
+    const int n_groups = layer.down.factors.front().n_groups;
+    const bool at_once = layer.inner.factors.size() == 1 &&
+                         (layer.mlp_width % kRows == 0 || !m_.gated);
+    if (!at_once) {
+      linear(layer.inner, own_.quantized, w_.inner.data(), n_);
+      pool_.meet();
+    }
+    // The lower factor of an adapter is computed for each chunk: a thread then takes its share.
+    const int size = layer.inner.added.rank > 0 ? (n_groups + pool_.size() - 1) / pool_.size()
+                                                : chunk(n_groups);
+    pool_.for_each_chunk(n_groups, size, thread_, [&](int begin, int end) {
+      widen(layer, {begin, end}, at_once);
+    });
+  }
+
+  void widen(const Layer& layer, Range groups, bool multiplies) {
     const Packed& down = layer.down.factors.front();
     const int width = layer.mlp_width;
-    const Range groups = share(down.n_groups);
     const int begin = groups.begin * down.format.group;
     const int end = std::min(groups.end * down.format.group, width);
-    if (layer.inner.factors.size() == 1 && (width % kRows == 0 || !m_.gated)) {
+    if (multiplies) {
       const Packed& w = layer.inner.factors[0];
       const int above = m_.gated ? width / kRows : 0;
       const Range tiles{begin / kRows, (end + kRows - 1) / kRows};
       multiply(w, own_.quantized, w_.inner.data(), n_, tiles);
       if (above > 0)
         multiply(w, own_.quantized, w_.inner.data(), n_, {tiles.begin + above, tiles.end + above});
-    } else {
-      linear(layer.inner, own_.quantized, w_.inner.data(), n_);
-      pool_.meet();
     }
     for (int r = 0; r < n_; ++r) {
       float* inner = row(w_.inner, layer.inner, r);
