@@ -9,7 +9,7 @@ from onhand.core.bundle import Bundle
 from onhand.core.profile import DeviceProfile
 from onhand.device.sampling import Sampler
 
-__all__ = ["Engine", "Loaded", "Session", "StepSampler"]
+__all__ = ["Engine", "Loaded", "Session", "StepSampler", "TwoStageHead"]
 
 
 class Session(Protocol):
@@ -143,6 +143,30 @@ class StepSampler(Protocol):
             InputError: as in `Loaded.step`, or if there is not one sampler for each row.
             ContextOverflow: as in `Loaded.step`.
             EngineError: as in `Sampler.sample`; tokens are in the sessions' memory then.
+        """
+        ...
+
+
+@runtime_checkable
+class TwoStageHead(StepSampler, Protocol):
+    """A `Loaded` that can look for a token's candidates in a coarse copy of its head first.
+
+    The vocabulary's matrix is over a quarter of what a small model reads for a token. A copy of
+    2 bits is read instead, and only its best candidates are scored by the head itself.
+    """
+
+    def use_two_stage_head(self, *, candidates: int = 256) -> None:
+        """Choose tokens among candidates from now on, in `step_sample`.
+
+        A candidate's logit has the same bits as in `step`; a token that is no candidate is never
+        chosen, as if its logit were -inf. `step` and `score` use the whole head as before.
+
+        Args:
+            candidates: tokens that the coarse copy finds likeliest, all of which are candidates;
+                so is what lies beside them.
+
+        Raises:
+            InputError: if `candidates` is below 1, or the weights are closed.
         """
         ...
 

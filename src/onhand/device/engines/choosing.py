@@ -1,13 +1,16 @@
 """A step that ends in chosen tokens, in every engine."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from onhand.core.arrays import TokenArray
-from onhand.core.errors import InputError
-from onhand.device.engines.base import Loaded, Session, StepSampler
+from onhand.core.errors import EngineUnavailable, InputError
+from onhand.device.engines.base import Loaded, Session, StepSampler, TwoStageHead
 from onhand.device.sampling import Sampler
 
-__all__ = ["StepSample", "step_sample_of"]
+__all__ = ["HeadUse", "StepSample", "check_samplers", "step_sample_of", "use_head"]
+
+HeadUse = Literal["full", "two-stage"]
 
 StepSample = Callable[[Sequence[tuple[Session, TokenArray]], Sequence[Sampler | None]], list[int]]
 
@@ -52,3 +55,25 @@ def check_samplers(n_rows: int, samplers: Sequence[Sampler | None]) -> None:
     given = [id(sampler) for sampler in samplers if sampler is not None]
     if len(set(given)) != len(given):
         raise InputError("a sampler in a step is given twice; each conversation needs its own")
+
+
+def use_head(loaded: Loaded, head: HeadUse, *, engine_name: str) -> None:
+    """Say how the head of freshly opened weights is to be used.
+
+    Args:
+        loaded: the weights.
+        head: "full" scores every token; "two-stage" is `TwoStageHead`.
+        engine_name: whose they are, for the message.
+
+    Raises:
+        InputError: if there is no such use of a head.
+        EngineUnavailable: if the engine has no head of two stages.
+    """
+    if head == "two-stage":
+        if not isinstance(loaded, TwoStageHead):
+            raise EngineUnavailable(
+                f"the engine {engine_name} has no head of two stages; use the engine native"
+            )
+        loaded.use_two_stage_head()
+    elif head != "full":
+        raise InputError(f"head is {head!r}, must be 'full' or 'two-stage'")

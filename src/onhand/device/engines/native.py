@@ -16,7 +16,7 @@ from onhand.core.adapter import Adapter, Pairs
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
-from onhand.core.errors import EngineUnavailable
+from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import QuantTensor
 from onhand.core.weights import BundleWeights, open_weights
@@ -33,7 +33,7 @@ from onhand.device.engines.memory import (
 )
 from onhand.device.sampling import Sampler, check_highest
 
-__all__ = ["NativeEngine", "NativeLoaded", "NativeSession", "choose_alone"]
+__all__ = ["NativeEngine", "NativeLoaded", "NativeSession", "choose_alone", "chooser_of"]
 
 _NO_PAIRS: Pairs = {}
 # What stands in the place of a token where none could be chosen, and the highest logit then.
@@ -113,6 +113,9 @@ class NativeLoaded:
         self._choosers: WeakKeyDictionary[Sampler, Any] = WeakKeyDictionary()
         edges, layers = _description(weights, pairs, threads)
         self.inner: Any = _module().Decoder(edges, layers, threads, instructions)
+        self._head: Any = edges["head"][-1]
+        self._coarse: Any = None
+        self._threads = threads
 
     def session(self, *, context: int | None = None) -> NativeSession:
         """See `Loaded`."""
@@ -141,6 +144,23 @@ class NativeLoaded:
                 _settle(sampler, token)
         return chosen
 
+    def use_two_stage_head(self, *, candidates: int = 256) -> None:
+        """See `TwoStageHead`.
+
+        Raises:
+            InputError: if `candidates` is below 1, or the weights are closed.
+        """
+        check_open(self.closed, "the model")
+        if candidates < 1:
+            raise InputError(f"candidates is {candidates}, must be 1 or more")
+        if self._coarse is None:
+            self._coarse = self._head.coarse(self._threads)
+        self.inner.use_two_stages(self._coarse, candidates)
+
+    def head_bytes(self) -> tuple[int, int]:
+        """Return the bytes of the packed head, and of its coarse copy, 0 where there is none."""
+        return self._head.n_bytes, 0 if self._coarse is None else self._coarse.n_bytes
+
     def score(self, session: Session, tokens: TokenArray) -> FloatArray:
         """See `Loaded`."""
         return self._run(self._checked([(session, tokens)]), every=True)
@@ -148,7 +168,7 @@ class NativeLoaded:
     def close(self) -> None:
         """See `Loaded`."""
         self.closed = True
-        self.inner = None
+        self.inner = self._head = self._coarse = None
 
     def _run(self, rows: list[tuple[NativeSession, TokenArray]], *, every: bool) -> FloatArray:
         sessions = [session.inner for session, _ in rows]
@@ -160,7 +180,7 @@ class NativeLoaded:
         # The sampler is what remembers; its native counterpart hears what is new.
         chooser = self._choosers.get(sampler)
         if chooser is None:
-            chooser = self._choosers[sampler] = _chooser(sampler, self.vocab_size)
+            chooser = self._choosers[sampler] = chooser_of(sampler, self.vocab_size)
         for token in sampler.seen_since(chooser.n_seen):
             chooser.see(token)
         return chooser
@@ -186,7 +206,7 @@ def choose_alone(sampler: Sampler, logits: FloatArray) -> int:
         EngineError: as in `Sampler.sample`.
         EngineUnavailable: if there is no native part.
     """
-    chooser = _chooser(sampler, len(logits))
+    chooser = chooser_of(sampler, len(logits))
     for seen in sampler.seen_since(0):
         chooser.see(seen)
     token = int(chooser.choose(logits, _draw(sampler)))
@@ -194,7 +214,19 @@ def choose_alone(sampler: Sampler, logits: FloatArray) -> int:
     return token
 
 
-def _chooser(sampler: Sampler, vocab_size: int) -> Any:
+def chooser_of(sampler: Sampler, vocab_size: int) -> Any:
+    """Return the native counterpart of a sampler; it has seen nothing yet.
+
+    Args:
+        sampler: how to choose.
+        vocab_size: V, logits in a row.
+
+    Returns:
+        What `Decoder.choose` takes.
+
+    Raises:
+        EngineUnavailable: if there is no native part.
+    """
     how, forbidden = sampler.sampling, sampler.forbidden
     return _module().Chooser(
         temperature=how.temperature,

@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "coarse.h"
 #include "kernels.h"
 #include "pack.h"
 #include "processor.h"
@@ -70,6 +71,20 @@ class Matrix {
       expect(kept.size() == rows * ((groups * bits + 7) / 8), "zeros have another size");
       from.zeros = kept.data();
     }
+    fill(n_threads, [&](int begin, int end) { pack(from, shape_, memory_.get(), begin, end); });
+  }
+
+  // A coarse copy of a matrix.
+  Matrix(const Matrix& of, int n_threads)
+      : shape_(layout(kCoarse, of.shape_.n_rows, of.shape_.n_inputs)) {
+    fill(n_threads, [&](int begin, int end) { coarsen(of.shape_, memory_.get(), begin, end); });
+  }
+
+  const Packed& packed() const { return shape_; }
+
+ private:
+  template <class Fill>
+  void fill(int n_threads, Fill fill_tiles) {
     size_t size = (shape_.bytes() + kSlack + kHugePage - 1) / kHugePage * kHugePage;
     if (shape_.bytes() < kHugePage) size = (shape_.bytes() + kSlack + 63) / 64 * 64;
     memory_.reset(static_cast<uint8_t*>(
@@ -82,19 +97,14 @@ class Matrix {
     nb::gil_scoped_release free;
     // Tiles are apart from each other, so threads share a large matrix without a word.
     const int n = shape_.bytes() < kHugePage ? 1 : std::max(1, n_threads);
+    const auto part = [&](int i) {
+      const int64_t tiles = shape_.n_tiles;
+      fill_tiles(static_cast<int>(tiles * i / n), static_cast<int>(tiles * (i + 1) / n));
+    };
     std::vector<std::thread> others;
-    for (int i = 1; i < n; ++i) others.emplace_back([&, i] { pack_share(from, i, n); });
-    pack_share(from, 0, n);
+    for (int i = 1; i < n; ++i) others.emplace_back([&, i] { part(i); });
+    part(0);
     for (auto& one : others) one.join();
-  }
-
-  const Packed& packed() const { return shape_; }
-
- private:
-  void pack_share(const Stored& from, int i, int n) {
-    const int64_t tiles = shape_.n_tiles;
-    pack(from, shape_, memory_.get(), static_cast<int>(tiles * i / n),
-         static_cast<int>(tiles * (i + 1) / n));
   }
   static Packed checked(const Format& format, int n_rows, int n_inputs) {
     const int bits = format.bits, group = format.group;
@@ -330,6 +340,24 @@ class Decoder {
     for (size_t b = 0; b < n; ++b) randoms[b] = nb::int_(choices[b].token);
   }
 
+  // Score in two stages wherever a token is chosen and nobody asks for its scores: all rows by the
+  // coarse copy of the head, and `n_candidates` tiles, about, by the head itself.
+  void use_two_stages(nb::handle coarse, int n_candidates) {
+    const Packed& packed = nb::cast<const Matrix&>(coarse).packed();
+    const Packed& head = model_.head.factors.back();
+    expect(packed.n_rows == head.n_rows && packed.n_inputs == head.n_inputs,
+           "the coarse head has another shape");
+    expect(n_candidates > 0, "candidates must be 1 or more");
+    keep_.push_back(nb::borrow(coarse));
+    model_.n_candidates = n_candidates;
+    model_.coarse = packed;
+  }
+
+  // The tiles that the second stage scored for the first row of the last step.
+  std::vector<int> picked() const {
+    return work_->picked.empty() ? std::vector<int>{} : work_->picked[0];
+  }
+
   const char* isa() const { return kernels_.name; }
 
  private:
@@ -417,6 +445,7 @@ NB_MODULE(_native, m) {
       .def(nb::init<int, int, int, int, Bytes, Halves, nb::object, int>(), nb::arg("bits"),
            nb::arg("group"), nb::arg("n_rows"), nb::arg("n_inputs"), nb::arg("codes"),
            nb::arg("scales"), nb::arg("zeros").none(), nb::arg("threads") = 1)
+      .def("coarse", [](const Matrix& self, int n_threads) { return new Matrix(self, n_threads); })
       .def_prop_ro("n_bytes", [](const Matrix& self) { return self.packed().bytes(); });
   nb::class_<Chooser>(m, "Chooser")
       .def("__init__", make_chooser, nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"),
@@ -438,5 +467,7 @@ NB_MODULE(_native, m) {
       .def("conversation", &Decoder::conversation, nb::keep_alive<0, 1>())
       .def("step", &Decoder::step)
       .def("choose", &Decoder::choose)
+      .def("use_two_stages", &Decoder::use_two_stages)
+      .def_prop_ro("picked", &Decoder::picked)
       .def_prop_ro("isa", &Decoder::isa);
 }

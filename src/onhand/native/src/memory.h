@@ -8,17 +8,21 @@
 
 #include "format.h"
 #include "half.h"
+#include "pages.h"
 
 namespace onhand {
 
 constexpr int kPage = 64;  // tokens
 constexpr int kLanes = 16; // tokens of a block of keys
 
+class Page;
+
 // Where each layer's part of a page begins, in bytes.
 struct PageShape {
   std::vector<size_t> keys, values;  // by layer
   std::vector<int> n_kv_heads, wide; // wide: a head's numbers, up to whole vectors
   size_t bytes = 0;
+  std::shared_ptr<SparePages<Page>> spare = std::make_shared<SparePages<Page>>();
 
   void add(int n_kv, int dim) {
     n_kv_heads.push_back(n_kv);
@@ -37,13 +41,11 @@ struct PageShape {
 // was written yet: what is not seen is multiplied by zero.
 class Page {
  public:
-  explicit Page(size_t bytes) : bytes_(bytes), data_(fresh(bytes)) {
-    std::memset(data_.get(), 0, bytes);
-  }
-  Page(const Page& other) : bytes_(other.bytes_), data_(fresh(other.bytes_)) {
-    std::memcpy(data_.get(), other.data_.get(), bytes_);
-  }
+  explicit Page(size_t bytes) : bytes_(bytes), data_(fresh(bytes)) {}
+  Page(const Page&) = delete;
   Page& operator=(const Page&) = delete;
+  void clear() { std::memset(data_.get(), 0, bytes_); }
+  void copy(const Page& other) { std::memcpy(data_.get(), other.data_.get(), bytes_); }
   uint8_t* data() const { return data_.get(); }
 
  private:
@@ -59,21 +61,30 @@ class Page {
 class Memory {
  public:
   explicit Memory(const PageShape& shape) : shape_(&shape) {}
+  Memory(const Memory&) = default;
+  Memory& operator=(const Memory&) = default;
+  ~Memory() { set_length(0); }
 
   int length() const { return length_; }
   void set_length(int length) {
     length_ = length;
-    pages_.resize((length + kPage - 1) / kPage);
+    const size_t n_pages = (length + kPage - 1) / kPage;
+    for (size_t i = n_pages; i < pages_.size(); ++i) shape_->spare->give(std::move(pages_[i]));
+    pages_.resize(n_pages);
   }
 
   // Make room for `n` more tokens; pages that others hold are copied before they are written.
   void reserve(int n) {
     const int first = length_ / kPage, last = (length_ + n + kPage - 1) / kPage;
     for (int i = first; i < last; ++i) {
-      if (i == static_cast<int>(pages_.size()))
-        pages_.push_back(std::make_shared<Page>(shape_->bytes));
-      else if (pages_[i].use_count() > 1)
-        pages_[i] = std::make_shared<Page>(*pages_[i]);
+      if (i == static_cast<int>(pages_.size())) {
+        pages_.push_back(unused_page());
+        pages_.back()->clear();
+      } else if (pages_[i].use_count() > 1) {
+        std::shared_ptr<Page> own = unused_page();
+        own->copy(*pages_[i]);
+        pages_[i] = std::move(own);
+      }
     }
   }
 
@@ -99,6 +110,11 @@ class Memory {
   }
 
  private:
+  std::shared_ptr<Page> unused_page() const {
+    std::shared_ptr<Page> page = shape_->spare->take();
+    return page != nullptr ? page : std::make_shared<Page>(shape_->bytes);
+  }
+
   template <class Use>
   void each(int layer, int dim, Use use) const {
     const int wide = shape_->wide[layer];

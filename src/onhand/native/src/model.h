@@ -57,6 +57,8 @@ struct Model {
   Packed embed;
   const float* positions = nullptr;  // (context, width), where positions are learned
   Linear head;
+  Packed coarse;         // copy of the head's last factor, for its first stage; none without data
+  int n_candidates = 0;  // tiles of the head that its second stage scores
   Norm final_norm;
   Activation activation = Activation::silu;
   bool gated = true;
@@ -65,6 +67,10 @@ struct Model {
   float attention_cap = 0, logit_cap = 0;  // 0: none
   PageShape pages;
 };
+
+inline size_t padded_vocab(const Model& model) {
+  return size_t(model.head.factors.back().n_tiles) * kRows;
+}
 
 // One token of a step.
 struct Row {
@@ -108,6 +114,7 @@ class Workspace {
   struct Own {
     std::vector<float> stream, normed;
     Quantized quantized;
+    Quantized coarse;  // the same for the head's first stage
   };
   std::vector<Own> own;
   std::vector<float> qkv, attended, inner, activated, product;
@@ -132,6 +139,10 @@ class Workspace {
   };
   std::vector<int> asked;        // rows that are scored
   std::vector<float> drawn;      // (asked, vocabulary) scores that a token is drawn by
+  bool two_stage = false;        // nobody asks for all scores, so a coarse head goes before
+  std::vector<float> tops;       // (asked, tiles) highest of each tile in the first stage
+  std::vector<std::vector<int>> picked;  // by asked row: tiles of the second
+  std::vector<int32_t> drawn_ids;        // what tokens its scores are of
   std::vector<HeadSpace> heads;  // by thread
 };
 

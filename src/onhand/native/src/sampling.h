@@ -20,41 +20,45 @@ struct Sampling {
   float penalty = 1;  // of tokens that were seen
 };
 
-// The highest of some scores, the first of equal ones, looked at from first to last.
+// The highest of some scores, of equal ones that of the first token; in whatever order they come.
 struct Best {
   float top = -std::numeric_limits<float>::infinity();
   int token = -1;
   bool is_nan = false;  // one of them is no number
 
-  void merge(const Best& later) {
-    is_nan |= later.is_nan;
-    if (later.top > top) {
-      top = later.top;
-      token = later.token;
-    }
+  void merge(const Best& other) {
+    is_nan |= other.is_nan;
+    offer(other.top, other.token);
   }
 
-  // Look at n scores, of tokens `ids`, or `first` and up where that is null.
+  // Look at the n scores of tokens `first` and up.
   template <class Simd>
-  void look(const float* scores, int n, int first, const int32_t* ids = nullptr) {
+  void look(const float* scores, int n, int first) {
     constexpr int kBlock = 4 * kRows;
     for (int i = 0; i < n; i += kBlock) {
       const int end = i + kBlock < n ? i + kBlock : n;
       const float most = highest<Simd>(scores + i, end - i);
-      if (!(most > top)) continue;
+      if (most < top || most == kNone) continue;
       int at = i;
       while (scores[at] != most) ++at;
-      top = most;
-      token = ids == nullptr ? first + at : ids[at];
+      offer(most, first + at);
     }
   }
 
  private:
+  static constexpr float kNone = -std::numeric_limits<float>::infinity();
+
+  void offer(float score, int of) {
+    if (!(score > top) && !(score == top && of < token)) return;
+    top = score;
+    token = of;
+  }
+
   template <class Simd>
   float highest(const float* x, int n) {
     float most[kRows];
     int bad[kRows] = {};
-    for (float& one : most) one = top;
+    for (float& one : most) one = kNone;
     int i = 0;
     for (; i + kRows <= n; i += kRows)
       for (int j = 0; j < kRows; ++j) {
@@ -65,7 +69,7 @@ struct Best {
       bad[0] |= x[i] != x[i];
       most[0] = x[i] > most[0] ? x[i] : most[0];
     }
-    float result = top;
+    float result = kNone;
     for (int j = 0; j < kRows; ++j) {
       is_nan |= bad[j] != 0;
       result = most[j] > result ? most[j] : result;

@@ -74,14 +74,28 @@ Workspace::Workspace(const Model& model, int n_threads) {
 
 void Workspace::expect(const Model& model, const std::vector<Row>& rows) {
   asked.clear();
-  bool drawing = false;
+  bool drawing = false, scoring = false;
   for (size_t r = 0; r < rows.size(); ++r) {
     if (rows[r].logits == nullptr && rows[r].choice == nullptr) continue;
     asked.push_back(static_cast<int>(r));
+    scoring |= rows[r].logits != nullptr;
     drawing |= rows[r].choice != nullptr && !rows[r].choice->by->is_greedy();
   }
-  const size_t size = drawing ? asked.size() * model.vocab_size : 0;
-  if (drawn.size() < size) drawn.resize(size);
+  const auto fit = [&](auto& space, size_t columns) {
+    if (space.size() < asked.size() * columns) space.resize(asked.size() * columns);
+  };
+  two_stage = model.coarse.data != nullptr && !scoring;
+  if (drawing) fit(drawn, padded_vocab(model));
+  if (!two_stage) return;
+  if (drawing) fit(drawn_ids, padded_vocab(model));
+  fit(tops, model.coarse.n_tiles);
+  if (picked.size() < asked.size()) picked.resize(asked.size());
+  for (size_t k = 0; k < asked.size(); ++k) picked[k].reserve(model.coarse.n_tiles);
+  for (size_t i = 0; i < own.size(); ++i)
+    if (own[i].coarse.codes.empty())
+      own[i].coarse.resize(i == 0 ? kMostRows + kRows : kAloneRows,
+                           size_t(model.coarse.n_groups) * model.coarse.format.group,
+                           model.coarse.n_groups);
 }
 
 }  // namespace onhand
