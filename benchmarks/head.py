@@ -33,9 +33,9 @@ from onhand.device.threads import usable_threads
 
 __all__ = ["main"]
 
-CANDIDATES = (32, 64, 128, 256, 512)
+CANDIDATES = (64, 256, 1024)
 RANKS = (1, 10, 40)
-POSITIONS = 400
+POSITIONS = 200
 PROMPT_TOKENS, ANSWER_TOKENS = 64, 128
 TILE = 16  # outputs that are scored together
 

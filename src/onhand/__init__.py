@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from onhand.core.budget import Breach, Budget, parse_budget
 from onhand.core.errors import OnhandError
@@ -39,6 +39,7 @@ def open(
     threads: int | None = None,
     context: int | None = None,
     adapter: str | Path | None = None,
+    head: Literal["full", "two-stage"] = "full",
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
 
@@ -49,6 +50,8 @@ def open(
         threads: threads of one step; None for what this process may use.
         context: most tokens of prompt and answer together; None for the model's own.
         adapter: a LoRA adapter in PEFT's layout, added to the model while it runs; None for none.
+        head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
+            copy of 2 bits first, which is faster and now and then takes another token.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -59,7 +62,13 @@ def open(
     from onhand.device import opening
 
     return opening.open(
-        path, variant=variant, engine=engine, threads=threads, context=context, adapter=adapter
+        path,
+        variant=variant,
+        engine=engine,
+        threads=threads,
+        context=context,
+        adapter=adapter,
+        head=head,
     )
 
 
@@ -70,6 +79,7 @@ def open_model(
     engine: str | None = None,
     threads: int | None = None,
     adapter: str | Path | None = None,
+    head: Literal["full", "two-stage"] = "full",
     max_active: int | None = None,
     max_waiting: int | None = None,
 ) -> "TextModel":
@@ -81,6 +91,7 @@ def open_model(
         engine: as in `open`.
         threads: as in `open`.
         adapter: as in `open`.
+        head: as in `open`.
         max_active: answers computed in one step; None for the default of `Limits`.
         max_waiting: answers that may wait for their turn; None for the default of `Limits`.
 
@@ -96,7 +107,13 @@ def open_model(
     given = {"max_active": max_active, "max_waiting": max_waiting}
     limits = Limits(**{name: value for name, value in given.items() if value is not None})
     return opening.open_model(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter, limits=limits
+        path,
+        variant=variant,
+        engine=engine,
+        threads=threads,
+        adapter=adapter,
+        head=head,
+        limits=limits,
     )
 
 

@@ -323,6 +323,7 @@ def test_bench_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     monkeypatch.setattr("onhand.cli.bench.bench", bench)
 
     line = "bench b --prompt-tokens 8 --generated-tokens 4 --runs 2 --threads 1"
+    line += " --head two-stage"
     assert main(line.split()) == 0
     shown = capsys.readouterr().out
     assert "about 500 mJ" in shown
@@ -342,6 +343,7 @@ def test_bench_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Ca
         "variant": None,
         "engine": None,
         "threads": 1,
+        "head": "two-stage",
         "prompt_tokens": 8,
         "generated_tokens": 4,
         "runs": 2,

@@ -1,6 +1,7 @@
 """The head of two stages: candidates of a coarse copy, scored as the whole head scores them."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.weights import open_weights
+from onhand.device.engines.base import TwoStageHead
 from onhand.device.engines.choosing import use_head
 from onhand.device.engines.native import NativeLoaded
 from onhand.device.engines.reference import ReferenceEngine
+from onhand.device.opening import open_engine
 from onhand.device.sampling import Sampler, Sampling
 from onhand.host.passes.quantize import Quantize
 
@@ -126,6 +129,22 @@ def test_scores_are_of_the_whole_head(pack: Pack) -> None:
     )
 
 
+def test_an_engine_without_one_is_passed_over(pack: Pack) -> None:
+    """The first that has a head of two stages is taken, and why not those before it is said."""
+    bundle = pack(accuracy_level=4)
+    wanted: dict[str, Any] = {"variant": "small", "threads": 1, "head": "two-stage"}
+
+    loaded, name, passed_over = open_engine(bundle, engine=None, **wanted)
+
+    assert isinstance(loaded, TwoStageHead)
+    assert name == "native"
+    assert passed_over.get("onnx", "") in {"", "onnx has no head of two stages; native has one"}
+    with pytest.raises(EngineUnavailable, match="reference has no head of two stages"):
+        open_engine(bundle, engine="reference", **wanted)
+    with pytest.raises(InputError, match="must be 'full' or 'two-stage'"):
+        open_engine(bundle, engine="native", **(wanted | {"head": "half"}))
+
+
 def test_a_head_of_two_stages_is_refused_where_there_is_none(pack: Pack) -> None:
     """With the engine that has one."""
     loaded = ReferenceEngine().open(pack(), variant="small", threads=1)
@@ -133,7 +152,5 @@ def test_a_head_of_two_stages_is_refused_where_there_is_none(pack: Pack) -> None
     use_head(loaded, "full", engine_name="reference")
     with pytest.raises(EngineUnavailable, match="reference has no head of two stages"):
         use_head(loaded, "two-stage", engine_name="reference")
-    with pytest.raises(InputError, match="must be 'full' or 'two-stage'"):
-        use_head(loaded, "half", engine_name="reference")  # type: ignore[arg-type]  # on purpose
     with pytest.raises(InputError, match="candidates is 0"):
         load(pack).use_two_stage_head(candidates=0)

@@ -191,6 +191,15 @@ def test_logits_are_left_alone() -> None:
     np.testing.assert_array_equal(logits, row(1, 2, 3))
 
 
+@given(logits=hnp.arrays(np.float32, st.integers(2, 40), elements=st.floats(-1e4, 0, width=32)))
+def test_probabilities_are_exponentials(logits: FloatArray) -> None:
+    """To the last places of a double, also where they are next to nothing."""
+    ids, found = Sampler(Sampling(temperature=1)).distribution(logits)
+    expected = [math.exp(float(one) - float(logits.max())) for one in logits[ids]]
+
+    np.testing.assert_allclose(found, np.asarray(expected) / math.fsum(expected), rtol=1e-14)
+
+
 def test_tiny_temperatures_do_not_overflow() -> None:
     """As the temperature goes to zero, sampling goes to greedy."""
     sampler = Sampler(Sampling(temperature=1e-30, seed=0))

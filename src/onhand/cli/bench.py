@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Threads, Variant
+from onhand.cli.options import AsJson, BundleFolder, Engine, Head, Threads, Variant
 from onhand.cli.progress import shown_progress
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
 
@@ -18,6 +18,7 @@ def command(
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,
+    head: Head = "full",
     prompt_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of the prompt.")
     ] = PROMPT_TOKENS,
@@ -34,6 +35,7 @@ def command(
             variant=variant,
             engine=engine,
             threads=threads,
+            head=head,
             prompt_tokens=prompt_tokens,
             generated_tokens=generated_tokens,
             runs=runs,

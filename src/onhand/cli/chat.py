@@ -25,17 +25,20 @@ _HELP = """/help   this list
 /exit   end the program, as Ctrl-D does
 Ctrl-C  stop the answer"""
 
+_System = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Instructions before the conversation.")
+]
+_Context = Annotated[
+    int | None,
+    typer.Option(min=1, help="Most tokens of the conversation; without it, the model's own."),
+]
+
 
 def command(
     name: given.BundleFolder,
     *,
-    system: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Instructions before the conversation.")
-    ] = None,
-    context: Annotated[
-        int | None,
-        typer.Option(min=1, help="Most tokens of the conversation; without it, the model's own."),
-    ] = None,
+    system: _System = None,
+    context: _Context = None,
     overflow: Annotated[
         Overflow, typer.Option(help="What to do when the conversation does not fit any more.")
     ] = "error",
@@ -43,6 +46,7 @@ def command(
     engine: given.Engine = None,
     threads: given.Threads = None,
     adapter: given.Adapter = None,
+    head: given.Head = "full",
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
     top_k: given.TopK = _USUAL.top_k,
@@ -67,7 +71,13 @@ def command(
     from onhand.device.opening import open as open_session
 
     with open_session(
-        name, variant=variant, engine=engine, threads=threads, context=context, adapter=adapter
+        name,
+        variant=variant,
+        engine=engine,
+        threads=threads,
+        context=context,
+        adapter=adapter,
+        head=head,
     ) as session:
         note_engines(session)
         _talk(

@@ -5,11 +5,14 @@ from typing import Annotated
 
 import typer
 
+from onhand.device.engines.choosing import HeadUse
+
 __all__ = [
     "Adapter",
     "AsJson",
     "BundleFolder",
     "Engine",
+    "Head",
     "MaxTokens",
     "MinP",
     "RepetitionPenalty",
@@ -38,6 +41,12 @@ Adapter = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR", help="A LoRA adapter in PEFT's layout, added to the model as it runs."
+    ),
+]
+Head = Annotated[
+    HeadUse,
+    typer.Option(
+        help="full scores all tokens; two-stage looks for candidates in a copy of 2 bits first."
     ),
 ]
 Threads = Annotated[

@@ -35,6 +35,7 @@ def command(
     engine: given.Engine = None,
     threads: given.Threads = None,
     adapter: given.Adapter = None,
+    head: given.Head = "full",
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
     top_k: given.TopK = _USUAL.top_k,
@@ -59,7 +60,7 @@ def command(
     from onhand.device.template import Message
 
     with open_session(
-        name, variant=variant, engine=engine, threads=threads, adapter=adapter
+        name, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head
     ) as session:
         note_engines(session)
         if not chat:

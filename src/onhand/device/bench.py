@@ -26,6 +26,7 @@ from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.bench_child import TOKENIZER, Job, job_text
+from onhand.device.engines.choosing import HeadUse
 from onhand.device.opening import able_engines
 from onhand.device.probe import RUNS as BANDWIDTH_RUNS
 from onhand.device.probe import current_profile
@@ -72,6 +73,7 @@ def bench(
     variant: str | None = None,
     engine: str | None = None,
     threads: int | None = None,
+    head: HeadUse = "full",
     prompt_tokens: int = PROMPT_TOKENS,
     generated_tokens: int = GENERATED_TOKENS,
     runs: int = 5,
@@ -85,6 +87,7 @@ def bench(
         variant: which of its variants; None for its default.
         engine: name of a registered engine; None for the first preferred one that can run it.
         threads: threads of one step; None for what this process may use.
+        head: as in `onhand.device.opening.open`.
         prompt_tokens: tokens of the prompt. The default shrinks to the model's context, and
             `how` says to what; any other number must fit.
         generated_tokens: tokens of the answer, at least 2; the default shrinks likewise.
@@ -120,6 +123,7 @@ def bench(
         generated_tokens=generated,
         runs=runs,
         profile=render_profile(profile),
+        head=head,
     )
     shrank = (prompt, generated) != (prompt_tokens, generated_tokens)
     return _measure(bundle, job, _how(bundle, job, shrank=shrank), progress or Quiet())
@@ -226,6 +230,7 @@ def _how(bundle: Bundle, job: Job, *, shrank: bool) -> str:
         f"onhand bench {bundle.manifest.name} --variant {job.variant} --engine {job.engine} "
         f"--threads {job.threads} --prompt-tokens {len(job.prompt)} "
         f"--generated-tokens {job.generated_tokens} --runs {job.runs}"
+        f"{'' if job.head == 'full' else f' --head {job.head}'}"
     )
     context = bundle.manifest.decoder.context
     note = f"  # default lengths cut to the context of {context} tokens" if shrank else ""

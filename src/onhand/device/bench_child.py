@@ -24,6 +24,7 @@ from onhand.core.plugins import ENGINES, load_plugin
 from onhand.core.profile import parse_profile
 from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.engines.base import Engine, Loaded
+from onhand.device.engines.choosing import HeadUse, use_head
 from onhand.device.generate import generate_tokens
 from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
 
@@ -50,6 +51,7 @@ class Job:
         generated_tokens: tokens of the answer, the first included; at least 2.
         runs: times to generate, or passes over memory.
         profile: of the device, as TOML.
+        head: how tokens are scored, "full" or "two-stage".
     """
 
     work: str
@@ -61,6 +63,7 @@ class Job:
     generated_tokens: int
     runs: int
     profile: str
+    head: HeadUse = "full"
 
 
 def job_text(job: Job) -> str:
@@ -193,7 +196,9 @@ def _reader(tokenizer: "Tokenizer | None") -> Callable[[int], object]:
 def _open(job: Job) -> tuple[Bundle, Loaded]:
     bundle = read_bundle(Path(job.root))
     engine = cast(type[Engine], load_plugin(ENGINES, job.engine))()
-    return bundle, engine.open(bundle, variant=job.variant, threads=job.threads)
+    loaded = engine.open(bundle, variant=job.variant, threads=job.threads)
+    use_head(loaded, job.head, engine_name=job.engine)
+    return bundle, loaded
 
 
 def _tokenizer(bundle: Bundle) -> "Tokenizer | None":

@@ -10,6 +10,7 @@ from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.plugins import ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.device.engines.base import Engine, Loaded
+from onhand.device.engines.choosing import HeadUse, use_head
 from onhand.device.generate import TextSession
 from onhand.device.probe import current_profile
 from onhand.device.schedule import Limits
@@ -37,6 +38,7 @@ def open(  # the name that `onhand.open` has
     threads: int | None = None,
     context: int | None = None,
     adapter: Path | str | None = None,
+    head: HeadUse = "full",
 ) -> TextSession:
     """Open a bundle for text.
 
@@ -49,6 +51,8 @@ def open(  # the name that `onhand.open` has
         context: most tokens of prompt and answer together; None for the model's own.
         adapter: a LoRA adapter in PEFT's layout, its folder or its weights file, added to the
             model while it runs; None for none.
+        head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
+            copy of 2 bits first, in engines that can: see `TwoStageHead`.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -62,7 +66,7 @@ def open(  # the name that `onhand.open` has
         EngineError: if the engine should run it, and fails.
     """
     bundle, loaded, name, passed_over = _open_bundle(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head
     )
     try:
         return open_text(bundle, loaded, context=context, engine_name=name, passed_over=passed_over)
@@ -78,6 +82,7 @@ def open_model(
     engine: str | None = None,
     threads: int | None = None,
     adapter: Path | str | None = None,
+    head: HeadUse = "full",
     limits: Limits = Limits(),  # noqa: B008 (frozen)
 ) -> TextModel:
     """Open a bundle for several conversations at once.
@@ -88,6 +93,7 @@ def open_model(
         engine: as in `open`.
         threads: as in `open`.
         adapter: as in `open`.
+        head: as in `open`.
         limits: how many answers to compute at once, and how many may wait.
 
     Returns:
@@ -97,7 +103,7 @@ def open_model(
         OnhandError: as in `open`.
     """
     bundle, loaded, name, passed_over = _open_bundle(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head
     )
     try:
         return TextModel(
@@ -157,12 +163,13 @@ def _open_bundle(
     engine: str | None,
     threads: int | None,
     adapter: Path | str | None,
+    head: HeadUse,
 ) -> tuple[Bundle, Loaded, str, dict[str, str]]:
     bundle = read_bundle(Path(path))
     chosen, _ = bundle.variant(variant)
     added = None if adapter is None else read_adapter(Path(adapter), bundle.manifest.decoder)
     loaded, name, passed_over = open_engine(
-        bundle, variant=chosen, engine=engine, threads=threads, adapter=added
+        bundle, variant=chosen, engine=engine, threads=threads, adapter=added, head=head
     )
     return bundle, loaded, name, passed_over
 
@@ -174,6 +181,7 @@ def open_engine(
     engine: str | None,
     threads: int | None,
     adapter: Adapter | None = None,
+    head: HeadUse = "full",
 ) -> tuple[Loaded, str, dict[str, str]]:
     """Load a verified bundle in an engine.
 
@@ -183,12 +191,13 @@ def open_engine(
         engine: name of a registered engine; None for the first of `PREFERRED_ENGINES` that works.
         threads: threads of one step; None for what this process may use.
         adapter: what is added to its matrices; None for nothing.
+        head: as in `open`.
 
     Returns:
         The loaded weights, the engine's name, and why each one before it was passed over.
 
     Raises:
-        InputError: if there is no such engine, or `threads` is below 1.
+        InputError: if there is no such engine or use of a head, or `threads` is below 1.
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
     """
@@ -199,6 +208,7 @@ def open_engine(
     for name, candidate in able.items():
         try:
             opened = candidate.open(bundle, variant=variant, threads=n_threads, adapter=adapter)
+            use_head(opened, head, engine_name=name)
         except EngineUnavailable as error:
             reasons[name] = str(error)
         else:

@@ -1,7 +1,7 @@
 """A step that ends in chosen tokens, in every engine."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import EngineUnavailable, InputError
@@ -58,7 +58,7 @@ def check_samplers(n_rows: int, samplers: Sequence[Sampler | None]) -> None:
 
 
 def use_head(loaded: Loaded, head: HeadUse, *, engine_name: str) -> None:
-    """Say how the head of freshly opened weights is to be used.
+    """Say how the head of freshly opened weights is to be used; close them where it cannot be.
 
     Args:
         loaded: the weights.
@@ -69,11 +69,11 @@ def use_head(loaded: Loaded, head: HeadUse, *, engine_name: str) -> None:
         InputError: if there is no such use of a head.
         EngineUnavailable: if the engine has no head of two stages.
     """
+    if head not in get_args(HeadUse):
+        loaded.close()
+        raise InputError(f"head is {head!r}, must be 'full' or 'two-stage'")
     if head == "two-stage":
         if not isinstance(loaded, TwoStageHead):
-            raise EngineUnavailable(
-                f"the engine {engine_name} has no head of two stages; use the engine native"
-            )
+            loaded.close()
+            raise EngineUnavailable(f"{engine_name} has no head of two stages; native has one")
         loaded.use_two_stage_head()
-    elif head != "full":
-        raise InputError(f"head is {head!r}, must be 'full' or 'two-stage'")
