@@ -322,7 +322,7 @@ def peak_memory_bytes() -> int:
     raise RuntimeError("no high-water mark in /proc/self/status")
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)  # type: ignore[untyped-decorator]
 def _silent(_level: int, _text: bytes, _data: object) -> None:
     pass
 
