@@ -7,13 +7,15 @@ r"""Decoding and prefill beside other runtimes: the same shape, taking turns in 
 Makes a random-weight checkpoint, builds it with `onhand build --method rtn --group 32`, exports
 that bundle to GGUF (the same codes and scales, so equal bytes), and gives the checkpoint to the
 builders of onnxruntime-genai (block 32, accuracy level 4, pruned head) and of OpenVINO (int4,
-symmetric, groups of 64, all layers). Then the engines answer the same prompt of 512 tokens with
-128 more, greedily, one after the other, each in a process of its own; memory's read bandwidth is
+symmetric, groups of 64, all layers). Then the engines answer the same prompt of 512 tokens, another
+in each round, with 128 more, greedily, one after the other, each in a process of its own; memory's read bandwidth is
 measured between rounds. Ours goes the way of `onhand run`: tokens chosen, text put together.
 
 onnxruntime-genai comes with onhand[bench]. The others have environments of their own:
 
     python3 -m venv .venv-llama && .venv-llama/bin/pip install numpy llama-cpp-python==0.3.36
+    (with CMAKE_ARGS="-DGGML_NATIVE=OFF -DGGML_AVX512=ON -DGGML_AVX512_VBMI=ON
+    -DGGML_AVX512_VNNI=ON -DGGML_AVX512_BF16=ON" where its kernels for AMX end the process)
     python3 -m venv .venv-openvino && .venv-openvino/bin/pip install torch==2.13.0 \
         openvino-genai==2026.4.1.0 optimum-intel==2.2.0 nncf
 
@@ -149,7 +151,7 @@ def measure(models: Sequence[Model], given: argparse.Namespace) -> dict[str, Any
         for number in range(given.rounds + 1):
             bandwidth += _bandwidth(given.threads)
             for name, worker in workers.items():
-                found = worker.ask(answer=[PROMPT_TOKENS, ANSWER_TOKENS])
+                found = worker.ask(answer=[PROMPT_TOKENS, ANSWER_TOKENS, number])
                 if number == 0:  # warms up
                     continue
                 _say(f"round {number} of {given.rounds}: {name} {found}")

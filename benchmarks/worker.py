@@ -7,7 +7,8 @@ repacked weights, for machines where llama.cpp does not survive those for tile i
 The file imports nothing of the project unless ours is asked for, so that environments of peers can
 run it. Jobs:
 
-    {"answer": [PROMPT, TOKENS]}      answer a prompt greedily
+    {"answer": [PROMPT, TOKENS, SEED]}  answer a prompt greedily; another seed is another prompt,
+                                        as some peers keep what they computed of one
     {"verify": [CONTEXT, ROWS, RUNS]} score ROWS tokens at once behind a context (ours and llama)
     {"sessions": [N, PROMPT, TOKENS]} continue N prompts together (ours and llama)
     {"end": true}                     print the peak memory, and end
@@ -32,7 +33,7 @@ IDS_BELOW = 40000  # ordinary tokens of the tokenizer that all models have
 class Peer(Protocol):
     """What answers jobs."""
 
-    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+    def answer(self, n_prompt: int, n_answer: int, seed: int = 0) -> dict[str, float]:
         """Answer a prompt; return tokens per second."""
         ...
 
@@ -52,7 +53,7 @@ class Ours:
         # Random weights answer with any id; those without a token are masked, as in use.
         self.forbidden = self.tokenizer.missing(self.loaded.vocab_size)
 
-    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+    def answer(self, n_prompt: int, n_answer: int, seed: int = 0) -> dict[str, float]:
         """See `Peer`."""
         from onhand.device.generate import generate_tokens
 
@@ -61,7 +62,7 @@ class Ours:
         tokens = generate_tokens(
             self.loaded,
             session,
-            prompt_ids(n_prompt),
+            prompt_ids(n_prompt, seed),
             max_tokens=n_answer,
             forbidden=self.forbidden,
         )
@@ -135,14 +136,14 @@ class Genai:
         self.library = onnxruntime_genai
         self.model = onnxruntime_genai.Model(str(folder))
 
-    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+    def answer(self, n_prompt: int, n_answer: int, seed: int = 0) -> dict[str, float]:
         """See `Peer`."""
         options = self.library.GeneratorParams(self.model)
         length = n_prompt + n_answer
         options.set_search_options(max_length=length, min_length=length, do_sample=False)
         generator = self.library.Generator(self.model, options)
         start = time.perf_counter()
-        generator.append_tokens(prompt_ids(n_prompt).astype(np.int32)[None, :])
+        generator.append_tokens(prompt_ids(n_prompt, seed).astype(np.int32)[None, :])
         generator.generate_next_token()
         first = time.perf_counter()
         for _ in range(n_answer - 1):
@@ -170,11 +171,11 @@ class Llama:
         self.context = llama_cpp.llama_init_from_model(model, options)
         self.sampler = llama_cpp.llama_sampler_init_greedy()
 
-    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+    def answer(self, n_prompt: int, n_answer: int, seed: int = 0) -> dict[str, float]:
         """See `Peer`."""
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
         start = time.perf_counter()
-        self._decode(prompt_ids(n_prompt))
+        self._decode(prompt_ids(n_prompt, seed))
         token = self.api.llama_sampler_sample(self.sampler, self.context, -1)
         first = time.perf_counter()
         for _ in range(n_answer - 1):
@@ -259,12 +260,12 @@ class OpenVino:
             str(folder), "CPU", INFERENCE_NUM_THREADS=threads, DYNAMIC_QUANTIZATION_GROUP_SIZE=64
         )
 
-    def answer(self, n_prompt: int, n_answer: int) -> dict[str, float]:
+    def answer(self, n_prompt: int, n_answer: int, seed: int = 0) -> dict[str, float]:
         """See `Peer`."""
         options = self.library.GenerationConfig(
             max_new_tokens=n_answer, ignore_eos=True, do_sample=False
         )
-        ids = self.tensor(prompt_ids(n_prompt)[None, :])
+        ids = self.tensor(prompt_ids(n_prompt, seed)[None, :])
         mask = self.tensor(np.ones((1, n_prompt), dtype=np.int64))
         start = time.perf_counter()
         found = self.pipeline.generate(self.library.TokenizedInputs(ids, mask), options)
@@ -274,9 +275,9 @@ class OpenVino:
         return figures(start, first, end, n_prompt, n_answer)
 
 
-def prompt_ids(length: int) -> np.ndarray:
+def prompt_ids(length: int, seed: int = 0) -> np.ndarray:
     """Return (length,) random token ids, the same for every engine."""
-    return np.random.default_rng(0).integers(1, IDS_BELOW, length)
+    return np.random.default_rng(seed).integers(1, IDS_BELOW, length)
 
 
 def session_ids(n: int, length: int) -> np.ndarray:
