@@ -7,9 +7,10 @@ r"""Decoding and prefill beside other runtimes: the same shape, taking turns in 
 Makes a random-weight checkpoint, builds it with `onhand build --method rtn --group 32`, exports
 that bundle to GGUF (the same codes and scales, so equal bytes), and gives the checkpoint to the
 builders of onnxruntime-genai (block 32, accuracy level 4, pruned head) and of OpenVINO (int4,
-symmetric, groups of 64, all layers). Then the engines answer the same prompt of 512 tokens, another
-in each round, with 128 more, greedily, one after the other, each in a process of its own; memory's read bandwidth is
-measured between rounds. Ours goes the way of `onhand run`: tokens chosen, text put together.
+symmetric, groups of 64, all layers). Then the engines answer the same prompt of 512 tokens,
+another in each round, with 128 more, greedily, one after the other, each in a process of its own;
+memory's read bandwidth is measured between rounds. Ours goes the way of `onhand run`: tokens
+chosen, text put together.
 
 onnxruntime-genai comes with onhand[bench]. The others have environments of their own:
 
