@@ -10,6 +10,7 @@ from onhand.core.measurement import Measurement
 
 if TYPE_CHECKING:
     from onhand.core.progress import Progress
+    from onhand.device.engines.base import KvKind
     from onhand.device.generate import TextSession
     from onhand.device.text_model import TextModel
     from onhand.host.build import BuildResult
@@ -40,6 +41,7 @@ def open(
     context: int | None = None,
     adapter: str | Path | None = None,
     head: Literal["full", "two-stage"] = "full",
+    kv: "KvKind | None" = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
 
@@ -52,6 +54,7 @@ def open(
         adapter: a LoRA adapter in PEFT's layout, added to the model while it runs; None for none.
         head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
             copy of 2 bits first, which is faster and now and then takes another token.
+        kv: "int8" halves the memory of conversations in engines that can; None for their own way.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -69,6 +72,7 @@ def open(
         context=context,
         adapter=adapter,
         head=head,
+        kv=kv,
     )
 
 
@@ -80,6 +84,7 @@ def open_model(
     threads: int | None = None,
     adapter: str | Path | None = None,
     head: Literal["full", "two-stage"] = "full",
+    kv: "KvKind | None" = None,
     max_active: int | None = None,
     max_waiting: int | None = None,
 ) -> "TextModel":
@@ -92,6 +97,7 @@ def open_model(
         threads: as in `open`.
         adapter: as in `open`.
         head: as in `open`.
+        kv: as in `open`.
         max_active: answers computed in one step; None for the default of `Limits`.
         max_waiting: answers that may wait for their turn; None for the default of `Limits`.
 
@@ -113,6 +119,7 @@ def open_model(
         threads=threads,
         adapter=adapter,
         head=head,
+        kv=kv,
         limits=limits,
     )
 

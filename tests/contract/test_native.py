@@ -158,7 +158,7 @@ def test_every_decoder_with_an_adapter_of_nothing(pack: Pack, name: str) -> None
     }
     adapter = Adapter(pairs=pairs, sha256="0" * 64)
 
-    with_it = NativeLoaded(weights, b"", 1, pairs=adapter.pairs)
+    with_it = NativeLoaded(weights, b"", 1, adapter=adapter)
     without = NativeLoaded(weights, b"", 1)
 
     np.testing.assert_array_equal(

@@ -15,6 +15,7 @@ from tests.contract.test_engine_answers import DECODERS
 from tests.models import DECODER, varied_decoder
 
 from onhand import native
+from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineError, InputError
 from onhand.core.weights import open_weights
@@ -161,7 +162,7 @@ def test_every_decoder_chooses_what_it_scores(pack: Pack, name: str) -> None:
         )
     }
     weights = open_weights(pack(decoder, Quantize(method="rtn"), accuracy_level=4), "small")
-    loaded = NativeLoaded(weights, b"", 2, pairs=pairs)
+    loaded = NativeLoaded(weights, b"", 2, adapter=Adapter(pairs=pairs, sha256="0" * 64))
     for sampling in (HOW["greedy"], HOW["usual"]):
         one, two = Sampler(sampling), Sampler(sampling)
         expected = one.sample(loaded.step([(loaded.session(), PROMPT)])[0])

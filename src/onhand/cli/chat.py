@@ -32,6 +32,9 @@ _Context = Annotated[
     int | None,
     typer.Option(min=1, help="Most tokens of the conversation; without it, the model's own."),
 ]
+_AtTheEnd = Annotated[
+    Overflow, typer.Option(help="What to do when the conversation does not fit any more.")
+]
 
 
 def command(
@@ -39,14 +42,13 @@ def command(
     *,
     system: _System = None,
     context: _Context = None,
-    overflow: Annotated[
-        Overflow, typer.Option(help="What to do when the conversation does not fit any more.")
-    ] = "error",
+    overflow: _AtTheEnd = "error",
     variant: given.Variant = None,
     engine: given.Engine = None,
     threads: given.Threads = None,
     adapter: given.Adapter = None,
     head: given.Head = "full",
+    kv: given.Kv = None,
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
     top_k: given.TopK = _USUAL.top_k,
@@ -78,6 +80,7 @@ def command(
         context=context,
         adapter=adapter,
         head=head,
+        kv=kv,
     ) as session:
         note_engines(session)
         _talk(

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from onhand.device.engines.base import KvKind
 from onhand.device.engines.choosing import HeadUse
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "BundleFolder",
     "Engine",
     "Head",
+    "Kv",
     "MaxTokens",
     "MinP",
     "RepetitionPenalty",
@@ -47,6 +49,12 @@ Head = Annotated[
     HeadUse,
     typer.Option(
         help="full scores all tokens; two-stage looks for candidates in a copy of 2 bits first."
+    ),
+]
+Kv = Annotated[
+    KvKind | None,
+    typer.Option(
+        help="What keys and values are kept as, in engines that can; without it, their own way."
     ),
 ]
 Threads = Annotated[

@@ -36,6 +36,7 @@ def command(
     threads: given.Threads = None,
     adapter: given.Adapter = None,
     head: given.Head = "full",
+    kv: given.Kv = None,
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
     top_k: given.TopK = _USUAL.top_k,
@@ -60,7 +61,13 @@ def command(
     from onhand.device.template import Message
 
     with open_session(
-        name, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head
+        name,
+        variant=variant,
+        engine=engine,
+        threads=threads,
+        adapter=adapter,
+        head=head,
+        kv=kv,
     ) as session:
         note_engines(session)
         if not chat:

@@ -80,18 +80,20 @@ class Rope:
         return plain
 
     def tables(
-        self, head_dim: int, context: int, *, long: bool = False
+        self, head_dim: int, context: int, *, long: bool = False, start: int = 0
     ) -> tuple[FloatArray, FloatArray]:
-        """Return cosines and sines by position, each (context, rotated // 2).
+        """Return cosines and sines by position, each (context - start, rotated // 2).
 
         Args:
             head_dim: numbers of a head.
             context: positions.
             long: what `is_long` says of the conversation.
+            start: the first position.
         """
         angles = np.outer(
-            np.arange(context, dtype=np.float32), self.inverse_frequencies(head_dim, long=long)
-        )  # (context, rotated // 2)
+            np.arange(start, context, dtype=np.float32),
+            self.inverse_frequencies(head_dim, long=long),
+        )  # (context - start, rotated // 2)
         scale = np.float32(self._scale())
         return np.cos(angles) * scale, np.sin(angles) * scale
 

@@ -1,15 +1,16 @@
 """From a bundle's folder to a conversation: check it, choose an engine, load, and talk."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, cast, get_args
 
 from onhand.core.adapter import Adapter, read_adapter
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.plugins import ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
-from onhand.device.engines.base import Engine, Loaded
+from onhand.device.engines.base import Engine, KvEngine, KvKind, Loaded
 from onhand.device.engines.choosing import HeadUse, use_head
 from onhand.device.generate import TextSession
 from onhand.device.probe import current_profile
@@ -39,6 +40,7 @@ def open(  # the name that `onhand.open` has
     context: int | None = None,
     adapter: Path | str | None = None,
     head: HeadUse = "full",
+    kv: KvKind | None = None,
 ) -> TextSession:
     """Open a bundle for text.
 
@@ -53,6 +55,8 @@ def open(  # the name that `onhand.open` has
             model while it runs; None for none.
         head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
             copy of 2 bits first, in engines that can: see `TwoStageHead`.
+        kv: what keys and values are kept as, "fp16" or "int8", by an engine that can; None for
+            the engine's own way.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -66,7 +70,7 @@ def open(  # the name that `onhand.open` has
         EngineError: if the engine should run it, and fails.
     """
     bundle, loaded, name, passed_over = _open_bundle(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head, kv=kv
     )
     try:
         return open_text(bundle, loaded, context=context, engine_name=name, passed_over=passed_over)
@@ -83,6 +87,7 @@ def open_model(
     threads: int | None = None,
     adapter: Path | str | None = None,
     head: HeadUse = "full",
+    kv: KvKind | None = None,
     limits: Limits = Limits(),  # noqa: B008 (frozen)
 ) -> TextModel:
     """Open a bundle for several conversations at once.
@@ -94,6 +99,7 @@ def open_model(
         threads: as in `open`.
         adapter: as in `open`.
         head: as in `open`.
+        kv: as in `open`.
         limits: how many answers to compute at once, and how many may wait.
 
     Returns:
@@ -103,7 +109,7 @@ def open_model(
         OnhandError: as in `open`.
     """
     bundle, loaded, name, passed_over = _open_bundle(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head, kv=kv
     )
     try:
         return TextModel(
@@ -164,12 +170,13 @@ def _open_bundle(
     threads: int | None,
     adapter: Path | str | None,
     head: HeadUse,
+    kv: KvKind | None,
 ) -> tuple[Bundle, Loaded, str, dict[str, str]]:
     bundle = read_bundle(Path(path))
     chosen, _ = bundle.variant(variant)
     added = None if adapter is None else read_adapter(Path(adapter), bundle.manifest.decoder)
     loaded, name, passed_over = open_engine(
-        bundle, variant=chosen, engine=engine, threads=threads, adapter=added, head=head
+        bundle, variant=chosen, engine=engine, threads=threads, adapter=added, head=head, kv=kv
     )
     return bundle, loaded, name, passed_over
 
@@ -182,6 +189,7 @@ def open_engine(
     threads: int | None,
     adapter: Adapter | None = None,
     head: HeadUse = "full",
+    kv: KvKind | None = None,
 ) -> tuple[Loaded, str, dict[str, str]]:
     """Load a verified bundle in an engine.
 
@@ -192,22 +200,26 @@ def open_engine(
         threads: threads of one step; None for what this process may use.
         adapter: what is added to its matrices; None for nothing.
         head: as in `open`.
+        kv: what keys and values are kept as; None for the engine's own way.
 
     Returns:
         The loaded weights, the engine's name, and why each one before it was passed over.
 
     Raises:
-        InputError: if there is no such engine or use of a head, or `threads` is below 1.
+        InputError: if there is no such engine, use of a head or way, or `threads` is below 1.
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
     """
+    if kv is not None and kv not in get_args(KvKind):
+        raise InputError(f"kv is {kv!r}, must be one of {', '.join(get_args(KvKind))}")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, must be 1 or more")
     able, reasons = able_engines(bundle, current_profile(), variant=variant, wanted=engine)
     n_threads = threads or usable_threads()
     for name, candidate in able.items():
         try:
-            opened = candidate.open(bundle, variant=variant, threads=n_threads, adapter=adapter)
+            opener = candidate.open if kv is None else partial(_keeping(candidate, kv).open, kv=kv)
+            opened = opener(bundle, variant=variant, threads=n_threads, adapter=adapter)
             use_head(opened, head, engine_name=name)
         except EngineUnavailable as error:
             reasons[name] = str(error)
@@ -253,6 +265,12 @@ def able_engines(
     if not able:
         raise EngineUnavailable(_none_able(bundle, variant, reasons))
     return able, reasons
+
+
+def _keeping(engine: Engine, kv: KvKind) -> KvEngine:
+    if isinstance(engine, KvEngine) and kv in engine.kv_kinds:
+        return engine
+    raise EngineUnavailable(f"it does not keep keys and values as {kv}")
 
 
 def _order() -> list[str]:

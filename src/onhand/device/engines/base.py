@@ -1,15 +1,29 @@
 """What an inference engine must offer. Adapters match these shapes; nobody subclasses."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
+from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 from onhand.device.sampling import Sampler
 
-__all__ = ["Engine", "Loaded", "Session", "StepSampler", "TwoStageHead"]
+__all__ = [
+    "AdaptingLoaded",
+    "Engine",
+    "KvEngine",
+    "KvKind",
+    "Loaded",
+    "Session",
+    "StepSampler",
+    "TwoStageHead",
+    "as_adapting",
+]
+
+KvKind = Literal["fp16", "int8"]
+"""What a memory keeps keys and values as: 16-bit floats, or bytes with a scale for each head."""
 
 
 class Session(Protocol):
@@ -171,6 +185,61 @@ class TwoStageHead(StepSampler, Protocol):
         ...
 
 
+@runtime_checkable
+class AdaptingLoaded(Loaded, Protocol):
+    """A `Loaded` whose sessions each choose an adapter, also beside each other in one step.
+
+    A session keeps its adapter for life, and so do its forks: what it remembers was computed with
+    it. To go on with another one, start another session and feed it the tokens.
+    """
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters that a new session may choose."""
+        ...
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """Let sessions choose an adapter from now on.
+
+        Raises:
+            InputError: if the name is empty or taken.
+        """
+        ...
+
+    def remove_adapter(self, name: str) -> None:
+        """Let no new session choose an adapter; those that have it keep it.
+
+        Raises:
+            InputError: if there is none of that name.
+        """
+        ...
+
+    def session(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        self, *, context: int | None = None, adapter: str | None = None
+    ) -> Session:
+        """Start a conversation with an empty memory.
+
+        Args:
+            context: as in `Loaded`.
+            adapter: name of an added one; None for the one of `Engine.open`, or none.
+
+        Raises:
+            InputError: if there is no such adapter, or as in `Loaded`.
+        """
+        ...
+
+
+def as_adapting(loaded: Loaded) -> AdaptingLoaded:
+    """Return an opened model as one that takes adapters while it runs.
+
+    Raises:
+        InputError: if its engine takes only the one that it was opened with.
+    """
+    if isinstance(loaded, AdaptingLoaded):
+        return loaded
+    raise InputError("this engine takes one adapter, as it opens a bundle; native takes several")
+
+
 class Engine(Protocol):
     """Opens bundles of one kind. Holds no state, so any thread may use it."""
 
@@ -194,5 +263,36 @@ class Engine(Protocol):
         Raises:
             EngineUnavailable: if this engine cannot run the bundle here.
             EngineError: if it should, and fails.
+        """
+        ...
+
+
+@runtime_checkable
+class KvEngine(Engine, Protocol):
+    """An `Engine` that can keep keys and values in more than one way."""
+
+    kv_kinds: ClassVar[tuple[KvKind, ...]]
+
+    def open(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        self,
+        bundle: Bundle,
+        *,
+        variant: str,
+        threads: int,
+        adapter: Adapter | None = None,
+        kv: KvKind = "fp16",
+    ) -> Loaded:
+        """Load the weights of one variant.
+
+        Args:
+            bundle: as in `Engine`.
+            variant: as in `Engine`.
+            threads: as in `Engine`.
+            adapter: as in `Engine`.
+            kv: one of `kv_kinds`.
+
+        Raises:
+            EngineUnavailable: as in `Engine`.
+            EngineError: as in `Engine`.
         """
         ...

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -12,14 +12,17 @@ from onhand.core.bundle import Bundle
 from onhand.core.errors import ContextOverflow, InputError
 
 __all__ = [
+    "PartShape",
     "check_batch",
     "check_context",
     "check_fits",
     "check_open",
     "check_rewind",
     "check_tokens",
+    "narrowed_key",
     "pack_state",
     "state_key",
+    "unpack_parts",
     "unpack_state",
 ]
 
@@ -47,6 +50,9 @@ class OwnedSession(Protocol):
         """Tokens remembered."""
         ...
 
+
+PartShape = tuple[int, int, np.dtype[Any]]
+"""Heads, numbers of each for a token, and their type."""
 
 OwnSession = TypeVar("OwnSession", bound=OwnedSession)
 
@@ -162,13 +168,18 @@ def state_key(bundle: Bundle, variant: str, engine: str, adapter: Adapter | None
     return hashlib.sha256(name.encode()).digest()
 
 
-def pack_state(key: bytes, length: int, parts: Sequence[FloatArray]) -> bytes:
+def narrowed_key(key: bytes, *names: str) -> bytes:
+    """Return the 32 bytes of a key that names more: what else a memory belongs to."""
+    return hashlib.sha256(b" ".join([key, *(name.encode() for name in names)])).digest()
+
+
+def pack_state(key: bytes, length: int, parts: Sequence[np.ndarray]) -> bytes:
     """Return a memory as bytes.
 
     Args:
         key: 32 bytes as of `state_key`.
         length: tokens remembered.
-        parts: (n_kv_heads, length, head_dim) float32 keys and values, layer by layer.
+        parts: (n_kv_heads, length, head_dim) keys and values, layer by layer.
 
     Returns:
         The bytes; `unpack_state` reads them.
@@ -180,16 +191,24 @@ def pack_state(key: bytes, length: int, parts: Sequence[FloatArray]) -> bytes:
 def unpack_state(
     state: bytes, key: bytes, shapes: Sequence[tuple[int, int]], *, context: int
 ) -> tuple[int, list[FloatArray]]:
+    """Undo `pack_state` of float32 parts; see `unpack_parts`, which this is."""
+    parts = [(heads, width, np.dtype(np.float32)) for heads, width in shapes]
+    return unpack_parts(state, key, parts, context=context)
+
+
+def unpack_parts(
+    state: bytes, key: bytes, shapes: Sequence[PartShape], *, context: int
+) -> tuple[int, list[Any]]:
     """Undo `pack_state`.
 
     Args:
         state: what `pack_state` returned.
         key: 32 bytes as of `state_key`.
-        shapes: (n_kv_heads, head_dim) of each part.
+        shapes: heads, width and type of each part.
         context: most tokens that the session can remember.
 
     Returns:
-        The length, and the parts, each (n_kv_heads, length, head_dim).
+        The length, and the parts, each (heads, length, width).
 
     Raises:
         InputError: if the bytes are damaged, or of another bundle, variant, engine or adapter.
@@ -205,17 +224,16 @@ def unpack_state(
         raise ContextOverflow(
             f"saved state has {length} tokens, the session's context is {context}"
         )
-    sizes = [heads * length * width for heads, width in shapes]
-    if len(state) != start + 4 * sum(sizes):
+    sizes = [heads * length * width * dtype.itemsize for heads, width, dtype in shapes]
+    if len(state) != start + sum(sizes):
         raise InputError(
-            f"saved state is damaged: {len(state)} bytes, {start + 4 * sum(sizes)} expected"
+            f"saved state is damaged: {len(state)} bytes, {start + sum(sizes)} expected"
         )
-    numbers = np.frombuffer(state, dtype=np.float32, offset=start)
-    if not np.isfinite(numbers).all():
-        raise InputError("saved state is damaged: it holds a number that is not finite")
-    ends = np.cumsum(sizes)[:-1]
-    parts = np.split(numbers, ends)
-    return length, [
-        part.reshape(heads, length, width)
-        for part, (heads, width) in zip(parts, shapes, strict=True)
-    ]
+    parts: list[np.ndarray] = []
+    for size, (heads, width, dtype) in zip(sizes, shapes, strict=True):
+        part = np.frombuffer(state, dtype, count=size // dtype.itemsize, offset=start)
+        if dtype.kind == "f" and not np.isfinite(part).all():
+            raise InputError("saved state is damaged: it holds a number that is not finite")
+        parts.append(part.reshape(heads, length, width))
+        start += size
+    return length, parts

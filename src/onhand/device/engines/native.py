@@ -5,87 +5,50 @@ level 4; a token's answer is the same bits whatever is computed beside it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from onhand import native
-from onhand.core.adapter import Adapter, Pairs
+from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
-from onhand.core.decoder import Decoder
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import QuantTensor
 from onhand.core.weights import BundleWeights, open_weights
-from onhand.device.engines.base import Session
+from onhand.device.engines.base import KvKind, Session
 from onhand.device.engines.choosing import check_samplers
 from onhand.device.engines.memory import (
     check_batch,
     check_context,
     check_open,
-    check_rewind,
-    pack_state,
+    narrowed_key,
     state_key,
-    unpack_state,
 )
+from onhand.device.engines.native_session import NativeSession
+from onhand.device.engines.rotary_blocks import RotaryBlocks
 from onhand.device.sampling import Sampler, check_highest
 
 __all__ = ["NativeEngine", "NativeLoaded", "NativeSession", "choose_alone", "chooser_of"]
 
-_NO_PAIRS: Pairs = {}
 # What stands in the place of a token where none could be chosen, and the highest logit then.
 _FAILED = {-1: -math.inf, -2: math.nan, -3: math.inf}
 
 
-class NativeSession:
-    """See `Session`. Keys and values are fp16, in pages that forks share until they differ."""
+@dataclass(frozen=True, slots=True)
+class _Adapted:
+    """An adapter as the native part has it, None for none, and the key of its memories."""
 
-    def __init__(self, loaded: "NativeLoaded", context: int, inner: Any) -> None:
-        self.loaded = loaded
-        self.context = context
-        self.inner = inner
-        self.closed = False
-
-    @property
-    def length(self) -> int:
-        """See `Session`."""
-        return 0 if self.closed else int(self.inner.length)
-
-    def rewind(self, length: int) -> None:
-        """See `Session`."""
-        check_rewind(length, self.length)
-        if not self.closed:
-            self.inner.rewind(length)
-
-    def fork(self) -> "NativeSession":
-        """See `Session`."""
-        check_open(self.closed, "the session")
-        return NativeSession(self.loaded, self.context, self.inner.fork())
-
-    def save_state(self) -> bytes:
-        """See `Session`."""
-        check_open(self.closed, "the session")
-        return pack_state(self.loaded.key, self.length, self.inner.state())
-
-    def load_state(self, state: bytes) -> None:
-        """See `Session`."""
-        check_open(self.closed, "the session")
-        layers = self.loaded.decoder.layers
-        shapes = [(layer.n_kv_heads, layer.head_dim) for layer in layers for _ in range(2)]
-        length, parts = unpack_state(state, self.loaded.key, shapes, context=self.context)
-        self.inner.load([np.ascontiguousarray(part) for part in parts], length)
-
-    def close(self) -> None:
-        """See `Session`."""
-        self.closed = True
-        self.inner = None
+    inner: Any
+    key: bytes
 
 
 class NativeLoaded:
-    """See `Loaded`."""
+    """See `AdaptingLoaded`."""
 
     def __init__(
         self,
@@ -93,7 +56,8 @@ class NativeLoaded:
         key: bytes,
         threads: int,
         *,
-        pairs: Pairs = _NO_PAIRS,
+        adapter: Adapter | None = None,
+        kv: KvKind = "fp16",
         instructions: str = "",
     ) -> None:
         """Pack the weights.
@@ -102,25 +66,54 @@ class NativeLoaded:
             weights: quantised, every matrix.
             key: names the memories of its sessions, see `state_key`.
             threads: of one step.
-            pairs: an adapter's.
+            adapter: of sessions that choose none.
+            kv: what keys and values are kept as; "int8" has a scale for each token and head.
             instructions: one of `native.module.instruction_sets()`; "" for the best.
         """
         self.decoder = weights.decoder
         self.closed = False
-        self.key = key
+        self.kv = kv
+        self.key = key if kv == "fp16" else narrowed_key(key, kv)
         self.vocab_size = self.decoder.vocab_size
         self.context = self.decoder.context
         self._choosers: WeakKeyDictionary[Sampler, Any] = WeakKeyDictionary()
-        edges, layers = _description(weights, pairs, threads)
+        self._rotary = RotaryBlocks(self.decoder, block=_module().ROTARY_BLOCK, add=self._extend)
+        edges, layers = _description(weights, self._rotary, threads)
+        edges["kv"] = kv
         self.inner: Any = _module().Decoder(edges, layers, threads, instructions)
         self._head: Any = edges["head"][-1]
         self._coarse: Any = None
         self._threads = threads
+        self._adapters: dict[str, _Adapted] = {}
+        self._plain = _Adapted(None, self.key) if adapter is None else self._adapted(adapter)
 
-    def session(self, *, context: int | None = None) -> NativeSession:
-        """See `Loaded`."""
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """See `AdaptingLoaded`."""
+        return tuple(self._adapters)
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """See `AdaptingLoaded`.
+
+        Raises:
+            InputError: if the name is empty or taken, or the model is closed.
+        """
         check_open(self.closed, "the model")
-        return NativeSession(self, check_context(context, self.context), self.inner.conversation())
+        if not name or name in self._adapters:
+            raise InputError(f"adapter name {name!r} is empty or taken; remove that one first")
+        self._adapters[name] = self._adapted(adapter)
+
+    def remove_adapter(self, name: str) -> None:
+        """See `AdaptingLoaded`."""
+        self._chosen(name)
+        del self._adapters[name]
+
+    def session(self, *, context: int | None = None, adapter: str | None = None) -> NativeSession:
+        """See `AdaptingLoaded`."""
+        check_open(self.closed, "the model")
+        chosen = self._plain if adapter is None else self._chosen(adapter)
+        inner = self.inner.conversation(chosen.inner)
+        return NativeSession(self, check_context(context, self.context), inner, chosen.key)
 
     def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
         """See `Loaded`."""
@@ -169,6 +162,26 @@ class NativeLoaded:
         """See `Loaded`."""
         self.closed = True
         self.inner = self._head = self._coarse = None
+        self._adapters = {}
+        self._plain = _Adapted(None, self.key)
+
+    def _chosen(self, name: str) -> "_Adapted":
+        if name not in self._adapters:
+            there = ", ".join(self._adapters) or "none"
+            raise InputError(f"there is no adapter {name!r}; added are: {there}")
+        return self._adapters[name]
+
+    def _adapted(self, adapter: Adapter) -> "_Adapted":
+        names = [
+            f"layers.{i}.{part}"
+            for i in range(len(self.decoder.layers))
+            for part in ("qkv", "out", self.decoder.inner, "down")
+        ]
+        pairs = [adapter.pairs.get(name) for name in [*names, "head"]]
+        return _Adapted(self.inner.adapter(pairs), narrowed_key(self.key, adapter.sha256))
+
+    def _extend(self, table: int, block: FloatArray) -> None:
+        self.inner.extend(table, block)
 
     def _run(self, rows: list[tuple[NativeSession, TokenArray]], *, every: bool) -> FloatArray:
         sessions = [session.inner for session, _ in rows]
@@ -189,7 +202,10 @@ class NativeLoaded:
         self, batch: Sequence[tuple[Session, TokenArray]]
     ) -> list[tuple[NativeSession, TokenArray]]:
         check_open(self.closed, "the model")
-        return check_batch(batch, NativeSession, owner=self, vocab_size=self.vocab_size)
+        rows = check_batch(batch, NativeSession, owner=self, vocab_size=self.vocab_size)
+        for session, row in rows:
+            self._rotary.reach(session.length + row.size)
+        return rows
 
 
 def choose_alone(sampler: Sampler, logits: FloatArray) -> int:
@@ -256,7 +272,7 @@ def _module() -> Any:
 
 
 def _description(
-    weights: BundleWeights, pairs: Pairs, threads: int
+    weights: BundleWeights, rotary: RotaryBlocks, threads: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Return what the native part needs to know of a model: the whole, and each layer."""
     decoder = weights.decoder
@@ -268,10 +284,7 @@ def _description(
         return packed[name]
 
     def linear(key: str, name: str) -> dict[str, Any]:
-        # What adds to a tied head has a name of its own.
-        first, second = pairs.get("head" if key == "head" else name, (None, None))
-        factors = [matrix(factor) for factor in decoder.factors(name)]
-        return {key: factors, f"{key}_first": first, f"{key}_second": second}
+        return {key: [matrix(factor) for factor in decoder.factors(name)]}
 
     learned = decoder.positions == "learned"
     edges = {
@@ -288,15 +301,17 @@ def _description(
         "positions": weights.matrix("positions") if learned else None,
         "final_norm": weights.vector("final_norm"),
         "final_norm_bias": _vectors(weights, "").get("final_norm_bias"),
+        "rotary_halves": rotary.halves,
     }
-    rotary = _rotary(decoder)
     layers: list[dict[str, Any]] = []
     for i, layer in enumerate(decoder.layers):
         at = f"layers.{i}."
         vectors = _vectors(weights, at)
         layers.append({
             **vectors,
-            **rotary[i],
+            "rotary": rotary.layers[i].plain,
+            "rotary_stretched": rotary.layers[i].stretched,
+            "rotary_limit": rotary.layers[i].limit,
             "n_heads": layer.n_heads,
             "n_kv_heads": layer.n_kv_heads,
             "head_dim": layer.head_dim,
@@ -333,19 +348,11 @@ def _packed(weights: BundleWeights, name: str, threads: int) -> Any:
     )
 
 
-def _rotary(decoder: Decoder) -> list[Mapping[str, Any]]:
-    """Return each layer's rotary tables, those that are alike once."""
-    tables: dict[str | None, Mapping[str, Any]] = {None: {"rotary_half": 0}}
-    for name, (rope, head_dim) in decoder.rotary_tables().items():
-        cosines, sines = rope.tables(head_dim, decoder.context, long=False)
-        tables[name] = {"rotary_half": cosines.shape[1], "cosines": cosines, "sines": sines}
-    return [tables[decoder.rotary_name(i)] for i in range(len(decoder.layers))]
-
-
 class NativeEngine:
-    """See `Engine`."""
+    """See `KvEngine`."""
 
     name: ClassVar[str] = "native"
+    kv_kinds: ClassVar[tuple[KvKind, ...]] = ("fp16", "int8")
 
     def why_not(self, bundle: Bundle, profile: DeviceProfile, *, variant: str) -> str | None:
         """Return None if it can run a variant here, else a reason."""
@@ -362,17 +369,17 @@ class NativeEngine:
                 f"it rounds the inputs of products to int8, and the variant asks for accuracy "
                 f"level {chosen.accuracy_level}, which does not"
             )
-        decoder = bundle.manifest.decoder
-        for i in range(len(decoder.layers)):
-            rope = decoder.rotary(i)
-            if rope is not None and rope.scaling == "longrope":
-                return "it does not know rotary positions that change with the length (longrope)"
         return None
 
     def open(
-        self, bundle: Bundle, *, variant: str, threads: int, adapter: Adapter | None = None
+        self,
+        bundle: Bundle,
+        *,
+        variant: str,
+        threads: int,
+        adapter: Adapter | None = None,
+        kv: KvKind = "fp16",
     ) -> NativeLoaded:
-        """See `Engine`."""
-        key = state_key(bundle, variant, self.name, adapter)
-        pairs = _NO_PAIRS if adapter is None else adapter.pairs
-        return NativeLoaded(open_weights(bundle, variant), key, threads, pairs=pairs)
+        """See `KvEngine`."""
+        key = state_key(bundle, variant, self.name, None)
+        return NativeLoaded(open_weights(bundle, variant), key, threads, adapter=adapter, kv=kv)

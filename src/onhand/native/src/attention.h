@@ -7,10 +7,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <type_traits>
 
-#include "half.h"
 #include "model.h"
 #include "vectors.h"
 
@@ -39,32 +39,37 @@ class Attention {
     const int shared = layer.n_heads / layer.n_kv_heads;
     for (int h = begin * shared; h < end * shared; ++h) {
       float* head = qkv + h * dim;
-      place(layer, layer.query_norm, position, head);
+      place(layer, layer.query_norm, rows_[r], head);
       for (int d = 0; d < dim; ++d) head[d] *= layer.scale;
     }
     for (int h = begin; h < end; ++h) {
       float* key = qkv + (layer.n_heads + h) * dim;
-      place(layer, layer.key_norm, position, key);
-      uint16_t* keys = halves(rows_[r].memory->keys(i, h, page));
-      store(key, dim, keys + slot / kLanes * wide * kLanes + slot % kLanes, kLanes);
-      uint16_t* values = halves(rows_[r].memory->values(i, h, page));
-      store(key + layer.n_kv_heads * dim, dim, values + slot * wide, 1);
+      place(layer, layer.key_norm, rows_[r], key);
+      const float* value = key + layer.n_kv_heads * dim;
+      const Memory& memory = *rows_[r].memory;
+      uint8_t *keys = memory.keys(i, h, page), *values = memory.values(i, h, page);
+      const int at = slot / kLanes * wide * kLanes + slot % kLanes;
+      if (m_.pages.kept == Kept::fp16) {
+        store(key, dim, reinterpret_cast<uint16_t*>(keys) + at, kLanes);
+        store(value, dim, reinterpret_cast<uint16_t*>(values) + slot * wide, 1);
+      } else {
+        memory.scales(keys, i)[slot] = store(key, dim, reinterpret_cast<int8_t*>(keys) + at, kLanes);
+        memory.scales(values, i)[slot] =
+            store(value, dim, reinterpret_cast<int8_t*>(values) + slot * wide, 1);
+      }
     }
   }
 
   // Answer all rows' queries of some key heads.
   void attend(const Layer& layer, int i, int begin, int end) {
     for (int k = 0; k < n_tiles_; ++k)
-      for (int h = begin; h < end; ++h) attend(layer, i, tiles_[k], h);
+      for (int h = begin; h < end; ++h) answer(layer, i, tiles_[k], h);
   }
 
-  // The same of all key heads, between all threads: each takes what is next, the latest rows
-  // first, since they see the most. One thread calls `start` before any may be here.
-  void start() { w_.next.store(0, std::memory_order_relaxed); }
-  void attend(const Layer& layer, int i) {
-    const int n = n_tiles_ * layer.n_kv_heads;
-    for (int k; (k = n - 1 - w_.next.fetch_add(1, std::memory_order_relaxed)) >= 0;)
-      attend(layer, i, tiles_[k / layer.n_kv_heads], k % layer.n_kv_heads);
+  // The same in parts that do not meet: some rows' queries of one key head.
+  int n_items(const Layer& layer) const { return n_tiles_ * layer.n_kv_heads; }
+  void attend(const Layer& layer, int i, int item) {
+    answer(layer, i, tiles_[item / layer.n_kv_heads], item % layer.n_kv_heads);
   }
 
  private:
@@ -77,7 +82,17 @@ class Attention {
     return w_.qkv.data() + size_t(r) * layer.qkv.factors.back().n_tiles * kRows;
   }
 
-  static uint16_t* halves(uint8_t* p) { return reinterpret_cast<uint16_t*>(p); }
+  // What pages hold: how sixteen numbers are read, and whether scales come behind them.
+  struct Halves {
+    static constexpr int kBytes = 2;
+    static constexpr bool kScaled = false;
+    static Floats load(const uint8_t* p) { return Simd::halves(p); }
+  };
+  struct Codes {
+    static constexpr int kBytes = 1;
+    static constexpr bool kScaled = true;
+    static Floats load(const uint8_t* p) { return Simd::signed_bytes(p); }
+  };
 
   // Keep a head's numbers as fp16; what is beyond its range becomes its largest number.
   static void store(const float* head, int dim, uint16_t* to, int stride) {
@@ -92,19 +107,48 @@ class Attention {
     }
   }
 
-  void place(const Layer& layer, const float* weight, int position, float* head) const {
-    const int dim = layer.head_dim;
-    if (weight != nullptr) rms_norm<Simd>(weight, m_.epsilon, head, head, dim);
-    if (layer.rotary.half > 0) turn(layer.rotary, position, head);
+  // Keep a head's numbers as int8; returns their scale.
+  static float store(const float* head, int dim, int8_t* to, int stride) {
+    float top = 0;
+    for (int d = 0; d < dim; ++d) top = std::max(top, std::fabs(head[d]));
+    const float inverse = top > 0 ? 127.0f / top : 0.0f;
+    for (int d = 0; d < dim; ++d)
+      to[d * stride] = static_cast<int8_t>(std::nearbyint(head[d] * inverse));
+    return top / 127.0f;
   }
 
-  static void turn(const Rotary& by, int position, float* head) {
-    const float* cosines = by.cosines + size_t(position) * by.half;
-    const float* sines = by.sines + size_t(position) * by.half;
-    for (int i = 0; i < by.half; ++i) {
-      const float low = head[i], high = head[i + by.half];
+  void place(const Layer& layer, const float* weight, const Row& row, float* head) const {
+    const int dim = layer.head_dim;
+    if (weight != nullptr) rms_norm<Simd>(weight, m_.epsilon, head, head, dim);
+    if (const RotaryTable* by = layer.rotary.of(row.length)) turn(*by, row.position, head);
+    if (m_.pages.kept == Kept::int8) spread(head, dim);
+  }
+
+  // Mix a head's numbers by a Hadamard matrix, in blocks of a power of two, so that a few large ones
+  // do not take the precision of all others. Products of keys and queries stay as they are.
+  // QuaRot, arXiv:2404.00456.
+  static void spread(float* head, int dim) {
+    const int block = dim & -dim;
+    const float scale = 1 / std::sqrt(static_cast<float>(block));
+    for (int half = 1; half < block; half *= 2)
+      for (int start = 0; start < dim; start += 2 * half)
+        for (int i = start; i < start + half; ++i) {
+          const float sum = head[i] + head[i + half], rest = head[i] - head[i + half];
+          head[i] = sum;
+          head[i + half] = rest;
+        }
+    for (int d = 0; d < dim; ++d) head[d] *= scale;
+  }
+
+  static void turn(const RotaryTable& by, int position, float* head) {
+    const int half = by.half;
+    const float* cosines =
+        by.blocks[position / kRotaryBlock] + size_t(position % kRotaryBlock) * 2 * half;
+    const float* sines = cosines + half;
+    for (int i = 0; i < half; ++i) {
+      const float low = head[i], high = head[i + half];
       head[i] = low * cosines[i] - high * sines[i];
-      head[i + by.half] = high * cosines[i] + low * sines[i];
+      head[i + half] = high * cosines[i] + low * sines[i];
     }
   }
 
@@ -126,8 +170,14 @@ class Attention {
     return {layer.window > 0 && end > layer.window ? end - layer.window : 0, end};
   }
 
+  void answer(const Layer& layer, int i, Tile tile, int kv_head) {
+    if (m_.pages.kept == Kept::fp16) answer<Halves>(layer, i, tile, kv_head);
+    else answer<Codes>(layer, i, tile, kv_head);
+  }
+
   // A key head's queries of some rows.
-  void attend(const Layer& layer, int i, Tile tile, int kv_head) {
+  template <class Numbers>
+  void answer(const Layer& layer, int i, Tile tile, int kv_head) {
     const Memory& memory = *rows_[tile.first].memory;
     const int shared = layer.n_heads / layer.n_kv_heads, n = tile.n * shared;
     const int dim = layer.head_dim, wide = m_.pages.wide[i];
@@ -140,12 +190,15 @@ class Attention {
     for (int page = begin / kPage; page * kPage < end; ++page) {
       const int start = page * kPage, next = (page + 1) * kPage < end ? page + 1 : page;
       const int low = std::max(begin - start, 0), high = std::min(end - start, kPage);
-      score(memory.keys(i, kv_head, page), memory.keys(i, kv_head, next), n, dim, wide, high);
+      score<Numbers>(memory.keys(i, kv_head, page), memory.keys(i, kv_head, next), n, dim, wide,
+                     high);
       for (int m = 0; m < n; ++m) {
         const Seen all = seen(layer, tile.first + m / shared);
         soften({std::max(all.begin - start, 0), std::min(all.end - start, kPage)}, m, wide);
       }
-      mix(memory.values(i, kv_head, page), memory.values(i, kv_head, next), n, wide, {low, high});
+      uint8_t* values = memory.values(i, kv_head, page);
+      if constexpr (Numbers::kScaled) weigh(scales(values, wide), n);
+      mix<Numbers>(values, memory.values(i, kv_head, next), n, wide, {low, high});
     }
     for (int m = 0; m < n; ++m) {
       const int r = tile.first + m / shared, h = kv_head * shared + m % shared;
@@ -169,29 +222,42 @@ class Attention {
   }
 
   // Scores of a page's first `high` keys; others are anything. `next` is read soon.
+  template <class Numbers>
   void score(const uint8_t* keys, const uint8_t* next, int n, int dim, int wide, int high) {
     constexpr int kSide = Simd::kSide;
     blocks(n, [&](auto size, int first) {
       const float* queries = own_.queries.data() + first * dim;
       for (int p = 0; p < high; p += kSide * kLanes) {
-        const size_t skip = sizeof(uint16_t) * p * wide;
-        score<size(), kSide>(keys + skip, next + skip, queries, dim, wide,
-                             own_.scores.data() + first * kPage + p);
+        const size_t skip = size_t(Numbers::kBytes) * p * wide;
+        float* to = own_.scores.data() + first * kPage + p;
+        score<Numbers, size(), kSide>(keys + skip, next + skip, queries, dim, wide, to);
+        if constexpr (Numbers::kScaled)
+          for (int q = 0; q < size; ++q)
+            multiply(to + q * kPage, scales(keys, wide) + p, kSide);
       }
     });
   }
 
-  template <int Queries, int Side>
+  // Of a head's part of a page.
+  static const float* scales(const uint8_t* part, int wide) {
+    return reinterpret_cast<const float*>(part + size_t(wide) * kPage);
+  }
+  static void multiply(float* x, const float* by, int n_vectors) {
+    for (int v = 0; v < n_vectors; ++v, x += kLanes, by += kLanes)
+      Simd::store(x, Simd::times(Simd::load(x), Simd::load(by)));
+  }
+
+  template <class Numbers, int Queries, int Side>
   static void score(const uint8_t* keys, const uint8_t* next, const float* queries, int dim,
                     int wide, float* to) {
-    constexpr int kVector = sizeof(uint16_t) * kLanes;
+    constexpr int kVector = Numbers::kBytes * kLanes;
     Floats sum[Queries][Side];
     for (auto& one : sum)
       for (auto& part : one) part = Simd::zero();
     for (int d = 0; d < dim; ++d) {
       Floats key[Side];
       Simd::prefetch(next + d * kVector * Side);
-      for (int s = 0; s < Side; ++s) key[s] = Simd::halves(keys + (s * wide + d) * kVector);
+      for (int s = 0; s < Side; ++s) key[s] = Numbers::load(keys + (s * wide + d) * kVector);
       for (int q = 0; q < Queries; ++q) {
         const auto query = Simd::all(queries[d * Queries + q]);
         for (int s = 0; s < Side; ++s) sum[q][s] = Simd::fused(key[s], query, sum[q][s]);
@@ -254,7 +320,13 @@ class Attention {
     return most;
   }
 
+  // Shares of a page's values times the scales of these.
+  void weigh(const float* scales, int n) {
+    for (int m = 0; m < n; ++m) multiply(own_.scores.data() + m * kPage, scales, kPage / kLanes);
+  }
+
   // Add a page's values, each times its share.
+  template <class Numbers>
   void mix(const uint8_t* values, const uint8_t* next, int n, int wide, Seen seen) {
     constexpr int kSide = Simd::kSide;
     blocks(n, [&](auto size, int first) {
@@ -262,23 +334,23 @@ class Attention {
       float* sums = own_.sums.data() + first * wide;
       int d = 0;
       for (; d + kSide * kLanes <= wide; d += kSide * kLanes)
-        mix<size(), kSide>(values, next, shares, wide, d, seen, sums);
-      if (d < wide) mix<size(), 1>(values, next, shares, wide, d, seen, sums);
+        mix<Numbers, size(), kSide>(values, next, shares, wide, d, seen, sums);
+      if (d < wide) mix<Numbers, size(), 1>(values, next, shares, wide, d, seen, sums);
     });
   }
 
-  template <int Queries, int Side>
+  template <class Numbers, int Queries, int Side>
   static void mix(const uint8_t* values, const uint8_t* next, const float* shares, int wide, int d,
                   Seen seen, float* sums) {
     Floats sum[Queries][Side];
     for (int q = 0; q < Queries; ++q)
       for (int s = 0; s < Side; ++s) sum[q][s] = Simd::load(sums + q * wide + d + s * kLanes);
     for (int p = seen.begin; p < seen.end; ++p) {
-      const size_t skip = sizeof(uint16_t) * (size_t(p) * wide + d);
+      const size_t skip = Numbers::kBytes * (size_t(p) * wide + d);
       Floats value[Side];
       Simd::prefetch(next + skip);
       for (int s = 0; s < Side; ++s)
-        value[s] = Simd::halves(values + skip + s * sizeof(uint16_t) * kLanes);
+        value[s] = Numbers::load(values + skip + s * Numbers::kBytes * kLanes);
       for (int q = 0; q < Queries; ++q) {
         const auto share = Simd::all(shares[q * kPage + p]);
         for (int s = 0; s < Side; ++s) sum[q][s] = Simd::fused(value[s], share, sum[q][s]);

@@ -1,6 +1,8 @@
 // What Python sees of the native engine.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -16,6 +18,7 @@
 #endif
 
 #include "coarse.h"
+#include "conversation.h"
 #include "kernels.h"
 #include "pack.h"
 #include "processor.h"
@@ -24,10 +27,6 @@ namespace nb = nanobind;
 using namespace onhand;
 
 namespace {
-
-void expect(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(what);
-}
 
 using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
 using Halves = nb::ndarray<const uint16_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
@@ -118,57 +117,6 @@ class Matrix {
   std::unique_ptr<uint8_t, Free> memory_;
 };
 
-nb::ndarray<nb::numpy, float> new_array(std::vector<size_t> shape) {
-  size_t size = 1;
-  for (size_t n : shape) size *= n;
-  float* data = new float[size];
-  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-  return nb::ndarray<nb::numpy, float>(data, shape.size(), shape.data(), owner);
-}
-
-using Part = nb::ndarray<const float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-class Conversation {
- public:
-  Conversation(const PageShape& shape, std::vector<int> head_dim)
-      : memory(shape), shape_(&shape), head_dim_(std::move(head_dim)) {}
-
-  // Keys and values of every layer in turn, (n_kv_heads, length, head_dim) each.
-  nb::list state() const {
-    nb::list parts;
-    for (size_t i = 0; i < head_dim_.size(); ++i) {
-      const std::vector<size_t> shape{size_t(shape_->n_kv_heads[i]), size_t(memory.length()),
-                                      size_t(head_dim_[i])};
-      auto keys = new_array(shape), values = new_array(shape);
-      memory.copy_out(int(i), head_dim_[i], keys.data(), values.data());
-      parts.append(keys);
-      parts.append(values);
-    }
-    return parts;
-  }
-
-  void load(const std::vector<Part>& parts, int length) {
-    expect(length >= 0 && parts.size() == 2 * head_dim_.size(), "another number of parts");
-    for (size_t i = 0; i < parts.size(); ++i)
-      expect(parts[i].shape(0) == size_t(shape_->n_kv_heads[i / 2]) &&
-                 parts[i].shape(1) == size_t(length) &&
-                 parts[i].shape(2) == size_t(head_dim_[i / 2]),
-             "a part has another shape");
-    Memory fresh(*shape_);
-    fresh.reserve(length);
-    fresh.set_length(length);
-    for (size_t i = 0; i < head_dim_.size(); ++i)
-      fresh.copy_in(int(i), head_dim_[i], parts[2 * i].data(), parts[2 * i + 1].data());
-    memory = fresh;
-  }
-
-  Memory memory;
-
- private:
-  const PageShape* shape_;
-  std::vector<int> head_dim_;
-};
-
 void make_chooser(Chooser* self, double temperature, int64_t top_k, double top_p, double min_p,
                   float penalty, int vocab_size, nb::object forbidden) {
   expect(vocab_size > 0 && temperature >= 0 && top_k >= 0 && top_p > 0, "sampling is out of range");
@@ -236,13 +184,6 @@ class Reader {
     }
     expect(n_inputs == n_outputs, "a matrix has another height");
     made.bias = vector(key + "_bias", n_outputs);
-    const std::string first = key + "_first", second = key + "_second";
-    made.added.first = table(first.c_str(), made.n_inputs());
-    if (made.added.first == nullptr) return made;
-    made.added.rank = static_cast<int>(nb::cast<Table>(from_[first.c_str()], false).shape(0));
-    made.added.second = table(second.c_str(), made.added.rank);
-    expect(nb::cast<Table>(from_[second.c_str()], false).shape(0) == size_t(n_outputs),
-           "an adapter has another height");
     return made;
   }
 
@@ -256,6 +197,7 @@ class Decoder {
   Decoder(nb::dict description, nb::list layers, int n_threads, const std::string& isa)
       : kernels_(named(isa)), pool_(n_threads) {
     const Reader from(description, keep_);
+    model_.pages.kept = from.word("kv") == "int8" ? Kept::int8 : Kept::fp16;
     model_.width = from.number("width");
     model_.vocab_size = from.number("vocab_size");
     model_.epsilon = from.real("norm_epsilon");
@@ -271,15 +213,55 @@ class Decoder {
     model_.positions = from.table("positions", model_.width);
     model_.embed = from.linear("embed", model_.width, model_.vocab_size).factors.front();
     model_.head = from.linear("head", model_.width, model_.vocab_size);
+    for (nb::handle half : nb::cast<nb::list>(description["rotary_halves"])) {
+      model_.rotary.push_back(std::make_unique<RotaryTable>());
+      model_.rotary.back()->half = nb::cast<int>(half);
+    }
     for (nb::handle one : layers) add(Reader(nb::cast<nb::dict>(one), keep_));
+    model_.head.number = 4 * static_cast<int>(model_.layers.size());
     work_ = std::make_unique<Workspace>(model_, n_threads);
     rows_.reserve(kMostRows);
   }
 
-  Conversation conversation() const {
+  Conversation conversation(std::shared_ptr<Adapter> adapter) const {
     std::vector<int> head_dim;
     for (const Layer& layer : model_.layers) head_dim.push_back(layer.head_dim);
-    return Conversation(model_.pages, std::move(head_dim));
+    return Conversation(model_.pages, std::move(head_dim), std::move(adapter));
+  }
+
+  // Of each layer's four matrices and then of the head: None, or first (rank, inputs) and second
+  // (outputs, rank).
+  std::shared_ptr<Adapter> adapter(nb::list pairs) {
+    const std::vector<const Linear*> matrices = adaptable();
+    expect(pairs.size() == matrices.size(), "a pair of factors, or None, for each matrix");
+    auto made = std::make_shared<Adapter>(static_cast<int>(matrices.size()));
+    for (size_t i = 0; i < matrices.size(); ++i) {
+      if (pairs[i].is_none()) continue;
+      const auto [first, second] = nb::cast<std::pair<Table, Table>>(pairs[i], false);
+      const int n_inputs = matrices[i]->n_inputs(), n_outputs = matrices[i]->n_outputs();
+      const size_t rank = first.shape(0);
+      expect(rank < size_t{1} << 20 && first.shape(1) == size_t(n_inputs) &&
+                 second.shape(0) == size_t(n_outputs) && second.shape(1) == rank,
+             "an adapter has another shape");
+      made->set(static_cast<int>(i), static_cast<int>(rank), first.data(), n_inputs, second.data(),
+                n_outputs);
+    }
+    nb::gil_scoped_release free;
+    std::lock_guard<std::mutex> one_at_a_time(mutex_);
+    work_->fit(*made);
+    return made;
+  }
+
+  // Append kRotaryBlock positions to a table: (kRotaryBlock, 2 * half).
+  void extend(int table, nb::object block) {
+    RotaryTable& to = *model_.rotary.at(table);
+    const Table found = nb::cast<Table>(block, false);
+    expect(found.shape(0) == size_t{kRotaryBlock} && found.shape(1) == 2 * size_t(to.half),
+           "a block of positions has another shape");
+    keep_.push_back(block);
+    nb::gil_scoped_release free;
+    std::lock_guard<std::mutex> one_at_a_time(mutex_);
+    to.blocks.push_back(found.data());
   }
 
   // Append tokens to conversations; (B, V) scores after the last of each, or (T, V) after each
@@ -290,10 +272,10 @@ class Decoder {
     expect(!every || conversations.size() == 1, "every token is scored of one conversation only");
     const size_t V = model_.vocab_size;
     const size_t n = every ? tokens[0].shape(0) : conversations.size();
-    auto scores = new_array({n, V});
+    auto scores = new_array<float>({n, V});
     std::vector<Request> requests;
     for (size_t b = 0; b < conversations.size(); ++b)
-      requests.push_back({&conversations[b]->memory, tokens[b].data(), tokens[b].shape(0),
+      requests.push_back({conversations[b], tokens[b].data(), tokens[b].shape(0),
                           scores.data() + b * V, every, nullptr});
     nb::gil_scoped_release free;
     std::lock_guard<std::mutex> one_at_a_time(mutex_);
@@ -316,8 +298,8 @@ class Decoder {
     choices.assign(n, Choice{});
     single.resize(n);
     for (size_t b = 0; b < n; ++b) {
-      Memory& memory = nb::cast<Conversation&>(conversations[b]).memory;
-      Request one{&memory, &single[b], 1, nullptr, false, nullptr};
+      Conversation& conversation = nb::cast<Conversation&>(conversations[b]);
+      Request one{&conversation, &single[b], 1, nullptr, false, nullptr};
       if (PyLong_Check(nb::handle(tokens[b]).ptr())) {
         single[b] = nb::cast<int64_t>(tokens[b]);
       } else {
@@ -361,6 +343,14 @@ class Decoder {
   const char* isa() const { return kernels_.name; }
 
  private:
+  std::vector<const Linear*> adaptable() const {
+    std::vector<const Linear*> all;
+    for (const Layer& layer : model_.layers)
+      all.insert(all.end(), {&layer.qkv, &layer.out, &layer.inner, &layer.down});
+    all.push_back(&model_.head);
+    return all;
+  }
+
   void add(const Reader& from) {
     Layer layer;
     layer.n_heads = from.number("n_heads");
@@ -380,16 +370,24 @@ class Decoder {
     layer.out = from.linear("out", layer.query_width(), D);
     layer.inner = from.linear("inner", D, layer.mlp_width * (model_.gated ? 2 : 1));
     layer.down = from.linear("down", layer.mlp_width, D);
-    layer.rotary.half = from.number("rotary_half");
-    layer.rotary.cosines = from.table("cosines", layer.rotary.half);
-    layer.rotary.sines = from.table("sines", layer.rotary.half);
+    layer.rotary = {rotary(from.number("rotary")), rotary(from.number("rotary_stretched")),
+                    from.number("rotary_limit")};
+    const int n = 4 * static_cast<int>(model_.layers.size());
+    layer.qkv.number = n;
+    layer.out.number = n + 1;
+    layer.inner.number = n + 2;
+    layer.down.number = n + 3;
     model_.pages.add(layer.n_kv_heads, layer.head_dim);
     model_.layers.push_back(std::move(layer));
   }
 
+  const RotaryTable* rotary(int i) const {
+    return i < 0 ? nullptr : model_.rotary.at(i).get();
+  }
+
   // Tokens for one conversation, and who wants to know what follows.
   struct Request {
-    Memory* memory;
+    Conversation* conversation;
     const int64_t* tokens;
     size_t n;
     float* scores;  // after the last token, or after each; null if nobody wants them
@@ -397,7 +395,19 @@ class Decoder {
     Choice* choice;  // after the last token; null if nobody wants it
   };
 
+  // Every position that a step turns by must be there before anything changes.
+  void check_positions(const std::vector<Request>& requests) const {
+    for (const Request& one : requests)
+      for (const Layer& layer : model_.layers) {
+        const int length = one.conversation->memory.length() + static_cast<int>(one.n);
+        const RotaryTable* table = layer.rotary.of(length);
+        expect(table == nullptr || table->n_positions() >= length,
+               "rotary positions are missing");
+      }
+  }
+
   void run(const std::vector<Request>& requests) {
+    check_positions(requests);
     rows_.clear();  // of one that failed
     size_t n_scored = 0;
     const auto flush = [&] {
@@ -406,19 +416,22 @@ class Decoder {
       n_scored = 0;
     };
     for (const Request& one : requests) {
-      const int start = one.memory->length(), n = static_cast<int>(one.n);
-      one.memory->reserve(n);
+      Memory& memory = one.conversation->memory;
+      const Adapter* adapter = one.conversation->adapter.get();
+      const int start = memory.length(), n = static_cast<int>(one.n), length = start + n;
+      memory.reserve(n);
       for (int t = 0; t < n; ++t) {
         const bool last = t + 1 == n;
         float* scores = one.scores == nullptr || !(one.every || last) ? nullptr : one.scores;
         if (scores != nullptr && one.every) scores += size_t(t) * model_.vocab_size;
         Choice* choice = last ? one.choice : nullptr;
-        rows_.push_back({one.memory, start + t, static_cast<int>(one.tokens[t]), scores, choice});
+        rows_.push_back({&memory, start + t, static_cast<int>(one.tokens[t]), scores, choice,
+                         adapter, length});
         n_scored += scores != nullptr || choice != nullptr;
         if (rows_.size() == size_t(kMostRows) || n_scored == kMostScores)
           flush();
       }
-      one.memory->set_length(start + n);
+      memory.set_length(length);
     }
     flush();
   }
@@ -447,6 +460,8 @@ NB_MODULE(_native, m) {
            nb::arg("scales"), nb::arg("zeros").none(), nb::arg("threads") = 1)
       .def("coarse", [](const Matrix& self, int n_threads) { return new Matrix(self, n_threads); })
       .def_prop_ro("n_bytes", [](const Matrix& self) { return self.packed().bytes(); });
+  m.attr("ROTARY_BLOCK") = kRotaryBlock;
+  nb::class_<Adapter>(m, "Adapter");
   nb::class_<Chooser>(m, "Chooser")
       .def("__init__", make_chooser, nb::arg("temperature"), nb::arg("top_k"), nb::arg("top_p"),
            nb::arg("min_p"), nb::arg("penalty"), nb::arg("vocab_size"),
@@ -464,7 +479,10 @@ NB_MODULE(_native, m) {
            nb::keep_alive<0, 1>());
   nb::class_<Decoder>(m, "Decoder")
       .def(nb::init<nb::dict, nb::list, int, const std::string&>())
-      .def("conversation", &Decoder::conversation, nb::keep_alive<0, 1>())
+      .def("conversation", &Decoder::conversation, nb::arg("adapter").none(),
+           nb::keep_alive<0, 1>())
+      .def("adapter", &Decoder::adapter)
+      .def("extend", &Decoder::extend)
       .def("step", &Decoder::step)
       .def("choose", &Decoder::choose)
       .def("use_two_stages", &Decoder::use_two_stages)

@@ -37,8 +37,7 @@ class Head {
     for (int k = mine.begin; k < mine.end; ++k) {
       norm<Simd>(m_.final_norm, m_.epsilon, stream(k), normed(k), m_.width);
       round(normed(k), m_.width, 0, k);
-      for (int j = 0; j < m_.head.added.rank; ++j)
-        low(k)[j] = dot<Simd>(m_.head.added.first + size_t(j) * m_.width, normed(k), m_.width);
+      if (const LowRank* by = added(row(k).adapter, m_.head.number)) by->lower<Simd>(normed(k), low(k));
     }
     if (!alone_) pool_.meet();
     for (size_t f = 0; f + 1 < m_.head.factors.size(); ++f) factor(f, mine);
@@ -73,7 +72,7 @@ class Head {
   int32_t* drawn_ids(int k) { return w_.drawn_ids.data() + size_t(k) * padded_vocab(m_); }
   float* tops(int k) { return w_.tops.data() + size_t(k) * m_.coarse.n_tiles; }
   float* low(int k) {
-    return w_.heads[alone_ ? thread_ : 0].low.data() + size_t(k) * m_.head.added.rank;
+    return w_.heads[alone_ ? thread_ : 0].low.data() + size_t(k) * w_.most_rank;
   }
 
   // Round n floats to row k of the inputs of a factor.
@@ -160,10 +159,8 @@ class Head {
 
   // Add what an adapter and a bias add to the products of row k with outputs `first` and up.
   void finish(int k, float* scores, int first, int n) {
-    const LowRank& by = m_.head.added;
-    if (by.rank > 0)
-      for (int i = 0; i < n; ++i)
-        scores[i] += dot<Simd>(by.second + size_t(first + i) * by.rank, low(k), by.rank);
+    if (const LowRank* by = added(row(k).adapter, m_.head.number))
+      by->add<Simd>(low(k), scores, first, first + n);
     if (m_.head.bias != nullptr)
       for (int i = 0; i < n; ++i) scores[i] += m_.head.bias[first + i];
     if (m_.logit_cap > 0)

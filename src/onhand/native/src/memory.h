@@ -1,13 +1,12 @@
 // Keys and values of one conversation, in pages that conversations may share.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <new>
 #include <vector>
 
-#include "format.h"
-#include "half.h"
 #include "pages.h"
 
 namespace onhand {
@@ -17,8 +16,12 @@ constexpr int kLanes = 16; // tokens of a block of keys
 
 class Page;
 
+// Numbers of keys and values: fp16, or int8 with a scale for each token and head.
+enum class Kept { fp16, int8 };
+
 // Where each layer's part of a page begins, in bytes.
 struct PageShape {
+  Kept kept = Kept::fp16;
   std::vector<size_t> keys, values;  // by layer
   std::vector<int> n_kv_heads, wide; // wide: a head's numbers, up to whole vectors
   size_t bytes = 0;
@@ -32,13 +35,16 @@ struct PageShape {
     values.push_back(bytes);
     bytes += n_kv * part_bytes(wide.size() - 1);
   }
-  // Of one head's keys, or of its values.
-  size_t part_bytes(size_t layer) const { return sizeof(uint16_t) * wide[layer] * kPage; }
+  // Of one head's keys, or of its values: the numbers, and the scales behind them.
+  size_t part_bytes(size_t layer) const {
+    const size_t n = size_t(wide[layer]) * kPage;
+    return kept == Kept::fp16 ? sizeof(uint16_t) * n : n + sizeof(float) * kPage;
+  }
 };
 
 // Of each head of a layer: keys as blocks of 16 tokens, (kPage / 16, wide, 16), so that lanes are
-// tokens; values as (kPage, wide), so that lanes are numbers of a head. fp16. Zero where nothing
-// was written yet: what is not seen is multiplied by zero.
+// tokens; values as (kPage, wide), so that lanes are numbers of a head. Zero where nothing was
+// written yet: what is not seen is multiplied by zero.
 class Page {
  public:
   explicit Page(size_t bytes) : bytes_(bytes), data_(fresh(bytes)) {}
@@ -88,18 +94,35 @@ class Memory {
     }
   }
 
-  // Copy one layer's keys and values out, or in: (n_kv_heads, length, head_dim) float each.
-  void copy_out(int layer, int dim, float* keys, float* values) const {
-    each(layer, dim, [&](uint16_t& key, uint16_t& value, size_t at) {
-      keys[at] = to_float(key);
-      values[at] = to_float(value);
-    });
+  // Call use(key, value, i) for every number of a layer, i counting (n_kv_heads, length, dim).
+  template <class Number, class Use>
+  void each(int layer, int dim, Use use) const {
+    const int wide = shape_->wide[layer];
+    size_t at = 0;
+    for (int h = 0; h < shape_->n_kv_heads[layer]; ++h)
+      for (int t = 0; t < length_; ++t) {
+        const int slot = t % kPage;
+        Number* k = reinterpret_cast<Number*>(keys(layer, h, t / kPage)) +
+                    static_cast<size_t>(slot / kLanes) * wide * kLanes + slot % kLanes;
+        Number* v = reinterpret_cast<Number*>(values(layer, h, t / kPage)) +
+                    static_cast<size_t>(slot) * wide;
+        for (int d = 0; d < dim; ++d, ++at) use(k[d * kLanes], v[d], at);
+      }
   }
-  void copy_in(int layer, int dim, const float* keys, const float* values) {
-    each(layer, dim, [&](uint16_t& key, uint16_t& value, size_t at) {
-      key = to_half(keys[at]);
-      value = to_half(values[at]);
-    });
+
+  // Call use(key's scale, value's scale, i), i counting (n_kv_heads, length).
+  template <class Use>
+  void each_scale(int layer, Use use) const {
+    size_t at = 0;
+    for (int h = 0; h < shape_->n_kv_heads[layer]; ++h)
+      for (int t = 0; t < length_; ++t, ++at)
+        use(scales(keys(layer, h, t / kPage), layer)[t % kPage],
+            scales(values(layer, h, t / kPage), layer)[t % kPage], at);
+  }
+
+  // Of a head's part of a page, where numbers are int8: (kPage).
+  float* scales(uint8_t* part, int layer) const {
+    return reinterpret_cast<float*>(part + size_t(shape_->wide[layer]) * kPage);
   }
 
   uint8_t* keys(int layer, int head, int page) const {
@@ -113,21 +136,6 @@ class Memory {
   std::shared_ptr<Page> unused_page() const {
     std::shared_ptr<Page> page = shape_->spare->take();
     return page != nullptr ? page : std::make_shared<Page>(shape_->bytes);
-  }
-
-  template <class Use>
-  void each(int layer, int dim, Use use) const {
-    const int wide = shape_->wide[layer];
-    size_t at = 0;
-    for (int h = 0; h < shape_->n_kv_heads[layer]; ++h)
-      for (int t = 0; t < length_; ++t) {
-        const int slot = t % kPage;
-        uint16_t* k = reinterpret_cast<uint16_t*>(keys(layer, h, t / kPage)) +
-                      static_cast<size_t>(slot / kLanes) * wide * kLanes + slot % kLanes;
-        uint16_t* v = reinterpret_cast<uint16_t*>(values(layer, h, t / kPage)) +
-                      static_cast<size_t>(slot) * wide;
-        for (int d = 0; d < dim; ++d, ++at) use(k[d * kLanes], v[d], at);
-      }
   }
 
   const PageShape* shape_;

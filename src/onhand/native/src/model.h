@@ -1,9 +1,10 @@
 // A decoder as the native engine runs it; what each part means: onhand/core/decoder.py.
 #pragma once
 
-#include <atomic>
+#include <memory>
 #include <vector>
 
+#include "adapter.h"
 #include "format.h"
 #include "memory.h"
 #include "pool.h"
@@ -16,26 +17,33 @@ struct Norm {
   const float* bias = nullptr;  // of a layer norm; null in a root mean square norm
 };
 
-// What an adapter adds to a product: second (first x), first (rank, inputs), second (outputs, rank).
-struct LowRank {
-  const float* first = nullptr;
-  const float* second = nullptr;
-  int rank = 0;
-};
-
 // A matrix, whole or as two factors of which the first is applied first, and its bias.
 struct Linear {
   std::vector<Packed> factors;
   const float* bias = nullptr;
-  LowRank added;
+  int number = 0;  // among the matrices that adapters add to
   int n_inputs() const { return factors.front().n_inputs; }
   int n_outputs() const { return factors.back().n_rows; }
 };
 
+constexpr int kRotaryBlock = 1024;  // positions
+
+// How pairs of a head turn: (kRotaryBlock, 2, half) cosines and sines, block by block as
+// conversations grow.
+struct RotaryTable {
+  int half = 0;  // pairs of a head that turn
+  std::vector<const float*> blocks;
+  int n_positions() const { return static_cast<int>(blocks.size()) * kRotaryBlock; }
+};
+
+// The tables of a layer; conversations of more than `limit` tokens have one of their own.
 struct Rotary {
-  int half = 0;                    // pairs of a head that turn
-  const float* cosines = nullptr;  // (positions, half)
-  const float* sines = nullptr;
+  const RotaryTable* plain = nullptr;  // null where positions do not turn
+  const RotaryTable* stretched = nullptr;
+  int limit = 0;
+  const RotaryTable* of(int length) const {
+    return stretched != nullptr && length > limit ? stretched : plain;
+  }
 };
 
 enum class Activation { silu, gelu, gelu_tanh };
@@ -66,6 +74,7 @@ struct Model {
   float epsilon = 0, embed_scale = 1;
   float attention_cap = 0, logit_cap = 0;  // 0: none
   PageShape pages;
+  std::vector<std::unique_ptr<RotaryTable>> rotary;
 };
 
 inline size_t padded_vocab(const Model& model) {
@@ -79,6 +88,8 @@ struct Row {
   int token;
   float* logits;  // where its scores go; null if nobody asks
   Choice* choice;  // the token that they choose; null if nobody asks
+  const Adapter* adapter = nullptr;
+  int length = 0;  // of the conversation, all tokens that are fed with this one included
 };
 
 constexpr int kMostRows = 256;    // of a step; longer prompts are cut
@@ -109,6 +120,8 @@ class Workspace {
   // Before a step: which rows are scored, and room for what they ask for.
   void expect(const Model& model, const std::vector<Row>& rows);
 
+  // Make room for an adapter.
+  void fit(const Adapter& adapter);
   // The residual stream and what is made of it: the first serves all threads, or, of a few rows,
   // each has its own.
   struct Own {
@@ -126,14 +139,14 @@ class Workspace {
     std::vector<float> lanes, most;            // (queries, kLanes), (queries)
   };
   std::vector<Attention> attention;         // by thread
-  alignas(64) std::atomic<int> next{0};     // of what threads attend to
-  std::vector<std::vector<float>> shares;   // by thread: an adapter's inner numbers
+  std::vector<std::vector<float>> low;      // by thread: what an adapter's first factor gives
+  int most_rank = 0;                        // of the adapters that it has room for
   struct alignas(64) Bytes { uint8_t at[64]; };
   std::vector<std::vector<Bytes>> scratch;  // by thread, kScratch bytes
 
   struct HeadSpace {
     std::vector<float> scores;  // (kMostScores, kHeadTiles * kRows)
-    std::vector<float> low;     // (kMostScores, rank) of the head's adapter
+    std::vector<float> low;     // (kMostScores, rank) of adapters of the head
     std::vector<Best> best;     // by scored row
     ChoiceSpace space;
   };

@@ -69,9 +69,10 @@ class Step {
     } else {
       const Range rows = share(n_);
       for (int r = rows.begin; r < rows.end; ++r) remember(layer, i, r, {0, layer.n_kv_heads});
-      if (thread_ == 0) attention_.start();
       pool_.meet();
-      attention_.attend(layer, i);
+      pool_.for_each_chunk(attention_.n_items(layer), 1, thread_, [&](int item, int) {
+        attention_.attend(layer, i, item);
+      });
     }
     pool_.meet();
     for (int r = mine_.begin; r < mine_.end; ++r)
@@ -130,9 +131,9 @@ class Step {
     }
     for (int r = 0; r < n_; ++r) {
       float* inner = row(w_.inner, layer.inner, r);
-      const float* low = lower(layer.inner, normed(r));
-      finish(layer.inner, low, inner, inner, begin, end);
-      if (m_.gated) finish(layer.inner, low, inner, inner, width + begin, width + end);
+      const Addition added = addition(layer.inner, r, normed(r));
+      finish(layer.inner, added, inner, inner, begin, end);
+      if (m_.gated) finish(layer.inner, added, inner, inner, width + begin, width + end);
       activate(layer, r, begin, end);
       onhand::quantize(activated(layer, r), width, down, w_.activated_codes.inputs(down).from(r),
                        groups.begin, groups.end);
@@ -142,10 +143,10 @@ class Step {
   // Finish a row's queries of some key heads, and put keys and values into the memory.
   void remember(const Layer& layer, int i, int r, Range heads) {
     float* qkv = row(w_.qkv, layer.qkv, r);
-    const float* low = lower(layer.qkv, normed(r));
+    const Addition added = addition(layer.qkv, r, normed(r));
     const int shared = layer.n_heads / layer.n_kv_heads;
     const auto part = [&](int first_head, int begin, int end) {
-      finish(layer.qkv, low, qkv, qkv, (first_head + begin) * layer.head_dim,
+      finish(layer.qkv, added, qkv, qkv, (first_head + begin) * layer.head_dim,
              (first_head + end) * layer.head_dim);
     };
     part(0, heads.begin * shared, heads.end * shared);
@@ -223,25 +224,19 @@ class Step {
     return std::max(n / (16 * t) / 4 * 4, std::min(4, (n + t - 1) / t));
   }
 
-  // The lower factor of an adapter times what its matrix multiplies; null without one.
-  const float* lower(const Linear& by, const float* x) {
-    const LowRank& added = by.added;
-    if (added.rank == 0) return nullptr;
-    std::vector<float>& low = w_.shares[thread_];
-    if (low.size() < size_t(added.rank)) low.resize(added.rank);
-    for (int j = 0; j < added.rank; ++j)
-      low[j] = dot<Simd>(added.first + size_t(j) * by.n_inputs(), x, by.n_inputs());
-    return low.data();
+  // What a row's adapter adds to a product: its factors, and the first times what is multiplied.
+  struct Addition { const LowRank* by; const float* low; };
+  Addition addition(const Linear& to, int r, const float* x) {
+    const LowRank* by = added(rows_[r].adapter, to.number);
+    if (by != nullptr) by->lower<Simd>(x, w_.low[thread_].data());
+    return {by, w_.low[thread_].data()};
   }
 
   // Outputs `begin` to `end` of a product, with what an adapter and a bias add.
-  void finish(const Linear& by, const float* low, const float* product, float* to, int begin,
+  void finish(const Linear& by, Addition added, const float* product, float* to, int begin,
               int end) {
     if (to != product) std::copy(product + begin, product + end, to + begin);
-    const LowRank& added = by.added;
-    if (low != nullptr)
-      for (int i = begin; i < end; ++i)
-        to[i] += dot<Simd>(added.second + size_t(i) * added.rank, low, added.rank);
+    if (added.by != nullptr) added.by->template add<Simd>(added.low, to + begin, begin, end);
     if (by.bias != nullptr)
       for (int i = begin; i < end; ++i) to[i] += by.bias[i];
   }
@@ -249,7 +244,7 @@ class Step {
   // Add a product to the stream; `from` is what was multiplied.
   void add(const Linear& by, const float* from, const Norm& post, int r) {
     float* part = normed(r);
-    finish(by, lower(by, from), row(w_.product, by, r), part, 0, m_.width);
+    finish(by, addition(by, r, from), row(w_.product, by, r), part, 0, m_.width);
     if (post.weight != nullptr) norm(post, part, part);
     float* x = stream(r);
     for (int i = 0; i < m_.width; ++i) x[i] += part[i];

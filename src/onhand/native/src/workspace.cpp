@@ -60,14 +60,13 @@ Workspace::Workspace(const Model& model, int n_threads) {
     one.lanes.resize(queries * kLanes);
     one.most.resize(queries);
   }
-  shares.resize(n_threads);
+  low.resize(n_threads);
   scratch.resize(n_threads);
   for (auto& one : scratch) one.resize((kScratch + 63) / 64);
   asked.reserve(kMostScores);
   heads.resize(n_threads);
   for (HeadSpace& one : heads) {
     one.scores.resize(size_t{kMostScores} * kHeadTiles * kRows);
-    one.low.resize(size_t{kMostScores} * model.head.added.rank);
     one.best.resize(kMostScores);
   }
 }
@@ -96,6 +95,12 @@ void Workspace::expect(const Model& model, const std::vector<Row>& rows) {
       own[i].coarse.resize(i == 0 ? kMostRows + kRows : kAloneRows,
                            size_t(model.coarse.n_groups) * model.coarse.format.group,
                            model.coarse.n_groups);
+}
+
+void Workspace::fit(const Adapter& adapter) {
+  most_rank = std::max(most_rank, adapter.most_rank());
+  for (auto& one : low) one.resize(most_rank);
+  for (HeadSpace& one : heads) one.low.resize(size_t{kMostScores} * most_rank);
 }
 
 }  // namespace onhand
