@@ -30,6 +30,8 @@ def count(loaded: NativeLoaded, sampling: Sampling) -> int:
     so_far = ctypes.CDLL(None).allocations_so_far
     so_far.restype = ctypes.c_long
     sessions = [loaded.session() for _ in range(2)]
+    for session in sessions:  # rotary positions are made as a session reaches them
+        loaded.step([(session, np.zeros(STEPS, dtype=np.int64))])
     inner: list[Any] = [session.inner for session in sessions]
     choosers = [chooser_of(Sampler(sampling), loaded.vocab_size) for _ in sessions]
     asked = 0

@@ -44,6 +44,14 @@ struct Packed {
   size_t tile_bytes() const { return static_cast<size_t>(n_groups) * format.block_bytes(); }
   size_t bytes() const { return n_tiles * tile_bytes(); }
   const uint8_t* tile(int i) const { return data + i * tile_bytes(); }
+  // The matrix of the rows from a tile on.
+  Packed from(int tile) const {
+    Packed rest = *this;
+    rest.n_rows -= tile * kRows;
+    rest.n_tiles -= tile;
+    rest.data = this->tile(tile);
+    return rest;
+  }
   // Some tiles as a matrix of their own.
   Packed part(int first, int n) const {
     return {format, n * kRows, n_inputs, n, n_groups, tile(first)};
@@ -64,6 +72,10 @@ struct Inputs {
   Inputs from(int row) const {
     const size_t at = static_cast<size_t>(row) * n_groups;
     return {n_groups, group, codes + at * group, scales + at, starts + at, minus_sums + at};
+  }
+  // The same rows from a group on.
+  Inputs past(int g) const {
+    return {n_groups, group, codes + size_t(g) * group, scales + g, starts + g, minus_sums + g};
   }
 };
 

@@ -78,9 +78,9 @@ class Head {
   // Round n floats to row k of the inputs of a factor.
   void round(const float* x, int n, size_t f, int k) {
     const Packed& w = m_.head.factors[f];
-    quantize(x, n, w, own_.quantized.inputs(w).from(k), 0, w.n_groups);
+    quantize<Simd>(x, n, w, own_.quantized.inputs(w).from(k), 0, w.n_groups);
     if (!w_.two_stage || f + 1 < m_.head.factors.size()) return;
-    quantize(x, n, m_.coarse, own_.coarse.inputs(m_.coarse).from(k), 0, m_.coarse.n_groups);
+    quantize<Simd>(x, n, m_.coarse, own_.coarse.inputs(m_.coarse).from(k), 0, m_.coarse.n_groups);
   }
 
   void multiply(const Packed& w, const Inputs& x, int n, float* out, size_t stride, Range tiles) {

@@ -57,6 +57,10 @@ struct Layer {
   int n_heads = 0, n_kv_heads = 0, head_dim = 0, mlp_width = 0, window = 0;
   float scale = 1;
   int query_width() const { return n_heads * head_dim; }
+  // Whether parts of the widest product can be used before all of it is there.
+  bool widens_in_parts(bool gated) const {
+    return inner.factors.size() == 1 && (mlp_width % kRows == 0 || !gated);
+  }
   int kv_width() const { return n_kv_heads * head_dim; }
 };
 
@@ -97,6 +101,7 @@ constexpr int kMostScores = 32;   // rows of a step that are scored
 constexpr int kHeadTiles = 32;    // of the head, scored at once
 
 constexpr int kTileRows = 8;   // of a conversation that attend together
+constexpr int kWideColumns = 128;  // of the widest product, computed and used at once
 constexpr int kAloneRows = 4;  // of a step; so few each thread prepares for itself
 
 // Rows of inputs rounded for a product.
@@ -130,7 +135,9 @@ class Workspace {
     Quantized coarse;  // the same for the head's first stage
   };
   std::vector<Own> own;
-  std::vector<float> qkv, attended, inner, activated, product;
+  std::vector<float> qkv, attended, activated, product;
+  std::vector<float> inner;  // of layers whose widest product is made whole before it is used
+  std::vector<std::vector<float>> wide;  // by thread: (rows, 2, kWideColumns), and one row more
   std::vector<float> between;  // what the first of two factors gives
   Quantized activated_codes;
   // Of a key head's queries of some rows.

@@ -1,14 +1,13 @@
 // Rows of floats as int8 codes, one scale for each group.
 #pragma once
 
-#include <cmath>
-
 #include "format.h"
 
 namespace onhand {
 
 // Round groups `begin` to `end` of a row of `n` floats, as the inputs of a matrix; what the last
 // group lacks is zero.
+template <class Simd>
 inline void quantize(const float* x, int n, const Packed& w, const Inputs& to, int begin,
                      int end) {
   const int group = w.format.group;
@@ -20,19 +19,20 @@ inline void quantize(const float* x, int n, const Packed& w, const Inputs& to, i
       for (int i = 0; i < group; ++i) padded[i] = i < there ? from[i] : 0.0f;
       from = padded;
     }
-    float most[kRows] = {};
-    for (int i = 0; i < group; i += kRows)
-      for (int j = 0; j < kRows; ++j) {
-        const float size = std::fabs(from[i + j]);
-        most[j] = size > most[j] ? size : most[j];
-      }
-    float top = 0;
-    for (float one : most) top = one > top ? one : top;
+    auto most = Simd::zero();
+    for (int i = 0; i < group; i += kRows) {
+      const auto one = Simd::load(from + i);
+      most = Simd::larger(most, Simd::larger(one, Simd::times(one, -1.0f)));
+    }
+    const float top = Simd::largest(most);
     const float inverse = top > 0 ? 127.0f / top : 0.0f;
+    float whole[128];
+    for (int i = 0; i < group; i += kRows)
+      Simd::store(whole + i, Simd::rounded(Simd::times(Simd::load(from + i), inverse)));
     int8_t* codes = to.codes + g * group;
     int32_t sum = 0;
     for (int i = 0; i < group; ++i) {
-      const int32_t code = static_cast<int32_t>(std::nearbyint(from[i] * inverse));
+      const int32_t code = static_cast<int32_t>(whole[i]);
       codes[i] = static_cast<int8_t>(code);
       sum += code;
     }

@@ -102,41 +102,51 @@ class Step {
   // those: gates and what they gate together, so that no thread waits in between.
   void widen(const Layer& layer) {
     const int n_groups = layer.down.factors.front().n_groups;
-    const bool at_once = layer.inner.factors.size() == 1 &&
-                         (layer.mlp_width % kRows == 0 || !m_.gated);
-    if (!at_once) {
+    const bool multiplies = layer.widens_in_parts(m_.gated);
+    if (!multiplies) {
       linear(layer.inner, own_.quantized, w_.inner.data(), n_);
       pool_.meet();
     }
-    // The lower factor of an adapter is computed for each chunk: a thread then takes its share.
-    const int size = layer.inner.added.rank > 0 ? (n_groups + pool_.size() - 1) / pool_.size()
-                                                : chunk(n_groups);
-    pool_.for_each_chunk(n_groups, size, thread_, [&](int begin, int end) {
-      widen(layer, {begin, end}, at_once);
+    pool_.for_each_chunk(n_groups, chunk(n_groups), thread_, [&](int begin, int end) {
+      widen(layer, {begin, end}, multiplies);
     });
   }
 
   void widen(const Layer& layer, Range groups, bool multiplies) {
+    const int most = kWideColumns / layer.down.factors.front().format.group;
+    for (int g = groups.begin; g < groups.end; g += most)
+      widen_some(layer, {g, std::min(g + most, groups.end)}, multiplies);
+  }
+
+  // So few groups that what lies between the products stays in the second cache, whatever the
+  // number of rows.
+  void widen_some(const Layer& layer, Range groups, bool multiplies) {
     const Packed& down = layer.down.factors.front();
-    const int width = layer.mlp_width;
-    const int begin = groups.begin * down.format.group;
-    const int end = std::min(groups.end * down.format.group, width);
+    const Packed& last = layer.inner.factors.back();
+    const int width = layer.mlp_width, begin = groups.begin * down.format.group;
+    const int n = std::min(groups.end * down.format.group, width) - begin;
+    const int n_tiles = (n + kRows - 1) / kRows;
+    float* space = w_.wide[thread_].data();
+    float* made = space + size_t(kMostRows) * 2 * kWideColumns;
+    float* gates = multiplies ? space : w_.inner.data() + begin;
+    const int above = multiplies ? kWideColumns : width;  // from a gate to what it gates
+    const size_t apart = multiplies ? 2 * kWideColumns : stride(last);
     if (multiplies) {
-      const Packed& w = layer.inner.factors[0];
-      const int above = m_.gated ? width / kRows : 0;
-      const Range tiles{begin / kRows, (end + kRows - 1) / kRows};
-      multiply(w, own_.quantized, w_.inner.data(), n_, tiles);
-      if (above > 0)
-        multiply(w, own_.quantized, w_.inner.data(), n_, {tiles.begin + above, tiles.end + above});
+      multiply(last.from(begin / kRows), own_.quantized, gates, apart, n_, {0, n_tiles});
+      if (m_.gated)
+        multiply(last.from((width + begin) / kRows), own_.quantized, gates + above, apart, n_,
+                 {0, n_tiles});
     }
     for (int r = 0; r < n_; ++r) {
-      float* inner = row(w_.inner, layer.inner, r);
+      float* gate = gates + r * apart;
       const Addition added = addition(layer.inner, r, normed(r));
-      finish(layer.inner, added, inner, inner, begin, end);
-      if (m_.gated) finish(layer.inner, added, inner, inner, width + begin, width + end);
-      activate(layer, r, begin, end);
-      onhand::quantize(activated(layer, r), width, down, w_.activated_codes.inputs(down).from(r),
-                       groups.begin, groups.end);
+      finish(layer.inner, added, gate, begin, n);
+      if (m_.gated) finish(layer.inner, added, gate + above, width + begin, n);
+      // An adapter of the last product takes the row as it is, and whole.
+      float* to = rows_[r].adapter == nullptr ? made : activated(layer, r) + begin;
+      activate(gate, m_.gated ? gate + above : nullptr, to, n);
+      onhand::quantize<Simd>(to, n, down, w_.activated_codes.inputs(down).from(r).past(groups.begin),
+                             0, groups.end - groups.begin);
     }
   }
 
@@ -146,8 +156,8 @@ class Step {
     const Addition added = addition(layer.qkv, r, normed(r));
     const int shared = layer.n_heads / layer.n_kv_heads;
     const auto part = [&](int first_head, int begin, int end) {
-      finish(layer.qkv, added, qkv, qkv, (first_head + begin) * layer.head_dim,
-             (first_head + end) * layer.head_dim);
+      const int first = (first_head + begin) * layer.head_dim;
+      finish(layer.qkv, added, qkv + first, first, (end - begin) * layer.head_dim);
     };
     part(0, heads.begin * shared, heads.end * shared);
     part(layer.n_heads, heads.begin, heads.end);
@@ -186,12 +196,12 @@ class Step {
     quantize(x, n, by.factors.front(), r);
   }
   void quantize(const float* x, int n, const Packed& w, int r) {
-    onhand::quantize(x, n, w, own_.quantized.inputs(w).from(r), 0, w.n_groups);
+    onhand::quantize<Simd>(x, n, w, own_.quantized.inputs(w).from(r), 0, w.n_groups);
   }
 
   // Some tiles of a matrix times n rows: out[r * stride + i].
-  void multiply(const Packed& w, Quantized& x, float* out, int n, Range tiles) {
-    product<Simd>(w, x.inputs(w), n, out, stride(w), tiles.begin, tiles.end,
+  void multiply(const Packed& w, Quantized& x, float* out, size_t stride, int n, Range tiles) {
+    product<Simd>(w, x.inputs(w), n, out, stride, tiles.begin, tiles.end,
                   w_.scratch[thread_].data()->at);
   }
 
@@ -213,7 +223,7 @@ class Step {
   // All tiles of a matrix times n rows, in chunks that threads take as they come to them.
   void multiply_all(const Packed& w, Quantized& x, float* out, int n) {
     pool_.for_each_chunk(w.n_tiles, chunk(w.n_tiles), thread_, [&](int begin, int end) {
-      multiply(w, x, out, n, {begin, end});
+      multiply(w, x, out, stride(w), n, {begin, end});
     });
   }
 
@@ -232,44 +242,41 @@ class Step {
     return {by, w_.low[thread_].data()};
   }
 
-  // Outputs `begin` to `end` of a product, with what an adapter and a bias add.
-  void finish(const Linear& by, Addition added, const float* product, float* to, int begin,
-              int end) {
-    if (to != product) std::copy(product + begin, product + end, to + begin);
-    if (added.by != nullptr) added.by->template add<Simd>(added.low, to + begin, begin, end);
+  // Add to n outputs of a product, from `begin` on, what an adapter and a bias add.
+  void finish(const Linear& by, Addition added, float* outputs, int begin, int n) {
+    if (added.by != nullptr) added.by->template add<Simd>(added.low, outputs, begin, begin + n);
     if (by.bias != nullptr)
-      for (int i = begin; i < end; ++i) to[i] += by.bias[i];
+      for (int i = 0; i < n; ++i) outputs[i] += by.bias[begin + i];
   }
 
   // Add a product to the stream; `from` is what was multiplied.
   void add(const Linear& by, const float* from, const Norm& post, int r) {
-    float* part = normed(r);
-    finish(by, addition(by, r, from), row(w_.product, by, r), part, 0, m_.width);
+    float* part = normed(r);  // the product itself is there for all threads
+    std::copy_n(row(w_.product, by, r), m_.width, part);
+    finish(by, addition(by, r, from), part, 0, m_.width);
     if (post.weight != nullptr) norm(post, part, part);
     float* x = stream(r);
     for (int i = 0; i < m_.width; ++i) x[i] += part[i];
   }
 
-  void activate(const Layer& layer, int r, int begin, int end) {
-    const float* inner = row(w_.inner, layer.inner, r);
-    const int n = layer.mlp_width;
-    float* to = activated(layer, r);
+  // What n gates let through of `inner`, or, without it, of themselves.
+  void activate(const float* gates, const float* inner, float* to, int n) const {
     switch (m_.activation) {
       case Activation::silu:
-        for (int i = begin; i < end; ++i) to[i] = inner[i] / (1 + fast_exp(-inner[i]));
+        for (int i = 0; i < n; ++i) to[i] = gates[i] / (1 + fast_exp(-gates[i]));
         break;
       case Activation::gelu:
-        for (int i = begin; i < end; ++i)
-          to[i] = 0.5f * inner[i] * (1 + std::erf(inner[i] * 0.70710678f));
+        for (int i = 0; i < n; ++i)
+          to[i] = 0.5f * gates[i] * (1 + std::erf(gates[i] * 0.70710678f));
         break;
       case Activation::gelu_tanh:
-        for (int i = begin; i < end; ++i) {
-          const float x = inner[i];
+        for (int i = 0; i < n; ++i) {
+          const float x = gates[i];
           to[i] = 0.5f * x * (1 + std::tanh(0.79788456f * (x + 0.044715f * x * x * x)));
         }
     }
-    if (m_.gated)
-      for (int i = begin; i < end; ++i) to[i] *= inner[n + i];
+    if (inner != nullptr)
+      for (int i = 0; i < n; ++i) to[i] *= inner[i];
   }
 
   const Model& m_;

@@ -13,7 +13,7 @@ void Quantized::resize(size_t rows, size_t width, size_t groups) {
 }
 
 Workspace::Workspace(const Model& model, int n_threads) {
-  size_t qkv = 0, attended = 0, inner = 0, activated = 0, product = 0, between = 0, unused = 0;
+  size_t qkv = 0, attended = 0, inner = 0, product = 0, between = 0, unused = 0;
   size_t codes = 0, groups = 0, queries = 0, head = 0;
   const auto look = [&](const Linear& linear, size_t& out) {
     for (size_t i = 0; i < linear.factors.size(); ++i) {
@@ -28,10 +28,9 @@ Workspace::Workspace(const Model& model, int n_threads) {
   for (const Layer& layer : model.layers) {
     look(layer.qkv, qkv);
     look(layer.out, product);
-    look(layer.inner, inner);
+    look(layer.inner, layer.widens_in_parts(model.gated) ? unused : inner);
     look(layer.down, product);
     attended = std::max(attended, static_cast<size_t>(layer.query_width()));
-    activated = std::max(activated, static_cast<size_t>(layer.mlp_width));
     queries = std::max(queries, static_cast<size_t>(layer.n_heads / layer.n_kv_heads) * kTileRows);
     head = std::max(head, static_cast<size_t>(layer.head_dim + kLanes));
   }
@@ -48,7 +47,8 @@ Workspace::Workspace(const Model& model, int n_threads) {
   this->qkv.resize(rows * qkv);
   this->attended.resize(rows * attended);
   this->inner.resize(rows * inner);
-  this->activated.resize(rows * activated);
+  wide.resize(n_threads);
+  for (auto& one : wide) one.resize((rows * 2 + 1) * kWideColumns);
   this->product.resize(rows * product);
   this->between.resize(rows * between);
   activated_codes.resize(read, codes, groups);
@@ -73,12 +73,18 @@ Workspace::Workspace(const Model& model, int n_threads) {
 
 void Workspace::expect(const Model& model, const std::vector<Row>& rows) {
   asked.clear();
-  bool drawing = false, scoring = false;
+  bool drawing = false, scoring = false, adapting = false;
   for (size_t r = 0; r < rows.size(); ++r) {
+    adapting |= rows[r].adapter != nullptr;
     if (rows[r].logits == nullptr && rows[r].choice == nullptr) continue;
     asked.push_back(static_cast<int>(r));
     scoring |= rows[r].logits != nullptr;
     drawing |= rows[r].choice != nullptr && !rows[r].choice->by->is_greedy();
+  }
+  if (adapting && activated.empty()) {
+    int widest = 0;
+    for (const Layer& layer : model.layers) widest = std::max(widest, layer.mlp_width);
+    activated.resize(size_t{kMostRows} * widest);
   }
   const auto fit = [&](auto& space, size_t columns) {
     if (space.size() < asked.size() * columns) space.resize(asked.size() * columns);
