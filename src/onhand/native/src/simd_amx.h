@@ -7,7 +7,7 @@ namespace onhand::amx {
 
 struct Simd : avx512::Simd {
   static constexpr bool kTiles = true;
-  static constexpr int kFewRows = 8;  // up to here a tile of 16 rows would be mostly empty
+  static constexpr int kFewRows = 16;  // of which each tile would hold most for nothing
 
   static Line minus(Line v, int n) {
     return _mm512_sub_epi8(v, _mm512_set1_epi8(static_cast<char>(n)));

@@ -15,7 +15,7 @@ struct Simd {
   using Line = __m512i;
   static constexpr int kBlock = 6;   // rows in one block of a large product
   static constexpr int kStream = 8;  // rows beside each other while a tile streams
-  static constexpr int kFewRows = 12;  // more take the way of many
+  static constexpr int kFewRows = 16;  // more take the way of many
   static constexpr bool kTiles = false;
   static constexpr int kQueries = 8, kSide = 2;  // queries, and vectors of keys, of a block
 
