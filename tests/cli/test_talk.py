@@ -22,7 +22,7 @@ def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
     session.answers = [FakeAnswer(["the light", " is on"])]
 
     line = "run home --prompt hi --max-tokens 9 --temperature 0.5 --top-k 3 --seed 1 --stop a"
-    line += " --stop b --engine reference --variant int8 --adapter lora --head two-stage"
+    line += " --stop b --engine reference --variant int8 --adapter lora --kv int8 --head two-stage"
     code = main(line.split())
 
     assert code == 0
@@ -42,6 +42,7 @@ def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
         "threads": None,
         "adapter": Path("lora"),
         "head": "two-stage",
+        "kv": "int8",
     }
     assert session.is_closed
 

@@ -53,7 +53,8 @@ class Attention {
         store(key, dim, reinterpret_cast<uint16_t*>(keys) + at, kLanes);
         store(value, dim, reinterpret_cast<uint16_t*>(values) + slot * wide, 1);
       } else {
-        memory.scales(keys, i)[slot] = store(key, dim, reinterpret_cast<int8_t*>(keys) + at, kLanes);
+        memory.scales(keys, i)[slot] =
+            store(key, dim, reinterpret_cast<int8_t*>(keys) + at, kLanes);
         memory.scales(values, i)[slot] =
             store(value, dim, reinterpret_cast<int8_t*>(values) + slot * wide, 1);
       }
@@ -124,8 +125,8 @@ class Attention {
     if (m_.pages.kept == Kept::int8) spread(head, dim);
   }
 
-  // Mix a head's numbers by a Hadamard matrix, in blocks of a power of two, so that a few large ones
-  // do not take the precision of all others. Products of keys and queries stay as they are.
+  // Mix a head's numbers by a Hadamard matrix, in blocks of a power of two, so that a few large
+  // ones do not take the precision of all others. Products of keys and queries stay as they are.
   // QuaRot, arXiv:2404.00456.
   static void spread(float* head, int dim) {
     const int block = dim & -dim;

@@ -82,7 +82,8 @@ class Conversation {
 
   // A part of a state, if it has its type and shape.
   template <class T>
-  const T* part(const nanobind::list& parts, size_t number, const std::vector<size_t>& shape) const {
+  static const T* part(const nanobind::list& parts, size_t number,
+                       const std::vector<size_t>& shape) {
     using Array = nanobind::ndarray<const T, nanobind::ndim<3>, nanobind::c_contig,
                                     nanobind::device::cpu>;
     const Array found = nanobind::cast<Array>(parts[number], false);

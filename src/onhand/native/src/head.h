@@ -37,7 +37,8 @@ class Head {
     for (int k = mine.begin; k < mine.end; ++k) {
       norm<Simd>(m_.final_norm, m_.epsilon, stream(k), normed(k), m_.width);
       round(normed(k), m_.width, 0, k);
-      if (const LowRank* by = added(row(k).adapter, m_.head.number)) by->lower<Simd>(normed(k), low(k));
+      if (const LowRank* by = added(row(k).adapter, m_.head.number))
+        by->lower<Simd>(normed(k), low(k));
     }
     if (!alone_) pool_.meet();
     for (size_t f = 0; f + 1 < m_.head.factors.size(); ++f) factor(f, mine);

@@ -107,7 +107,12 @@ class Step {
       linear(layer.inner, own_.quantized, w_.inner.data(), n_);
       pool_.meet();
     }
-    pool_.for_each_chunk(n_groups, chunk(n_groups), thread_, [&](int begin, int end) {
+    // The lower factor of an adapter is computed for each chunk: a thread then takes its share.
+    const bool adapted = std::any_of(rows_.begin(), rows_.end(), [&](const Row& one) {
+      return added(one.adapter, layer.inner.number) != nullptr;
+    });
+    const int size = adapted ? (n_groups + pool_.size() - 1) / pool_.size() : chunk(n_groups);
+    pool_.for_each_chunk(n_groups, size, thread_, [&](int begin, int end) {
       widen(layer, {begin, end}, multiplies);
     });
   }
