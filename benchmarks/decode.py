@@ -2,7 +2,7 @@ r"""Decoding and prefill beside other runtimes: the same shape, taking turns in 
 
     python -m benchmarks.decode [--shape qwen2.5-0.5b] [--bits 4] [--rounds 5] [--threads 2]
         [--llama-python .venv-llama/bin/python] [--openvino-python .venv-openvino/bin/python]
-        [--json] [--out FILE.json]
+        [--models DIR] [--json] [--out FILE.json]
 
 Makes a random-weight checkpoint, builds it with `onhand build --method rtn --group 32`, exports
 that bundle to GGUF (the same codes and scales, so equal bytes), and gives the checkpoint to the
@@ -74,7 +74,9 @@ def main() -> None:
     if not tokenizer.is_file():
         sys.exit(f"{tokenizer} is absent: set ONHAND_ASSETS to the folder of models and data")
     with tempfile.TemporaryDirectory() as scratch:
-        models = make_models(given, Path(scratch), tokenizer)
+        models = make_models(given, given.models or Path(scratch), tokenizer)
+        if given.rounds < 1:
+            return
         found = measure(models, given)
     results = {
         "command": " ".join(["python -m benchmarks.decode", *sys.argv[1:]]),
@@ -98,6 +100,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--llama-python", type=Path, default=Path(".venv-llama/bin/python"))
     parser.add_argument("--openvino-python", type=Path, default=Path(".venv-openvino/bin/python"))
+    parser.add_argument("--models", type=Path, help="keep the models here, and use what is here")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out/decode.json"))
     return parser.parse_args()
@@ -106,33 +109,39 @@ def _options() -> argparse.Namespace:
 def make_models(given: argparse.Namespace, scratch: Path, tokenizer: Path) -> list[Model]:
     """Build the model for every engine that is installed."""
     source, bundle = scratch / "source", scratch / "bundle"
-    make_checkpoint(given.shape, source, tokenizer=tokenizer)
+    scratch.mkdir(parents=True, exist_ok=True)
+    if not source.exists():
+        make_checkpoint(given.shape, source, tokenizer=tokenizer)
     here = Path(sys.executable)
     models = [Model(engine=name, place=bundle, python=here) for name in (OURS, "onhand:onnx")]
-    _say("building with onhand")
     build = [here, "-m", "onhand", "build", source, "-o", bundle, "--bits", str(given.bits)]
     environment = os.environ | {"ONHAND_HOME": str(scratch / "home")}
-    _run([*build, "--method", "rtn", "--group", "32", "--no-original"], environment)
+    if not bundle.exists():
+        _say("building with onhand")
+        _run([*build, "--method", "rtn", "--group", "32", "--no-original"], environment)
     if given.llama_python.is_file():
         file = scratch / "model.gguf"
-        _say("exporting to GGUF")
-        _run([here, "-m", "onhand", "export", bundle, "--to", "gguf", "-o", file], environment)
+        if not file.exists():
+            _say("exporting to GGUF")
+            _run([here, "-m", "onhand", "export", bundle, "--to", "gguf", "-o", file], environment)
         models.append(Model(engine=LLAMA, place=file, python=given.llama_python))
     else:
         _say(f"{given.llama_python} is absent: llama.cpp is left out")
     if importlib.util.find_spec("onnxruntime_genai") is not None:
-        _say("building with onnxruntime-genai")
-        build_peer(source, scratch / "genai", scratch / "cache")
+        if not (scratch / "genai").exists():
+            _say("building with onnxruntime-genai")
+            build_peer(source, scratch / "genai", scratch / "cache")
         models.append(Model(engine="genai", place=scratch / "genai", python=here))
     else:
         _say("onnxruntime-genai is not installed and left out")
     if given.openvino_python.is_file():
-        _say("building with OpenVINO")
-        tool = given.openvino_python.with_name("optimum-cli")
         place = scratch / "openvino"
-        task = ["--task", "text-generation-with-past", "--weight-format", "int4", "--sym"]
-        sizes = ["--group-size", "64", "--ratio", "1.0", "--all-layers"]
-        _run([tool, "export", "openvino", "-m", source, *task, *sizes, place], environment)
+        if not place.exists():
+            _say("building with OpenVINO")
+            tool = given.openvino_python.with_name("optimum-cli")
+            task = ["--task", "text-generation-with-past", "--weight-format", "int4", "--sym"]
+            sizes = ["--group-size", "64", "--ratio", "1.0", "--all-layers"]
+            _run([tool, "export", "openvino", "-m", source, *task, *sizes, place], environment)
         models.append(Model(engine="openvino", place=place, python=given.openvino_python))
     else:
         _say(f"{given.openvino_python} is absent: OpenVINO is left out")
