@@ -18,16 +18,17 @@ __all__ = ["command"]
 
 _USUAL = Sampling()
 
+_Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt; without it, stdin.")]
+_PromptFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A UTF-8 file with the prompt.")
+]
+
 
 def command(
     name: given.BundleFolder,
     *,
-    prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="The prompt; without it, stdin.")
-    ] = None,
-    prompt_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A UTF-8 file with the prompt.")
-    ] = None,
+    prompt: _Prompt = None,
+    prompt_file: _PromptFile = None,
     chat: Annotated[
         bool, typer.Option("--chat", help="The prompt is a user's message, not text to continue.")
     ] = False,
