@@ -33,6 +33,7 @@ def count(loaded: NativeLoaded, sampling: Sampling) -> int:
     for session in sessions:  # rotary positions are made as a session reaches them
         loaded.step([(session, np.zeros(STEPS, dtype=np.int64))])
     inner: list[Any] = [session.inner for session in sessions]
+    loaded.step([(sessions[0], np.array([1]))])  # rotary positions are there from now on
     choosers = [chooser_of(Sampler(sampling), loaded.vocab_size) for _ in sessions]
     asked = 0
     for _ in range(2):
