@@ -42,6 +42,7 @@ def open(
     adapter: str | Path | None = None,
     head: Literal["full", "two-stage"] = "full",
     kv: "KvKind | None" = None,
+    speculate: str | Path | None = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
 
@@ -55,6 +56,8 @@ def open(
         head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
             copy of 2 bits first, which is faster and now and then takes another token.
         kv: "int8" halves the memory of conversations in engines that can; None for their own way.
+        speculate: "lookup", or the folder of a smaller bundle, drafts tokens to be checked several
+            at a time; None or "off" does not.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -73,6 +76,7 @@ def open(
         adapter=adapter,
         head=head,
         kv=kv,
+        speculate=speculate,
     )
 
 

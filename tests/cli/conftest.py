@@ -17,6 +17,7 @@ from onhand.core.measurement import Measurement, summarize
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
 from onhand.device.sampling import Sampling
+from onhand.device.speculate import SpeculationCounts
 from onhand.device.template import Message
 
 DECODER = Decoder(
@@ -137,6 +138,7 @@ class FakeAnswer:
     generated_tokens: int = 3
     reused_tokens: int = 0
     dropped_messages: int = 0
+    speculation: SpeculationCounts | None = None
     is_closed: bool = False
 
     def __iter__(self) -> Iterator[str]:

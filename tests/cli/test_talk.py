@@ -11,6 +11,7 @@ from tests.cli.conftest import FakeAnswer, FakeSession
 from onhand.cli.main import main
 from onhand.core.errors import ContextOverflow
 from onhand.device.sampling import Sampling
+from onhand.device.speculate import SpeculationCounts
 from onhand.device.template import Message
 
 Capture = pytest.CaptureFixture[str]
@@ -23,6 +24,7 @@ def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
 
     line = "run home --prompt hi --max-tokens 9 --temperature 0.5 --top-k 3 --seed 1 --stop a"
     line += " --stop b --engine reference --variant int8 --adapter lora --kv int8 --head two-stage"
+    line += " --speculate lookup"
     code = main(line.split())
 
     assert code == 0
@@ -43,6 +45,7 @@ def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
         "adapter": Path("lora"),
         "head": "two-stage",
         "kv": "int8",
+        "speculate": "lookup",
     }
     assert session.is_closed
 
@@ -62,6 +65,34 @@ def test_run_gives_programs_the_counts(session: FakeSession, capsys: Capture) ->
         "prompt_tokens": 7,
         "text": "灯\x1b[0m\n",
     }
+
+
+@pytest.mark.parametrize(
+    ("counts", "note"),
+    [
+        (
+            SpeculationCounts(steps=10, tokens=16, drafted=8, accepted=6, idle_steps=4),
+            "6 of 8 drafted tokens were right (75%), 1.60 tokens a step; nothing to guess in 4 of "
+            "10 steps, held back in 0",
+        ),
+        (SpeculationCounts(steps=9, idle_steps=9), "drafted in 9 steps: nothing to guess from"),
+        (SpeculationCounts(steps=9, off_steps=2), "drafted in 9 steps: it would not have paid"),
+    ],
+)
+def test_drafts_are_counted_where_they_were_asked_for(
+    counts: SpeculationCounts, note: str, session: FakeSession, pipe: Pipe, capsys: Capture
+) -> None:
+    """A note for people, an object for programs."""
+    session.answers = [FakeAnswer(["a"], speculation=counts) for _ in range(3)]
+    pipe("hi\n")
+
+    assert main(["run", "home", "--prompt", "hi", "--speculate", "lookup"]) == 0
+    assert note in capsys.readouterr().err
+    assert main(["chat", "home", "--speculate", "small"]) == 0
+    assert note in capsys.readouterr().err
+    assert main(["run", "home", "--prompt", "hi", "--speculate", "lookup", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["speculation"] == counts.to_json()
+    assert session.opened[1][1]["speculate"] == "small"
 
 
 def test_run_takes_the_prompt_from_a_pipe_or_a_file(
@@ -180,6 +211,7 @@ def test_chat_answers_line_by_line(session: FakeSession, pipe: Pipe, capsys: Cap
     assert session.asked[0][1]["overflow"] == "error"
     assert session.opened[0][1]["context"] == 64
     assert session.opened[0][1]["adapter"] is None
+    assert session.opened[0][1]["speculate"] is None
     assert capsys.readouterr() == ("one\ntwo\nthree\n", "note: the conversation is forgotten\n")
 
 

@@ -2,6 +2,7 @@
 
 from onhand.cli.output import say
 from onhand.device.generate import Generation, TextSession
+from onhand.device.speculate import SpeculationCounts
 
 __all__ = ["note_continuation", "note_ending", "note_engines"]
 
@@ -30,3 +31,16 @@ def note_ending(answer: Generation) -> None:
         say(f"note: cut after {answer.generated_tokens} tokens, as --max-tokens says")
     if answer.finish_reason == "context":
         say(f"note: cut after {answer.generated_tokens} tokens: the context is full")
+    if answer.speculation is not None:
+        say(_drafting(answer.speculation))
+
+
+def _drafting(counts: SpeculationCounts) -> str:
+    if counts.drafted == 0:
+        why = "nothing to guess from" if counts.off_steps == 0 else "it would not have paid"
+        return f"note: no tokens were drafted in {counts.steps} steps: {why}"
+    return (
+        f"note: {counts.accepted} of {counts.drafted} drafted tokens were right "
+        f"({counts.acceptance:.0%}), {counts.tokens_per_step:.2f} tokens a step; nothing to guess "
+        f"in {counts.idle_steps} of {counts.steps} steps, held back in {counts.off_steps}"
+    )

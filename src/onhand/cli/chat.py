@@ -49,6 +49,7 @@ def command(
     adapter: given.Adapter = None,
     head: given.Head = "full",
     kv: given.Kv = None,
+    speculate: given.Speculate = None,
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
     top_k: given.TopK = _USUAL.top_k,
@@ -81,6 +82,7 @@ def command(
         adapter=adapter,
         head=head,
         kv=kv,
+        speculate=speculate,
     ) as session:
         note_engines(session)
         _talk(

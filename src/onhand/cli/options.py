@@ -19,6 +19,7 @@ __all__ = [
     "MinP",
     "RepetitionPenalty",
     "Seed",
+    "Speculate",
     "Stop",
     "Temperature",
     "Threads",
@@ -55,6 +56,14 @@ Kv = Annotated[
     KvKind | None,
     typer.Option(
         help="What keys and values are kept as, in engines that can; without it, their own way."
+    ),
+]
+Speculate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="off|lookup|DIR",
+        help="Check several drafted tokens in a step: copied from the text so far, or guessed by "
+        "the smaller bundle in DIR. Answers stay what they are.",
     ),
 ]
 Threads = Annotated[

@@ -38,6 +38,7 @@ def command(
     adapter: given.Adapter = None,
     head: given.Head = "full",
     kv: given.Kv = None,
+    speculate: given.Speculate = None,
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
     top_k: given.TopK = _USUAL.top_k,
@@ -69,6 +70,7 @@ def command(
         adapter=adapter,
         head=head,
         kv=kv,
+        speculate=speculate,
     ) as session:
         note_engines(session)
         if not chat:
@@ -98,7 +100,9 @@ def _stream(answer: Generation) -> None:
 
 def _write_object(answer: Generation, begun: float, engine_name: str) -> None:
     text = "".join(answer)
+    speculation = answer.speculation
     write_json({
+        **({} if speculation is None else {"speculation": speculation.to_json()}),
         "engine": engine_name,
         "finish_reason": answer.finish_reason,
         "generated_tokens": answer.generated_tokens,

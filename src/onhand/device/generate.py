@@ -15,18 +15,13 @@ from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded, Session
 from onhand.device.engines.choosing import step_sample_of
 from onhand.device.prompts import Overflow, PromptReader
-from onhand.device.sampling import Sampler, Sampling
+from onhand.device.sampling import Sampler, Sampling, check_max_tokens
+from onhand.device.speculate import SpeculationCounts, Speculator
 from onhand.device.stop_strings import StopStrings
 from onhand.device.template import ChatTemplate, Message
 from onhand.device.text import TextStream, Tokenizer
 
-__all__ = [
-    "FinishReason",
-    "Generation",
-    "Overflow",
-    "TextSession",
-    "generate_tokens",
-]
+__all__ = ["FinishReason", "Generation", "Overflow", "TextSession", "generate_tokens"]
 
 FinishReason = Literal["stop", "stop-string", "length", "context", "cancelled"]
 
@@ -65,7 +60,7 @@ def generate_tokens(
         ContextOverflow: if the prompt does not fit the session's context.
         EngineError: if the logits are not numbers to choose by.
     """
-    _check_most(max_tokens)
+    check_max_tokens(max_tokens)
     sampler = Sampler(sampling, seen=prompt if seen is None else seen, forbidden=forbidden)
     step_sample = step_sample_of(loaded)
     tokens = prompt
@@ -79,11 +74,6 @@ def generate_tokens(
         tokens = np.asarray([token], dtype=np.int64)
 
 
-def _check_most(max_tokens: int | None) -> None:
-    if max_tokens is not None and max_tokens < 1:
-        raise InputError(f"max_tokens is {max_tokens}, must be 1 or more")
-
-
 class Generation:
     """One answer as it comes: an iterator of pieces of text, none of them empty.
 
@@ -95,6 +85,7 @@ class Generation:
         reused_tokens: those of them that the session remembered and did not compute again.
         generated_tokens: tokens chosen so far, the one that stopped included.
         dropped_messages: messages left out by overflow="drop-oldest".
+        speculation: what drafting did so far; None without it.
     """
 
     def __init__(
@@ -108,12 +99,14 @@ class Generation:
         prompt_tokens: int,
         reused_tokens: int,
         dropped_messages: int,
+        speculation: SpeculationCounts | None,
     ) -> None:
         self.finish_reason: FinishReason | None = None
         self.prompt_tokens = prompt_tokens
         self.reused_tokens = reused_tokens
         self.generated_tokens = 0
         self.dropped_messages = dropped_messages
+        self.speculation = speculation
         self._tokens = tokens
         self._max_tokens = max_tokens
         self._pieces = self._run(stream, stops, stop_ids)
@@ -185,6 +178,7 @@ class TextSession:
         engine_name: str = "",
         passed_over: Mapping[str, str] | None = None,
         batcher: Batcher | None = None,
+        speculator: Speculator | None = None,
     ) -> None:
         """Start with an empty memory.
 
@@ -200,6 +194,8 @@ class TextSession:
             passed_over: engines preferred to it, and why they were not taken.
             batcher: what computes answers beside those of other sessions of `loaded`; it and the
                 weights stay another's. None to compute them alone.
+            speculator: drafts tokens for answers that are computed alone, owned from now on;
+                None for plain decoding.
 
         Raises:
             InputError: if `context` is below 1 or above the model's.
@@ -209,7 +205,9 @@ class TextSession:
         self.passed_over = dict(passed_over or {})
         self._loaded = loaded
         self._owns_weights = batcher is None
-        self._generate = partial(generate_tokens, loaded) if batcher is None else batcher.generate
+        self._speculator = speculator
+        alone = generate_tokens if speculator is None else speculator.generate_tokens
+        self._generate = partial(alone, loaded) if batcher is None else batcher.generate
         self._session = loaded.session(context=context)
         self._prompts = PromptReader(tokenizer=tokenizer, template=template, name=name)
         self._stop_ids = frozenset(stop_ids)
@@ -259,7 +257,7 @@ class TextSession:
         """
         if self._is_closed:
             raise InputError(f"{self._name}: the session is closed; open another")
-        _check_most(max_tokens)
+        check_max_tokens(max_tokens)
         stops = StopStrings(stop)
         ids, dropped = self._prompts.read(
             prompt, context=self.context, max_tokens=max_tokens, overflow=overflow
@@ -285,6 +283,7 @@ class TextSession:
             prompt_tokens=len(ids),
             reused_tokens=reused,
             dropped_messages=dropped,
+            speculation=self._speculator and self._speculator.counts,
         )
         return self._answer
 
@@ -327,6 +326,8 @@ class TextSession:
         self._session.close()
         if self._owns_weights:
             self._loaded.close()
+        if self._speculator is not None:
+            self._speculator.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,7 @@
 """From a bundle's folder to a conversation: check it, choose an engine, load, and talk."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final, cast, get_args
@@ -10,11 +11,13 @@ from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.plugins import ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
+from onhand.device.drafters import DraftModel, PromptLookup, check_same_tokens
 from onhand.device.engines.base import Engine, KvEngine, KvKind, Loaded
 from onhand.device.engines.choosing import HeadUse, use_head
 from onhand.device.generate import TextSession
 from onhand.device.probe import current_profile
 from onhand.device.schedule import Limits
+from onhand.device.speculate import Speculator
 from onhand.device.text_files import read_text_files
 from onhand.device.text_model import TextModel
 from onhand.device.threads import usable_threads
@@ -41,6 +44,7 @@ def open(  # the name that `onhand.open` has
     adapter: Path | str | None = None,
     head: HeadUse = "full",
     kv: KvKind | None = None,
+    speculate: Path | str | None = None,
 ) -> TextSession:
     """Open a bundle for text.
 
@@ -57,13 +61,15 @@ def open(  # the name that `onhand.open` has
             copy of 2 bits first, in engines that can: see `TwoStageHead`.
         kv: what keys and values are kept as, "fp16" or "int8", by an engine that can; None for
             the engine's own way.
+        speculate: who drafts tokens, to be checked several at a time: "lookup", the text so far;
+            a folder ("./lookup" for one of that name), its smaller model; None or "off", nobody.
 
     Returns:
         The session; close it, or use it in a `with` block.
 
     Raises:
         InputError: if there is no bundle, variant or engine of that name, a number is out of
-            range, or the adapter is damaged, of another model, or not supported.
+            range, the adapter cannot be used, or the draft model has other tokens.
         BundleCorrupt: if a file is missing or changed.
         BundleTooNew: if its format is a later one.
         EngineUnavailable: if no engine can run it here, with every engine's reason.
@@ -72,11 +78,42 @@ def open(  # the name that `onhand.open` has
     bundle, loaded, name, passed_over = _open_bundle(
         path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head, kv=kv
     )
-    try:
-        return open_text(bundle, loaded, context=context, engine_name=name, passed_over=passed_over)
-    except BaseException:
-        loaded.close()
-        raise
+    with ExitStack() as opened:
+        opened.callback(loaded.close)
+        speculator = _open_speculator(speculate, bundle, loaded, engine=engine, threads=threads)
+        if speculator is not None:
+            opened.callback(speculator.close)
+        session = open_text(
+            bundle,
+            loaded,
+            context=context,
+            engine_name=name,
+            passed_over=passed_over,
+            speculator=speculator,
+        )
+        opened.pop_all()
+    return session
+
+
+def _open_speculator(
+    speculate: Path | str | None,
+    bundle: Bundle,
+    loaded: Loaded,
+    *,
+    engine: str | None,
+    threads: int | None,
+) -> Speculator | None:
+    if speculate is None or speculate == "off":
+        return None
+    if speculate == "lookup":
+        return Speculator(PromptLookup())
+    smaller = read_bundle(Path(speculate))
+    tokenizer = read_text_files(smaller).tokenizer
+    check_same_tokens(read_text_files(bundle).tokenizer, tokenizer, name=smaller.manifest.name)
+    variant, _ = smaller.variant(None)
+    guesses, _, _ = open_engine(smaller, variant=variant, engine=engine, threads=threads)
+    drafter = DraftModel(guesses, tokenizer, vocab_size=loaded.vocab_size, context=loaded.context)
+    return Speculator(drafter)
 
 
 def open_model(
@@ -132,6 +169,7 @@ def open_text(
     context: int | None = None,
     engine_name: str = "",
     passed_over: Mapping[str, str] | None = None,
+    speculator: Speculator | None = None,
 ) -> TextSession:
     """Join a bundle's text files and its loaded weights to a session.
 
@@ -141,6 +179,7 @@ def open_text(
         context: most tokens to remember; None for the model's own.
         engine_name: the engine of `loaded`.
         passed_over: engines preferred to it, and why they were not taken.
+        speculator: drafts tokens to check, owned as well; None for plain decoding.
 
     Returns:
         The session.
@@ -159,6 +198,7 @@ def open_text(
         name=bundle.manifest.name,
         engine_name=engine_name,
         passed_over=passed_over,
+        speculator=speculator,
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import EngineError, InputError
 
-__all__ = ["Sampler", "Sampling", "check_highest"]
+__all__ = [
+    "Distribution",
+    "Sampler",
+    "Sampling",
+    "acceptance",
+    "check_highest",
+    "check_max_tokens",
+    "residual",
+]
+
+# Ids, ascending, and their probabilities: (N,) int64 and (N,) float64, above 0, sum 1.
+Distribution = tuple[TokenArray, NDArray[np.float64]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +69,19 @@ class Sampling:
             raise InputError(f"sampling: seed is {self.seed}, must be 0 or more")
 
 
+def check_max_tokens(max_tokens: int | None) -> None:
+    """Refuse an answer of no tokens.
+
+    Args:
+        max_tokens: most tokens of an answer; None for no limit.
+
+    Raises:
+        InputError: if it is below 1.
+    """
+    if max_tokens is not None and max_tokens < 1:
+        raise InputError(f"max_tokens is {max_tokens}, must be 1 or more")
+
+
 class Sampler:
     """Draws the tokens of one answer and remembers them. One thread at a time."""
 
@@ -97,12 +121,64 @@ class Sampler:
         if self.sampling.temperature == 0:
             chosen = int(self._scores(logits).argmax())
         else:
-            ids, weights = self._weights(logits)
-            sums = np.cumsum(weights)
-            place = np.searchsorted(sums, self.draw() * sums[-1], side="right")
-            chosen = int(ids[min(int(place), len(ids) - 1)])
+            chosen = self._drawn(self._weights(logits))
         self.remember(chosen)
         return chosen
+
+    def sample_from(self, distribution: Distribution) -> int:
+        """Draw a token from what `distribution` returned, and remember it.
+
+        Args:
+            distribution: tokens and their probabilities.
+
+        Returns:
+            A token id.
+        """
+        chosen = self._drawn(distribution)
+        self.remember(chosen)
+        return chosen
+
+    def sample_drafted(self, logits: FloatArray, drafted: int, proposal: Distribution) -> int:
+        """Choose a token where one was drafted, distributed as if none had been.
+
+        The drafted token is taken with the probability `acceptance`, else one is drawn from
+        `residual`: together that is the distribution of `sample`.
+
+        Args:
+            logits: (V,) float32.
+            drafted: a token drawn from `proposal`.
+            proposal: the draft's distribution at this place.
+
+        Returns:
+            A token id; `drafted` where the draft was taken.
+
+        Raises:
+            EngineError: as in `sample`.
+
+        Source:
+            Speculative sampling: arXiv:2211.17192, arXiv:2302.01318.
+        """
+        target = self.distribution(logits)
+        is_taken = self.draw() < acceptance(target, proposal, drafted)
+        chosen = drafted if is_taken else self._drawn(residual(target, proposal))
+        self.remember(chosen)
+        return chosen
+
+    def fork(self, *, temperature: float, forbidden: NDArray[np.bool_] | None) -> "Sampler":
+        """Return a sampler that has seen the same tokens and draws by other random numbers.
+
+        Args:
+            temperature: its own.
+            forbidden: (V',) True for ids that it may never choose; another model's rows may
+                have another width.
+
+        Returns:
+            It; what it chooses is not remembered here.
+        """
+        sampling = replace(self.sampling, temperature=temperature, seed=None)
+        forked = Sampler(sampling, forbidden=forbidden)
+        forked._seen |= self._seen
+        return forked
 
     def draw(self) -> float:
         """Return the next random number, at least 0 and below 1; a choice takes one."""
@@ -120,7 +196,7 @@ class Sampler:
         """
         return [] if len(self._seen) == n else list(self._seen)[n:]
 
-    def distribution(self, logits: FloatArray) -> tuple[TokenArray, NDArray[np.float64]]:
+    def distribution(self, logits: FloatArray) -> Distribution:
         """Return the tokens that `sample` draws from, and their probabilities.
 
         Args:
@@ -155,6 +231,12 @@ class Sampler:
         keep &= (weights >= sampling.min_p) & (weights > 0)
         return ids[keep], weights[keep]
 
+    def _drawn(self, weighted: tuple[TokenArray, NDArray[np.float64]]) -> int:
+        ids, weights = weighted
+        sums = np.cumsum(weights)
+        place = np.searchsorted(sums, self.draw() * sums[-1], side="right")
+        return int(ids[min(int(place), len(ids) - 1)])
+
     def _scores(self, logits: FloatArray) -> FloatArray:
         scores = logits
         if self._seen:
@@ -183,6 +265,47 @@ def check_highest(top: float) -> None:
     if not math.isfinite(top):
         what = "no token may be chosen" if top == -math.inf else f"the highest is {top}"
         raise EngineError(f"logits: {what}, expected finite numbers; the model is damaged")
+
+
+def acceptance(target: Distribution, proposal: Distribution, token: int) -> float:
+    """Return the probability with which a drafted token is taken: min(1, target / proposal).
+
+    Args:
+        target: what tokens shall be distributed as.
+        proposal: what `token` was drawn from.
+        token: the drafted one.
+
+    Returns:
+        From 0 to 1.
+    """
+    drafted = float(_at(proposal, np.asarray([token]))[0])
+    wanted = float(_at(target, np.asarray([token]))[0])
+    return 1.0 if wanted >= drafted else wanted / drafted
+
+
+def residual(target: Distribution, proposal: Distribution) -> Distribution:
+    """Return what a token is drawn from after a draft was refused: max(0, target - proposal).
+
+    Args:
+        target: what tokens shall be distributed as.
+        proposal: what the refused token was drawn from.
+
+    Returns:
+        The difference made to sum to 1; `target` where the two are equal and nothing is left.
+    """
+    ids, wanted = target
+    left = np.maximum(wanted - _at(proposal, ids), 0)  # (N,)
+    some = left > 0
+    if not some.any():
+        return target
+    return ids[some], left[some] / left[some].sum()
+
+
+def _at(distribution: Distribution, tokens: TokenArray) -> NDArray[np.float64]:
+    """Look probabilities up; 0 for a token that is not there."""
+    ids, probabilities = distribution
+    places = np.minimum(np.searchsorted(ids, tokens), len(ids) - 1)
+    return np.where(ids[places] == tokens, probabilities[places], 0.0)
 
 
 # exp(x) = 2^k exp(r), |r| at most ln(2) / 2, by Taylor's series: sums and products alone, so that
