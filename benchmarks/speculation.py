@@ -34,6 +34,7 @@ from onhand.core.arrays import TokenArray
 from onhand.core.bundle import read_bundle
 from onhand.device.drafters import Draft
 from onhand.device.engines.base import Loaded
+from onhand.device.engines.choosing import step_check_of
 from onhand.device.generate import TextSession, generate_tokens
 from onhand.device.opening import open as open_session
 from onhand.device.opening import open_engine
@@ -171,11 +172,11 @@ class Timed:
         return time.perf_counter() - begun, found
 
     def rows(self, n: int) -> float:
-        """Return the seconds of a step that scores n tokens."""
+        """Return the seconds of a step that checks n - 1 drafted tokens."""
         self._session.rewind(PROMPT_TOKENS)
-        tokens = self._prompt[:n]
+        sampler = Sampler(Sampling(), forbidden=self._forbidden)
         begun = time.perf_counter()
-        self.loaded.score(self._session, tokens)
+        step_check_of(self.loaded)(self._session, self._prompt[:n], sampler)
         return time.perf_counter() - begun
 
 

@@ -32,15 +32,13 @@ def test_expected_tokens_by_hand() -> None:
     assert expected_tokens(1, 7) == 8
 
 
-@given(share=shares, step_s=curves, choice_s=st.floats(0, 1))
-def test_the_best_length_has_the_highest_rate(
-    share: float, step_s: list[float], choice_s: float
-) -> None:
+@given(share=shares, step_s=curves)
+def test_the_best_length_has_the_highest_rate(share: float, step_s: list[float]) -> None:
     """No other length yields more tokens per second; no draft is made for under 2 %."""
-    found = best_length(share, step_s, choice_s=choice_s)
+    found = best_length(share, step_s)
 
     tokens = [expected_tokens(share, n) for n in range(16)]
-    rates = [t / (s + t * choice_s) for t, s in zip(tokens, step_s, strict=True)]
+    rates = [t / s for t, s in zip(tokens, step_s, strict=True)]
     if found:
         assert rates[found] == pytest.approx(max(rates))
         assert rates[found] > 1.019 * rates[0]
@@ -150,7 +148,7 @@ def spend(
             n_right += 1
         step_s = curve[n] + n * draft_s
         seconds += step_s
-        pace.step(n, n_right + 1, step_s=step_s, choice_s=0.0)
+        pace.step(n, n_right + 1, step_s=step_s)
         if n:
             pace.compared(0, n_right, min(n, n_right + 1))
         elif is_free and choice.why != "nothing":
@@ -241,10 +239,10 @@ def test_what_a_choice_is_for() -> None:
     assert pace.decide(None, is_free=True).why == "nothing"
     assert pace.decide(3, most=0, is_free=True).why == "nothing"
     assert pace.decide(3, is_free=True).why == "timing"
-    pace.step(0, 1, step_s=1.0, choice_s=0.1)
+    pace.step(0, 1, step_s=1.0)
     assert pace.decide(3, is_free=True).why == "price"
     for _ in range(20):
-        pace.step(0, 1, step_s=1.0, choice_s=0.1)
+        pace.step(0, 1, step_s=1.0)
     assert pace.decide(3, is_free=True).why == "pays"
     pace.compared(3, 0, 100)
     assert pace.decide(3, is_free=True).why == "off"
@@ -256,7 +254,7 @@ def test_a_trial_pays_for_what_has_to_be_read_first() -> None:
     """A draft model that fell behind is not tried where reading would cost too much."""
     pace = DraftPace()
     for _ in range(100):
-        pace.step(0, 1, step_s=1.0, choice_s=0.0)
+        pace.step(0, 1, step_s=1.0)
     pace.compared(0, 0, 100)
     trial = pace.decide(0, is_free=False, backlog=100)
     assert trial.why == "trial"

@@ -97,3 +97,13 @@ def test_a_fork_has_seen_the_same_and_tells_nothing_back() -> None:
 
     assert [fork.sample(row), fork.sample(row)] == [1, 0]
     assert sampler.sample(row) == 2
+
+
+def test_numbers_given_back_are_drawn_again() -> None:
+    """In their order, and then the ones that follow."""
+    sampler, other = Sampler(Sampling(seed=4)), Sampler(Sampling(seed=4))
+    drawn = [sampler.draw() for _ in range(5)]
+    sampler.put_back(drawn[2:])
+    expected = [other.draw() for _ in range(9)]
+
+    assert drawn[:2] + [sampler.draw() for _ in range(7)] == expected

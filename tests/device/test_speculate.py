@@ -86,7 +86,7 @@ def eager(drafter: Drafter, *models: ToyLoaded) -> Speculator:
     """One that has seen many plain steps, so that it drafts at once and may lose something."""
     speculator = timed(drafter, *models)
     for _ in range(100):
-        speculator.pace.step(0, 1, step_s=1.0, choice_s=0.0)
+        speculator.pace.step(0, 1, step_s=1.0)
     for rows in (2, 4, 8, 16):
         speculator.pace.costs.record(rows, 0.9 + 0.1 * rows)
     return speculator

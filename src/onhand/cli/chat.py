@@ -59,10 +59,7 @@ def command(
     seed: given.Seed = None,
     stop: given.Stop = None,
 ) -> None:
-    """Talk with a bundle's model; through a pipe, every line is one turn.
-
-    /help lists what else can be typed.
-    """
+    """Talk with a bundle's model; through a pipe, every line is one turn. /help lists more."""
     sampling = Sampling(
         temperature=temperature,
         top_k=top_k,

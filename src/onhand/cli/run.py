@@ -76,11 +76,9 @@ def command(
         if not chat:
             note_continuation(session)
         begun = time.perf_counter()
+        asked = [Message("user", text)] if chat else text
         answer = session.generate(
-            [Message("user", text)] if chat else text,
-            max_tokens=max_tokens,
-            sampling=sampling,
-            stop=tuple(stop or ()),
+            asked, max_tokens=max_tokens, sampling=sampling, stop=tuple(stop or ())
         )
         if as_json:
             _write_object(answer, begun, session.engine_name)

@@ -45,29 +45,25 @@ def expected_tokens(acceptance: float, n_drafted: int) -> float:
     return total
 
 
-def best_length(
-    acceptance: float, step_s: Sequence[float], *, choice_s: float = 0.0, reach: int | None = None
-) -> int:
+def best_length(acceptance: float, step_s: Sequence[float], *, reach: int | None = None) -> int:
     """Return the number of drafted tokens that gives the most tokens per second.
 
     Args:
         acceptance: as in `expected_tokens`.
-        step_s: seconds of a step with 0, 1, 2, ... drafted tokens, the drafting included.
-        choice_s: seconds to choose one token from its logits.
+        step_s: seconds of a step with 0, 1, 2, ... drafted tokens, drafting and choosing included.
         reach: most tokens to draft; None for as many as `step_s` tells of.
 
     Returns:
         The number; 0 where no draft wins at least 2 %.
     """
     most = len(step_s) - 1 if reach is None else min(reach, len(step_s) - 1)
-    best, best_rate = 0, _LEAST_GAIN / (step_s[0] + choice_s)
+    best, best_rate = 0, _LEAST_GAIN / step_s[0]
     total, power = 1.0, 1.0
     for n in range(1, most + 1):
         power *= acceptance
         total += power
-        rate = total / (step_s[n] + total * choice_s)
-        if rate > best_rate:
-            best, best_rate = n, rate
+        if total / step_s[n] > best_rate:
+            best, best_rate = n, total / step_s[n]
     return best
 
 
@@ -114,7 +110,7 @@ class StepCosts:
 
         Args:
             rows: tokens fed, at least 1.
-            seconds: what it took, drafting included.
+            seconds: what it took, drafting and choosing included.
         """
         self._n_recorded += 1
         self._last[rows] = self._n_recorded
@@ -221,7 +217,6 @@ class DraftPace:
     balance_s: float = 0.0
     plain_s: float = 0.0
     _grades: dict[int, Acceptance] = field(default_factory=dict)
-    _choice_s: float = 0.0
     _read_s: float = 0.0  # per token that a drafter reads
     _since_plain: int = 0
     _since_trial: int = 0
@@ -255,7 +250,7 @@ class DraftPace:
         # Into rows that were not timed yet it goes step by step.
         reach = min(most, 2 * max(self.costs.widest(), 1) - 1)
         share = self.acceptance(grade)
-        n = best_length(share, step_s, choice_s=self._choice_s, reach=reach)
+        n = best_length(share, step_s, reach=reach)
         if n > 0:
             why: Literal["pays", "trial"] = "pays"
             price = 0.0
@@ -288,31 +283,28 @@ class DraftPace:
         if choice.why == "trial":
             self.balance_s -= seconds
 
-    def step(self, n_drafted: int, n_chosen: int, *, step_s: float, choice_s: float) -> None:
+    def step(self, n_drafted: int, n_chosen: int, *, step_s: float) -> None:
         """Learn from a step.
 
         Args:
             n_drafted: tokens drafted; 0 for a plain step.
             n_chosen: tokens that it yielded, at least 1.
-            step_s: seconds of drafting and of the model.
-            choice_s: seconds of choosing tokens.
+            step_s: seconds of drafting, of the model, and of choosing tokens.
         """
         self.costs.record(n_drafted + 1, step_s)
-        each = choice_s / n_chosen
-        self._choice_s = each if self._choice_s == 0 else self._choice_s * 0.9 + each * 0.1
         self._since_trial += n_chosen
         fade = _FADE**n_chosen
         self.balance_s *= fade
         self.plain_s *= fade
         if n_drafted == 0:
             self._since_plain = 0
-            self.plain_s += step_s + choice_s
+            self.plain_s += step_s
             return
         self._since_plain += 1
         # Medians, not this step's own time: what else the machine does is no draft's fault.
         seconds = self.costs.seconds()
         self.balance_s += n_chosen * seconds[0] - seconds[n_drafted]
-        self.plain_s += n_chosen * seconds[0] + choice_s
+        self.plain_s += n_chosen * seconds[0]
 
     def compared(self, grade: int, n_right: int, n_compared: int) -> None:
         """Learn how many of the compared tokens of a guess were right."""

@@ -283,7 +283,7 @@ class TextSession:
             prompt_tokens=len(ids),
             reused_tokens=reused,
             dropped_messages=dropped,
-            speculation=self._speculator and self._speculator.counts,
+            speculation=None if self._speculator is None else self._speculator.counts,
         )
         return self._answer
 

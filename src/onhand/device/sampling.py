@@ -102,6 +102,7 @@ class Sampler:
         self.sampling = sampling
         self.forbidden = forbidden
         self._random = np.random.default_rng(sampling.seed)
+        self._put_back: list[float] = []
         self._seen: dict[int, None] = {}
         if sampling.repetition_penalty != 1:
             self._seen = dict.fromkeys(int(i) for i in seen)
@@ -182,7 +183,15 @@ class Sampler:
 
     def draw(self) -> float:
         """Return the next random number, at least 0 and below 1; a choice takes one."""
-        return self._random.random()
+        return self._put_back.pop() if self._put_back else self._random.random()
+
+    def put_back(self, numbers: Sequence[float]) -> None:
+        """Give the last numbers that `draw` returned back, so that they are drawn again.
+
+        Args:
+            numbers: in the order in which they were drawn.
+        """
+        self._put_back += reversed(numbers)
 
     def remember(self, token: int) -> None:
         """Count a token as seen, as `sample` does with what it chose."""

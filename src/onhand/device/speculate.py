@@ -17,6 +17,12 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.device.draft_pace import MOST_DRAFTED, Choice, DraftPace
 from onhand.device.drafters import Draft, Drafter
 from onhand.device.engines.base import Loaded, Session
+from onhand.device.engines.choosing import (
+    StepCheck,
+    StepSample,
+    step_check_of,
+    step_sample_of,
+)
 from onhand.device.sampling import Sampler, Sampling, check_max_tokens
 
 __all__ = ["SpeculationCounts", "Speculator"]
@@ -141,6 +147,8 @@ class Speculator:
         self.counts = SpeculationCounts()
         answer = _Answer(
             loaded=loaded,
+            step_sample=step_sample_of(loaded),
+            step_check=step_check_of(loaded),
             session=session,
             sampler=Sampler(sampling, seen=text, forbidden=forbidden),
             stop_ids=stop_ids,
@@ -162,6 +170,8 @@ class _Answer:
     """One answer on its way."""
 
     loaded: Loaded
+    step_sample: StepSample
+    step_check: StepCheck
     session: Session
     sampler: Sampler
     stop_ids: Collection[int]
@@ -175,10 +185,9 @@ class _Answer:
     def tokens(self, prompt: TokenArray, text: TokenArray) -> Generator[int]:
         """Yield the answer."""
         begun = self.clock()
-        logits = self.loaded.step([(self.session, prompt)])[0]
+        chosen = self.step_sample([(self.session, prompt)], [self.sampler])
         self.pace.prompt(len(prompt), self.clock() - begun)
         self.drafter.begin(text, self.sampler)
-        chosen = [self.sampler.sample(logits)]
         kept = length = self.session.length
         try:
             while True:
@@ -212,16 +221,17 @@ class _Answer:
         draft = self.drafter.draft(choice.n_tokens) if choice.n_tokens else _NOTHING
         n_drafted = len(draft.tokens)
         rows = np.asarray([last, *draft.tokens], dtype=np.int64)
-        if n_drafted:
-            logits = self.loaded.score(self.session, rows)
+        if draft.distributions:
+            chosen = self._checked(self.loaded.score(self.session, rows), draft)
+        elif n_drafted:
+            chosen = self.step_check(self.session, rows, self.sampler)
         else:
-            logits = self.loaded.step([(self.session, rows)])
-        scored = self.clock()
-        chosen = self._checked(logits, draft)
+            chosen = self.step_sample([(self.session, rows)], [self.sampler])
+        step_s = self.clock() - begun
+        ends = [i for i, token in enumerate(chosen, 1) if token in self.stop_ids]
+        chosen = chosen[: ends[0]] if ends else chosen
         self._forget_after(length + len(chosen))
-        self.pace.step(
-            n_drafted, len(chosen), step_s=scored - begun, choice_s=self.clock() - scored
-        )
+        self.pace.step(n_drafted, len(chosen), step_s=step_s)
         self.counts.steps += 1
         self.counts.tokens += len(chosen)
         if grade is not None:
@@ -250,17 +260,13 @@ class _Answer:
         return choice
 
     def _checked(self, logits: FloatArray, draft: Draft) -> list[int]:
-        """Choose a token after each right one of a draft, up to the first that is another."""
-        sampler, chosen = self.sampler, []
-        for i, row in enumerate(logits):
-            if i < len(draft.distributions):
-                token = sampler.sample_drafted(row, draft.tokens[i], draft.distributions[i])
-            else:
-                token = sampler.sample(row)
-            chosen.append(token)
-            if token in self.stop_ids or i == len(draft.tokens) or token != draft.tokens[i]:
-                break
-        return chosen
+        """Choose a token after each one of a draft that was drawn, up to the first refused."""
+        chosen: list[int] = []
+        for row, token, proposal in zip(logits, draft.tokens, draft.distributions, strict=False):
+            chosen.append(self.sampler.sample_drafted(row, token, proposal))
+            if chosen[-1] != token:
+                return chosen
+        return [*chosen, self.sampler.sample(logits[-1])]
 
     def _compare(self, chosen: list[int], draft: Draft, grade: int, choice: Choice) -> None:
         """Learn how far a guess was right, one that was held back included if it is free."""

@@ -12,6 +12,7 @@ from onhand.device.sampling import Sampler
 
 __all__ = [
     "AdaptingLoaded",
+    "DraftChecker",
     "Engine",
     "KvEngine",
     "KvKind",
@@ -157,6 +158,34 @@ class StepSampler(Protocol):
             InputError: as in `Loaded.step`, or if there is not one sampler for each row.
             ContextOverflow: as in `Loaded.step`.
             EngineError: as in `Sampler.sample`; tokens are in the sessions' memory then.
+        """
+        ...
+
+
+@runtime_checkable
+class DraftChecker(Protocol):
+    """A `Loaded` that checks drafted tokens where it scores them.
+
+    Engines may offer it; `onhand.device.engines.choosing` does the same with `Loaded.score` for
+    those that do not.
+    """
+
+    def step_check(self, session: Session, tokens: TokenArray, sampler: Sampler) -> list[int]:
+        """Append tokens to a session, and choose what follows each as long as the next is right.
+
+        Args:
+            session: as in `Loaded.score`.
+            tokens: (T,) int64: the last of a text, then what may follow.
+            sampler: it remembers the tokens that are returned, and no others.
+
+        Returns:
+            Up to T token ids: those that `Sampler.sample` chooses after each token in turn, up
+            to the first that is not the token given next. All T tokens are in the session's memory.
+
+        Raises:
+            InputError: as in `Loaded.step`.
+            ContextOverflow: as in `Loaded.step`.
+            EngineError: as in `Sampler.sample`; tokens are in the session's memory then.
         """
         ...
 

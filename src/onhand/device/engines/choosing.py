@@ -1,18 +1,35 @@
 """A step that ends in chosen tokens, in every engine."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal, get_args
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import EngineUnavailable, InputError
-from onhand.device.engines.base import Loaded, Session, StepSampler, TwoStageHead
+from onhand.device.engines.base import (
+    DraftChecker,
+    Loaded,
+    Session,
+    StepSampler,
+    TwoStageHead,
+)
 from onhand.device.sampling import Sampler
 
-__all__ = ["HeadUse", "StepSample", "check_samplers", "step_sample_of", "use_head"]
+__all__ = [
+    "HeadUse",
+    "StepCheck",
+    "StepSample",
+    "check_by_scores",
+    "check_samplers",
+    "step_check_of",
+    "step_sample_of",
+    "use_head",
+]
 
 HeadUse = Literal["full", "two-stage"]
 
 StepSample = Callable[[Sequence[tuple[Session, TokenArray]], Sequence[Sampler | None]], list[int]]
+StepCheck = Callable[[Session, TokenArray, Sampler], list[int]]
 
 
 def step_sample_of(loaded: Loaded) -> StepSample:
@@ -38,6 +55,42 @@ def step_sample_of(loaded: Loaded) -> StepSample:
         ]
 
     return step_sample
+
+
+def step_check_of(loaded: Loaded) -> StepCheck:
+    """Return `DraftChecker.step_check` of an engine, or the same made of `score` and `sample`.
+
+    Args:
+        loaded: the weights.
+
+    Returns:
+        What takes a session, tokens and a sampler, and returns token ids.
+    """
+    if isinstance(loaded, DraftChecker):
+        return loaded.step_check
+    return partial(check_by_scores, loaded)
+
+
+def check_by_scores(
+    loaded: Loaded, session: Session, tokens: TokenArray, sampler: Sampler
+) -> list[int]:
+    """Check drafted tokens by their scores; see `DraftChecker.step_check`.
+
+    Args:
+        loaded: the weights.
+        session: one of its sessions.
+        tokens: (T,) int64.
+        sampler: how to choose.
+
+    Returns:
+        Up to T token ids.
+    """
+    chosen: list[int] = []
+    for row, following in zip(loaded.score(session, tokens), [*tokens[1:], None], strict=True):
+        chosen.append(sampler.sample(row))
+        if chosen[-1] != following:
+            break
+    return chosen
 
 
 def check_samplers(n_rows: int, samplers: Sequence[Sampler | None]) -> None:

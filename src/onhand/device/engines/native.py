@@ -21,7 +21,7 @@ from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import QuantTensor
 from onhand.core.weights import BundleWeights, open_weights
 from onhand.device.engines.base import KvKind, Session
-from onhand.device.engines.choosing import check_samplers
+from onhand.device.engines.choosing import check_by_scores, check_samplers
 from onhand.device.engines.memory import (
     check_batch,
     check_context,
@@ -136,6 +136,23 @@ class NativeLoaded:
             if sampler is not None:
                 _settle(sampler, token)
         return chosen
+
+    def step_check(self, session: Session, tokens: TokenArray, sampler: Sampler) -> list[int]:
+        """See `DraftChecker`."""
+        if sampler.sampling.repetition_penalty != 1:
+            # What is seen differs from place to place.
+            return check_by_scores(self, session, tokens, sampler)
+        ((own, row),) = self._checked([(session, tokens)])
+        draws = [_draw(sampler) for _ in range(row.size)]
+        found: list[Any] = list(draws)
+        self.inner.choose_each(own.inner, np.ascontiguousarray(row), self._chooser(sampler), found)
+        wrong = np.flatnonzero(np.asarray(found[:-1]) != row[1:])
+        n_chosen = int(wrong[0]) + 1 if len(wrong) else row.size
+        if sampler.sampling.temperature > 0:
+            sampler.put_back(draws[n_chosen:])
+        for token in found[:n_chosen]:
+            _settle(sampler, token)
+        return found[:n_chosen]
 
     def use_two_stage_head(self, *, candidates: int = 256) -> None:
         """See `TwoStageHead`.

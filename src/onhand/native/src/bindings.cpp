@@ -322,6 +322,28 @@ class Decoder {
     for (size_t b = 0; b < n; ++b) randoms[b] = nb::int_(choices[b].token);
   }
 
+  // Append tokens to a conversation and choose after each of them, as if those before were right;
+  // the tokens take the place of `randoms`.
+  void choose_each(Conversation& conversation, Tokens tokens, const Chooser& chooser,
+                   nb::list randoms) {
+    static thread_local std::vector<Choice> choices;
+    static thread_local std::vector<Request> request;
+    const size_t n = tokens.shape(0);
+    expect(randoms.size() == n, "a random number for each token");
+    choices.assign(n, Choice{});
+    for (size_t t = 0; t < n; ++t) {
+      choices[t].by = &chooser;
+      choices[t].random = nb::cast<double>(randoms[t]);
+    }
+    request.assign(1, {&conversation, tokens.data(), n, nullptr, true, choices.data()});
+    {
+      nb::gil_scoped_release free;
+      std::lock_guard<std::mutex> one_at_a_time(mutex_);
+      run(request);
+    }
+    for (size_t t = 0; t < n; ++t) randoms[t] = nb::int_(choices[t].token);
+  }
+
   // Score in two stages wherever a token is chosen and nobody asks for its scores: all rows by the
   // coarse copy of the head, and `n_candidates` tiles, about, by the head itself.
   void use_two_stages(nb::handle coarse, int n_candidates) {
@@ -392,7 +414,7 @@ class Decoder {
     size_t n;
     float* scores;  // after the last token, or after each; null if nobody wants them
     bool every;
-    Choice* choice;  // after the last token; null if nobody wants it
+    Choice* choice;  // likewise
   };
 
   // Every position that a step turns by must be there before anything changes.
@@ -424,7 +446,8 @@ class Decoder {
         const bool last = t + 1 == n;
         float* scores = one.scores == nullptr || !(one.every || last) ? nullptr : one.scores;
         if (scores != nullptr && one.every) scores += size_t(t) * model_.vocab_size;
-        Choice* choice = last ? one.choice : nullptr;
+        Choice* choice = one.choice == nullptr || !(one.every || last) ? nullptr : one.choice;
+        if (choice != nullptr && one.every) choice += t;
         rows_.push_back({&memory, start + t, static_cast<int>(one.tokens[t]), scores, choice,
                          adapter, length});
         n_scored += scores != nullptr || choice != nullptr;
@@ -487,5 +510,6 @@ NB_MODULE(_native, m) {
       .def("choose", &Decoder::choose)
       .def("use_two_stages", &Decoder::use_two_stages)
       .def_prop_ro("picked", &Decoder::picked)
+      .def("choose_each", &Decoder::choose_each)
       .def_prop_ro("isa", &Decoder::isa);
 }
