@@ -92,9 +92,22 @@ def test_one_slow_step_does_not_count() -> None:
     costs = StepCosts()
     for seconds in (1.0, 1.0, 50.0, 1.0):
         costs.record(1, seconds)
-    costs.record(3, 1.4)
+    for seconds in (90.0, 1.4, 1.4):
+        costs.record(3, seconds)
 
     assert costs.seconds()[:3] == pytest.approx([1, 1.2, 1.4])
+
+
+def test_a_width_is_not_given_up_after_one_slow_step() -> None:
+    """The first step of two rows meets cold caches and takes long; drafts go on all the same."""
+    pace = DraftPace()
+    for _ in range(60):
+        pace.step(0, 1, step_s=1.0)
+    pace.step(1, 1, step_s=80.0)
+    pace.compared(0, 90, 100)
+
+    assert pace.decide(0, is_free=True).why == "pays"
+    assert pace.balance_s == -1  # as if each row had taken a step of its own
 
 
 def test_a_prompt_tells_what_a_row_more_may_cost() -> None:
@@ -112,7 +125,8 @@ def test_old_times_are_forgotten() -> None:
     """What a wider step cost long ago is guessed anew, so that it may be tried again."""
     costs = StepCosts()
     costs.record(1, 1.0)
-    costs.record(2, 9.0)
+    for _ in range(3):
+        costs.record(2, 9.0)
     before = costs.seconds()[1]
     for _ in range(600):
         costs.record(1, 1.0)

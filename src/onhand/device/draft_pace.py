@@ -95,6 +95,7 @@ class StepCosts:
     """What a step costs by its rows: medians of what was timed, never falling, filled between."""
 
     _KEPT: Final = 9
+    _ENOUGH: Final = 3  # times of a number of rows until they are believed
     _OLD: Final = 512
 
     def __init__(self) -> None:
@@ -117,7 +118,7 @@ class StepCosts:
         kept = self._samples.setdefault(rows, deque(maxlen=self._KEPT))
         # A clock may be too coarse to see a tiny step.
         kept.append(max(seconds, 1e-9))
-        median = sorted(kept)[len(kept) // 2]
+        median = sorted(kept)[len(kept) // 2] if len(kept) >= self._ENOUGH else min(kept)
         before = self._medians.get(rows)
         self._medians[rows] = median
         # Drawing the curve anew costs more than a tiny model's token: only when it has moved.
@@ -134,8 +135,12 @@ class StepCosts:
         self._row_s = seconds / rows
 
     def is_measured(self, rows: int) -> bool:
-        """Whether a step of so many rows was timed lately."""
-        return rows in self._samples
+        """Whether steps of so many rows were timed often enough of late."""
+        return len(self._samples.get(rows, ())) >= self._ENOUGH
+
+    def typical(self, rows: int) -> float:
+        """Return the median of the times of a number of rows that was timed."""
+        return self._medians[rows]
 
     def widest(self) -> int:
         """Return the most rows that were timed lately."""
@@ -147,13 +152,19 @@ class StepCosts:
             self._forget_old()
             rows = sorted(self._medians)
             values = _never_falling(
-                [self._medians[n] for n in rows], [len(self._samples[n]) for n in rows]
+                [self._believed(n) for n in rows], [len(self._samples[n]) for n in rows]
             )
             wanted = np.arange(1, MOST_DRAFTED + 2)
             curve = np.interp(wanted, rows, values)
             beyond = np.maximum(wanted - rows[-1], 0)
             self._curve = (curve + beyond * self._slope(rows[-1], values)).tolist()
         return self._curve
+
+    def _believed(self, rows: int) -> float:
+        # The first step of its width may meet cold caches, or another process: it is tried again.
+        if self.is_measured(rows):
+            return self._medians[rows]
+        return min(self._medians[rows], self._medians[1] * (1 + _MOST_SLOPE * (rows - 1)))
 
     def _slope(self, widest: int, values: Sequence[float]) -> float:
         """Guess what a row more costs beyond what was timed."""
@@ -251,20 +262,23 @@ class DraftPace:
         reach = min(most, 2 * max(self.costs.widest(), 1) - 1)
         share = self.acceptance(grade)
         n = best_length(share, step_s, reach=reach)
-        if n > 0:
-            why: Literal["pays", "trial"] = "pays"
-            price = 0.0
-        elif not is_free and self._since_trial >= self._wait:
-            n, why = 1, "trial"
-            price = backlog * self._read_s
-        else:
-            return Choice(0, "off")
-        price += step_s[n] - step_s[0]
-        if not self.costs.is_measured(n + 1):
-            price *= 2
-        if self.balance_s - price < -_PRICE * self.plain_s:
-            return Choice(0, "price")
-        return Choice(n, why)
+        if n == 0:
+            if is_free or self._since_trial < self._wait:
+                return Choice(0, "off")
+            price = backlog * self._read_s + self._risk(1)
+            return Choice(1, "trial") if self._affords(price) else Choice(0, "price")
+        while n > 0 and not self._affords(self._risk(n)):
+            n = best_length(share, step_s, reach=n - 1)
+        return Choice(n, "pays" if n else "price")
+
+    def _risk(self, n: int) -> float:
+        """Return what a step of n drafted tokens may cost in vain, in seconds."""
+        step_s = self.costs.seconds()
+        extra_s = step_s[n] - step_s[0]
+        return extra_s if self.costs.is_measured(n + 1) else 2 * extra_s
+
+    def _affords(self, price_s: float) -> bool:
+        return self.balance_s - price_s >= -_PRICE * self.plain_s
 
     def prompt(self, rows: int, seconds: float) -> None:
         """Learn from the step that read a prompt what many rows cost."""
@@ -301,10 +315,10 @@ class DraftPace:
             self.plain_s += step_s
             return
         self._since_plain += 1
-        # Medians, not this step's own time: what else the machine does is no draft's fault.
-        seconds = self.costs.seconds()
-        self.balance_s += n_chosen * seconds[0] - seconds[n_drafted]
-        self.plain_s += n_chosen * seconds[0]
+        # Not this step's own time: what else the machine does meanwhile is no draft's fault.
+        plain_s, taken_s = self.costs.seconds()[0], self.costs.typical(n_drafted + 1)
+        self.balance_s += n_chosen * plain_s - min(taken_s, (n_drafted + 1) * plain_s)
+        self.plain_s += n_chosen * plain_s
 
     def compared(self, grade: int, n_right: int, n_compared: int) -> None:
         """Learn how many of the compared tokens of a guess were right."""
