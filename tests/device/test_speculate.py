@@ -195,6 +195,21 @@ def test_where_rows_cost_in_full_nothing_is_lost() -> None:
     assert loaded.now < (len(PROMPT) + 75) / 0.95
 
 
+def test_steps_that_are_too_quick_are_left_alone() -> None:
+    """A tiny model's steps take less than thinking about them: plain ones, for good."""
+    expected, remembered = plain(Sampling())
+    loaded = toy()
+    loaded.step_s, loaded.row_s = 1e-4, 1e-6
+    speculator = timed(Scripted([*PROMPT, *expected]), loaded)
+    for _ in range(2):
+        session = loaded.session()
+        assert list(speculator.generate_tokens(loaded, session, PROMPT)) == expected
+        assert session.tokens == remembered
+
+    assert speculator.pace.gives_up
+    assert speculator.counts.off_steps == speculator.counts.steps == len(expected) - 1
+
+
 def test_nothing_before_and_no_room_after() -> None:
     """The first answer has nothing timed; the last token of a context has no room for a draft."""
     loaded = toy(context=len(PROMPT) + 1)

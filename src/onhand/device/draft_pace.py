@@ -17,6 +17,8 @@ MOST_DRAFTED: Final = 15
 
 # The part of the time of plain decoding that drafts may cost in all, before what they win.
 _PRICE = 0.04
+# A plain step that is quicker gains nothing: deciding takes a tenth of it in Python.
+_LEAST_STEP_S = 0.0005
 _FADE = 0.998  # of both sums, for each token
 _LEAST_GAIN = 1.02
 # What a row more may cost beside the first, where nothing tells.
@@ -220,11 +222,13 @@ class DraftPace:
 
     Attributes:
         costs: seconds of a step by its rows.
+        gives_up: whether plain steps turned out too quick to be worth a thought, for good.
         balance_s: seconds won or lost, of late ones most.
         plain_s: seconds that plain decoding would have taken, likewise.
     """
 
     costs: StepCosts = field(default_factory=StepCosts)
+    gives_up: bool = False
     balance_s: float = 0.0
     plain_s: float = 0.0
     _grades: dict[int, Acceptance] = field(default_factory=dict)
@@ -313,6 +317,7 @@ class DraftPace:
         if n_drafted == 0:
             self._since_plain = 0
             self.plain_s += step_s
+            self.gives_up = self.costs.is_measured(1) and self.costs.typical(1) < _LEAST_STEP_S
             return
         self._since_plain += 1
         # Not this step's own time: what else the machine does meanwhile is no draft's fault.

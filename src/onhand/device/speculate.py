@@ -187,7 +187,8 @@ class _Answer:
         begun = self.clock()
         chosen = self.step_sample([(self.session, prompt)], [self.sampler])
         self.pace.prompt(len(prompt), self.clock() - begun)
-        self.drafter.begin(text, self.sampler)
+        if not self.pace.gives_up:
+            self.drafter.begin(text, self.sampler)
         kept = length = self.session.length
         try:
             while True:
@@ -198,8 +199,11 @@ class _Answer:
                     yield token
                 if self._is_over(chosen[-1]):
                     return
-                self.drafter.push(chosen)
                 length = self.session.length + 1
+                if self.pace.gives_up:
+                    chosen = self._plain_step(chosen[-1])
+                    continue
+                self.drafter.push(chosen)
                 chosen = self._step(chosen[-1])
         finally:
             # Closed between tokens, or a step that failed: no token stays that nobody saw.
@@ -237,6 +241,13 @@ class _Answer:
         if grade is not None:
             self._compare(chosen, draft, grade, choice)
         return chosen
+
+    def _plain_step(self, last: int) -> list[int]:
+        self.counts.steps += 1
+        self.counts.tokens += 1
+        self.counts.off_steps += 1
+        rows = np.asarray([last], dtype=np.int64)
+        return self.step_sample([(self.session, rows)], [self.sampler])
 
     def _choose(self, grade: int | None) -> Choice:
         """Decide how many tokens to draft, and let the drafter read what it needs for it."""
