@@ -13,9 +13,9 @@ def note_engines(session: TextSession) -> None:
         say(f"note: {session.engine_name} runs it, because {engine} cannot: {reason}")
 
 
-def note_continuation(session: TextSession) -> None:
+def note_continuation(session: TextSession, *, chat: bool) -> None:
     """Say how a model that answers messages is asked, when a text is continued instead."""
-    if session.takes_messages:
+    if session.takes_messages and not chat:
         say("note: the text is continued; --chat gives it as a message to answer")
 
 

@@ -13,6 +13,7 @@ from onhand.cli.output import write, write_json
 from onhand.core.errors import InputError
 from onhand.device.generate import Generation
 from onhand.device.sampling import Sampling
+from onhand.device.template import Message
 
 __all__ = ["command"]
 
@@ -60,7 +61,6 @@ def command(
     )
     text = _prompt(prompt, prompt_file)
     from onhand.device.opening import open as open_session
-    from onhand.device.template import Message
 
     with open_session(
         name,
@@ -73,8 +73,7 @@ def command(
         speculate=speculate,
     ) as session:
         note_engines(session)
-        if not chat:
-            note_continuation(session)
+        note_continuation(session, chat=chat)
         begun = time.perf_counter()
         asked = [Message("user", text)] if chat else text
         answer = session.generate(

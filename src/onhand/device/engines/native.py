@@ -139,8 +139,7 @@ class NativeLoaded:
 
     def step_check(self, session: Session, tokens: TokenArray, sampler: Sampler) -> list[int]:
         """See `DraftChecker`."""
-        if sampler.sampling.repetition_penalty != 1:
-            # What is seen differs from place to place.
+        if sampler.sampling.repetition_penalty != 1:  # what is seen differs from place to place
             return check_by_scores(self, session, tokens, sampler)
         ((own, row),) = self._checked([(session, tokens)])
         draws = [_draw(sampler) for _ in range(row.size)]
@@ -148,8 +147,7 @@ class NativeLoaded:
         self.inner.choose_each(own.inner, np.ascontiguousarray(row), self._chooser(sampler), found)
         wrong = np.flatnonzero(np.asarray(found[:-1]) != row[1:])
         n_chosen = int(wrong[0]) + 1 if len(wrong) else row.size
-        if sampler.sampling.temperature > 0:
-            sampler.put_back(draws[n_chosen:])
+        sampler.put_back(draws[n_chosen:] if sampler.sampling.temperature > 0 else ())
         for token in found[:n_chosen]:
             _settle(sampler, token)
         return found[:n_chosen]
