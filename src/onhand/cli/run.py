@@ -79,10 +79,14 @@ def command(
         answer = session.generate(
             asked, max_tokens=max_tokens, sampling=sampling, stop=tuple(stop or ())
         )
-        if as_json:
-            _write_object(answer, begun, session.engine_name)
-        else:
-            _stream(answer)
+        _tell(answer, begun, session.engine_name, as_json=as_json)
+
+
+def _tell(answer: Generation, begun: float, engine_name: str, *, as_json: bool) -> None:
+    if as_json:
+        _write_object(answer, begun, engine_name)
+    else:
+        _stream(answer)
 
 
 def _stream(answer: Generation) -> None:
