@@ -89,6 +89,17 @@ def test_the_native_engine_says_the_same_bit_for_bit(
 
 
 @pytest.mark.parametrize("instructions", SETS)
+def test_a_head_of_two_stages_checks_drafts_as_it_chooses(pack: Pack, instructions: str) -> None:
+    """Few candidates, so that it often chooses what the whole head would not."""
+    loaded = NativeLoaded(
+        open_weights(pack(accuracy_level=4), "small"), b"", 1, instructions=instructions
+    )
+    loaded.use_two_stage_head(candidates=1)
+
+    assert drafted(loaded, PromptLookup(), SAMPLINGS[0]).compared > 0
+
+
+@pytest.mark.parametrize("instructions", SETS)
 @pytest.mark.parametrize("options", OPTIONS, ids=repr)
 def test_the_native_engine_checks_drafts_as_scores_do(
     pack: Pack, instructions: str, options: dict[str, float]
