@@ -298,11 +298,11 @@ def register(monkeypatch: pytest.MonkeyPatch) -> Register:
 
 
 def test_the_preferred_engine_is_taken(register: Register, tmp_path: Path) -> None:
-    """In the order onnx, native, reference; the default variant, and its own threads."""
-    register(reference=LazyEngine, native=LazyEngine, onnx=GoodEngine)
+    """In the order native, onnx, reference; the default variant, and its own threads."""
+    register(reference=LazyEngine, onnx=LazyEngine, native=GoodEngine)
     root = make_bundle(tmp_path / "a", tokenizer_config_json={"eos_token": END}).root
     with opening.open(root, threads=3) as session:
-        assert (session.engine_name, session.passed_over) == ("onnx", {})
+        assert (session.engine_name, session.passed_over) == ("native", {})
         answer = session.generate("a", max_tokens=2)
         list(answer)
 

@@ -12,6 +12,7 @@ from tests.host.recorder import Recorder
 from tests.host.test_pack import Third
 from tests.models import CONFIG, checkpoint_shapes, random_tensors, write_checkpoint
 
+from onhand import native
 from onhand.core.bundle import read_bundle
 from onhand.core.errors import InputError, OnhandError, ResourceError, SourceError
 from onhand.core.measurement import Unit
@@ -42,7 +43,8 @@ def test_a_bundle_is_built_proven_and_speaks(
     assert shown.unfinished == []
     assert "quantizing" in shown.stages
     with open_bundle(shelf / "b", threads=1) as session:
-        assert session.engine_name == "onnx"
+        expected = "onnx" if native.module is None else "native"
+        assert session.engine_name == expected
 
 
 def test_the_plan_says_what_the_build_then_takes(

@@ -31,7 +31,7 @@ __all__ = [
     "open_text",
 ]
 
-PREFERRED_ENGINES: Final = ("onnx", "native", "reference")
+PREFERRED_ENGINES: Final = ("native", "onnx", "reference")
 
 
 def open(  # the name that `onhand.open` has
