@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PINNED = pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/onhand/native/src/*)
 
-.PHONY: setup demo test check clean
+.PHONY: setup demo test check sanitize test-arm fuzz clean
 
 setup: .venv/.dev .venv-lean/.ready  ## both environments: the full one, and a device's
 
@@ -16,6 +16,16 @@ test: setup  ## everything that CI runs: style, types, all tests; then a device'
 
 check: .venv/.dev  ## the quick part of `test`, before every commit
 	scripts/check
+
+sanitize:  ## the native kernels under sanitizers: addresses and undefined behaviour, then threads
+	scripts/check_native address
+	WORDS=--steps scripts/check_native thread
+
+test-arm:  ## the native kernels on ARM, emulated: needs g++-aarch64-linux-gnu and qemu-user-static
+	scripts/check_native arm
+
+fuzz: .venv/.dev  ## damaged bundles with right hashes, opened by the native engine
+	.venv/bin/python -m tests.native.fuzz_bundle --count 20000
 
 clean:
 	rm -rf .venv .venv-lean .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

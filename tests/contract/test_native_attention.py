@@ -136,5 +136,5 @@ def test_attack_positions_that_are_not_there(pack: Pack) -> None:
         loaded.inner.step([conversation], [np.array([1])], False)
     with pytest.raises(ValueError, match="another shape"):
         loaded.inner.extend(0, np.zeros((3, 16), np.float32))
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match="no such rotary table"):
         loaded.inner.extend(1, np.zeros((1024, 16), np.float32))

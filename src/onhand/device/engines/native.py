@@ -16,9 +16,8 @@ from onhand import native
 from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
-from onhand.core.errors import EngineUnavailable, InputError
+from onhand.core.errors import EngineError, EngineUnavailable, InputError
 from onhand.core.profile import DeviceProfile
-from onhand.core.quantized import QuantTensor
 from onhand.core.weights import BundleWeights, open_weights
 from onhand.device.engines.base import KvKind, Session
 from onhand.device.engines.choosing import check_by_scores, check_samplers
@@ -29,7 +28,8 @@ from onhand.device.engines.memory import (
     narrowed_key,
     state_key,
 )
-from onhand.device.engines.native_session import NativeSession
+from onhand.device.engines.native_description import describe
+from onhand.device.engines.native_session import NativeSession, aligned
 from onhand.device.engines.rotary_blocks import RotaryBlocks
 from onhand.device.sampling import Sampler, check_highest
 
@@ -78,7 +78,7 @@ class NativeLoaded:
         self.context = self.decoder.context
         self._choosers: WeakKeyDictionary[Sampler, Any] = WeakKeyDictionary()
         self._rotary = RotaryBlocks(self.decoder, block=_module().ROTARY_BLOCK, add=self._extend)
-        edges, layers = _description(weights, self._rotary, threads)
+        edges, layers = describe(_module(), weights, self._rotary, threads)
         edges["kv"] = kv
         self.inner: Any = _module().Decoder(edges, layers, threads, instructions)
         self._head: Any = edges["head"][-1]
@@ -128,7 +128,7 @@ class NativeLoaded:
         check_samplers(len(rows), samplers)
         sessions = [session.inner for session, _ in rows]
         # One token as a number: an array would be taken apart on the other side each time.
-        tokens = [int(row[0]) if row.size == 1 else np.ascontiguousarray(row) for _, row in rows]
+        tokens = [int(row[0]) if row.size == 1 else aligned(row) for _, row in rows]
         choosers = [None if sampler is None else self._chooser(sampler) for sampler in samplers]
         chosen: list[Any] = [_draw(sampler) for sampler in samplers]
         self.inner.choose(sessions, tokens, choosers, chosen)
@@ -144,7 +144,7 @@ class NativeLoaded:
         ((own, row),) = self._checked([(session, tokens)])
         draws = [_draw(sampler) for _ in range(row.size)]
         found: list[Any] = list(draws)
-        self.inner.choose_each(own.inner, np.ascontiguousarray(row), self._chooser(sampler), found)
+        self.inner.choose_each(own.inner, aligned(row), self._chooser(sampler), found)
         wrong = np.flatnonzero(np.asarray(found[:-1]) != row[1:])
         n_chosen = int(wrong[0]) + 1 if len(wrong) else row.size
         sampler.put_back(draws[n_chosen:] if sampler.sampling.temperature > 0 else ())
@@ -192,15 +192,16 @@ class NativeLoaded:
             for i in range(len(self.decoder.layers))
             for part in ("qkv", "out", self.decoder.inner, "down")
         ]
-        pairs = [adapter.pairs.get(name) for name in [*names, "head"]]
+        found = (adapter.pairs.get(name) for name in [*names, "head"])
+        pairs = [pair and (aligned(pair[0]), aligned(pair[1])) for pair in found]
         return _Adapted(self.inner.adapter(pairs), narrowed_key(self.key, adapter.sha256))
 
     def _extend(self, table: int, block: FloatArray) -> None:
-        self.inner.extend(table, block)
+        self.inner.extend(table, aligned(block))
 
     def _run(self, rows: list[tuple[NativeSession, TokenArray]], *, every: bool) -> FloatArray:
         sessions = [session.inner for session, _ in rows]
-        tokens = [np.ascontiguousarray(row) for _, row in rows]
+        tokens = [aligned(row) for _, row in rows]
         scores: FloatArray = self.inner.step(sessions, tokens, every)
         return scores
 
@@ -240,7 +241,7 @@ def choose_alone(sampler: Sampler, logits: FloatArray) -> int:
     chooser = chooser_of(sampler, len(logits))
     for seen in sampler.seen_since(0):
         chooser.see(seen)
-    token = int(chooser.choose(logits, _draw(sampler)))
+    token = int(chooser.choose(aligned(logits), _draw(sampler)))
     _settle(sampler, token)
     return token
 
@@ -286,83 +287,6 @@ def _module() -> Any:
     return native.module
 
 
-def _description(
-    weights: BundleWeights, rotary: RotaryBlocks, threads: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Return what the native part needs to know of a model: the whole, and each layer."""
-    decoder = weights.decoder
-    packed: dict[str, Any] = {}
-
-    def matrix(name: str) -> Any:
-        if name not in packed:  # a tied matrix is packed once
-            packed[name] = _packed(weights, name, threads)
-        return packed[name]
-
-    def linear(key: str, name: str) -> dict[str, Any]:
-        return {key: [matrix(factor) for factor in decoder.factors(name)]}
-
-    learned = decoder.positions == "learned"
-    edges = {
-        "width": decoder.width,
-        "vocab_size": decoder.vocab_size,
-        "norm_epsilon": decoder.norm_epsilon,
-        "embed_scale": decoder.embed_scale,
-        "attention_softcap": decoder.attention_softcap or 0.0,
-        "logit_softcap": decoder.logit_softcap or 0.0,
-        "gated": int(decoder.gated),
-        "activation": decoder.activation,
-        "embed": [matrix("embed")],
-        **linear("head", decoder.head),
-        "positions": weights.matrix("positions") if learned else None,
-        "final_norm": weights.vector("final_norm"),
-        "final_norm_bias": _vectors(weights, "").get("final_norm_bias"),
-        "rotary_halves": rotary.halves,
-    }
-    layers: list[dict[str, Any]] = []
-    for i, layer in enumerate(decoder.layers):
-        at = f"layers.{i}."
-        vectors = _vectors(weights, at)
-        layers.append({
-            **vectors,
-            "rotary": rotary.layers[i].plain,
-            "rotary_stretched": rotary.layers[i].stretched,
-            "rotary_limit": rotary.layers[i].limit,
-            "n_heads": layer.n_heads,
-            "n_kv_heads": layer.n_kv_heads,
-            "head_dim": layer.head_dim,
-            "mlp_width": layer.mlp_width,
-            "window": layer.window,
-            "scale": decoder.score_scale(i),
-            **linear("qkv", f"{at}qkv"),
-            **linear("out", f"{at}out"),
-            **linear("inner", f"{at}{decoder.inner}"),
-            "inner_bias": vectors.get(f"{decoder.inner}_bias"),
-            **linear("down", f"{at}down"),
-        })
-    return edges, layers
-
-
-def _vectors(weights: BundleWeights, prefix: str) -> dict[str, FloatArray]:
-    names = [name for name in weights.decoder.vectors() if name.startswith(prefix)]
-    return {name.removeprefix(prefix): weights.vector(name) for name in names}
-
-
-def _packed(weights: BundleWeights, name: str, threads: int) -> Any:
-    stored = weights.stored(name)
-    if not isinstance(stored, QuantTensor):
-        raise EngineUnavailable(f"native: {name} is not quantised")
-    return _module().Matrix(
-        bits=stored.format.bits,
-        group=stored.format.group_size,
-        n_rows=stored.shape[0],
-        n_inputs=stored.shape[1],
-        codes=stored.codes,
-        scales=stored.scales.view(np.uint16),
-        zeros=stored.zeros,
-        threads=threads,
-    )
-
-
 class NativeEngine:
     """See `KvEngine`."""
 
@@ -395,6 +319,14 @@ class NativeEngine:
         adapter: Adapter | None = None,
         kv: KvKind = "fp16",
     ) -> NativeLoaded:
-        """See `KvEngine`."""
+        """See `KvEngine`.
+
+        Raises:
+            EngineError: if the native part refuses what the bundle describes.
+        """
         key = state_key(bundle, variant, self.name, None)
-        return NativeLoaded(open_weights(bundle, variant), key, threads, adapter=adapter, kv=kv)
+        weights = open_weights(bundle, variant)
+        try:
+            return NativeLoaded(weights, key, threads, adapter=adapter, kv=kv)
+        except (ValueError, TypeError) as error:
+            raise EngineError(f"native: {error}") from error

@@ -14,9 +14,14 @@ from onhand.device.engines.memory import (
     unpack_parts,
 )
 
-__all__ = ["NativeSession", "NativeWeights"]
+__all__ = ["NativeSession", "NativeWeights", "aligned"]
 
 _HALF, _CODE, _SCALE = np.dtype(np.float16), np.dtype(np.int8), np.dtype(np.float32)
+
+
+def aligned(array: np.ndarray) -> Any:
+    """Return it where vector instructions may read it: files and states put it anywhere."""
+    return np.require(array, requirements=["C", "A"])
 
 
 class NativeWeights(Protocol):
@@ -64,7 +69,7 @@ class NativeSession:
         length, parts = unpack_parts(state, self.key, self._parts(), context=self.context)
         # The native part knows fp16 by its bits.
         halves = (part.view(np.uint16) if part.dtype == _HALF else part for part in parts)
-        self.inner.load([np.require(part, requirements=["C", "A"]) for part in halves], length)
+        self.inner.load([aligned(part) for part in halves], length)
 
     def close(self) -> None:
         """See `Session`."""

@@ -59,6 +59,8 @@ class Adapter {
   const LowRank& operator[](int matrix) const { return parts_[matrix]; }
   int most_rank() const { return most_rank_; }
 
+  const void* owner = nullptr;  // whose matrices it adds to
+
  private:
   std::vector<LowRank> parts_;
   std::vector<std::vector<float>> numbers_;

@@ -111,10 +111,15 @@ class Attention {
   // Keep a head's numbers as int8; returns their scale.
   static float store(const float* head, int dim, int8_t* to, int stride) {
     float top = 0;
-    for (int d = 0; d < dim; ++d) top = std::max(top, std::fabs(head[d]));
-    const float inverse = top > 0 ? 127.0f / top : 0.0f;
+    for (int d = 0; d < dim; ++d) {
+      const float size = std::fabs(head[d]);
+      top = std::max(top, size < INFINITY ? size : INFINITY);  // of what is no number too
+    }
+    // As in `quantize`: what cannot be rounded is told by its scale.
+    const bool fits = top >= 0x1p-119f && top < INFINITY;
+    const float inverse = fits ? 127.0f / top : 0.0f;
     for (int d = 0; d < dim; ++d)
-      to[d * stride] = static_cast<int8_t>(std::nearbyint(head[d] * inverse));
+      to[d * stride] = fits ? static_cast<int8_t>(std::nearbyint(head[d] * inverse)) : int8_t{0};
     return top / 127.0f;
   }
 

@@ -5,18 +5,14 @@
 #include <nanobind/ndarray.h>
 
 #include <memory>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include "adapter.h"
+#include "matrix.h"
 #include "memory.h"
 
 namespace onhand {
-
-inline void expect(bool holds, const char* what) {
-  if (!holds) throw std::invalid_argument(what);
-}
 
 template <class T>
 nanobind::ndarray<nanobind::numpy, T> new_array(const std::vector<size_t>& shape) {
@@ -29,9 +25,17 @@ nanobind::ndarray<nanobind::numpy, T> new_array(const std::vector<size_t>& shape
 
 class Conversation {
  public:
-  Conversation(const PageShape& shape, std::vector<int> head_dim,
+  Conversation(const PageShape& shape, std::vector<int> head_dim, int context,
                std::shared_ptr<const Adapter> by)
-      : memory(shape), adapter(std::move(by)), shape_(&shape), head_dim_(std::move(head_dim)) {}
+      : memory(shape), adapter(std::move(by)), shape_(&shape), head_dim_(std::move(head_dim)),
+        context_(context) {}
+
+  bool is_of(const PageShape& shape) const { return shape_ == &shape; }
+
+  void rewind(int length) {
+    expect(length >= 0 && length <= memory.length(), "rewind goes back to a length that was");
+    memory.set_length(length);
+  }
 
   // Of every layer in turn: keys and values, (n_kv_heads, length, head_dim) each, fp16 as uint16
   // or int8; after those that are int8 their scales, (n_kv_heads, length, 1) float each.
@@ -41,7 +45,8 @@ class Conversation {
 
   // The same parts in.
   void load(const nanobind::list& parts, int length) {
-    expect(length >= 0, "a length must be 0 or more");
+    expect(length >= 0, "a state's length must be 0 or more");
+    expect(length <= context_, "the state is longer than the context");
     memory = shape_->kept == Kept::fp16 ? read<uint16_t>(parts, length)
                                             : read<int8_t>(parts, length);
   }
@@ -86,7 +91,9 @@ class Conversation {
                        const std::vector<size_t>& shape) {
     using Array = nanobind::ndarray<const T, nanobind::ndim<3>, nanobind::c_contig,
                                     nanobind::device::cpu>;
-    const Array found = nanobind::cast<Array>(parts[number], false);
+    Array found;
+    expect(nanobind::try_cast(parts[number], found, false), "a part has another type");
+    expect_aligned(found);
     for (size_t i = 0; i < shape.size(); ++i)
       expect(found.shape(i) == shape[i], "a part has another shape");
     return found.data();
@@ -120,6 +127,7 @@ class Conversation {
 
   const PageShape* shape_;
   std::vector<int> head_dim_;
+  int context_;
 };
 
 }  // namespace onhand

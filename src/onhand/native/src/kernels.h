@@ -16,10 +16,12 @@ struct Kernels {
 };
 
 extern const Kernels kPortable;
-#if defined(__x86_64__) || defined(_M_X64)
+// Defined where CMakeLists.txt compiles them.
 extern const Kernels kAvx2;
+extern const Kernels kAvx2Vnni;
 extern const Kernels kAvx512;
 extern const Kernels kAmx;
-#endif
+extern const Kernels kNeon;
+extern const Kernels kNeonI8mm;
 
 }  // namespace onhand

@@ -74,7 +74,7 @@ struct Model {
   Norm final_norm;
   Activation activation = Activation::silu;
   bool gated = true;
-  int width = 0, vocab_size = 0;
+  int width = 0, vocab_size = 0, context = 0;
   float epsilon = 0, embed_scale = 1;
   float attention_cap = 0, logit_cap = 0;  // 0: none
   PageShape pages;

@@ -34,14 +34,14 @@ inline void pause() {
 class Pool {
  public:
   explicit Pool(int n_threads) : n_threads_(n_threads), shares_(new Share[n_threads]) {
-    for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    try {
+      for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
+    } catch (...) {
+      end();  // the system gives no more threads
+      throw;
+    }
   }
-  ~Pool() {
-    stop_ = true;
-    epoch_.fetch_add(1);
-    rouse();
-    for (auto& one : workers_) one.join();
-  }
+  ~Pool() { end(); }
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
@@ -142,6 +142,13 @@ class Pool {
     // Between its look at the news and its sleep a thread holds the mutex.
     { std::lock_guard<std::mutex> lock(mutex_); }
     condition_.notify_all();
+  }
+
+  void end() {
+    stop_ = true;
+    epoch_.fetch_add(1);
+    rouse();
+    for (auto& one : workers_) one.join();
   }
 
   void work(int index) {

@@ -1,6 +1,9 @@
 // Rows of floats as int8 codes, one scale for each group.
 #pragma once
 
+#include <cmath>
+#include <cstring>
+
 #include "format.h"
 
 namespace onhand {
@@ -19,24 +22,34 @@ inline void quantize(const float* x, int n, const Packed& w, const Inputs& to, i
       for (int i = 0; i < group; ++i) padded[i] = i < there ? from[i] : 0.0f;
       from = padded;
     }
+    // What is no number counts as infinite: of a comparison with it, the second is kept.
+    const auto infinite = Simd::all(INFINITY);
     auto most = Simd::zero();
     for (int i = 0; i < group; i += kRows) {
       const auto one = Simd::load(from + i);
-      most = Simd::larger(most, Simd::larger(one, Simd::times(one, -1.0f)));
+      const auto size = Simd::larger(one, Simd::times(one, -1.0f));
+      most = Simd::larger(most, Simd::smaller(size, infinite));
     }
     const float top = Simd::largest(most);
-    const float inverse = top > 0 ? 127.0f / top : 0.0f;
+    int8_t* codes = to.codes + g * group;
+    to.scales[g] = top / 127.0f;
+    // The inverse of less would overflow; what is not finite makes the scale so too.
+    if (top < 0x1p-119f || top == INFINITY) {
+      std::memset(codes, 0, group);
+      to.starts[g] = 0;
+      to.minus_sums[g] = 0;
+      continue;
+    }
+    const float inverse = 127.0f / top;
     float whole[128];
     for (int i = 0; i < group; i += kRows)
       Simd::store(whole + i, Simd::rounded(Simd::times(Simd::load(from + i), inverse)));
-    int8_t* codes = to.codes + g * group;
     int32_t sum = 0;
     for (int i = 0; i < group; ++i) {
       const int32_t code = static_cast<int32_t>(whole[i]);
       codes[i] = static_cast<int8_t>(code);
       sum += code;
     }
-    to.scales[g] = top / 127.0f;
     to.starts[g] = -w.format.middle() * sum;
     to.minus_sums[g] = static_cast<float>(-sum);
   }

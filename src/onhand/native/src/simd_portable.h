@@ -92,7 +92,11 @@ struct Simd {
   // 2^a of whole numbers within -126 .. 127.
   static Floats power_of_two(const Floats& a) {
     return each([&](int i) {
-      const uint32_t bits = static_cast<uint32_t>(static_cast<int32_t>(a.lane[i]) + 127) << 23;
+      // The lowest bits of this sum are the exponent; of what is no number they are zero.
+      const float shifted = a.lane[i] + (0x1.8p23f + 127);
+      uint32_t bits;
+      std::memcpy(&bits, &shifted, 4);
+      bits <<= 23;
       float power;
       std::memcpy(&power, &bits, 4);
       return power;

@@ -13,7 +13,9 @@ inline float fast_exp(float x) {
   // 2^r * 2^f with f in -0.5 .. 0.5 by a polynomial, to about 1e-7 of the result.
   x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
   const float t = x * 1.44269504f;
-  const float r = std::nearbyint(t);
+  // Adding 1.5 * 2^23 rounds to a whole number, which the lowest bits then hold.
+  const float shifted = t + 0x1.8p23f;
+  const float r = shifted - 0x1.8p23f;
   const float f = t - r;
   float p = 1.8775767e-3f;
   p = p * f + 8.9893397e-3f;
@@ -21,9 +23,10 @@ inline float fast_exp(float x) {
   p = p * f + 2.4015361e-1f;
   p = p * f + 6.9315308e-1f;
   p = p * f + 0.99999994f;
-  int32_t bits;
+  uint32_t bits, power;
   std::memcpy(&bits, &p, 4);
-  bits += static_cast<int32_t>(r) << 23;
+  std::memcpy(&power, &shifted, 4);
+  bits += power << 23;
   std::memcpy(&p, &bits, 4);
   return p;
 }
