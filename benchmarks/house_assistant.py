@@ -3,7 +3,7 @@
     python -m benchmarks.house_assistant [--out FILE.json]
 
 Builds int4 and int8 with the example's calibration text, asks every variant and the unquantised
-model the same commands in the same engine, and counts the actions that are exactly right. The
+model the same commands, each in the engine preferred for it, and counts what is exactly right. The
 answers are greedy, so a run gives the same counts again.
 """
 
