@@ -159,7 +159,8 @@ class Decoder {
     choices.assign(n, Choice{});
     single.resize(n);
     for (size_t b = 0; b < n; ++b) {
-      Request one{own(nb::cast<Conversation*>(conversations[b])), &single[b], 1, nullptr, false, nullptr};
+      Conversation* conversation = own(nb::cast<Conversation*>(conversations[b]));
+      Request one{conversation, &single[b], 1, nullptr, false, nullptr};
       if (PyLong_Check(nb::handle(tokens[b]).ptr())) {
         single[b] = nb::cast<int64_t>(tokens[b]);
       } else {
