@@ -9,6 +9,7 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.device.toy_model import ToySession
 from tokenizers import decoders, models, pre_tokenizers
 
 from onhand.core.arrays import FloatArray, TokenArray
@@ -39,41 +40,6 @@ def letters() -> Tokenizer:
     return open_tokenizer(model.to_str().encode())
 
 
-class FakeSession:
-    """Remembers tokens; nothing else."""
-
-    def __init__(self, context: int) -> None:
-        self.context = context
-        self.tokens: list[int] = []
-        self.is_closed = False
-
-    @property
-    def length(self) -> int:
-        """See `Session`."""
-        return len(self.tokens)
-
-    def rewind(self, length: int) -> None:
-        """See `Session`."""
-        assert 0 <= length <= len(self.tokens)
-        del self.tokens[length:]
-
-    def fork(self) -> Session:
-        """See `Session`."""
-        raise NotImplementedError
-
-    def save_state(self) -> bytes:
-        """See `Session`."""
-        raise NotImplementedError
-
-    def load_state(self, state: bytes) -> None:
-        """See `Session`."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """Remember that it was closed."""
-        self.is_closed = True
-
-
 class FakeLoaded:
     """A model whose next token is a function of all tokens before it."""
 
@@ -83,18 +49,18 @@ class FakeLoaded:
         self.rule = rule
         self.fed: list[int] = []
         self.is_closed = False
-        self.session_made: FakeSession | None = None
+        self.session_made: ToySession | None = None
 
     def session(self, *, context: int | None = None) -> Session:
         """See `Loaded`."""
-        self.session_made = FakeSession(context or self.context)
+        self.session_made = ToySession(context or self.context)
         return self.session_made
 
     def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
         """See `Loaded`."""
         rows = np.ones((len(batch), self.vocab_size), dtype=np.float32)
         for row, (session, tokens) in zip(rows, batch, strict=True):
-            assert isinstance(session, FakeSession)
+            assert isinstance(session, ToySession)
             assert len(tokens) > 0
             if session.length + len(tokens) > session.context:
                 raise ContextOverflow("does not fit")

@@ -59,12 +59,7 @@ class Head {
   }
 
  private:
-  struct Range { int begin, end; };
-  Range share(int n) const {
-    const int64_t t = pool_.size();
-    return {static_cast<int>(n * int64_t{thread_} / t),
-            static_cast<int>(n * int64_t{thread_ + 1} / t)};
-  }
+  Range share(int n) const { return pool_.share(n, thread_); }
   int n_asked() const { return static_cast<int>(w_.asked.size()); }
   const Row& row(int k) const { return rows_[w_.asked[k]]; }
   const float* stream(int k) const { return own_.stream.data() + size_t(w_.asked[k]) * m_.width; }

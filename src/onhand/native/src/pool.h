@@ -31,6 +31,8 @@ inline void pause() {
 #endif
 }
 
+struct Range { int begin, end; };
+
 class Pool {
  public:
   explicit Pool(int n_threads) : n_threads_(n_threads), shares_(new Share[n_threads]) {
@@ -46,6 +48,9 @@ class Pool {
   Pool& operator=(const Pool&) = delete;
 
   int size() const { return n_threads_; }
+
+  // A thread's part of n things.
+  Range share(int n, int thread) const { return {begin_of(n, thread), begin_of(n, thread + 1)}; }
 
   // Run job(thread) on every thread, this one included, and wait for all.
   void run(const std::function<void(int)>& job) {

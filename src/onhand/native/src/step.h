@@ -42,12 +42,7 @@ class Step {
   }
 
  private:
-  struct Range { int begin, end; };
-  Range share(int n) const {
-    const int64_t t = pool_.size();
-    return {static_cast<int>(n * int64_t{thread_} / t),
-            static_cast<int>(n * int64_t{thread_ + 1} / t)};
-  }
+  Range share(int n) const { return pool_.share(n, thread_); }
   // Wait for what the others prepared, if they did.
   void meet_unless_alone() {
     if (!alone_) pool_.meet();
