@@ -7,7 +7,7 @@ from itertools import count, islice
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.device.test_generate import FakeSession
+from tests.device.toy_model import ToySession
 from tests.device.watched import Gate, WatchedLoaded, alone, prompt, row
 
 from onhand.core.arrays import TokenArray
@@ -221,7 +221,7 @@ def test_a_closed_request_leaves_a_beginning_in_its_session(n_read: int) -> None
     assert request.finish_reason == "cancelled"
     assert list(request) == []
     whole = [*prompt(40, 1).tolist(), *alone(prompt(40, 1), 60)]
-    assert isinstance(session, FakeSession)
+    assert isinstance(session, ToySession)
     remembered = list(session.tokens)
     assert remembered == whole[: len(remembered)]
     assert len(remembered) >= 40 + n_read - 1 or n_read == 0

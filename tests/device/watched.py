@@ -4,7 +4,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tests.device.test_generate import FakeLoaded, FakeSession, mixing
+from tests.device.test_generate import FakeLoaded, mixing
+from tests.device.toy_model import ToySession
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import InputError
@@ -31,7 +32,7 @@ class WatchedLoaded:
     def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
         """See `Loaded`."""
         for session, _ in batch:
-            assert isinstance(session, FakeSession)
+            assert isinstance(session, ToySession)
             if session.is_closed:
                 raise InputError("a session is closed")
         self.steps.append([len(tokens) for _, tokens in batch])
