@@ -21,42 +21,34 @@ struct Simd : avx512::Simd {
 #endif
   }
 
-  // Tiles 0 to 3 sum, 4 and 5 hold inputs, 6 and 7 codes, `depth` inputs each.
+  // Tile 0 sums, tile 1 holds inputs and tile 2 codes, `depth` inputs each.
   static void begin_tiles(int depth) {
     alignas(64) uint8_t shapes[64] = {1};
     const auto shape = [&](int tile, int rows, int bytes) {
       shapes[48 + tile] = static_cast<uint8_t>(rows);
       shapes[16 + 2 * tile] = static_cast<uint8_t>(bytes);
     };
-    for (int i = 0; i < 4; ++i) shape(i, kRows, 64);
-    for (int i = 0; i < 2; ++i) {
-      shape(4 + i, kRows, depth);
-      shape(6 + i, depth / kStep, 64);
-    }
+    shape(0, kRows, 64);
+    shape(1, kRows, depth);
+    shape(2, depth / kStep, 64);
     written(shapes);
     _tile_loadconfig(shapes);
   }
   static void end_tiles() { _tile_release(); }
 
-  // Numbers of tiles must be known to the compiler's front, so each sum has its own lines.
-#define ONHAND_SUM(sum, left, right)                         \
-  _tile_zero(sum);                                           \
-  for (int i = 0; i < Parts; ++i) {                          \
-    _tile_loadd(left, inputs + 64 * i, width);               \
-    _tile_loadd(right, codes + 1024 * i, 64);                \
-    if constexpr (Signed) _tile_dpbssd(sum, left, right);    \
-    else _tile_dpbsud(sum, left, right);                     \
-  }                                                          \
-  _tile_stored(sum, sums, 64)
-  template <int Sum, int Parts, bool Signed>
+  // The sums of `Parts` depths of 16 rows of inputs, `width` apart, times as many codes.
+  template <int Parts, bool Signed>
   static void multiply_tiles(const int8_t* inputs, size_t width, const uint8_t* codes,
                              int32_t* sums) {
-    if constexpr (Sum == 0) { ONHAND_SUM(0, 4, 6); }
-    else if constexpr (Sum == 1) { ONHAND_SUM(1, 5, 7); }
-    else if constexpr (Sum == 2) { ONHAND_SUM(2, 4, 6); }
-    else { ONHAND_SUM(3, 5, 7); }
+    _tile_zero(0);
+    for (int i = 0; i < Parts; ++i) {
+      _tile_loadd(1, inputs + 64 * i, width);
+      _tile_loadd(2, codes + 1024 * i, 64);
+      if constexpr (Signed) _tile_dpbssd(0, 1, 2);
+      else _tile_dpbsud(0, 1, 2);
+    }
+    _tile_stored(0, sums, 64);
   }
-#undef ONHAND_SUM
 };
 
 }  // namespace onhand::amx
