@@ -37,10 +37,11 @@ clean:
 	.venv/bin/python $(PIP_INSTALL) --editable ".[host]"
 	touch $@
 
-# The tools and the libraries that tests compare with, on top.
-.venv/.dev: .venv/.host
+# The tools and the libraries that tests compare with as well.
+.venv/.dev: $(PINNED)
+	$(PYTHON) -m venv .venv
 	.venv/bin/python $(PIP_INSTALL) --editable ".[host,dev]"
-	touch $@
+	touch .venv/.host $@
 
 # What a device has, and a test runner.
 .venv-lean/.ready: $(PINNED)
