@@ -1,13 +1,20 @@
-"""Engines that take turns, each in a process of its own; see `benchmarks.worker`."""
+"""Engines that take turns, each in a process of its own, and processes that disturb them.
+
+See `benchmarks.worker`.
+"""
 
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Worker"]
+from onhand.device.threads import usable_threads
+
+__all__ = ["Worker", "half_busy"]
 
 _SCRIPT = Path(__file__).with_name("worker.py")
 
@@ -71,3 +78,16 @@ class Worker:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+@contextmanager
+def half_busy() -> Iterator[None]:
+    """Keep half of the usable cores busy, at least one, with processes that do nothing else."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(spin) for _ in range(max(usable_threads() // 2, 1))]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()

@@ -19,12 +19,12 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.processes import Worker
+from benchmarks.processes import Worker, half_busy
 from benchmarks.shapes import SHAPES, make_checkpoint
 from onhand.core.bundle import read_bundle
 from onhand.core.progress import Quiet
@@ -113,7 +113,7 @@ def measure(folder: Path, scratch: Path, given: argparse.Namespace) -> dict[str,
                 job = [n, given.prompt, given.tokens]
                 _round(workers, job, quiet[n] if number else {})  # the first round warms up
                 if given.disturb and number:
-                    with busy_cores(max(usable_threads() // 2, 1)):
+                    with half_busy():
                         _round(workers, job, disturbed[n])
         memory = {name: worker.close()["peak_memory_bytes"] for name, worker in workers.items()}
     found: dict[str, object] = {"skipped": skipped, "peak_memory_bytes": memory}
@@ -135,19 +135,6 @@ def _llama(file: Path, python: Path, skipped: list[str]) -> Worker:
 def _round(workers: Mapping[str, Worker], job: Sequence[int], samples: Samples) -> None:
     for name, worker in workers.items():
         samples.setdefault(name, []).append(worker.ask(sessions=job))
-
-
-@contextmanager
-def busy_cores(n: int) -> Iterator[None]:
-    """Keep n cores busy with processes that do nothing else."""
-    spin = [sys.executable, "-c", "while True: pass"]
-    processes = [subprocess.Popen(spin) for _ in range(n)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def _summary(samples: Mapping[int, Samples], prefix: str) -> dict[str, object]:
