@@ -2,14 +2,16 @@
 
     python worker.py ENGINE FOLDER THREADS
 
-ENGINE is `onhand:NAME` (an engine of ours), `genai`, `llama`, `openvino`, or `llama:plain`: without
-repacked weights, for machines where llama.cpp does not survive those for tile instructions (AMX).
-The file imports nothing of the project unless ours is asked for, so that environments of peers can
-run it. Jobs:
+ENGINE is `onhand:NAME` (an engine of ours), `onhand:NAME+KV` (its keys and values kept as KV),
+`genai`, `llama`, `openvino`, or `llama:plain`: without repacked weights, for machines where
+llama.cpp does not survive those for tile instructions (AMX). The file imports nothing of the
+project unless ours is asked for, so that environments of peers can run it. Jobs:
 
     {"answer": [PROMPT, TOKENS, SEED]}  answer a prompt greedily; another seed is another prompt,
                                         as some peers keep what they computed of one
-    {"verify": [CONTEXT, ROWS, RUNS]} score ROWS tokens at once behind a context (ours and llama)
+    {"first": PROMPT}                 the seconds of opening and of the first token after a prompt;
+                                      the first job of all
+    {"verify": [CONTEXT, ROWS, RUNS]} read ROWS tokens at once behind a context (ours and llama)
     {"sessions": [N, PROMPT, TOKENS]} continue N prompts together (ours and llama)
     {"end": true}                     print the peak memory, and end
 """
@@ -28,13 +30,14 @@ import numpy as np
 __all__ = ["main"]
 
 IDS_BELOW = 40000  # ordinary tokens of the tokenizer that all models have
+CHUNK = 512  # tokens of a context that are read at once
 
 
 class Peer(Protocol):
     """What answers jobs."""
 
     def answer(self, n_prompt: int, n_answer: int, seed: int = 0) -> dict[str, float]:
-        """Answer a prompt; return tokens per second."""
+        """Answer a prompt; return tokens per second. An answer of one token has no steps."""
         ...
 
 
@@ -48,7 +51,11 @@ class Ours:
 
         bundle = read_bundle(folder)
         variant, _ = bundle.variant(None)
-        self.loaded, _, _ = open_engine(bundle, variant=variant, engine=engine, threads=threads)
+        name, _, kind = engine.partition("+")
+        kv: Any = kind or None
+        self.loaded, _, _ = open_engine(
+            bundle, variant=variant, engine=name, threads=threads, kv=kv
+        )
         self.tokenizer = read_text_files(bundle).tokenizer
         # Random weights answer with any id; those without a token are masked, as in use.
         self.forbidden = self.tokenizer.missing(self.loaded.vocab_size)
@@ -76,17 +83,31 @@ class Ours:
         return figures(start, first, end, n_prompt, n_answer)
 
     def verify(self, context: int, rows: int, runs: int) -> list[float]:
-        """Return the seconds of each scoring of `rows` tokens behind `context` others."""
+        """Return the seconds of each step of `rows` tokens behind `context` others.
+
+        One token is read and the next one chosen, as in generation; several are checked as
+        drafted ones are. Both choose greedily.
+        """
+        from onhand.device.engines.choosing import step_check_of, step_sample_of
+        from onhand.device.sampling import Sampler, Sampling
+
         session = self.loaded.session(context=context + rows)
         ids = prompt_ids(context + rows)
-        if context:
-            self.loaded.step([(session, ids[:context])])
+        for at in range(0, context, CHUNK):
+            self.loaded.step([(session, ids[at : min(at + CHUNK, context)])])
+        sampler = Sampler(Sampling(), forbidden=self.forbidden)
+        sample, check = step_sample_of(self.loaded), step_check_of(self.loaded)
 
         def once() -> None:
             session.rewind(context)
-            self.loaded.score(session, ids[context:])
+            if rows == 1:
+                sample([(session, ids[context:])], [sampler])
+            else:
+                check(session, ids[context:], sampler)
 
-        return timed(once, runs)
+        seconds = timed(once, runs)
+        session.close()
+        return seconds
 
     def sessions(self, n: int, n_prompt: int, n_answer: int) -> dict[str, float]:
         """Continue n prompts together, each read by a thread of its own and made text."""
@@ -164,7 +185,8 @@ class Llama:
         how.use_extra_bufts = not is_plain
         model = llama_cpp.llama_model_load_from_file(str(file).encode(), how)
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx, options.n_batch, options.n_ubatch = 16384, 512, 512
+        # Room for more is made where it is needed: it is written to as it is made.
+        options.n_ctx, options.n_batch, options.n_ubatch = 1024, CHUNK, CHUNK
         options.n_threads = options.n_threads_batch = threads
         options.flash_attn_type = 1
         self.model, self.options = model, options
@@ -173,6 +195,7 @@ class Llama:
 
     def answer(self, n_prompt: int, n_answer: int, seed: int = 0) -> dict[str, float]:
         """See `Peer`."""
+        self._make_room(n_prompt + n_answer)
         self.api.llama_memory_clear(self.api.llama_get_memory(self.context), True)
         start = time.perf_counter()
         self._decode(prompt_ids(n_prompt, seed))
@@ -185,11 +208,12 @@ class Llama:
 
     def verify(self, context: int, rows: int, runs: int) -> list[float]:
         """Return the seconds of each scoring of `rows` tokens behind `context` others."""
+        self._make_room(context + rows)
         memory = self.api.llama_get_memory(self.context)
         self.api.llama_memory_clear(memory, True)
         ids = prompt_ids(context + rows)
-        for at in range(0, context, 512):
-            self._decode(ids[at : min(at + 512, context)])
+        for at in range(0, context, CHUNK):
+            self._decode(ids[at : min(at + CHUNK, context)])
         batch = self.api.llama_batch_init(rows, 0, 1)
         batch.n_tokens = rows
         for i in range(rows):
@@ -211,7 +235,7 @@ class Llama:
         self.options.n_ctx = n * (-(-(n_prompt + n_answer) // 256) * 256)
         context = self.api.llama_init_from_model(self.model, self.options)
         self.options.n_seq_max, self.options.n_ctx = before
-        batch = self.api.llama_batch_init(max(n, 512), 0, 1)
+        batch = self.api.llama_batch_init(max(n, CHUNK), 0, 1)
 
         def step(rows: list[tuple[int, int, int]], *, asked: bool) -> None:
             batch.n_tokens = len(rows)
@@ -223,8 +247,8 @@ class Llama:
 
         prompts = session_ids(n, n_prompt).tolist()
         for sequence, ids in enumerate(prompts):
-            for at in range(0, n_prompt - 1, 512):
-                part = ids[at : min(at + 512, n_prompt - 1)]
+            for at in range(0, n_prompt - 1, CHUNK):
+                part = ids[at : min(at + CHUNK, n_prompt - 1)]
                 step([(one, at + k, sequence) for k, one in enumerate(part)], asked=False)
         self.api.llama_synchronize(context)
         tokens = [ids[-1] for ids in prompts]
@@ -241,6 +265,12 @@ class Llama:
         self.api.llama_batch_free(batch)
         self.api.llama_free(context)
         return together(waits, end - start)
+
+    def _make_room(self, length: int) -> None:
+        if length > self.options.n_ctx:
+            self.api.llama_free(self.context)
+            self.options.n_ctx = -(-length // 256) * 256
+            self.context = self.api.llama_init_from_model(self.model, self.options)
 
     def _decode(self, ids: np.ndarray) -> None:
         tokens = (ctypes.c_int32 * len(ids))(*ids.tolist())
@@ -270,8 +300,9 @@ class OpenVino:
         start = time.perf_counter()
         found = self.pipeline.generate(self.library.TokenizedInputs(ids, mask), options)
         metrics = found.perf_metrics
-        first = start + metrics.get_ttft().mean / 1000
-        end = first + metrics.get_tpot().mean / 1000 * (n_answer - 1)
+        first = end = start + metrics.get_ttft().mean / 1000
+        if n_answer > 1:
+            end += metrics.get_tpot().mean / 1000 * (n_answer - 1)
         return figures(start, first, end, n_prompt, n_answer)
 
 
@@ -297,11 +328,11 @@ def together(waits: list[float], seconds: float) -> dict[str, float]:
 def figures(
     start: float, first: float, end: float, n_prompt: int, n_answer: int
 ) -> dict[str, float]:
-    """Return tokens per second of a prompt and of the steps of one token after it."""
-    return {
-        "prefill_tokens_per_s": n_prompt / (first - start),
-        "decode_tokens_per_s": (n_answer - 1) / (end - first),
-    }
+    """Return tokens per second of a prompt, and of the steps of one token after it if there are."""
+    found = {"prefill_tokens_per_s": n_prompt / (first - start)}
+    if n_answer > 1:
+        found["decode_tokens_per_s"] = (n_answer - 1) / (end - first)
+    return found
 
 
 def timed(once: Callable[[], None], runs: int) -> list[float]:
@@ -349,11 +380,17 @@ def main() -> None:
             return
         if "sessions" in job:
             print(json.dumps(peer.sessions(*job["sessions"])))
+        elif "first" in job:
+            start = time.perf_counter()
+            peer.answer(job["first"], 1)
+            print(json.dumps({"first_token_s": opened + time.perf_counter() - start}))
         elif "verify" in job:
             seconds = peer.verify(*job["verify"])
             print(json.dumps({"median_s": statistics.median(seconds), "samples": seconds}))
         else:
-            print(json.dumps(peer.answer(*job["answer"])))
+            busy = time.process_time()
+            found = peer.answer(*job["answer"])
+            print(json.dumps(found | {"cpu_s": time.process_time() - busy}))
         sys.stdout.flush()
 
 
