@@ -9,7 +9,14 @@ from typing import Protocol
 from onhand.core.errors import ResourceError
 from onhand.core.profile import DeviceProfile
 
-__all__ = ["CounterMeter", "EnergyMeter", "EstimateMeter", "choose_meter", "find_counter"]
+__all__ = [
+    "CounterMeter",
+    "EnergyMeter",
+    "EstimateMeter",
+    "choose_meter",
+    "estimate_j",
+    "find_counter",
+]
 
 POWERCAP = Path("sys/class/powercap")
 # "intel-rapl:0" is a whole package (AMD's as well); "intel-rapl:0:1" is a part of it, and
@@ -107,8 +114,20 @@ class EstimateMeter:
 
     def read_j(self) -> float:
         """See `EnergyMeter`."""
-        busy = time.process_time() - self._start
-        return self._profile.watts * busy / self._profile.physical_cores
+        return estimate_j(self._profile, cpu_s=time.process_time() - self._start)
+
+
+def estimate_j(profile: DeviceProfile, *, cpu_s: float) -> float:
+    """Return the joules that a process draws beyond idle; see `EstimateMeter`.
+
+    Args:
+        profile: what this device has.
+        cpu_s: CPU seconds of all its threads together.
+
+    Returns:
+        Joules.
+    """
+    return profile.watts * cpu_s / profile.physical_cores
 
 
 def find_counter(root: Path = Path("/")) -> str:
