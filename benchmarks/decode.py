@@ -80,7 +80,7 @@ def main() -> None:
         models = make_models(wanted, notes)
         if given.rounds == 0:
             return
-        found = measure(able(models, given.threads, notes), given)
+        found = measure(able(models, given.threads, notes), given, notes)
     made = summary(found)
     results = {
         "command": " ".join(["python -m benchmarks.decode", *sys.argv[1:]]),
@@ -134,13 +134,16 @@ def _counts(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"{text!r} is not numbers with commas") from error
 
 
-def measure(models: Models, given: argparse.Namespace) -> dict[str, Any]:
+def measure(models: Models, given: argparse.Namespace, notes: list[str]) -> dict[str, Any]:
     """Measure all that `benchmarks.decode_rounds` can; return every sample."""
     n_rounds, threads = given.rounds, given.threads
     found = answers(models, n_rounds=n_rounds, threads=threads, disturb=given.disturb)
     for name, seconds in first_tokens(models, n_rounds=n_rounds, threads=threads).items():
         found["samples"][name]["first_token_s"] = seconds
-    contexts = fitting(given.contexts, SHAPES[given.shape].context)
+    limit = SHAPES[given.shape].context
+    contexts = fitting(given.contexts, limit)
+    if long := [str(n) for n in given.contexts if n not in contexts]:
+        notes.append(f"no step behind {', '.join(long)} tokens: the shape's context is {limit}")
     costs = curves(models, contexts=contexts, threads=threads)
     found |= {"verify": costs["rows"], "contexts": costs["contexts"]}
     return found | {"bytes_per_token": bytes_per_token(models[OURS].place)}
