@@ -139,9 +139,10 @@ struct Product {
   // A few rows: tiles are read once from memory, and again from the first cache.
   static void few(const Packed& w, const Inputs& x, int rows, float* out, size_t stride, int begin,
                   int end) {
+    constexpr int kTogether = Simd::kStreams ? kBeside : 1;
     int tile = begin;
-    for (; tile + kBeside <= end; tile += kBeside)
-      pass<kBeside>(w, x, rows, out, stride, tile);
+    for (; tile + kTogether <= end; tile += kTogether)
+      pass<kTogether>(w, x, rows, out, stride, tile);
     for (; tile < end; ++tile) pass<1>(w, x, rows, out, stride, tile);
   }
 

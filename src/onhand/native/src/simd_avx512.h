@@ -16,6 +16,7 @@ struct Simd {
   static constexpr int kBlock = 6;   // rows in one block of a large product
   static constexpr int kStream = 8;  // rows beside each other while a tile streams
   static constexpr int kFewRows = 16;  // more take the way of many
+  static constexpr bool kStreams = true;  // tiles beside each other, where memory is what waits
   static constexpr bool kTiles = false;
   static constexpr int kQueries = 8, kSide = 2;  // queries, and vectors of keys, of a block
 

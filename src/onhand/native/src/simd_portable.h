@@ -22,7 +22,8 @@ struct Simd {
   using Line = portable::Line;
   static constexpr int kBlock = 4;   // rows in one block of a large product
   static constexpr int kStream = 4;  // rows beside each other while a tile streams
-  static constexpr int kFewRows = 12;  // more take the way of many
+  static constexpr int kFewRows = 4;  // more take the way of many
+  static constexpr bool kStreams = false;  // computing takes longer than memory, and compiling too
   static constexpr bool kTiles = false;
   static constexpr int kQueries = 4, kSide = 1;  // queries, and vectors of keys, of a block
 
