@@ -39,7 +39,8 @@ def description(bundle: Bundle) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     def decoder(edges: object, layers: object, threads: object, instructions: object) -> None:
         told.extend([edges, layers])
 
-    fake = SimpleNamespace(Decoder=decoder, Matrix=MODULE.Matrix, ROTARY_BLOCK=MODULE.ROTARY_BLOCK)
+    same = {name: getattr(MODULE, name) for name in ("Arena", "Matrix", "ROTARY_BLOCK")}
+    fake = SimpleNamespace(Decoder=decoder, **same)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "module", fake)
         NativeLoaded(open_weights(bundle, "small"), b"", 1)

@@ -34,10 +34,11 @@ def describe(
     """
     decoder = weights.decoder
     packed: dict[str, Any] = {}
+    arena = module.Arena()  # the matrices keep what they have of it
 
     def matrix(name: str) -> Any:
         if name not in packed:  # a tied matrix is packed once
-            packed[name] = _packed(module, weights, name, threads)
+            packed[name] = _packed(module, weights, name, threads, arena)
         return packed[name]
 
     def linear(key: str, name: str) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def _vectors(weights: BundleWeights, prefix: str) -> dict[str, FloatArray]:
     return {name.removeprefix(prefix): aligned(weights.vector(name)) for name in names}
 
 
-def _packed(module: Any, weights: BundleWeights, name: str, threads: int) -> Any:
+def _packed(module: Any, weights: BundleWeights, name: str, threads: int, arena: Any) -> Any:
     stored = weights.stored(name)
     if not isinstance(stored, QuantTensor):
         raise EngineUnavailable(f"native: {name} is not quantised")
@@ -110,4 +111,5 @@ def _packed(module: Any, weights: BundleWeights, name: str, threads: int) -> Any
         scales=aligned(stored.scales).view(np.uint16),
         zeros=stored.zeros,
         threads=threads,
+        arena=arena,
     )

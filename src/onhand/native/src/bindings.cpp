@@ -24,6 +24,8 @@ using namespace onhand;
 
 namespace {
 
+constexpr size_t kBlock = size_t{64} << 20;  // of an arena: many matrices of most models
+
 const Kernels& named(const std::string& name) {
   for (const Kernels* one : usable())
     if (name.empty() || name == one->name) return *one;
@@ -334,10 +336,12 @@ NB_MODULE(_native, m) {
     for (const Kernels* one : usable()) names.push_back(one->name);
     return names;
   });
+  nb::class_<Arena>(m, "Arena").def("__init__", [](Arena* self) { new (self) Arena(kBlock); });
   nb::class_<Matrix>(m, "Matrix")
-      .def(nb::init<int, int, int, int, Bytes, Halves, nb::object, int>(), nb::arg("bits"),
-           nb::arg("group"), nb::arg("n_rows"), nb::arg("n_inputs"), nb::arg("codes"),
-           nb::arg("scales"), nb::arg("zeros").none(), nb::arg("threads") = 1)
+      .def(nb::init<int, int, int, int, Bytes, Halves, nb::object, int, Arena*>(),
+           nb::arg("bits"), nb::arg("group"), nb::arg("n_rows"), nb::arg("n_inputs"),
+           nb::arg("codes"), nb::arg("scales"), nb::arg("zeros").none(), nb::arg("threads") = 1,
+           nb::arg("arena").none() = nb::none())
       .def("coarse", [](const Matrix& self, int n_threads) { return new Matrix(self, n_threads); })
       .def_prop_ro("n_bytes", [](const Matrix& self) { return self.packed().bytes(); });
   m.attr("ROTARY_BLOCK") = kRotaryBlock;

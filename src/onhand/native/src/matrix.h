@@ -4,9 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -14,10 +12,7 @@
 #include <type_traits>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
+#include "arena.h"
 #include "coarse.h"
 #include "pack.h"
 
@@ -53,14 +48,13 @@ void expect_aligned(const Array& array) {
          "an array's numbers are not aligned");
 }
 
-constexpr size_t kHugePage = size_t{2} << 20;
-constexpr size_t kSlack = 8192;  // prefetches run past the end
+constexpr size_t kManyBytes = size_t{2} << 20;  // of a matrix that several threads pack
 
-// A packed matrix and its memory, in large pages where the system has them.
+// A packed matrix and its memory.
 class Matrix {
  public:
   Matrix(int bits, int group, int n_rows, int n_inputs, Bytes codes, Halves scales,
-         nb::object zeros, int n_threads)
+         nb::object zeros, int n_threads, Arena* arena)
       : shape_(checked({bits, group, zeros.is_none()}, n_rows, n_inputs)) {
     checked_threads(n_threads);
     const size_t rows = n_rows, groups = shape_.n_groups;
@@ -74,33 +68,30 @@ class Matrix {
       expect(kept.size() == rows * ((groups * bits + 7) / 8), "zeros have another size");
       from.zeros = kept.data();
     }
-    fill(n_threads, [&](int begin, int end) { pack(from, shape_, memory_.get(), begin, end); });
+    Arena own(0);
+    fill(arena == nullptr ? own : *arena, n_threads,
+         [&](int begin, int end) { pack(from, shape_, memory_.get(), begin, end); });
   }
 
   // A coarse copy of a matrix.
   Matrix(const Matrix& of, int n_threads)
       : shape_(layout(kCoarse, of.shape_.n_rows, of.shape_.n_inputs)) {
     checked_threads(n_threads);
-    fill(n_threads, [&](int begin, int end) { coarsen(of.shape_, memory_.get(), begin, end); });
+    Arena own(0);
+    fill(own, n_threads,
+         [&](int begin, int end) { coarsen(of.shape_, memory_.get(), begin, end); });
   }
 
   const Packed& packed() const { return shape_; }
 
  private:
   template <class Fill>
-  void fill(int n_threads, Fill fill_tiles) {
-    size_t size = (shape_.bytes() + kSlack + kHugePage - 1) / kHugePage * kHugePage;
-    if (shape_.bytes() < kHugePage) size = (shape_.bytes() + kSlack + 63) / 64 * 64;
-    memory_.reset(static_cast<uint8_t*>(
-        std::aligned_alloc(shape_.bytes() < kHugePage ? 64 : kHugePage, size)));
-    if (!memory_) throw std::bad_alloc();
-#if defined(__linux__)
-    if (shape_.bytes() >= kHugePage) madvise(memory_.get(), size, MADV_HUGEPAGE);
-#endif
+  void fill(Arena& arena, int n_threads, Fill fill_tiles) {
+    memory_ = arena.take(shape_.bytes());
     shape_.data = memory_.get();
     nb::gil_scoped_release free;
     // Tiles are apart from each other, so threads share a large matrix without a word.
-    const int n = shape_.bytes() < kHugePage ? 1 : n_threads;
+    const int n = shape_.bytes() < kManyBytes ? 1 : n_threads;
     const auto part = [&](int i) {
       const int64_t tiles = shape_.n_tiles;
       fill_tiles(static_cast<int>(tiles * i / n), static_cast<int>(tiles * (i + 1) / n));
@@ -124,9 +115,8 @@ class Matrix {
     expect(fits(n_rows) && fits(n_inputs), "rows and inputs must be 1 to 2^26");
     return layout(format, n_rows, n_inputs);
   }
-  struct Free { void operator()(uint8_t* p) const { std::free(p); } };
   Packed shape_;
-  std::unique_ptr<uint8_t, Free> memory_;
+  std::shared_ptr<uint8_t> memory_;
 };
 
 }  // namespace onhand

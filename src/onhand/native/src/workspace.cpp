@@ -12,29 +12,42 @@ void Quantized::resize(size_t rows, size_t width, size_t groups) {
   minus_sums.resize(rows * groups);
 }
 
+namespace {
+
+// What a row of inputs takes that is rounded for any of some products.
+struct Widest {
+  size_t codes = 0, groups = 0;
+  void look(const Packed& w) {
+    codes = std::max(codes, static_cast<size_t>(w.n_groups) * w.format.group);
+    groups = std::max(groups, static_cast<size_t>(w.n_groups));
+  }
+};
+
+}  // namespace
+
 Workspace::Workspace(const Model& model, int n_threads) {
   size_t qkv = 0, attended = 0, inner = 0, product = 0, between = 0, unused = 0;
-  size_t codes = 0, groups = 0, queries = 0, head = 0;
-  const auto look = [&](const Linear& linear, size_t& out) {
+  size_t queries = 0, head = 0;
+  Widest plain, activated;
+  const auto look = [&](const Linear& linear, size_t& out, Widest& first) {
     for (size_t i = 0; i < linear.factors.size(); ++i) {
       const Packed& w = linear.factors[i];
       const size_t stride = static_cast<size_t>(w.n_tiles) * kRows;
-      codes = std::max(codes, static_cast<size_t>(w.n_groups) * w.format.group);
-      groups = std::max(groups, static_cast<size_t>(w.n_groups));
+      (i == 0 ? first : plain).look(w);
       if (i + 1 < linear.factors.size()) between = std::max(between, stride);
       else out = std::max(out, stride);
     }
   };
   for (const Layer& layer : model.layers) {
-    look(layer.qkv, qkv);
-    look(layer.out, product);
-    look(layer.inner, layer.widens_in_parts(model.gated) ? unused : inner);
-    look(layer.down, product);
+    look(layer.qkv, qkv, plain);
+    look(layer.out, product, plain);
+    look(layer.inner, layer.widens_in_parts(model.gated) ? unused : inner, plain);
+    look(layer.down, product, activated);
     attended = std::max(attended, static_cast<size_t>(layer.query_width()));
     queries = std::max(queries, static_cast<size_t>(layer.n_heads / layer.n_kv_heads) * kTileRows);
     head = std::max(head, static_cast<size_t>(layer.head_dim + kLanes));
   }
-  look(model.head, unused);  // its outputs are never kept all
+  look(model.head, unused, plain);  // its outputs are never kept all
   const size_t rows = kMostRows;
   const size_t read = rows + kRows;  // tiles read whole sixteens of rows
   own.resize(n_threads);
@@ -42,7 +55,7 @@ Workspace::Workspace(const Model& model, int n_threads) {
     const size_t n = i == 0 ? rows : kAloneRows;
     own[i].stream.resize(n * model.width);
     own[i].normed.resize(n * model.width);
-    own[i].quantized.resize(i == 0 ? read : n, codes, groups);
+    own[i].quantized.resize(i == 0 ? read : n, plain.codes, plain.groups);
   }
   this->qkv.resize(rows * qkv);
   this->attended.resize(rows * attended);
@@ -51,7 +64,7 @@ Workspace::Workspace(const Model& model, int n_threads) {
   for (auto& one : wide) one.resize((rows * 2 + 1) * kWideColumns);
   this->product.resize(rows * product);
   this->between.resize(rows * between);
-  activated_codes.resize(read, codes, groups);
+  activated_codes.resize(read, activated.codes, activated.groups);
   attention.resize(n_threads);
   for (auto& one : attention) {
     one.queries.resize(queries * head);

@@ -1,0 +1,62 @@
+// Memory for the matrices of a model, one behind another: large pages are then filled whatever the
+// sizes, where each matrix for itself would leave half of its last one empty.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace onhand {
+
+// Not to be shared between threads. What it gave outlives it: a block goes with its last piece.
+class Arena {
+ public:
+  // Ask the system for blocks of so many bytes, or of what one piece needs; large pages that
+  // nobody writes to cost nothing.
+  explicit Arena(size_t block_size) : block_size_(block_size) {}
+
+  // A piece, on a cache line.
+  std::shared_ptr<uint8_t> take(size_t size) {
+    size = (size + kLine - 1) / kLine * kLine;
+    if (left_ < size + kSlack) grow(size + kSlack);
+    std::shared_ptr<uint8_t> piece(block_, next_);
+    next_ += size;
+    left_ -= size;
+    return piece;
+  }
+
+ private:
+  static constexpr size_t kLine = 64;
+  static constexpr size_t kHugePage = size_t{2} << 20;
+  static constexpr size_t kSlack = 8192;  // prefetches run past the end
+  struct Free { void operator()(uint8_t* p) const { std::free(p); } };
+
+  void grow(size_t size) {
+    size = std::max(size, block_size_);
+    const bool is_large = size >= kHugePage;
+    const size_t alignment = is_large ? kHugePage : kLine;
+    size = (size + alignment - 1) / alignment * alignment;
+    uint8_t* made = static_cast<uint8_t*>(std::aligned_alloc(alignment, size));
+    if (made == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+    if (is_large) madvise(made, size, MADV_HUGEPAGE);
+#endif
+    block_.reset(made, Free{});
+    next_ = made;
+    left_ = size;
+  }
+
+  const size_t block_size_;
+  std::shared_ptr<uint8_t> block_;
+  uint8_t* next_ = nullptr;
+  size_t left_ = 0;
+};
+
+}  // namespace onhand
