@@ -26,7 +26,6 @@ class Tokenizer:
     """One model's tokenizer; safe to share between threads.
 
     Attributes:
-        vocab_size: highest token id plus one; ids below it may still lack a token.
         bos_id: the token that starts a text, where `add_bos` needs it.
         add_bos: True or False overrules what tokenizer.json itself adds; None leaves it.
     """
@@ -39,9 +38,6 @@ class Tokenizer:
         add_bos: bool | None = None,
     ) -> None:
         self._model = model
-        ids = np.fromiter(model.get_vocab().values(), dtype=np.int64)
-        self._ids: TokenArray = ids
-        self.vocab_size = int(ids.max()) + 1 if len(ids) else 0
         self.bos_id = bos_id
         self.add_bos = add_bos
         added = model.get_added_tokens_decoder()
@@ -49,6 +45,11 @@ class Tokenizer:
         kinds = _decoder_kinds(model)
         self._bytes_only = kinds == ["ByteLevel"]
         self._byte_fallback = "ByteFallback" in kinds
+
+    @property
+    def vocab_size(self) -> int:
+        """Highest token id plus one; ids below it may still lack a token."""
+        return max(self._model.get_vocab().values(), default=-1) + 1
 
     def encode_plain(self, text: str) -> TokenArray:
         """Turn a plain prompt into tokens, with the opening token that the model expects.
@@ -129,8 +130,9 @@ class Tokenizer:
         Returns:
             (V,) bool, True where there is no token; None if every id has one.
         """
-        mask = np.ones(vocab_size, dtype=np.bool_)
-        mask[self._ids[self._ids < vocab_size]] = False
+        # One by one: the whole vocabulary as a dictionary is as large again as the tokenizer.
+        lacks = (self._model.id_to_token(i) is None for i in range(vocab_size))
+        mask = np.fromiter(lacks, dtype=np.bool_, count=vocab_size)
         return mask if mask.any() else None
 
     def stream(self) -> "TextStream":
