@@ -1,5 +1,6 @@
 """What the native engine is told of a model."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,13 +34,11 @@ def describe(
         EngineUnavailable: if a matrix is not quantised.
     """
     decoder = weights.decoder
-    packed: dict[str, Any] = {}
     arena = module.Arena()  # the matrices keep what they have of it
 
+    @cache  # a tied matrix is packed once
     def matrix(name: str) -> Any:
-        if name not in packed:  # a tied matrix is packed once
-            packed[name] = _packed(module, weights, name, threads, arena)
-        return packed[name]
+        return _packed(module, weights, name, threads, arena)
 
     def linear(key: str, name: str) -> dict[str, Any]:
         return {key: [matrix(factor) for factor in decoder.factors(name)]}
