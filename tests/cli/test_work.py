@@ -256,7 +256,7 @@ def test_evaluate_gives_programs_measurements(host: FakeHost, home: Path, capsys
     host.outcome = {name: measurement(name, 1.25) for name in QUALITY}
 
     line = "evaluate b --text t.txt --original m --original-adapter l --variant int4 --json"
-    line += " --max-tokens 99"
+    line += " --max-tokens 99 --kv int8"
     assert main(line.split()) == 0
 
     table = json.loads(capsys.readouterr().out)
@@ -274,6 +274,7 @@ def test_evaluate_gives_programs_measurements(host: FakeHost, home: Path, capsys
         "variant": "int4",
         "engine": None,
         "threads": None,
+        "kv": "int8",
         "max_tokens": 99,
         "home": home,
     }
@@ -323,13 +324,14 @@ def test_bench_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     monkeypatch.setattr("onhand.cli.bench.bench", bench)
 
     line = "bench b --prompt-tokens 8 --generated-tokens 4 --runs 2 --threads 1"
-    line += " --head two-stage"
+    line += " --head two-stage --kv int8"
     assert main(line.split()) == 0
     shown = capsys.readouterr().out
     assert "about 500 mJ" in shown
     assert "estimate" in shown
     assert "2.0 KiB" in shown
     assert "3.0 GB/s" in shown
+    assert "measured by: x\n" in shown
     assert main(["bench", "b", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {
         "energy_j_per_token",
@@ -344,6 +346,7 @@ def test_bench_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Ca
         "engine": None,
         "threads": 1,
         "head": "two-stage",
+        "kv": "int8",
         "prompt_tokens": 8,
         "generated_tokens": 4,
         "runs": 2,

@@ -20,6 +20,7 @@ from onhand.core.measurement import Measurement
 from onhand.core.profile import render_profile
 from onhand.device.bench import NAMES, bench
 from onhand.device.bench_child import Job, job_text, peak_memory_bytes, run_job
+from onhand.device.engines.base import KvKind
 from onhand.device.probe import current_profile
 
 LARGE = 96 * 2**20
@@ -61,14 +62,19 @@ class Loaded:
         assert session.length < session.context
         return np.eye(1, {VOCABULARY}, session.length % {VOCABULARY}, dtype=np.float32)
 
+    def close(self):
+        pass
+
 class Fake:
-    name = "fake"
+    name, kv_kinds = "fake", ("fp16",)
     def why_not(self, bundle, profile, *, variant):
         return "it dislikes this variant" if variant == "disliked" else None
-    def open(self, bundle, *, variant, threads, adapter=None):
+    def open(self, bundle, *, variant, threads, adapter=None, kv="its own way"):
+        if variant == "keeps":
+            raise EngineError(f"it keeps keys as {{kv}}")
         return Loaded(variant, threads)
 """
-VARIANTS = ("plain", "large", "killed", "late", "crashes", "disliked", "tells")
+VARIANTS = ("plain", "large", "killed", "late", "crashes", "disliked", "tells", "keeps")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -153,7 +159,7 @@ def told() -> Told:
 @pytest.fixture(scope="module")
 def found(bundle: Path, told: Told) -> dict[str, Measurement]:
     """One real run, which several tests look at."""
-    return bench(bundle, engine="fake", threads=1, runs=2, progress=told)
+    return bench(bundle, engine="fake", threads=1, runs=2, kv="fp16", progress=told)
 
 
 def test_every_figure_is_there(found: dict[str, Measurement]) -> None:
@@ -161,17 +167,8 @@ def test_every_figure_is_there(found: dict[str, Measurement]) -> None:
     assert tuple(found) == NAMES
     assert all(found[name].name == name for name in NAMES)
     assert all(figure.value > 0 for figure in found.values())
-    assert [found[name].unit for name in NAMES] == [
-        "byte",
-        "s",
-        "s",
-        "s",
-        "1/s",
-        "1/s",
-        "byte",
-        "joule",
-        "byte/s",
-    ]
+    units = "byte s s s 1/s 1/s byte joule byte/s"
+    assert [found[name].unit for name in NAMES] == units.split()
 
 
 def test_samples_are_what_was_asked_for(found: dict[str, Measurement]) -> None:
@@ -193,8 +190,9 @@ def test_default_lengths_shrink_and_say_so(found: dict[str, Measurement]) -> Non
     how = found["decode_tokens_per_s"].how
 
     assert how == (
-        "onhand bench tiny-fake --variant plain --engine fake --threads 1 --prompt-tokens 48 "
-        "--generated-tokens 16 --runs 2  # default lengths cut to the context of 64 tokens"
+        "onhand bench tiny-fake --variant plain --engine fake --threads 1 --prompt-tokens "
+        "48 --generated-tokens 16 --runs 2 --kv fp16"
+        "  # default lengths cut to the context of 64 tokens"
     )
     assert all(str(Path.cwd()) not in figure.how for figure in found.values())
 
@@ -298,6 +296,23 @@ def test_unknown_names_are_refused(bundle: Path) -> None:
         bench(bundle, variant="int5", engine="fake")
     with pytest.raises(EngineUnavailable, match="fake: it dislikes this variant"):
         bench(bundle, variant="disliked", engine="fake")
+    with pytest.raises(InputError, match="kv is 'int4', must be one of fp16, int8"):
+        bench(bundle, engine="fake", kv="int4")  # type: ignore[arg-type]  # what a user may write
+
+
+def test_an_engine_that_cannot_is_named(bundle: Path) -> None:
+    """Keys and values, or the head, of a way that it does not have."""
+    with pytest.raises(EngineUnavailable, match="fake: it does not keep keys and values as int8"):
+        bench(bundle, engine="fake", kv="int8")
+    with pytest.raises(EngineError, match="fake has no head of two stages; native has one"):
+        bench(bundle, engine="fake", head="two-stage")
+
+
+@pytest.mark.parametrize(("kv", "kept"), [(None, "its own way"), ("fp16", "fp16")])
+def test_keys_and_values_are_kept_as_asked_for(bundle: Path, kv: KvKind | None, kept: str) -> None:
+    """By the process that is measured."""
+    with pytest.raises(EngineError, match=f"it keeps keys as {kept}$"):
+        bench(bundle, variant="keeps", engine="fake", kv=kv)
 
 
 @pytest.mark.parametrize("special", [(), ("<s>", "word3")])

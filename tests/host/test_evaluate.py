@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from tests.models import sample_text, write_checkpoint
 
+from onhand import native
 from onhand.core.bundle import read_bundle, stage_bundle
-from onhand.core.errors import BundleCorrupt, InputError
+from onhand.core.errors import BundleCorrupt, EngineUnavailable, InputError
 from onhand.core.progress import Quiet
+from onhand.device.engines.base import KvKind
 from onhand.host.build import build_bundle
 from onhand.host.calibrate import InputStatistics
 from onhand.host.evaluate import evaluate_bundle, record_original
@@ -36,6 +38,11 @@ def source(tiny: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def built(source: Path, tmp_path: Path, home: Path) -> Path:
     """A bundle of it: int8, with a coarser variant; the builder's state knows its original."""
+    return packed_bundle(source, tmp_path, home)
+
+
+def packed_bundle(source: Path, tmp_path: Path, home: Path, *, accuracy_level: int = 0) -> Path:
+    """See `built`; the engine `native` wants accuracy level 4."""
     model = load_model(str(source))
     transforms = {"int8": Quantize(bits=8, method="rtn"), "int2": Quantize(bits=2, method="rtn")}
     with stage_bundle(tmp_path / "bundle") as staged:
@@ -44,7 +51,7 @@ def built(source: Path, tmp_path: Path, home: Path) -> Path:
             plan_variants(model.decoder, transforms),
             InputStatistics(),
             staged,
-            accuracy_level=0,
+            accuracy_level=accuracy_level,
             provenance={"source_sha256": model.sha256},
             threads=1,
             progress=Quiet(),
@@ -99,6 +106,32 @@ def test_the_variant_and_the_engine_are_those_asked_for(
     lost = [figures["kl_divergence"].value for figures in coarse]
     assert lost[0] > 20 * fine["kl_divergence"].value
     assert lost[0] == pytest.approx(lost[1], rel=1e-3)
+
+
+def test_keys_and_values_are_kept_as_asked_for(
+    source: Path, tmp_path: Path, home: Path, other_text: Path
+) -> None:
+    """It changes the answers a little, and is said."""
+    if native.module is None:
+        pytest.skip(native.missing)
+    built = packed_bundle(source, tmp_path, home, accuracy_level=4)
+    kinds: tuple[KvKind, ...] = ("fp16", "int8")
+
+    fp16, int8 = (evaluate_bundle(built, other_text, kv=kv, home=home, threads=1) for kv in kinds)
+
+    assert int8["kl_divergence"].how == "onhand evaluate source --text other.txt --kv int8"
+    assert int8["kl_divergence"].value != fp16["kl_divergence"].value
+    assert int8["perplexity"].value == pytest.approx(fp16["perplexity"].value, rel=0.01)
+
+
+def test_an_engine_that_cannot_keep_them_so_is_named(
+    built: Path, source: Path, home: Path, other_text: Path
+) -> None:
+    """Before the original is looked for."""
+    shutil.rmtree(source)
+
+    with pytest.raises(EngineUnavailable, match="onnx: it does not keep keys and values as int8"):
+        evaluate_bundle(built, other_text, engine="onnx", kv="int8", home=home, threads=1)
 
 
 def test_the_number_of_tokens_can_be_bounded(built: Path, home: Path, other_text: Path) -> None:

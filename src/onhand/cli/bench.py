@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Head, Threads, Variant
+from onhand.cli.options import AsJson, BundleFolder, Engine, Head, Kv, Threads, Variant
 from onhand.cli.progress import shown_progress
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
 
@@ -19,6 +19,7 @@ def command(
     engine: Engine = None,
     threads: Threads = None,
     head: Head = "full",
+    kv: Kv = None,
     prompt_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of the prompt.")
     ] = PROMPT_TOKENS,
@@ -36,6 +37,7 @@ def command(
             engine=engine,
             threads=threads,
             head=head,
+            kv=kv,
             prompt_tokens=prompt_tokens,
             generated_tokens=generated_tokens,
             runs=runs,

@@ -7,7 +7,7 @@ import typer
 
 from onhand.cli.host_extra import host_extra
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Threads, Variant
+from onhand.cli.options import AsJson, BundleFolder, Engine, Kv, Threads, Variant
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 
@@ -37,6 +37,7 @@ def command(
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,
+    kv: Kv = None,
     max_tokens: Annotated[
         int | None, typer.Option(min=2, help="Most tokens of the text, from its beginning.")
     ] = None,
@@ -55,6 +56,7 @@ def command(
             variant=variant,
             engine=engine,
             threads=threads,
+            kv=kv,
             max_tokens=max_tokens,
             home=settings.home(),
             progress=progress,

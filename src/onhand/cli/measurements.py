@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from onhand.cli.output import write_json, write_table
+from onhand.cli.output import write, write_json, write_table
 from onhand.core.measurement import Measurement
 from onhand.device.report_view import show_figure
 
@@ -14,7 +14,7 @@ _UNIT = re.compile(r"_(?:bytes|s|tokens_per_s|j_per_token)$")
 
 
 def write_measurements(figures: Mapping[str, Measurement], *, as_json: bool) -> None:
-    """Write measurements on stdout.
+    """Write measurements on stdout; for people, the command that measures them again follows.
 
     Args:
         figures: by name.
@@ -38,6 +38,9 @@ def write_measurements(figures: Mapping[str, Measurement], *, as_json: bool) -> 
             for name, figure in figures.items()
         ],
     )
+    # What follows a "#" is of one figure.
+    for command in dict.fromkeys(figure.how.partition("  # ")[0] for figure in figures.values()):
+        write(f"measured by: {command}\n")
 
 
 def _show(figure: Measurement, value: float) -> str:

@@ -26,6 +26,7 @@ from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.bench_child import TOKENIZER, Job, job_text
+from onhand.device.engines.base import KvKind
 from onhand.device.engines.choosing import HeadUse
 from onhand.device.opening import able_engines
 from onhand.device.probe import RUNS as BANDWIDTH_RUNS
@@ -74,6 +75,7 @@ def bench(
     engine: str | None = None,
     threads: int | None = None,
     head: HeadUse = "full",
+    kv: KvKind | None = None,
     prompt_tokens: int = PROMPT_TOKENS,
     generated_tokens: int = GENERATED_TOKENS,
     runs: int = 5,
@@ -88,8 +90,8 @@ def bench(
         engine: name of a registered engine; None for the first preferred one that can run it.
         threads: threads of one step; None for what this process may use.
         head: as in `onhand.device.opening.open`.
-        prompt_tokens: tokens of the prompt. The default shrinks to the model's context, and
-            `how` says to what; any other number must fit.
+        kv: as in `onhand.device.opening.open`.
+        prompt_tokens: tokens of the prompt; the default shrinks to the context, as `how` tells.
         generated_tokens: tokens of the answer, at least 2; the default shrinks likewise.
         runs: how often the prompt is answered, and how many starts there are (at least 3).
         profile: this device's, for its watts; None looks anew.
@@ -99,20 +101,18 @@ def bench(
         The measurements named in `NAMES`.
 
     Raises:
-        InputError: if there is no bundle, variant or engine of that name, or a number is out of
-            range.
+        InputError: if there is no such bundle, variant or engine, or a number does not fit.
         BundleCorrupt: if a file is missing or changed.
         BundleTooNew: if the bundle's format is a later one.
         EngineUnavailable: if no engine can run it here.
         EngineError: if a measuring process fails; the message is its last line.
     """
-    if runs < 1 or (threads is not None and threads < 1):
-        raise InputError(f"bench: runs {runs} and threads {threads} must be at least 1")
+    _check_counts(runs, threads)
     bundle = read_bundle(root)
     chosen, _ = bundle.variant(variant)
     prompt, generated = _lengths(prompt_tokens, generated_tokens, bundle.manifest.decoder.context)
     profile = profile or current_profile()
-    able, _ = able_engines(bundle, profile, variant=chosen, wanted=engine)
+    able, _ = able_engines(bundle, profile, variant=chosen, wanted=engine, kv=kv)
     job = Job(
         work="speed",
         root=str(root.absolute()),
@@ -124,6 +124,7 @@ def bench(
         runs=runs,
         profile=render_profile(profile),
         head=head,
+        kv=kv,
     )
     shrank = (prompt, generated) != (prompt_tokens, generated_tokens)
     return _measure(bundle, job, _how(bundle, job, shrank=shrank), progress or Quiet())
@@ -174,6 +175,11 @@ def _measurements(
         estimated=end["energy_estimated"] is True,
     )
     return made
+
+
+def _check_counts(runs: int, threads: int | None) -> None:
+    if runs < 1 or (threads is not None and threads < 1):
+        raise InputError(f"bench: runs {runs} and threads {threads} must be at least 1")
 
 
 def _lengths(prompt_tokens: int, generated_tokens: int, context: int) -> tuple[int, int]:
@@ -231,6 +237,7 @@ def _how(bundle: Bundle, job: Job, *, shrank: bool) -> str:
         f"--threads {job.threads} --prompt-tokens {len(job.prompt)} "
         f"--generated-tokens {job.generated_tokens} --runs {job.runs}"
         f"{'' if job.head == 'full' else f' --head {job.head}'}"
+        f"{'' if job.kv is None else f' --kv {job.kv}'}"
     )
     context = bundle.manifest.decoder.context
     note = f"  # default lengths cut to the context of {context} tokens" if shrank else ""

@@ -23,8 +23,8 @@ from onhand.core.errors import OnhandError
 from onhand.core.plugins import ENGINES, load_plugin
 from onhand.core.profile import parse_profile
 from onhand.device.energy import EnergyMeter, choose_meter
-from onhand.device.engines.base import Engine, Loaded
-from onhand.device.engines.choosing import HeadUse, use_head
+from onhand.device.engines.base import Engine, KvKind, Loaded
+from onhand.device.engines.choosing import HeadUse, opener_of, use_head
 from onhand.device.generate import generate_tokens
 from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
 
@@ -52,6 +52,7 @@ class Job:
         runs: times to generate, or passes over memory.
         profile: of the device, as TOML.
         head: how tokens are scored, "full" or "two-stage".
+        kv: what keys and values are kept as; None for the engine's own way.
     """
 
     work: str
@@ -64,6 +65,7 @@ class Job:
     runs: int
     profile: str
     head: HeadUse = "full"
+    kv: KvKind | None = None
 
 
 def job_text(job: Job) -> str:
@@ -81,6 +83,7 @@ def run_job(job: Job, out: TextIO) -> None:
     Raises:
         InputError: if there is no such bundle, variant or engine.
         BundleError: if the bundle is not valid.
+        EngineUnavailable: if it cannot keep keys and values so, or has no such head.
         EngineError: if the engine fails.
         ResourceError: if there is no memory, or an energy counter cannot be read.
     """
@@ -196,7 +199,7 @@ def _reader(tokenizer: "Tokenizer | None") -> Callable[[int], object]:
 def _open(job: Job) -> tuple[Bundle, Loaded]:
     bundle = read_bundle(Path(job.root))
     engine = cast(type[Engine], load_plugin(ENGINES, job.engine))()
-    loaded = engine.open(bundle, variant=job.variant, threads=job.threads)
+    loaded = opener_of(engine, job.kv)(bundle, variant=job.variant, threads=job.threads)
     use_head(loaded, job.head, engine_name=job.engine)
     return bundle, loaded
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Final, cast, get_args
+from typing import Final, cast
 
 from onhand.core.adapter import Adapter, read_adapter
 from onhand.core.bundle import Bundle, read_bundle
@@ -12,8 +11,8 @@ from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.plugins import ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.device.drafters import DraftModel, PromptLookup, check_same_tokens
-from onhand.device.engines.base import Engine, KvEngine, KvKind, Loaded
-from onhand.device.engines.choosing import HeadUse, use_head
+from onhand.device.engines.base import Engine, KvKind, Loaded
+from onhand.device.engines.choosing import HeadUse, opener_of, use_head
 from onhand.device.generate import TextSession
 from onhand.device.probe import current_profile
 from onhand.device.schedule import Limits
@@ -250,15 +249,13 @@ def open_engine(
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
     """
-    if kv is not None and kv not in get_args(KvKind):
-        raise InputError(f"kv is {kv!r}, must be one of {', '.join(get_args(KvKind))}")
     if threads is not None and threads < 1:
         raise InputError(f"threads is {threads}, must be 1 or more")
-    able, reasons = able_engines(bundle, current_profile(), variant=variant, wanted=engine)
+    able, reasons = able_engines(bundle, current_profile(), variant=variant, wanted=engine, kv=kv)
     n_threads = threads or usable_threads()
     for name, candidate in able.items():
         try:
-            opener = candidate.open if kv is None else partial(_keeping(candidate, kv).open, kv=kv)
+            opener = opener_of(candidate, kv)
             opened = opener(bundle, variant=variant, threads=n_threads, adapter=adapter)
             use_head(opened, head, engine_name=name)
         except EngineUnavailable as error:
@@ -270,7 +267,12 @@ def open_engine(
 
 
 def able_engines(
-    bundle: Bundle, profile: DeviceProfile, *, variant: str, wanted: str | None
+    bundle: Bundle,
+    profile: DeviceProfile,
+    *,
+    variant: str,
+    wanted: str | None,
+    kv: KvKind | None = None,
 ) -> tuple[dict[str, Engine], dict[str, str]]:
     """Ask the registered engines whether they can run a variant here.
 
@@ -279,12 +281,13 @@ def able_engines(
         profile: what this device has.
         variant: a key of its manifest's variants.
         wanted: name of the only engine to ask; None for all, `PREFERRED_ENGINES` first.
+        kv: what keys and values are to be kept as; None for each engine's own way.
 
     Returns:
         Those that can, in order of preference, at least one; and why each other one cannot.
 
     Raises:
-        InputError: if there is no engine of the wanted name.
+        InputError: if there is no engine of the wanted name, or no such way.
         EngineUnavailable: if none can, with every engine's reason.
     """
     able: dict[str, Engine] = {}
@@ -297,7 +300,7 @@ def able_engines(
                 raise
             reasons[name] = str(error)
             continue
-        reason = engine.why_not(bundle, profile, variant=variant)
+        reason = engine.why_not(bundle, profile, variant=variant) or _why_not_keep(engine, kv)
         if reason is None:
             able[name] = engine
         else:
@@ -307,10 +310,12 @@ def able_engines(
     return able, reasons
 
 
-def _keeping(engine: Engine, kv: KvKind) -> KvEngine:
-    if isinstance(engine, KvEngine) and kv in engine.kv_kinds:
-        return engine
-    raise EngineUnavailable(f"it does not keep keys and values as {kv}")
+def _why_not_keep(engine: Engine, kv: KvKind | None) -> str | None:
+    try:
+        opener_of(engine, kv)
+    except EngineUnavailable as error:
+        return str(error)
+    return None
 
 
 def _order() -> list[str]:

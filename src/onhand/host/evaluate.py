@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+from onhand.core.arrays import TokenArray
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement
 from onhand.core.progress import Progress, Quiet
-from onhand.device.opening import open_engine
+from onhand.device.engines.base import KvKind
+from onhand.device.opening import able_engines, open_engine
+from onhand.device.probe import current_profile
 from onhand.device.state import recall, remember
 from onhand.device.text_files import read_text_files
 from onhand.host.adapters import merge_adapter
@@ -106,6 +109,7 @@ def evaluate_bundle(
     variant: str | None = None,
     engine: str | None = None,
     threads: int | None = None,
+    kv: KvKind | None = None,
     max_tokens: int | None = None,
     home: Path,
     progress: Progress | None = None,
@@ -120,6 +124,7 @@ def evaluate_bundle(
         variant: which variant; None for the default one.
         engine: engine name; None for the best that works.
         threads: threads to use; None for all usable ones.
+        kv: what keys and values are kept as, by an engine that can; None for its own way.
         max_tokens: most tokens of the text, from its beginning; None for all.
         home: the builder's state folder.
         progress: told how far it is.
@@ -136,16 +141,12 @@ def evaluate_bundle(
     shown = progress or Quiet()
     bundle = read_bundle(root)
     chosen, _ = bundle.variant(variant)
+    # Asked before the original runs, which takes long.
+    able_engines(bundle, current_profile(), variant=chosen, wanted=engine, kv=kv)
     model = find_original(home, bundle, original, original_adapter)
-    files = read_text_files(bundle)
-    content, what = read_documents(text), f"the text {text.name}"
-    tokenizer, template = files.tokenizer, files.template
-    part = cut_sequences(
-        tokenizer, content, model.decoder, what=what, max_tokens=max_tokens, template=template
-    )
-    heldout = part.sequences
+    heldout = _sequences(bundle, model, text, max_tokens)
     run = run_original(model, calibration=[], heldout=heldout, threads=threads, progress=shown)
-    loaded = open_engine(bundle, variant=chosen, engine=engine, threads=threads)[0]
+    loaded = open_engine(bundle, variant=chosen, engine=engine, threads=threads, kv=kv)[0]
     figures = compare_tokens(
         loaded,
         heldout,
@@ -155,10 +156,28 @@ def evaluate_bundle(
         what=f"comparing {chosen} with the original",
     )
     loaded.close()
-    return quality_figures(figures, how=_how(bundle, text, variant, max_tokens))
+    return quality_figures(figures, how=_how(bundle, text, variant, kv, max_tokens))
 
 
-def _how(bundle: Bundle, text: Path, variant: str | None, max_tokens: int | None) -> str:
+def _sequences(
+    bundle: Bundle, model: Model, text: Path, max_tokens: int | None
+) -> tuple[TokenArray, ...]:
+    files = read_text_files(bundle)
+    part = cut_sequences(
+        files.tokenizer,
+        read_documents(text),
+        model.decoder,
+        what=f"the text {text.name}",
+        max_tokens=max_tokens,
+        template=files.template,
+    )
+    return part.sequences
+
+
+def _how(
+    bundle: Bundle, text: Path, variant: str | None, kv: KvKind | None, max_tokens: int | None
+) -> str:
     options = "" if variant is None else f" --variant {variant}"
+    options += "" if kv is None else f" --kv {kv}"
     options += "" if max_tokens is None else f" --max-tokens {max_tokens}"
     return f"onhand evaluate {bundle.manifest.name} --text {text.name}{options}"

@@ -8,6 +8,9 @@ from onhand.core.arrays import TokenArray
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.engines.base import (
     DraftChecker,
+    Engine,
+    KvEngine,
+    KvKind,
     Loaded,
     Session,
     StepSampler,
@@ -21,6 +24,7 @@ __all__ = [
     "StepSample",
     "check_by_scores",
     "check_samplers",
+    "opener_of",
     "step_check_of",
     "step_sample_of",
     "use_head",
@@ -108,6 +112,29 @@ def check_samplers(n_rows: int, samplers: Sequence[Sampler | None]) -> None:
     given = [id(sampler) for sampler in samplers if sampler is not None]
     if len(set(given)) != len(given):
         raise InputError("a sampler in a step is given twice; each conversation needs its own")
+
+
+def opener_of(engine: Engine, kv: KvKind | None) -> Callable[..., Loaded]:
+    """Return `Engine.open` that keeps keys and values as wanted.
+
+    Args:
+        engine: the engine.
+        kv: "fp16" or "int8"; None for the engine's own way.
+
+    Returns:
+        What takes the arguments of `Engine.open`.
+
+    Raises:
+        InputError: if there is no such way.
+        EngineUnavailable: if the engine cannot.
+    """
+    if kv is None:
+        return engine.open
+    if kv not in get_args(KvKind):
+        raise InputError(f"kv is {kv!r}, must be one of {', '.join(get_args(KvKind))}")
+    if isinstance(engine, KvEngine) and kv in engine.kv_kinds:
+        return partial(engine.open, kv=kv)
+    raise EngineUnavailable(f"it does not keep keys and values as {kv}")
 
 
 def use_head(loaded: Loaded, head: HeadUse, *, engine_name: str) -> None:
