@@ -16,6 +16,12 @@
 #include <cstddef>
 #include <cstdint>
 
+#if defined(__GNUC__)
+#define ONHAND_INLINE inline __attribute__((always_inline))
+#else
+#define ONHAND_INLINE inline
+#endif
+
 namespace onhand {
 
 constexpr int kRows = 16;       // of a tile

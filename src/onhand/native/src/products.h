@@ -29,13 +29,14 @@ ONHAND_INLINE void stream_tiles(const uint8_t* block, size_t tile_bytes, const I
     for (auto& one : tile) one = Simd::zero();
   for (int g = 0; g < x.n_groups; ++g, block += kFormat.block_bytes()) {
     const int8_t* inputs = x.codes + static_cast<size_t>(g) * Group;
+    const size_t ahead = reach(size_t(g) * kFormat.block_bytes(), tile_bytes, Tiles);
 #pragma GCC unroll 4
     for (int t = 0; t < Tiles; ++t) {
       const uint8_t* codes = block + t * tile_bytes;
       typename Simd::Ints sum[Rows];
       for (int m = 0; m < Rows; ++m)
         sum[m] = Simd::ints(Symmetric ? x.starts[m * x.n_groups + g] : 0);
-      unpack<Simd, Bits, Group>(codes, [&](int step, auto line) {
+      unpack<Simd, Bits, Group>(codes, ahead, [&](int step, auto line) {
         for (int m = 0; m < Rows; ++m)
           sum[m] = Simd::template dot<Bits>(sum[m], line, inputs + m * width + kStep * step);
       });
@@ -73,8 +74,9 @@ inline void unpack_tile(const uint8_t* block, int n_groups, const Unpacked& to, 
   constexpr Format kFormat{Bits, Group, Symmetric};
   for (int g = 0; g < n_groups; ++g, block += kFormat.block_bytes()) {
     uint8_t* codes = to.codes + (static_cast<size_t>(g) * (Group / kStep) * 2 + side) * kLine;
-    unpack<Simd, Bits, Group>(
-        block, [&](int step, auto line) { Simd::keep(codes + 2 * kLine * step, line); });
+    unpack<Simd, Bits, Group>(block, kReach, [&](int step, auto line) {
+      Simd::keep(codes + 2 * kLine * step, line);
+    });
     Simd::store(to.scales + (2 * g + side) * kRows, Simd::halves(block + kFormat.code_bytes()));
     if constexpr (!Symmetric)
       Simd::store(to.zeros + (2 * g + side) * kRows,

@@ -12,11 +12,12 @@
 
 namespace onhand {
 
-constexpr int kPanel = 8;  // tiles of outputs that are unpacked together
+constexpr int kPanel = 4;          // tiles of outputs that are unpacked together
 constexpr int kPanelInputs = 1024;  // inputs of a panel: 16 rows of them fit the first cache
+constexpr int kAhead = 4;  // groups that are multiplied while as many are scaled
 constexpr size_t kPanelScratch =
     size_t(kPanel) * kPanelInputs * kRows + 2 * size_t(kPanel) * (kPanelInputs / 32) * kRows * 4 +
-    2 * size_t(kPanelInputs / 32) * kRows * 4 + 2 * size_t(kRows) * kRows * 4;
+    2 * size_t(kPanelInputs / 32) * kRows * 4 + 2 * size_t(kAhead) * kRows * kRows * 4;
 
 template <class Simd, int Bits, int Group, bool Symmetric>
 class TileProduct {
@@ -37,7 +38,8 @@ class TileProduct {
         Simd::written(scratch);
         for (int m = 0; m < rows; m += kRows) {
           panel.turn(g, n, m);
-          panel.multiply(n_tiles, g, n, m, std::min(kRows, rows - m), out + kRows * tile);
+          for (int t = 0; t < n_tiles; ++t)
+            panel.multiply(t, g, n, m, std::min(kRows, rows - m), out + kRows * (tile + t));
         }
       }
     }
@@ -60,15 +62,15 @@ class TileProduct {
   // Codes as they are multiplied: less the middle where that is the zero point.
   void unpack(const uint8_t* block, int n_groups, int t) {
     for (int g = 0; g < n_groups; ++g, block += kFormat.block_bytes()) {
-      uint8_t* codes = codes_ + (size_t(t) * n_groups + g) * Group * kRows;
-      onhand::unpack<Simd, Bits, Group>(block, [&](int step, auto line) {
+      uint8_t* codes = codes_ + t * kCodes + size_t(g) * Group * kRows;
+      onhand::unpack<Simd, Bits, Group>(block, kReach, [&](int step, auto line) {
         Simd::keep(codes + kLine * step,
                    Symmetric ? Simd::minus(line, kFormat.middle()) : line);
       });
       const uint8_t* scales = block + kFormat.code_bytes();
-      Simd::store(scales_ + (t * n_groups + g) * kRows, Simd::halves(scales));
+      Simd::store(scales_ + t * kFloats + g * kRows, Simd::halves(scales));
       if constexpr (!Symmetric)
-        Simd::store(zeros_ + (t * n_groups + g) * kRows, Simd::bytes(scales + 2 * kRows));
+        Simd::store(zeros_ + t * kFloats + g * kRows, Simd::bytes(scales + 2 * kRows));
     }
   }
 
@@ -82,42 +84,49 @@ class TileProduct {
     }
   }
 
-  // Tiles of the panel times rows m to m + n_rows, over n groups from `first`, whose sums go on
-  // from `out`. The integer sums are one group ahead of what is scaled, across tiles as well: what
-  // a tile instruction stores is there only some time later. The last of them is for nothing.
-  void multiply(int n_tiles, int first, int n, int m, int n_rows, float* out) {
-    float* to[kRows];
-    for (int r = 0; r < kRows; ++r) to[r] = r < n_rows ? out + (m + r) * stride_ : spare_;
-    const int8_t* const row = x_.codes + m * width_ + size_t(first) * Group;
-    const int8_t* inputs = row;
-    const uint8_t* codes = codes_;
-    const float* scales = scales_;
-    const float* zeros = zeros_;
-    int32_t* now = dots_;
-    int32_t* next = dots_ + kRows * kRows;
-    sum(inputs, codes, now);
-    for (int t = 0; t < n_tiles; ++t) {
-      typename Simd::Floats result[kRows];
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) result[r] = first == 0 ? Simd::zero() : Simd::load(to[r]);
-      for (int g = 0; g < n; ++g) {
-        codes += Group * kRows;
-        inputs = g + 1 == n ? row : inputs + Group;
-        sum(inputs, codes, next);
-        scale(now, scales, zeros, g * kRows, result);
-        scales += kRows;
-        zeros += kRows;
-        std::swap(now, next);
-      }
-#pragma GCC unroll 16
-      for (int r = 0; r < kRows; ++r) Simd::store(to[r], result[r]);
-      for (int r = 0; r < n_rows; ++r) to[r] += kRows;
-    }
+  // Integer sums of up to `kAhead` groups, (16 rows, 16 outputs) each, to `dots`.
+  ONHAND_INLINE void sum(int n, const uint8_t* codes, const int8_t* inputs, int32_t* dots) const {
+    sum_one<0>(codes, inputs, dots);
+    if (n > 1) sum_one<1>(codes, inputs, dots);
+    if (n > 2) sum_one<2>(codes, inputs, dots);
+    if (n > 3) sum_one<3>(codes, inputs, dots);
+  }
+  template <int I>
+  ONHAND_INLINE void sum_one(const uint8_t* codes, const int8_t* inputs, int32_t* dots) const {
+    static_assert(I < kAhead);
+    Simd::template multiply_tiles<I, Group / kDepth, Symmetric>(
+        inputs + I * Group, width_, codes + I * Group * kRows, dots + I * kRows * kRows);
   }
 
-  // Integer sums of one group: (16 rows, 16 outputs).
-  ONHAND_INLINE void sum(const int8_t* inputs, const uint8_t* codes, int32_t* dots) const {
-    Simd::template multiply_tiles<Group / kDepth, Symmetric>(inputs, width_, codes, dots);
+  // Tile t times rows m to m + n_rows, over n groups from `first`, whose sums go on from `out`.
+  void multiply(int t, int first, int n, int m, int n_rows, float* out) const {
+    const uint8_t* codes = codes_ + t * kCodes;
+    const int8_t* inputs = x_.codes + m * width_ + size_t(first) * Group;
+    const float* scales = scales_ + t * kFloats;
+    const float* zeros = zeros_ + t * kFloats;
+    out += m * stride_;
+    alignas(64) float begin[kRows * kRows] = {};
+    if (first > 0)
+      for (int r = 0; r < n_rows; ++r)
+        std::copy(out + r * stride_, out + r * stride_ + kRows, begin + r * kRows);
+    typename Simd::Floats result[kRows];
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) result[r] = Simd::load(begin + r * kRows);
+    int32_t* now = dots_;
+    int32_t* next = dots_ + kAhead * kRows * kRows;
+    sum(n, codes, inputs, now);
+    for (int g = 0; g < n; g += kAhead) {
+      codes += kAhead * Group * kRows;
+      inputs += kAhead * Group;
+      if (g + kAhead < n) sum(n - g - kAhead, codes, inputs, next);
+      for (int j = g; j < std::min(g + kAhead, n); ++j)
+        scale(now + (j - g) * kRows * kRows, scales + j * kRows, zeros + j * kRows, j * kRows, result);
+      std::swap(now, next);
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) Simd::store(begin + r * kRows, result[r]);
+    for (int r = 0; r < n_rows; ++r)
+      std::copy(begin + r * kRows, begin + (r + 1) * kRows, out + r * stride_);
   }
 
   // Add 16 rows of one group; the rows' own scales begin at `place`.
@@ -135,13 +144,12 @@ class TileProduct {
 
   const Inputs& x_;
   const size_t width_, stride_;
-  uint8_t* codes_;     // (tile, group, step, 64)
-  float* scales_;      // (tile, group, 16)
+  uint8_t* codes_;   // (tile, step, 64)
+  float* scales_;    // (tile, group, 16)
   float* zeros_;
   float* row_scales_;  // (group, 16 rows)
   float* row_sums_;
-  int32_t* dots_;      // two of (16 rows, 16 outputs)
-  alignas(64) float spare_[kRows];  // what rows that are not there come to
+  int32_t* dots_;    // two of (kAhead, 16 rows, 16 outputs)
 };
 
 }  // namespace onhand
