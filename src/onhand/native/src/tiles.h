@@ -32,8 +32,8 @@ class TileProduct {
   static void run(const Packed& w, const Inputs& x, int rows, float* out, size_t stride, int begin,
                   int end, uint8_t* scratch) {
     Simd::begin_tiles(std::min(rows, kRows), kDepth);
-    for (int tile = begin; tile < end; tile += kPanel)
-      for (int m = 0; m < rows; m += kBatchRows) {
+    for (int m = 0; m < rows; m += kBatchRows)  // their inputs stay in the second cache
+      for (int tile = begin; tile < end; tile += kPanel) {
         const TileProduct panel(w.from(tile), x.from(m), std::min(kPanel, end - tile),
                                 std::min(kBatchRows, rows - m),
                                 out + m * stride + tile * kRows, stride, scratch);
