@@ -45,6 +45,7 @@ class Tokenizer:
         kinds = _decoder_kinds(model)
         self._bytes_only = kinds == ["ByteLevel"]
         self._byte_fallback = "ByteFallback" in kinds
+        self._missing: dict[int, NDArray[np.bool_] | None] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -128,12 +129,15 @@ class Tokenizer:
             vocab_size: V, logits in a row of the model.
 
         Returns:
-            (V,) bool, True where there is no token; None if every id has one.
+            (V,) bool, read only, True where there is no token; None if every id has one.
         """
-        # One by one: the whole vocabulary as a dictionary is as large again as the tokenizer.
-        lacks = (self._model.id_to_token(i) is None for i in range(vocab_size))
-        mask = np.fromiter(lacks, dtype=np.bool_, count=vocab_size)
-        return mask if mask.any() else None
+        if vocab_size not in self._missing:  # every conversation asks
+            # One by one: the whole vocabulary as a dictionary is as large again as the tokenizer.
+            lacks = (self._model.id_to_token(i) is None for i in range(vocab_size))
+            mask = np.fromiter(lacks, dtype=np.bool_, count=vocab_size)
+            mask.flags.writeable = False
+            self._missing[vocab_size] = mask if mask.any() else None
+        return self._missing[vocab_size]
 
     def stream(self) -> "TextStream":
         """Start to turn tokens into text one by one."""
