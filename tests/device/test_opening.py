@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import tokenizers
+from tests.device.toy_model import ToySession
 from tokenizers import decoders, models, pre_tokenizers
 
 from onhand.core.adapter import Adapter
@@ -170,33 +171,6 @@ def test_sampling_of_the_makers_is_given_when_asked(tmp_path: Path) -> None:
     for bundle, message in ((wrong, "top_p is 7"), (odd, "top_k is 'x'")):
         with pytest.raises(BundleCorrupt, match=message):
             model_sampling(bundle)
-
-
-class ToySession:
-    """Counts tokens."""
-
-    def __init__(self, context: int) -> None:
-        self.context = context
-        self.length = 0
-
-    def rewind(self, length: int) -> None:
-        """See `Session`."""
-        self.length = length
-
-    def fork(self) -> Session:
-        """See `Session`."""
-        raise NotImplementedError
-
-    def save_state(self) -> bytes:
-        """See `Session`."""
-        raise NotImplementedError
-
-    def load_state(self, state: bytes) -> None:
-        """See `Session`."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """See `Session`."""
 
 
 class ToyLoaded:
