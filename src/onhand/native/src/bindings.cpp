@@ -228,6 +228,15 @@ class Decoder {
     model_.coarse = packed;
   }
 
+  // Multiply many rows at once, as of prompts, in bf16; false where there is no fast way to.
+  bool use_bf16_prefill() {
+    if (kernels_.bf16_product == nullptr) return false;
+    std::lock_guard<std::mutex> between_steps(mutex_);
+    work_->fit_bf16();
+    model_.bf16_prefill = true;
+    return true;
+  }
+
   // The tiles that the second stage scored for the first row of the last step.
   std::vector<int> picked() const {
     return work_->picked.empty() ? std::vector<int>{} : work_->picked[0];
@@ -370,6 +379,7 @@ NB_MODULE(_native, m) {
       .def("step", &Decoder::step)
       .def("choose", &Decoder::choose)
       .def("use_two_stages", &Decoder::use_two_stages)
+      .def("use_bf16_prefill", &Decoder::use_bf16_prefill)
       .def_prop_ro("picked", &Decoder::picked)
       .def("choose_each", &Decoder::choose_each)
       .def_prop_ro("isa", &Decoder::isa);

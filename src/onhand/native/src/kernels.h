@@ -13,6 +13,10 @@ struct Kernels {
   // has kScratch bytes.
   void (*product)(const Packed&, const Inputs&, int rows, float* out, size_t stride, int begin,
                   int end, uint8_t* scratch);
+  // The same of inputs in bf16, where there are fast products of those; else null. Rows up to the
+  // next multiple of 16 are read and written.
+  void (*bf16_product)(const Packed&, const Bf16Inputs&, int rows, float* out, size_t stride,
+                       int begin, int end, uint8_t* scratch) = nullptr;
 };
 
 extern const Kernels kPortable;

@@ -3,5 +3,5 @@
 #include "step.h"
 
 namespace onhand {
-const Kernels kAmx{"amx", step<amx::Simd>, product<amx::Simd>};
+const Kernels kAmx{"amx", step<amx::Simd>, product<amx::Simd>, product<amx::Simd>};
 }  // namespace onhand

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "adapter.h"
+#include "bf16.h"
 #include "format.h"
 #include "memory.h"
 #include "pool.h"
@@ -74,6 +75,7 @@ struct Model {
   Norm final_norm;
   Activation activation = Activation::silu;
   bool gated = true;
+  bool bf16_prefill = false;  // products of many rows in bf16
   int width = 0, vocab_size = 0, context = 0;
   float epsilon = 0, embed_scale = 1;
   float attention_cap = 0, logit_cap = 0;  // 0: none
@@ -97,6 +99,7 @@ struct Row {
 };
 
 constexpr int kMostRows = 256;    // of a step; longer prompts are cut
+static_assert(kMostRows <= kBf16MostRows && kMostRows % 32 == 0);
 constexpr int kMostScores = 32;   // rows of a step that are scored
 constexpr int kHeadTiles = 32;    // of the head, scored at once
 
@@ -104,8 +107,10 @@ constexpr int kTileRows = 8;   // of a conversation that attend together
 constexpr int kWideColumns = 128;  // of the widest product, computed and used at once
 constexpr int kAloneRows = 4;  // of a step; so few each thread prepares for itself
 
-// Rows of inputs rounded for a product.
+// Rows of inputs rounded for a product: to int8, or to bf16 where that is asked for.
 struct Quantized {
+  struct alignas(64) Line { uint16_t at[32]; };
+  std::vector<Line> bf16;
   std::vector<int8_t> codes;
   std::vector<float> scales;
   std::vector<int32_t> starts;
@@ -116,6 +121,9 @@ struct Quantized {
     return {w.n_groups,    w.format.group, codes.data(),
             scales.data(), starts.data(),  minus_sums.data()};
   }
+  Bf16Inputs bf16_inputs(const Packed& w) {
+    return {bf16[0].at, w.n_groups * w.format.group / kBf16Step};
+  }
 };
 
 // What a step works in, made once.
@@ -125,8 +133,9 @@ class Workspace {
   // Before a step: which rows are scored, and room for what they ask for.
   void expect(const Model& model, const std::vector<Row>& rows);
 
-  // Make room for an adapter.
+  // Make room for an adapter, and for prompts in bf16.
   void fit(const Adapter& adapter);
+  void fit_bf16();
   // The residual stream and what is made of it: the first serves all threads, or, of a few rows,
   // each has its own.
   struct Own {

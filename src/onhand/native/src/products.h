@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "bf16.h"
 #include "format.h"
 #include "tiles.h"
 #include "unpack.h"
@@ -198,28 +199,43 @@ struct Product {
   }
 };
 
-template <class Simd>
-inline void product(const Packed& w, const Inputs& x, int rows, float* out, size_t stride,
-                    int begin, int end, uint8_t* scratch) {
-  const auto run = [&](auto bits, auto group, auto symmetric) {
-    Product<Simd, bits(), group(), symmetric()>::run(w, x, rows, out, stride, begin, end, scratch);
-  };
+// Call use(bits, group, symmetric) with the numbers of a format as constants.
+template <class Use>
+inline void by_format(const Format& format, Use use) {
   const auto by_zero = [&](auto bits, auto group) {
-    w.format.symmetric ? run(bits, group, std::true_type{}) : run(bits, group, std::false_type{});
+    format.symmetric ? use(bits, group, std::true_type{}) : use(bits, group, std::false_type{});
   };
   const auto by_group = [&](auto bits) {
-    switch (w.format.group) {
+    switch (format.group) {
       case 32: return by_zero(bits, std::integral_constant<int, 32>{});
       case 64: return by_zero(bits, std::integral_constant<int, 64>{});
       default: return by_zero(bits, std::integral_constant<int, 128>{});
     }
   };
-  switch (w.format.bits) {
+  switch (format.bits) {
     case 2: return by_group(std::integral_constant<int, 2>{});
     case 3: return by_group(std::integral_constant<int, 3>{});
     case 4: return by_group(std::integral_constant<int, 4>{});
     default: return by_group(std::integral_constant<int, 8>{});
   }
+}
+
+template <class Simd>
+inline void product(const Packed& w, const Inputs& x, int rows, float* out, size_t stride,
+                    int begin, int end, uint8_t* scratch) {
+  by_format(w.format, [&](auto bits, auto group, auto symmetric) {
+    Product<Simd, bits(), group(), symmetric()>::run(w, x, rows, out, stride, begin, end, scratch);
+  });
+}
+
+// The same of inputs in bf16, where the processor has tiles.
+template <class Simd>
+inline void product(const Packed& w, const Bf16Inputs& x, int rows, float* out, size_t stride,
+                    int begin, int end, uint8_t* scratch) {
+  by_format(w.format, [&](auto bits, auto group, auto symmetric) {
+    Bf16Product<Simd, bits(), group(), symmetric()>::run(w, x, rows, out, stride, begin, end,
+                                                         scratch);
+  });
 }
 
 }  // namespace onhand

@@ -1,4 +1,4 @@
-// AVX-512, and tiles with int8 (AMX) for products of many rows.
+// AVX-512, and tiles with int8 and bf16 (AMX) for products of many rows.
 #pragma once
 
 #include "simd_avx512.h"
@@ -71,6 +71,64 @@ struct Simd : avx512::Simd {
   static void store_rest(int32_t* end) {
     _tile_stored(2, end - 512, 64);
     _tile_stored(3, end - 256, 64);
+  }
+
+  // Two vectors as 32 numbers of bf16, rounded to nearest.
+  static void keep_bf16(uint16_t* to, Floats low, Floats high) {
+    const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
+    std::memcpy(to, &both, sizeof both);
+  }
+  // A line of codes as weights, code * scale + below: inputs 0 and 1 of sixteen outputs, two and
+  // two beside each other, and then inputs 2 and 3.
+  static void keep_pairs(uint8_t* to, Line codes, Floats scales, Floats below) {
+    const auto weights = [&](int shift) {
+      const auto one = _mm512_and_si512(_mm512_srli_epi32(codes, shift), _mm512_set1_epi32(255));
+      return fused(real(one), scales, below);
+    };
+    // Rounding puts one input of all outputs behind the other.
+    alignas(64) static constexpr uint16_t kBeside[32] = {
+        0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+        8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i beside = _mm512_load_si512(kBeside);
+    for (int i = 0; i < 2; ++i) {
+      const __m512bh both = _mm512_cvtne2ps_pbh(weights(16 * i + 8), weights(16 * i));
+      __m512i bits;
+      std::memcpy(&bits, &both, sizeof bits);
+      _mm512_store_si512(to + kLine * i, _mm512_permutexvar_epi16(beside, bits));
+    }
+  }
+  // 32 rows, given by halves, times two tiles of outputs, over n times 32 inputs, added to `from`
+  // where that is not null.
+  static void multiply_bf16(const uint16_t* upper, const uint16_t* lower, int n,
+                            const uint8_t* panel, const float* from, size_t from_stride, float* to,
+                            size_t to_stride) {
+    if (from == nullptr) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    } else {
+      const float* below = from + kRows * from_stride;
+      _tile_loadd(0, from, 4 * from_stride);
+      _tile_loadd(1, from + kRows, 4 * from_stride);
+      _tile_loadd(2, below, 4 * from_stride);
+      _tile_loadd(3, below + kRows, 4 * from_stride);
+    }
+    for (int i = 0; i < n; ++i, panel += 2048, upper += 512, lower += 512) {
+      _tile_loadd(6, panel, 64);
+      _tile_loadd(4, upper, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_loadd(7, panel + 1024, 64);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_loadd(5, lower, 64);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    float* below = to + kRows * to_stride;
+    _tile_stored(0, to, 4 * to_stride);
+    _tile_stored(1, to + kRows, 4 * to_stride);
+    _tile_stored(2, below, 4 * to_stride);
+    _tile_stored(3, below + kRows, 4 * to_stride);
   }
 };
 

@@ -27,7 +27,8 @@ class Step {
  public:
   Step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows, int thread)
       : m_(model), w_(work), pool_(pool), rows_(rows), n_(static_cast<int>(rows.size())),
-        thread_(thread), alone_(n_ <= kAloneRows), own_(work.own[alone_ ? thread : 0]),
+        thread_(thread), alone_(n_ <= kAloneRows),
+        bf16_(Simd::kTiles && model.bf16_prefill && n_ >= kBf16Rows), own_(work.own[alone_ ? thread : 0]),
         mine_(alone_ ? Range{0, n_} : share(n_)), attention_(model, work, rows, thread),
         head_(model, work, pool, rows, thread) {}
 
@@ -145,8 +146,7 @@ class Step {
       // An adapter of the last product takes the row as it is, and whole.
       float* to = rows_[r].adapter == nullptr ? made : activated(layer, r) + begin;
       activate(gate, m_.gated ? gate + above : nullptr, to, n);
-      onhand::quantize<Simd>(to, n, down, w_.activated_codes.inputs(down).from(r).past(groups.begin),
-                             0, groups.end - groups.begin);
+      round(to, n, down, w_.activated_codes, r, groups);
     }
   }
 
@@ -196,13 +196,24 @@ class Step {
     quantize(x, n, by.factors.front(), r);
   }
   void quantize(const float* x, int n, const Packed& w, int r) {
-    onhand::quantize<Simd>(x, n, w, own_.quantized.inputs(w).from(r), 0, w.n_groups);
+    round(x, n, w, own_.quantized, r, {0, w.n_groups});
+  }
+  // Some groups of row r, given as n floats, as inputs of a product.
+  void round(const float* x, int n, const Packed& w, Quantized& to, int r, Range groups) {
+    if constexpr (Simd::kTiles)
+      if (bf16_)
+        return round_to_bf16<Simd>(x, n, w, to.bf16_inputs(w), r, groups.begin * w.format.group);
+    onhand::quantize<Simd>(x, n, w, to.inputs(w).from(r).past(groups.begin), 0,
+                           groups.end - groups.begin);
   }
 
   // Some tiles of a matrix times n rows: out[r * stride + i].
   void multiply(const Packed& w, Quantized& x, float* out, size_t stride, int n, Range tiles) {
-    product<Simd>(w, x.inputs(w), n, out, stride, tiles.begin, tiles.end,
-                  w_.scratch[thread_].data()->at);
+    uint8_t* scratch = w_.scratch[thread_].data()->at;
+    if constexpr (Simd::kTiles)
+      if (bf16_)
+        return product<Simd>(w, x.bf16_inputs(w), n, out, stride, tiles.begin, tiles.end, scratch);
+    product<Simd>(w, x.inputs(w), n, out, stride, tiles.begin, tiles.end, scratch);
   }
 
   // A matrix times n rows; threads meet between its factors.
@@ -222,7 +233,8 @@ class Step {
 
   // All tiles of a matrix times n rows, in chunks that threads take as they come to them.
   void multiply_all(const Packed& w, Quantized& x, float* out, int n) {
-    pool_.for_each_chunk(w.n_tiles, chunk(w.n_tiles), thread_, [&](int begin, int end) {
+    const int size = bf16_ ? bf16_chunk(w.n_tiles) : chunk(w.n_tiles);
+    pool_.for_each_chunk(w.n_tiles, size, thread_, [&](int begin, int end) {
       multiply(w, x, out, stride(w), n, {begin, end});
     });
   }
@@ -232,6 +244,13 @@ class Step {
   int chunk(int n) const {
     const int t = pool_.size();
     return std::max(n / (16 * t) / 4 * 4, std::min(4, (n + t - 1) / t));
+  }
+
+  // As many as rows in bf16 pass over together, or less for equal shares; in pairs.
+  int bf16_chunk(int n) const {
+    const int n_each = (n + kBf16Tiles * pool_.size() - 1) / (kBf16Tiles * pool_.size());
+    const int size = (n + n_each * pool_.size() - 1) / (n_each * pool_.size());
+    return (size + 1) / 2 * 2;
   }
 
   // What a row's adapter adds to a product: its factors, and the first times what is multiplied.
@@ -285,6 +304,7 @@ class Step {
   const std::vector<Row>& rows_;
   const int n_, thread_;
   const bool alone_;
+  const bool bf16_;  // products take their inputs so
   Workspace::Own& own_;
   const Range mine_;
   Attention<Simd> attention_;

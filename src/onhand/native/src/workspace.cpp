@@ -116,6 +116,12 @@ void Workspace::expect(const Model& model, const std::vector<Row>& rows) {
                            model.coarse.n_groups);
 }
 
+void Workspace::fit_bf16() {
+  for (Quantized* one : {&own[0].quantized, &activated_codes})
+    one->bf16.resize((one->codes.size() + kBf16Step - 1) / kBf16Step);
+  for (auto& one : scratch) one.resize((std::max(kScratch, kBf16Scratch) + 63) / 64);
+}
+
 void Workspace::fit(const Adapter& adapter) {
   most_rank = std::max(most_rank, adapter.most_rank());
   for (auto& one : low) one.resize(most_rank);
