@@ -6,6 +6,7 @@
 #include "check.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdarg>
 #include <cstdio>
 #include <string>
@@ -36,6 +37,15 @@ std::vector<float> Random::reals(size_t n, float least, float most) {
   std::vector<float> made(n);
   for (float& one : made) one = real(least, most);
   return made;
+}
+
+double relative(const std::vector<float>& found, const std::vector<float>& expected) {
+  double wrong = 0, size = 0;
+  for (size_t i = 0; i < found.size(); ++i) {
+    wrong += std::pow(double{found[i]} - double{expected[i]}, 2);
+    size += std::pow(double{expected[i]}, 2);
+  }
+  return std::sqrt(wrong / size);
 }
 
 void expect(bool holds, const char* what, ...) {
@@ -78,6 +88,7 @@ int main(int n_words, char** words) {
   for (const onhand::Kernels* one : chosen) {
     if (!only_steps) check::check_products(*one, quick);
     check::check_steps(*one, quick);
+    check::check_bf16(*one);
   }
   if (check::n_failed > 0) {
     std::fprintf(stderr, "%d checks failed\n", check::n_failed);

@@ -53,12 +53,15 @@ std::vector<onhand::Format> formats();
 struct Shape {
   const char* name;
   bool gated = true, layer_norm = false, learned = false, biases = false, head_norms = false;
-  bool post_norms = false, factors = false;
+  bool post_norms = false, factors = false, wide_heads = false;
   onhand::Activation activation = onhand::Activation::silu;
   int window = 0, rank = 0;
   float cap = 0;
   onhand::Kept kept = onhand::Kept::fp16;
 };
+
+// A decoder of each kind.
+std::vector<Shape> shapes();
 
 // A decoder of random weights, which it keeps.
 class TinyModel {
@@ -88,5 +91,10 @@ void check_pool();
 // `few_rows`: only some numbers of rows, for sanitizers and emulators.
 void check_products(const onhand::Kernels& kernels, bool few_rows);
 void check_steps(const onhand::Kernels& kernels, bool few_models);
+// Where the kernels have products in bf16.
+void check_bf16(const onhand::Kernels& kernels);
+
+// Norm of the difference over the norm.
+double relative(const std::vector<float>& found, const std::vector<float>& expected);
 
 }  // namespace check

@@ -98,32 +98,6 @@ void check_cuts(Runner& runner, const Tokens& tokens, const std::vector<float>& 
          "%s: a fork that came back", where);
 }
 
-// How far scores are from those of the portable kernels: norm of the difference over the norm.
-double relative(const std::vector<float>& found, const std::vector<float>& expected) {
-  double wrong = 0, size = 0;
-  for (size_t i = 0; i < found.size(); ++i) {
-    wrong += std::pow(double{found[i]} - double{expected[i]}, 2);
-    size += std::pow(double{expected[i]}, 2);
-  }
-  return std::sqrt(wrong / size);
-}
-
-std::vector<Shape> shapes() {
-  Shape llama{"llama"}, gpt{"gpt"}, gemma{"gemma"}, cut{"factors"}, narrow{"int8"};
-  llama.head_norms = true;
-  gpt.gated = false;
-  gpt.layer_norm = gpt.learned = gpt.biases = true;
-  gpt.activation = onhand::Activation::gelu;
-  gemma.post_norms = true;
-  gemma.activation = onhand::Activation::gelu_tanh;
-  gemma.window = 20;
-  gemma.cap = 30;
-  cut.factors = true;
-  cut.rank = 3;
-  narrow.kept = onhand::Kept::int8;
-  return {llama, gpt, gemma, cut, narrow};
-}
-
 // What no float holds gives scores that are no numbers, and what is next to nothing some that are.
 void check_extremes(const Kernels& kernels, onhand::Kept kept) {
   Shape shape{"llama"};

@@ -97,10 +97,26 @@ TinyModel::TinyModel(const Shape& shape, uint64_t seed)
   model.embed = matrix(kVocabulary, model.width);
   if (shape.learned)
     model.positions = keep(random_.reals(size_t(kContext) * model.width, -0.1f, 0.1f));
-  model.layers.push_back(layer(7, 1, 24, 112));
-  model.layers.push_back(layer(3, 3, 16, 80));
+  model.layers.push_back(layer(7, 1, shape.wide_heads ? 32 : 24, 112));
+  model.layers.push_back(layer(3, 3, shape.wide_heads ? 64 : 16, 80));
   model.final_norm = norm(model.width);
   model.head = linear(model.width, kVocabulary, false);
+}
+
+std::vector<Shape> shapes() {
+  Shape llama{"llama"}, gpt{"gpt"}, gemma{"gemma"}, cut{"factors"}, narrow{"int8"};
+  llama.head_norms = true;
+  gpt.gated = false;
+  gpt.layer_norm = gpt.learned = gpt.biases = true;
+  gpt.activation = onhand::Activation::gelu;
+  gemma.post_norms = true;
+  gemma.activation = onhand::Activation::gelu_tanh;
+  gemma.window = 20;
+  gemma.cap = 30;
+  cut.factors = true;
+  cut.rank = 3;
+  narrow.kept = onhand::Kept::int8;
+  return {llama, gpt, gemma, cut, narrow};
 }
 
 }  // namespace check

@@ -9,8 +9,9 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <type_traits>
 
+#include "attention_bf16.h"
+#include "attention_pages.h"
 #include "model.h"
 #include "vectors.h"
 
@@ -19,11 +20,13 @@ namespace onhand {
 template <class Simd>
 class Attention {
  public:
-  Attention(const Model& model, Workspace& work, const std::vector<Row>& rows, int thread)
-      : m_(model), w_(work), rows_(rows), own_(work.attention[thread]) {
-    const int n = static_cast<int>(rows.size());
+  // `bf16`: in tile instructions, and in another order.
+  Attention(const Model& model, Workspace& work, const std::vector<Row>& rows, int thread,
+            bool bf16)
+      : m_(model), w_(work), rows_(rows), bf16_(bf16), own_(work.attention[thread]) {
+    const int n = static_cast<int>(rows.size()), most = bf16 ? kBf16TileRows : kTileRows;
     for (int r = 0; r < n; ++r) {
-      const bool follows = n_tiles_ > 0 && tiles_[n_tiles_ - 1].n < kTileRows &&
+      const bool follows = n_tiles_ > 0 && tiles_[n_tiles_ - 1].n < most &&
                            rows[r].memory == rows[r - 1].memory &&
                            rows[r].position == rows[r - 1].position + 1;
       if (follows) ++tiles_[n_tiles_ - 1].n;
@@ -76,24 +79,11 @@ class Attention {
  private:
   using Floats = typename Simd::Floats;
   struct Tile { int first, n; };   // rows
-  struct Seen { int begin, end; }; // positions
 
   // Row r's queries, and its keys and values behind them.
   float* queries(const Layer& layer, int r) {
     return w_.qkv.data() + size_t(r) * layer.qkv.factors.back().n_tiles * kRows;
   }
-
-  // What pages hold: how sixteen numbers are read, and whether scales come behind them.
-  struct Halves {
-    static constexpr int kBytes = 2;
-    static constexpr bool kScaled = false;
-    static Floats load(const uint8_t* p) { return Simd::halves(p); }
-  };
-  struct Codes {
-    static constexpr int kBytes = 1;
-    static constexpr bool kScaled = true;
-    static Floats load(const uint8_t* p) { return Simd::signed_bytes(p); }
-  };
 
   // Keep a head's numbers as fp16; what is beyond its range becomes its largest number.
   static void store(const float* head, int dim, uint16_t* to, int stride) {
@@ -158,36 +148,35 @@ class Attention {
     }
   }
 
-  // Call use with the largest block that `n` queries fill.
-  template <int Most, class Use>
-  static int block(int n, Use use) {
-    if (n >= Most) use(std::integral_constant<int, Most>{});
-    else if constexpr (Most > 1) return block<Most - 1>(n, use);
-    return Most;
-  }
-  template <class Use>
-  static void blocks(int n, Use use) {
-    for (int m = 0; m < n;)
-      m += block<Simd::kQueries>(n - m, [&](auto size) { use(size, m); });
-  }
-
   Seen seen(const Layer& layer, int r) const {
     const int end = rows_[r].position + 1;
     return {layer.window > 0 && end > layer.window ? end - layer.window : 0, end};
   }
 
   void answer(const Layer& layer, int i, Tile tile, int kv_head) {
-    if (m_.pages.kept == Kept::fp16) answer<Halves>(layer, i, tile, kv_head);
-    else answer<Codes>(layer, i, tile, kv_head);
+    if (m_.pages.kept == Kept::fp16) answer<Halves<Simd>>(layer, i, tile, kv_head);
+    else answer<Codes<Simd>>(layer, i, tile, kv_head);
+  }
+  template <class Numbers>
+  void answer(const Layer& layer, int i, Tile tile, int kv_head) {
+    const int dim = layer.head_dim;
+    if constexpr (Simd::kTiles)
+      if (bf16_ && dim % kBf16Step == 0) {
+        PageTiles<Simd, Numbers> by(own_, dim);
+        return answer(layer, i, tile, kv_head, by);
+      }
+    PageVectors<Simd, Numbers> by(own_, dim, m_.pages.wide[i]);
+    answer(layer, i, tile, kv_head, by);
   }
 
   // A key head's queries of some rows.
-  template <class Numbers>
-  void answer(const Layer& layer, int i, Tile tile, int kv_head) {
+  template <class Pages>
+  void answer(const Layer& layer, int i, Tile tile, int kv_head, Pages& by) {
     const Memory& memory = *rows_[tile.first].memory;
     const int shared = layer.n_heads / layer.n_kv_heads, n = tile.n * shared;
     const int dim = layer.head_dim, wide = m_.pages.wide[i];
-    gather(layer, tile, kv_head);
+    const size_t stride = size_t(layer.qkv.factors.back().n_tiles) * kRows;
+    by.take({queries(layer, tile.first) + kv_head * shared * dim, stride, shared, n, dim});
     std::fill_n(own_.most.data(), n, -std::numeric_limits<float>::infinity());
     std::fill_n(own_.lanes.data(), size_t(n) * kLanes, 0.0f);
     std::fill_n(own_.sums.data(), size_t(n) * wide, 0.0f);
@@ -196,81 +185,18 @@ class Attention {
     for (int page = begin / kPage; page * kPage < end; ++page) {
       const int start = page * kPage, next = (page + 1) * kPage < end ? page + 1 : page;
       const int low = std::max(begin - start, 0), high = std::min(end - start, kPage);
-      score<Numbers>(memory.keys(i, kv_head, page), memory.keys(i, kv_head, next), n, dim, wide,
-                     high);
+      by.score(memory.keys(i, kv_head, page), memory.keys(i, kv_head, next), high);
       for (int m = 0; m < n; ++m) {
         const Seen all = seen(layer, tile.first + m / shared);
         soften({std::max(all.begin - start, 0), std::min(all.end - start, kPage)}, m, wide);
       }
-      uint8_t* values = memory.values(i, kv_head, page);
-      if constexpr (Numbers::kScaled) weigh(scales(values, wide), n);
-      mix<Numbers>(values, memory.values(i, kv_head, next), n, wide, {low, high});
+      by.mix(memory.values(i, kv_head, page), memory.values(i, kv_head, next), {low, high});
     }
     for (int m = 0; m < n; ++m) {
       const int r = tile.first + m / shared, h = kv_head * shared + m % shared;
       float* to = w_.attended.data() + size_t(r) * layer.query_width() + h * dim;
       finish(m, wide, dim, to);
     }
-  }
-
-  // Queries side by side, as blocks of (dim, queries).
-  void gather(const Layer& layer, Tile tile, int kv_head) {
-    const int shared = layer.n_heads / layer.n_kv_heads, dim = layer.head_dim;
-    blocks(tile.n * shared, [&](auto size, int first) {
-      float* to = own_.queries.data() + first * dim;
-      for (int q = 0; q < size; ++q) {
-        const int m = first + q;
-        const float* from =
-            queries(layer, tile.first + m / shared) + (kv_head * shared + m % shared) * dim;
-        for (int d = 0; d < dim; ++d) to[d * size + q] = from[d];
-      }
-    });
-  }
-
-  // Scores of a page's first `high` keys; others are anything. `next` is read soon.
-  template <class Numbers>
-  void score(const uint8_t* keys, const uint8_t* next, int n, int dim, int wide, int high) {
-    constexpr int kSide = Simd::kSide;
-    blocks(n, [&](auto size, int first) {
-      const float* queries = own_.queries.data() + first * dim;
-      for (int p = 0; p < high; p += kSide * kLanes) {
-        const size_t skip = size_t(Numbers::kBytes) * p * wide;
-        float* to = own_.scores.data() + first * kPage + p;
-        score<Numbers, size(), kSide>(keys + skip, next + skip, queries, dim, wide, to);
-        if constexpr (Numbers::kScaled)
-          for (int q = 0; q < size; ++q)
-            multiply(to + q * kPage, scales(keys, wide) + p, kSide);
-      }
-    });
-  }
-
-  // Of a head's part of a page.
-  static const float* scales(const uint8_t* part, int wide) {
-    return reinterpret_cast<const float*>(part + size_t(wide) * kPage);
-  }
-  static void multiply(float* x, const float* by, int n_vectors) {
-    for (int v = 0; v < n_vectors; ++v, x += kLanes, by += kLanes)
-      Simd::store(x, Simd::times(Simd::load(x), Simd::load(by)));
-  }
-
-  template <class Numbers, int Queries, int Side>
-  static void score(const uint8_t* keys, const uint8_t* next, const float* queries, int dim,
-                    int wide, float* to) {
-    constexpr int kVector = Numbers::kBytes * kLanes;
-    Floats sum[Queries][Side];
-    for (auto& one : sum)
-      for (auto& part : one) part = Simd::zero();
-    for (int d = 0; d < dim; ++d) {
-      Floats key[Side];
-      Simd::prefetch(next + d * kVector * Side);
-      for (int s = 0; s < Side; ++s) key[s] = Numbers::load(keys + (s * wide + d) * kVector);
-      for (int q = 0; q < Queries; ++q) {
-        const auto query = Simd::all(queries[d * Queries + q]);
-        for (int s = 0; s < Side; ++s) sum[q][s] = Simd::fused(key[s], query, sum[q][s]);
-      }
-    }
-    for (int q = 0; q < Queries; ++q)
-      for (int s = 0; s < Side; ++s) Simd::store(to + q * kPage + s * kLanes, sum[q][s]);
   }
 
   // Turn query m's scores of a page into exp(score - most so far), zero where it does not see.
@@ -326,46 +252,6 @@ class Attention {
     return most;
   }
 
-  // Shares of a page's values times the scales of these.
-  void weigh(const float* scales, int n) {
-    for (int m = 0; m < n; ++m) multiply(own_.scores.data() + m * kPage, scales, kPage / kLanes);
-  }
-
-  // Add a page's values, each times its share.
-  template <class Numbers>
-  void mix(const uint8_t* values, const uint8_t* next, int n, int wide, Seen seen) {
-    constexpr int kSide = Simd::kSide;
-    blocks(n, [&](auto size, int first) {
-      const float* shares = own_.scores.data() + first * kPage;
-      float* sums = own_.sums.data() + first * wide;
-      int d = 0;
-      for (; d + kSide * kLanes <= wide; d += kSide * kLanes)
-        mix<Numbers, size(), kSide>(values, next, shares, wide, d, seen, sums);
-      if (d < wide) mix<Numbers, size(), 1>(values, next, shares, wide, d, seen, sums);
-    });
-  }
-
-  template <class Numbers, int Queries, int Side>
-  static void mix(const uint8_t* values, const uint8_t* next, const float* shares, int wide, int d,
-                  Seen seen, float* sums) {
-    Floats sum[Queries][Side];
-    for (int q = 0; q < Queries; ++q)
-      for (int s = 0; s < Side; ++s) sum[q][s] = Simd::load(sums + q * wide + d + s * kLanes);
-    for (int p = seen.begin; p < seen.end; ++p) {
-      const size_t skip = Numbers::kBytes * (size_t(p) * wide + d);
-      Floats value[Side];
-      Simd::prefetch(next + skip);
-      for (int s = 0; s < Side; ++s)
-        value[s] = Numbers::load(values + skip + s * Numbers::kBytes * kLanes);
-      for (int q = 0; q < Queries; ++q) {
-        const auto share = Simd::all(shares[q * kPage + p]);
-        for (int s = 0; s < Side; ++s) sum[q][s] = Simd::fused(value[s], share, sum[q][s]);
-      }
-    }
-    for (int q = 0; q < Queries; ++q)
-      for (int s = 0; s < Side; ++s) Simd::store(sums + q * wide + d + s * kLanes, sum[q][s]);
-  }
-
   // Divide query m's sums by the sum of its shares.
   void finish(int m, int wide, int dim, float* to) {
     float all = 0;
@@ -377,6 +263,7 @@ class Attention {
   const Model& m_;
   Workspace& w_;
   const std::vector<Row>& rows_;
+  const bool bf16_;
   Workspace::Attention& own_;
   Tile tiles_[kMostRows];
   int n_tiles_ = 0;

@@ -232,7 +232,7 @@ class Decoder {
   bool use_bf16_prefill() {
     if (kernels_.bf16_product == nullptr) return false;
     std::lock_guard<std::mutex> between_steps(mutex_);
-    work_->fit_bf16();
+    work_->fit_bf16(model_);
     model_.bf16_prefill = true;
     return true;
   }

@@ -104,6 +104,7 @@ constexpr int kMostScores = 32;   // rows of a step that are scored
 constexpr int kHeadTiles = 32;    // of the head, scored at once
 
 constexpr int kTileRows = 8;   // of a conversation that attend together
+constexpr int kBf16TileRows = 32;  // likewise, in bf16
 constexpr int kWideColumns = 128;  // of the widest product, computed and used at once
 constexpr int kAloneRows = 4;  // of a step; so few each thread prepares for itself
 
@@ -135,7 +136,7 @@ class Workspace {
 
   // Make room for an adapter, and for prompts in bf16.
   void fit(const Adapter& adapter);
-  void fit_bf16();
+  void fit_bf16(const Model& model);
   // The residual stream and what is made of it: the first serves all threads, or, of a few rows,
   // each has its own.
   struct Own {
@@ -153,6 +154,9 @@ class Workspace {
   struct Attention {
     std::vector<float> queries, scores, sums;  // (queries, dim), (queries, kPage), (queries, wide)
     std::vector<float> lanes, most;            // (queries, kLanes), (queries)
+    struct alignas(64) Bf16 { uint16_t at[32]; };
+    std::vector<Bf16> bf16;  // queries, shares, and a part of a page
+    int most_queries = 0;    // of those
   };
   std::vector<Attention> attention;         // by thread
   std::vector<std::vector<float>> low;      // by thread: what an adapter's first factor gives

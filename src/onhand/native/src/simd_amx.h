@@ -85,17 +85,18 @@ struct Simd : avx512::Simd {
       const auto one = _mm512_and_si512(_mm512_srli_epi32(codes, shift), _mm512_set1_epi32(255));
       return fused(real(one), scales, below);
     };
-    // Rounding puts one input of all outputs behind the other.
-    alignas(64) static constexpr uint16_t kBeside[32] = {
+    for (int i = 0; i < 2; ++i)
+      keep_beside(to + kLine * i, weights(16 * i), weights(16 * i + 8));
+  }
+  // Two vectors as pairs of bf16, which is how products take two of their inputs.
+  static void keep_beside(uint8_t* to, Floats first, Floats second) {
+    alignas(64) static constexpr uint16_t kOrder[32] = {
         0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
         8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-    const __m512i beside = _mm512_load_si512(kBeside);
-    for (int i = 0; i < 2; ++i) {
-      const __m512bh both = _mm512_cvtne2ps_pbh(weights(16 * i + 8), weights(16 * i));
-      __m512i bits;
-      std::memcpy(&bits, &both, sizeof bits);
-      _mm512_store_si512(to + kLine * i, _mm512_permutexvar_epi16(beside, bits));
-    }
+    const __m512bh behind = _mm512_cvtne2ps_pbh(second, first);
+    __m512i bits;
+    std::memcpy(&bits, &behind, sizeof bits);
+    _mm512_store_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(kOrder), bits));
   }
   // 32 rows, given by halves, times two tiles of outputs, over n times 32 inputs, added to `from`
   // where that is not null.

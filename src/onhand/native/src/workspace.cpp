@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "attention_bf16.h"
 #include "model.h"
 #include "products.h"
 
@@ -22,6 +23,15 @@ struct Widest {
     groups = std::max(groups, static_cast<size_t>(w.n_groups));
   }
 };
+
+// Room for queries of a head of `dim` numbers.
+void fit(Workspace::Attention& own, size_t queries, size_t dim) {
+  own.queries.resize(queries * dim);
+  own.scores.resize(queries * kPage);
+  own.sums.resize(queries * dim);
+  own.lanes.resize(queries * kLanes);
+  own.most.resize(queries);
+}
 
 }  // namespace
 
@@ -66,13 +76,7 @@ Workspace::Workspace(const Model& model, int n_threads) {
   this->between.resize(rows * between);
   activated_codes.resize(read, activated.codes, activated.groups);
   attention.resize(n_threads);
-  for (auto& one : attention) {
-    one.queries.resize(queries * head);
-    one.scores.resize(queries * kPage);
-    one.sums.resize(queries * head);
-    one.lanes.resize(queries * kLanes);
-    one.most.resize(queries);
-  }
+  for (Attention& one : attention) onhand::fit(one, queries, head);
   low.resize(n_threads);
   scratch.resize(n_threads);
   for (auto& one : scratch) one.resize((kScratch + 63) / 64);
@@ -116,7 +120,17 @@ void Workspace::expect(const Model& model, const std::vector<Row>& rows) {
                            model.coarse.n_groups);
 }
 
-void Workspace::fit_bf16() {
+void Workspace::fit_bf16(const Model& model) {
+  int queries = 0, dim = 0;
+  for (const Layer& layer : model.layers) {
+    queries = std::max(queries, layer.n_heads / layer.n_kv_heads * kBf16TileRows);
+    dim = std::max(dim, layer.head_dim + kLanes);
+  }
+  for (Attention& one : attention) {
+    one.most_queries = queries;
+    one.bf16.resize((bf16_page_space(queries, dim) + kBf16Step - 1) / kBf16Step);
+    onhand::fit(one, queries, dim);
+  }
   for (Quantized* one : {&own[0].quantized, &activated_codes})
     one->bf16.resize((one->codes.size() + kBf16Step - 1) / kBf16Step);
   for (auto& one : scratch) one.resize((std::max(kScratch, kBf16Scratch) + 63) / 64);
