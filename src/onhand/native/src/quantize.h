@@ -41,17 +41,15 @@ inline void quantize(const float* x, int n, const Packed& w, const Inputs& to, i
       continue;
     }
     const float inverse = 127.0f / top;
-    float whole[128];
-    for (int i = 0; i < group; i += kRows)
-      Simd::store(whole + i, Simd::rounded(Simd::times(Simd::load(from + i), inverse)));
-    int32_t sum = 0;
-    for (int i = 0; i < group; ++i) {
-      const int32_t code = static_cast<int32_t>(whole[i]);
-      codes[i] = static_cast<int8_t>(code);
-      sum += code;
+    auto sums = Simd::zero();  // of whole numbers, which floats hold in any order
+    for (int i = 0; i < group; i += kRows) {
+      const auto whole = Simd::rounded(Simd::times(Simd::load(from + i), inverse));
+      Simd::keep_codes(codes + i, whole);
+      sums = Simd::fused(whole, Simd::all(1.0f), sums);
     }
-    to.starts[g] = -w.format.middle() * sum;
-    to.minus_sums[g] = static_cast<float>(-sum);
+    const float sum = Simd::total(sums);
+    to.starts[g] = -w.format.middle() * static_cast<int32_t>(sum);
+    to.minus_sums[g] = -sum;
   }
 }
 

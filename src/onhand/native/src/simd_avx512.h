@@ -79,6 +79,11 @@ struct Simd {
   static Floats rounded(Floats a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
   }
+  // Whole numbers of -127 to 127 as bytes.
+  static void keep_codes(int8_t* p, Floats v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+  }
+  static float total(Floats a) { return _mm512_reduce_add_ps(a); }
   // 2^a of whole numbers within -126 .. 127.
   static Floats power_of_two(Floats a) {
     const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127));

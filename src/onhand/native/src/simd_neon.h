@@ -130,6 +130,16 @@ struct Simd {
   static Floats rounded(const Floats& x) {
     return each([&](int i) { return vrndnq_f32(x.v[i]); });
   }
+  // Whole numbers of -127 to 127 as bytes.
+  static void keep_codes(int8_t* p, const Floats& x) {
+    const auto pair = [&](int i) {
+      return vcombine_s16(vmovn_s32(vcvtq_s32_f32(x.v[i])), vmovn_s32(vcvtq_s32_f32(x.v[i + 1])));
+    };
+    vst1q_s8(p, vcombine_s8(vmovn_s16(pair(0)), vmovn_s16(pair(2))));
+  }
+  static float total(const Floats& x) {
+    return vaddvq_f32(vaddq_f32(vaddq_f32(x.v[0], x.v[1]), vaddq_f32(x.v[2], x.v[3])));
+  }
   // 2^x of whole numbers within -126 .. 127.
   static Floats power_of_two(const Floats& x) {
     return each([&](int i) {

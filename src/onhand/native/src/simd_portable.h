@@ -90,6 +90,15 @@ struct Simd {
   static Floats rounded(const Floats& a) {
     return each([&](int i) { return std::nearbyint(a.lane[i]); });
   }
+  // Whole numbers of -127 to 127 as bytes.
+  static void keep_codes(int8_t* p, const Floats& a) {
+    for (int i = 0; i < kRows; ++i) p[i] = static_cast<int8_t>(a.lane[i]);
+  }
+  static float total(const Floats& a) {
+    float sum = 0;
+    for (float one : a.lane) sum += one;
+    return sum;
+  }
   // 2^a of whole numbers within -126 .. 127.
   static Floats power_of_two(const Floats& a) {
     return each([&](int i) {
