@@ -19,10 +19,11 @@ namespace onhand {
 // memory's answers under way than one.
 constexpr int kBeside = 4;
 
-// `Tiles` tiles times `Rows` rows of inputs: out[row * stride + tile * 16 + lane].
+// `Tiles` tiles times `Rows` rows of inputs, of which the first `n_rows` are wanted:
+// out[row * stride + tile * 16 + lane].
 template <class Simd, int Bits, int Group, bool Symmetric, int Rows, int Tiles>
 ONHAND_INLINE void stream_tiles(const uint8_t* block, size_t tile_bytes, const Inputs& x,
-                                float* out, size_t stride) {
+                                int n_rows, float* out, size_t stride) {
   constexpr Format kFormat{Bits, Group, Symmetric};
   const size_t width = static_cast<size_t>(x.n_groups) * Group;
   typename Simd::Floats result[Tiles][Rows];
@@ -54,7 +55,8 @@ ONHAND_INLINE void stream_tiles(const uint8_t* block, size_t tile_bytes, const I
     }
   }
   for (int t = 0; t < Tiles; ++t)
-    for (int m = 0; m < Rows; ++m) Simd::store(out + m * stride + t * kRows, result[t][m]);
+    for (int m = 0; m < Rows && m < n_rows; ++m)
+      Simd::store(out + m * stride + t * kRows, result[t][m]);
 }
 
 // Inputs that fit the caches while the rows of a prompt pass over two tiles.
@@ -134,12 +136,14 @@ ONHAND_INLINE void block_tile(const Unpacked& w, int first_group, int n_groups, 
 template <class Simd, int Bits, int Group, bool Symmetric>
 struct Product {
   template <int Rows, int Tiles>
-  static void stream(const Packed& w, const Inputs& x, float* out, size_t stride, int tile) {
-    stream_tiles<Simd, Bits, Group, Symmetric, Rows, Tiles>(w.tile(tile), w.tile_bytes(), x,
+  static void stream(const Packed& w, const Inputs& x, int n_rows, float* out, size_t stride,
+                     int tile) {
+    stream_tiles<Simd, Bits, Group, Symmetric, Rows, Tiles>(w.tile(tile), w.tile_bytes(), x, n_rows,
                                                             out + kRows * tile, stride);
   }
 
-  // A few rows: tiles are read once from memory, and again from the first cache.
+  // A few rows: tiles are read once from memory, and again from the first cache. Up to eight rows
+  // are read, as unpacking a tile twice costs more than rows that nobody wants.
   static void few(const Packed& w, const Inputs& x, int rows, float* out, size_t stride, int begin,
                   int end) {
     constexpr int kTogether = Simd::kStreams ? kBeside : 1;
@@ -152,15 +156,26 @@ struct Product {
   template <int Tiles>
   static void pass(const Packed& w, const Inputs& x, int rows, float* out, size_t stride,
                    int tile) {
-    int m = 0;
-    const auto next = [&](auto n) {
-      stream<n(), Tiles>(w, x.from(m), out + m * stride, stride, tile);
-      m += n();
-    };
-    while (rows - m >= Simd::kStream) next(std::integral_constant<int, Simd::kStream>{});
-    if (rows - m >= 4) next(std::integral_constant<int, 4>{});
-    if (rows - m >= 2) next(std::integral_constant<int, 2>{});
-    if (rows - m >= 1) next(std::integral_constant<int, 1>{});
+    for (int m = 0; m < rows;) {
+      const int left = rows - m;
+      const auto next = [&](auto n) {
+        stream<n(), Tiles>(w, x.from(m), left, out + m * stride, stride, tile);
+        m += n();
+      };
+      if constexpr (Simd::kStream == 8) {
+        if (left > 6) {
+          next(std::integral_constant<int, 8>{});
+          continue;
+        }
+        if (left > 4) {
+          next(std::integral_constant<int, 6>{});
+          continue;
+        }
+      }
+      if (left > 2) next(std::integral_constant<int, 4>{});
+      else if (left > 1) next(std::integral_constant<int, 2>{});
+      else next(std::integral_constant<int, 1>{});
+    }
   }
 
   // Many rows: two tiles at a time are unpacked once, and the rows pass over them.
