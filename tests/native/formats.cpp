@@ -1,4 +1,5 @@
 // Half precision, and matrices there and back.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -60,6 +61,38 @@ void check_round_trip(const Format& format, int n_rows, int n_inputs, Random& ra
   }
 }
 
+// Pack it anew, its rows followed by empty ones up to `n_rows`.
+std::vector<uint8_t> packed_again(const RandomMatrix& w, int n_rows, uint8_t filler) {
+  const Format& format = w.packed.format;
+  std::vector<uint8_t> codes = stream(w.codes, w.packed.n_rows, format.bits);
+  std::vector<uint8_t> zeros = stream(w.zeros, w.packed.n_rows, format.bits);
+  std::vector<uint16_t> scales = w.scales;
+  codes.insert(codes.begin(), filler);  // files put codes at any address
+  codes.resize(1 + (codes.size() - 1) / w.packed.n_rows * n_rows);
+  zeros.resize(zeros.size() / w.packed.n_rows * n_rows);
+  scales.resize(scales.size() / w.packed.n_rows * n_rows);
+  const onhand::Packed shape = onhand::layout(format, n_rows, w.packed.n_inputs);
+  std::vector<uint8_t> made(shape.bytes(), filler);
+  const onhand::Stored from{format,           n_rows,        w.packed.n_inputs,
+                            codes.data() + 1, scales.data(), zeros.data()};
+  const int middle = shape.n_tiles / 2;  // as two threads would
+  onhand::pack(from, shape, made.data(), middle, shape.n_tiles);
+  expect(std::all_of(made.begin(), made.begin() + middle * shape.tile_bytes(),
+                     [&](uint8_t byte) { return byte == filler; }),
+         "%d bits, groups of %d: a tile of another thread", format.bits, format.group);
+  onhand::pack(from, shape, made.data(), 0, middle);
+  return made;
+}
+
+// Every byte is written, and those of rows that only fill the last tile are zeros.
+void check_bytes(const Format& format, int n_rows, Random& random) {
+  const RandomMatrix w = random_matrix(format, n_rows, 2 * format.group + 1, 1, false, random);
+  const int whole = w.packed.n_tiles * onhand::kRows;
+  for (const int n : {n_rows, whole})
+    expect(packed_again(w, n, 0x55) == w.memory, "%d bits, groups of %d: %d rows as %d",
+           format.bits, format.group, n_rows, n);
+}
+
 }  // namespace
 
 RandomMatrix random_matrix(const Format& format, int n_rows, int n_inputs, float scale, bool equal,
@@ -102,6 +135,8 @@ void check_formats() {
     for (int n_rows : {1, 16, 37})
       for (int n_inputs : {1, format.group, 3 * format.group - 5})
         check_round_trip(format, n_rows, n_inputs, random);
+  for (const Format& format : formats())
+    for (int n_rows : {1, 15, 37, 64}) check_bytes(format, n_rows, random);
 }
 
 }  // namespace check
