@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <memory>
 #include <new>
 
@@ -36,19 +35,23 @@ class Arena {
   static constexpr size_t kLine = 64;
   static constexpr size_t kHugePage = size_t{2} << 20;
   static constexpr size_t kSlack = 8192;  // prefetches run past the end
-  struct Free { void operator()(uint8_t* p) const { std::free(p); } };
+  struct Free {
+    std::align_val_t alignment;
+    void operator()(uint8_t* block) const { ::operator delete(block, alignment); }
+  };
 
   void grow(size_t size) {
     size = std::max(size, block_size_);
     const bool is_large = size >= kHugePage;
     const size_t alignment = is_large ? kHugePage : kLine;
     size = (size + alignment - 1) / alignment * alignment;
-    uint8_t* made = static_cast<uint8_t*>(std::aligned_alloc(alignment, size));
-    if (made == nullptr) throw std::bad_alloc();
+    // Not std::aligned_alloc, which Microsoft's library has not.
+    const std::align_val_t aligned{alignment};
+    uint8_t* made = static_cast<uint8_t*>(::operator new(size, aligned));
 #if defined(__linux__)
     if (is_large) madvise(made, size, MADV_HUGEPAGE);
 #endif
-    block_.reset(made, Free{});
+    block_.reset(made, Free{aligned});
     next_ = made;
     left_ = size;
   }
