@@ -106,7 +106,7 @@ def test_attack_tensor_of_another_shape_or_dtype(bundle: Bundle, name: str) -> N
         open_weights(other, "int4")
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
 def test_attack_scale_that_is_not_finite(bundle: Bundle, value: float) -> None:
     """One such scale would make every answer NaN."""
 
@@ -117,6 +117,20 @@ def test_attack_scale_that_is_not_finite(bundle: Bundle, value: float) -> None:
 
     with pytest.raises(BundleCorrupt, match="head has a scale that is not finite"):
         weights.stored("head")
+
+
+def test_every_finite_scale_may_be_stored(bundle: Bundle) -> None:
+    """The largest of both signs, the smallest, and nothing."""
+    widest = np.finfo(np.float16)
+    values = [widest.max, widest.min, widest.smallest_subnormal, 0.0, -0.0]
+
+    def put(arrays: dict[str, np.ndarray]) -> None:
+        arrays["head.scales"].flat[: len(values)] = values
+
+    stored = open_weights(rewritten(bundle, put), "int4").stored("head")
+
+    assert isinstance(stored, QuantTensor)
+    np.testing.assert_array_equal(stored.scales.flat[: len(values)], np.float16(values))
 
 
 def test_the_file_is_not_kept_in_memory(bundle: Bundle, tmp_path: Path) -> None:

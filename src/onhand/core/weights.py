@@ -54,7 +54,7 @@ class BundleWeights:
             return self._read(name)
         shape = self._shapes[name]
         scales = self._read(f"{name}.scales")
-        if not np.isfinite(scales).all():
+        if not _all_finite(scales):
             raise BundleCorrupt(
                 f"{self._places[f'{name}.scales'].path}: {name} has a scale that is not finite"
             )
@@ -87,6 +87,11 @@ class BundleWeights:
 
     def _read(self, tensor: str) -> np.ndarray:
         return self._places[tensor].view(tensor)
+
+
+def _all_finite(halves: np.ndarray) -> bool:
+    # By their bits: numpy's isfinite widens every float16, which takes longer than reading it.
+    return bool(halves.view(np.int16).max() < 0x7C00 and halves.view(np.uint16).max() < 0xFC00)
 
 
 def open_weights(bundle: Bundle, variant: str) -> BundleWeights:
