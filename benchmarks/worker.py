@@ -45,18 +45,12 @@ class Ours:
     """A bundle in an engine of ours, by the path that generation takes, text included."""
 
     def __init__(self, engine: str, folder: Path, threads: int) -> None:
-        from onhand.core.bundle import read_bundle
-        from onhand.device.opening import open_engine
-        from onhand.device.text_files import read_text_files
+        from onhand.device.opening import open_bundle
 
-        bundle = read_bundle(folder)
-        variant, _ = bundle.variant(None)
         name, _, kind = engine.partition("+")
         kv: Any = kind or None
-        self.loaded, _, _ = open_engine(
-            bundle, variant=variant, engine=name, threads=threads, kv=kv
-        )
-        self.tokenizer = read_text_files(bundle).tokenizer
+        opened = open_bundle(folder, engine=name, threads=threads, kv=kv)
+        self.loaded, self.tokenizer = opened.loaded, opened.files.tokenizer
         # Random weights answer with any id; those without a token are masked, as in use.
         self.forbidden = self.tokenizer.missing(self.loaded.vocab_size)
 

@@ -47,7 +47,7 @@ def open(
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
 
     Args:
-        path: the bundle's folder; every file in it is checked first.
+        path: the bundle's folder; every file in it is checked, weights while they are opened.
         variant: which of its variants; None for its default.
         engine: name of an engine; None for the best that can run the bundle here.
         threads: threads of one step; None for what this process may use.
@@ -188,7 +188,7 @@ def export_bundle(
     """Write a bundle for another runtime. See `onhand.host.export.bundle_export`.
 
     Args:
-        path: the bundle's folder; every file in it is checked first.
+        path: the bundle's folder; every file in it is checked, weights while they are opened.
         out: the file or folder to make; must not exist.
         to: "gguf" for llama.cpp, "genai" for onnxruntime-genai.
         variant: which of its variants; None for its default.

@@ -1,5 +1,6 @@
 """A bundle is written whole or not at all, and read back the same."""
 
+import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -39,6 +40,15 @@ def test_what_is_staged_is_read_back(bundle: Bundle, manifest: Manifest) -> None
     assert bundle.manifest.variants == manifest.variants
     assert bundle.manifest.decoder == manifest.decoder
     assert read_manifest(bundle.root) == (bundle.manifest, bundle.manifest_sha256)
+
+
+@pytest.mark.parametrize("n_bytes", [0, 1, 2**20, 2 * 2**20 + 5])
+def test_a_file_of_any_size_is_hashed(tmp_path: Path, n_bytes: int) -> None:
+    """In pieces, of which the last may be short."""
+    content = bytes(i * i % 251 for i in range(1000)) * (n_bytes // 1000 + 1)
+    (tmp_path / "file").write_bytes(content[:n_bytes])
+
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content[:n_bytes]).hexdigest()
 
 
 def test_same_input_same_bytes(manifest: Manifest, tmp_path: Path) -> None:

@@ -7,20 +7,63 @@ from pathlib import Path
 import pytest
 
 from onhand.core import bundle as bundle_module
-from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.bundle import Bundle, read_bundle, verifying_bundle
 from onhand.core.errors import BundleCorrupt, BundleTooNew, InputError
 from onhand.core.manifest import MAX_MANIFEST_BYTES
 
 
-def test_attack_changed_byte(bundle: Bundle) -> None:
-    """The size is right, one bit of the content is not."""
-    path = bundle.path("weights.safetensors")
+def _spoil(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
 
+
+def test_attack_changed_byte(bundle: Bundle) -> None:
+    """The size is right, one bit of the content is not."""
+    _spoil(bundle.path("weights.safetensors"))
+
     with pytest.raises(BundleCorrupt, match=r"'weights\.safetensors' has SHA-256 .*, expected"):
         read_bundle(bundle.root)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_attack_changed_file_that_is_parsed_at_once(bundle: Bundle, name: str) -> None:
+    """Only weights, which are numbers, may be opened before their hash is known."""
+    _spoil(bundle.path(name))
+
+    with (
+        pytest.raises(BundleCorrupt, match=f"'{name}' has SHA-256"),
+        verifying_bundle(bundle.root),
+    ):
+        pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("error", [None, ValueError("no such matrix"), KeyboardInterrupt()])
+def test_attack_changed_weights_end_the_block(bundle: Bundle, error: BaseException | None) -> None:
+    """Their hash comes before anything that came of opening them."""
+    _spoil(bundle.path("weights.safetensors"))
+    begun: list[Bundle] = []
+
+    def use() -> None:
+        with verifying_bundle(bundle.root) as opened:
+            begun.append(opened)
+            if error is not None:
+                raise error
+
+    with pytest.raises(BundleCorrupt, match=r"'weights\.safetensors' has SHA-256"):
+        use()
+
+    assert begun == [bundle]
+
+
+def test_what_a_block_raises_over_right_weights_is_its_own(bundle: Bundle) -> None:
+    """And so is what it gives."""
+    with pytest.raises(ValueError, match="my own"), verifying_bundle(bundle.root):
+        raise ValueError("my own")
+    with verifying_bundle(bundle.root) as opened:
+        pass
+
+    assert opened == bundle
 
 
 @pytest.mark.parametrize("n_bytes", [-1, 1])

@@ -121,8 +121,9 @@ def test_attack_scale_that_is_not_finite(bundle: Bundle, value: float) -> None:
 
 def test_every_finite_scale_may_be_stored(bundle: Bundle) -> None:
     """The largest of both signs, the smallest, and nothing."""
-    widest = np.finfo(np.float16)
-    values = [widest.max, widest.min, widest.smallest_subnormal, 0.0, -0.0]
+    limits = np.finfo(np.float16)
+    ends = [limits.max, limits.min, limits.smallest_subnormal, 0.0, -0.0]
+    values = np.array(ends, np.float16)
 
     def put(arrays: dict[str, np.ndarray]) -> None:
         arrays["head.scales"].flat[: len(values)] = values
@@ -130,7 +131,7 @@ def test_every_finite_scale_may_be_stored(bundle: Bundle) -> None:
     stored = open_weights(rewritten(bundle, put), "int4").stored("head")
 
     assert isinstance(stored, QuantTensor)
-    np.testing.assert_array_equal(stored.scales.flat[: len(values)], np.float16(values))
+    np.testing.assert_array_equal(stored.scales.flat[: len(values)], values)
 
 
 def test_the_file_is_not_kept_in_memory(bundle: Bundle, tmp_path: Path) -> None:

@@ -324,15 +324,43 @@ def test_no_engine_is_an_error_with_every_reason(register: Register, tmp_path: P
 def test_weights_are_released_if_the_session_cannot_begin(
     register: Register, tmp_path: Path
 ) -> None:
-    """A wrong context, or a damaged text file, leaves nothing open."""
+    """A wrong context leaves nothing open."""
     register(onnx=GoodEngine)
     ToyLoaded.closed = 0
     with pytest.raises(InputError, match="context is 99"):
         opening.open(make_bundle(tmp_path / "a").root, context=99)
-    with pytest.raises(BundleCorrupt):
-        opening.open(make_bundle(tmp_path / "b", tokenizer_config_json=[]).root)
 
-    assert ToyLoaded.closed == 2
+    assert ToyLoaded.closed == 1
+
+
+def test_text_files_come_before_weights(register: Register, tmp_path: Path) -> None:
+    """A damaged one costs no opening of weights."""
+    register(onnx=GoodEngine)
+
+    damaged = make_bundle(tmp_path / "b", tokenizer_config_json=[]).root
+
+    for opener in (opening.open, opening.open_model):
+        with pytest.raises(BundleCorrupt, match=r"tokenizer_config\.json is not a JSON object"):
+            opener(damaged)
+
+    assert GoodEngine.asked == []
+
+
+@pytest.mark.parametrize("engine", [GoodEngine, SurprisedEngine])
+def test_attack_changed_weights_that_are_opened_while_they_are_hashed(
+    register: Register, tmp_path: Path, engine: type[GoodEngine]
+) -> None:
+    """Their hash is the error, whatever an engine made of them, and nothing stays open."""
+    register(onnx=engine)
+    ToyLoaded.closed = 0
+    bundle = make_bundle(tmp_path / "a", weights_safetensors=b"weights")
+    bundle.path("weights.safetensors").write_bytes(b"wEights")
+
+    for opener in (opening.open, opening.open_model):
+        with pytest.raises(BundleCorrupt, match=r"'weights\.safetensors' has SHA-256"):
+            opener(bundle.root)
+
+    assert ToyLoaded.closed == (2 if engine is GoodEngine else 0)
 
 
 def test_slips_in_numbers_and_names_are_refused(register: Register, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from tests.device.test_generate import (
 from tests.device.test_opening import GoodEngine, Register, ToyLoaded, make_bundle, register
 
 import onhand
-from onhand.core.errors import BundleCorrupt, EngineBusy, InputError
+from onhand.core.errors import EngineBusy, InputError
 from onhand.device.generate import TextSession
 from onhand.device.schedule import Limits
 from onhand.device.template import ChatTemplate
@@ -138,12 +138,19 @@ def test_a_bundle_is_opened_as_a_model(register: Register, tmp_path: Path) -> No
         onhand.open_model(root, max_active=0)
 
 
-def test_weights_are_released_if_the_model_cannot_begin(register: Register, tmp_path: Path) -> None:
-    """A damaged text file leaves nothing open."""
+def test_weights_are_released_if_the_model_cannot_begin(
+    register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it lacks, nothing stays open."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise InputError("no more threads")
+
     register(onnx=GoodEngine)
+    monkeypatch.setattr("onhand.device.opening.TextModel", refuse)
     ToyLoaded.closed = 0
 
-    with pytest.raises(BundleCorrupt):
-        onhand.open_model(make_bundle(tmp_path / "b", tokenizer_config_json=[]).root)
+    with pytest.raises(InputError, match="no more threads"):
+        onhand.open_model(make_bundle(tmp_path / "b").root)
 
     assert ToyLoaded.closed == 1

@@ -7,7 +7,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ __all__ = [
     "read_manifest",
     "sha256_of",
     "stage_bundle",
+    "verifying_bundle",
     "write_manifest",
     "write_report",
 ]
@@ -41,6 +42,7 @@ SIGNATURE = "signature"  # reserved: a detached Ed25519 signature over the manif
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 UNLISTED = frozenset({MANIFEST, SIGNATURE, REPORT, REPORT_PAGE})
+_PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,20 +134,51 @@ def read_bundle(root: Path) -> Bundle:
         BundleCorrupt: if a file is missing, changed, a link, or reaches outside the folder.
         BundleTooNew: if its format is a later one.
     """
+    with verifying_bundle(root) as bundle:
+        return bundle
+
+
+@contextmanager
+def verifying_bundle(root: Path) -> Iterator[Bundle]:
+    """Give a bundle while its weights are still hashed, so that they may be opened meanwhile.
+
+    Every other file has been checked when the block begins, and all when it ends: nothing may
+    leave the block but by its end. A wrong hash is the error, whatever the block made of it.
+
+    Args:
+        root: the bundle's folder.
+
+    Yields:
+        The bundle.
+
+    Raises:
+        InputError: as in `read_bundle`, at the beginning of the block or at its end.
+        BundleCorrupt: likewise.
+        BundleTooNew: if its format is a later one.
+    """
     manifest, digest = read_manifest(root)
+    # Sizes first: they cost nothing, and a wrong one saves the hashing.
+    for name, entry in manifest.files.items():
+        _check_place(root, name, entry)
+    weights = {name for variant in manifest.variants.values() for name in variant.weights}
     with ThreadPoolExecutor(max_workers=4) as pool:
-        # Sizes first: they cost nothing, and a wrong one saves the hashing.
-        for name, entry in manifest.files.items():
-            _check_place(root, name, entry)
-        found = pool.map(lambda name: sha256_of(root / name), manifest.files)
+        names = sorted(manifest.files, key=lambda name: name in weights)  # the small ones first
+        found = {name: pool.submit(sha256_of, root / name) for name in names}
+        _check_hashes(root, manifest, {n: found[n] for n in names if n not in weights})
         try:
-            digests = list(found)
+            yield Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+        finally:
+            _check_hashes(root, manifest, {n: found[n] for n in names if n in weights})
+
+
+def _check_hashes(root: Path, manifest: Manifest, found: Mapping[str, Future[str]]) -> None:
+    for name, digest in found.items():
+        try:
+            sha256 = digest.result()
         except OSError as error:
             raise InputError(f"{root}: a file cannot be read: {error}") from error
-    for (name, entry), sha256 in zip(manifest.files.items(), digests, strict=True):
-        if sha256 != entry.sha256:
-            raise BundleCorrupt(f"{root}: {name!r} has SHA-256 {sha256}, expected {entry.sha256}")
-    return Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+        if sha256 != (expected := manifest.files[name].sha256):
+            raise BundleCorrupt(f"{root}: {name!r} has SHA-256 {sha256}, expected {expected}")
 
 
 def _check_place(root: Path, name: str, entry: FileEntry) -> None:
@@ -169,8 +202,13 @@ def _check_place(root: Path, name: str, entry: FileEntry) -> None:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    # Large pieces: a thread asks for Python's lock after each, and others may be slow to give it.
+    piece = bytearray(min(path.stat().st_size + 1, _PIECE_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while n := file.readinto(piece):
+            digest.update(memoryview(piece)[:n])
+    return digest.hexdigest()
 
 
 @contextmanager

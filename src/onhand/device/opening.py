@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
 
 from onhand.core.adapter import Adapter, read_adapter
-from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.bundle import Bundle, read_bundle, verifying_bundle
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.plugins import ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
@@ -17,20 +18,41 @@ from onhand.device.generate import TextSession
 from onhand.device.probe import current_profile
 from onhand.device.schedule import Limits
 from onhand.device.speculate import Speculator
-from onhand.device.text_files import read_text_files
+from onhand.device.text_files import TextFiles, read_text_files
 from onhand.device.text_model import TextModel
 from onhand.device.threads import usable_threads
 
 __all__ = [
     "PREFERRED_ENGINES",
+    "OpenedBundle",
     "able_engines",
     "open",
+    "open_bundle",
     "open_engine",
     "open_model",
     "open_text",
 ]
 
 PREFERRED_ENGINES: Final = ("native", "onnx", "reference")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedBundle:
+    """What a bundle holds, ready for use.
+
+    Attributes:
+        bundle: the verified bundle.
+        files: what its text files say.
+        loaded: its weights in an engine.
+        engine_name: which engine.
+        passed_over: engines preferred to it, and why they were not taken.
+    """
+
+    bundle: Bundle
+    files: TextFiles
+    loaded: Loaded
+    engine_name: str
+    passed_over: Mapping[str, str]
 
 
 def open(  # the name that `onhand.open` has
@@ -48,7 +70,7 @@ def open(  # the name that `onhand.open` has
     """Open a bundle for text.
 
     Args:
-        path: the bundle's folder; every file in it is checked first.
+        path: the bundle's folder; every file in it is checked, weights while they are opened.
         variant: which of its variants; None for its default.
         engine: name of a registered engine; None for the first of `PREFERRED_ENGINES` that can
             run the bundle here. `TextSession.engine_name` says which, `passed_over` why not others.
@@ -74,30 +96,22 @@ def open(  # the name that `onhand.open` has
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
     """
-    bundle, loaded, name, passed_over = _open_bundle(
+    whole = open_bundle(
         path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head, kv=kv
     )
     with ExitStack() as opened:
-        opened.callback(loaded.close)
-        speculator = _open_speculator(speculate, bundle, loaded, engine=engine, threads=threads)
+        opened.callback(whole.loaded.close)
+        speculator = _open_speculator(speculate, whole, engine=engine, threads=threads)
         if speculator is not None:
             opened.callback(speculator.close)
-        session = open_text(
-            bundle,
-            loaded,
-            context=context,
-            engine_name=name,
-            passed_over=passed_over,
-            speculator=speculator,
-        )
+        session = _join(whole, context=context, speculator=speculator)
         opened.pop_all()
     return session
 
 
 def _open_speculator(
     speculate: Path | str | None,
-    bundle: Bundle,
-    loaded: Loaded,
+    whole: OpenedBundle,
     *,
     engine: str | None,
     threads: int | None,
@@ -108,9 +122,10 @@ def _open_speculator(
         return Speculator(PromptLookup())
     smaller = read_bundle(Path(speculate))
     tokenizer = read_text_files(smaller).tokenizer
-    check_same_tokens(read_text_files(bundle).tokenizer, tokenizer, name=smaller.manifest.name)
+    check_same_tokens(whole.files.tokenizer, tokenizer, name=smaller.manifest.name)
     variant, _ = smaller.variant(None)
     guesses, _, _ = open_engine(smaller, variant=variant, engine=engine, threads=threads)
+    loaded = whole.loaded
     drafter = DraftModel(guesses, tokenizer, vocab_size=loaded.vocab_size, context=loaded.context)
     return Speculator(drafter)
 
@@ -144,20 +159,20 @@ def open_model(
     Raises:
         OnhandError: as in `open`.
     """
-    bundle, loaded, name, passed_over = _open_bundle(
+    whole = open_bundle(
         path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head, kv=kv
     )
     try:
         return TextModel(
-            loaded,
-            read_text_files(bundle),
-            name=bundle.manifest.name,
-            engine_name=name,
-            passed_over=passed_over,
+            whole.loaded,
+            whole.files,
+            name=whole.bundle.manifest.name,
+            engine_name=whole.engine_name,
+            passed_over=whole.passed_over,
             limits=limits,
         )
     except BaseException:
-        loaded.close()
+        whole.loaded.close()
         raise
 
 
@@ -187,37 +202,81 @@ def open_text(
         BundleCorrupt: if a text file is missing or not valid.
         InputError: if `context` is below 1 or above the model's.
     """
-    files = read_text_files(bundle)
-    return TextSession(
-        loaded,
-        files.tokenizer,
-        template=files.template,
-        stop_ids=files.stop_ids,
-        context=context,
-        name=bundle.manifest.name,
+    whole = OpenedBundle(
+        bundle=bundle,
+        files=read_text_files(bundle),
+        loaded=loaded,
         engine_name=engine_name,
-        passed_over=passed_over,
+        passed_over=passed_over or {},
+    )
+    return _join(whole, context=context, speculator=speculator)
+
+
+def _join(
+    whole: OpenedBundle, *, context: int | None, speculator: Speculator | None
+) -> TextSession:
+    return TextSession(
+        whole.loaded,
+        whole.files.tokenizer,
+        template=whole.files.template,
+        stop_ids=whole.files.stop_ids,
+        context=context,
+        name=whole.bundle.manifest.name,
+        engine_name=whole.engine_name,
+        passed_over=whole.passed_over,
         speculator=speculator,
     )
 
 
-def _open_bundle(
+def open_bundle(
     path: Path | str,
     *,
-    variant: str | None,
-    engine: str | None,
-    threads: int | None,
-    adapter: Path | str | None,
-    head: HeadUse,
-    kv: KvKind | None,
-) -> tuple[Bundle, Loaded, str, dict[str, str]]:
-    bundle = read_bundle(Path(path))
-    chosen, _ = bundle.variant(variant)
-    added = None if adapter is None else read_adapter(Path(adapter), bundle.manifest.decoder)
-    loaded, name, passed_over = open_engine(
-        bundle, variant=chosen, engine=engine, threads=threads, adapter=added, head=head, kv=kv
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    adapter: Path | str | None = None,
+    head: HeadUse = "full",
+    kv: KvKind | None = None,
+) -> OpenedBundle:
+    """Check a bundle, and meanwhile read its text files and open its weights.
+
+    Args:
+        path: as in `open`.
+        variant: as in `open`.
+        engine: as in `open`.
+        threads: as in `open`.
+        adapter: as in `open`.
+        head: as in `open`.
+        kv: as in `open`.
+
+    Returns:
+        Its parts, all of them checked; the caller closes `loaded`.
+
+    Raises:
+        OnhandError: as in `open`.
+    """
+    with ExitStack() as opened:
+        with verifying_bundle(Path(path)) as bundle:
+            chosen, _ = bundle.variant(variant)
+            added = (
+                None if adapter is None else read_adapter(Path(adapter), bundle.manifest.decoder)
+            )
+            # Before the weights, so that what parsing takes is free again when they come.
+            files = read_text_files(bundle)
+            loaded, name, passed_over = open_engine(
+                bundle,
+                variant=chosen,
+                engine=engine,
+                threads=threads,
+                adapter=added,
+                head=head,
+                kv=kv,
+            )
+            opened.callback(loaded.close)
+        opened.pop_all()
+    return OpenedBundle(
+        bundle=bundle, files=files, loaded=loaded, engine_name=name, passed_over=passed_over
     )
-    return bundle, loaded, name, passed_over
 
 
 def open_engine(
