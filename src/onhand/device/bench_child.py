@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import numpy as np
 
-from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.bundle import Bundle, verifying_bundle
 from onhand.core.errors import OnhandError
 from onhand.core.plugins import ENGINES, load_plugin
 from onhand.core.profile import parse_profile
 from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.engines.base import Engine, KvKind, Loaded
 from onhand.device.engines.choosing import HeadUse, opener_of, use_head
+from onhand.device.freed_memory import give_back_memory
 from onhand.device.generate import generate_tokens
 from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
 
@@ -125,8 +126,7 @@ def peak_memory_bytes(root: Path = Path("/")) -> int:
 
 def _start(job: Job, out: TextIO) -> None:
     begun = time.perf_counter()
-    bundle, loaded = _open(job)
-    tokenizer = _tokenizer(bundle)
+    tokenizer, loaded = _open(job)
     load_s = time.perf_counter() - begun
     prompt = np.asarray(job.prompt, dtype=np.int64)
     for token in generate_tokens(loaded, loaded.session(), prompt, max_tokens=1):
@@ -136,8 +136,7 @@ def _start(job: Job, out: TextIO) -> None:
 
 
 def _speed(job: Job, out: TextIO) -> None:
-    bundle, loaded = _open(job)
-    tokenizer = _tokenizer(bundle)
+    tokenizer, loaded = _open(job)
     session = loaded.session()
     prompt = np.asarray(job.prompt, dtype=np.int64)
     meter = choose_meter(parse_profile(job.profile))
@@ -196,12 +195,13 @@ def _reader(tokenizer: "Tokenizer | None") -> Callable[[int], object]:
     return (lambda _: None) if tokenizer is None else tokenizer.stream().push
 
 
-def _open(job: Job) -> tuple[Bundle, Loaded]:
-    bundle = read_bundle(Path(job.root))
-    engine = cast(type[Engine], load_plugin(ENGINES, job.engine))()
-    loaded = opener_of(engine, job.kv)(bundle, variant=job.variant, threads=job.threads)
-    use_head(loaded, job.head, engine_name=job.engine)
-    return bundle, loaded
+def _open(job: Job) -> tuple["Tokenizer | None", Loaded]:
+    with verifying_bundle(Path(job.root)) as bundle:  # in the order of `open_bundle`
+        tokenizer = _tokenizer(bundle)
+        engine = cast(type[Engine], load_plugin(ENGINES, job.engine))()
+        loaded = opener_of(engine, job.kv)(bundle, variant=job.variant, threads=job.threads)
+        use_head(loaded, job.head, engine_name=job.engine)
+    return tokenizer, loaded
 
 
 def _tokenizer(bundle: Bundle) -> "Tokenizer | None":
@@ -209,7 +209,9 @@ def _tokenizer(bundle: Bundle) -> "Tokenizer | None":
         return None
     from onhand.device.text import open_tokenizer
 
-    return open_tokenizer(bundle.path(TOKENIZER).read_bytes())
+    tokenizer = open_tokenizer(bundle.path(TOKENIZER).read_bytes())
+    give_back_memory()
+    return tokenizer
 
 
 def _print(out: TextIO, event: Mapping[str, object]) -> None:

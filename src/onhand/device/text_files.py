@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from onhand.core.bundle import Bundle
 from onhand.core.errors import BundleCorrupt, InputError
+from onhand.device.freed_memory import give_back_memory
 from onhand.device.sampling import Sampling
 from onhand.device.template import ChatTemplate
 from onhand.device.text import Tokenizer, open_tokenizer
@@ -46,7 +47,9 @@ def read_text_files(bundle: Bundle) -> TextFiles:
     Raises:
         BundleCorrupt: if a file is missing or not valid, or the end-of-text token is no token.
     """
-    return parse_text_files(_text_contents(bundle), where=str(bundle.root))
+    files = parse_text_files(_text_contents(bundle), where=str(bundle.root))
+    give_back_memory()  # parsing takes several times what a tokenizer keeps
+    return files
 
 
 def parse_text_files(files: Mapping[str, bytes], *, where: str) -> TextFiles:
