@@ -39,6 +39,15 @@ def test_defaults_take_the_most_likely() -> None:
     assert Sampler(Sampling()).sample(row(1, 3, 2)) == 1
 
 
+def test_who_never_draws_has_no_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numpy loads them as they are asked for: a greedy answer begins without."""
+    monkeypatch.setattr("numpy.random.default_rng", lambda seed: pytest.fail("was asked for"))
+    sampler = Sampler(Sampling())
+
+    assert sampler.sample(np.float32([0, 2, 1])) == 1
+    assert sampler.fork(temperature=0, forbidden=None).sample(np.float32([0, 2, 1])) == 1
+
+
 def test_probabilities_by_hand() -> None:
     """Two tokens a factor of 4 apart at temperature 1 are a factor of 2 apart at 2."""
     logits = row(0, math.log(4))

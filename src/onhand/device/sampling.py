@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +102,6 @@ class Sampler:
         """
         self.sampling = sampling
         self.forbidden = forbidden
-        self._random = np.random.default_rng(sampling.seed)
         self._put_back: list[float] = []
         self._seen: dict[int, None] = {}
         if sampling.repetition_penalty != 1:
@@ -180,6 +180,11 @@ class Sampler:
         forked = Sampler(sampling, forbidden=forbidden)
         forked._seen |= self._seen
         return forked
+
+    @cached_property
+    def _random(self) -> "np.random.Generator":
+        # When it is needed: numpy loads this part by itself, and greedy answers never draw.
+        return np.random.default_rng(self.sampling.seed)
 
     def draw(self) -> float:
         """Return the next random number, at least 0 and below 1; a choice takes one."""
