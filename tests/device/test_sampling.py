@@ -43,9 +43,10 @@ def test_who_never_draws_has_no_random_numbers(monkeypatch: pytest.MonkeyPatch) 
     """Numpy loads them as they are asked for: a greedy answer begins without."""
     monkeypatch.setattr("numpy.random.default_rng", lambda seed: pytest.fail("was asked for"))
     sampler = Sampler(Sampling())
+    logits = np.array([0, 2, 1], np.float32)
 
-    assert sampler.sample(np.float32([0, 2, 1])) == 1
-    assert sampler.fork(temperature=0, forbidden=None).sample(np.float32([0, 2, 1])) == 1
+    assert sampler.sample(logits) == 1
+    assert sampler.fork(temperature=0, forbidden=None).sample(logits) == 1
 
 
 def test_probabilities_by_hand() -> None:

@@ -43,6 +43,7 @@ def describe(
     def linear(key: str, name: str) -> dict[str, Any]:
         return {key: [matrix(factor) for factor in decoder.factors(name)]}
 
+    names = list(decoder.vectors())
     learned = decoder.positions == "learned"
     edges = {
         "width": decoder.width,
@@ -57,21 +58,20 @@ def describe(
         "embed": [matrix("embed")],
         **linear("head", decoder.head),
         "positions": aligned(weights.matrix("positions")) if learned else None,
-        "final_norm": aligned(weights.vector("final_norm")),
-        "final_norm_bias": _vectors(weights, "").get("final_norm_bias"),
+        **_vectors(weights, names, "", "final_norm"),
         "rotary_halves": rotary.halves,
     }
     layers: list[dict[str, Any]] = []
     for i in range(len(decoder.layers)):
         at = f"layers.{i}."
-        vectors = _vectors(weights, at)
+        own = _vectors(weights, names, at)
         layers.append({
-            **vectors,
+            **own,
             **_numbers(decoder, rotary, i),
             **linear("qkv", f"{at}qkv"),
             **linear("out", f"{at}out"),
             **linear("inner", f"{at}{decoder.inner}"),
-            "inner_bias": vectors.get(f"{decoder.inner}_bias"),
+            "inner_bias": own.get(f"{decoder.inner}_bias"),
             **linear("down", f"{at}down"),
         })
     return edges, layers
@@ -92,9 +92,11 @@ def _numbers(decoder: Decoder, rotary: RotaryBlocks, i: int) -> dict[str, float]
     }
 
 
-def _vectors(weights: BundleWeights, prefix: str) -> dict[str, FloatArray]:
-    names = [name for name in weights.decoder.vectors() if name.startswith(prefix)]
-    return {name.removeprefix(prefix): aligned(weights.vector(name)) for name in names}
+def _vectors(
+    weights: BundleWeights, names: list[str], at: str, which: str = ""
+) -> dict[str, FloatArray]:
+    own = [name for name in names if name.startswith(at + which)]
+    return {name.removeprefix(at): aligned(weights.vector(name)) for name in own}
 
 
 def _packed(module: Any, weights: BundleWeights, name: str, threads: int, arena: Any) -> Any:
