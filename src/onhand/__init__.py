@@ -188,7 +188,7 @@ def export_bundle(
     """Write a bundle for another runtime. See `onhand.host.export.bundle_export`.
 
     Args:
-        path: the bundle's folder; every file in it is checked, weights while they are opened.
+        path: the bundle's folder; every file in it is checked first.
         out: the file or folder to make; must not exist.
         to: "gguf" for llama.cpp, "genai" for onnxruntime-genai.
         variant: which of its variants; None for its default.
