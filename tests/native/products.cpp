@@ -108,8 +108,9 @@ void check_bits(const Case& c, const std::vector<float>& expected, int rows, int
 void check_products(const onhand::Kernels& kernels, bool few_rows) {
   Random random(2);
   for (const Format& format : formats()) {
-    // The second matrix is wider than what is unpacked at a time.
-    for (int n_inputs : {2 * format.group + 5, few_rows ? 1 : onhand::kChunk + 70}) {
+    // The second matrix is wider than what is unpacked at a time, or as narrow as can be.
+    const bool narrow = few_rows && format.bits != 4;
+    for (int n_inputs : {2 * format.group + 5, narrow ? 1 : onhand::kChunk + 70}) {
       const bool wide = n_inputs > onhand::kChunk;
       const RandomMatrix w = random_matrix(format, wide ? 33 : 53, n_inputs, 1, !wide, random);
       RandomInputs x;
@@ -118,7 +119,7 @@ void check_products(const onhand::Kernels& kernels, bool few_rows) {
       const Case one{kernels, w, x, n_tiles * onhand::kRows};
       const std::vector<float> expected = check_values(one, !wide);
       for (int rows = 1; rows <= kMost; ++rows) {
-        const bool edge = rows < 10 || rows == 12 || rows == 13 || rows == 19 || rows == kMost;
+        const bool edge = rows <= 20 || rows == 33 || rows == kMost;
         if (edge || !(few_rows || wide)) check_bits(one, expected, rows, 0, n_tiles);
       }
       check_bits(one, expected, 3, 1, 2);
