@@ -10,6 +10,7 @@
 
 #include "bf16.h"
 #include "format.h"
+#include "pairs.h"
 #include "tiles.h"
 #include "unpack.h"
 
@@ -63,7 +64,7 @@ ONHAND_INLINE void stream_tiles(const uint8_t* block, size_t tile_bytes, const I
 constexpr int kChunk = 1024;
 constexpr size_t kChunkScratch =
     static_cast<size_t>(kChunk) * kRows * 2 + kChunk / 32 * kRows * 2 * 8;
-constexpr size_t kScratch = std::max(kChunkScratch, kPanelScratch);
+constexpr size_t kScratch = std::max({kChunkScratch, kPanelScratch, kPairScratch});
 
 // Two tiles of some groups, unpacked: steps of both side by side, scales and zeros as floats.
 struct Unpacked {
@@ -210,6 +211,9 @@ struct Product {
     if (rows <= Simd::kFewRows) few(w, x, rows, out, stride, begin, end);
     else if constexpr (Simd::kTiles)
       TileProduct<Simd, Bits, Group, Symmetric>::run(w, x, rows, out, stride, begin, end, scratch);
+    else if constexpr (Simd::kPairs)
+      PairProduct<Simd, Group, Symmetric>::template run<Bits>(w, x, rows, out, stride, begin, end,
+                                                              scratch);
     else many(w, x, rows, out, stride, begin, end, scratch);
   }
 };

@@ -17,7 +17,7 @@ struct Simd {
   static constexpr int kStream = 8;  // rows beside each other while a tile streams
   static constexpr int kFewRows = 16;  // more take the way of many
   static constexpr bool kStreams = true;  // tiles beside each other, where memory is what waits
-  static constexpr bool kTiles = false;
+  static constexpr bool kTiles = false, kPairs = false;
   static constexpr int kQueries = 8, kSide = 2;  // queries, and vectors of keys, of a block
 
   static Floats zero() { return _mm512_setzero_ps(); }

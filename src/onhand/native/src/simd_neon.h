@@ -24,7 +24,7 @@ struct Simd {
   static constexpr int kStream = 4;  // rows beside each other while a tile streams
   static constexpr int kFewRows = 12;  // more take the way of many
   static constexpr bool kStreams = true;  // tiles beside each other, where memory is what waits
-  static constexpr bool kTiles = false;
+  static constexpr bool kTiles = false, kPairs = false;
   static constexpr int kQueries = 5, kSide = 1;  // queries, and vectors of keys, of a block
 
   static Floats zero() { return all(0); }

@@ -24,7 +24,7 @@ struct Simd {
   static constexpr int kStream = 4;  // rows beside each other while a tile streams
   static constexpr int kFewRows = 4;  // more take the way of many
   static constexpr bool kStreams = false;  // computing takes longer than memory, and compiling too
-  static constexpr bool kTiles = false;
+  static constexpr bool kTiles = false, kPairs = false;
   static constexpr int kQueries = 4, kSide = 1;  // queries, and vectors of keys, of a block
 
   static Floats zero() { return each([](int) { return 0.0f; }); }
