@@ -42,6 +42,7 @@ def open(
     adapter: str | Path | None = None,
     head: Literal["full", "two-stage"] = "full",
     kv: "KvKind | None" = None,
+    prefill: Literal["exact", "bf16"] = "exact",
     speculate: str | Path | None = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
@@ -56,6 +57,8 @@ def open(
         head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
             copy of 2 bits first, which is faster and now and then takes another token.
         kv: "int8" halves the memory of conversations in engines that can; None for their own way.
+        prefill: "bf16" reads prompts faster on processors with AMX, near "exact" but not to the
+            same bits, nor to the same ones however a prompt is cut.
         speculate: "lookup", or the folder of a smaller bundle, drafts tokens to be checked several
             at a time; None or "off" does not.
 
@@ -76,6 +79,7 @@ def open(
         adapter=adapter,
         head=head,
         kv=kv,
+        prefill=prefill,
         speculate=speculate,
     )
 
@@ -89,6 +93,7 @@ def open_model(
     adapter: str | Path | None = None,
     head: Literal["full", "two-stage"] = "full",
     kv: "KvKind | None" = None,
+    prefill: Literal["exact", "bf16"] = "exact",
     max_active: int | None = None,
     max_waiting: int | None = None,
 ) -> "TextModel":
@@ -102,6 +107,7 @@ def open_model(
         adapter: as in `open`.
         head: as in `open`.
         kv: as in `open`.
+        prefill: as in `open`.
         max_active: answers computed in one step; None for the default of `Limits`.
         max_waiting: answers that may wait for their turn; None for the default of `Limits`.
 
@@ -124,6 +130,7 @@ def open_model(
         adapter=adapter,
         head=head,
         kv=kv,
+        prefill=prefill,
         limits=limits,
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Unpack, cast
 
 from onhand.core.adapter import Adapter, read_adapter
 from onhand.core.bundle import Bundle, read_bundle, verifying_bundle
@@ -13,7 +13,14 @@ from onhand.core.plugins import ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.device.drafters import DraftModel, PromptLookup, check_same_tokens
 from onhand.device.engines.base import Engine, KvKind, Loaded
-from onhand.device.engines.choosing import HeadUse, opener_of, use_head
+from onhand.device.engines.choosing import (
+    EngineWays,
+    HeadUse,
+    PrefillUse,
+    opener_of,
+    use_head,
+    use_prefill,
+)
 from onhand.device.generate import TextSession
 from onhand.device.probe import current_profile
 from onhand.device.schedule import Limits
@@ -65,6 +72,7 @@ def open(  # the name that `onhand.open` has
     adapter: Path | str | None = None,
     head: HeadUse = "full",
     kv: KvKind | None = None,
+    prefill: PrefillUse = "exact",
     speculate: Path | str | None = None,
 ) -> TextSession:
     """Open a bundle for text.
@@ -76,12 +84,12 @@ def open(  # the name that `onhand.open` has
             run the bundle here. `TextSession.engine_name` says which, `passed_over` why not others.
         threads: threads of one step; None for what this process may use.
         context: most tokens of prompt and answer together; None for the model's own.
-        adapter: a LoRA adapter in PEFT's layout, its folder or its weights file, added to the
-            model while it runs; None for none.
+        adapter: a LoRA adapter in PEFT's layout, folder or file, added while it runs; None: none.
         head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
             copy of 2 bits first, in engines that can: see `TwoStageHead`.
         kv: what keys and values are kept as, "fp16" or "int8", by an engine that can; None for
             the engine's own way.
+        prefill: "exact", or "bf16": prompts take less time and lose exact bits: `Bf16Prefill`.
         speculate: who drafts tokens, to be checked several at a time: "lookup", the text so far;
             a folder ("./lookup" for one of that name), its smaller model; None or "off", nobody.
 
@@ -91,13 +99,13 @@ def open(  # the name that `onhand.open` has
     Raises:
         InputError: if there is no bundle, variant or engine of that name, a number is out of
             range, the adapter cannot be used, or the draft model has other tokens.
-        BundleCorrupt: if a file is missing or changed.
-        BundleTooNew: if its format is a later one.
+        BundleError: if a file is missing or changed, or its format is a later one.
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
     """
+    ways: EngineWays = {"head": head, "kv": kv, "prefill": prefill}
     whole = open_bundle(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head, kv=kv
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter, **ways
     )
     with ExitStack() as opened:
         opened.callback(whole.loaded.close)
@@ -139,6 +147,7 @@ def open_model(
     adapter: Path | str | None = None,
     head: HeadUse = "full",
     kv: KvKind | None = None,
+    prefill: PrefillUse = "exact",
     limits: Limits = Limits(),  # noqa: B008 (frozen)
 ) -> TextModel:
     """Open a bundle for several conversations at once.
@@ -151,6 +160,7 @@ def open_model(
         adapter: as in `open`.
         head: as in `open`.
         kv: as in `open`.
+        prefill: as in `open`.
         limits: how many answers to compute at once, and how many may wait.
 
     Returns:
@@ -159,8 +169,9 @@ def open_model(
     Raises:
         OnhandError: as in `open`.
     """
+    ways: EngineWays = {"head": head, "kv": kv, "prefill": prefill}
     whole = open_bundle(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter, head=head, kv=kv
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter, **ways
     )
     try:
         return TextModel(
@@ -235,8 +246,7 @@ def open_bundle(
     engine: str | None = None,
     threads: int | None = None,
     adapter: Path | str | None = None,
-    head: HeadUse = "full",
-    kv: KvKind | None = None,
+    **ways: Unpack[EngineWays],
 ) -> OpenedBundle:
     """Check a bundle, and meanwhile read its text files and open its weights.
 
@@ -246,8 +256,7 @@ def open_bundle(
         engine: as in `open`.
         threads: as in `open`.
         adapter: as in `open`.
-        head: as in `open`.
-        kv: as in `open`.
+        ways: as in `open`.
 
     Returns:
         Its parts, all of them checked; the caller closes `loaded`.
@@ -264,13 +273,7 @@ def open_bundle(
             # Before the weights, so that what parsing takes is free again when they come.
             files = read_text_files(bundle)
             loaded, name, passed_over = open_engine(
-                bundle,
-                variant=chosen,
-                engine=engine,
-                threads=threads,
-                adapter=added,
-                head=head,
-                kv=kv,
+                bundle, variant=chosen, engine=engine, threads=threads, adapter=added, **ways
             )
             opened.callback(loaded.close)
         opened.pop_all()
@@ -288,6 +291,7 @@ def open_engine(
     adapter: Adapter | None = None,
     head: HeadUse = "full",
     kv: KvKind | None = None,
+    prefill: PrefillUse = "exact",
 ) -> tuple[Loaded, str, dict[str, str]]:
     """Load a verified bundle in an engine.
 
@@ -299,12 +303,13 @@ def open_engine(
         adapter: what is added to its matrices; None for nothing.
         head: as in `open`.
         kv: what keys and values are kept as; None for the engine's own way.
+        prefill: as in `open`.
 
     Returns:
         The loaded weights, the engine's name, and why each one before it was passed over.
 
     Raises:
-        InputError: if there is no such engine, use of a head or way, or `threads` is below 1.
+        InputError: if there is no such engine, use of a head or other way, or `threads` is below 1.
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
     """
@@ -317,6 +322,7 @@ def open_engine(
             opener = opener_of(candidate, kv)
             opened = opener(bundle, variant=variant, threads=n_threads, adapter=adapter)
             use_head(opened, head, engine_name=name)
+            use_prefill(opened, prefill, engine_name=name)
         except EngineUnavailable as error:
             reasons[name] = str(error)
         else:

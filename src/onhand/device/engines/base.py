@@ -12,6 +12,7 @@ from onhand.device.sampling import Sampler
 
 __all__ = [
     "AdaptingLoaded",
+    "Bf16Prefill",
     "DraftChecker",
     "Engine",
     "KvEngine",
@@ -210,6 +211,27 @@ class TwoStageHead(StepSampler, Protocol):
 
         Raises:
             InputError: if `candidates` is below 1, or the weights are closed.
+        """
+        ...
+
+
+@runtime_checkable
+class Bf16Prefill(Protocol):
+    """A `Loaded` that can multiply the many rows of a prompt in bf16.
+
+    Tile instructions sum a whole product in bf16; else they stop at each group to scale its sum.
+    """
+
+    def use_bf16_prefill(self) -> None:
+        """Multiply in bf16 from now on, in steps of 32 rows or more.
+
+        These are the steps of prompts, and of as many conversations. What such a step computes is
+        near what it was, but not the same bits, and depends on how a prompt is cut into steps and
+        on what is computed beside it. Smaller steps, and the head, stay as they are.
+
+        Raises:
+            EngineUnavailable: if the processor has no fast way.
+            InputError: if the weights are closed.
         """
         ...
 

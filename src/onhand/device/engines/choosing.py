@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.engines.base import (
+    Bf16Prefill,
     DraftChecker,
     Engine,
     KvEngine,
@@ -19,7 +20,9 @@ from onhand.device.engines.base import (
 from onhand.device.sampling import Sampler
 
 __all__ = [
+    "EngineWays",
     "HeadUse",
+    "PrefillUse",
     "StepCheck",
     "StepSample",
     "check_by_scores",
@@ -28,9 +31,20 @@ __all__ = [
     "step_check_of",
     "step_sample_of",
     "use_head",
+    "use_prefill",
 ]
 
 HeadUse = Literal["full", "two-stage"]
+PrefillUse = Literal["exact", "bf16"]
+
+
+class EngineWays(TypedDict, total=False):
+    """How an engine is to compute, by names and defaults of `onhand.device.opening.open_engine`."""
+
+    head: HeadUse
+    kv: KvKind | None
+    prefill: PrefillUse
+
 
 StepSample = Callable[[Sequence[tuple[Session, TokenArray]], Sequence[Sampler | None]], list[int]]
 StepCheck = Callable[[Session, TokenArray, Sampler], list[int]]
@@ -157,3 +171,29 @@ def use_head(loaded: Loaded, head: HeadUse, *, engine_name: str) -> None:
             loaded.close()
             raise EngineUnavailable(f"{engine_name} has no head of two stages; native has one")
         loaded.use_two_stage_head()
+
+
+def use_prefill(loaded: Loaded, prefill: PrefillUse, *, engine_name: str) -> None:
+    """Say how freshly opened weights are to read prompts; close them where they cannot.
+
+    Args:
+        loaded: the weights.
+        prefill: "exact" gives the same bits however a prompt is cut; "bf16" is `Bf16Prefill`.
+        engine_name: whose they are, for the message.
+
+    Raises:
+        InputError: if there is no such way.
+        EngineUnavailable: if the engine has none in bf16, or the processor no fast one.
+    """
+    if prefill not in get_args(PrefillUse):
+        loaded.close()
+        raise InputError(f"prefill is {prefill!r}, must be 'exact' or 'bf16'")
+    if prefill == "exact":
+        return
+    try:
+        if not isinstance(loaded, Bf16Prefill):
+            raise EngineUnavailable(f"{engine_name} has no prefill in bf16; native has one")
+        loaded.use_bf16_prefill()
+    except EngineUnavailable:
+        loaded.close()
+        raise

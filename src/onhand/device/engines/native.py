@@ -1,7 +1,8 @@
 """The project's own kernels: a whole step in one call, on CPUs.
 
 Products take their inputs as int8, one scale for each group, as ONNX Runtime does at accuracy
-level 4; a token's answer is the same bits whatever is computed beside it.
+level 4; a token's answer is the same bits whatever is computed beside it, but where prompts are
+asked for in bf16.
 """
 
 import math
@@ -164,6 +165,18 @@ class NativeLoaded:
         if self._coarse is None:
             self._coarse = self._head.coarse(self._threads)
         self.inner.use_two_stages(self._coarse, candidates)
+
+    def use_bf16_prefill(self) -> None:
+        """See `Bf16Prefill`.
+
+        Raises:
+            EngineUnavailable: if the processor has no tile instructions for bf16.
+            InputError: if the weights are closed.
+        """
+        check_open(self.closed, "the model")
+        if not self.inner.use_bf16_prefill():
+            lacking = "this processor has no tile instructions for bf16 (AMX)"
+            raise EngineUnavailable(f"native: {lacking}; leave prefill exact")
 
     def head_bytes(self) -> tuple[int, int]:
         """Return the bytes of the packed head, and of its coarse copy, 0 where there is none."""
