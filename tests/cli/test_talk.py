@@ -24,7 +24,7 @@ def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
 
     line = "run home --prompt hi --max-tokens 9 --temperature 0.5 --top-k 3 --seed 1 --stop a"
     line += " --stop b --engine reference --variant int8 --adapter lora --kv int8 --head two-stage"
-    line += " --speculate lookup"
+    line += " --speculate lookup --prefill bf16"
     code = main(line.split())
 
     assert code == 0
@@ -45,6 +45,7 @@ def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
         "adapter": Path("lora"),
         "head": "two-stage",
         "kv": "int8",
+        "prefill": "bf16",
         "speculate": "lookup",
     }
     assert session.is_closed

@@ -256,7 +256,7 @@ def test_evaluate_gives_programs_measurements(host: FakeHost, home: Path, capsys
     host.outcome = {name: measurement(name, 1.25) for name in QUALITY}
 
     line = "evaluate b --text t.txt --original m --original-adapter l --variant int4 --json"
-    line += " --max-tokens 99 --kv int8"
+    line += " --max-tokens 99 --kv int8 --prefill bf16"
     assert main(line.split()) == 0
 
     table = json.loads(capsys.readouterr().out)
@@ -275,6 +275,7 @@ def test_evaluate_gives_programs_measurements(host: FakeHost, home: Path, capsys
         "engine": None,
         "threads": None,
         "kv": "int8",
+        "prefill": "bf16",
         "max_tokens": 99,
         "home": home,
     }
@@ -324,7 +325,7 @@ def test_bench_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     monkeypatch.setattr("onhand.cli.bench.bench", bench)
 
     line = "bench b --prompt-tokens 8 --generated-tokens 4 --runs 2 --threads 1"
-    line += " --head two-stage --kv int8"
+    line += " --head two-stage --kv int8 --prefill bf16"
     assert main(line.split()) == 0
     shown = capsys.readouterr().out
     assert "about 500 mJ" in shown
@@ -347,6 +348,7 @@ def test_bench_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Ca
         "threads": 1,
         "head": "two-stage",
         "kv": "int8",
+        "prefill": "bf16",
         "prompt_tokens": 8,
         "generated_tokens": 4,
         "runs": 2,

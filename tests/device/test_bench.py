@@ -72,6 +72,8 @@ class Fake:
     def open(self, bundle, *, variant, threads, adapter=None, kv="its own way"):
         if variant == "keeps":
             raise EngineError(f"it keeps keys as {{kv}}")
+        if variant == "plain":
+            Loaded.use_bf16_prefill = lambda loaded: None
         return Loaded(variant, threads)
 """
 VARIANTS = ("plain", "large", "killed", "late", "crashes", "disliked", "tells", "keeps")
@@ -159,7 +161,7 @@ def told() -> Told:
 @pytest.fixture(scope="module")
 def found(bundle: Path, told: Told) -> dict[str, Measurement]:
     """One real run, which several tests look at."""
-    return bench(bundle, engine="fake", threads=1, runs=2, kv="fp16", progress=told)
+    return bench(bundle, engine="fake", threads=1, runs=2, kv="fp16", prefill="bf16", progress=told)
 
 
 def test_every_figure_is_there(found: dict[str, Measurement]) -> None:
@@ -191,7 +193,7 @@ def test_default_lengths_shrink_and_say_so(found: dict[str, Measurement]) -> Non
 
     assert how == (
         "onhand bench tiny-fake --variant plain --engine fake --threads 1 --prompt-tokens "
-        "48 --generated-tokens 16 --runs 2 --kv fp16"
+        "48 --generated-tokens 16 --runs 2 --kv fp16 --prefill bf16"
         "  # default lengths cut to the context of 64 tokens"
     )
     assert all(str(Path.cwd()) not in figure.how for figure in found.values())
@@ -301,11 +303,13 @@ def test_unknown_names_are_refused(bundle: Path) -> None:
 
 
 def test_an_engine_that_cannot_is_named(bundle: Path) -> None:
-    """Keys and values, or the head, of a way that it does not have."""
+    """Keys and values, the head, or prompts, of a way that it does not have."""
     with pytest.raises(EngineUnavailable, match="fake: it does not keep keys and values as int8"):
         bench(bundle, engine="fake", kv="int8")
     with pytest.raises(EngineError, match="fake has no head of two stages; native has one"):
         bench(bundle, engine="fake", head="two-stage")
+    with pytest.raises(EngineError, match="fake has no prefill in bf16; native has one"):
+        bench(bundle, variant="tells", engine="fake", prefill="bf16")
 
 
 @pytest.mark.parametrize(("kv", "kept"), [(None, "its own way"), ("fp16", "fp16")])

@@ -11,6 +11,7 @@ from onhand.core.bundle import read_bundle, stage_bundle
 from onhand.core.errors import BundleCorrupt, EngineUnavailable, InputError
 from onhand.core.progress import Quiet
 from onhand.device.engines.base import KvKind
+from onhand.device.engines.choosing import PrefillUse
 from onhand.host.build import build_bundle
 from onhand.host.calibrate import InputStatistics
 from onhand.host.evaluate import evaluate_bundle, record_original
@@ -132,6 +133,35 @@ def test_an_engine_that_cannot_keep_them_so_is_named(
 
     with pytest.raises(EngineUnavailable, match="onnx: it does not keep keys and values as int8"):
         evaluate_bundle(built, other_text, engine="onnx", kv="int8", home=home, threads=1)
+
+
+def test_prompts_are_multiplied_as_asked_for(
+    source: Path, tmp_path: Path, home: Path, other_text: Path
+) -> None:
+    """It changes the answers a little, and is said."""
+    if native.module is None or "amx" not in native.module.instruction_sets():
+        pytest.skip("this processor has no tile instructions for bf16")
+    built = packed_bundle(source, tmp_path, home, accuracy_level=4)
+    ways: tuple[PrefillUse, ...] = ("exact", "bf16")
+
+    exact, bf16 = (
+        evaluate_bundle(built, other_text, prefill=prefill, home=home, threads=1)
+        for prefill in ways
+    )
+
+    assert bf16["perplexity"].how == "onhand evaluate source --text other.txt --prefill bf16"
+    assert bf16["perplexity"].value != exact["perplexity"].value
+    assert bf16["perplexity"].value == pytest.approx(exact["perplexity"].value, rel=0.01)
+
+
+def test_an_engine_without_such_a_prefill_is_named(
+    built: Path, source: Path, home: Path, other_text: Path
+) -> None:
+    """Before the original is looked for."""
+    shutil.rmtree(source)
+
+    with pytest.raises(EngineUnavailable, match="onnx has no prefill in bf16; native has one"):
+        evaluate_bundle(built, other_text, engine="onnx", prefill="bf16", home=home, threads=1)
 
 
 def test_the_number_of_tokens_can_be_bounded(built: Path, home: Path, other_text: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Head, Kv, Threads, Variant
+from onhand.cli.options import AsJson, BundleFolder, Engine, Head, Kv, Prefill, Threads, Variant
 from onhand.cli.progress import shown_progress
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
 
@@ -20,6 +20,7 @@ def command(
     threads: Threads = None,
     head: Head = "full",
     kv: Kv = None,
+    prefill: Prefill = "exact",
     prompt_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens of the prompt.")
     ] = PROMPT_TOKENS,
@@ -38,6 +39,7 @@ def command(
             threads=threads,
             head=head,
             kv=kv,
+            prefill=prefill,
             prompt_tokens=prompt_tokens,
             generated_tokens=generated_tokens,
             runs=runs,

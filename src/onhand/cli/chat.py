@@ -49,6 +49,7 @@ def command(
     adapter: given.Adapter = None,
     head: given.Head = "full",
     kv: given.Kv = None,
+    prefill: given.Prefill = "exact",
     speculate: given.Speculate = None,
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
@@ -79,6 +80,7 @@ def command(
         adapter=adapter,
         head=head,
         kv=kv,
+        prefill=prefill,
         speculate=speculate,
     ) as session:
         note_engines(session)

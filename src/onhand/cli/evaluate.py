@@ -7,7 +7,7 @@ import typer
 
 from onhand.cli.host_extra import host_extra
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Kv, Threads, Variant
+from onhand.cli.options import AsJson, BundleFolder, Engine, Kv, Prefill, Threads, Variant
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 
@@ -38,6 +38,7 @@ def command(
     engine: Engine = None,
     threads: Threads = None,
     kv: Kv = None,
+    prefill: Prefill = "exact",
     max_tokens: Annotated[
         int | None, typer.Option(min=2, help="Most tokens of the text, from its beginning.")
     ] = None,
@@ -57,6 +58,7 @@ def command(
             engine=engine,
             threads=threads,
             kv=kv,
+            prefill=prefill,
             max_tokens=max_tokens,
             home=settings.home(),
             progress=progress,

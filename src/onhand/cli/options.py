@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from onhand.device.engines.base import KvKind
-from onhand.device.engines.choosing import HeadUse
+from onhand.device.engines.choosing import HeadUse, PrefillUse
 
 __all__ = [
     "Adapter",
@@ -17,6 +17,7 @@ __all__ = [
     "Kv",
     "MaxTokens",
     "MinP",
+    "Prefill",
     "RepetitionPenalty",
     "Seed",
     "Speculate",
@@ -56,6 +57,12 @@ Kv = Annotated[
     KvKind | None,
     typer.Option(
         help="What keys and values are kept as, in engines that can; without it, their own way."
+    ),
+]
+Prefill = Annotated[
+    PrefillUse,
+    typer.Option(
+        help="bf16 reads prompts faster, in engines and on processors that can; answers may differ."
     ),
 ]
 Speculate = Annotated[

@@ -39,6 +39,7 @@ def command(
     adapter: given.Adapter = None,
     head: given.Head = "full",
     kv: given.Kv = None,
+    prefill: given.Prefill = "exact",
     speculate: given.Speculate = None,
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
@@ -70,6 +71,7 @@ def command(
         adapter=adapter,
         head=head,
         kv=kv,
+        prefill=prefill,
         speculate=speculate,
     ) as session:
         note_engines(session)

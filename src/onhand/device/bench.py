@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Final, cast
+from typing import IO, Final, Unpack, cast
 
 import numpy as np
 
@@ -26,8 +26,7 @@ from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.bench_child import TOKENIZER, Job, job_text
-from onhand.device.engines.base import KvKind
-from onhand.device.engines.choosing import HeadUse
+from onhand.device.engines.choosing import EngineWays
 from onhand.device.opening import able_engines
 from onhand.device.probe import RUNS as BANDWIDTH_RUNS
 from onhand.device.probe import current_profile
@@ -74,13 +73,12 @@ def bench(
     variant: str | None = None,
     engine: str | None = None,
     threads: int | None = None,
-    head: HeadUse = "full",
-    kv: KvKind | None = None,
     prompt_tokens: int = PROMPT_TOKENS,
     generated_tokens: int = GENERATED_TOKENS,
     runs: int = 5,
     profile: DeviceProfile | None = None,
     progress: Progress | None = None,
+    **ways: Unpack[EngineWays],
 ) -> dict[str, Measurement]:
     """Measure a bundle on this device; the module says how.
 
@@ -89,13 +87,12 @@ def bench(
         variant: which of its variants; None for its default.
         engine: name of a registered engine; None for the first preferred one that can run it.
         threads: threads of one step; None for what this process may use.
-        head: as in `onhand.device.opening.open`.
-        kv: as in `onhand.device.opening.open`.
         prompt_tokens: tokens of the prompt; the default shrinks to the context, as `how` tells.
         generated_tokens: tokens of the answer, at least 2; the default shrinks likewise.
         runs: how often the prompt is answered, and how many starts there are (at least 3).
         profile: this device's, for its watts; None looks anew.
         progress: told how far it is.
+        **ways: `head`, `kv` and `prefill`, as in `onhand.device.opening.open`.
 
     Returns:
         The measurements named in `NAMES`.
@@ -112,7 +109,7 @@ def bench(
     chosen, _ = bundle.variant(variant)
     prompt, generated = _lengths(prompt_tokens, generated_tokens, bundle.manifest.decoder.context)
     profile = profile or current_profile()
-    able, _ = able_engines(bundle, profile, variant=chosen, wanted=engine, kv=kv)
+    able, _ = able_engines(bundle, profile, variant=chosen, wanted=engine, kv=ways.get("kv"))
     job = Job(
         work="speed",
         root=str(root.absolute()),
@@ -123,8 +120,7 @@ def bench(
         generated_tokens=generated,
         runs=runs,
         profile=render_profile(profile),
-        head=head,
-        kv=kv,
+        **ways,
     )
     shrank = (prompt, generated) != (prompt_tokens, generated_tokens)
     return _measure(bundle, job, _how(bundle, job, shrank=shrank), progress or Quiet())
@@ -238,6 +234,7 @@ def _how(bundle: Bundle, job: Job, *, shrank: bool) -> str:
         f"--generated-tokens {job.generated_tokens} --runs {job.runs}"
         f"{'' if job.head == 'full' else f' --head {job.head}'}"
         f"{'' if job.kv is None else f' --kv {job.kv}'}"
+        f"{'' if job.prefill == 'exact' else f' --prefill {job.prefill}'}"
     )
     context = bundle.manifest.decoder.context
     note = f"  # default lengths cut to the context of {context} tokens" if shrank else ""

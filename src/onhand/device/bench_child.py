@@ -24,7 +24,7 @@ from onhand.core.plugins import ENGINES, load_plugin
 from onhand.core.profile import parse_profile
 from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.engines.base import Engine, KvKind, Loaded
-from onhand.device.engines.choosing import HeadUse, opener_of, use_head
+from onhand.device.engines.choosing import HeadUse, PrefillUse, opener_of, use_head, use_prefill
 from onhand.device.freed_memory import give_back_memory
 from onhand.device.generate import generate_tokens
 from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
@@ -54,6 +54,7 @@ class Job:
         profile: of the device, as TOML.
         head: how tokens are scored, "full" or "two-stage".
         kv: what keys and values are kept as; None for the engine's own way.
+        prefill: how prompts are read, "exact" or "bf16".
     """
 
     work: str
@@ -67,6 +68,7 @@ class Job:
     profile: str
     head: HeadUse = "full"
     kv: KvKind | None = None
+    prefill: PrefillUse = "exact"
 
 
 def job_text(job: Job) -> str:
@@ -84,7 +86,7 @@ def run_job(job: Job, out: TextIO) -> None:
     Raises:
         InputError: if there is no such bundle, variant or engine.
         BundleError: if the bundle is not valid.
-        EngineUnavailable: if it cannot keep keys and values so, or has no such head.
+        EngineUnavailable: if it cannot keep keys and values, score tokens or read prompts so.
         EngineError: if the engine fails.
         ResourceError: if there is no memory, or an energy counter cannot be read.
     """
@@ -201,6 +203,7 @@ def _open(job: Job) -> tuple["Tokenizer | None", Loaded]:
         engine = cast(type[Engine], load_plugin(ENGINES, job.engine))()
         loaded = opener_of(engine, job.kv)(bundle, variant=job.variant, threads=job.threads)
         use_head(loaded, job.head, engine_name=job.engine)
+        use_prefill(loaded, job.prefill, engine_name=job.engine)
     return tokenizer, loaded
 
 

@@ -1,5 +1,6 @@
 """How much a bundle lost against its original, on any text."""
 
+from functools import partial
 from pathlib import Path
 
 from onhand.core.arrays import TokenArray
@@ -8,6 +9,7 @@ from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement
 from onhand.core.progress import Progress, Quiet
 from onhand.device.engines.base import KvKind
+from onhand.device.engines.choosing import PrefillUse
 from onhand.device.opening import able_engines, open_engine
 from onhand.device.probe import current_profile
 from onhand.device.state import recall, remember
@@ -110,6 +112,7 @@ def evaluate_bundle(
     engine: str | None = None,
     threads: int | None = None,
     kv: KvKind | None = None,
+    prefill: PrefillUse = "exact",
     max_tokens: int | None = None,
     home: Path,
     progress: Progress | None = None,
@@ -125,6 +128,7 @@ def evaluate_bundle(
         engine: engine name; None for the best that works.
         threads: threads to use; None for all usable ones.
         kv: what keys and values are kept as, by an engine that can; None for its own way.
+        prefill: "exact", or "bf16" in an engine that can, on a processor that can.
         max_tokens: most tokens of the text, from its beginning; None for all.
         home: the builder's state folder.
         progress: told how far it is.
@@ -141,22 +145,22 @@ def evaluate_bundle(
     shown = progress or Quiet()
     bundle = read_bundle(root)
     chosen, _ = bundle.variant(variant)
-    # Asked before the original runs, which takes long.
+    # Both are asked before the original runs, which takes long; only weights know of `prefill`.
     able_engines(bundle, current_profile(), variant=chosen, wanted=engine, kv=kv)
+    opened = partial(open_engine, bundle, variant=chosen, engine=engine, threads=threads, kv=kv)
+    if prefill != "exact":
+        opened(prefill=prefill)[0].close()
     model = find_original(home, bundle, original, original_adapter)
     heldout = _sequences(bundle, model, text, max_tokens)
     run = run_original(model, calibration=[], heldout=heldout, threads=threads, progress=shown)
-    loaded = open_engine(bundle, variant=chosen, engine=engine, threads=threads, kv=kv)[0]
+    loaded = opened(prefill=prefill)[0]
+    what = f"comparing {chosen} with the original"
     figures = compare_tokens(
-        loaded,
-        heldout,
-        run.hidden,
-        head_logits(model),
-        progress=shown,
-        what=f"comparing {chosen} with the original",
+        loaded, heldout, run.hidden, head_logits(model), progress=shown, what=what
     )
     loaded.close()
-    return quality_figures(figures, how=_how(bundle, text, variant, kv, max_tokens))
+    how = _how(bundle, text, variant=variant, kv=kv, prefill=prefill, max_tokens=max_tokens)
+    return quality_figures(figures, how=how)
 
 
 def _sequences(
@@ -175,9 +179,16 @@ def _sequences(
 
 
 def _how(
-    bundle: Bundle, text: Path, variant: str | None, kv: KvKind | None, max_tokens: int | None
+    bundle: Bundle,
+    text: Path,
+    *,
+    variant: str | None,
+    kv: KvKind | None,
+    prefill: PrefillUse,
+    max_tokens: int | None,
 ) -> str:
     options = "" if variant is None else f" --variant {variant}"
     options += "" if kv is None else f" --kv {kv}"
+    options += "" if prefill == "exact" else f" --prefill {prefill}"
     options += "" if max_tokens is None else f" --max-tokens {max_tokens}"
     return f"onhand evaluate {bundle.manifest.name} --text {text.name}{options}"
