@@ -1,9 +1,9 @@
 r"""Decoding and prefill beside other runtimes: the same shape, taking turns in one run.
 
     python -m benchmarks.decode [--shape qwen2.5-0.5b] [--bits 4] [--group 32] [--rounds 5]
-        [--threads 2] [--disturb] [--contexts 0,512,1024,2048,4096,8192] [--models DIR]
-        [--llama-python .venv-llama/bin/python] [--openvino-python .venv-openvino/bin/python]
-        [--json] [--out FILE.json]
+        [--threads 2] [--prefill exact|bf16] [--disturb] [--contexts 0,512,1024,2048,4096,8192]
+        [--models DIR] [--llama-python .venv-llama/bin/python]
+        [--openvino-python .venv-openvino/bin/python] [--json] [--out FILE.json]
 
 Makes a random-weight checkpoint, builds it with `onhand build --method rtn --group 32`, exports
 that bundle to GGUF (the same codes and scales, so equal bytes), and gives the checkpoint to the
@@ -15,7 +15,9 @@ whose blocks have 32, is left out. Then:
   greedily, one after the other, each in a process of its own; memory's read bandwidth is measured
   between rounds. Ours goes the way of `onhand run`: tokens chosen, text put together. With
   --disturb every round is done twice, the second time while other processes keep half of the
-  cores busy: `disturbed`.
+  cores busy: `disturbed`. With --prefill bf16 ours takes its turn that way as well, where the
+  processor can: `onhand:native+bf16`, and `prefill_bf16_ratio_vs_*` beside the ratios of the exact
+  way.
 - Energy of a token while decoding, from what `onhand bench` uses: the processor's counter, or
   watts and the CPU seconds of the engine's process. `energy` says which.
 - The first token, from a fresh process, the files in the page cache: see `first_tokens`.
@@ -72,6 +74,7 @@ def main() -> None:
             shape=given.shape,
             bits=given.bits,
             group=given.group,
+            prefill=given.prefill,
             folder=given.models or Path(scratch),
             tokenizer=tokenizer,
             llama_python=given.llama_python,
@@ -88,6 +91,7 @@ def main() -> None:
         "shape": given.shape,
         "threads": given.threads,
         "group": given.group,
+        "prefill": given.prefill,
         "versions": {"onnxruntime": version("onnxruntime")},
         "notes": notes,
         **made,
@@ -107,6 +111,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--group", type=int, choices=(32, 64, 128), default=32)
     parser.add_argument("--rounds", type=_count, default=5, help="0 builds the models only")
     parser.add_argument("--threads", type=_count, default=usable_threads())
+    parser.add_argument("--prefill", choices=("exact", "bf16"), default="exact")
     parser.add_argument("--disturb", action="store_true")
     parser.add_argument("--contexts", type=_counts, default=CONTEXTS)
     parser.add_argument("--llama-python", type=Path, default=Path(".venv-llama/bin/python"))

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.decode_models import LLAMA, OURS
+from benchmarks.decode_models import BF16, LLAMA, OURS
 from benchmarks.decode_rounds import SPEEDS
 
 __all__ = ["compared", "cost_of_context", "cost_of_rows", "plain", "summary", "table"]
@@ -44,8 +44,9 @@ def compared(samples: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, 
 
     Returns:
         For each figure the medians of all engines; ours over theirs, the median of the rounds'
-        ratios, and their quartiles. Of speeds the best peer has the highest median, and ratios
-        above 1 are good; of seconds and joules it has the lowest, and ratios below 1 are.
+        ratios, and their quartiles; of prefill, where ours was measured in bf16 as well, those of
+        that way too. Of speeds the best peer has the highest median, and ratios above 1 are good;
+        of seconds and joules it has the lowest, and ratios below 1 are.
     """
     peers = [name for name in samples if not name.startswith("onhand:")]
     made: dict[str, Any] = {}
@@ -53,14 +54,19 @@ def compared(samples: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, 
         short, best = SHORT[figure], max if figure in SPEEDS else min
         medians = {name: statistics.median(one[figure]) for name, one in samples.items()}
         made[figure] = medians
-        others = {f"{short}_ratio_vs_{_key(name)}": name for name in samples if name != OURS}
+        others = {_key(name): name for name in samples}
         if peers:
-            others[f"{short}_ratio_vs_best"] = best(peers, key=lambda name: medians[name])
-        for key, name in others.items():
-            pairs = zip(samples[OURS][figure], samples[name][figure], strict=True)
-            ratios = [ours / theirs for ours, theirs in pairs]
-            made[key] = statistics.median(ratios)
-            made[f"{key}_quartiles"] = _quartiles(ratios)
+            others["best"] = best(peers, key=lambda name: medians[name])
+        ways = {short: OURS}
+        if short == "prefill" and BF16 in samples:
+            ways["prefill_bf16"] = BF16
+        for way, own in ways.items():
+            for key, name in others.items():
+                if name != own:
+                    pairs = zip(samples[own][figure], samples[name][figure], strict=True)
+                    ratios = [ours / theirs for ours, theirs in pairs]
+                    made[f"{way}_ratio_vs_{key}"] = statistics.median(ratios)
+                    made[f"{way}_ratio_vs_{key}_quartiles"] = _quartiles(ratios)
     return made
 
 
@@ -122,7 +128,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 def _speeds(results: Mapping[str, Any], name: str) -> str:
     decode, prefill = (results[figure][name] for figure in SPEEDS)
-    return f"  {name:14} decode {decode:7.1f}, prefill {prefill:7.1f} tokens/s"
+    return f"  {name:18} decode {decode:7.1f}, prefill {prefill:7.1f} tokens/s"
 
 
 def _ratios(results: Mapping[str, Any]) -> list[str]:

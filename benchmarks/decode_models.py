@@ -15,11 +15,28 @@ from benchmarks.shapes import SHAPES, make_checkpoint
 from onhand.core.bundle import read_bundle
 from onhand.core.quantized import QuantTensor
 from onhand.core.weights import open_weights
+from onhand.device.engines.choosing import PrefillUse
 
-__all__ = ["LLAMA", "OURS", "Models", "Wanted", "able", "bytes_per_token", "make_models", "say"]
+__all__ = [
+    "BF16",
+    "LLAMA",
+    "OURS",
+    "Models",
+    "Wanted",
+    "able",
+    "bytes_per_token",
+    "make_models",
+    "say",
+]
 
-OURS, LLAMA, PLAIN_LLAMA = "onhand:native", "llama", "llama:plain"
+OURS, BF16, LLAMA, PLAIN_LLAMA = (
+    "onhand:native",
+    "onhand:native+bf16",
+    "llama",
+    "llama:plain",
+)
 _SHOWN = {
+    BF16: "native, --prefill bf16, which needs a processor with AMX,",
     LLAMA: "llama.cpp with repacked weights",
     PLAIN_LLAMA: "llama.cpp without repacked weights",
 }
@@ -56,6 +73,7 @@ class Wanted:
         shape: a key of `SHAPES`.
         bits: of a weight in our bundle.
         group: inputs that share a scale in our bundle.
+        prefill: "bf16" to measure ours that way as well.
         folder: where to; what is there already is used.
         tokenizer: a `tokenizer.json`.
         llama_python: interpreter of llama.cpp's environment.
@@ -65,6 +83,7 @@ class Wanted:
     shape: str
     bits: int
     group: int
+    prefill: PrefillUse
     folder: Path
     tokenizer: Path
     llama_python: Path
@@ -159,7 +178,7 @@ def _ours(wanted: Wanted, source: Path) -> Models:
         sizes = ["--bits", str(wanted.bits), "--group", str(wanted.group)]
         build = [here, "-m", "onhand", "build", source, "-o", bundle, "--method", "rtn"]
         _run([*build, *sizes, "--no-original"], _environment(wanted))
-    names = (OURS, "onhand:onnx")
+    names = (OURS, *((BF16,) if wanted.prefill == "bf16" else ()), "onhand:onnx")
     return {name: Model(engine=name, place=bundle, python=here) for name in names}
 
 

@@ -2,10 +2,11 @@
 
     python worker.py ENGINE FOLDER THREADS
 
-ENGINE is `onhand:NAME` (an engine of ours), `onhand:NAME+KV` (its keys and values kept as KV),
-`genai`, `llama`, `openvino`, or `llama:plain`: without repacked weights, for machines where
-llama.cpp does not survive those for tile instructions (AMX). The file imports nothing of the
-project unless ours is asked for, so that environments of peers can run it. Jobs:
+ENGINE is `onhand:NAME` (an engine of ours), `onhand:NAME+int8` (its keys and values kept so),
+`onhand:NAME+bf16` (prompts in bf16), `genai`, `llama`, `openvino`, or `llama:plain`: without
+repacked weights, for machines where llama.cpp does not survive those for tile instructions (AMX).
+The file imports nothing of the project unless ours is asked for, so that environments of peers can
+run it. Jobs:
 
     {"answer": [PROMPT, TOKENS, SEED]}  answer a prompt greedily; another seed is another prompt,
                                         as some peers keep what they computed of one
@@ -47,9 +48,9 @@ class Ours:
     def __init__(self, engine: str, folder: Path, threads: int) -> None:
         from onhand.device.opening import open_bundle
 
-        name, _, kind = engine.partition("+")
-        kv: Any = kind or None
-        opened = open_bundle(folder, engine=name, threads=threads, kv=kv)
+        name, _, way = engine.partition("+")
+        ways: Any = {"": {}, "int8": {"kv": "int8"}, "bf16": {"prefill": "bf16"}}[way]
+        opened = open_bundle(folder, engine=name, threads=threads, **ways)
         self.loaded, self.tokenizer = opened.loaded, opened.files.tokenizer
         # Random weights answer with any id; those without a token are masked, as in use.
         self.forbidden = self.tokenizer.missing(self.loaded.vocab_size)

@@ -68,6 +68,23 @@ def test_one_round_without_peers_has_no_best() -> None:
     assert made == {"decode_tokens_per_s": {"onhand:native": 30.0}}
 
 
+def test_prefill_in_bf16_has_ratios_of_its_own() -> None:
+    """Beside those of the exact way, which stay; of no other figure, and it is no peer."""
+    exact = compared(samples())
+    faster = engine(decode=[30.0, 40.0, 60.0], first=2.0, energy=3.0)
+    faster["prefill_tokens_per_s"] = [600.0, 800.0, 1200.0]
+
+    made = compared(samples() | {"onhand:native+bf16": faster})
+
+    assert made["prefill_ratio_vs_best"] == exact["prefill_ratio_vs_best"] == 2.0
+    assert made["prefill_ratio_vs_native_bf16"] == 0.5
+    assert made["prefill_bf16_ratio_vs_best"] == made["prefill_bf16_ratio_vs_llama_cpp"] == 4.0
+    assert made["prefill_bf16_ratio_vs_best_quartiles"] == [3.0, 6.0]
+    assert made["prefill_bf16_ratio_vs_native"] == 2.0
+    assert "prefill_bf16_ratio_vs_native_bf16" not in made
+    assert "decode_bf16_ratio_vs_best" not in made
+
+
 def test_disturbed_rounds_are_compared_on_their_own() -> None:
     """They have the same keys, and leave those of the quiet rounds alone."""
     speeds = {"decode_tokens_per_s": [5.0], "prefill_tokens_per_s": [50.0]}
