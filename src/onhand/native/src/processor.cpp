@@ -57,13 +57,13 @@ constexpr bool all(uint64_t value, uint64_t bits) { return (value & bits) == bit
 constexpr uint32_t bit(int i) { return uint32_t{1} << i; }
 
 #if defined(ONHAND_AMX)
-// Tiles of bf16 and of int8, and vectors rounded to bf16. Linux gives the registers of tiles to
-// processes that ask for them.
+// Tiles of bf16 and of int8, and what came to processors before those: vectors rounded to bf16, and
+// bits moved within bytes (GFNI). Linux gives the registers of tiles to processes that ask for them.
 bool has_tiles(const Registers& more) {
 #if defined(__linux__) && defined(SYS_arch_prctl)
   constexpr int kAskFor = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
-  return all(more.d, bit(22) | bit(24) | bit(25)) && more.a >= 1 && all(cpuid(7, 1).a, bit(5)) &&
-         syscall(SYS_arch_prctl, kAskFor, kTileData) == 0;
+  return all(more.d, bit(22) | bit(24) | bit(25)) && all(more.c, bit(8)) && more.a >= 1 &&
+         all(cpuid(7, 1).a, bit(5)) && syscall(SYS_arch_prctl, kAskFor, kTileData) == 0;
 #else
   static_cast<void>(more);
   return false;

@@ -9,6 +9,15 @@ struct Simd : avx512::Simd {
   static constexpr bool kTiles = true;
   static constexpr int kFewRows = 8;  // of which each tile would hold most for nothing
 
+  // (v >> shift) & mask of bytes by one instruction: bit i of a result is bit i + shift.
+  static Line part(Line v, int shift, int mask) {
+    if (shift == 0) return avx512::Simd::part(v, 0, mask);
+    uint64_t matrix = 0;
+    for (int i = 0; i < 8 && (mask >> i & 1) != 0; ++i)
+      matrix |= uint64_t{1} << (8 * (7 - i) + i + shift);
+    return _mm512_gf2p8affine_epi64_epi8(v, _mm512_set1_epi64(static_cast<int64_t>(matrix)), 0);
+  }
+
   static Line minus(Line v, int n) {
     return _mm512_sub_epi8(v, _mm512_set1_epi8(static_cast<char>(n)));
   }
