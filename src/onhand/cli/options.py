@@ -39,7 +39,10 @@ Variant = Annotated[
 ]
 Engine = Annotated[
     str | None,
-    typer.Option(help="Which engine; without it, the first that can run the bundle here."),
+    typer.Option(
+        help="Which engine, as native, or native:avx2 for one instruction set; without it, the "
+        "first that can run the bundle here."
+    ),
 ]
 Adapter = Annotated[
     Path | None,

@@ -14,17 +14,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO, cast
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from onhand.core.bundle import Bundle, verifying_bundle
 from onhand.core.errors import OnhandError
-from onhand.core.plugins import ENGINES, load_plugin
 from onhand.core.profile import parse_profile
 from onhand.device.energy import EnergyMeter, choose_meter
-from onhand.device.engines.base import Engine, KvKind, Loaded
+from onhand.device.engines.base import KvKind, Loaded
 from onhand.device.engines.choosing import HeadUse, PrefillUse, opener_of, use_head, use_prefill
+from onhand.device.engines.named import named_engine
 from onhand.device.freed_memory import give_back_memory
 from onhand.device.generate import generate_tokens
 from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
@@ -200,7 +200,7 @@ def _reader(tokenizer: "Tokenizer | None") -> Callable[[int], object]:
 def _open(job: Job) -> tuple["Tokenizer | None", Loaded]:
     with verifying_bundle(Path(job.root)) as bundle:  # in the order of `open_bundle`
         tokenizer = _tokenizer(bundle)
-        engine = cast(type[Engine], load_plugin(ENGINES, job.engine))()
+        engine = named_engine(job.engine)
         loaded = opener_of(engine, job.kv)(bundle, variant=job.variant, threads=job.threads)
         use_head(loaded, job.head, engine_name=job.engine)
         use_prefill(loaded, job.prefill, engine_name=job.engine)

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Unpack, cast
+from typing import Final, Unpack
 
 from onhand.core.adapter import Adapter, read_adapter
 from onhand.core.bundle import Bundle, read_bundle, verifying_bundle
 from onhand.core.errors import EngineUnavailable, InputError
-from onhand.core.plugins import ENGINES, load_plugin, plugin_names
+from onhand.core.plugins import ENGINES, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.device.drafters import DraftModel, PromptLookup, check_same_tokens
 from onhand.device.engines.base import Engine, KvKind, Loaded
@@ -21,6 +21,7 @@ from onhand.device.engines.choosing import (
     use_head,
     use_prefill,
 )
+from onhand.device.engines.named import named_engine
 from onhand.device.generate import TextSession
 from onhand.device.probe import current_profile
 from onhand.device.schedule import Limits
@@ -80,7 +81,7 @@ def open(  # the name that `onhand.open` has
     Args:
         path: the bundle's folder; every file in it is checked, weights while they are opened.
         variant: which of its variants; None for its default.
-        engine: name of a registered engine; None for the first of `PREFERRED_ENGINES` that can
+        engine: as `named_engine` takes it; None for the first of `PREFERRED_ENGINES` that can
             run the bundle here. `TextSession.engine_name` says which, `passed_over` why not others.
         threads: threads of one step; None for what this process may use.
         context: most tokens of prompt and answer together; None for the model's own.
@@ -359,7 +360,7 @@ def able_engines(
     reasons: dict[str, str] = {}
     for name in _order() if wanted is None else [wanted]:
         try:
-            engine = cast(type[Engine], load_plugin(ENGINES, name))()
+            engine = named_engine(name)
         except InputError as error:
             if wanted is not None:
                 raise

@@ -301,10 +301,25 @@ def _module() -> Any:
 
 
 class NativeEngine:
-    """See `KvEngine`."""
+    """See `KvEngine` and `InstructionsEngine`."""
 
     name: ClassVar[str] = "native"
     kv_kinds: ClassVar[tuple[KvKind, ...]] = ("fp16", "int8")
+
+    def __init__(self, instructions: str = "") -> None:
+        """Use one of `native.module.instruction_sets()`; "" for the best."""
+        self._instructions = instructions
+
+    def using(self, instructions: str) -> "NativeEngine":
+        """See `InstructionsEngine`. Where there is no native part, `why_not` will say so.
+
+        Raises:
+            InputError: if this processor does not have it.
+        """
+        if native.module is not None and instructions not in native.module.instruction_sets():
+            known = ", ".join(native.module.instruction_sets())
+            raise InputError(f"native: there is no {instructions!r} on this processor, but {known}")
+        return NativeEngine(instructions)
 
     def why_not(self, bundle: Bundle, profile: DeviceProfile, *, variant: str) -> str | None:
         """Return None if it can run a variant here, else a reason."""
@@ -340,6 +355,8 @@ class NativeEngine:
         key = state_key(bundle, variant, self.name, None)
         weights = open_weights(bundle, variant)
         try:
-            return NativeLoaded(weights, key, threads, adapter=adapter, kv=kv)
+            return NativeLoaded(
+                weights, key, threads, adapter=adapter, kv=kv, instructions=self._instructions
+            )
         except (ValueError, TypeError) as error:
             raise EngineError(f"native: {error}") from error
