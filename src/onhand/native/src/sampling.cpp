@@ -93,6 +93,11 @@ void Chooser::adjust(float* scores, int first, int n) const {
       i += 8;
       continue;
     }
+    if (eight == kForbidden * uint64_t{0x0101010101010101}) {
+      std::fill_n(scores + i, 8, -std::numeric_limits<float>::infinity());
+      i += 8;
+      continue;
+    }
     for (const int end = std::min(n, i + 8); i < end; ++i) {
       float& score = scores[i];
       if (flags[i] & kSeen) score = score < 0 ? score * how_.penalty : score / how_.penalty;
