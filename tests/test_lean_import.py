@@ -1,6 +1,7 @@
 """Importing onhand is quick, light, and changes nothing."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,6 +58,8 @@ def imported(module: str, folder: Path) -> dict[str, list[str]]:
         check=True,
         capture_output=True,
         cwd=folder,
+        # What Python itself keeps of a module is not the module's doing.
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         text=True,
     )
     found: dict[str, list[str]] = json.loads(run.stdout)

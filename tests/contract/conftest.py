@@ -2,16 +2,16 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 import pytest
 from tests.models import DECODER, memory_model
 
+from onhand import native
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
-from onhand.core.plugins import ENGINES, load_plugin
 from onhand.core.progress import Quiet
 from onhand.device.engines.base import Engine, Loaded
+from onhand.device.engines.named import named_engine
 
 pytest.importorskip("onnx", reason="makes bundles: needs onhand[host]")
 
@@ -19,8 +19,10 @@ from onhand.host.calibrate import InputStatistics
 from onhand.host.pack import pack_bundle, pack_original, plan_variants
 from onhand.host.passes.quantize import Quantize
 
-# One word more puts an engine of a third party through the same suite.
-NAMES = ["reference", "onnx", "native"]
+# One word more puts an engine of a third party through the same suite. The native one goes through
+# it with every instruction set that the processor has; `native` alone is the first of them.
+SETS: list[str] = [] if native.module is None else native.module.instruction_sets()
+NAMES = ["reference", "onnx", "native", *(f"native:{name}" for name in SETS[1:])]
 Pack = Callable[..., Bundle]
 
 
@@ -66,7 +68,7 @@ def _packed(
 @pytest.fixture(params=NAMES)
 def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine in turn."""
-    return cast(type[Engine], load_plugin(ENGINES, request.param))()
+    return named_engine(request.param)
 
 
 @pytest.fixture
