@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.models import sample_text, write_checkpoint
@@ -125,14 +126,21 @@ def test_keys_and_values_are_kept_as_asked_for(
     assert int8["perplexity"].value == pytest.approx(fp16["perplexity"].value, rel=0.01)
 
 
-def test_an_engine_that_cannot_keep_them_so_is_named(
-    built: Path, source: Path, home: Path, other_text: Path
+@pytest.mark.parametrize(
+    ("way", "reason"),
+    [
+        ({"kv": "int8"}, "onnx: it does not keep keys and values as int8"),
+        ({"prefill": "bf16"}, "onnx has no prefill in bf16; native has one"),
+    ],
+)
+def test_an_engine_that_cannot_is_named(
+    built: Path, source: Path, home: Path, other_text: Path, way: Any, reason: str
 ) -> None:
     """Before the original is looked for."""
     shutil.rmtree(source)
 
-    with pytest.raises(EngineUnavailable, match="onnx: it does not keep keys and values as int8"):
-        evaluate_bundle(built, other_text, engine="onnx", kv="int8", home=home, threads=1)
+    with pytest.raises(EngineUnavailable, match=reason):
+        evaluate_bundle(built, other_text, engine="onnx", home=home, threads=1, **way)
 
 
 def test_prompts_are_multiplied_as_asked_for(
@@ -152,16 +160,6 @@ def test_prompts_are_multiplied_as_asked_for(
     assert bf16["perplexity"].how == "onhand evaluate source --text other.txt --prefill bf16"
     assert bf16["perplexity"].value != exact["perplexity"].value
     assert bf16["perplexity"].value == pytest.approx(exact["perplexity"].value, rel=0.01)
-
-
-def test_an_engine_without_such_a_prefill_is_named(
-    built: Path, source: Path, home: Path, other_text: Path
-) -> None:
-    """Before the original is looked for."""
-    shutil.rmtree(source)
-
-    with pytest.raises(EngineUnavailable, match="onnx has no prefill in bf16; native has one"):
-        evaluate_bundle(built, other_text, engine="onnx", prefill="bf16", home=home, threads=1)
 
 
 def test_the_number_of_tokens_can_be_bounded(built: Path, home: Path, other_text: Path) -> None:

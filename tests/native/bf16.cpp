@@ -24,7 +24,7 @@ float rounded(float x) {
 // Rows of inputs, as floats that bf16 holds and as products take them.
 struct RandomInputs {
   std::vector<float> plain;
-  std::vector<onhand::Quantized::Line> memory;
+  std::vector<onhand::Bf16Line> memory;
   onhand::Bf16Inputs view;
 
   RandomInputs(int rows, int width, Random& random) {

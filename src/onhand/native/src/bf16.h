@@ -24,6 +24,9 @@ constexpr size_t kPanelBytes = 2 * kBf16Inputs / kBf16Step * kBf16Tile;
 constexpr size_t kBf16Scratch =
     kPanelBytes + size_t(kBf16Tiles) * kBf16MostRows * kRows * sizeof(float);
 
+// Inputs of one row that lie together, on a cache line.
+struct alignas(kLine) Bf16Line { uint16_t at[kBf16Step]; };
+
 // Rows of inputs as tile instructions take them: sixteen rows by 32 inputs lie together.
 struct Bf16Inputs {
   uint16_t* numbers = nullptr;  // (rows / 16, steps, 16, 32)

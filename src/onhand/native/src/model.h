@@ -110,8 +110,7 @@ constexpr int kAloneRows = 4;  // of a step; so few each thread prepares for its
 
 // Rows of inputs rounded for a product: to int8, or to bf16 where that is asked for.
 struct Quantized {
-  struct alignas(64) Line { uint16_t at[32]; };
-  std::vector<Line> bf16;
+  std::vector<Bf16Line> bf16;
   std::vector<int8_t> codes;
   std::vector<float> scales;
   std::vector<int32_t> starts;
@@ -154,8 +153,7 @@ class Workspace {
   struct Attention {
     std::vector<float> queries, scores, sums;  // (queries, dim), (queries, kPage), (queries, wide)
     std::vector<float> lanes, most;            // (queries, kLanes), (queries)
-    struct alignas(64) Bf16 { uint16_t at[32]; };
-    std::vector<Bf16> bf16;  // queries, shares, and a part of a page
+    std::vector<Bf16Line> bf16;  // queries, shares, and a part of a page
     int most_queries = 0;    // of those
   };
   std::vector<Attention> attention;         // by thread

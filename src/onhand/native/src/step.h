@@ -28,7 +28,8 @@ class Step {
   Step(const Model& model, Workspace& work, Pool& pool, const std::vector<Row>& rows, int thread)
       : m_(model), w_(work), pool_(pool), rows_(rows), n_(static_cast<int>(rows.size())),
         thread_(thread), alone_(n_ <= kAloneRows),
-        bf16_(Simd::kTiles && model.bf16_prefill && n_ >= kBf16Rows), own_(work.own[alone_ ? thread : 0]),
+        bf16_(Simd::kTiles && model.bf16_prefill && n_ >= kBf16Rows),
+        own_(work.own[alone_ ? thread : 0]),
         mine_(alone_ ? Range{0, n_} : share(n_)), attention_(model, work, rows, thread, bf16_),
         head_(model, work, pool, rows, thread) {}
 
