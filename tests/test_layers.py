@@ -8,14 +8,18 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "onhand"
 CORE = {"numpy"}
-DEVICE = CORE | {"jinja2", "onnxruntime", "psutil", "tokenizers"}
+DEVICE = CORE | {"PIL", "jinja2", "onnxruntime", "openvino", "psutil", "tokenizers"}
 HOST = DEVICE | {
     "gguf",
+    "google",
+    "h5py",
     "huggingface_hub",
+    "keras",
     "matplotlib",
     "onnx",
     "safetensors",
     "scipy",
+    "tensorflow",
     "threadpoolctl",
     "torch",
     "transformers",

@@ -10,13 +10,18 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src"
 HEAVY = (
+    "PIL",
     "gguf",
     "huggingface_hub",
     "jinja2",
+    "keras",
     "matplotlib",
     "onnx",
     "onnxruntime",
+    "openvino",
     "psutil",
+    "scipy",
+    "tensorflow",
     "tokenizers",
     "torch",
     "transformers",

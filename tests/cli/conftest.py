@@ -70,7 +70,7 @@ def bundle(tmp_path: Path) -> Bundle:
                 version=1,
                 default_variant="int8",
                 variants=variants,
-                decoder=DECODER,
+                model=DECODER,
                 files={},
                 provenance={"onhand": "0.1.0"},
             ),

@@ -57,7 +57,7 @@ def manifest(decoder: Decoder) -> Manifest:
                 accuracy_level=0,
             ),
         },
-        decoder=decoder,
+        model=decoder,
         files={},
         provenance={"source_sha256": "0" * 64, "settings": {"method": "rtn"}},
     )

@@ -120,7 +120,7 @@ def make_bundle(root: Path, *, tokenizer: str = "") -> Path:
         version=1,
         default_variant="plain",
         variants=variants,
-        decoder=decoder,
+        model=decoder,
         files={},
         provenance={},
     )

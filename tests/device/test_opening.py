@@ -71,7 +71,7 @@ def make_bundle(root: Path, **files: object) -> Bundle:
         version=1,
         default_variant="float",
         variants={"float": variant, "other": variant},
-        decoder=decoder,
+        model=decoder,
         files={},
         provenance={},
     )

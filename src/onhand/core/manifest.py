@@ -8,6 +8,7 @@ from pathlib import PurePosixPath
 
 from onhand.core.decoder import Decoder, decoder_from_json
 from onhand.core.errors import BundleCorrupt, BundleTooNew, InputError
+from onhand.core.network import Network, network_from_json
 from onhand.core.outside import parse_json, shown
 from onhand.core.quantized import GroupFormat
 
@@ -23,6 +24,9 @@ __all__ = [
 
 FORMAT = 1
 LANGUAGE_MODEL = "language-model"
+NETWORK = "network"
+# Kind -> the key of its description.
+_DESCRIPTIONS = {LANGUAGE_MODEL: "decoder", NETWORK: "network"}
 MAX_MANIFEST_BYTES = 16 * 2**20
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -49,7 +53,8 @@ class Variant:
         graph: the ONNX file.
         weights: safetensors files; a tensor is taken from the first that holds it, so what
             variants share is stored once.
-        matrices: name -> how it is stored; None for a plain float matrix.
+        matrices: name -> how it is stored; None for a plain float matrix. Of a network, whose
+            graph says it all, empty.
         accuracy_level: ONNX Runtime's MatMulNBits setting that this variant was judged with: 4
             computes in int8, 0 in float32. It changes answers, so it belongs to the bundle.
     """
@@ -66,11 +71,11 @@ class Manifest:
 
     Attributes:
         name: the model's name.
-        kind: "language-model".
+        kind: "language-model" or "network".
         version: counter; a later version of the same bundle has a higher one.
         default_variant: a key of `variants`.
         variants: name -> variant.
-        decoder: the model.
+        model: its description: of a language model, or of another network.
         files: path inside the bundle -> size and hash, all files but manifest, signature, report.
         provenance: hashes and settings that the bundle was made from; no paths.
     """
@@ -80,9 +85,33 @@ class Manifest:
     version: int
     default_variant: str
     variants: Mapping[str, Variant]
-    decoder: Decoder
+    model: Decoder | Network
     files: Mapping[str, FileEntry]
     provenance: Mapping[str, object]
+
+    @property
+    def decoder(self) -> Decoder:
+        """The description of a language model.
+
+        Raises:
+            InputError: if the bundle holds none.
+        """
+        if not isinstance(self.model, Decoder):
+            raise InputError(
+                f"{self.name} is a network for {self.model.task}, this needs a language model"
+            )
+        return self.model
+
+    @property
+    def network(self) -> Network:
+        """The description of a network that is no language model.
+
+        Raises:
+            InputError: if the bundle holds a language model.
+        """
+        if not isinstance(self.model, Network):
+            raise InputError(f"{self.name} is a language model, this needs another network")
+        return self.model
 
 
 def render_manifest(manifest: Manifest) -> bytes:
@@ -106,7 +135,7 @@ def render_manifest(manifest: Manifest) -> bytes:
         for name, variant in manifest.variants.items()
     }
     table = {
-        "decoder": manifest.decoder.to_json(),
+        _DESCRIPTIONS[manifest.kind]: manifest.model.to_json(),
         "default_variant": manifest.default_variant,
         "files": {n: {"sha256": f.sha256, "size": f.size} for n, f in manifest.files.items()},
         "format": FORMAT,
@@ -155,12 +184,16 @@ def parse_manifest(content: bytes, *, where: str) -> Manifest:
 
 
 def _manifest(table: Mapping[str, object]) -> Manifest:
-    if table["kind"] != LANGUAGE_MODEL:
-        raise InputError(f"kind {shown(table['kind'])} is not one that this version runs")
+    kind = table["kind"]
+    if not isinstance(kind, str) or kind not in _DESCRIPTIONS:
+        raise InputError(f"kind {shown(kind)} is not one that this version runs")
     files = {safe_path(name): _file(name, entry) for name, entry in _object(table, "files").items()}
-    decoder = decoder_from_json(table["decoder"])
+    described = table[_DESCRIPTIONS[kind]]
+    model = decoder_from_json(described) if kind == LANGUAGE_MODEL else network_from_json(described)
+    # A network's weights are known by its graph alone.
+    matrices = set(model.matrices()) if isinstance(model, Decoder) else set()
     variants = {
-        _name(name): _variant(entry, files, decoder)
+        _name(name): _variant(entry, files, matrices)
         for name, entry in _object(table, "variants").items()
     }
     default = table["default_variant"]
@@ -171,17 +204,17 @@ def _manifest(table: Mapping[str, object]) -> Manifest:
         raise InputError(f"version is {shown(version)}, must be a whole number above 0")
     return Manifest(
         name=_name(table["name"]),
-        kind=LANGUAGE_MODEL,
+        kind=kind,
         version=version,
         default_variant=default,
         variants=variants,
-        decoder=decoder,
+        model=model,
         files=files,
         provenance=_object(table, "provenance"),
     )
 
 
-def _variant(entry: object, files: Mapping[str, FileEntry], decoder: Decoder) -> Variant:
+def _variant(entry: object, files: Mapping[str, FileEntry], matrices: set[str]) -> Variant:
     if not isinstance(entry, dict):
         raise InputError("a variant must be a JSON object")
     weights = entry["weights"]
@@ -191,8 +224,8 @@ def _variant(entry: object, files: Mapping[str, FileEntry], decoder: Decoder) ->
         if not isinstance(name, str) or name not in files:
             raise InputError(f"variant names {shown(name)}, which is not among the files")
     stored = _object(entry, "matrices")
-    if set(stored) != set(decoder.matrices()):
-        odd = sorted(set(stored) ^ set(decoder.matrices()))
+    if set(stored) != matrices:
+        odd = sorted(set(stored) ^ matrices)
         raise InputError(f"matrix {shown(odd[0])} is in the variant or in the decoder, not in both")
     level = entry["accuracy_level"]
     if type(level) is not int or level not in {0, 1, 4}:

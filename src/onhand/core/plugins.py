@@ -5,12 +5,31 @@ from importlib.metadata import entry_points
 
 from onhand.core.errors import InputError
 
-__all__ = ["ENGINES", "PASSES", "SOURCES", "load_plugin", "plugin_names"]
+__all__ = [
+    "ENGINES",
+    "NETWORK_ENGINES",
+    "NETWORK_PASSES",
+    "NETWORK_SOURCES",
+    "PASSES",
+    "SOURCES",
+    "load_plugin",
+    "plugin_names",
+]
 
 ENGINES = "onhand.engines"
 PASSES = "onhand.passes"
 SOURCES = "onhand.sources"
-_KINDS = {ENGINES: "engine", PASSES: "pass", SOURCES: "source"}
+NETWORK_ENGINES = "onhand.network_engines"
+NETWORK_PASSES = "onhand.network_passes"
+NETWORK_SOURCES = "onhand.network_sources"
+_KINDS = {
+    ENGINES: "engine",
+    NETWORK_ENGINES: "engine",
+    NETWORK_PASSES: "pass",
+    NETWORK_SOURCES: "source",
+    PASSES: "pass",
+    SOURCES: "source",
+}
 
 
 def plugin_names(group: str) -> list[str]:
@@ -22,7 +41,7 @@ def load_plugin(group: str, name: str) -> object:
     """Load one plugin.
 
     Args:
-        group: `ENGINES`, `PASSES` or `SOURCES`.
+        group: one of the groups named above.
         name: as registered.
 
     Returns:

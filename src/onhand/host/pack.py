@@ -300,7 +300,7 @@ def _finish(
         version=1,
         default_variant=default,
         variants=variants,
-        decoder=model.decoder,
+        model=model.decoder,
         files={},
         provenance=json.loads(json.dumps(provenance)),
     )

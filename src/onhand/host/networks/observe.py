@@ -1,0 +1,101 @@
+"""What a graph computes inside, for examples: run in ONNX Runtime, batch by batch."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from onhand.core.errors import EngineError, InputError
+from onhand.host.networks.graph import Array, Graph
+from onhand.host.networks.onnx_files import infer_shapes, model_bytes
+from onhand.host.networks.samples import Samples
+
+__all__ = ["GraphRunner", "observe"]
+
+
+class GraphRunner:
+    """Runs a graph that is not packed yet; one thread at a time."""
+
+    def __init__(self, graph: Graph, *, threads: int, names: Sequence[str] | None = None) -> None:
+        """Compile it.
+
+        Args:
+            graph: the graph.
+            threads: of one run.
+            names: values to compute; None for its outputs.
+
+        Raises:
+            InputError: if there is no such value.
+            EngineError: if ONNX Runtime cannot run it.
+        """
+        import onnxruntime as ort
+
+        wanted = tuple(graph.output_names() if names is None else dict.fromkeys(names))
+        if names is not None:
+            known = infer_shapes(graph)
+            if missing := [name for name in wanted if name not in known]:
+                raise InputError(f"the graph makes no value {missing[0]!r} of a known type")
+            fed = {value.name for value in graph.inputs} | set(graph.constants)
+            inner = tuple(known[name] for name in wanted if name not in fed)
+            graph = replace(graph, outputs=inner)
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        self._fed = {value.name for value in graph.inputs}
+        self._wanted, self._constants = wanted, graph.constants
+        self._computed = graph.output_names()
+        try:
+            content = model_bytes(graph.live() if names is not None else graph)
+            self._session = ort.InferenceSession(content, options, ["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own errors have no common class
+            raise EngineError(f"ONNX Runtime cannot run the graph: {error}") from error
+        self._read = {value.name for value in self._session.get_inputs()}
+
+    def run(self, feeds: dict[str, Array]) -> dict[str, Array]:
+        """Return name -> array for every value asked for.
+
+        Raises:
+            EngineError: if the run fails.
+        """
+        given = {name: array for name, array in feeds.items() if name in self._read}
+        try:
+            made = self._session.run(list(self._computed), given) if self._computed else []
+        except Exception as error:
+            raise EngineError(f"ONNX Runtime failed: {error}") from error
+        found = dict(zip(self._computed, made, strict=True))
+        return {
+            name: found[name]
+            if name in found
+            else feeds[name]
+            if name in feeds
+            else self._constants[name]
+            for name in self._wanted
+        }
+
+
+def observe(
+    graph: Graph,
+    samples: Samples,
+    *,
+    threads: int,
+    names: Sequence[str] | None = None,
+    batch: int = 8,
+) -> Iterator[dict[str, Array]]:
+    """Run examples through a graph.
+
+    Args:
+        graph: the graph.
+        samples: the examples.
+        threads: of one run.
+        names: values to compute; None for the graph's outputs.
+        batch: examples in one run; where the graph's first size is fixed, as many as it says.
+
+    Yields:
+        Name -> array (batch, ...), in the order of the examples.
+
+    Raises:
+        InputError: if there is no such value.
+        EngineError: if ONNX Runtime fails.
+    """
+    runner = GraphRunner(graph, threads=threads, names=names)
+    first = graph.inputs[0].shape[0] if graph.inputs and graph.inputs[0].shape else None
+    for feeds in samples.batches(first if isinstance(first, int) else batch):
+        yield runner.run(feeds)

@@ -1,0 +1,1 @@
+"""Sources of networks, one module for each framework."""
