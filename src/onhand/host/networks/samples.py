@@ -2,13 +2,40 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from onhand.core.errors import InputError
 from onhand.host.networks.graph import Array
 
-__all__ = ["Samples"]
+__all__ = ["Feeds", "Samples"]
+
+
+class Feeds(Protocol):
+    """Examples one by one, which may be read from files only when they are asked for."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        ...
+
+    def __getitem__(self, i: int, /) -> Mapping[str, Array]:
+        """Return one: name of an input -> array (1, ...)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some of them."""
+
+    feeds: Feeds
+    indices: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> Mapping[str, Array]:
+        return self.feeds[self.indices[i]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +47,7 @@ class Samples:
         labels: of each example, the number of its class; None where nobody knows.
     """
 
-    feeds: Sequence[Mapping[str, Array]]
+    feeds: Feeds
     labels: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
@@ -33,30 +60,30 @@ class Samples:
     def part(self, indices: Sequence[int]) -> "Samples":
         """Return some of them, in the order of `indices`."""
         return Samples(
-            feeds=[self.feeds[i] for i in indices],
+            feeds=_Part(self.feeds, indices),
             labels=None if self.labels is None else [self.labels[i] for i in indices],
         )
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """Yield name -> array (up to `size`, ...); examples of other shapes begin a new batch."""
-        for indices in self.batch_indices(size):
-            yield self.batch(indices)
-
-    def batch_indices(self, size: int) -> Iterator[list[int]]:
-        """Yield the indices of each batch, in order."""
-        batch: list[int] = []
-        shapes: dict[str, tuple[int, ...]] = {}
-        for i, feed in enumerate(self.feeds):
-            found = {name: array.shape for name, array in feed.items()}
-            if batch and (len(batch) == size or found != shapes):
-                yield batch
+        batch: list[Mapping[str, Array]] = []
+        for i in range(len(self.feeds)):
+            feed = self.feeds[i]
+            if batch and (len(batch) == size or _shapes(feed) != _shapes(batch[0])):
+                yield _joined(batch)
                 batch = []
-            shapes = found
-            batch.append(i)
+            batch.append(feed)
         if batch:
-            yield batch
+            yield _joined(batch)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Array]:
         """Return name -> array (len(indices), ...) of some examples of the same shapes."""
-        names = self.feeds[indices[0]]
-        return {name: np.concatenate([self.feeds[i][name] for i in indices]) for name in names}
+        return _joined([self.feeds[i] for i in indices])
+
+
+def _shapes(feed: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in feed.items()}
+
+
+def _joined(feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}

@@ -1,0 +1,54 @@
+"""From a file or a text of the user to a network's input arrays, as the bundle's feed says."""
+
+from pathlib import Path
+
+import numpy as np
+
+from onhand.core.errors import InputError
+from onhand.core.feed import PictureFeed, SoundFeed
+from onhand.core.network import Network
+from onhand.device.networks.base import Array, check_feeds
+from onhand.device.networks.pictures import PICTURE_SUFFIXES, feed_picture, read_picture
+from onhand.device.networks.sounds import SOUND_SUFFIXES, feed_sound, read_sound
+
+__all__ = ["INPUT_SUFFIXES", "feeds_from_file"]
+
+INPUT_SUFFIXES = (*PICTURE_SUFFIXES, *SOUND_SUFFIXES, ".npz")
+
+
+def feeds_from_file(path: Path, network: Network) -> dict[str, Array]:
+    """Read one example.
+
+    Args:
+        path: a picture, a sound, or `.npz` with an array for each input.
+        network: whose inputs they are.
+
+    Returns:
+        Name of an input -> array (1, ...).
+
+    Raises:
+        InputError: if the file cannot be read, or the network takes no such thing.
+        ShapeError: if an array has another dtype or shape than the network's input.
+    """
+    feed, info = network.feed, network.inputs[0]
+    if path.suffix.lower() == ".npz":
+        feeds = _arrays(path)
+    elif isinstance(feed, PictureFeed):
+        feeds = {info.name: feed_picture(read_picture(path), feed, info)}
+    elif isinstance(feed, SoundFeed):
+        samples, rate = read_sound(path)
+        feeds = {info.name: feed_sound(samples, rate, feed, info)}
+    else:
+        names = ", ".join(one.name for one in network.inputs)
+        taken = "texts" if feed is not None else f"arrays: give .npz with {names}"
+        raise InputError(f"{path}: this network takes {taken}")
+    check_feeds(feeds, network.inputs)
+    return feeds
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: np.asarray(file[name]) for name in file.files}
+    except (OSError, ValueError, EOFError, KeyError) as error:
+        raise InputError(f"{path}: not arrays that can be read: {error}") from error

@@ -1,0 +1,172 @@
+"""Examples from folders and tables: what a network is calibrated with and judged by."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onhand.core.errors import InputError
+from onhand.core.network import Network
+from onhand.device.networks.inputs import INPUT_SUFFIXES, feeds_from_file
+from onhand.host.networks.graph import Array
+from onhand.host.networks.samples import Samples
+
+__all__ = ["DataSplit", "read_data", "split_data"]
+
+_TABLE = "labels.csv"
+_SEED = 20260101
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSplit:
+    """What passes may see, and what judges the result: no example is in both.
+
+    Attributes:
+        calibration: for passes.
+        heldout: for the judgement alone.
+        what: the data in words, for the report.
+    """
+
+    calibration: Samples
+    heldout: Samples
+    what: str
+
+
+class _Files:
+    """Examples that are read when they are needed, so that memory holds one batch."""
+
+    def __init__(self, paths: Sequence[Path], network: Network) -> None:
+        self._paths, self._network = paths, network
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, i: int) -> Mapping[str, Array]:
+        return feeds_from_file(self._paths[i], self._network)
+
+
+def read_data(path: Path, network: Network, labels: Sequence[str]) -> Samples:
+    """Read examples, labelled where the source says so.
+
+    Args:
+        path: a folder of files, of folders named after classes, or of files beside `labels.csv`
+            with the columns `file` and `label` (a name of a class, or its number); or one `.npz`
+            with (N, ...) for each input and, for labels, (N,) whole numbers as `labels`.
+        network: that they are for.
+        labels: names of its classes, in order; empty where it has none.
+
+    Returns:
+        The examples, in the order of their names.
+
+    Raises:
+        InputError: if there are none, or a label is unknown.
+    """
+    if path.suffix == ".npz" and path.is_file():
+        return _from_arrays(path, network)
+    if not path.is_dir():
+        raise InputError(f"{path}: is no folder, and no .npz file")
+    if (path / _TABLE).is_file():
+        files, found = _from_table(path, labels)
+    else:
+        files, found = _from_folders(path, labels)
+    if not files:
+        raise InputError(f"{path}: has no file of a kind that is read: {', '.join(INPUT_SUFFIXES)}")
+    return Samples(feeds=_Files(files, network), labels=found)
+
+
+def split_data(samples: Samples, *, n_calibration: int, what: str) -> DataSplit:
+    """Put some examples aside for judging; the same ones each time.
+
+    Args:
+        samples: all of them.
+        n_calibration: that passes may see; at most half.
+        what: the data in words.
+
+    Returns:
+        The two parts.
+
+    Raises:
+        InputError: if there are fewer than two.
+    """
+    n = len(samples)
+    if n < 2:
+        raise InputError(f"{what}: has {n} examples, needs 2 or more: some calibrate, others judge")
+    order = np.random.default_rng(_SEED).permutation(n).tolist()
+    cut = min(n_calibration, n // 2)
+    return DataSplit(
+        calibration=samples.part(sorted(order[:cut])),
+        heldout=samples.part(sorted(order[cut:])),
+        what=what,
+    )
+
+
+def _from_arrays(path: Path, network: Network) -> Samples:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name]) for name in file.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not arrays that can be read: {error}") from error
+    labels = arrays.pop("labels", None)
+    names = {info.name for info in network.inputs}
+    if odd := sorted(set(arrays) ^ names):
+        raise InputError(f"{path}: {odd[0]!r} is in the file or an input of the network, not both")
+    counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    if labels is not None:
+        counts.add(len(labels))
+    if len(counts) != 1:
+        raise InputError(f"{path}: its arrays hold {sorted(counts)} examples, must be as many each")
+    (n,) = counts
+    feeds = [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(n)]
+    return Samples(feeds=feeds, labels=None if labels is None else [int(k) for k in labels])
+
+
+def _from_folders(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[int] | None]:
+    folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not folders:
+        return _readable(path), None
+    files: list[Path] = []
+    found: list[int] = []
+    for i, folder in enumerate(folders):
+        label = _label(folder.name, labels, str(folder)) if labels else i
+        inside = _readable(folder)
+        files += inside
+        found += [label] * len(inside)
+    return files, found
+
+
+def _readable(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in INPUT_SUFFIXES)
+
+
+def _from_table(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[int] | None]:
+    table = path / _TABLE
+    files: list[Path] = []
+    found: list[int] = []
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: cannot be read: {error}") from error
+    for number, row in enumerate(rows, start=2):
+        name, label = row.get("file"), row.get("label")
+        if not name:
+            raise InputError(f"{table}: line {number} has no file")
+        place = path / name
+        if not place.resolve().is_relative_to(path.resolve()) or not place.is_file():
+            raise InputError(f"{table}: line {number} names {name!r}, which is no file in {path}")
+        files.append(place)
+        if label:
+            found.append(_label(label, labels, f"{table}: line {number}"))
+    if found and len(found) != len(files):
+        raise InputError(f"{table}: {len(files) - len(found)} of {len(files)} lines have no label")
+    return files, found or None
+
+
+def _label(text: str, labels: Sequence[str], where: str) -> int:
+    if text in labels:
+        return labels.index(text)
+    if text.isascii() and text.isdigit() and (not labels or int(text) < len(labels)):
+        return int(text)
+    raise InputError(f"{where}: {text!r} is no label of the network, and not the number of one")
