@@ -23,9 +23,9 @@ def figure(name: str, value: float, *, spread: float = 0.0, estimated: bool = Fa
 
 
 def test_every_axis_is_read_in_its_own_units() -> None:
-    """One text with all nine limits."""
+    """One text with all eleven limits."""
     text = (
-        "disk=400MiB, ram=600MiB,quality=1%,load=250ms,cold-start=1min,"
+        "disk=400MiB, ram=600MiB,quality=1%,loss=2%,latency=3ms,load=250ms,cold-start=1min,"
         "first-token=0.5s,prefill=100tok/s,decode=20,energy=3mJ,"
     )
 
@@ -33,6 +33,8 @@ def test_every_axis_is_read_in_its_own_units() -> None:
         size_bytes=400 * 2**20,
         peak_memory_bytes=600 * 2**20,
         perplexity_increase=0.01,
+        quality_loss=0.02,
+        latency_s=0.003,
         load_s=0.25,
         cold_start_s=60.0,
         time_to_first_token_s=0.5,

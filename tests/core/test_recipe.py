@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 
 from onhand.core.errors import InputError, RecipeError
-from onhand.core.recipe import Recipe, parse_recipe
+from onhand.core.recipe import Guard, Recipe, parse_recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,35 @@ def test_steps_are_built_in_order() -> None:
         keep = "head"
     """
 
-    assert parse(text) == Recipe("phone", (Prune(ratio=0.25), Round(bits=8, keep="head")))
+    assert parse(text) == Recipe(
+        name="phone",
+        steps=(Prune(ratio=0.25), Round(bits=8, keep="head")),
+        guards=(Guard(), Guard()),
+    )
+
+
+def test_a_step_says_what_it_may_lose() -> None:
+    """Beside the pass's own options; a whole number is a share as well."""
+    text = "[[step]]\npass = 'round'\nmost_loss = 0\n[[step]]\npass = 'round'\nundo = true\n"
+
+    assert parse(text).guards == (Guard(most_loss=0.0), Guard(undo=True))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("most_loss = 2", "step 1 (round): most_loss is 2, must be a share from 0 to 1"),
+        ("most_loss = true", "most_loss is True, must be a share"),
+        ("most_loss = 'all'", "most_loss is 'all', must be a share"),
+        ("undo = 1", "step 1 (round): undo is 1, must be true or false"),
+    ],
+)
+def test_a_guard_is_checked(line: str, message: str) -> None:
+    """As any other option is."""
+    with pytest.raises(RecipeError) as caught:
+        parse(f"[[step]]\npass = 'round'\n{line}\n")
+
+    assert message in str(caught.value)
 
 
 def test_a_name_is_not_needed() -> None:
@@ -88,7 +116,7 @@ def test_a_name_is_not_needed() -> None:
         ),
         (
             "[[step]]\npass = 'round'\nzzz = 4",
-            "unknown option 'zzz'; known: bits, keep, method, share, symmetric",
+            "unknown option 'zzz'; known: bits, keep, method, most_loss, share, symmetric, undo",
         ),
         ("[[step]]\npass = 'round'\nbits = '4'", "(round): bits is '4', must be like 4"),
         ("[[step]]\npass = 'round'\nbits = true", "(round): bits is True, must be like 4"),

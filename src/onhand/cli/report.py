@@ -12,7 +12,8 @@ from onhand.cli.report_table import write_report_table
 from onhand.core.bundle import REPORT, REPORT_PAGE, read_manifest
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.outside import parse_json
-from onhand.device.report_data import Report, parse_report
+from onhand.device.report_data import parse_report
+from onhand.device.report_records import Report
 from onhand.device.state import write_text_atomically
 
 __all__ = ["command"]

@@ -1,7 +1,7 @@
 """A bundle's report on the terminal: the figures, and the budget's verdicts."""
 
 from onhand.cli.output import is_terminal, say, write, write_table
-from onhand.device.report_data import Report
+from onhand.device.report_records import Report
 from onhand.device.report_view import ReportCell, report_headline, report_limits, report_rows
 
 __all__ = ["write_report_table"]

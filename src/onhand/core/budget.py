@@ -64,6 +64,15 @@ AXES: dict[str, Axis] = {
         parse=parse_fraction,
         show=lambda value: f"{value:+.2%} perplexity",
     ),
+    "loss": Axis(
+        measurement="quality_loss",
+        limit="most",
+        parse=parse_fraction,
+        show=lambda value: f"{value:.2%} lost",
+    ),
+    "latency": Axis(
+        measurement="latency_s", limit="most", parse=_seconds, show=format_seconds, timed=True
+    ),
     "load": Axis(
         measurement="load_s", limit="most", parse=_seconds, show=format_seconds, timed=True
     ),
@@ -122,6 +131,8 @@ class Budget:
         size_bytes: size of the default variant's files on disk, at most.
         peak_memory_bytes: highest resident memory of a generating process, at most.
         perplexity_increase: perplexity / original perplexity - 1, at most.
+        quality_loss: of a network: the share that is lost of accuracy, agreement or similarity.
+        latency_s: of a network: seconds of one run, at most.
         load_s: opening the bundle, seconds, at most.
         cold_start_s: start of the process to the first token, seconds, at most.
         time_to_first_token_s: request to first token, seconds, at most.
@@ -133,6 +144,8 @@ class Budget:
     size_bytes: float | None = None
     peak_memory_bytes: float | None = None
     perplexity_increase: float | None = None
+    quality_loss: float | None = None
+    latency_s: float | None = None
     load_s: float | None = None
     cold_start_s: float | None = None
     time_to_first_token_s: float | None = None

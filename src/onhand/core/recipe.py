@@ -7,15 +7,33 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 
 from onhand.core.errors import InputError, RecipeError
 
-__all__ = ["Recipe", "parse_recipe"]
+__all__ = ["Guard", "Recipe", "parse_recipe"]
 
 
-@dataclass(frozen=True, slots=True)
+_GUARD = ("most_loss", "undo")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """What a step may lose.
+
+    Attributes:
+        most_loss: as a share: of accuracy, agreement or similarity, measured on examples that the
+            step did not see; None where the whole budget decides.
+        undo: whether a step that loses more is undone; else the build ends there.
+    """
+
+    most_loss: float | None = None
+    undo: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Passes to run, in order, each already built and checked."""
+    """Passes to run, in order, each already built and checked, and what each may lose."""
 
     name: str
     steps: tuple[object, ...]
+    guards: tuple[Guard, ...]
 
 
 def parse_recipe(text: str, *, passes: Callable[[str], object], where: str = "recipe") -> Recipe:
@@ -45,20 +63,22 @@ def parse_recipe(text: str, *, passes: Callable[[str], object], where: str = "re
         raise RecipeError(f"{where}: name is {name!r}, must be a text")
     if not isinstance(steps, list) or not steps:
         raise RecipeError(f"{where}: no [[step]]; a recipe needs at least one")
+    made = [
+        _step(step, passes, f"{where}: step {number}") for number, step in enumerate(steps, start=1)
+    ]
     return Recipe(
         name=name,
-        steps=tuple(
-            _step(step, passes, f"{where}: step {number}")
-            for number, step in enumerate(steps, start=1)
-        ),
+        steps=tuple(step for step, _ in made),
+        guards=tuple(guard for _, guard in made),
     )
 
 
-def _step(step: object, passes: Callable[[str], object], where: str) -> object:
+def _step(step: object, passes: Callable[[str], object], where: str) -> tuple[object, Guard]:
     if not isinstance(step, dict) or not isinstance(step.get("pass"), str):
         raise RecipeError(f'{where}: needs a pass, as in pass = "quantize"')
-    options = {key: value for key, value in step.items() if key != "pass"}
     name = step["pass"]
+    guard = _guard(step, f"{where} ({name})")
+    options = {key: value for key, value in step.items() if key not in {"pass", *_GUARD}}
     try:
         made = passes(name)
     except InputError as error:
@@ -68,15 +88,26 @@ def _step(step: object, passes: Callable[[str], object], where: str) -> object:
     known = {field.name: field for field in fields(made)}
     for option, value in options.items():
         if option not in known:
-            raise RecipeError(f"{where} ({name}): {_unknown('option', option, list(known))}")
+            known_here = [*known, *_GUARD]
+            raise RecipeError(f"{where} ({name}): {_unknown('option', option, known_here)}")
         default = known[option].default
         # A default's type is the option's type: "4" for 4 is a slip, not a number.
         if default not in {MISSING, None} and type(value) is not type(default):
             raise RecipeError(f"{where} ({name}): {option} is {value!r}, must be like {default!r}")
     try:
-        return made(**options)
+        return made(**options), guard
     except (InputError, TypeError) as error:
         raise RecipeError(f"{where} ({name}): {error}") from error
+
+
+def _guard(step: dict[str, object], where: str) -> Guard:
+    most, undo = step.get("most_loss"), step.get("undo", False)
+    is_number = isinstance(most, int | float) and not isinstance(most, bool)
+    if most is not None and not (is_number and isinstance(most, int | float) and 0 <= most <= 1):
+        raise RecipeError(f"{where}: most_loss is {most!r}, must be a share from 0 to 1")
+    if not isinstance(undo, bool):
+        raise RecipeError(f"{where}: undo is {undo!r}, must be true or false")
+    return Guard(most_loss=float(most) if isinstance(most, int | float) else None, undo=undo)
 
 
 def _unknown(kind: str, got: str, known: list[str]) -> str:

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar, get_args, get_origin
 
@@ -12,157 +11,25 @@ from onhand.core.budget import AXES, Breach
 from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement, measurement_from_json
 from onhand.core.profile import DeviceProfile
+from onhand.device.report_records import (
+    EngineUsed,
+    Report,
+    ReportMatrix,
+    ReportRepair,
+    ReportStep,
+    ReportVariant,
+    SourceModel,
+    TextUsed,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = [
-    "EngineUsed",
-    "Report",
-    "ReportMatrix",
-    "ReportRepair",
-    "ReportVariant",
-    "SourceModel",
-    "TextUsed",
-    "parse_report",
-]
+__all__ = ["parse_report"]
 
 FORMAT = 1
 Record = TypeVar("Record", bound="DataclassInstance")
 Scalar = TypeVar("Scalar", str, bool, int, float)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineUsed:
-    """The engine that every figure was measured with: its settings, and its package."""
-
-    name: str
-    package: str
-    version: str
-    threads: int
-    accuracy_level: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceModel:
-    """The model that was compressed; `weight_bits` is the width of one of its weights."""
-
-    family: str
-    sha256: str
-    n_parameters: int
-    weight_bits: int
-    size_bytes: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextUsed:
-    """A text: what it is, its length and its hash."""
-
-    what: str
-    n_tokens: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportMatrix:
-    """What one matrix takes and lost.
-
-    Attributes:
-        name: the matrix.
-        bits: width of one code.
-        group_size: inputs that share a scale.
-        size_bytes: bytes stored.
-        original_bytes: bytes of the same matrix in the original.
-        relative_error: norm of the weight error / norm of the weights.
-        output_error: the same, each input weighted by its mean square on the calibration text.
-    """
-
-    name: str
-    bits: int
-    group_size: int
-    size_bytes: int
-    original_bytes: int
-    relative_error: float
-    output_error: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportRepair:
-    """The cheapest way to lose less; its figures are estimates.
-
-    Attributes:
-        worst: the matrices that lose most, the worst one first.
-        share: what these lose of all that is lost, 0 to 1.
-        recipe: that gives more bits where most is lost for a byte, as TOML.
-        added_bytes: what it adds to the size.
-        remaining: loss afterwards, as a share of the present one.
-    """
-
-    worst: tuple[str, ...]
-    share: float
-    recipe: str
-    added_bytes: int
-    remaining: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportVariant:
-    """One variant: its figures by name, its matrices, and why other tensors stayed as they are.
-
-    `repair` is None where nothing can be given more bits.
-    """
-
-    figures: Mapping[str, Measurement]
-    matrices: tuple[ReportMatrix, ...]
-    kept: Mapping[str, str]
-    repair: ReportRepair | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """All evidence for one bundle; `parse_report` reads it.
-
-    Attributes:
-        name: the bundle's name.
-        manifest_sha256: the bundle that the figures are of.
-        onhand_version: that measured.
-        measured_at: when, UTC.
-        device: where.
-        engine: with what.
-        read_bandwidth: of the memory, measured beside the other figures.
-        source: the original model.
-        original: its figures by name.
-        missing: why speed figures of the original are absent; None where they are not.
-        default_variant: a key of `variants`.
-        variants: by name, the default one first.
-        calibration: text that scales were fitted on; None where no text was used.
-        heldout: text that quality was judged on.
-        limits: the budget: key of `AXES` -> value in SI units.
-        breaches: limits that do not hold.
-        energy_how: how energy was counted or estimated.
-        energy_estimated: whether a formula gives the energy, not a counter.
-        notes: sentences that a reader should know.
-    """
-
-    name: str
-    manifest_sha256: str
-    onhand_version: str
-    measured_at: datetime
-    device: DeviceProfile
-    engine: EngineUsed
-    read_bandwidth: Measurement
-    source: SourceModel
-    original: Mapping[str, Measurement]
-    missing: str | None
-    default_variant: str
-    variants: Mapping[str, ReportVariant]
-    calibration: TextUsed | None
-    heldout: TextUsed
-    limits: Mapping[str, float]
-    breaches: tuple[Breach, ...]
-    energy_how: str
-    energy_estimated: bool
-    notes: tuple[str, ...]
 
 
 def parse_report(report: Mapping[str, object]) -> Report:
@@ -211,6 +78,14 @@ def parse_report(report: Mapping[str, object]) -> Report:
             _value(note, str, f"notes[{i}]")
             for i, note in enumerate(_items(_get(report, "notes"), "notes"))
         ),
+        kind=_value(report.get("kind", "language-model"), str, "kind"),
+        steps={
+            name: tuple(
+                _record(ReportStep, step, f"steps.{name}[{i}]")
+                for i, step in enumerate(_items(steps, f"steps.{name}"))
+            )
+            for name, steps in _table(report.get("steps", {}), "steps").items()
+        },
     )
 
 
@@ -334,10 +209,10 @@ def _items(value: object, where: str) -> list[object]:
 def _record(kind: type[Record], value: object, where: str) -> Record:
     table = _table(value, where)
     given: dict[str, object] = {}
-    for field in dataclasses.fields(kind):
-        if field.name in table or field.default is dataclasses.MISSING:
-            place = f"{where}.{field.name}"
-            given[field.name] = _field(_get(table, field.name, f"{where}."), field.type, place)
+    for one in dataclasses.fields(kind):
+        if one.name in table or one.default is dataclasses.MISSING:
+            place = f"{where}.{one.name}"
+            given[one.name] = _field(_get(table, one.name, f"{where}."), one.type, place)
     return kind(**given)
 
 

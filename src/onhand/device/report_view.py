@@ -8,7 +8,8 @@ from onhand.core.budget import AXES
 from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement
 from onhand.core.units import format_bytes, format_seconds
-from onhand.device.report_data import Report, parse_report
+from onhand.device.report_data import parse_report
+from onhand.device.report_records import Report
 
 __all__ = [
     "LimitRow",
@@ -116,9 +117,41 @@ def _small(value: float) -> str:
     return f"{value:.3g}"
 
 
-_KINDS = {
+def _percent(value: float) -> str:
+    return f"{value * 100:.2f} %"
+
+
+_SHARED = {
     "size_bytes": _Kind(name="Size on disk", show=format_bytes),
     "peak_memory_bytes": _Kind(name="Peak memory", show=format_bytes),
+}
+_NETWORK = {
+    **_SHARED,
+    "quality_loss": _Kind(name="Quality lost", show=_percent, against=True),
+    "latency_s": _Kind(name="Latency", show=format_seconds),
+    "runs_per_s": _Kind(
+        name="Runs per second", show=lambda value: f"{value:,.0f}/s", more_is_better=True
+    ),
+    "load_s": _Kind(name="Load time", show=format_seconds),
+    "cold_start_s": _Kind(name="Cold start to first answer", show=format_seconds),
+    "energy_j_per_run": _Kind(name="Energy per run", show=_joules),
+    "accuracy": _Kind(name="Accuracy", show=_percent, more_is_better=True),
+    "accuracy_loss": _Kind(name="Accuracy lost", show=_percent, against=True),
+    "agreement": _Kind(
+        name="Agreement with the original", show=_percent, more_is_better=True, against=True
+    ),
+    "cosine_similarity": _Kind(
+        name="Cosine similarity",
+        show=lambda value: f"{value:.4f}",
+        more_is_better=True,
+        against=True,
+    ),
+    "relative_error": _Kind(name="Relative error", show=_percent, against=True),
+}
+# That every network's report shows, measured or not.
+_NETWORK_ALWAYS = tuple(_NETWORK)[:7]
+_KINDS = {
+    **_SHARED,
     "perplexity": _Kind(name="Perplexity", show=_perplexity),
     "perplexity_increase": _Kind(
         name="Perplexity increase", show=lambda value: f"{value * 100:+.2f} %", against=True
@@ -141,11 +174,12 @@ _KINDS = {
     "energy_j_per_token": _Kind(name="Energy per token", show=_joules),
 }
 _TIMED = {axis.measurement for axis in AXES.values() if axis.timed}
-# The original's perplexity stands in its own column.
-_FOLDED = "original_perplexity"
+# The original's perplexity, or accuracy, stands in its own column.
+_FOLDED = {"perplexity": "original_perplexity", "accuracy": "original_accuracy"}
 # Figures that have no row of their own.
 _OTHERS = {
-    _FOLDED: _Kind(name="Original perplexity", show=_perplexity, against=True),
+    "original_perplexity": _Kind(name="Original perplexity", show=_perplexity, against=True),
+    "original_accuracy": _Kind(name="Original accuracy", show=_percent, against=True),
     "read_bandwidth": _Kind(
         name="Read bandwidth",
         show=lambda value: f"{value / 1e9:.1f} GB/s",
@@ -166,7 +200,9 @@ def figure_name(measurement: str) -> str:
 
 def _kind(measurement: str) -> _Kind:
     name = measurement.replace("_", " ").capitalize()
-    return (_KINDS | _OTHERS).get(measurement, _Kind(name=name, show=_small, against=True))
+    return (_NETWORK | _KINDS | _OTHERS).get(
+        measurement, _Kind(name=name, show=_small, against=True)
+    )
 
 
 def summarize_report(
@@ -205,10 +241,10 @@ def report_rows(report: Report, *, variant: str | None = None) -> list[ReportRow
         raise InputError(f"report: no variant {chosen!r}; it has {', '.join(report.variants)}")
     figures = report.variants[chosen].figures
     # Every variant has the same rows, so that they fit one table.
-    names = dict.fromkeys(_KINDS)
+    names = dict.fromkeys(_NETWORK_ALWAYS if report.kind == "network" else _KINDS)
     for table in (report.original, *(each.figures for each in report.variants.values())):
         names |= dict.fromkeys(table)
-    names.pop(_FOLDED, None)
+    names = {name: None for name in names if name not in _FOLDED.values()}
     rows = [_row(name, original_figure(report, name), figures.get(name)) for name in names]
     increase = figures.get("perplexity_increase")
     if increase is None or increase.interval is None:
@@ -224,10 +260,10 @@ def report_rows(report: Report, *, variant: str | None = None) -> list[ReportRow
 
 def original_figure(report: Report, name: str) -> Measurement | None:
     """Return a figure of the original, or None where nobody measured it."""
-    if name in report.original or name != "perplexity":
+    if name in report.original or name not in _FOLDED:
         return report.original.get(name)
     # Quality is judged against the original, so each variant's figures hold the original's.
-    found = (variant.figures.get(_FOLDED) for variant in report.variants.values())
+    found = (variant.figures.get(_FOLDED[name]) for variant in report.variants.values())
     return next((figure for figure in found if figure is not None), None)
 
 
@@ -242,7 +278,7 @@ def _row(name: str, original: Measurement | None, variant: Measurement | None) -
     return ReportRow(
         measurement=name,
         name=kind.name,
-        original=reference if name in _KINDS and kind.against else _cell(original),
+        original=reference if name in _NETWORK | _KINDS and kind.against else _cell(original),
         variant=_cell(variant),
         ratio=ratio,
         tone=tone,
@@ -333,6 +369,9 @@ def report_headline(report: Report) -> str:
         ("perplexity_increase", "changes perplexity by {}"),
         ("top1_agreement", "makes the original's first choice for {} of the tokens"),
         ("decode_tokens_per_s", "writes {}"),
+        ("accuracy", "is right for {} of the examples"),
+        ("agreement", "agrees with the original on {}"),
+        ("latency_s", "answers in {}"),
     ):
         if name in figures:
             row = rows[name]

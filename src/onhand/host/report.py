@@ -7,7 +7,8 @@ from importlib import resources
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile
 from onhand.core.units import format_bytes
-from onhand.device.report_data import Report, ReportVariant, parse_report
+from onhand.device.report_data import parse_report
+from onhand.device.report_records import Report, ReportVariant
 from onhand.device.report_view import (
     ReportCell,
     ReportRow,

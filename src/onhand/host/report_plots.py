@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from onhand.core.measurement import Measurement
-from onhand.device.report_data import Report, ReportMatrix
+from onhand.device.report_records import Report, ReportMatrix
 from onhand.device.report_view import original_figure, show_figure
 
 if TYPE_CHECKING:
