@@ -58,7 +58,7 @@ def packed_bundle(source: Path, tmp_path: Path, home: Path, *, accuracy_level: i
             threads=1,
             progress=Quiet(),
         )
-    record_original(home, packed.bundle.manifest_sha256, str(source), model)
+    record_original(home, packed.bundle.manifest_sha256, str(source), model.sha256)
     return tmp_path / "bundle"
 
 

@@ -1,11 +1,13 @@
 """`onhand build`: a model becomes a bundle that holds its budget, with the proof in it."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from onhand.cli import build_options as given
+from onhand.cli.build_network import NETWORK_SUFFIXES, read_variants
 from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson, Threads
 from onhand.cli.output import say, write_json
@@ -15,10 +17,14 @@ from onhand.cli.settings import Settings
 from onhand.cli.transforms import QuantizeOptions, read_transforms
 from onhand.core.budget import Budget, parse_budget
 from onhand.core.errors import InputError
+from onhand.core.network import TASKS
 from onhand.core.profile import read_profile
+from onhand.core.progress import Progress
 from onhand.core.units import parse_bytes
 
 if TYPE_CHECKING:
+    from onhand.host.build import BuildResult
+    from onhand.host.networks.options import NetworkOptions
     from onhand.host.options import BuildOptions
 
 __all__ = ["command"]
@@ -41,6 +47,11 @@ def command(
     asymmetric: given.Asymmetric = False,
     embed_bits: given.EmbedBits = None,
     variants: given.Variants = None,
+    task: given.Task = None,
+    data: given.Data = None,
+    calibration_examples: given.CalibrationExamples = None,
+    feed: given.Feed = None,
+    labels: given.Labels = None,
     accuracy_level: given.AccuracyLevel = 4,
     max_ram: given.MaxRam = None,
     plan: given.Plan = False,
@@ -57,6 +68,48 @@ def command(
     """
     if output is None and not plan:
         raise InputError("where to? give -o NAME, or --plan to see what it would take")
+    language = {
+        "--adapter": adapter,
+        "--calibrate": calibrate,
+        "--preset": preset,
+        "--method": method,
+        "--group": group,
+        "--asymmetric": asymmetric or None,
+        "--embed-bits": embed_bits,
+        "--max-ram": max_ram,
+        "--plan": plan or None,
+    }
+    network = {
+        "--data": data,
+        "--calibration-examples": calibration_examples,
+        "--feed": feed,
+        "--labels": labels,
+    }
+    if _is_network(source, task, language, network) and output is not None and task is not None:
+        with host_extra("building"):
+            from onhand.host.networks.options import NetworkOptions
+
+            _build_network(
+                source,
+                NetworkOptions(
+                    task=task,
+                    variants=read_variants(recipe, bits=bits, variants=variants),
+                    data=data,
+                    feed=feed,
+                    labels=labels,
+                    n_calibration=100 if calibration_examples is None else calibration_examples,
+                    budget=Budget() if budget is None else parse_budget(budget),
+                    device=None if device is None else read_profile(device),
+                    accept_estimates=accept_estimates,
+                    threads=threads,
+                    measure_original=not no_original,
+                    resume=resume,
+                ),
+                output,
+                home=context.obj.home(),
+                as_json=as_json,
+            )
+        return
     options = QuantizeOptions(
         bits=bits,
         preset=preset,
@@ -84,6 +137,28 @@ def command(
             adapter=adapter,
         )
         _run(context, source, work, None if plan else output, as_json=as_json)
+
+
+def _is_network(
+    source: str,
+    task: str | None,
+    language: Mapping[str, object],
+    network: Mapping[str, object],
+) -> bool:
+    """Say whether the source is a network that is no language model, and check its options.
+
+    Raises:
+        InputError: if an option of the other kind is given, or the task is missing.
+    """
+    if task is None:
+        if Path(source).suffix.lower() in NETWORK_SUFFIXES:
+            raise InputError(f"{source}: what is it for? give --task, one of {', '.join(TASKS)}")
+        if odd := [option for option, value in network.items() if value is not None]:
+            raise InputError(f"{odd[0]} is for networks; say with --task what this one is for")
+        return False
+    if odd := [option for option, value in language.items() if value is not None]:
+        raise InputError(f"{odd[0]} is for language models; leave it out, or leave --task out")
+    return True
 
 
 def _run(
@@ -116,11 +191,35 @@ def _plan(source: str, work: "BuildOptions", *, as_json: bool) -> None:
 
 def _build(source: str, work: "BuildOptions", output: Path, *, home: Path, as_json: bool) -> None:
     from onhand.host.build import build_bundle
+
+    def build(progress: Progress) -> "BuildResult":
+        return build_bundle(source, output, work, home=home, progress=progress)
+
+    _built(build, output, as_json=as_json)
+
+
+def _build_network(
+    source: str, work: "NetworkOptions", output: Path, *, home: Path, as_json: bool
+) -> None:
+    from onhand.host.networks.build import build_network
+
+    def build(progress: Progress) -> "BuildResult":
+        return build_network(source, output, work, home=home, progress=progress)
+
+    _built(build, output, as_json=as_json)
+
+
+def _built(build: Callable[[Progress], "BuildResult"], output: Path, *, as_json: bool) -> None:
+    """Build, and show the report.
+
+    Raises:
+        KeyboardInterrupt: as it came; what is kept has been said.
+    """
     from onhand.host.work import work_folder
 
     try:
         with shown_progress() as progress:
-            made = build_bundle(source, output, work, home=home, progress=progress)
+            made = build(progress)
     except KeyboardInterrupt:
         if (kept := work_folder(output)).exists():
             say(f"note: what is finished is kept in {kept}: go on with --resume, or remove it")

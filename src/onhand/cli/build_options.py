@@ -13,9 +13,13 @@ __all__ = [
     "Bits",
     "BudgetLimits",
     "Calibrate",
+    "CalibrationExamples",
+    "Data",
     "Device",
     "EmbedBits",
+    "Feed",
     "Group",
+    "Labels",
     "MaxRam",
     "Method",
     "NoOriginal",
@@ -25,6 +29,7 @@ __all__ = [
     "RecipeFile",
     "Resume",
     "Source",
+    "Task",
     "Variants",
 ]
 
@@ -34,7 +39,10 @@ _WORK = "The work"
 Source = Annotated[
     str,
     typer.Argument(
-        metavar="SOURCE", help="A Hugging Face folder, or a hub id.", show_default=False
+        metavar="SOURCE",
+        help="A Hugging Face folder, a hub id, or another network: .onnx, .pt2, .keras, .h5, "
+        ".tflite, a SavedModel.",
+        show_default=False,
     ),
 ]
 Output = Annotated[
@@ -56,6 +64,46 @@ Adapter = Annotated[
 Calibrate = Annotated[
     Path | None,
     typer.Option(metavar="TEXT", help="A text like those of use; its end is held out."),
+]
+
+_NETWORK = "Networks that are no language models"
+Task = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TASK",
+        help="image-classification, detection, text-embedding, text-classification, "
+        "audio-classification or features.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Examples: files, folders named after classes, files beside labels.csv, or one .npz.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+CalibrationExamples = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Examples that compression may see; the others judge it.",
+        show_default="100",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Feed = Annotated[
+    str | None,
+    typer.Option(
+        metavar="unit|signed|imagenet|pixels|FILE.toml",
+        help="How pictures are scaled (to 0..1, -1..1, PyTorch's way, 0..255), or all in a file.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Names of the classes.", rich_help_panel=_NETWORK),
 ]
 
 RecipeFile = Annotated[

@@ -140,7 +140,7 @@ def build_bundle(
             home,
             report.manifest_sha256,
             _absolute(source),
-            ready.model,
+            ready.model.sha256,
             adapter=options.adapter,
         )
     return BuildResult(root=out, report=json.loads(json.dumps(report.content)))

@@ -31,7 +31,7 @@ def record_original(
     home: Path,
     manifest_sha256: str,
     location: str,
-    model: Model,
+    sha256: str,
     *,
     adapter: Path | None = None,
 ) -> None:
@@ -43,10 +43,10 @@ def record_original(
         home: the state folder.
         manifest_sha256: the bundle's identity.
         location: the source as the user gave it, made absolute if it is a folder.
-        model: the source.
+        sha256: of the source.
         adapter: the adapter merged into it.
     """
-    value = {"location": location, "sha256": model.sha256}
+    value = {"location": location, "sha256": sha256}
     if adapter is not None:
         value["adapter"] = str(adapter.resolve())
     remember(home, manifest_sha256, _RECORD, value)

@@ -6,7 +6,7 @@ from importlib import resources
 
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile
-from onhand.core.units import format_bytes
+from onhand.core.units import format_bytes, format_seconds
 from onhand.device.report_data import parse_report
 from onhand.device.report_records import Report, ReportVariant
 from onhand.device.report_view import (
@@ -74,7 +74,7 @@ def render_report(report: Mapping[str, object]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"bytes": format_bytes}
+    environment.filters |= {"bytes": format_bytes, "seconds": format_seconds}
     template = resources.files("onhand.host").joinpath(TEMPLATE).read_text(encoding="utf-8")
     limits = report_limits(parsed)
     page: str = environment.from_string(template).render(

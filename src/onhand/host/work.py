@@ -100,9 +100,14 @@ class BuildWork:
         """Folder of the finished matrices, with one for each variant."""
         return self.root / "matrices"
 
+    @property
+    def steps(self) -> Path:
+        """Folder of the finished steps of a network's recipe, with one for each variant."""
+        return self.root / "steps"
+
     def has_finished(self) -> bool:
         """Say whether anything is finished that a resumed build would take up."""
-        return has_run(self.original) or self.matrices.exists()
+        return has_run(self.original) or self.matrices.exists() or self.steps.exists()
 
 
 def work_folder(out: Path) -> Path:

@@ -1,19 +1,21 @@
 """Examples from folders and tables: what a network is calibrated with and judged by."""
 
 import csv
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from onhand.core.bundle import sha256_of
 from onhand.core.errors import InputError
 from onhand.core.network import Network
 from onhand.device.networks.inputs import INPUT_SUFFIXES, feeds_from_file
 from onhand.host.networks.graph import Array
 from onhand.host.networks.samples import Samples
 
-__all__ = ["DataSplit", "read_data", "split_data"]
+__all__ = ["DataSplit", "hash_data", "read_data", "split_data"]
 
 _TABLE = "labels.csv"
 _SEED = 20260101
@@ -27,11 +29,13 @@ class DataSplit:
         calibration: for passes.
         heldout: for the judgement alone.
         what: the data in words, for the report.
+        sha256: of all of it, see `hash_data`; "" where there is none.
     """
 
     calibration: Samples
     heldout: Samples
     what: str
+    sha256: str
 
 
 class _Files:
@@ -76,13 +80,14 @@ def read_data(path: Path, network: Network, labels: Sequence[str]) -> Samples:
     return Samples(feeds=_Files(files, network), labels=found)
 
 
-def split_data(samples: Samples, *, n_calibration: int, what: str) -> DataSplit:
+def split_data(samples: Samples, *, n_calibration: int, what: str, sha256: str) -> DataSplit:
     """Put some examples aside for judging; the same ones each time.
 
     Args:
         samples: all of them.
         n_calibration: that passes may see; at most half.
         what: the data in words.
+        sha256: its hash.
 
     Returns:
         The two parts.
@@ -99,7 +104,20 @@ def split_data(samples: Samples, *, n_calibration: int, what: str) -> DataSplit:
         calibration=samples.part(sorted(order[:cut])),
         heldout=samples.part(sorted(order[cut:])),
         what=what,
+        sha256=sha256,
     )
+
+
+def hash_data(path: Path) -> str:
+    """Return a SHA-256 in hex of a file, or of the names and sizes of a folder's files."""
+    if path.is_file():
+        return sha256_of(path)
+    digest = hashlib.sha256()
+    for file in sorted(path.rglob("*")):
+        if file.is_file():
+            place = file.relative_to(path).as_posix()
+            digest.update(f"{place} {file.stat().st_size}\n".encode())
+    return digest.hexdigest()
 
 
 def _from_arrays(path: Path, network: Network) -> Samples:

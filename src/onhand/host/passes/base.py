@@ -9,7 +9,7 @@ from onhand.core.quantized import GroupFormat, QuantTensor
 from onhand.host.calibrate import InputStatistics
 from onhand.host.model import Model
 
-__all__ = ["Matrix", "MatrixLoss", "Pass", "PassReport", "pass_options"]
+__all__ = ["Matrix", "MatrixLoss", "Named", "Pass", "PassReport", "pass_options"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,13 @@ class Pass(Protocol):
         ...
 
 
-def pass_options(transform: Pass) -> dict[str, object]:
+class Named(Protocol):
+    """A pass of any kind."""
+
+    name: ClassVar[str]
+
+
+def pass_options(transform: Named) -> dict[str, object]:
     """Return a pass's name and options, as a recipe's step has them.
 
     Args:

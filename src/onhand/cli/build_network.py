@@ -1,0 +1,80 @@
+"""`onhand build` of a network that is no language model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, cast
+
+from onhand.core.errors import InputError
+from onhand.core.plugins import NETWORK_PASSES, load_plugin
+from onhand.core.recipe import parse_recipe
+
+if TYPE_CHECKING:
+    from onhand.host.networks.steps import Step
+
+__all__ = ["NETWORK_SUFFIXES", "read_variants"]
+
+NETWORK_SUFFIXES: Final = (".h5", ".keras", ".onnx", ".pt2", ".tflite")
+_BITS = {32: "fp32", 8: "int8", 4: "int4"}
+
+
+def read_variants(
+    recipe: Path | None, *, bits: int | None, variants: str | None
+) -> "dict[str, tuple[Step, ...]]":
+    """Return variant name -> its steps, from a recipe or from the options.
+
+    Args:
+        recipe: a TOML file, or None.
+        bits: of a weight: 8, 4, or 32 for the network as it is; None for 8.
+        variants: names of several, as in "int8,fp32"; None for one.
+
+    Returns:
+        At least one; the first is the default variant.
+
+    Raises:
+        InputError: if a recipe and another option are given, an option is out of range, or the
+            file cannot be read.
+        RecipeError: if the recipe is wrong.
+    """
+    if recipe is not None:
+        if bits is not None or variants is not None:
+            raise InputError("--recipe says all that --bits and --variants say; give one of them")
+        return _from_recipe(recipe)
+    if variants is None:
+        chosen = 8 if bits is None else bits
+        if chosen not in _BITS:
+            raise InputError(f"--bits is {bits}, must be 8, 4 or 32 for a network")
+        return {_BITS[chosen]: _steps(chosen)}
+    if bits is not None:
+        raise InputError("--variants names the bits of each variant; leave --bits out")
+    by_name = {name: number for number, name in _BITS.items()}
+    names = [name.strip() for name in variants.split(",")]
+    for name in names:
+        if name not in by_name:
+            raise InputError(f"--variants: unknown {name!r}; known: {', '.join(by_name)}")
+        if names.count(name) > 1:
+            raise InputError(f"--variants: {name!r} is given twice")
+    return {name: _steps(by_name[name]) for name in names}
+
+
+def _steps(bits: int) -> "tuple[Step, ...]":
+    from onhand.host.networks.passes.quantize import QuantizeNetwork
+    from onhand.host.networks.steps import Step
+
+    if bits == 32:
+        return ()
+    made = QuantizeNetwork() if bits == 8 else QuantizeNetwork(bits=bits, scheme="weights")
+    return (Step(made),)
+
+
+def _from_recipe(path: Path) -> "dict[str, tuple[Step, ...]]":
+    from onhand.host.networks.passes.base import NetworkPass
+    from onhand.host.networks.steps import Step
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"recipe {path} cannot be read: {error}") from error
+    recipe = parse_recipe(
+        text, passes=lambda name: load_plugin(NETWORK_PASSES, name), where=str(path)
+    )
+    made = zip(recipe.steps, recipe.guards, strict=True)
+    return {recipe.name: tuple(Step(cast(NetworkPass, step), guard) for step, guard in made)}

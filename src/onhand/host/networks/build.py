@@ -1,0 +1,226 @@
+"""From a source network to a proven bundle: load, run the recipe, pack, prove, hold the budget."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from onhand import __version__
+from onhand.core.bundle import REPORT_PAGE, stage_bundle, write_report
+from onhand.core.errors import BudgetExceeded, InputError, ResourceError
+from onhand.core.network import Network
+from onhand.core.profile import DeviceProfile
+from onhand.core.progress import Progress, Quiet
+from onhand.core.units import format_bytes
+from onhand.device.probe import current_profile
+from onhand.device.threads import usable_threads
+from onhand.host.build import BuildResult
+from onhand.host.evaluate import record_original
+from onhand.host.networks.clean import clean
+from onhand.host.networks.data import DataSplit, hash_data, read_data, split_data
+from onhand.host.networks.graph import Graph
+from onhand.host.networks.loading import load_network
+from onhand.host.networks.model import NetworkModel
+from onhand.host.networks.options import NetworkOptions
+from onhand.host.networks.pack import describe, pack_network
+from onhand.host.networks.passes.base import Workbench
+from onhand.host.networks.prove import NetworkProof, prove_network
+from onhand.host.networks.samples import Samples
+from onhand.host.networks.steps import Finished, Step, apply_steps
+from onhand.host.passes.base import pass_options
+from onhand.host.report import render_report
+from onhand.host.work import BuildWork, open_work
+
+__all__ = ["build_network"]
+
+# Of the calibration examples, those that judge each step of a recipe of several.
+_WATCHED = 5  # one in so many
+_NONE = Samples(feeds=[])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Prepared:
+    """A build before its first step."""
+
+    model: NetworkModel
+    graph: Graph
+    network: Network
+    data: DataSplit
+    profile: DeviceProfile
+    threads: int
+
+
+def build_network(
+    source: str,
+    out: Path,
+    options: NetworkOptions,
+    *,
+    home: Path,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Compress a network, prove the result in its real engine, and write the bundle.
+
+    Nothing is left at `out` unless every limit of the budget holds.
+
+    Args:
+        source: a file or a folder.
+        out: the bundle's folder; must not exist.
+        options: what is asked for.
+        home: the builder's state folder.
+        progress: told how far it is.
+
+    Returns:
+        The bundle's place and its report.
+
+    Raises:
+        InputError: if source, data or an option cannot be used.
+        SourceError: if the source is damaged or unknown.
+        BudgetExceeded: if a limit does not hold or could not be measured.
+        ResourceError: if the disk does not suffice; what is finished is kept.
+        EngineError: if the bundle does not run.
+    """
+    shown = progress or Quiet()
+    ready = _prepare(source, options, shown)
+    for note in ready.model.notes:
+        shown.note(note)
+    _check_disk(ready, options, out)
+    with (
+        open_work(out, _fingerprint(ready, options), resume=options.resume) as work,
+        stage_bundle(out, inside=work.root) as staged,
+    ):
+        finished = {
+            name: _finish(ready, name, steps, options, work, shown)
+            for name, steps in options.variants.items()
+        }
+        pack_network(
+            ready.model,
+            ready.network,
+            {name: made.graph for name, made in finished.items()},
+            staged,
+            provenance=_provenance(ready, options),
+        )
+        proof = NetworkProof(
+            root=staged,
+            model=ready.model,
+            original=ready.graph,
+            network=ready.network,
+            finished=finished,
+            data=ready.data,
+            profile=ready.profile,
+            options=options,
+            threads=ready.threads,
+        )
+        report = prove_network(proof, progress=shown)
+        if report.breaches:
+            raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
+        write_report(staged, report.content)
+        (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
+        record_original(
+            home, report.manifest_sha256, str(Path(source).resolve()), ready.model.sha256
+        )
+    return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
+
+
+def _prepare(source: str, options: NetworkOptions, shown: Progress) -> _Prepared:
+    shown.start("reading the source", 1)
+    model = load_network(source, task=options.task, feed=options.feed, labels=options.labels)
+    shown.advance(1)
+    network = describe(model, options.task)
+    if options.data is None:
+        data = DataSplit(calibration=_NONE, heldout=_NONE, what="no examples", sha256="")
+        shown.note("no --data: nothing can be calibrated, and what is lost is not judged")
+    else:
+        samples = read_data(options.data, network, model.labels)
+        data = split_data(
+            samples,
+            n_calibration=options.n_calibration,
+            what=f"examples of {options.data.name}",
+            sha256=hash_data(options.data),
+        )
+    return _Prepared(
+        model=model,
+        graph=clean(model.graph),
+        network=network,
+        data=data,
+        profile=options.device or current_profile(),
+        threads=options.threads or usable_threads(),
+    )
+
+
+def _finish(
+    ready: _Prepared,
+    name: str,
+    steps: tuple[Step, ...],
+    options: NetworkOptions,
+    work: BuildWork,
+    shown: Progress,
+) -> Finished:
+    """Run one variant's steps; where there are several, each is judged on examples put aside."""
+    calibration, watch = ready.data.calibration, _NONE
+    limit = options.budget.quality_loss
+    guarded = len(steps) > 1 or any(step.guard.most_loss is not None for step in steps)
+    if guarded and len(calibration) >= _WATCHED:
+        every = range(len(calibration))
+        watch = calibration.part([i for i in every if i % _WATCHED == 0])
+        calibration = calibration.part([i for i in every if i % _WATCHED])
+    bench = Workbench(
+        original=ready.graph,
+        calibration=calibration,
+        task=options.task,
+        threads=ready.threads,
+        progress=shown,
+    )
+    return apply_steps(
+        ready.graph,
+        steps,
+        bench,
+        watch=watch,
+        most_loss=limit,
+        folder=work.steps / name,
+        progress=shown,
+    )
+
+
+def _check_disk(ready: _Prepared, options: NetworkOptions, out: Path) -> None:
+    parent = out.absolute().parent
+    if not parent.is_dir():
+        raise InputError(f"{parent} is not a folder; create it first")
+    n_steps = 1 + sum(len(steps) for steps in options.variants.values())
+    needed = ready.graph.size_bytes() * (n_steps + 2) + 2**20
+    if (free := shutil.disk_usage(parent).free) < needed:
+        raise ResourceError(
+            f"{parent} has {format_bytes(free)} free, the build needs {format_bytes(needed)}"
+        )
+
+
+def _provenance(ready: _Prepared, options: NetworkOptions) -> dict[str, object]:
+    return {
+        "calibration": len(ready.data.calibration),
+        "data_sha256": ready.data.sha256,
+        "family": ready.model.family,
+        "onhand": __version__,
+        "recipe": {
+            name: [pass_options(step.transform) for step in steps]
+            for name, steps in options.variants.items()
+        },
+        "source_sha256": ready.model.sha256,
+        "task": options.task,
+    }
+
+
+def _fingerprint(ready: _Prepared, options: NetworkOptions) -> dict[str, object]:
+    """Return all that decides the bytes of a bundle."""
+    guards = {
+        name: [[step.guard.most_loss, step.guard.undo] for step in steps]
+        for name, steps in options.variants.items()
+    }
+    return _provenance(ready, options) | {
+        "feed": ready.network.to_json()["feed"],
+        "guards": guards,
+        "labels": list(ready.model.labels),
+        "numpy": version("numpy"),
+        "onnxruntime": version("onnxruntime"),
+        "quality_loss": options.budget.quality_loss,
+        "threads": ready.threads,
+    }

@@ -1,0 +1,60 @@
+"""What a build of a network is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from onhand.core.budget import Budget
+from onhand.core.errors import InputError
+from onhand.core.network import TASKS
+from onhand.core.profile import DeviceProfile
+from onhand.host.networks.steps import Step
+
+__all__ = ["NetworkOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkOptions:
+    """Everything but the source and the place of the bundle.
+
+    Attributes:
+        task: one of `onhand.core.network.TASKS`.
+        variants: variant name -> its steps, none for the network as it is; the first is the
+            default variant.
+        data: examples; see `onhand.host.networks.data.read_data`. None for none: then nothing is
+            calibrated, and nothing judged.
+        feed: how inputs are made, over what the source says.
+        labels: a file with the names of the classes, over the source's.
+        n_calibration: examples that steps may see; the others judge.
+        budget: limits on the default variant.
+        device: the device built for; None for this machine.
+        engine: that measures and judges; None for the fastest.
+        accept_estimates: whether an estimated figure may satisfy a limit.
+        threads: threads to use; None for all usable ones.
+        measure_original: whether to measure the original's speed and memory as well.
+        resume: whether to go on with an interrupted build of the same bundle.
+    """
+
+    task: str
+    variants: Mapping[str, tuple[Step, ...]]
+    data: Path | None = None
+    feed: str | None = None
+    labels: Path | None = None
+    n_calibration: int = 100
+    budget: Budget = field(default_factory=Budget)
+    device: DeviceProfile | None = None
+    engine: str | None = None
+    accept_estimates: bool = False
+    threads: int | None = None
+    measure_original: bool = True
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.task not in TASKS:
+            raise InputError(f"task is {self.task!r}, must be one of {', '.join(TASKS)}")
+        if not self.variants:
+            raise InputError("a build needs at least one variant")
+        if self.n_calibration < 1:
+            raise InputError(f"{self.n_calibration} calibration examples: must be 1 or more")
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads is {self.threads}, must be 1 or more")

@@ -1,0 +1,247 @@
+"""The proof for a network: the packed bundle in its real engine, beside the original."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from onhand import __version__
+from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.measurement import Measurement, summarize
+from onhand.core.network import Network
+from onhand.core.profile import DeviceProfile
+from onhand.core.progress import Progress
+from onhand.device.energy import choose_meter
+from onhand.device.networks.bench import bench_network
+from onhand.device.probe import current_profile, default_buffer_bytes, sample_read_bandwidth
+from onhand.host.networks.data import DataSplit
+from onhand.host.networks.graph import Graph
+from onhand.host.networks.judge import answer_bundle, answer_graph, compare_answers
+from onhand.host.networks.model import NetworkModel
+from onhand.host.networks.options import NetworkOptions
+from onhand.host.networks.pack import pack_network
+from onhand.host.networks.steps import Finished
+from onhand.host.prove import REPORT_FORMAT, Report
+from onhand.host.transfer import figures_for, is_same_device
+
+__all__ = ["NetworkProof", "prove_network"]
+
+_RUNS = 200
+_ORIGINAL = "original"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkProof:
+    """What there is to prove.
+
+    Attributes:
+        root: the staged bundle.
+        model: the source.
+        original: its graph, cleaned.
+        network: its description.
+        finished: variant name -> what its steps gave; the first is the default one.
+        data: the examples.
+        profile: the device built for.
+        options: what was asked for.
+        threads: to use.
+    """
+
+    root: Path
+    model: NetworkModel
+    original: Graph
+    network: Network
+    finished: Mapping[str, Finished]
+    data: DataSplit
+    profile: DeviceProfile
+    options: NetworkOptions
+    threads: int
+
+
+def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
+    """Measure every variant and the original, and judge the default variant by the budget.
+
+    Args:
+        proof: what there is to prove.
+        progress: told how far it is.
+
+    Returns:
+        The report.
+
+    Raises:
+        EngineError: if the bundle does not run, or gives a NaN.
+    """
+    # Read again from disk, hashes and all: what is judged is what will ship.
+    bundle = read_bundle(proof.root)
+    here = current_profile()
+    here = proof.profile if is_same_device(proof.profile, here) else here
+    progress.start("measuring the memory's bandwidth", 1)
+    bandwidth = summarize(
+        "read_bandwidth",
+        sample_read_bandwidth(proof.threads, buffer_bytes=default_buffer_bytes()),
+        unit="byte/s",
+        how="onhand probe",
+    )
+    progress.advance(1)
+    engines: dict[str, str] = {}
+    variants: dict[str, dict[str, Measurement]] = {}
+    for name in proof.finished:
+        measured, engines[name] = _speed(proof, bundle.root, name, here, progress)
+        variants[name] = measured
+    for name, quality in _quality(proof, bundle, engines, progress).items():
+        variants[name] |= quality
+    original, missing = _original(proof, here, progress)
+    default = next(iter(proof.finished))
+    budget = proof.options.budget
+    breaches = budget.breaches(
+        variants[default].values(), accept_estimates=proof.options.accept_estimates
+    )
+    content = _content(proof, bundle, variants, original, missing, engines[default])
+    content |= {
+        "budget": {"limits": budget.limits(), "breaches": [asdict(breach) for breach in breaches]},
+        "notes": _notes(proof, engines),
+        "read_bandwidth": bandwidth.to_json(),
+    }
+    return Report(
+        content=content,
+        manifest_sha256=bundle.manifest_sha256,
+        figures=variants[default],
+        breaches=breaches,
+    )
+
+
+def _speed(
+    proof: NetworkProof, root: Path, variant: str, here: DeviceProfile, progress: Progress
+) -> tuple[dict[str, Measurement], str]:
+    figures, engine = bench_network(
+        root,
+        variant=variant,
+        engine=proof.options.engine,
+        threads=proof.threads,
+        runs=_RUNS,
+        profile=here,
+        progress=progress,
+    )
+    return figures_for(proof.profile, here, figures), engine
+
+
+def _quality(
+    proof: NetworkProof, bundle: Bundle, engines: Mapping[str, str], progress: Progress
+) -> dict[str, dict[str, Measurement]]:
+    """Compare every variant with the original; nothing where there are no examples."""
+    heldout = proof.data.heldout
+    if not len(heldout):
+        return {}
+    theirs = answer_graph(proof.original, heldout, threads=proof.threads, progress=progress)
+    found: dict[str, dict[str, Measurement]] = {}
+    for name in proof.finished:
+        ours = answer_bundle(
+            bundle.root,
+            heldout,
+            variant=name,
+            engine=engines[name],
+            threads=proof.threads,
+            progress=progress,
+        )
+        found[name] = compare_answers(
+            theirs,
+            ours,
+            task=proof.options.task,
+            labels=heldout.labels,
+            how=f"onhand evaluate {bundle.manifest.name} --data DIR --variant {name}",
+        )
+    return found
+
+
+def _original(
+    proof: NetworkProof, here: DeviceProfile, progress: Progress
+) -> tuple[dict[str, Measurement], str | None]:
+    """Measure the source in its own precision in the fastest engine, or say why not."""
+    size = Measurement(
+        name="size_bytes",
+        value=proof.model.source_bytes,
+        unit="byte",
+        samples=1,
+        spread=0.0,
+        how="size of the source's files",
+    )
+    if not proof.options.measure_original:
+        return {"size_bytes": size}, "the original's speed was not asked for (--no-original)"
+    with tempfile.TemporaryDirectory(dir=proof.root.parent, prefix=".original-") as folder:
+        graphs = {_ORIGINAL: proof.original}
+        pack_network(proof.model, proof.network, graphs, Path(folder), provenance={})
+        figures, _ = _speed(proof, Path(folder), _ORIGINAL, here, progress)
+    return figures | {"size_bytes": size}, None
+
+
+def _content(
+    proof: NetworkProof,
+    bundle: Bundle,
+    variants: Mapping[str, Mapping[str, Measurement]],
+    original: Mapping[str, Measurement],
+    missing: str | None,
+    engine: str,
+) -> dict[str, object]:
+    meter = choose_meter(proof.profile)
+    package = {"onnx": "onnxruntime", "openvino": "openvino"}.get(engine, "onhand")
+    return {
+        "format": REPORT_FORMAT,
+        "kind": "network",
+        "name": bundle.manifest.name,
+        "manifest_sha256": bundle.manifest_sha256,
+        "onhand_version": __version__,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": asdict(proof.profile),
+        "engine": {
+            "name": engine,
+            "package": package,
+            "version": version(package),
+            "threads": proof.threads,
+            "accuracy_level": 4,
+        },
+        "source": {
+            "family": proof.model.family,
+            "sha256": proof.model.sha256,
+            "n_parameters": proof.network.n_parameters,
+            "weight_bits": proof.model.weight_bits,
+            "size_bytes": proof.model.source_bytes,
+        },
+        "original": {
+            "figures": {name: figure.to_json() for name, figure in original.items()},
+            "missing": missing,
+        },
+        "default_variant": next(iter(variants)),
+        "variants": {
+            name: {
+                "figures": {key: figure.to_json() for key, figure in figures.items()},
+                "matrices": [],
+                "kept": proof.finished[name].kept,
+                "repair": None,
+            }
+            for name, figures in variants.items()
+        },
+        "steps": {
+            name: [asdict(step) for step in made.steps] for name, made in proof.finished.items()
+        },
+        "text": {
+            "calibration": _examples(proof, len(proof.data.calibration)),
+            "heldout": _examples(proof, len(proof.data.heldout)),
+        },
+        "energy": {"how": meter.how, "estimated": meter.estimated},
+    }
+
+
+def _examples(proof: NetworkProof, n: int) -> dict[str, object]:
+    data = proof.data
+    return {"what": data.what, "n_tokens": n, "sha256": data.sha256, "counted": "examples"}
+
+
+def _notes(proof: NetworkProof, engines: Mapping[str, str]) -> list[str]:
+    notes = [*proof.model.notes]
+    for name, made in proof.finished.items():
+        notes += [f"{name}: {note}" for note in made.notes]
+        notes.append(f"{name} was measured in the engine {engines[name]}")
+    if not len(proof.data.heldout):
+        notes.append("no examples were given: what was lost is not known")
+    return notes
