@@ -1,19 +1,28 @@
 """What an engine for networks must offer. Adapters match these shapes; nobody subclasses."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Protocol
+from pathlib import Path
+from typing import ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import ShapeError
+from onhand.core.errors import EngineError, ShapeError
 from onhand.core.network import ArrayInfo
 from onhand.core.profile import DeviceProfile
 
-__all__ = ["Array", "NetworkEngine", "NetworkLoaded", "check_feeds"]
+__all__ = [
+    "Array",
+    "CachingNetworkEngine",
+    "NetworkEngine",
+    "NetworkLoaded",
+    "check_feeds",
+    "still_open",
+]
 
 Array = NDArray[np.generic]
+Inner = TypeVar("Inner")
 
 
 class NetworkLoaded(Protocol):
@@ -41,9 +50,15 @@ class NetworkLoaded(Protocol):
 
 
 class NetworkEngine(Protocol):
-    """Opens bundles of networks; has no state."""
+    """Opens bundles of networks; has no state.
+
+    Attributes:
+        name: as registered.
+        package: the distribution that computes: another version of it may be faster or slower.
+    """
 
     name: ClassVar[str]
+    package: ClassVar[str]
 
     def why_not(
         self, bundle: Bundle, profile: DeviceProfile, *, variant: str | None = None
@@ -65,6 +80,22 @@ class NetworkEngine(Protocol):
         Raises:
             EngineUnavailable: if it cannot run here.
             EngineError: if the engine fails.
+        """
+        ...
+
+
+@runtime_checkable
+class CachingNetworkEngine(Protocol):
+    """An engine that opens a bundle faster when it finds what it kept of it. Engines may be one."""
+
+    def caching(self, home: Path) -> NetworkEngine:
+        """Return this engine with a state folder, where it keeps what it compiles.
+
+        Args:
+            home: the state folder; made if it is missing.
+
+        Returns:
+            The engine.
         """
         ...
 
@@ -98,3 +129,20 @@ def check_feeds(feeds: Mapping[str, Array], inputs: tuple[ArrayInfo, ...]) -> No
             raise ShapeError(
                 f"input {info.name!r} is of shape {array.shape}, must be ({wanted_shape})"
             )
+
+
+def still_open(inner: Inner | None) -> Inner:
+    """Return what a `NetworkLoaded` holds; take it once a run: another thread may close it.
+
+    Args:
+        inner: None once it is closed.
+
+    Returns:
+        The same.
+
+    Raises:
+        EngineError: if it is closed.
+    """
+    if inner is None:
+        raise EngineError("the network is closed; open the bundle again")
+    return inner

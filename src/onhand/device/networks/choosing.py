@@ -1,0 +1,170 @@
+"""Which engine runs a network quickest here: timed once, then remembered."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from onhand.core.bundle import Bundle
+from onhand.core.errors import EngineError, InputError
+from onhand.core.profile import DeviceProfile
+from onhand.device.networks.base import NetworkEngine, NetworkLoaded
+from onhand.device.networks.timing import random_feeds, time_interleaved
+from onhand.device.state import recall, remember
+
+__all__ = ["Race", "race", "race_name", "recall_race", "remember_race"]
+
+TIE: Final = 1.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Race:
+    """What engines took for one variant.
+
+    Attributes:
+        latency_s: engine -> median seconds of a run, preferred engines first.
+        failed: engine -> why it could not be timed.
+    """
+
+    latency_s: Mapping[str, float]
+    failed: Mapping[str, str]
+
+    def winner(self) -> str:
+        """Return the first engine within 5 % of the quickest: less is noise."""
+        best = min(self.latency_s.values())
+        return next(name for name, took in self.latency_s.items() if took <= best * TIE)
+
+    def reasons(self) -> dict[str, str]:
+        """Return why each engine but the winner was not taken."""
+        winner = self.winner()
+        said = dict(self.failed)
+        for name, took in self.latency_s.items():
+            if name != winner:
+                said[name] = (
+                    f"takes {took * 1e3:.3g} ms here, {winner} {self.latency_s[winner] * 1e3:.3g}"
+                )
+        return said
+
+
+def race(
+    bundle: Bundle, variant: str, engines: Mapping[str, NetworkEngine], *, threads: int
+) -> tuple[NetworkLoaded, Race]:
+    """Open a variant in several engines, time them in turn, and close all but the quickest.
+
+    Args:
+        bundle: a verified bundle of a network.
+        variant: one of its variants.
+        engines: name -> engine, preferred ones first; at least one.
+        threads: threads of one run.
+
+    Returns:
+        The network in the winner's hands, and what all took.
+
+    Raises:
+        BundleCorrupt: if graph, weights and manifest do not match.
+        EngineError: if every engine fails.
+    """
+    feeds = random_feeds(bundle.manifest.network)
+    failed: dict[str, str] = {}
+    runs: dict[str, Callable[[], object]] = {}
+    opened: dict[str, NetworkLoaded] = {}
+    with ExitStack() as closing:
+        for name, engine in engines.items():
+            try:
+                loaded = engine.open(bundle, variant=variant, threads=threads)
+                closing.callback(loaded.close)
+                loaded.run(feeds)
+            except EngineError as error:
+                failed[name] = str(error)
+            else:
+                opened[name], runs[name] = loaded, partial(loaded.run, feeds)
+        if not opened:
+            listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
+            raise EngineError(f"{bundle.root}: every engine failed with {variant!r}: {listed}")
+        times = time_interleaved(runs)
+        done = Race(latency_s={n: median(taken) for n, taken in times.items()}, failed=failed)
+        closing.pop_all()
+    best = opened.pop(done.winner())
+    for loaded in opened.values():
+        loaded.close()
+    return best, done
+
+
+def race_name(
+    variant: str, engines: Mapping[str, NetworkEngine], profile: DeviceProfile, *, threads: int
+) -> str:
+    """Return the name that a race is remembered by: it changes with all that may change its end.
+
+    Args:
+        variant: one of the bundle's variants.
+        engines: name -> engine; their packages' versions count.
+        profile: whose processor counts.
+        threads: threads of one run.
+
+    Returns:
+        A name for `onhand.device.state`.
+    """
+    facts = {
+        "engines": {name: [engine.package, _version(engine)] for name, engine in engines.items()},
+        "processor": [profile.processor, profile.machine, *profile.instruction_sets],
+        "threads": threads,
+        "variant": variant,
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return f"network-engine-{digest[:16]}"
+
+
+def remember_race(home: Path, bundle: Bundle, name: str, done: Race) -> None:
+    """Keep a race in the state folder.
+
+    Args:
+        home: the folder.
+        bundle: what was run.
+        name: from `race_name`.
+        done: the race.
+
+    Raises:
+        ResourceError: if the folder cannot be written.
+    """
+    kept = {"failed": dict(done.failed), "latency_s": dict(done.latency_s)}
+    remember(home, bundle.manifest_sha256, name, kept)
+
+
+def recall_race(home: Path, bundle: Bundle, name: str, engines: Iterable[str]) -> Race | None:
+    """Return what `remember_race` kept.
+
+    Args:
+        home: the state folder.
+        bundle: what was run.
+        name: from `race_name`.
+        engines: the engines that took part, preferred ones first.
+
+    Returns:
+        The race; None where there is none, or what was kept is damaged, so that it is run anew.
+    """
+    try:
+        kept = recall(home, bundle.manifest_sha256, name)
+    except InputError:
+        return None
+    if not isinstance(kept, dict):
+        return None
+    took, failed = kept.get("latency_s"), kept.get("failed")
+    if not isinstance(took, dict) or not isinstance(failed, dict):
+        return None
+    latency_s = {n: took[n] for n in engines if isinstance(took.get(n), float) and took[n] > 0}
+    reasons = {n: failed[n] for n in engines if isinstance(failed.get(n), str)}
+    whole = set(latency_s) | set(reasons) == set(engines) and latency_s
+    return Race(latency_s=latency_s, failed=reasons) if whole else None
+
+
+def _version(engine: NetworkEngine) -> str:
+    try:
+        return version(engine.package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,104 @@
+"""Networks in ONNX Runtime, through its Python package."""
+
+import importlib.util
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from onhand.core.bundle import Bundle
+from onhand.core.errors import EngineError, EngineUnavailable
+from onhand.core.network import Network
+from onhand.core.profile import DeviceProfile
+from onhand.device.networks.base import Array, check_feeds, still_open
+from onhand.device.networks.graph_file import read_graph_file
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["OnnxNetwork", "OnnxNetworkEngine"]
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+class OnnxNetwork:
+    """See `NetworkLoaded`.
+
+    Outputs are allocated by every run. Buffers bound once would save nothing that could be
+    measured, cost a small network twice its time, and could not be the caller's own.
+    """
+
+    def __init__(self, inner: "ort.InferenceSession", network: Network) -> None:
+        self._inner: ort.InferenceSession | None = inner
+        self._inputs = network.inputs
+        self._names = [info.name for info in network.outputs]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """See `NetworkLoaded`."""
+        inner = still_open(self._inner)
+        check_feeds(feeds, self._inputs)
+        given = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        with _engine_errors():
+            found = inner.run(self._names, given)
+        return dict(zip(self._names, found, strict=True))
+
+    def close(self) -> None:
+        """See `NetworkLoaded`."""
+        self._inner = None
+
+
+class OnnxNetworkEngine:
+    """See `NetworkEngine`."""
+
+    name: ClassVar[str] = "onnx"
+    package: ClassVar[str] = "onnxruntime"
+
+    def why_not(
+        self, bundle: Bundle, profile: DeviceProfile, *, variant: str | None = None
+    ) -> str | None:
+        """Return None if `open` should work here, else a reason."""
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "onnxruntime is not installed: pip install onnxruntime"
+        return None
+
+    def open(self, bundle: Bundle, *, variant: str | None = None, threads: int) -> OnnxNetwork:
+        """Load the graph; its weights are mapped from the bundle's files.
+
+        Raises:
+            EngineUnavailable: if onnxruntime cannot be imported.
+            EngineError: if ONNX Runtime refuses the graph.
+            BundleCorrupt: if graph, weights and manifest do not match.
+        """
+        graph = read_graph_file(bundle, variant)
+        try:
+            import onnxruntime as ort
+        except ImportError as error:
+            raise EngineUnavailable(f"onnxruntime cannot be imported: {error}") from error
+
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # As bytes: places are relative to the bundle's folder then, wherever the graph lies.
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(bundle.root))
+        with _engine_errors():
+            inner = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        return OnnxNetwork(inner, bundle.manifest.network)
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    """Turn ONNX Runtime's errors into ours; a run's is a plain RuntimeError, others are not.
+
+    Raises:
+        EngineError: if the error came from ONNX Runtime.
+    """
+    try:
+        yield
+    except Exception as error:
+        theirs = type(error).__module__.startswith("onnxruntime")
+        if theirs or isinstance(error, RuntimeError):
+            raise EngineError(f"onnxruntime: {error}") from error
+        raise

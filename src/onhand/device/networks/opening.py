@@ -1,0 +1,276 @@
+"""From a bundle to a network in memory: which engines can run it here, and which is quickest."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final, cast
+
+from onhand.core.bundle import Bundle
+from onhand.core.errors import EngineError, EngineUnavailable, InputError, ResourceError
+from onhand.core.measurement import Measurement, summarize
+from onhand.core.plugins import NETWORK_ENGINES, load_plugin, plugin_names
+from onhand.core.profile import DeviceProfile
+from onhand.core.progress import Progress, Quiet
+from onhand.device.networks.base import CachingNetworkEngine, NetworkEngine, NetworkLoaded
+from onhand.device.networks.choosing import race, race_name, recall_race, remember_race
+from onhand.device.networks.timing import BUDGET_S, random_feeds, time_interleaved
+from onhand.device.probe import current_profile
+
+__all__ = [
+    "PREFERRED_ENGINES",
+    "RankedVariant",
+    "able_engines",
+    "named_engine",
+    "open_network",
+    "rank_variants",
+]
+
+PREFERRED_ENGINES: Final = ("onnx", "openvino", "reference")
+# It defines what the others compute and is slower than all of them: never worth the timing.
+LAST_RESORT: Final = "reference"
+_SLOW: Final = "slow: taken only where no other engine can run the network"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedVariant:
+    """How quick a variant is in an engine.
+
+    Attributes:
+        variant: a key of the bundle's variants.
+        engine: an engine that can run it.
+        latency_s: of one run on random inputs.
+    """
+
+    variant: str
+    engine: str
+    latency_s: Measurement
+
+
+def named_engine(name: str, *, home: Path | None = None) -> NetworkEngine:
+    """Return an engine.
+
+    Args:
+        name: of a registered engine for networks.
+        home: the state folder, for one that keeps what it compiles; None for nowhere.
+
+    Returns:
+        The engine.
+
+    Raises:
+        InputError: if there is no such engine.
+    """
+    engine = cast(type[NetworkEngine], load_plugin(NETWORK_ENGINES, name))()
+    if home is not None and isinstance(engine, CachingNetworkEngine):
+        return engine.caching(home)
+    return engine
+
+
+def able_engines(
+    bundle: Bundle,
+    profile: DeviceProfile,
+    *,
+    variant: str | None = None,
+    wanted: str | None = None,
+    home: Path | None = None,
+) -> tuple[dict[str, NetworkEngine], dict[str, str]]:
+    """Ask the registered engines whether they can run a variant here.
+
+    Args:
+        bundle: a verified bundle of a network.
+        profile: what this device has.
+        variant: one of its variants; None for its default.
+        wanted: name of the only engine to ask; None for all, `PREFERRED_ENGINES` first.
+        home: as in `named_engine`.
+
+    Returns:
+        Those that can, in order of preference, at least one; and why each other one cannot.
+
+    Raises:
+        InputError: if there is no such variant or engine, or the bundle holds a language model.
+        EngineUnavailable: if none can, with every engine's reason.
+    """
+    chosen, _ = bundle.variant(variant)
+    _ = bundle.manifest.network
+    able: dict[str, NetworkEngine] = {}
+    reasons: dict[str, str] = {}
+    for name in _order() if wanted is None else [wanted]:
+        try:
+            engine = named_engine(name, home=home)
+        except InputError as error:
+            if wanted is not None:
+                raise
+            reasons[name] = str(error)
+            continue
+        reason = engine.why_not(bundle, profile, variant=chosen)
+        if reason is None:
+            able[name] = engine
+        else:
+            reasons[name] = reason
+    if not able:
+        raise EngineUnavailable(_none_able(bundle, chosen, reasons))
+    return able, reasons
+
+
+def open_network(
+    bundle: Bundle,
+    *,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    home: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[NetworkLoaded, str, dict[str, str]]:
+    """Open a network in the engine that is quickest here.
+
+    All that can run it are opened and timed once, for about a second; what they took is kept in
+    the state folder, for this bundle, variant, number of threads, processor and these versions of
+    the engines. Without a state folder nothing is timed: the first preferred one is taken.
+
+    Args:
+        bundle: a verified bundle of a network.
+        variant: one of its variants; None for its default.
+        engine: name of a registered engine; None to choose.
+        threads: threads of one run; None for what this process may use.
+        home: the state folder; None for none.
+        progress: told of a choice that could not be kept.
+
+    Returns:
+        The network, its engine's name, and why each other engine was not taken.
+
+    Raises:
+        InputError: if there is no such variant or engine, `threads` is below 1, or the bundle
+            holds a language model.
+        BundleCorrupt: if graph, weights and manifest do not match.
+        EngineUnavailable: if no engine can run it here, with every engine's reason.
+        EngineError: if the engine should run it, and fails.
+    """
+    profile = current_profile()
+    n_threads = _threads(threads, profile)
+    chosen, _ = bundle.variant(variant)
+    able, reasons = able_engines(bundle, profile, variant=chosen, wanted=engine, home=home)
+    racing = _without_last_resort(able, reasons)
+    if home is None or len(racing) < 2:
+        loaded, name = _open_first(bundle, chosen, able, reasons, n_threads)
+        after = list(racing)[list(able).index(name) + 1 :]
+        return loaded, name, reasons | dict.fromkeys(after, f"{name} is preferred to it")
+    place = race_name(chosen, racing, profile, threads=n_threads)
+    done = recall_race(home, bundle, place, racing)
+    if done is not None:
+        loaded = racing[done.winner()].open(bundle, variant=chosen, threads=n_threads)
+    else:
+        loaded, done = race(bundle, chosen, racing, threads=n_threads)
+        try:
+            remember_race(home, bundle, place, done)
+        except ResourceError as error:
+            (progress or Quiet()).note(f"the choice of an engine is not kept: {error}")
+    return loaded, done.winner(), reasons | done.reasons()
+
+
+def rank_variants(
+    bundle: Bundle,
+    *,
+    variants: Sequence[str] | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    home: Path | None = None,
+    budget_s: float = BUDGET_S,
+) -> tuple[list[RankedVariant], dict[tuple[str, str], str]]:
+    """Time variants in every engine that can run them, all in turn on the same random inputs.
+
+    Fewer bits are not always quicker: int8 needs kernels for every operator between. All pairs are
+    in memory at once.
+
+    Args:
+        bundle: a verified bundle of a network.
+        variants: some of its variants; None for all.
+        engine: name of the only engine; None for all but "reference", unless no other can.
+        threads: threads of one run; None for what this process may use.
+        home: the state folder, for engines that keep what they compile; None for none.
+        budget_s: seconds of timing for each pair.
+
+    Returns:
+        The pairs, the quickest first; and (variant, engine) -> why it was not timed.
+
+    Raises:
+        InputError: if there is no such variant or engine, or `threads` is below 1.
+        BundleCorrupt: if graph, weights and manifest do not match.
+        EngineUnavailable: if no engine can run one of the variants here.
+    """
+    profile = current_profile()
+    n_threads = _threads(threads, profile)
+    feeds = random_feeds(bundle.manifest.network)
+    failed: dict[tuple[str, str], str] = {}
+    runs: dict[tuple[str, str], Callable[[], object]] = {}
+    with ExitStack() as opened:
+        for variant in variants or sorted(bundle.manifest.variants):
+            able, reasons = able_engines(bundle, profile, variant=variant, wanted=engine, home=home)
+            racing = _without_last_resort(able, reasons)
+            for name, candidate in racing.items():
+                try:
+                    loaded = candidate.open(bundle, variant=variant, threads=n_threads)
+                    opened.callback(loaded.close)
+                    loaded.run(feeds)
+                except EngineError as error:
+                    reasons[name] = str(error)
+                else:
+                    runs[variant, name] = partial(loaded.run, feeds)
+            failed |= {(variant, name): reason for name, reason in reasons.items()}
+        times = time_interleaved(runs, budget_s=budget_s * len(runs))
+    ranked: list[RankedVariant] = []
+    for (variant, name), taken in times.items():
+        how = (
+            f"onhand bench {bundle.manifest.name} --variant {variant} --engine {name} "
+            f"--threads {n_threads}"
+        )
+        latency_s = summarize("latency_s", taken, unit="s", how=how)
+        ranked.append(RankedVariant(variant=variant, engine=name, latency_s=latency_s))
+    return sorted(ranked, key=lambda pair: pair.latency_s.value), failed
+
+
+def _threads(wanted: int | None, profile: DeviceProfile) -> int:
+    if wanted is not None and wanted < 1:
+        raise InputError(f"threads is {wanted}, must be 1 or more")
+    return wanted or profile.usable_threads
+
+
+def _without_last_resort(
+    able: Mapping[str, NetworkEngine], reasons: dict[str, str]
+) -> dict[str, NetworkEngine]:
+    if LAST_RESORT not in able or len(able) == 1:
+        return dict(able)
+    reasons[LAST_RESORT] = _SLOW
+    return {name: engine for name, engine in able.items() if name != LAST_RESORT}
+
+
+def _open_first(
+    bundle: Bundle,
+    variant: str,
+    able: Mapping[str, NetworkEngine],
+    reasons: dict[str, str],
+    threads: int,
+) -> tuple[NetworkLoaded, str]:
+    for name, engine in able.items():
+        try:
+            loaded = engine.open(bundle, variant=variant, threads=threads)
+        except EngineUnavailable as error:
+            reasons[name] = str(error)
+        else:
+            reasons.pop(name, None)  # the last resort, where the others failed
+            return loaded, name
+    raise EngineUnavailable(_none_able(bundle, variant, reasons))
+
+
+def _order() -> list[str]:
+    known = plugin_names(NETWORK_ENGINES)
+    preferred = [name for name in PREFERRED_ENGINES if name in known]
+    others = [name for name in known if name not in PREFERRED_ENGINES]
+    return [*preferred[:-1], *others, *preferred[-1:]]
+
+
+def _none_able(bundle: Bundle, variant: str, reasons: Mapping[str, str]) -> str:
+    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    return (
+        f"{bundle.root}: no engine can run variant {variant!r} here: {listed or 'none installed'}"
+    )
