@@ -1,1 +1,1 @@
-"""Sources of networks, one module for each framework."""
+"""Where networks come from: one module for each kind of file."""
