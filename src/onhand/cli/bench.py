@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from onhand.cli import networks
 from onhand.cli.measurements import write_measurements
 from onhand.cli.options import AsJson, BundleFolder, Engine, Head, Kv, Prefill, Threads, Variant
 from onhand.cli.progress import shown_progress
@@ -22,15 +23,44 @@ def command(
     kv: Kv = None,
     prefill: Prefill = "exact",
     prompt_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens of the prompt.")
-    ] = PROMPT_TOKENS,
+        int | None,
+        typer.Option(min=1, help="Tokens of the prompt.", show_default=str(PROMPT_TOKENS)),
+    ] = None,
     generated_tokens: Annotated[
-        int, typer.Option(min=2, help="Tokens of the answer.")
-    ] = GENERATED_TOKENS,
-    runs: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 5,
+        int | None,
+        typer.Option(min=2, help="Tokens of the answer.", show_default=str(GENERATED_TOKENS)),
+    ] = None,
+    runs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="How often each figure is taken.",
+            show_default="5; 200 of a network",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure a bundle's speed, memory and energy on this device."""
+    if networks.is_network(name):
+        networks.refuse(
+            {
+                "--prompt-tokens": prompt_tokens,
+                "--generated-tokens": generated_tokens,
+                "--kv": kv,
+                "--head": None if head == "full" else head,
+                "--prefill": None if prefill == "exact" else prefill,
+            },
+            why="language models",
+        )
+        networks.bench(
+            name,
+            variant=variant,
+            engine=engine,
+            threads=threads,
+            runs=200 if runs is None else runs,
+            as_json=as_json,
+        )
+        return
     with shown_progress() as progress:
         figures = bench(
             name,
@@ -40,9 +70,9 @@ def command(
             head=head,
             kv=kv,
             prefill=prefill,
-            prompt_tokens=prompt_tokens,
-            generated_tokens=generated_tokens,
-            runs=runs,
+            prompt_tokens=PROMPT_TOKENS if prompt_tokens is None else prompt_tokens,
+            generated_tokens=GENERATED_TOKENS if generated_tokens is None else generated_tokens,
+            runs=5 if runs is None else runs,
             progress=progress,
         )
     write_measurements(figures, as_json=as_json)

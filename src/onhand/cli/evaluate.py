@@ -5,11 +5,13 @@ from typing import Annotated
 
 import typer
 
+from onhand.cli import networks
 from onhand.cli.host_extra import host_extra
 from onhand.cli.measurements import write_measurements
 from onhand.cli.options import AsJson, BundleFolder, Engine, Kv, Prefill, Threads, Variant
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
+from onhand.core.errors import InputError
 
 __all__ = ["command"]
 
@@ -19,9 +21,16 @@ def command(
     name: BundleFolder,
     *,
     text: Annotated[
-        Path,
+        Path | None,
         typer.Option(metavar="FILE", help="A UTF-8 text that calibration has not seen."),
-    ],
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Of a network: examples that calibration has not seen, as for `onhand build`.",
+        ),
+    ] = None,
     original: Annotated[
         Path | None,
         typer.Option(
@@ -44,8 +53,43 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a bundle with its original on a text."""
+    """Compare a bundle with its original on a text, or on examples.
+
+    Raises:
+        InputError: if an option is for the other kind, or the text or the examples are missing.
+    """
     settings: Settings = context.obj
+    if networks.is_network(name):
+        networks.refuse(
+            {
+                "--text": text,
+                "--original-adapter": original_adapter,
+                "--kv": kv,
+                "--prefill": None if prefill == "exact" else prefill,
+                "--max-tokens": max_tokens,
+            },
+            why="language models",
+        )
+        if data is None:
+            raise InputError("no examples: give --data DIR")
+        with host_extra("comparing with the original"), shown_progress() as progress:
+            from onhand.host.networks.evaluate import evaluate_network
+
+            found = evaluate_network(
+                name,
+                data,
+                original=original,
+                variant=variant,
+                engine=engine,
+                threads=threads,
+                home=settings.home(),
+                progress=progress,
+            )
+        write_measurements(found, as_json=as_json)
+        return
+    networks.refuse({"--data": data}, why="networks that are no language models")
+    if text is None:
+        raise InputError("no text: give --text FILE")
     with host_extra("comparing with the original"), shown_progress() as progress:
         from onhand.host.evaluate import evaluate_bundle
 

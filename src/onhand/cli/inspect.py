@@ -3,12 +3,13 @@
 from collections import Counter
 from typing import cast
 
+from onhand.cli import networks
 from onhand.cli.options import AsJson, BundleFolder
 from onhand.cli.output import say, write_json, write_table
 from onhand.core.bundle import Bundle, read_manifest
 from onhand.core.errors import InputError
-from onhand.core.manifest import Variant
-from onhand.core.plugins import ENGINES, load_plugin, plugin_names
+from onhand.core.manifest import LANGUAGE_MODEL, Variant
+from onhand.core.plugins import ENGINES, NETWORK_ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
 from onhand.core.units import format_bytes
@@ -25,9 +26,35 @@ def command(name: BundleFolder, *, as_json: AsJson = False) -> None:
     bundle = Bundle(root=name, manifest=manifest, manifest_sha256=digest)
     engines = {variant: _engines(bundle, variant) for variant in manifest.variants}
     if as_json:
-        write_json(_described(bundle, engines))
+        is_language = manifest.kind == LANGUAGE_MODEL
+        write_json(_described(bundle, engines) if is_language else _network(bundle, engines))
         return
-    _show(bundle, engines)
+    if manifest.kind == LANGUAGE_MODEL:
+        _show(bundle, engines)
+    else:
+        networks.describe(manifest, bundle, engines)
+    for variant, reasons in engines.items():
+        for engine, reason in reasons.items():
+            if reason is not None:
+                say(f"note: {engine} cannot run {variant} here: {reason}")
+
+
+def _network(bundle: Bundle, engines: dict[str, dict[str, str | None]]) -> dict[str, object]:
+    manifest = bundle.manifest
+    return {
+        "default_variant": manifest.default_variant,
+        "kind": manifest.kind,
+        "manifest_sha256": bundle.manifest_sha256,
+        "name": manifest.name,
+        "network": manifest.network.to_json(),
+        "provenance": dict(manifest.provenance),
+        "size_bytes": bundle.size_bytes(),
+        "variants": {
+            name: {"engines": engines[name], "size_bytes": bundle.size_bytes(name)}
+            for name in manifest.variants
+        },
+        "version": manifest.version,
+    }
 
 
 def _described(bundle: Bundle, engines: dict[str, dict[str, str | None]]) -> dict[str, object]:
@@ -91,10 +118,6 @@ def _show(bundle: Bundle, engines: dict[str, dict[str, str | None]]) -> None:
             for name, variant in manifest.variants.items()
         ],
     )
-    for name, reasons in engines.items():
-        for engine, reason in reasons.items():
-            if reason is not None:
-                say(f"note: {engine} cannot run {name} here: {reason}")
 
 
 def _engines(bundle: Bundle, variant: str) -> dict[str, str | None]:
@@ -102,14 +125,18 @@ def _engines(bundle: Bundle, variant: str) -> dict[str, str | None]:
     from onhand.device.probe import current_profile
 
     profile = current_profile()
-    return {name: _why_not(name, bundle, profile, variant) for name in plugin_names(ENGINES)}
+    group = ENGINES if bundle.manifest.kind == LANGUAGE_MODEL else NETWORK_ENGINES
+    return {name: _why_not(group, name, bundle, profile, variant) for name in plugin_names(group)}
 
 
-def _why_not(name: str, bundle: Bundle, profile: DeviceProfile, variant: str) -> str | None:
+def _why_not(
+    group: str, name: str, bundle: Bundle, profile: DeviceProfile, variant: str
+) -> str | None:
     from onhand.device.engines.base import Engine
+    from onhand.device.networks.base import NetworkEngine
 
     try:
-        engine = cast(type[Engine], load_plugin(ENGINES, name))()
+        engine = cast(type[Engine] | type[NetworkEngine], load_plugin(group, name))()
     except InputError as error:
         # Another's broken engine is a fact to show, no reason to show nothing.
         return str(error)

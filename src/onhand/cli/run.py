@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from onhand.cli import networks
 from onhand.cli import options as given
 from onhand.cli.answers import note_continuation, note_ending, note_engines
 from onhand.cli.output import write, write_json
@@ -23,11 +24,23 @@ _Prompt = Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt; w
 _PromptFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A UTF-8 file with the prompt.")
 ]
+_Inputs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--input",
+        metavar="FILE",
+        help="Of a network: a picture, a sound, or .npz; may be given several times.",
+    ),
+]
+_Top = Annotated[int, typer.Option(min=1, help="Of a network: classes to show.")]
 
 
 def command(
+    context: typer.Context,
     name: given.BundleFolder,
     *,
+    input_files: _Inputs = None,
+    top: _Top = 5,
     prompt: _Prompt = None,
     prompt_file: _PromptFile = None,
     chat: Annotated[
@@ -51,7 +64,32 @@ def command(
     stop: given.Stop = None,
     as_json: given.AsJson = False,
 ) -> None:
-    """Answer one prompt."""
+    """Answer one prompt; or, of another network, pictures, sounds or texts."""
+    if networks.is_network(name):
+        networks.refuse(
+            {
+                "--adapter": adapter,
+                "--chat": chat or None,
+                "--kv": kv,
+                "--max-tokens": max_tokens,
+                "--speculate": speculate,
+            },
+            why="language models",
+        )
+        texts = [] if prompt is None and prompt_file is None else [_prompt(prompt, prompt_file)]
+        networks.run(
+            name,
+            inputs=input_files or [],
+            texts=texts,
+            variant=variant,
+            engine=engine,
+            threads=threads,
+            top=top,
+            home=context.obj.home(),
+            as_json=as_json,
+        )
+        return
+    networks.refuse({"--input": input_files}, why="networks that are no language models")
     sampling = Sampling(
         temperature=temperature,
         top_k=top_k,

@@ -22,7 +22,7 @@ from onhand.host.model import Model
 from onhand.host.sources import load_model
 from onhand.host.texts import cut_sequences
 
-__all__ = ["evaluate_bundle", "record_original"]
+__all__ = ["evaluate_bundle", "record_original", "recorded_place"]
 
 _RECORD = "original"
 
@@ -82,6 +82,15 @@ def find_original(home: Path, bundle: Bundle, original: Path | None, adapter: Pa
             f"expected {expected}; give --original DIR"
         )
     return model
+
+
+def recorded_place(home: Path, bundle: Bundle) -> str:
+    """Return where a bundle's original was when it was built.
+
+    Raises:
+        InputError: if nothing is recorded.
+    """
+    return _recorded(home, bundle, "location")
 
 
 def _recorded(home: Path, bundle: Bundle, key: str) -> str:

@@ -8,6 +8,7 @@ arrays out, and a line on stdout when it is there.
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,8 @@ def main(job: Path) -> int:
             place = Path(name)
             with np.load(place, allow_pickle=False) as file:
                 feeds = {key: np.asarray(file[key]) for key in file.files}
-            np.savez(place.with_suffix(".out.npz"), **loaded.run(feeds))
+            made: dict[str, Any] = loaded.run(feeds)
+            np.savez(place.with_suffix(".out.npz"), **made)
             _write(json.dumps({"answered": place.name}))
         loaded.close()
     except OnhandError as error:

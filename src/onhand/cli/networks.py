@@ -1,0 +1,198 @@
+"""Commands on bundles of networks that are no language models."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from onhand.cli.measurements import write_measurements
+from onhand.cli.output import say, write, write_json, write_table
+from onhand.cli.progress import shown_progress
+from onhand.core.bundle import Bundle, read_bundle, read_manifest
+from onhand.core.errors import InputError
+from onhand.core.feed import TextFeed
+from onhand.core.manifest import NETWORK, Manifest
+from onhand.core.units import format_bytes, format_seconds
+from onhand.device.networks.base import Array
+
+__all__ = ["bench", "describe", "is_network", "refuse", "run"]
+
+
+def is_network(root: Path) -> bool:
+    """Say whether a bundle holds a network that is no language model."""
+    return read_manifest(root)[0].kind == NETWORK
+
+
+def refuse(options: Mapping[str, object], *, why: str) -> None:
+    """Refuse options that do not go with a bundle.
+
+    Args:
+        options: as written -> value; None where it was not given.
+        why: what they are for.
+
+    Raises:
+        InputError: if one was given.
+    """
+    for option, value in options.items():
+        if value is not None:
+            raise InputError(f"{option} is for {why}; leave it out")
+
+
+def bench(
+    root: Path,
+    *,
+    variant: str | None,
+    engine: str | None,
+    threads: int | None,
+    runs: int,
+    as_json: bool,
+) -> None:
+    """Measure a network's speed, memory and energy."""
+    from onhand.device.networks.bench import bench_network
+
+    with shown_progress() as progress:
+        figures, chosen = bench_network(
+            root, variant=variant, engine=engine, threads=threads, runs=runs, progress=progress
+        )
+    say(f"note: engine {chosen}")
+    write_measurements(figures, as_json=as_json)
+
+
+def run(
+    root: Path,
+    *,
+    inputs: list[Path],
+    texts: list[str],
+    variant: str | None,
+    engine: str | None,
+    threads: int | None,
+    top: int,
+    home: Path,
+    as_json: bool,
+) -> None:
+    """Answer examples, each on a line of its own.
+
+    Args:
+        root: the bundle's folder.
+        inputs: files.
+        texts: texts, for a network that takes them.
+        variant: one of its variants; None for its default.
+        engine: name of one; None for the fastest.
+        threads: of one run; None for what this process may use.
+        top: classes to show.
+        home: the state folder.
+        as_json: whether a program reads the answers.
+
+    Raises:
+        InputError: if there is nothing to answer, or of the wrong kind.
+    """
+    from onhand.device.networks.opening import open_network
+
+    bundle = read_bundle(root)
+    if not inputs and not texts:
+        takes = "--prompt TEXT" if _takes_texts(bundle) else "--input FILE"
+        raise InputError(f"nothing to answer: give {takes}")
+    examples = _examples(bundle, inputs, texts)
+    loaded, chosen, _ = open_network(
+        bundle, variant=variant, engine=engine, threads=threads, home=home
+    )
+    answers: list[dict[str, object]] = []
+    for name, feeds in examples:
+        begun = time.perf_counter()
+        outputs = loaded.run(feeds)
+        seconds = time.perf_counter() - begun
+        answer = _answer(bundle, outputs, top)
+        answers.append({"input": name, "seconds": seconds, **answer})
+        if not as_json:
+            _show(name, answer, seconds)
+    loaded.close()
+    if as_json:
+        write_json({"answers": answers, "engine": chosen})
+
+
+def _takes_texts(bundle: Bundle) -> bool:
+    return isinstance(bundle.manifest.network.feed, TextFeed)
+
+
+def _examples(
+    bundle: Bundle, inputs: list[Path], texts: list[str]
+) -> list[tuple[str, dict[str, Array]]]:
+    from onhand.device.networks.inputs import feeds_from_file
+
+    network = bundle.manifest.network
+    found = [(str(path), feeds_from_file(path, network)) for path in inputs]
+    if texts:
+        from onhand.device.networks.texts import open_texts
+
+        reader = open_texts(bundle)
+        found += [(text, reader.feeds(text)) for text in texts]
+    return found
+
+
+def _answer(bundle: Bundle, outputs: Mapping[str, Array], top: int) -> dict[str, object]:
+    from onhand.device.networks.answers import CLASSIFIES, likeliest, read_labels
+
+    if bundle.manifest.network.task in CLASSIFIES:
+        found = likeliest(outputs, read_labels(bundle), top=top)
+        return {
+            "classes": [
+                {"index": one.index, "label": one.label, "probability": one.share} for one in found
+            ]
+        }
+    return {"outputs": {name: array.tolist() for name, array in outputs.items()}}
+
+
+def _show(name: str, answer: Mapping[str, object], seconds: float) -> None:
+    classes = answer.get("classes")
+    if isinstance(classes, list):
+        said = ", ".join(f"{one['label']} {one['probability']:.1%}" for one in classes)
+        write(f"{name}: {said} ({format_seconds(seconds)})\n")
+        return
+    outputs = answer["outputs"]
+    if isinstance(outputs, dict):
+        for key, numbers in outputs.items():
+            write(f"{name}: {key}: {_shortened(numbers)} ({format_seconds(seconds)})\n")
+
+
+def _shortened(numbers: object) -> str:
+    text = str(numbers)
+    return text if len(text) <= 200 else f"{text[:200]} ... (all of it with --json)"
+
+
+def describe(
+    manifest: Manifest, bundle: Bundle, engines: Mapping[str, Mapping[str, str | None]]
+) -> None:
+    """Show what a bundle of a network holds.
+
+    Args:
+        manifest: the bundle's.
+        bundle: the bundle.
+        engines: variant -> engine -> why it cannot run it here, or None.
+    """
+    network = manifest.network
+    rows = [
+        ("kind", f"{manifest.kind} for {network.task}, version {manifest.version}"),
+        ("parameters", f"{network.n_parameters:,}"),
+    ]
+    for what, arrays in (("input", network.inputs), ("output", network.outputs)):
+        for info in arrays:
+            shape = " x ".join("any" if size is None else str(size) for size in info.shape)
+            rows.append((what, f"{info.name}: {info.dtype} {shape}"))
+    feed = "the caller's arrays" if network.feed is None else type(network.feed).__name__
+    rows += [
+        ("fed with", feed.removesuffix("Feed").lower()),
+        ("labels", str(network.n_labels)),
+        ("size of all files", format_bytes(bundle.size_bytes())),
+        ("manifest", bundle.manifest_sha256),
+    ]
+    write_table([manifest.name, ""], rows)
+    write_table(
+        ["variant", "size", "engines here"],
+        [
+            (
+                name + (" (default)" if name == manifest.default_variant else ""),
+                format_bytes(bundle.size_bytes(name)),
+                ", ".join(e for e, reason in engines[name].items() if reason is None) or "none",
+            )
+            for name in manifest.variants
+        ],
+    )
