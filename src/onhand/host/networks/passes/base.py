@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.samples import Samples
@@ -23,6 +24,7 @@ class Workbench:
         folder: the pass's own, for checkpoints: the same again when a build resumes; None where
             nothing is kept.
         progress: told how far it is.
+        profile: the device that the network is for; None where it is not known.
     """
 
     original: Graph
@@ -31,6 +33,7 @@ class Workbench:
     threads: int
     folder: Path | None = None
     progress: Progress = field(default_factory=Quiet)
+    profile: DeviceProfile | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,188 @@
+"""The graph that a plan asks for: QuantizeLinear and DequantizeLinear around what is quantised."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from onhand.host.networks.graph import Array, Graph, Node, fresh_name
+from onhand.host.networks.quantization.grid import Floats, Grid, WeightCodes
+from onhand.host.networks.quantization.plan import Layer, Plan
+
+__all__ = ["RoundedLayer", "clip_bounds", "quantised_graph"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundedLayer:
+    """A layer's weight in integers, and its bias, still in float.
+
+    Attributes:
+        weight: the codes.
+        bias: (N,) float32; None for no bias.
+    """
+
+    weight: WeightCodes
+    bias: Floats | None
+
+
+def clip_bounds(graph: Graph, node: Node) -> tuple[float, float]:
+    """Return from where to where a Relu or a Clip lets values pass."""
+    if node.op == "Relu":
+        return 0.0, float("inf")
+    bounds = [-float("inf"), float("inf")]
+    for i, name in enumerate(node.inputs[1:3]):
+        if name:
+            # What is computed while the network runs may be anything.
+            known = graph.constants.get(name)
+            bounds[i] = float("nan") if known is None else float(known.reshape(-1)[0])
+    return bounds[0], bounds[1]
+
+
+def quantised_graph(
+    graph: Graph, plan: Plan, grids: Mapping[str, Grid], layers: Mapping[str, RoundedLayer]
+) -> Graph:
+    """Write a plan out.
+
+    A value with a grid is followed by QuantizeLinear and DequantizeLinear; weights are integers
+    before a DequantizeLinear, biases 32-bit integers in units of both scales. A Clip that the
+    grid behind it does as well is left out. Inputs and outputs keep their names and dtypes.
+
+    Args:
+        graph: in float.
+        plan: of this graph.
+        grids: value -> grid, for each value that others share theirs with.
+        layers: name of each layer -> what was made of it.
+
+    Returns:
+        The graph.
+    """
+    return _Writer(graph, plan, grids, layers).write()
+
+
+class _Writer:
+    """Makes one graph; its state is what has been written so far."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        plan: Plan,
+        grids: Mapping[str, Grid],
+        layers: Mapping[str, RoundedLayer],
+    ) -> None:
+        self._graph, self._plan, self._grids, self._layers = graph, plan, grids, layers
+        self._taken = graph.names()
+        self._outputs = set(graph.output_names())
+        self._constants: dict[str, Array] = dict(graph.constants)
+        self._nodes: list[Node] = []
+        self._decoded: dict[str, str] = {}
+        self._of_grid: dict[str, tuple[str, str]] = {}
+        captured = {name for node in graph.nodes for name in node.captured}
+        self._dropped = {
+            node.name
+            for node in graph.nodes
+            if node.name in plan.clips and node.name not in captured and self._covers(node)
+        }
+
+    def write(self) -> Graph:
+        for value in self._graph.inputs:
+            if value.name in self._plan.grids:
+                self._round(value.name, value.name)
+        made_by_integers = {
+            name for node in self._graph.nodes if node.name in self._plan.nodes
+            for name in node.outputs
+        }  # fmt: skip
+        for node in self._graph.nodes:
+            if node.name in self._dropped:
+                self._round(node.name, self._decoded.get(node.inputs[0], node.inputs[0]))
+                continue
+            inside = node.name in self._plan.nodes
+            inputs = tuple(
+                self._decoded[name]
+                if name in self._decoded and (inside or name in made_by_integers)
+                else name
+                for name in node.inputs
+            )
+            if node.name in self._plan.layers:
+                inputs = self._weights(self._plan.layers[node.name], inputs[0])
+            raw = {name: self._raw(name) for name in node.outputs}
+            outputs = tuple(raw[name] for name in node.outputs)
+            self._nodes.append(replace(node, inputs=inputs, outputs=outputs))
+            for name in node.outputs:
+                if name in self._plan.grids:
+                    self._round(name, raw[name])
+        made = replace(self._graph, nodes=tuple(self._nodes), constants=self._constants)
+        return made.live()
+
+    def _covers(self, clip: Node) -> bool:
+        """Whether a grid holds no value that a Clip would change."""
+        if clip.name not in self._plan.grids:
+            return False
+        grid = self._grids[self._plan.grids[clip.name]]
+        low, high = clip_bounds(self._graph, clip)
+        half = grid.scale / 2
+        return grid.low() >= low - half and grid.high() <= high + half
+
+    def _raw(self, name: str) -> str:
+        """Return what a value is called before it is rounded: outputs keep their names."""
+        if name in self._plan.grids and name in self._outputs:
+            return fresh_name(self._taken, f"{name}.raw")
+        return name
+
+    def _round(self, name: str, source: str) -> None:
+        root = self._plan.grids[name]
+        codes = fresh_name(self._taken, f"{name}.codes")
+        decoded = name
+        if source == name or name not in self._outputs:
+            decoded = fresh_name(self._taken, f"{name}.decoded")
+        parameters = self._parameters(root)
+        self._nodes += (
+            Node(op="QuantizeLinear", inputs=(source, *parameters), outputs=(codes,)),
+            Node(op="DequantizeLinear", inputs=(codes, *parameters), outputs=(decoded,)),
+        )
+        self._decoded[name] = decoded
+
+    def _parameters(self, root: str) -> tuple[str, str]:
+        if root not in self._of_grid:
+            grid = self._grids[root]
+            scale = self._constant(f"{root}.scale", np.array(grid.scale, np.float32))
+            dtype = np.int8 if grid.signed else np.uint8
+            self._of_grid[root] = scale, self._constant(f"{root}.zero", np.array(grid.zero, dtype))
+        return self._of_grid[root]
+
+    def _constant(self, name: str, array: Array) -> str:
+        name = fresh_name(self._taken, name)
+        self._constants[name] = array
+        return name
+
+    def _weights(self, layer: Layer, data: str) -> tuple[str, ...]:
+        """Write a layer's weight and bias, and return the layer's inputs."""
+        rounded = self._layers[layer.node.name]
+        weight = rounded.weight
+        inputs = [data, self._decode(layer.weight, weight.codes, weight.scales, weight.axis)]
+        if rounded.bias is not None:
+            grid = self._grids[self._plan.grids[layer.data]]
+            scales = (weight.scales * np.float32(grid.scale)).astype(np.float32)
+            codes = np.rint(rounded.bias.reshape(-1).astype(np.float64) / scales)
+            name = layer.bias or f"{layer.node.name}.bias"
+            inputs.append(self._decode(name, codes.astype(np.int32), scales, 0))
+        return tuple(inputs)
+
+    def _decode(self, name: str, codes: Array, scales: Floats, axis: int) -> str:
+        decoded = fresh_name(self._taken, f"{name}.decoded")
+        inputs = [
+            self._constant(f"{name}.codes", codes),
+            self._constant(f"{name}.scales", scales),
+        ]
+        if codes.dtype == np.int8:
+            # Without zero points ONNX Runtime computes a Gemm in float.
+            inputs.append(self._constant(f"{name}.zeros", np.zeros(scales.shape, np.int8)))
+        attributes = {"axis": axis} if scales.ndim else {}
+        self._nodes.append(
+            Node(
+                op="DequantizeLinear",
+                inputs=tuple(inputs),
+                outputs=(decoded,),
+                attributes=attributes,
+            )
+        )
+        return decoded
