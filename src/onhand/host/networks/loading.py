@@ -29,7 +29,11 @@ def find_source(location: str) -> tuple[NetworkSource | None, list[str]]:
     """Return the source that understands a location, and why the others do not."""
     reasons: list[str] = []
     for name in plugin_names(NETWORK_SOURCES):
-        source = cast(type[NetworkSource], load_plugin(NETWORK_SOURCES, name))()
+        try:
+            source = cast(type[NetworkSource], load_plugin(NETWORK_SOURCES, name))()
+        except InputError as error:  # another's broken source is no reason to find none
+            reasons.append(str(error))
+            continue
         reason = source.why_not(location)
         if reason is None:
             return source, reasons
