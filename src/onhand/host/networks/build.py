@@ -169,6 +169,7 @@ def _finish(
         calibration=calibration,
         task=options.task,
         threads=ready.threads,
+        profile=ready.profile,
         progress=shown,
     )
     return apply_steps(
