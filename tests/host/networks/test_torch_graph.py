@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.host.networks.torch_cases import CASES, Case, graph_of
+from tests.host.networks.torch_cases import CASES, Case, graph_of, title
 
 from onhand.core.errors import EngineError, InputError
 from onhand.host.networks.graph import Array, Graph, Node, Value
@@ -27,7 +27,7 @@ def fed(case: Case) -> dict[str, Array]:
     return {f"x{i}": array for i, array in enumerate(case.fed)}
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=title)
 def test_an_operator_computes_what_onnx_runtime_computes(case: Case) -> None:
     """Numbers agree within rounding of float32; whole numbers and dtypes exactly."""
     graph = graph_of(case)
@@ -268,7 +268,7 @@ def test_a_missing_input_and_a_missing_value_are_named() -> None:
         Case("Cast", (X["x"],), attributes={"to": 17}),
         Case("CumSum", (X["x"],), (np.array(0),), {"exclusive": 1}),
     ],
-    ids=str,
+    ids=title,
 )
 def test_what_an_operator_cannot_do_is_said(case: Case) -> None:
     """Nothing is computed otherwise than it is meant."""

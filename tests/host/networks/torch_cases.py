@@ -8,7 +8,7 @@ from onhand.core.arrays import FloatArray
 from onhand.host.networks.graph import Array, Attribute, Graph, Node, Value
 from onhand.host.networks.onnx_files import infer_shapes
 
-__all__ = ["CASES", "Case", "graph_of"]
+__all__ = ["CASES", "Case", "graph_of", "title"]
 
 RNG = np.random.default_rng(5)
 
@@ -49,10 +49,11 @@ class Case:
     outputs: int = 1
     opset: int = 17
 
-    def __str__(self) -> str:
-        """Name the test."""
-        shown = ",".join(f"{k}={v}" for k, v in self.attributes.items() if not hasattr(v, "dtype"))
-        return f"{self.op}({shown})"
+
+def title(case: Case) -> str:
+    """Name the test of a case."""
+    shown = ",".join(f"{k}={v}" for k, v in case.attributes.items() if not hasattr(v, "dtype"))
+    return f"{case.op}({shown})"
 
 
 def graph_of(case: Case) -> Graph:
@@ -164,19 +165,20 @@ _CONVOLUTIONS = [
     Case("ConvTranspose", (real(2, 4, 5),), (real(4, 2, 3),), {"auto_pad": "SAME_UPPER"}),
 ]
 _SQUARE: dict[str, Attribute] = {"kernel_shape": (3, 3), "strides": (2, 2)}
+_BORDERS: list[dict[str, Attribute]] = [
+    {},
+    {"pads": (1, 1, 1, 1)},
+    {"pads": (0, 1, 1, 0), "ceil_mode": 1},
+    {"ceil_mode": 1},
+    {"auto_pad": "SAME_UPPER"},
+]
 _POOLS = [
     Case("GlobalAveragePool", (PICTURE,)),
     Case("GlobalMaxPool", (PICTURE,)),
     *(
         Case(op, (PICTURE,), attributes=_SQUARE | more)
         for op in ("MaxPool", "AveragePool")
-        for more in (
-            dict[str, Attribute](),
-            {"pads": (1, 1, 1, 1)},
-            {"pads": (0, 1, 1, 0), "ceil_mode": 1},
-            {"ceil_mode": 1},
-            {"auto_pad": "SAME_UPPER"},
-        )
+        for more in _BORDERS
     ),
     Case("MaxPool", (PICTURE,), attributes={**_SQUARE, "dilations": (2, 1)}),
     Case(
