@@ -20,7 +20,7 @@ PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 Packer = Callable[..., Bundle]
 
 
-@pytest.fixture(params=["onnx"])
+@pytest.fixture(params=["onnx", "openvino"])
 def engine(request: pytest.FixtureRequest) -> NetworkEngine:
     """Each engine in turn."""
     package = PACKAGES.get(request.param)

@@ -1,11 +1,13 @@
 """The device's own state: small facts about bundles, in one folder outside them.
 
     HOME/state/MANIFEST-SHA256/NAME.json
+    HOME/state/MANIFEST-SHA256/NAME.bin
 
 A bundle is written once, so whatever the device learns about it, such as the engine that was
 quickest here, is kept beside the other state and is found by the bundle's hash.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -15,10 +17,18 @@ from pathlib import Path
 
 from onhand.core.errors import InputError, ResourceError
 
-__all__ = ["default_home", "recall", "remember", "write_text_atomically"]
+__all__ = [
+    "default_home",
+    "recall",
+    "recall_bytes",
+    "remember",
+    "remember_bytes",
+    "write_text_atomically",
+]
 
 FORMAT = 1
 MAX_STATE_BYTES = 16 * 2**20
+_SEAL_BYTES = 32
 _KEY = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
@@ -64,10 +74,7 @@ def remember(home: Path, key: str, name: str, value: object) -> None:
         text = json.dumps({"format": FORMAT, "value": value}, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise InputError(f"state {name!r}: the value is not JSON: {error}") from error
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{path.parent}: cannot be made: {error.strerror}") from error
+    _make_folder(path.parent)
     write_text_atomically(path, text + "\n")
 
 
@@ -102,6 +109,48 @@ def recall(home: Path, key: str, name: str) -> object:
     return table["value"]
 
 
+def remember_bytes(home: Path, key: str, name: str, content: bytes, *, made_by: str) -> None:
+    """Keep bytes for a bundle, such as what an engine compiled; those before are replaced whole.
+
+    Args:
+        home: the state folder; made if it is missing.
+        key: the bundle's `manifest_sha256`.
+        name: as in `remember`.
+        content: the bytes.
+        made_by: all that they depend on beside the bundle, such as a version.
+
+    Raises:
+        InputError: if key or name are not valid.
+        ResourceError: if the folder cannot be written.
+    """
+    path = _place(home, key, name, suffix=".bin")
+    _make_folder(path.parent)
+    _write_atomically(path, _seal(content, made_by) + content)
+
+
+def recall_bytes(home: Path, key: str, name: str, *, made_by: str) -> bytes | None:
+    """Return what `remember_bytes` kept, or None: whoever asks can make it anew.
+
+    Args:
+        home: the state folder; it may be missing.
+        key: the bundle's `manifest_sha256`.
+        name: as given to `remember_bytes`.
+        made_by: likewise.
+
+    Returns:
+        The bytes; None where nothing was kept, it is damaged, or was made by something else.
+
+    Raises:
+        InputError: if key or name are not valid.
+    """
+    try:
+        whole = _place(home, key, name, suffix=".bin").read_bytes()
+    except OSError:
+        return None
+    content = whole[_SEAL_BYTES:]
+    return content if whole[:_SEAL_BYTES] == _seal(content, made_by) else None
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a text file beside its place and rename it over: whole, or as it was before.
 
@@ -112,19 +161,7 @@ def write_text_atomically(path: Path, text: str) -> None:
     Raises:
         ResourceError: if it cannot be written; nothing is left behind.
     """
-    try:
-        # A name of its own for every writer: two at once each rename a whole file.
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(beside).replace(path)
-        finally:
-            Path(beside).unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
+    _write_atomically(path, text.encode())
 
 
 def _parse(content: bytes) -> dict[str, object]:
@@ -136,9 +173,38 @@ def _parse(content: bytes) -> dict[str, object]:
     return table
 
 
-def _place(home: Path, key: str, name: str) -> Path:
+def _seal(content: bytes, made_by: str) -> bytes:
+    return hashlib.sha256(
+        f"{FORMAT} {made_by}\n".encode() + hashlib.sha256(content).digest()
+    ).digest()
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    try:
+        # A name of its own for every writer: two at once each rename a whole file.
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(beside).replace(path)
+        finally:
+            Path(beside).unlink(missing_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _place(home: Path, key: str, name: str, suffix: str = ".json") -> Path:
     if not _KEY.fullmatch(key):
         raise InputError(f"state: key {key!r} is not a SHA-256 in hex")
     if not _NAME.fullmatch(name):
         raise InputError(f"state: name {name!r} must be 1 to 64 of a-z, 0-9, _ and -")
-    return home / "state" / key / f"{name}.json"
+    return home / "state" / key / f"{name}{suffix}"

@@ -11,6 +11,7 @@ from onhand.core.bundle import Bundle
 from onhand.core.errors import EngineError, ShapeError
 from onhand.core.network import ArrayInfo
 from onhand.core.profile import DeviceProfile
+from onhand.core.progress import Progress
 
 __all__ = [
     "Array",
@@ -88,11 +89,12 @@ class NetworkEngine(Protocol):
 class CachingNetworkEngine(Protocol):
     """An engine that opens a bundle faster when it finds what it kept of it. Engines may be one."""
 
-    def caching(self, home: Path) -> NetworkEngine:
+    def caching(self, home: Path, progress: Progress) -> NetworkEngine:
         """Return this engine with a state folder, where it keeps what it compiles.
 
         Args:
             home: the state folder; made if it is missing.
+            progress: told when something cannot be kept, which is no error.
 
         Returns:
             The engine.

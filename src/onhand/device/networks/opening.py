@@ -48,12 +48,15 @@ class RankedVariant:
     latency_s: Measurement
 
 
-def named_engine(name: str, *, home: Path | None = None) -> NetworkEngine:
+def named_engine(
+    name: str, *, home: Path | None = None, progress: Progress | None = None
+) -> NetworkEngine:
     """Return an engine.
 
     Args:
         name: of a registered engine for networks.
         home: the state folder, for one that keeps what it compiles; None for nowhere.
+        progress: told of what cannot be kept.
 
     Returns:
         The engine.
@@ -63,7 +66,7 @@ def named_engine(name: str, *, home: Path | None = None) -> NetworkEngine:
     """
     engine = cast(type[NetworkEngine], load_plugin(NETWORK_ENGINES, name))()
     if home is not None and isinstance(engine, CachingNetworkEngine):
-        return engine.caching(home)
+        return engine.caching(home, progress or Quiet())
     return engine
 
 
@@ -73,7 +76,6 @@ def able_engines(
     *,
     variant: str | None = None,
     wanted: str | None = None,
-    home: Path | None = None,
 ) -> tuple[dict[str, NetworkEngine], dict[str, str]]:
     """Ask the registered engines whether they can run a variant here.
 
@@ -82,7 +84,6 @@ def able_engines(
         profile: what this device has.
         variant: one of its variants; None for its default.
         wanted: name of the only engine to ask; None for all, `PREFERRED_ENGINES` first.
-        home: as in `named_engine`.
 
     Returns:
         Those that can, in order of preference, at least one; and why each other one cannot.
@@ -97,7 +98,7 @@ def able_engines(
     reasons: dict[str, str] = {}
     for name in _order() if wanted is None else [wanted]:
         try:
-            engine = named_engine(name, home=home)
+            engine = named_engine(name)
         except InputError as error:
             if wanted is not None:
                 raise
@@ -134,7 +135,7 @@ def open_network(
         engine: name of a registered engine; None to choose.
         threads: threads of one run; None for what this process may use.
         home: the state folder; None for none.
-        progress: told of a choice that could not be kept.
+        progress: told of what could not be kept there.
 
     Returns:
         The network, its engine's name, and why each other engine was not taken.
@@ -149,16 +150,18 @@ def open_network(
     profile = current_profile()
     n_threads = _threads(threads, profile)
     chosen, _ = bundle.variant(variant)
-    able, reasons = able_engines(bundle, profile, variant=chosen, wanted=engine, home=home)
+    able, reasons = able_engines(bundle, profile, variant=chosen, wanted=engine)
     racing = _without_last_resort(able, reasons)
     if home is None or len(racing) < 2:
-        loaded, name = _open_first(bundle, chosen, able, reasons, n_threads)
+        keeping = {name: named_engine(name, home=home, progress=progress) for name in able}
+        loaded, name = _open_first(bundle, chosen, keeping, reasons, n_threads)
         after = list(racing)[list(able).index(name) + 1 :]
         return loaded, name, reasons | dict.fromkeys(after, f"{name} is preferred to it")
     place = race_name(chosen, racing, profile, threads=n_threads)
     done = recall_race(home, bundle, place, racing)
     if done is not None:
-        loaded = racing[done.winner()].open(bundle, variant=chosen, threads=n_threads)
+        winner = named_engine(done.winner(), home=home, progress=progress)
+        loaded = winner.open(bundle, variant=chosen, threads=n_threads)
     else:
         loaded, done = race(bundle, chosen, racing, threads=n_threads)
         try:
@@ -174,7 +177,6 @@ def rank_variants(
     variants: Sequence[str] | None = None,
     engine: str | None = None,
     threads: int | None = None,
-    home: Path | None = None,
     budget_s: float = BUDGET_S,
 ) -> tuple[list[RankedVariant], dict[tuple[str, str], str]]:
     """Time variants in every engine that can run them, all in turn on the same random inputs.
@@ -187,7 +189,6 @@ def rank_variants(
         variants: some of its variants; None for all.
         engine: name of the only engine; None for all but "reference", unless no other can.
         threads: threads of one run; None for what this process may use.
-        home: the state folder, for engines that keep what they compile; None for none.
         budget_s: seconds of timing for each pair.
 
     Returns:
@@ -205,7 +206,7 @@ def rank_variants(
     runs: dict[tuple[str, str], Callable[[], object]] = {}
     with ExitStack() as opened:
         for variant in variants or sorted(bundle.manifest.variants):
-            able, reasons = able_engines(bundle, profile, variant=variant, wanted=engine, home=home)
+            able, reasons = able_engines(bundle, profile, variant=variant, wanted=engine)
             racing = _without_last_resort(able, reasons)
             for name, candidate in racing.items():
                 try:
