@@ -12,8 +12,11 @@ from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
 
 __all__ = ["command"]
 
+_OF_DECODERS = ("head", "kv", "prefill", "prompt_tokens", "generated_tokens")
+
 
 def command(
+    context: typer.Context,
     name: BundleFolder,
     *,
     variant: Variant = None,
@@ -42,24 +45,9 @@ def command(
 ) -> None:
     """Measure a bundle's speed, memory and energy on this device."""
     if networks.is_network(name):
-        networks.refuse(
-            {
-                "--prompt-tokens": prompt_tokens,
-                "--generated-tokens": generated_tokens,
-                "--kv": kv,
-                "--head": None if head == "full" else head,
-                "--prefill": None if prefill == "exact" else prefill,
-            },
-            why="language models",
-        )
-        networks.bench(
-            name,
-            variant=variant,
-            engine=engine,
-            threads=threads,
-            runs=200 if runs is None else runs,
-            as_json=as_json,
-        )
+        networks.refuse(context, *_OF_DECODERS, why="language models")
+        ways = networks.Ways(name, variant=variant, engine=engine, threads=threads)
+        networks.bench(ways, 200 if runs is None else runs, as_json=as_json)
         return
     with shown_progress() as progress:
         figures = bench(

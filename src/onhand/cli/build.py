@@ -1,12 +1,13 @@
 """`onhand build`: a model becomes a bundle that holds its budget, with the proof in it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from onhand.cli import build_options as given
+from onhand.cli import networks
 from onhand.cli.build_network import NETWORK_SUFFIXES, read_variants
 from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson, Threads
@@ -28,6 +29,20 @@ if TYPE_CHECKING:
     from onhand.host.options import BuildOptions
 
 __all__ = ["command"]
+
+_OF_DECODERS = (
+    "adapter",
+    "calibrate",
+    "preset",
+    "method",
+    "group",
+    "asymmetric",
+    "embed_bits",
+    "max_ram",
+    "plan",
+    "accuracy_level",
+)
+_OF_NETWORKS = ("data", "calibration_examples", "feed", "labels")
 
 
 def command(
@@ -68,47 +83,8 @@ def command(
     """
     if output is None and not plan:
         raise InputError("where to? give -o NAME, or --plan to see what it would take")
-    language = {
-        "--adapter": adapter,
-        "--calibrate": calibrate,
-        "--preset": preset,
-        "--method": method,
-        "--group": group,
-        "--asymmetric": asymmetric or None,
-        "--embed-bits": embed_bits,
-        "--max-ram": max_ram,
-        "--plan": plan or None,
-    }
-    network = {
-        "--data": data,
-        "--calibration-examples": calibration_examples,
-        "--feed": feed,
-        "--labels": labels,
-    }
-    if _is_network(source, task, language, network) and output is not None and task is not None:
-        with host_extra("building"):
-            from onhand.host.networks.options import NetworkOptions
-
-            _build_network(
-                source,
-                NetworkOptions(
-                    task=task,
-                    variants=read_variants(recipe, bits=bits, variants=variants),
-                    data=data,
-                    feed=feed,
-                    labels=labels,
-                    n_calibration=100 if calibration_examples is None else calibration_examples,
-                    budget=Budget() if budget is None else parse_budget(budget),
-                    device=None if device is None else read_profile(device),
-                    accept_estimates=accept_estimates,
-                    threads=threads,
-                    measure_original=not no_original,
-                    resume=resume,
-                ),
-                output,
-                home=context.obj.home(),
-                as_json=as_json,
-            )
+    if _is_network(context, source, task):
+        _network(context, output)
         return
     options = QuantizeOptions(
         bits=bits,
@@ -139,26 +115,52 @@ def command(
         _run(context, source, work, None if plan else output, as_json=as_json)
 
 
-def _is_network(
-    source: str,
-    task: str | None,
-    language: Mapping[str, object],
-    network: Mapping[str, object],
-) -> bool:
+def _is_network(context: typer.Context, source: str, task: str | None) -> bool:
     """Say whether the source is a network that is no language model, and check its options.
 
     Raises:
         InputError: if an option of the other kind is given, or the task is missing.
     """
-    if task is None:
-        if Path(source).suffix.lower() in NETWORK_SUFFIXES:
-            raise InputError(f"{source}: what is it for? give --task, one of {', '.join(TASKS)}")
-        if odd := [option for option, value in network.items() if value is not None]:
-            raise InputError(f"{odd[0]} is for networks; say with --task what this one is for")
-        return False
-    if odd := [option for option, value in language.items() if value is not None]:
-        raise InputError(f"{odd[0]} is for language models; leave it out, or leave --task out")
-    return True
+    if task is not None:
+        networks.refuse(context, *_OF_DECODERS, why="language models")
+        return True
+    if Path(source).suffix.lower() in NETWORK_SUFFIXES:
+        raise InputError(f"{source}: what is it for? give --task, one of {', '.join(TASKS)}")
+    networks.refuse(context, *_OF_NETWORKS, why="networks: say with --task what this one is for")
+    return False
+
+
+def _network(context: typer.Context, output: Path | None) -> None:
+    """Build a network from the command's options.
+
+    Raises:
+        InputError: if there is no place for it.
+    """
+    if output is None:
+        raise InputError("where to? give -o NAME")
+    asked = context.params
+    with host_extra("building"):
+        from onhand.host.networks.options import NetworkOptions
+
+        budget, device = asked["budget"], asked["device"]
+        work = NetworkOptions(
+            task=asked["task"],
+            variants=read_variants(asked["recipe"], bits=asked["bits"], variants=asked["variants"]),
+            data=asked["data"],
+            feed=asked["feed"],
+            labels=asked["labels"],
+            n_calibration=asked["calibration_examples"] or 100,
+            budget=Budget() if budget is None else parse_budget(budget),
+            device=None if device is None else read_profile(device),
+            accept_estimates=asked["accept_estimates"],
+            threads=asked["threads"],
+            measure_original=not asked["no_original"],
+            resume=asked["resume"],
+        )
+        settings: Settings = context.obj
+        _build_network(
+            asked["source"], work, output, home=settings.home(), as_json=asked["as_json"]
+        )
 
 
 def _run(

@@ -15,6 +15,8 @@ from onhand.core.errors import InputError
 
 __all__ = ["command"]
 
+_OF_DECODERS = ("text", "original_adapter", "kv", "prefill", "max_tokens")
+
 
 def command(
     context: typer.Context,
@@ -53,49 +55,20 @@ def command(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare a bundle with its original on a text, or on examples.
-
-    Raises:
-        InputError: if an option is for the other kind, or the text or the examples are missing.
-    """
+    """Compare a bundle with its original on a text, or on examples."""
     settings: Settings = context.obj
     if networks.is_network(name):
-        networks.refuse(
-            {
-                "--text": text,
-                "--original-adapter": original_adapter,
-                "--kv": kv,
-                "--prefill": None if prefill == "exact" else prefill,
-                "--max-tokens": max_tokens,
-            },
-            why="language models",
-        )
-        if data is None:
-            raise InputError("no examples: give --data DIR")
-        with host_extra("comparing with the original"), shown_progress() as progress:
-            from onhand.host.networks.evaluate import evaluate_network
-
-            found = evaluate_network(
-                name,
-                data,
-                original=original,
-                variant=variant,
-                engine=engine,
-                threads=threads,
-                home=settings.home(),
-                progress=progress,
-            )
-        write_measurements(found, as_json=as_json)
+        networks.refuse(context, *_OF_DECODERS, why="language models")
+        ways = networks.Ways(name, variant=variant, engine=engine, threads=threads)
+        _network(ways, _asked(data, "--data DIR"), original, settings, as_json=as_json)
         return
-    networks.refuse({"--data": data}, why="networks that are no language models")
-    if text is None:
-        raise InputError("no text: give --text FILE")
+    networks.refuse(context, "data", why="networks that are no language models")
     with host_extra("comparing with the original"), shown_progress() as progress:
         from onhand.host.evaluate import evaluate_bundle
 
         figures = evaluate_bundle(
             name,
-            text,
+            _asked(text, "--text FILE"),
             original=original,
             original_adapter=original_adapter,
             variant=variant,
@@ -108,3 +81,33 @@ def command(
             progress=progress,
         )
     write_measurements(figures, as_json=as_json)
+
+
+def _network(
+    ways: networks.Ways, data: Path, original: Path | None, settings: Settings, *, as_json: bool
+) -> None:
+    with host_extra("comparing with the original"), shown_progress() as progress:
+        from onhand.host.networks.evaluate import evaluate_network
+
+        figures = evaluate_network(
+            ways.root,
+            data,
+            original=original,
+            variant=ways.variant,
+            engine=ways.engine,
+            threads=ways.threads,
+            home=settings.home(),
+            progress=progress,
+        )
+    write_measurements(figures, as_json=as_json)
+
+
+def _asked(given: Path | None, option: str) -> Path:
+    """Return what to judge by.
+
+    Raises:
+        InputError: if it was not given.
+    """
+    if given is None:
+        raise InputError(f"nothing to compare by: give {option}")
+    return given

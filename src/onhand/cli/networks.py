@@ -2,82 +2,96 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+
+import typer
 
 from onhand.cli.measurements import write_measurements
 from onhand.cli.output import say, write, write_json, write_table
 from onhand.cli.progress import shown_progress
 from onhand.core.bundle import Bundle, read_bundle, read_manifest
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, OnhandError
 from onhand.core.feed import TextFeed
 from onhand.core.manifest import NETWORK, Manifest
 from onhand.core.units import format_bytes, format_seconds
 from onhand.device.networks.base import Array
 
-__all__ = ["bench", "describe", "is_network", "refuse", "run"]
+__all__ = ["Ways", "bench", "describe", "is_network", "refuse", "run"]
 
 
 def is_network(root: Path) -> bool:
-    """Say whether a bundle holds a network that is no language model."""
-    return read_manifest(root)[0].kind == NETWORK
+    """Say whether a bundle holds a network that is no language model.
+
+    What is wrong with a bundle, those say that open it.
+    """
+    try:
+        return read_manifest(root)[0].kind == NETWORK
+    except OnhandError:
+        return False
 
 
-def refuse(options: Mapping[str, object], *, why: str) -> None:
+def refuse(context: typer.Context, *names: str, why: str) -> None:
     """Refuse options that do not go with a bundle.
 
     Args:
-        options: as written -> value; None where it was not given.
+        context: of the command.
+        names: of its parameters.
         why: what they are for.
 
     Raises:
         InputError: if one was given.
     """
-    for option, value in options.items():
-        if value is not None:
-            raise InputError(f"{option} is for {why}; leave it out")
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if parameter.name in names and source is not None and source.name != "DEFAULT":
+            raise InputError(f"{parameter.opts[0]} is for {why}; leave it out")
 
 
-def bench(
-    root: Path,
-    *,
-    variant: str | None,
-    engine: str | None,
-    threads: int | None,
-    runs: int,
-    as_json: bool,
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """A bundle and how to run it.
+
+    Attributes:
+        root: the bundle's folder.
+        variant: one of its variants; None for its default.
+        engine: name of one; None for the fastest.
+        threads: of one run; None for what this process may use.
+    """
+
+    root: Path
+    _: KW_ONLY
+    variant: str | None
+    engine: str | None
+    threads: int | None
+
+
+def bench(ways: Ways, runs: int, *, as_json: bool) -> None:
     """Measure a network's speed, memory and energy."""
     from onhand.device.networks.bench import bench_network
 
     with shown_progress() as progress:
         figures, chosen = bench_network(
-            root, variant=variant, engine=engine, threads=threads, runs=runs, progress=progress
+            ways.root,
+            variant=ways.variant,
+            engine=ways.engine,
+            threads=ways.threads,
+            runs=runs,
+            progress=progress,
         )
     say(f"note: engine {chosen}")
     write_measurements(figures, as_json=as_json)
 
 
 def run(
-    root: Path,
-    *,
-    inputs: list[Path],
-    texts: list[str],
-    variant: str | None,
-    engine: str | None,
-    threads: int | None,
-    top: int,
-    home: Path,
-    as_json: bool,
+    ways: Ways, inputs: list[Path], texts: list[str], top: int, *, home: Path, as_json: bool
 ) -> None:
     """Answer examples, each on a line of its own.
 
     Args:
-        root: the bundle's folder.
+        ways: the bundle, and how.
         inputs: files.
         texts: texts, for a network that takes them.
-        variant: one of its variants; None for its default.
-        engine: name of one; None for the fastest.
-        threads: of one run; None for what this process may use.
         top: classes to show.
         home: the state folder.
         as_json: whether a program reads the answers.
@@ -87,13 +101,13 @@ def run(
     """
     from onhand.device.networks.opening import open_network
 
-    bundle = read_bundle(root)
+    bundle = read_bundle(ways.root)
     if not inputs and not texts:
         takes = "--prompt TEXT" if _takes_texts(bundle) else "--input FILE"
         raise InputError(f"nothing to answer: give {takes}")
     examples = _examples(bundle, inputs, texts)
     loaded, chosen, _ = open_network(
-        bundle, variant=variant, engine=engine, threads=threads, home=home
+        bundle, variant=ways.variant, engine=ways.engine, threads=ways.threads, home=home
     )
     answers: list[dict[str, object]] = []
     for name, feeds in examples:

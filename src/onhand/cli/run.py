@@ -35,6 +35,24 @@ _Inputs = Annotated[
 _Top = Annotated[int, typer.Option(min=1, help="Of a network: classes to show.")]
 
 
+_OF_DECODERS = (
+    "adapter",
+    "chat",
+    "head",
+    "kv",
+    "prefill",
+    "speculate",
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "seed",
+    "stop",
+)
+
+
 def command(
     context: typer.Context,
     name: given.BundleFolder,
@@ -66,30 +84,12 @@ def command(
 ) -> None:
     """Answer one prompt; or, of another network, pictures, sounds or texts."""
     if networks.is_network(name):
-        networks.refuse(
-            {
-                "--adapter": adapter,
-                "--chat": chat or None,
-                "--kv": kv,
-                "--max-tokens": max_tokens,
-                "--speculate": speculate,
-            },
-            why="language models",
-        )
+        networks.refuse(context, *_OF_DECODERS, why="language models")
         texts = [] if prompt is None and prompt_file is None else [_prompt(prompt, prompt_file)]
-        networks.run(
-            name,
-            inputs=input_files or [],
-            texts=texts,
-            variant=variant,
-            engine=engine,
-            threads=threads,
-            top=top,
-            home=context.obj.home(),
-            as_json=as_json,
-        )
+        ways = networks.Ways(name, variant=variant, engine=engine, threads=threads)
+        networks.run(ways, input_files or [], texts, top, home=context.obj.home(), as_json=as_json)
         return
-    networks.refuse({"--input": input_files}, why="networks that are no language models")
+    networks.refuse(context, "input_files", "top", why="networks that are no language models")
     sampling = Sampling(
         temperature=temperature,
         top_k=top_k,
@@ -116,17 +116,11 @@ def command(
         note_continuation(session, chat=chat)
         begun = time.perf_counter()
         asked = [Message("user", text)] if chat else text
-        answer = session.generate(
-            asked, max_tokens=max_tokens, sampling=sampling, stop=tuple(stop or ())
-        )
-        _tell(answer, begun, session.engine_name, as_json=as_json)
-
-
-def _tell(answer: Generation, begun: float, engine_name: str, *, as_json: bool) -> None:
-    if as_json:
-        _write_object(answer, begun, engine_name)
-    else:
-        _stream(answer)
+        answer = session.generate(asked, max_tokens=max_tokens, sampling=sampling, stop=stop or ())
+        if as_json:
+            _write_object(answer, begun, session.engine_name)
+        else:
+            _stream(answer)
 
 
 def _stream(answer: Generation) -> None:

@@ -100,17 +100,7 @@ def build_network(
             staged,
             provenance=_provenance(ready, options),
         )
-        proof = NetworkProof(
-            root=staged,
-            model=ready.model,
-            original=ready.graph,
-            network=ready.network,
-            finished=finished,
-            data=ready.data,
-            profile=ready.profile,
-            options=options,
-            threads=ready.threads,
-        )
+        proof = _proof(ready, finished, options, staged)
         report = prove_network(proof, progress=shown)
         if report.breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
@@ -120,6 +110,22 @@ def build_network(
             home, report.manifest_sha256, str(Path(source).resolve()), ready.model.sha256
         )
     return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
+
+
+def _proof(
+    ready: _Prepared, finished: dict[str, Finished], options: NetworkOptions, staged: Path
+) -> NetworkProof:
+    return NetworkProof(
+        root=staged,
+        model=ready.model,
+        original=ready.graph,
+        network=ready.network,
+        finished=finished,
+        data=ready.data,
+        profile=ready.profile,
+        options=options,
+        threads=ready.threads,
+    )
 
 
 def _prepare(source: str, options: NetworkOptions, shown: Progress) -> _Prepared:
