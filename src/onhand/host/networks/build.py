@@ -170,6 +170,7 @@ def _finish(
         task=options.task,
         threads=ready.threads,
         progress=shown,
+        profile=ready.profile,
     )
     return apply_steps(
         ready.graph,
