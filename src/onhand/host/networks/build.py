@@ -177,6 +177,7 @@ def _finish(
         threads=ready.threads,
         profile=ready.profile,
         progress=shown,
+        profile=ready.profile,
     )
     return apply_steps(
         ready.graph,

@@ -106,9 +106,10 @@ class Histogram:
         return float(2.0**self.exponent)
 
     def centres(self) -> NDArray[np.float64]:
-        """Return (bins,): the middle of each bin."""
+        """Return (bins,): the middle of each bin, or the end of all values inside it."""
         middles = np.arange(self.counts.size, dtype=np.float64) + (self.first + 0.5)
-        return np.asarray(middles * self.width(), dtype=np.float64)
+        # What a Clip has cut off lies at the end, all of it.
+        return np.asarray(np.clip(middles * self.width(), self.low, self.high), dtype=np.float64)
 
     def total(self) -> int:
         """Return how many values were counted."""
