@@ -46,8 +46,7 @@ def command(
     """Measure a bundle's speed, memory and energy on this device."""
     if networks.is_network(name):
         networks.refuse(context, *_OF_DECODERS, why="language models")
-        ways = networks.Ways(name, variant=variant, engine=engine, threads=threads)
-        networks.bench(ways, 200 if runs is None else runs, as_json=as_json)
+        networks.bench(networks.ways(context), 200 if runs is None else runs, as_json=as_json)
         return
     with shown_progress() as progress:
         figures = bench(

@@ -42,6 +42,7 @@ _OF_DECODERS = (
     "plan",
     "accuracy_level",
 )
+_ROUNDING = ("bits", "preset", "method", "group", "asymmetric", "embed_bits", "variants")
 _OF_NETWORKS = ("data", "calibration_examples", "feed", "labels")
 
 
@@ -86,15 +87,7 @@ def command(
     if _is_network(context, source, task):
         _network(context, output)
         return
-    options = QuantizeOptions(
-        bits=bits,
-        preset=preset,
-        method=method,
-        group=group,
-        asymmetric=asymmetric,
-        embed_bits=embed_bits,
-        variants=variants,
-    )
+    options = QuantizeOptions(**{key: context.params[key] for key in _ROUNDING})
     with host_extra("building"):
         from onhand.host.options import BuildOptions
 

@@ -56,11 +56,8 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Compare a bundle with its original on a text, or on examples."""
-    settings: Settings = context.obj
     if networks.is_network(name):
-        networks.refuse(context, *_OF_DECODERS, why="language models")
-        ways = networks.Ways(name, variant=variant, engine=engine, threads=threads)
-        _network(ways, _asked(data, "--data DIR"), original, settings, as_json=as_json)
+        _network(context)
         return
     networks.refuse(context, "data", why="networks that are no language models")
     with host_extra("comparing with the original"), shown_progress() as progress:
@@ -77,29 +74,32 @@ def command(
             kv=kv,
             prefill=prefill,
             max_tokens=max_tokens,
-            home=settings.home(),
+            home=context.obj.home(),
             progress=progress,
         )
     write_measurements(figures, as_json=as_json)
 
 
-def _network(
-    ways: networks.Ways, data: Path, original: Path | None, settings: Settings, *, as_json: bool
-) -> None:
+def _network(context: typer.Context) -> None:
+    """Compare a network that is no language model with its original."""
+    networks.refuse(context, *_OF_DECODERS, why="language models")
+    asked, ways = context.params, networks.ways(context)
+    settings: Settings = context.obj
+    data = _asked(asked["data"], "--data DIR")
     with host_extra("comparing with the original"), shown_progress() as progress:
         from onhand.host.networks.evaluate import evaluate_network
 
         figures = evaluate_network(
             ways.root,
             data,
-            original=original,
+            original=asked["original"],
             variant=ways.variant,
             engine=ways.engine,
             threads=ways.threads,
             home=settings.home(),
             progress=progress,
         )
-    write_measurements(figures, as_json=as_json)
+    write_measurements(figures, as_json=asked["as_json"])
 
 
 def _asked(given: Path | None, option: str) -> Path:
@@ -109,5 +109,5 @@ def _asked(given: Path | None, option: str) -> Path:
         InputError: if it was not given.
     """
     if given is None:
-        raise InputError(f"nothing to compare by: give {option}")
+        raise InputError(f"nothing to compare by: give {option}; see onhand evaluate --help")
     return given

@@ -17,7 +17,7 @@ from onhand.core.manifest import NETWORK, Manifest
 from onhand.core.units import format_bytes, format_seconds
 from onhand.device.networks.base import Array
 
-__all__ = ["Ways", "bench", "describe", "is_network", "refuse", "run"]
+__all__ = ["Ways", "bench", "describe", "is_network", "refuse", "run", "ways"]
 
 
 def is_network(root: Path) -> bool:
@@ -64,6 +64,17 @@ class Ways:
     variant: str | None
     engine: str | None
     threads: int | None
+
+
+def ways(context: typer.Context) -> Ways:
+    """Return the bundle and the ways that a command's options name."""
+    asked = context.params
+    return Ways(
+        asked["name"],
+        variant=asked["variant"],
+        engine=asked["engine"],
+        threads=asked["threads"],
+    )
 
 
 def bench(ways: Ways, runs: int, *, as_json: bool) -> None:

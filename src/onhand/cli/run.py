@@ -12,7 +12,7 @@ from onhand.cli import options as given
 from onhand.cli.answers import note_continuation, note_ending, note_engines
 from onhand.cli.output import write, write_json
 from onhand.core.errors import InputError
-from onhand.device.generate import Generation
+from onhand.device.generate import Generation, TextSession
 from onhand.device.sampling import Sampling
 from onhand.device.template import Message
 
@@ -84,10 +84,7 @@ def command(
 ) -> None:
     """Answer one prompt; or, of another network, pictures, sounds or texts."""
     if networks.is_network(name):
-        networks.refuse(context, *_OF_DECODERS, why="language models")
-        texts = [] if prompt is None and prompt_file is None else [_prompt(prompt, prompt_file)]
-        ways = networks.Ways(name, variant=variant, engine=engine, threads=threads)
-        networks.run(ways, input_files or [], texts, top, home=context.obj.home(), as_json=as_json)
+        _network(context)
         return
     networks.refuse(context, "input_files", "top", why="networks that are no language models")
     sampling = Sampling(
@@ -114,13 +111,41 @@ def command(
     ) as session:
         note_engines(session)
         note_continuation(session, chat=chat)
-        begun = time.perf_counter()
         asked = [Message("user", text)] if chat else text
-        answer = session.generate(asked, max_tokens=max_tokens, sampling=sampling, stop=stop or ())
-        if as_json:
-            _write_object(answer, begun, session.engine_name)
-        else:
-            _stream(answer)
+        _answer(session, asked, max_tokens, sampling, tuple(stop or ()), as_json=as_json)
+
+
+def _answer(
+    session: TextSession,
+    asked: str | list[Message],
+    max_tokens: int | None,
+    sampling: Sampling,
+    stop: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    begun = time.perf_counter()
+    answer = session.generate(asked, max_tokens=max_tokens, sampling=sampling, stop=stop)
+    if as_json:
+        _write_object(answer, begun, session.engine_name)
+    else:
+        _stream(answer)
+
+
+def _network(context: typer.Context) -> None:
+    """Answer examples by a network that is no language model."""
+    networks.refuse(context, *_OF_DECODERS, why="language models")
+    asked = context.params
+    prompt, path = asked["prompt"], asked["prompt_file"]
+    texts = [] if prompt is None and path is None else [_prompt(prompt, path)]
+    networks.run(
+        networks.ways(context),
+        asked["input_files"] or [],
+        texts,
+        asked["top"],
+        home=context.obj.home(),
+        as_json=asked["as_json"],
+    )
 
 
 def _stream(answer: Generation) -> None:

@@ -177,7 +177,6 @@ def _finish(
         threads=ready.threads,
         profile=ready.profile,
         progress=shown,
-        profile=ready.profile,
     )
     return apply_steps(
         ready.graph,
