@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.host.networks.tiny_encoders import (
     WORDS,
     save_encoder,
@@ -16,6 +17,7 @@ from tests.host.networks.tiny_encoders import (
 
 from onhand.core.errors import InputError, SourceError
 from onhand.core.feed import TextFeed
+from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.observe import GraphRunner
 from onhand.host.networks.sources.encoder import EncoderSource
 from onhand.host.networks.sources.text_folder import feed_for_texts
@@ -40,7 +42,13 @@ def reference(model: Any, feeds: dict[str, np.ndarray]) -> Any:
         return model(**{name: torch.from_numpy(array) for name, array in feeds.items()})
 
 
-def load(folder: Path, task: str) -> Any:
+def compute(made: NetworkModel, feeds: dict[str, np.ndarray]) -> NDArray[np.float32]:
+    """The one output of a graph."""
+    (found,) = GraphRunner(made.graph, threads=1).run(dict(feeds)).values()
+    return found.astype(np.float32)
+
+
+def load(folder: Path, task: str) -> NetworkModel:
     """Read a folder."""
     assert EncoderSource().why_not(str(folder)) is None
     return EncoderSource().load(str(folder), task=task)
@@ -52,7 +60,7 @@ def test_states_are_those_of_transformers(family: str, tmp_path: Path) -> None:
     model = save_encoder(tmp_path, family)
     feeds = feeds_of(family)
     made = load(tmp_path, "features")
-    found = GraphRunner(made.graph, threads=1).run(feeds)["last_hidden_state"]
+    found = compute(made, feeds)
 
     expected = reference(model, feeds).last_hidden_state.numpy()
     kept = feeds["attention_mask"] == 1
@@ -69,7 +77,7 @@ def test_logits_are_those_of_transformers(family: str, tmp_path: Path) -> None:
     model = save_encoder(tmp_path, family, kind=kind, id2label=names)
     feeds = feeds_of(family, length=5)
     made = load(tmp_path, "text-classification")
-    found = GraphRunner(made.graph, threads=1).run(feeds)["logits"]
+    found = compute(made, feeds)
 
     np.testing.assert_allclose(
         found, reference(model, feeds).logits.numpy(), rtol=CLOSE, atol=CLOSE
@@ -82,13 +90,11 @@ def test_activations_are_those_of_transformers(activation: str, tmp_path: Path) 
     """Not every encoder uses the exact GELU."""
     model = save_encoder(tmp_path, "bert", hidden_act=activation)
     feeds = feeds_of("bert")
-    found = GraphRunner(load(tmp_path, "features").graph, threads=1).run(feeds)
+    found = compute(load(tmp_path, "features"), feeds)
 
     expected = reference(model, feeds).last_hidden_state.numpy()
     kept = feeds["attention_mask"] == 1
-    np.testing.assert_allclose(
-        found["last_hidden_state"][kept], expected[kept], rtol=CLOSE, atol=CLOSE
-    )
+    np.testing.assert_allclose(found[kept], expected[kept], rtol=CLOSE, atol=CLOSE)
 
 
 @pytest.mark.parametrize("pooling", ["mean_tokens", "cls_token", "max_tokens"])
@@ -101,16 +107,17 @@ def test_an_embedding_pools_as_the_source_says(
     save_modules(tmp_path, pooling=pooling, normalize=normalize)
     feeds = feeds_of("bert")
     made = load(tmp_path, "text-embedding")
-    found = GraphRunner(made.graph, threads=1).run(feeds)["embedding"]
+    found = compute(made, feeds)
 
     states = reference(model, feeds).last_hidden_state.numpy()
     lengths = feeds["attention_mask"].sum(axis=1)
-    pick = {
-        "mean_tokens": lambda rows: rows.mean(axis=0),
-        "cls_token": lambda rows: rows[0],
-        "max_tokens": lambda rows: rows.max(axis=0),
-    }[pooling]
-    expected = np.stack([pick(row[:n]) for row, n in zip(states, lengths, strict=True)])
+    kept = [row[:n] for row, n in zip(states, lengths, strict=True)]
+    by = {
+        "mean_tokens": [rows.mean(axis=0) for rows in kept],
+        "cls_token": [rows[0] for rows in kept],
+        "max_tokens": [rows.max(axis=0) for rows in kept],
+    }
+    expected = np.stack(by[pooling])
     if normalize:
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(found, expected, rtol=CLOSE, atol=CLOSE)
@@ -134,7 +141,7 @@ def test_a_dense_layer_follows_the_pooling(tmp_path: Path) -> None:
     modules.append({"path": "2_Dense", "type": "sentence_transformers.models.Dense"})
     (tmp_path / "modules.json").write_text(json.dumps(modules))
     feeds = feeds_of("bert")
-    found = GraphRunner(load(tmp_path, "text-embedding").graph, threads=1).run(feeds)["embedding"]
+    found = compute(load(tmp_path, "text-embedding"), feeds)
 
     mask = torch.from_numpy(feeds["attention_mask"])[:, :, None]
     mean = (reference(model, feeds).last_hidden_state * mask).sum(1) / mask.sum(1)
@@ -148,7 +155,7 @@ def test_a_checkpoint_with_another_head_is_read(tmp_path: Path) -> None:
     model = save_encoder(tmp_path, "bert", kind="AutoModelForMaskedLM")
     feeds = feeds_of("bert")
     made = load(tmp_path, "features")
-    found = GraphRunner(made.graph, threads=1).run(feeds)["last_hidden_state"]
+    found = compute(made, feeds)
 
     expected = reference(model.bert, feeds).last_hidden_state.numpy()
     np.testing.assert_allclose(found[1], expected[1], rtol=CLOSE, atol=CLOSE)

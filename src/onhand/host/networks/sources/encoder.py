@@ -75,7 +75,9 @@ class EncoderSource:
         is_embedding = task == "text-embedding"
         beside = read_sentence(folder, encoder.width) if is_embedding else None
         weights = _Weights(open_weights(folder), encoder)
-        graph = build_encoder(encoder, weights.read, task=task, sentence=beside and beside.sentence)
+        graph = build_encoder(
+            encoder, weights.read, task=task, sentence=beside.sentence if beside else None
+        )
         texts = feed_for_texts(
             folder,
             inputs=[value.name for value in graph.inputs],
