@@ -268,11 +268,15 @@ class Keys:
             yield from inner.unread()
 
 
-def judge_unread(keys: Keys) -> tuple[str, ...]:
+def judge_unread(
+    keys: Keys, *, harmless: Collection[str] = (), reads_as: str | None = "a language model"
+) -> tuple[str, ...]:
     """Say what the keys mean that the family did not read.
 
     Args:
         keys: the whole configuration, after everything that the family knows was read.
+        harmless: more keys that change nothing.
+        reads_as: what a model of another kind is read as; None where the kind was read.
 
     Returns:
         Notes on keys that may matter to others but change nothing here.
@@ -290,12 +294,14 @@ def judge_unread(keys: Keys) -> tuple[str, ...]:
                 is_quantized = key == "compression_config"
                 expected = _QUANTIZED if is_quantized else known
                 raise SourceError(f"{place}: {key} is {shown(value)}, {expected}")
-        elif key not in _HARMLESS and not key.startswith("_") and value not in (None, False):
+        elif key in _HARMLESS or key in harmless or key.startswith("_"):
+            continue
+        elif value not in (None, False):
             unknown.add(key)
     notes: list[str] = []
-    kinds = keys.value("architectures")
+    kinds = keys.value("architectures") if reads_as else None
     if isinstance(kinds, list) and not all(str(kind).endswith(_CAUSAL) for kind in kinds):
-        notes.append(f"{keys.where}: architectures is {shown(kinds)}, read as a language model")
+        notes.append(f"{keys.where}: architectures is {shown(kinds)}, read as {reads_as}")
     if unknown:
         more = f" and {len(unknown) - _MOST_NAMED} more" if len(unknown) > _MOST_NAMED else ""
         names = ", ".join(shown(key) for key in sorted(unknown)[:_MOST_NAMED])
