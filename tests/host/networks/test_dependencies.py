@@ -170,9 +170,6 @@ def test_a_width_that_is_computed_stays() -> None:
 def test_sizes_that_are_put_together_follow() -> None:
     """The batch of a reshape may be computed while its heads are written down."""
     net = Net()
-    x = net.add("Flatten", net.conv("x", 3, 8, k=1), axis=2)
-    x = net.add("Transpose", net.add("Squeeze", net.add("Unsqueeze", x, net.given(0)),
-                                     net.given(0)), perm=(0, 1))  # fmt: skip
     x = net.dense(net.add("Flatten", net.add("GlobalAveragePool", net.conv("x", 3, 8))), 8, 12)
     batch = net.add("Gather", net.add("Shape", x), net.given(0), axis=0)
     shape = net.add("Concat", batch, net.given(4, 3), axis=0)

@@ -207,9 +207,10 @@ def _skips(trace: Trace, node: Node, index: int) -> bool:
     """Say whether all that reads a shape leaves one of its numbers out."""
     for reader in trace.readers.get(node.outputs[0], []):
         picked = trace.graph.constants.get(reader.inputs[1]) if len(reader.inputs) > 1 else None
-        if reader.op != "Gather" or picked is None or np.any(picked == index):
+        if reader.op != "Gather" or picked is None:
             return False
-        if np.any(picked < 0):
+        # Counted from the end, nobody knows here.
+        if any(number == index or number < 0 for number in picked.reshape(-1).tolist()):
             return False
     return node.outputs[0] not in trace.graph.output_names()
 
