@@ -19,7 +19,7 @@ def conv_graph(shape: tuple[int, ...], **attributes: int | str | tuple[int, ...]
     """One convolution of 4 channels to 4 (or more) on pictures, signals or volumes."""
     rng = np.random.default_rng(3)
     node = Node(op="Conv", inputs=("x", "w"), outputs=("y",), attributes=attributes)
-    size = ("batch", 4, *(9 for _ in shape[2:]))
+    size: tuple[int | str | None, ...] = ("batch", 4, *(9 for _ in shape[2:]))
     return Graph(
         nodes=(node,),
         constants={"w": rng.normal(size=shape).astype(np.float32)},
@@ -52,10 +52,11 @@ def test_columns_times_matrices_are_the_convolution(
     )  # fmt: skip
     (layer,) = find_layers(graph)
     x = np.random.default_rng(4).normal(size=(2, 4, *(9,) * rank)).astype(np.float32)
-    expected = GraphRunner(graph, threads=1).run({"x": x})["y"]
+    expected = GraphRunner(graph, threads=1).run({"x": x})["y"].astype(np.float32)
+    weights = graph.constants["w"]
 
-    made = layer.columns(x, most=10**6) @ layer.matrices(graph.constants["w"]).transpose(0, 2, 1)
-    made = made.transpose(1, 0, 2).reshape(2, -1, 8).transpose(0, 2, 1).reshape(expected.shape)
+    products = layer.columns(x, most=10**6) @ layer.matrices(weights).transpose(0, 2, 1)
+    made = products.transpose(1, 0, 2).reshape(2, -1, 8).transpose(0, 2, 1).reshape(expected.shape)
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -79,6 +80,7 @@ def test_moments_are_means_over_examples_and_positions() -> None:
 
     found = measure_moments(graph, [layer], examples, threads=1)[layer.name]
 
+    assert found.second is not None
     np.testing.assert_allclose(found.second[0], x.T @ x / len(x), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.mean[0], x.mean(axis=0), rtol=1e-4, atol=1e-5)
 

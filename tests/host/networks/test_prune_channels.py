@@ -138,16 +138,15 @@ def test_constant_channels_go_without_a_trace() -> None:
         graph, constants=constants | {"c0": weight, "c1": bias, "c2": dead, "c3": shift}
     )
 
+    examples = samples(graph)
     for how in ("mean", "regression"):
         step = PruneChannels(ratio=0.25, multiple=1, compensate=how)
         made = step.apply(graph, workbench(graph))
 
-        examples = samples(graph)
-        assert made.graph.size_bytes() < graph.size_bytes()
+        assert made.graph.constants["c0"].shape[0] == 8
         np.testing.assert_allclose(
             outputs(made.graph, examples), outputs(graph, examples), rtol=1e-3, atol=1e-4
         )
-    assert made.graph.constants["c0"].shape[0] == 8
 
 
 def test_copies_of_channels_go_without_a_trace() -> None:

@@ -136,7 +136,7 @@ class _Changed:
     def _put(self, node: Node, place: int, bias: FloatArray) -> None:
         inputs = [*node.inputs, ""][: max(place + 1, len(node.inputs))]
         before = self.constants.get(inputs[place])
-        total = bias if before is None else before + bias
+        total = bias if before is None else before.astype(np.float32) + bias
         # Others may read the old constant.
         inputs[place] = self._constant(inputs[place] or f"{node.name}.bias", total)
         self._changed[node.name] = (replace(node, inputs=tuple(inputs)),)

@@ -109,14 +109,14 @@ def _groups(
     for unit, where in standing.items():
         members.setdefault(tuple(where), []).append(unit)
     found: list[UnitGroup] = []
-    for where, units in members.items():
-        weights = [places[number].name for number, _ in where if places[number].makes]
+    for position, alike in members.items():
+        weights = [places[number].name for number, _ in position if places[number].makes]
         if weights:
             found.append(
                 UnitGroup(
                     weights=tuple(dict.fromkeys(weights)),
-                    units=np.array(sorted(units), dtype=np.int64),
-                    widths=tuple(width for _, width in where),
+                    units=np.array(sorted(alike), dtype=np.int64),
+                    widths=tuple(width for _, width in position),
                 )
             )
     return tuple(found)

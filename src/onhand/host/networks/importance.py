@@ -106,4 +106,5 @@ def covariance(moments: Moments) -> Numbers:
     mean = moments.mean.astype(np.float64)
     found = moments.second - mean[:, :, None] * mean[:, None, :]
     damping = _DAMPING * np.einsum("gkk->gk", found).mean(axis=1) + 1e-12
-    return found + damping[:, None, None] * np.eye(found.shape[-1])
+    damped: Numbers = found + damping[:, None, None] * np.eye(found.shape[-1])
+    return damped
