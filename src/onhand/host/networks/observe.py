@@ -42,6 +42,10 @@ class GraphRunner:
         self._fed = {value.name for value in graph.inputs}
         self._wanted, self._constants = wanted, graph.constants
         self._computed = graph.output_names()
+        self._session: ort.InferenceSession | None = None
+        self._read: set[str] = set()
+        if not self._computed:  # only what is fed is asked for: ONNX Runtime refuses such graphs
+            return
         try:
             content = model_bytes(graph.live() if names is not None else graph)
             self._session = ort.InferenceSession(content, options, ["CPUExecutionProvider"])
@@ -57,7 +61,7 @@ class GraphRunner:
         """
         given = {name: array for name, array in feeds.items() if name in self._read}
         try:
-            made = self._session.run(list(self._computed), given) if self._computed else []
+            made = self._session.run(list(self._computed), given) if self._session else []
         except Exception as error:
             raise EngineError(f"ONNX Runtime failed: {error}") from error
         found = dict(zip(self._computed, made, strict=True))
