@@ -19,6 +19,7 @@ from onhand.core.quantized import QuantTensor
 from onhand.device.engines.forward import RopeCache
 from onhand.host.model import Model
 from onhand.host.torch_forward import torch_logits
+from onhand.host.torch_weights import FixedWeights
 from onhand.host.work import FinishedMatrices
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def train_scales(
     import torch
 
     torch.set_num_threads(threads)
-    teacher, student = _Fixed(original), _Student(scaled, tensors)
+    teacher, student = FixedWeights(original), _Student(scaled, tensors)
     judges = sequences[::_JUDGING] if len(sequences) > 1 else sequences
     learners = [s for number, s in enumerate(sequences) if number % _JUDGING] or list(sequences)
     ropes = RopeCache(scaled.decoder, max(tokens.size for tokens in sequences))
@@ -172,30 +173,6 @@ def _share(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-class _Fixed:
-    """A model's weights in torch, read when they are needed. See `TorchWeights`."""
-
-    def __init__(self, model: Model) -> None:
-        self.decoder: Decoder = model.decoder
-        self._model = model
-        self._kept: dict[str, Tensor] = {}
-
-    def matrix(self, name: str) -> "Tensor":
-        """See `TorchWeights`."""
-        return self._find(name, self._model.weights.matrix)
-
-    def vector(self, name: str) -> "Tensor":
-        """See `TorchWeights`."""
-        return self._find(name, self._model.weights.vector)
-
-    def _find(self, name: str, read: Callable[[str], np.ndarray]) -> "Tensor":
-        import torch
-
-        if name not in self._kept:
-            self._kept[name] = torch.from_numpy(np.array(read(name), dtype=np.float32))
-        return self._kept[name]
-
-
 class _Student:
     """Codes and trainable factors on their scales. See `TorchWeights`."""
 
@@ -203,7 +180,7 @@ class _Student:
         import torch
 
         self.decoder: Decoder = model.decoder
-        self._fixed = _Fixed(model)
+        self._fixed = FixedWeights(model)
         self._given = tensors
         self._codes: dict[str, Tensor] = {}
         self._scales: dict[str, Tensor] = {}

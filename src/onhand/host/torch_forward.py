@@ -10,7 +10,7 @@ from onhand.device.engines.forward import RopeCache
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["TorchWeights", "torch_logits"]
+__all__ = ["TorchWeights", "torch_head", "torch_hidden", "torch_logits"]
 
 
 class TorchWeights(Protocol):
@@ -28,29 +28,50 @@ class TorchWeights(Protocol):
 
 
 def torch_logits(weights: TorchWeights, tokens: TokenArray, ropes: RopeCache) -> "Tensor":
-    """Run a model over one sequence.
+    """Run a model over one sequence, or over several of one length.
 
     Args:
         weights: the model.
-        tokens: (T,) int64.
+        tokens: (T,) or (B, T) int64.
         ropes: tables of at least T positions.
 
     Returns:
-        (T, V) float32 logits, as `forward.logits` gives them.
+        (T, V) or (B, T, V) float32 logits, as `forward.logits` gives them.
+    """
+    return torch_head(weights, torch_hidden(weights, tokens, ropes))
+
+
+def torch_hidden(weights: TorchWeights, tokens: TokenArray, ropes: RopeCache) -> "Tensor":
+    """Run a model up to the inputs of its head.
+
+    Args:
+        weights: the model.
+        tokens: (T,) or (B, T) int64.
+        ropes: tables of at least T positions.
+
+    Returns:
+        (T, D) or (B, T, D).
     """
     import torch
     from torch.nn import functional
 
     decoder = weights.decoder
     ids = torch.from_numpy(tokens)
-    x = functional.embedding(ids, weights.matrix("embed"))  # (T, D)
+    x = functional.embedding(ids, weights.matrix("embed"))  # (..., T, D)
     if decoder.embed_scale != 1.0:
         x = x * decoder.embed_scale
     if decoder.positions == "learned":
-        x = x + weights.matrix("positions")[: tokens.size]
+        x = x + weights.matrix("positions")[: tokens.shape[-1]]
     for i in range(len(decoder.layers)):
         x = _layer(weights, i, x, ropes)
-    hidden = _norm(weights, "final_norm", x)
+    return _norm(weights, "final_norm", x)
+
+
+def torch_head(weights: TorchWeights, hidden: "Tensor") -> "Tensor":
+    """Apply the head to any rows that `torch_hidden` gave: (..., D) -> (..., V)."""
+    from torch.nn import functional
+
+    decoder = weights.decoder
     for factor in decoder.factors(decoder.head):
         hidden = functional.linear(hidden, weights.matrix(factor))
     return _soft_cap(hidden, decoder.logit_softcap)
@@ -91,28 +112,32 @@ def _layer(weights: TorchWeights, i: int, x: "Tensor", ropes: RopeCache) -> "Ten
 def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "Tensor":
     import torch
 
-    decoder, layer, T = weights.decoder, weights.decoder.layers[i], len(qkv)
+    decoder, layer = weights.decoder, weights.decoder.layers[i]
+    *lead, T, _ = qkv.shape
     widths = [layer.query_width, layer.kv_width, layer.kv_width]
     query, key, value = (
-        part.view(T, -1, layer.head_dim).transpose(0, 1) for part in torch.split(qkv, widths, dim=1)
-    )  # (heads, T, head_dim) each
+        part.view(*lead, T, -1, layer.head_dim).transpose(-3, -2)
+        for part in torch.split(qkv, widths, dim=-1)
+    )  # (..., heads, T, head_dim) each
     if decoder.qk_norm:
         query = _rms(query, weights.vector(f"layers.{i}.query_norm"), decoder.norm_epsilon)
         key = _rms(key, weights.vector(f"layers.{i}.key_norm"), decoder.norm_epsilon)
+    query = query * decoder.score_scale(i)
     if (tables := ropes.tables(i, T)) is not None:
         cosines, sines = (torch.from_numpy(table[:T]) for table in tables)
         query, key = _rotate(query, cosines, sines), _rotate(key, cosines, sines)
-    shared = layer.n_heads // layer.n_kv_heads
-    key, value = (part.repeat_interleave(shared, dim=0) for part in (key, value))
-    scores = query @ key.transpose(1, 2) * decoder.score_scale(i)  # (H, T, T)
+    # The queries that share a key head follow each other: one product for all of them.
+    shared = query.reshape(*lead, layer.n_kv_heads, -1, layer.head_dim)
+    scores = (shared @ key.transpose(-1, -2)).view(*lead, layer.n_heads, T, T)
     scores = _soft_cap(scores, decoder.attention_softcap)
     at, other = torch.arange(T)[:, None], torch.arange(T)[None, :]
     hidden = other > at
     if layer.window:
         hidden |= other <= at - layer.window
-    share = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
-    mixed: Tensor = share @ value  # (H, T, head_dim)
-    return mixed.transpose(0, 1).reshape(T, layer.query_width)
+    share = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1).to(value.dtype)
+    mixed: Tensor = share.view(*lead, layer.n_kv_heads, -1, T) @ value
+    mixed = mixed.view(*lead, layer.n_heads, T, layer.head_dim)
+    return mixed.transpose(-3, -2).reshape(*lead, T, layer.query_width)
 
 
 def _rotate(x: "Tensor", cosines: "Tensor", sines: "Tensor") -> "Tensor":
