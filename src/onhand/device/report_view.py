@@ -133,7 +133,7 @@ _NETWORK = {
         name="Runs per second", show=lambda value: f"{value:,.0f}/s", more_is_better=True
     ),
     "load_s": _Kind(name="Load time", show=format_seconds),
-    "cold_start_s": _Kind(name="Cold start to first answer", show=format_seconds),
+    "cold_start_s": _Kind(name="Cold start", show=format_seconds),
     "energy_j_per_run": _Kind(name="Energy per run", show=_joules),
     "accuracy": _Kind(name="Accuracy", show=_percent, more_is_better=True),
     "accuracy_loss": _Kind(name="Accuracy lost", show=_percent, against=True),
@@ -167,13 +167,14 @@ _KINDS = {
     ),
     "flip_rate": _Kind(name="Flip rate", show=lambda value: f"{value * 100:.2f} %", against=True),
     "load_s": _Kind(name="Load time", show=format_seconds),
-    "cold_start_s": _Kind(name="Cold start to first token", show=format_seconds),
+    "cold_start_s": _Kind(name="Cold start", show=format_seconds),
     "time_to_first_token_s": _Kind(name="Time to first token", show=format_seconds),
     "prefill_tokens_per_s": _Kind(name="Prefill speed", show=_rate, more_is_better=True),
     "decode_tokens_per_s": _Kind(name="Decode speed", show=_rate, more_is_better=True),
     "energy_j_per_token": _Kind(name="Energy per token", show=_joules),
 }
 _TIMED = {axis.measurement for axis in AXES.values() if axis.timed}
+_LOSSES = {"perplexity": "perplexity_increase", "accuracy": "accuracy_loss"}
 # The original's perplexity, or accuracy, stands in its own column.
 _FOLDED = {"perplexity": "original_perplexity", "accuracy": "original_accuracy"}
 # Figures that have no row of their own.
@@ -246,16 +247,17 @@ def report_rows(report: Report, *, variant: str | None = None) -> list[ReportRow
         names |= dict.fromkeys(table)
     names = {name: None for name in names if name not in _FOLDED.values()}
     rows = [_row(name, original_figure(report, name), figures.get(name)) for name in names]
-    increase = figures.get("perplexity_increase")
-    if increase is None or increase.interval is None:
-        return rows
-    # Both models read the same tokens: only the interval of their ratio says which is better.
-    low, high = increase.interval
+    return [_judged(row, figures) for row in rows]
+
+
+def _judged(row: ReportRow, figures: Mapping[str, Measurement]) -> ReportRow:
+    """Judge a quality by what was lost: both models read the same, so that is known better."""
+    lost = figures.get(_LOSSES.get(row.measurement, ""))
+    if not row.ratio or lost is None or lost.interval is None:
+        return row
+    low, high = lost.interval
     tone: Tone = "worse" if low > 0 else "better" if high < 0 else "same"
-    return [
-        replace(row, tone=tone) if row.measurement == "perplexity" and row.ratio else row
-        for row in rows
-    ]
+    return replace(row, tone=tone)
 
 
 def original_figure(report: Report, name: str) -> Measurement | None:
