@@ -146,6 +146,7 @@ def pack(
     *,
     feed: Feed | None = None,
     described: Drawing | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Bundle:
     """Write the bundle of some variants, the first of them its default, and read it back.
 
@@ -154,6 +155,7 @@ def pack(
         variants: name -> graph; each has a weights file of its own.
         feed: how its inputs are made.
         described: whose inputs and outputs the manifest tells; None for those of the first.
+        files: more of them: a tokenizer.
     """
     made: dict[str, Variant] = {}
     hashes: dict[str, str] = {}
@@ -164,6 +166,8 @@ def pack(
             places, hashes[weights] = _write_weights(staged / weights, drawing.constants)
             (staged / graph).write_bytes(model(drawing, places))
             made[name] = Variant(graph=graph, weights=(weights,), matrices={}, accuracy_level=0)
+        for name, content in (files or {}).items():
+            (staged / name).write_bytes(content)
         first = described or next(iter(variants.values()))
         manifest = Manifest(
             name="tiny-network",

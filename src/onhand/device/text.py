@@ -16,7 +16,14 @@ from onhand.core.errors import BundleCorrupt, InputError
 if TYPE_CHECKING:
     import tokenizers
 
-__all__ = ["TextStream", "Tokenizer", "open_tokenizer", "read_tokenizer"]
+__all__ = [
+    "TextStream",
+    "Tokenizer",
+    "check_text",
+    "open_tokenizer",
+    "parse_tokenizer",
+    "read_tokenizer",
+]
 
 _MAX_FILE_BYTES = 256 * 2**20
 _FALLBACK_A = "<0x41>"
@@ -89,13 +96,7 @@ class Tokenizer:
         return self._encode(text, special=False)
 
     def _encode(self, text: str, *, special: bool) -> TokenArray:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"text: character {error.start} is half a surrogate pair "
-                f"(U+{ord(text[error.start]):04X}), which is no text; remove it"
-            ) from error
+        check_text(text)
         return np.asarray(self._model.encode(text, add_special_tokens=special).ids, dtype=np.int64)
 
     def decode(self, ids: Sequence[int] | TokenArray) -> str:
@@ -265,6 +266,22 @@ def open_tokenizer(
     Raises:
         BundleCorrupt: if the bytes are not a tokenizer, or `bos_token` is wanted and not in it.
     """
+    model = parse_tokenizer(content, where=where)
+    # A file may ask to cut or pad every text: a prompt is never cut in silence.
+    model.no_truncation()
+    model.no_padding()
+    bos_id = None if bos_token is None else model.token_to_id(bos_token)
+    if add_bos and bos_id is None:
+        raise BundleCorrupt(f"{where}: texts must start with {bos_token!r}, which is no token")
+    return Tokenizer(model, bos_id=bos_id, add_bos=add_bos)
+
+
+def parse_tokenizer(content: bytes, *, where: str) -> "tokenizers.Tokenizer":
+    """Return the library's tokenizer, with whatever limits the file gives it.
+
+    Raises:
+        BundleCorrupt: if the bytes are not a tokenizer.
+    """
     import tokenizers
 
     if len(content) > _MAX_FILE_BYTES:
@@ -274,13 +291,22 @@ def open_tokenizer(
     except Exception as error:
         # The library raises bare Exception for most of what can be wrong with a file.
         raise BundleCorrupt(f"{where}: is not a tokenizer: {error}") from error
-    # A file may ask to cut or pad every text: a prompt is never cut in silence.
-    model.no_truncation()
-    model.no_padding()
-    bos_id = None if bos_token is None else model.token_to_id(bos_token)
-    if add_bos and bos_id is None:
-        raise BundleCorrupt(f"{where}: texts must start with {bos_token!r}, which is no token")
-    return Tokenizer(model, bos_id=bos_id, add_bos=add_bos)
+    return model
+
+
+def check_text(text: str) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        InputError: if the text holds half a surrogate pair.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"text: character {error.start} is half a surrogate pair "
+            f"(U+{ord(text[error.start]):04X}), which is no text; remove it"
+        ) from error
 
 
 def _checked(token_id: int | np.int64) -> int:
