@@ -12,6 +12,7 @@ from tests.network_bundles import WEIGHTS, Drawing, Op, classifier, info, pack
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import BundleCorrupt, EngineError, InputError, ShapeError
+from onhand.core.plugins import NETWORK_ENGINES, plugin_names
 from onhand.device.networks.base import Array, NetworkEngine, NetworkLoaded
 from onhand.device.networks.opening import named_engine
 from onhand.device.probe import current_profile
@@ -20,7 +21,7 @@ PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 Packer = Callable[..., Bundle]
 
 
-@pytest.fixture(params=["onnx", "openvino"])
+@pytest.fixture(params=plugin_names(NETWORK_ENGINES))
 def engine(request: pytest.FixtureRequest) -> NetworkEngine:
     """Each engine in turn."""
     package = PACKAGES.get(request.param)

@@ -6,11 +6,15 @@ Source:
 
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
 from onhand.core.errors import BundleCorrupt
 from onhand.core.onnxfile import Field, walk_fields
 
 __all__ = [
     "bytes_of",
+    "floats_of",
     "messages",
     "messages_in",
     "number_in",
@@ -95,6 +99,26 @@ def whole_numbers(field: Field) -> list[int]:
     if shift:
         raise BundleCorrupt("not an ONNX file, or cut short")
     return found
+
+
+def floats_of(field: Field, dtype: str) -> NDArray[np.generic]:
+    """Return the numbers of a repeated field of fixed width, which may be packed.
+
+    Args:
+        field: the field.
+        dtype: "<f4" or "<f8".
+
+    Returns:
+        The numbers.
+
+    Raises:
+        BundleCorrupt: if it holds anything else.
+    """
+    width = np.dtype(dtype).itemsize
+    packed = field.raw[1:] if field.value is None else bytes_of(field)
+    if len(packed) % width:
+        raise BundleCorrupt(f"not an ONNX file: {len(packed)} bytes for numbers of {width}")
+    return np.frombuffer(packed, dtype)
 
 
 def signed(number: int) -> int:

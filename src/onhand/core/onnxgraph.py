@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.onnxfields import (
     bytes_of,
+    floats_of,
     messages,
     messages_in,
     number_in,
@@ -25,7 +26,7 @@ from onhand.core.onnxfields import (
     whole_numbers,
 )
 from onhand.core.onnxfile import Field, walk_fields
-from onhand.core.onnxtensor import TENSOR_DTYPES, parse_tensor
+from onhand.core.onnxtensor import FOUR_BITS, TENSOR_DTYPES, parse_tensor
 
 __all__ = ["Attribute", "DeclaredArray", "OnnxGraph", "OnnxNode", "declared_arrays", "parse_graph"]
 
@@ -119,6 +120,7 @@ class OnnxGraph:
     Attributes:
         nodes: in an order in which they can run.
         constants: name -> read-only array; whole numbers of 4 bits take a byte each.
+        four_bits: names of those of 4 bits.
         inputs: what it is fed.
         outputs: what it gives.
         opset: version of ONNX's operators.
@@ -127,6 +129,7 @@ class OnnxGraph:
 
     nodes: tuple[OnnxNode, ...]
     constants: Mapping[str, Array]
+    four_bits: frozenset[str]
     inputs: tuple[DeclaredArray, ...]
     outputs: tuple[DeclaredArray, ...]
     opset: int
@@ -185,17 +188,20 @@ def parse_graph(content: bytes, files: Mapping[str, Array]) -> OnnxGraph:
     inputs, outputs = declared_arrays(content)
     nodes: list[OnnxNode] = []
     constants: dict[str, Array] = {}
+    four_bits: set[str] = set()
     for number, value in messages(_only_graph(model)):
         if number == 1:
             nodes.append(_node(value))
         elif number == 5:
             name, array = parse_tensor(value, files)
             constants[name] = array
+            four_bits |= {name} if number_in(value, 2) in FOUR_BITS else set()
         elif number == 15:
             raise InputError("the graph has sparse tensors")
     return OnnxGraph(
         nodes=tuple(nodes),
         constants=constants,
+        four_bits=frozenset(four_bits),
         inputs=inputs,
         outputs=outputs,
         opset=versions.pop("", versions.pop("ai.onnx", 0)),
@@ -236,7 +242,8 @@ def _attribute(message: memoryview) -> Attribute:
         found.setdefault(field.number, []).append(field)
     kind = found[20][-1].value if 20 in found else 0
     if kind == 1:
-        return float(np.frombuffer(_last(found, 2, b"\0" * 4)[-4:], "<f4")[0])
+        numbers = floats_of(found[2][-1], "<f4") if 2 in found else np.zeros(1)
+        return float(numbers[-1]) if numbers.size else 0.0
     if kind == 2:
         return signed(number_in(message, 3))
     if kind == 3:
@@ -244,17 +251,13 @@ def _attribute(message: memoryview) -> Attribute:
     if kind == 4:
         return parse_tensor(bytes_of(found[5][-1]), {})[1] if 5 in found else None
     if kind == 6:
-        parts = [bytes_of(f) if f.value is not None else f.raw[-4:] for f in found.get(7, [])]
-        return tuple(float(x) for part in parts for x in np.frombuffer(part, "<f4"))
+        parts = [floats_of(field, "<f4") for field in found.get(7, [])]
+        return tuple(float(number) for part in parts for number in part)
     if kind == 7:
         return tuple(signed(n) for field in found.get(8, []) for n in whole_numbers(field))
     if kind == 8:
         return tuple(text_of(bytes_of(field)) for field in found.get(9, []))
     return None
-
-
-def _last(found: Mapping[int, list[Field]], number: int, default: bytes) -> bytes:
-    return bytes(found[number][-1].raw) if number in found else default
 
 
 def _declared(message: memoryview) -> DeclaredArray:

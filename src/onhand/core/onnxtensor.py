@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onhand.core.errors import BundleCorrupt, InputError
-from onhand.core.onnxfields import bytes_of, number_in, signed, text_in, whole_numbers
+from onhand.core.onnxfields import bytes_of, floats_of, number_in, signed, text_in, whole_numbers
 from onhand.core.onnxfile import Field, walk_fields
 
-__all__ = ["TENSOR_DTYPES", "parse_tensor"]
+__all__ = ["FOUR_BITS", "TENSOR_DTYPES", "parse_tensor"]
 
 Array = NDArray[np.generic]
 TENSOR_DTYPES: Final[Mapping[int, str]] = {
@@ -33,7 +33,8 @@ TENSOR_DTYPES: Final[Mapping[int, str]] = {
     13: "uint64",
 }
 """Number of a type in ONNX -> numpy's name."""
-_HALVES: Final = {21: "uint8", 22: "int8"}  # uint4 and int4: two in a byte, the lower one first
+FOUR_BITS: Final = {21: "uint8", 22: "int8"}
+"""uint4 and int4: two in a byte, the lower one first; they are read as bytes."""
 _MOST_BYTES: Final = 2**36
 # Number of a tensor's field -> how its numbers are written where they are no plain bytes.
 _TYPED: Final = {4: "<f4", 5: "varint", 7: "varint", 10: "<f8", 11: "varint"}
@@ -68,7 +69,7 @@ def parse_tensor(message: memoryview, files: Mapping[str, Array]) -> tuple[str, 
             entry = bytes_of(field)
             external[text_in(entry, 1)] = text_in(entry, 2)
     name, element = text_in(message, 8), number_in(message, 2)
-    if element not in TENSOR_DTYPES and element not in _HALVES:
+    if element not in TENSOR_DTYPES and element not in FOUR_BITS:
         raise InputError(f"tensor {name!r} has elements of type {element}, which is not read")
     if len(dims) > 8 or any(d >= 2**48 for d in dims) or math.prod(dims) > _MOST_BYTES:
         raise BundleCorrupt(f"tensor {name!r} has the shape {dims}")
@@ -90,7 +91,7 @@ def _outside(name: str, external: Mapping[str, str], files: Mapping[str, Array])
 
 def _from_bytes(name: str, raw: memoryview, dims: list[int], element: int) -> Array:
     count = math.prod(dims)
-    if half := _HALVES.get(element):
+    if half := FOUR_BITS.get(element):
         if len(raw) != -(-count // 2):
             raise BundleCorrupt(f"tensor {name!r} has {len(raw)} bytes for {count} halves")
         pairs = np.frombuffer(raw, np.uint8)
@@ -112,12 +113,9 @@ def _from_typed(name: str, typed: list[Field], dims: list[int], element: int) ->
             numbers = [signed(number) for number in whole_numbers(field)]
             values.append(np.array(numbers, dtype=np.int64))
         else:
-            width = np.dtype(how).itemsize
-            values.append(
-                np.frombuffer(field.raw[-width:] if field.value is None else bytes_of(field), how)
-            )
+            values.append(floats_of(field, how))
     whole = np.concatenate(values) if values else np.zeros(0, np.int64)
-    if whole.size != math.prod(dims) or element in _HALVES:
+    if whole.size != math.prod(dims) or element in FOUR_BITS:
         raise BundleCorrupt(f"tensor {name!r} has {whole.size} numbers, {dims} needs other")
     dtype = np.dtype(TENSOR_DTYPES[element])
     if dtype == np.float16:  # written as the whole numbers of their bits

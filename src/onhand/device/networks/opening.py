@@ -30,7 +30,7 @@ __all__ = [
 PREFERRED_ENGINES: Final = ("onnx", "openvino", "reference")
 # It defines what the others compute and is slower than all of them: never worth the timing.
 LAST_RESORT: Final = "reference"
-_SLOW: Final = "slow: taken only where no other engine can run the network"
+_SLOW: Final = "not asked: it is slow, for networks that no other engine can run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,8 @@ def able_engines(
         bundle: a verified bundle of a network.
         profile: what this device has.
         variant: one of its variants; None for its default.
-        wanted: name of the only engine to ask; None for all, `PREFERRED_ENGINES` first.
+        wanted: name of the only engine to ask; None for all, `PREFERRED_ENGINES` first, and
+            "reference" only where none of the others can.
 
     Returns:
         Those that can, in order of preference, at least one; and why each other one cannot.
@@ -97,6 +98,9 @@ def able_engines(
     able: dict[str, NetworkEngine] = {}
     reasons: dict[str, str] = {}
     for name in _order() if wanted is None else [wanted]:
+        if able and name == LAST_RESORT:
+            reasons[name] = _SLOW
+            continue
         try:
             engine = named_engine(name)
         except InputError as error:
@@ -151,19 +155,18 @@ def open_network(
     n_threads = _threads(threads, profile)
     chosen, _ = bundle.variant(variant)
     able, reasons = able_engines(bundle, profile, variant=chosen, wanted=engine)
-    racing = _without_last_resort(able, reasons)
-    if home is None or len(racing) < 2:
+    if home is None or len(able) < 2:
         keeping = {name: named_engine(name, home=home, progress=progress) for name in able}
         loaded, name = _open_first(bundle, chosen, keeping, reasons, n_threads)
-        after = list(racing)[list(able).index(name) + 1 :]
+        after = list(able)[list(able).index(name) + 1 :]
         return loaded, name, reasons | dict.fromkeys(after, f"{name} is preferred to it")
-    place = race_name(chosen, racing, profile, threads=n_threads)
-    done = recall_race(home, bundle, place, racing)
+    place = race_name(chosen, able, profile, threads=n_threads)
+    done = recall_race(home, bundle, place, able)
     if done is not None:
         winner = named_engine(done.winner(), home=home, progress=progress)
         loaded = winner.open(bundle, variant=chosen, threads=n_threads)
     else:
-        loaded, done = race(bundle, chosen, racing, threads=n_threads)
+        loaded, done = race(bundle, chosen, able, threads=n_threads)
         try:
             remember_race(home, bundle, place, done)
         except ResourceError as error:
@@ -207,8 +210,7 @@ def rank_variants(
     with ExitStack() as opened:
         for variant in variants or sorted(bundle.manifest.variants):
             able, reasons = able_engines(bundle, profile, variant=variant, wanted=engine)
-            racing = _without_last_resort(able, reasons)
-            for name, candidate in racing.items():
+            for name, candidate in able.items():
                 try:
                     loaded = candidate.open(bundle, variant=variant, threads=n_threads)
                     opened.callback(loaded.close)
@@ -236,15 +238,6 @@ def _threads(wanted: int | None, profile: DeviceProfile) -> int:
     return wanted or profile.usable_threads
 
 
-def _without_last_resort(
-    able: Mapping[str, NetworkEngine], reasons: dict[str, str]
-) -> dict[str, NetworkEngine]:
-    if LAST_RESORT not in able or len(able) == 1:
-        return dict(able)
-    reasons[LAST_RESORT] = _SLOW
-    return {name: engine for name, engine in able.items() if name != LAST_RESORT}
-
-
 def _open_first(
     bundle: Bundle,
     variant: str,
@@ -258,7 +251,6 @@ def _open_first(
         except EngineUnavailable as error:
             reasons[name] = str(error)
         else:
-            reasons.pop(name, None)  # the last resort, where the others failed
             return loaded, name
     raise EngineUnavailable(_none_able(bundle, variant, reasons))
 
