@@ -96,7 +96,7 @@ def error_plots(matrices: Sequence[ReportMatrix], *, name: str) -> list[Plot]:
 
 
 def quality_plots(report: Report) -> list[Plot]:
-    """Draw perplexity and KL divergence against size, with their 95 % intervals.
+    """Draw perplexity, accuracy and KL divergence against size, with their 95 % intervals.
 
     Changes matplotlib's settings while it draws: one thread at a time.
 
@@ -104,11 +104,12 @@ def quality_plots(report: Report) -> list[Plot]:
         report: the report.
 
     Returns:
-        A plot for each of the two that was measured beside a size.
+        A plot for each of them that was measured beside a size.
     """
     plots: list[Plot] = []
     for measurement, name in (
         ("perplexity", "Perplexity"),
+        ("accuracy", "Accuracy"),
         ("kl_divergence", "KL divergence, nat"),
     ):
         points: list[_Point] = []
@@ -136,7 +137,7 @@ def quality_plots(report: Report) -> list[Plot]:
 
 
 def speed_plots(report: Report) -> list[Plot]:
-    """Draw prefill, decode, time to first token and cold start, original beside variants.
+    """Draw prefill, decode, time to first token, latency, cold start: original and variants.
 
     Changes matplotlib's settings while it draws: one thread at a time.
 
@@ -144,7 +145,7 @@ def speed_plots(report: Report) -> list[Plot]:
         report: the report.
 
     Returns:
-        A plot for each of the four that somebody measured.
+        A plot for each of them that somebody measured.
     """
     plots: list[Plot] = []
     for measurement, title in _SPEED.items():

@@ -20,7 +20,7 @@ from onhand.host.evaluate import record_original
 from onhand.host.networks.clean import clean
 from onhand.host.networks.data import DataSplit, hash_data, read_data, split_data
 from onhand.host.networks.graph import Graph
-from onhand.host.networks.loading import load_network
+from onhand.host.networks.loading import load_network, with_inputs
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.options import NetworkOptions
 from onhand.host.networks.pack import describe, pack_network
@@ -52,7 +52,7 @@ class _Prepared:
 
 
 def build_network(
-    source: str,
+    source: str | NetworkModel,
     out: Path,
     options: NetworkOptions,
     *,
@@ -64,7 +64,7 @@ def build_network(
     Nothing is left at `out` unless every limit of the budget holds.
 
     Args:
-        source: a file or a folder.
+        source: a file, a folder, or a network that is loaded already.
         out: the bundle's folder; must not exist.
         options: what is asked for.
         home: the builder's state folder.
@@ -106,9 +106,9 @@ def build_network(
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
         write_report(staged, report.content)
         (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
-        record_original(
-            home, report.manifest_sha256, str(Path(source).resolve()), ready.model.sha256
-        )
+        if isinstance(source, str):
+            place = str(Path(source).resolve())
+            record_original(home, report.manifest_sha256, place, ready.model.sha256)
     return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
 
 
@@ -128,9 +128,10 @@ def _proof(
     )
 
 
-def _prepare(source: str, options: NetworkOptions, shown: Progress) -> _Prepared:
+def _prepare(source: str | NetworkModel, options: NetworkOptions, shown: Progress) -> _Prepared:
     shown.start("reading the source", 1)
-    model = load_network(source, task=options.task, feed=options.feed, labels=options.labels)
+    loaded = load_network(source, task=options.task) if isinstance(source, str) else source
+    model = with_inputs(loaded, feed=options.feed, labels=options.labels)
     shown.advance(1)
     network = describe(model, options.task)
     if options.data is None:

@@ -40,9 +40,16 @@ class Answers:
         return [np.asarray(one[name], dtype=np.float64) for one in self.outputs]
 
 
-def answer_graph(graph: Graph, samples: Samples, *, threads: int, progress: Progress) -> Answers:
+def answer_graph(
+    graph: Graph,
+    samples: Samples,
+    *,
+    threads: int,
+    progress: Progress,
+    what: str = "running the original",
+) -> Answers:
     """Run examples through a graph, here and one by one."""
-    progress.start("running the original", len(samples))
+    progress.start(what, len(samples))
     outputs = []
     for made in observe(graph, samples, threads=threads, batch=1):
         outputs.append(made)

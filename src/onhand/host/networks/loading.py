@@ -12,7 +12,7 @@ from onhand.core.plugins import NETWORK_SOURCES, load_plugin, plugin_names
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.model import NetworkModel, NetworkSource
 
-__all__ = ["FEEDS", "find_source", "load_network", "read_feed", "read_labels"]
+__all__ = ["FEEDS", "find_source", "load_network", "read_feed", "read_labels", "with_inputs"]
 
 FEEDS: Final[Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]] = {
     "unit": ((0.0, 0.0, 0.0), (255.0, 255.0, 255.0)),
@@ -41,28 +41,39 @@ def find_source(location: str) -> tuple[NetworkSource | None, list[str]]:
     return None, reasons
 
 
-def load_network(
-    location: str, *, task: str, feed: str | None = None, labels: Path | None = None
-) -> NetworkModel:
+def load_network(location: str, *, task: str) -> NetworkModel:
     """Load a network with the first source that understands the location.
 
     Args:
         location: a file or a folder.
         task: one of `onhand.core.network.TASKS`.
-        feed: how inputs are made, over what the source says: see `read_feed`.
-        labels: a file with the names of the classes, a line each, over the source's.
 
     Returns:
         The network.
 
     Raises:
         SourceError: if no source understands it, or it is damaged.
-        InputError: if `feed` or `labels` cannot be read.
     """
     source, reasons = find_source(location)
     if source is None:
         raise SourceError(f"{location}: no source understands it: {'; '.join(reasons)}")
-    model = source.load(location, task=task)
+    return source.load(location, task=task)
+
+
+def with_inputs(model: NetworkModel, *, feed: str | None, labels: Path | None) -> NetworkModel:
+    """Return a network with what the user says of its inputs and classes.
+
+    Args:
+        model: the network.
+        feed: how inputs are made, over what the source says: see `read_feed`; None for that.
+        labels: a file with the names of the classes, a line each; None for the source's.
+
+    Returns:
+        The network.
+
+    Raises:
+        InputError: if `feed` or `labels` cannot be read.
+    """
     if feed is not None:
         model = replace(model, feed=read_feed(feed, model.graph))
     if labels is not None:

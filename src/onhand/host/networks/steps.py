@@ -63,7 +63,11 @@ class _Watch:
         if self.answers is None:
             return 0.0
         ours = answer_graph(
-            graph, self.samples, threads=self.bench.threads, progress=self.bench.progress
+            graph,
+            self.samples,
+            threads=self.bench.threads,
+            progress=self.bench.progress,
+            what="judging the step",
         )
         figures = compare_answers(
             self.answers, ours, task=self.bench.task, labels=self.samples.labels, how=""
