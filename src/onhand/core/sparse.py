@@ -49,7 +49,9 @@ class Pattern:
         """Bits of the number of a combination of places."""
         return math.ceil(math.log2(math.comb(self.m, self.n)))
 
-    def __str__(self) -> str:
+    @property
+    def text(self) -> str:
+        """As people write it."""
         return f"{self.n}:{self.m}"
 
 
@@ -99,7 +101,7 @@ class SparseCodes:
         _check_stream(self.codes, blocks * self.pattern.n, self.bits, "codes")
         numbers = _unpacked(self.places, blocks, self.pattern.bits)
         if (numbers >= math.comb(self.pattern.m, self.pattern.n)).any():
-            raise ShapeError(f"places: {numbers.max()} is no combination of {self.pattern}")
+            raise ShapeError(f"places: {numbers.max()} is no combination of {self.pattern.text}")
 
     @classmethod
     def pack(
@@ -257,20 +259,27 @@ def _numbers(here: NDArray[np.bool_], pattern: Pattern) -> ByteArray:
     found: ByteArray = _covering(pattern)[here @ (1 << np.arange(pattern.m))]
     if (found == 255).any():
         most = int(here.sum(axis=1).max())
-        raise ShapeError(f"{most} of {pattern.m} codes are not zero, pattern {pattern} has fewer")
+        raise ShapeError(
+            f"{most} of {pattern.m} codes are not zero, pattern {pattern.text} has fewer"
+        )
     return found
 
 
 def _packed(values: ByteArray, bits: int) -> ByteArray:
     """Pack a row of values as a little-endian bit stream."""
-    planes = np.unpackbits(values.reshape(-1, 1), axis=1, bitorder="little")[:, :bits]
-    return np.packbits(planes.reshape(-1), bitorder="little")
+    found = np.empty(dense_bytes(values.size, bits), dtype=np.uint8)
+    # Part by part: each value is eight bytes on the way.
+    for low in range(0, values.size, _PART):
+        part = values[low : low + _PART].reshape(-1, 1)
+        planes = np.unpackbits(part, axis=1, bitorder="little")[:, :bits]
+        stream = np.packbits(planes.reshape(-1), bitorder="little")
+        found[low * bits // 8 : low * bits // 8 + len(stream)] = stream
+    return found
 
 
 def _unpacked(packed: ByteArray, n: int, bits: int) -> ByteArray:
     """Undo `_packed` for `n` values."""
     found = np.empty(n, dtype=np.uint8)
-    # Part by part: each value is eight bytes on the way.
     for low in range(0, n, _PART):
         high = min(low + _PART, n)
         stream = np.unpackbits(packed[low * bits // 8 : -(-high * bits // 8)], bitorder="little")

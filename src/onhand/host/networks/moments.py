@@ -54,6 +54,13 @@ class Layer:
         """Products side by side: the groups of a convolution, else 1."""
         return self.node.whole("group", 1) if self.node.op == "Conv" else 1
 
+    @property
+    def n_inputs(self) -> int:
+        """K, the inputs of each output."""
+        if self.node.op == "Conv" or self._is_turned():
+            return int(np.prod(self.shape[1:]))
+        return self.shape[0]
+
     def matrices(self, weight: Array) -> FloatArray:
         """Return weights, shaped as the constant, as (groups, N, K) float32: outputs by inputs."""
         if self.node.op == "Conv":
