@@ -12,10 +12,11 @@ from onhand.core.bundle import Bundle, read_bundle, stage_bundle, write_manifest
 from onhand.core.feed import Feed
 from onhand.core.manifest import NETWORK, Manifest, Variant
 from onhand.core.network import ArrayInfo, Network
+from onhand.core.onnxgraph import parse_graph
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec, layout_tensors
 
 Array = NDArray[np.generic]
-Attribute = int | float | str | Sequence[int] | Sequence[float] | Array
+Attribute = int | float | str | Sequence[int] | Sequence[float] | Sequence[str] | Array
 ONNX_TYPES = {
     "float32": 1,
     "uint8": 2,
@@ -104,7 +105,7 @@ def attribute(name: str, value: Attribute) -> bytes:
         return message + varint(2 << 3 | 5) + struct.pack("<f", value) + whole(20, 1)
     if all(isinstance(item, int) for item in value):
         return message + b"".join(whole(8, int(item)) for item in value) + whole(20, 7)
-    packed = b"".join(struct.pack("<f", item) for item in value)
+    packed = b"".join(struct.pack("<f", float(item)) for item in value)
     return message + text(7, packed) + whole(20, 6)
 
 
@@ -202,6 +203,27 @@ def _write_weights(
         digest = writer.close()
     _, laid = layout_tensors(declared)
     return {name: (path.name, spec.offset, spec.size) for name, spec in laid.items()}, digest
+
+
+def drawing_of(path: Path) -> Drawing:
+    """An ONNX file that holds all its data, read without the onnx package."""
+    graph = parse_graph(path.read_bytes(), {})
+    ops = [
+        Op(
+            kind=made.op,
+            inputs=made.inputs,
+            outputs=made.outputs,
+            attributes={name: v for name, v in made.attributes.items() if v is not None},
+            domain=made.domain,
+        )
+        for made in graph.nodes
+    ]
+    inputs, outputs = (
+        tuple(ArrayInfo(name=d.name, dtype=d.dtype, shape=d.shape or ()) for d in declared)
+        for declared in (graph.inputs, graph.outputs)
+    )
+    return Drawing(ops=ops, constants=graph.constants, inputs=inputs, outputs=outputs,
+                   opset=graph.opset, domains=graph.domains)  # fmt: skip
 
 
 def classifier(rng: np.random.Generator, *, batch: int | None = 1) -> Drawing:

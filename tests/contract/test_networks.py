@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from tests.network_bundles import WEIGHTS, Drawing, Op, classifier, info, pack
 
-from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import BundleCorrupt, EngineError, InputError, ShapeError
 from onhand.core.plugins import NETWORK_ENGINES, plugin_names
@@ -58,7 +58,7 @@ def picture(rng: np.random.Generator) -> Array:
     return rng.standard_normal((1, 3, 12, 12), dtype=np.float32)
 
 
-def by_hand(picture: Array, drawing: Drawing) -> FloatArray:
+def by_hand(picture: Array, drawing: Drawing) -> NDArray[np.float64]:
     """The classifier as loops over places."""
     c = {name: np.asarray(array, dtype=np.float64) for name, array in drawing.constants.items()}
     padded = np.pad(picture[0].astype(np.float64), ((0, 0), (1, 1), (1, 1)))
@@ -71,7 +71,7 @@ def by_hand(picture: Array, drawing: Drawing) -> FloatArray:
     for y, x in np.ndindex(6, 6):
         second[:, y, x] = (first[:, y : y + 3, x : x + 3] * c["w2"][:, 0]).sum(axis=(1, 2))
     pooled = np.maximum(second, 0).mean(axis=(1, 2))
-    scores: FloatArray = (c["w3"] @ pooled + c["b3"])[None]
+    scores: NDArray[np.float64] = (c["w3"] @ pooled + c["b3"])[None]
     return scores
 
 
@@ -242,3 +242,103 @@ def test_an_unknown_operator_is_refused(engine: NetworkEngine, tmp_path: Path) -
 
     with pytest.raises(EngineError, match="Frobnicate"):
         engine.open(bundle, threads=1)
+
+
+def quantized(x: Array) -> tuple[Drawing, NDArray[np.float64]]:
+    """A product of whole numbers in the QDQ form with its codes as a second output; and them."""
+    rng = np.random.default_rng(1)
+    weights = rng.integers(-128, 128, (6, 4, 1, 1), dtype=np.int8)
+    scales = (rng.random(6) / 50 + 0.001).astype(np.float32)
+    qdq = ["QuantizeLinear", "DequantizeLinear"]
+    chain = ["x", "xq", "xd", "y", "yq", "yd"]
+    parameters = [["x_scale", "x_zero"]] * 2 + [[]] + [["y_scale", "y_zero"]] * 2
+    kinds = [*qdq, "Conv", *qdq]
+    ops = [Op(kind="DequantizeLinear", inputs=["w", "w_scale", "w_zero"], outputs=["wd"],
+              attributes={"axis": 0})]  # fmt: skip
+    for kind, left, right, more in zip(kinds, chain, chain[1:], parameters, strict=False):
+        inputs = [left, "wd"] if kind == "Conv" else [left, *more]
+        ops.append(Op(kind=kind, inputs=inputs, outputs=[right]))
+    drawing = Drawing(
+        ops=ops,
+        constants={
+            "w": weights,
+            "w_scale": scales,
+            "w_zero": np.zeros(6, np.int8),
+            "x_scale": np.array(0.03, np.float32),
+            "x_zero": np.array(110, np.uint8),
+            "y_scale": np.array(0.1, np.float32),
+            "y_zero": np.array(128, np.uint8),
+        },
+        inputs=(info("x", 1, 4, 5, 5),),
+        outputs=(info("yd", 1, 6, 5, 5), info("yq", 1, 6, 5, 5, dtype="uint8")),
+    )
+    codes = np.clip(np.rint(x.astype(np.float64) / np.float32(0.03)) + 110, 0, 255) - 110
+    sums = np.einsum("mc,bchw->bmhw", weights[:, :, 0, 0].astype(np.float64), codes)
+    y = sums * scales.astype(np.float64)[:, None, None] * np.float32(0.03) / np.float32(0.1)
+    return drawing, np.clip(np.rint(y) + 128, 0, 255)
+
+
+def test_whole_numbers_are_right_within_one(
+    engine: NetworkEngine, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Only a sum that lies just between two codes may go either way."""
+    x = rng.standard_normal((1, 4, 5, 5), dtype=np.float32) * 3
+    drawing, expected = quantized(x)
+    loaded = engine.open(pack(tmp_path / "tiny", {"int8": drawing}), threads=1)
+
+    outputs = loaded.run({"x": x})
+
+    codes = outputs["yq"].astype(np.float64)
+    assert outputs["yq"].dtype == np.uint8
+    assert np.abs(codes - expected).max() <= 1
+    assert (codes != expected).mean() < 0.02
+    assert close(outputs["yd"], (codes - 128) * np.float32(0.1))
+
+
+def test_inputs_and_constants_may_be_outputs(
+    engine: NetworkEngine, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    """Each output is an array of its own, in the order of the manifest, of every dtype."""
+    drawing = Drawing(
+        ops=[
+            Op(kind="Identity", inputs=["x"], outputs=["same"]),
+            Op(kind="Identity", inputs=["same"], outputs=["again"]),
+            Op(kind="Identity", inputs=["c"], outputs=["kept"]),
+            Op(kind="Greater", inputs=["x", "c"], outputs=["more"]),
+            Op(kind="Cast", inputs=["n"], outputs=["n32"], attributes={"to": 6}),
+            Op(kind="Add", inputs=["n", "n"], outputs=["twice"]),
+        ],
+        constants={"c": np.arange(3, dtype=np.float32)},
+        inputs=(info("n", None, dtype="int64"), info("x", 2, 3)),
+        outputs=(
+            info("again", 2, 3),
+            info("same", 2, 3),
+            info("kept", 3),
+            info("more", 2, 3, dtype="bool"),
+            info("n32", None, dtype="int32"),
+            info("twice", None, dtype="int64"),
+        ),
+    )
+    loaded = engine.open(pack(tmp_path / "tiny", {"fp32": drawing}), threads=1)
+    x = rng.standard_normal((2, 3), dtype=np.float32)
+    n = np.array([5, -7, 2**20], dtype=np.int64)
+
+    outputs = loaded.run({"x": x, "n": n})
+    expected: dict[str, Array] = {
+        "again": x,
+        "same": x,
+        "kept": np.arange(3, dtype=np.float32),
+        "more": x > np.arange(3),
+        "n32": n.astype(np.int32),
+        "twice": n * 2,
+    }
+
+    assert list(outputs) == list(expected)
+    for name, array in expected.items():
+        assert outputs[name].dtype == array.dtype
+        np.testing.assert_array_equal(outputs[name], array)
+    outputs["same"][:] = 9  # neither the input nor another output
+    np.testing.assert_array_equal(outputs["again"], expected["again"])
+    np.testing.assert_array_equal(loaded.run({"x": x, "n": n})["kept"], expected["kept"])
+    assert not np.shares_memory(outputs["again"], x)
+    assert (x != 9).all()

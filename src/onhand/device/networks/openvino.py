@@ -73,7 +73,8 @@ class OpenvinoNetworkEngine:
     """See `NetworkEngine`.
 
     It computes in float32 where the graph does: by default OpenVINO would take bfloat16 on
-    processors that have it, and answer otherwise.
+    processors that have it, and answer otherwise. Whole numbers of 64 bits, as token ids are, it
+    computes in 32.
     """
 
     name: ClassVar[str] = "openvino"

@@ -81,7 +81,9 @@ class ReferenceNetworkEngine:
 def evaluate(
     graph: OnnxGraph,
     feeds: Mapping[str, Array],
+    *,
     operators: Operators = OPERATORS,
+    wanted: Collection[str] | None = None,
 ) -> dict[str, Array]:
     """Compute a graph's outputs, node by node.
 
@@ -89,6 +91,7 @@ def evaluate(
         graph: the graph.
         feeds: name -> array for every input.
         operators: domain and name of an operator -> what computes it.
+        wanted: names of values to return; None for the graph's outputs.
 
     Returns:
         Name -> array; views of inputs and constants among them.
@@ -97,18 +100,18 @@ def evaluate(
         EngineError: if it lacks an operator, or arrays do not go together.
     """
     values: dict[str, Array] = {**graph.constants, **feeds}
-    wanted = {info.name for info in graph.outputs}
+    kept = {info.name for info in graph.outputs} if wanted is None else set(wanted)
     last = {name: place for place, node in enumerate(graph.nodes) for name in node.inputs}
     # Infinities and what is no number are results, as in other engines.
     with np.errstate(all="ignore"):
         for place, node in enumerate(graph.nodes):
             values |= _outputs(node, values, operators)
-            for name in {*node.inputs, *node.outputs} - wanted:
+            for name in {*node.inputs, *node.outputs} - kept:
                 if last.get(name, place) == place:
                     values.pop(name, None)
-    if missing := sorted(wanted - values.keys()):
+    if missing := sorted(kept - values.keys()):
         raise EngineError(f"reference: nothing gives the output {missing[0]!r}")
-    return {name: values[name] for name in wanted}
+    return {name: values[name] for name in kept}
 
 
 def _owned(info: ArrayInfo, array: Array) -> Array:
@@ -159,4 +162,4 @@ def _read(bundle: Bundle, variant: str | None) -> OnnxGraph:
 
 def _check_size(graph: OnnxGraph, network: Network) -> None:
     counter = ProductCounter(MOST_PRODUCTS)
-    evaluate(graph, random_feeds(network), counter.operators)
+    evaluate(graph, random_feeds(network), operators=counter.operators)

@@ -29,17 +29,37 @@ class ProductCounter:
         self._most = most
         counting = {("", name): self._counting(how) for name, how in _PLAIN.items()}
         counting["com.microsoft", "MatMulNBits"] = self._counting(_bits)
+        # Their shapes are not told beforehand: they compute, once they are known to be small.
+        counting["", "ConvTranspose"] = self._transposed
+        counting["", "Einsum"] = self._einsum
         self.operators: Operators = {**OPERATORS, **counting}
 
     def _counting(self, how: Callable[..., tuple[Shape, int, object]]) -> Operator:
         def count(node: OnnxNode, *inputs: Array | None) -> Array:
             shape, products, dtype = how(node, *inputs)
-            self.total += products
-            if self.total > self._most:
-                raise InputError(f"over {self._most:.0e} multiplications: too large for numpy")
+            self._add(products)
             return np.zeros(shape, dtype=np.dtype(str(dtype)))
 
         return count
+
+    def _add(self, products: int) -> None:
+        self.total += products
+        if self.total > self._most:
+            raise InputError(f"over {self._most:.0e} multiplications: too large for numpy")
+
+    def _transposed(self, node: OnnxNode, x: Array, w: Array, *rest: Array | None) -> Array:
+        self._add(x.size * int(np.prod(w.shape[1:])))
+        return OPERATORS["", "ConvTranspose"](node, x, w, *rest)
+
+    def _einsum(self, node: OnnxNode, *inputs: Array) -> Array:
+        letters = node.text("equation", "").replace(" ", "").split("->")[0].split(",")
+        sizes = {
+            letter: size
+            for text, array in zip(letters, inputs, strict=False)
+            for letter, size in zip(text, array.shape, strict=False)
+        }
+        self._add(int(np.prod(list(sizes.values()), dtype=np.float64)))
+        return OPERATORS["", "Einsum"](node, *inputs)
 
 
 def _conv(node: OnnxNode, x: Array, w: Array, *_: Array | None) -> tuple[Shape, int, object]:

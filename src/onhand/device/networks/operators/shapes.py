@@ -91,8 +91,12 @@ def _gather(node: OnnxNode, x: Array, indices: Array) -> Array:
 
 def _gather_elements(node: OnnxNode, x: Array, indices: Array) -> Array:
     axis = node.whole("axis", 0)
+    axis += x.ndim if axis < 0 else 0
     positive = np.where(indices < 0, indices + x.shape[axis], indices)
-    return np.take_along_axis(x, positive, axis=axis)
+    # Along the other axes there may be fewer indices than elements.
+    cut = [slice(0, size) for size in indices.shape]
+    cut[axis] = slice(None)
+    return np.take_along_axis(x[tuple(cut)], positive, axis=axis)
 
 
 def _shape(node: OnnxNode, x: Array) -> Array:

@@ -25,7 +25,6 @@ class Windows:
         before: padding before the first element.
         after: padding after the last one that counts as padding.
         sizes: windows.
-        reach: elements that all windows need, padding included.
     """
 
     kernel: tuple[int, ...]
