@@ -1,7 +1,8 @@
 """A build's own folder beside the bundle: what is finished, so that a build can be resumed.
 
-`NAME.building` holds the fingerprint of the build, the statistics and states of the layers that
-were run, every finished matrix, and the staged bundle. It is removed when the build ends.
+`NAME.building` holds the fingerprint of the build, what each shaping pass gave, the statistics and
+states of the layers that were run, every finished matrix, and the staged bundle. It is removed
+when the build ends.
 """
 
 import json
@@ -96,13 +97,18 @@ class BuildWork:
         return self.root / "original"
 
     @property
+    def shaped(self) -> Path:
+        """Folder of what each shaping pass gave: see `shape_model`."""
+        return self.root / "shaped"
+
+    @property
     def matrices(self) -> Path:
         """Folder of the finished matrices, with one for each variant."""
         return self.root / "matrices"
 
     def has_finished(self) -> bool:
         """Say whether anything is finished that a resumed build would take up."""
-        return has_run(self.original) or self.matrices.exists()
+        return has_run(self.original) or self.matrices.exists() or self.shaped.exists()
 
 
 def work_folder(out: Path) -> Path:
