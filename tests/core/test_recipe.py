@@ -116,7 +116,7 @@ def test_a_name_is_not_needed() -> None:
         ),
         (
             "[[step]]\npass = 'round'\nzzz = 4",
-            "unknown option 'zzz'; known: bits, keep, method, most_loss, share, symmetric, undo",
+            "unknown option 'zzz'; known: bits, keep, method, share, symmetric",
         ),
         ("[[step]]\npass = 'round'\nbits = '4'", "(round): bits is '4', must be like 4"),
         ("[[step]]\npass = 'round'\nbits = true", "(round): bits is True, must be like 4"),

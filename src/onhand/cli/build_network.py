@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from onhand.core.errors import InputError
 from onhand.core.plugins import NETWORK_PASSES, load_plugin
-from onhand.core.recipe import parse_recipe
+from onhand.core.recipe import GUARDS, parse_recipe
 
 if TYPE_CHECKING:
     from onhand.host.networks.steps import Step
@@ -74,7 +74,10 @@ def _from_recipe(path: Path) -> "dict[str, tuple[Step, ...]]":
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} cannot be read: {error}") from error
     recipe = parse_recipe(
-        text, passes=lambda name: load_plugin(NETWORK_PASSES, name), where=str(path)
+        text,
+        passes=lambda name: load_plugin(NETWORK_PASSES, name),
+        where=str(path),
+        guards=GUARDS,
     )
     made = zip(recipe.steps, recipe.guards, strict=True)
     return {recipe.name: tuple(Step(cast(NetworkPass, step), guard) for step, guard in made)}

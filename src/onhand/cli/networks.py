@@ -149,7 +149,7 @@ def _examples(
         from onhand.device.networks.texts import open_texts
 
         reader = open_texts(bundle)
-        found += [(text, reader.feeds(text)) for text in texts]
+        found += [(text, reader.read(text).feeds) for text in texts]
     return found
 
 
