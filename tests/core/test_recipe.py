@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 
 from onhand.core.errors import InputError, RecipeError
-from onhand.core.recipe import Guard, Recipe, parse_recipe
+from onhand.core.recipe import GUARDS, Guard, Recipe, parse_recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,11 @@ def parse(text: str) -> Recipe:
     return parse_recipe(text, passes=passes, where="phone.toml")
 
 
+def guarded(text: str) -> Recipe:
+    """The same, where steps may say what they may lose."""
+    return parse_recipe(text, passes=passes, where="phone.toml", guards=GUARDS)
+
+
 def test_steps_are_built_in_order() -> None:
     """What is not said has its default."""
     text = """
@@ -69,7 +74,7 @@ def test_a_step_says_what_it_may_lose() -> None:
     """Beside the pass's own options; a whole number is a share as well."""
     text = "[[step]]\npass = 'round'\nmost_loss = 0\n[[step]]\npass = 'round'\nundo = true\n"
 
-    assert parse(text).guards == (Guard(most_loss=0.0), Guard(undo=True))
+    assert guarded(text).guards == (Guard(most_loss=0.0), Guard(undo=True))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +89,7 @@ def test_a_step_says_what_it_may_lose() -> None:
 def test_a_guard_is_checked(line: str, message: str) -> None:
     """As any other option is."""
     with pytest.raises(RecipeError) as caught:
-        parse(f"[[step]]\npass = 'round'\n{line}\n")
+        guarded(f"[[step]]\npass = 'round'\n{line}\n")
 
     assert message in str(caught.value)
 
