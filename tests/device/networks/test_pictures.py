@@ -1,5 +1,6 @@
 """Pictures as networks see them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +30,12 @@ def test_colours_change_places_and_mix() -> None:
     """BGR turns them round; gray weighs them as ITU-R BT.601 does."""
     pixels = np.zeros((1, 1, 3), np.uint8)
     pixels[0, 0] = (10, 20, 200)
-    whole = {"height": 1, "width": 1, "layout": "nhwc"}
     info = ArrayInfo(name="x", dtype="float32", shape=(1, 1, 1, None))
+    feed = PictureFeed(height=1, width=1, layout="nhwc", std=(1.0, 1.0, 1.0))
+    plain = replace(feed, channels="gray", mean=(0.0,), std=(1.0,))
 
-    turned = feed_picture(
-        pixels,
-        PictureFeed(**whole, channels="bgr", std=(1.0, 1.0, 1.0)),
-        info,  # type: ignore[arg-type]
-    )
-    gray = feed_picture(
-        pixels,
-        PictureFeed(**whole, channels="gray", mean=(0.0,), std=(1.0,)),
-        info,  # type: ignore[arg-type]
-    )
+    turned = feed_picture(pixels, replace(feed, channels="bgr"), info)
+    gray = feed_picture(pixels, plain, info)
 
     assert turned.ravel().tolist() == [200, 20, 10]
     assert gray.ravel().tolist() == [round(2.99 + 11.74 + 22.8)]

@@ -42,7 +42,7 @@ class Blunt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Restore(Blunt):
+class Restore:
     """Give the weights of the original back, as perfect distillation would."""
 
     name: ClassVar[str] = "distil"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,8 @@ __all__ = [
     "still_open",
 ]
 
-Array = NDArray[np.generic]
+# Any: operators take arrays of every dtype.
+Array = NDArray[Any]
 Inner = TypeVar("Inner")
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,8 @@ from onhand.core.errors import InputError
 
 __all__ = ["Array", "Attribute", "Graph", "Node", "Value", "fresh_name"]
 
-Array = NDArray[np.generic]
+# Any: operators take arrays of every dtype.
+Array = NDArray[Any]
 Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...] | Array
 
 
