@@ -164,7 +164,7 @@ def test_moments_of_a_convolution_are_those_of_what_it_multiplies(
     w = weight(*shape).reshape(moments.rounded.shape[0], -1, moments.rounded.shape[1])
 
     found = np.einsum("gnk,gkl,gnl->gn", w, moments.rounded, w).reshape(-1)
-    wanted = np.square(computed(graph, stacked(samples))[0]).mean(axis=(0, 2, 3))  # type: ignore[arg-type]
+    wanted = np.square(computed(graph, stacked(samples))[0]).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(found, wanted, rtol=0.05)
 
 
@@ -187,9 +187,9 @@ def test_4_bits_with_learned_rounding_lose_less() -> None:
 def poisoned() -> Graph:
     """A network one of whose layers no 8 bits can hold: one channel is a million times another."""
     graph = dense_net(12, 12, 12, 6)
-    w = np.array(graph.constants["c2"])
+    w = np.array(graph.constants["c2"], np.float32)
     w[:, 0] *= 1e-4
-    first, b = np.array(graph.constants["c0"]), np.array(graph.constants["c1"])
+    first, b = (np.array(graph.constants[name], np.float32) for name in ("c0", "c1"))
     first[0] *= 1e4
     b[0] *= 1e4
     return replace(graph, constants={**graph.constants, "c0": first, "c1": b, "c2": w})
