@@ -192,7 +192,7 @@ def test_nodes_kept_in_float_say_why() -> None:
     assert result.kept == {"n0.Gemm": "kept in float by 'n0.*'"}
     assert "c0" in result.graph.constants
     assert "c2" not in result.graph.constants
-    assert result.changed["c2"] == "int8, 4 scales"
+    assert result.changed["c2"] == "8 bits, 4 scales"
     with pytest.raises(InputError, match="'convv' fits no node"):
         QuantizeNetwork(keep=("convv",)).apply(graph, bench(graph))
     with pytest.raises(InputError, match="nothing to quantize"):
@@ -221,6 +221,12 @@ def test_layers_that_scale_their_result_stay_in_float() -> None:
         {"bias_correction": "some"},
         {"reduce_range": "maybe"},
         {"percentile": 0.5},
+        {"scheme": "guess"},
+        {"bits": 3},
+        {"bits": 4, "scheme": "dynamic"},
+        {"group_size": 48},
+        {"adaround": -1},
+        {"accuracy": 1.5},
         {"keep": "Conv"},
     ],
 )

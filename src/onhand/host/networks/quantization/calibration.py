@@ -1,6 +1,7 @@
 """What examples make of a graph: histograms of its values, and means of its channels."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from onhand.host.networks.quantization.plan import Plan
 from onhand.host.networks.quantization.ranges import choose_range
 from onhand.host.networks.samples import Samples
 
-__all__ = ["channel_means", "choose_grids", "count_values"]
+__all__ = ["Ranges", "channel_means", "count_values"]
 
 # Few enough that all values of one run fit the memory.
 _BATCH = 4
@@ -54,43 +55,76 @@ def count_values(
     return found
 
 
-def choose_grids(
-    graph: Graph,
-    plan: Plan,
-    histograms: Mapping[str, Histogram],
-    *,
-    method: str,
-    symmetric: bool,
-    percentile: float,
-) -> dict[str, Grid]:
-    """Choose the grid of each group of values that share one.
+class Ranges:
+    """Grids for the values of one graph; what was counted and chosen once is kept."""
 
-    Args:
-        graph: in float.
-        plan: of this graph.
-        histograms: of each value with a grid.
-        method: see `choose_range`.
-        symmetric: int8 with zero point 0; else uint8.
-        percentile: see `choose_range`.
+    def __init__(
+        self,
+        graph: Graph,
+        samples: Samples,
+        *,
+        method: str,
+        symmetric: bool,
+        percentile: float,
+        threads: int,
+        progress: Progress,
+    ) -> None:
+        """Remember how ranges are chosen.
 
-    Returns:
-        Value that others share theirs with -> grid.
+        Args:
+            graph: in float.
+            samples: the examples.
+            method: see `choose_range`.
+            symmetric: int8 with zero point 0; else uint8.
+            percentile: see `choose_range`.
+            threads: of one run.
+            progress: told of each batch.
+        """
+        self._graph, self._samples = graph, samples
+        self._method, self._symmetric, self._percentile = method, symmetric, percentile
+        self._threads, self._progress = threads, progress
+        self._histograms: dict[str, Histogram] = {}
+        self._chosen: dict[tuple[str, ...], Grid] = {}
 
-    Raises:
-        InputError: if there is no such method.
-    """
-    groups: dict[str, Histogram] = {}
-    for name, root in plan.grids.items():
-        one = histograms[name]
-        groups[root] = groups[root].merged(one) if root in groups else one
-    fed = {value.name for value in graph.inputs}
-    grids: dict[str, Grid] = {}
-    for root, histogram in groups.items():
-        # What is fed is bounded, and its ends are as frequent as anything.
-        chosen = "min-max" if root in fed else method
-        low, high = choose_range(histogram, chosen, symmetric=symmetric, percentile=percentile)
-        grids[root] = Grid.of(low, high, symmetric=symmetric)
-    return grids
+    def grids(self, plan: Plan) -> dict[str, Grid]:
+        """Choose the grid of each group of values that share one.
+
+        Args:
+            plan: of the graph.
+
+        Returns:
+            Value that others share theirs with -> grid.
+
+        Raises:
+            InputError: if there are no examples, or one makes a value that is not finite.
+            EngineError: if the graph cannot run.
+        """
+        if missing := [name for name in plan.grids if name not in self._histograms]:
+            self._histograms |= count_values(
+                self._graph,
+                missing,
+                self._samples,
+                threads=self._threads,
+                progress=self._progress,
+            )
+        groups: dict[str, list[str]] = {}
+        for name, root in plan.grids.items():
+            groups.setdefault(root, []).append(name)
+        return {root: self._grid(tuple(names)) for root, names in groups.items()}
+
+    def _grid(self, names: tuple[str, ...]) -> Grid:
+        if names not in self._chosen:
+            histogram = reduce(Histogram.merged, (self._histograms[name] for name in names))
+            # What is fed is bounded, and its ends are as frequent as anything.
+            is_fed = any(value.name in names for value in self._graph.inputs)
+            low, high = choose_range(
+                histogram,
+                "min-max" if is_fed else self._method,
+                symmetric=self._symmetric,
+                percentile=self._percentile,
+            )
+            self._chosen[names] = Grid.of(low, high, symmetric=self._symmetric)
+        return self._chosen[names]
 
 
 def channel_means(

@@ -16,6 +16,7 @@ __all__ = [
     "Layer",
     "Plan",
     "channel_axis",
+    "chosen_layers",
     "data_inputs",
     "layers_of",
     "make_plan",
@@ -156,13 +157,7 @@ def make_plan(graph: Graph, *, keep: Sequence[str] = (), float_nodes: Sequence[s
     Raises:
         InputError: if a pattern fits no node.
     """
-    kept = _named(graph, keep) | dict.fromkeys(float_nodes, "it loses too much")
-    layers = {n: layer for n, layer in layers_of(graph).items() if n not in kept}
-    for node in graph.nodes:
-        if node.op in COMPUTE and node.name not in layers and node.name not in kept:
-            kept[node.name] = (
-                "its weight or its bias is no constant in float32, or it scales what it computes"
-            )
+    layers, kept = chosen_layers(graph, keep=keep, float_nodes=float_nodes)
     readers, outside = graph.readers(), set(graph.output_names())
     quantised = _between(graph, layers, kept, readers, outside)
     kept |= {
@@ -179,6 +174,27 @@ def make_plan(graph: Graph, *, keep: Sequence[str] = (), float_nodes: Sequence[s
         grids=_shared(graph, grids, quantised),
         kept=kept,
     )
+
+
+def chosen_layers(
+    graph: Graph, *, keep: Sequence[str] = (), float_nodes: Sequence[str] = ()
+) -> tuple[dict[str, Layer], dict[str, str]]:
+    """Return the layers to quantise, by name, and why others stay: name -> in words.
+
+    Args:
+        graph: the graph.
+        keep: see `make_plan`.
+        float_nodes: see `make_plan`.
+
+    Raises:
+        InputError: if a pattern fits no node.
+    """
+    kept = _named(graph, keep) | dict.fromkeys(float_nodes, "it loses too much")
+    layers = {n: layer for n, layer in layers_of(graph).items() if n not in kept}
+    for node in graph.nodes:
+        if node.op in COMPUTE and node.name not in layers and node.name not in kept:
+            kept[node.name] = "its weight or bias is no float32 constant, or it scales the product"
+    return layers, kept
 
 
 def _named(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 
-from onhand.host.networks.graph import Array, Graph, Node, fresh_name
+from onhand.host.networks.graph import Graph, Node
 from onhand.host.networks.quantization.grid import Floats, Grid, WeightCodes
 from onhand.host.networks.quantization.plan import Layer, Plan
+from onhand.host.networks.quantization.storage import Constants
 
 __all__ = ["RoundedLayer", "clip_bounds", "quantised_graph"]
+
+_INT8: Final = 3  # as onnx.TensorProto has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +74,8 @@ class _Writer:
         layers: Mapping[str, RoundedLayer],
     ) -> None:
         self._graph, self._plan, self._grids, self._layers = graph, plan, grids, layers
-        self._taken = graph.names()
         self._outputs = set(graph.output_names())
-        self._constants: dict[str, Array] = dict(graph.constants)
+        self._constants = Constants(graph)
         self._nodes: list[Node] = []
         self._decoded: dict[str, str] = {}
         self._of_grid: dict[str, tuple[str, str]] = {}
@@ -110,8 +113,7 @@ class _Writer:
             for name in node.outputs:
                 if name in self._plan.grids:
                     self._round(name, raw[name])
-        made = replace(self._graph, nodes=tuple(self._nodes), constants=self._constants)
-        return made.live()
+        return self._constants.finished(replace(self._graph, nodes=tuple(self._nodes)))
 
     def _covers(self, clip: Node) -> bool:
         """Whether a grid holds no value that a Clip would change."""
@@ -125,15 +127,15 @@ class _Writer:
     def _raw(self, name: str) -> str:
         """Return what a value is called before it is rounded: outputs keep their names."""
         if name in self._plan.grids and name in self._outputs:
-            return fresh_name(self._taken, f"{name}.raw")
+            return self._constants.name(f"{name}.raw")
         return name
 
     def _round(self, name: str, source: str) -> None:
         root = self._plan.grids[name]
-        codes = fresh_name(self._taken, f"{name}.codes")
+        codes = self._constants.name(f"{name}.codes")
         decoded = name
         if source == name or name not in self._outputs:
-            decoded = fresh_name(self._taken, f"{name}.decoded")
+            decoded = self._constants.name(f"{name}.decoded")
         parameters = self._parameters(root)
         self._nodes += (
             Node(op="QuantizeLinear", inputs=(source, *parameters), outputs=(codes,)),
@@ -144,45 +146,51 @@ class _Writer:
     def _parameters(self, root: str) -> tuple[str, str]:
         if root not in self._of_grid:
             grid = self._grids[root]
-            scale = self._constant(f"{root}.scale", np.array(grid.scale, np.float32))
+            scale = self._constants.add(f"{root}.scale", np.array(grid.scale, np.float32))
             dtype = np.int8 if grid.signed else np.uint8
-            self._of_grid[root] = scale, self._constant(f"{root}.zero", np.array(grid.zero, dtype))
+            self._of_grid[root] = (
+                scale,
+                self._constants.add(f"{root}.zero", np.array(grid.zero, dtype)),
+            )
         return self._of_grid[root]
-
-    def _constant(self, name: str, array: Array) -> str:
-        name = fresh_name(self._taken, name)
-        self._constants[name] = array
-        return name
 
     def _weights(self, layer: Layer, data: str) -> tuple[str, ...]:
         """Write a layer's weight and bias, and return the layer's inputs."""
         rounded = self._layers[layer.node.name]
         weight = rounded.weight
-        inputs = [data, self._decode(layer.weight, weight.codes, weight.scales, weight.axis)]
+        codes = self._constants.add_codes(f"{layer.weight}.codes", weight)
+        if weight.bits <= 4:
+            # Engines widen the codes when they open the network, and compute as with 8 bits.
+            wide = self._constants.name(f"{layer.weight}.wide")
+            self._nodes.append(
+                Node(op="Cast", inputs=(codes,), outputs=(wide,), attributes={"to": _INT8})
+            )
+            codes = wide
+        # Without zero points ONNX Runtime computes a Gemm in float.
+        zeros = self._constants.add(f"{layer.weight}.zeros", np.zeros(weight.scales.shape, np.int8))
+        scales = self._constants.add(f"{layer.weight}.scales", weight.scales)
+        inputs = [data, self._decode(layer.weight, (codes, scales, zeros), weight.axis)]
         if rounded.bias is not None:
             grid = self._grids[self._plan.grids[layer.data]]
-            scales = (weight.scales * np.float32(grid.scale)).astype(np.float32)
-            codes = np.rint(rounded.bias.reshape(-1).astype(np.float64) / scales)
+            units = (weight.scales * np.float32(grid.scale)).astype(np.float32)
+            sums = np.rint(rounded.bias.reshape(-1).astype(np.float64) / units)
             name = layer.bias or f"{layer.node.name}.bias"
-            inputs.append(self._decode(name, codes.astype(np.int32), scales, 0))
+            given = (
+                self._constants.add(f"{name}.codes", sums.astype(np.int32)),
+                self._constants.add(f"{name}.scales", units),
+            )
+            inputs.append(self._decode(name, given, 0))
         return tuple(inputs)
 
-    def _decode(self, name: str, codes: Array, scales: Floats, axis: int) -> str:
-        decoded = fresh_name(self._taken, f"{name}.decoded")
-        inputs = [
-            self._constant(f"{name}.codes", codes),
-            self._constant(f"{name}.scales", scales),
-        ]
-        if codes.dtype == np.int8:
-            # Without zero points ONNX Runtime computes a Gemm in float.
-            inputs.append(self._constant(f"{name}.zeros", np.zeros(scales.shape, np.int8)))
-        attributes = {"axis": axis} if scales.ndim else {}
+    def _decode(self, name: str, given: tuple[str, ...], axis: int) -> str:
+        decoded = self._constants.name(f"{name}.decoded")
         self._nodes.append(
             Node(
                 op="DequantizeLinear",
-                inputs=tuple(inputs),
+                inputs=given,
                 outputs=(decoded,),
-                attributes=attributes,
+                # A single scale has no axis, and nobody looks at this then.
+                attributes={"axis": axis},
             )
         )
         return decoded

@@ -1,0 +1,221 @@
+"""Weights as integers without a look at activations: for size, and for want of examples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from onhand.core.quantized import GroupFormat
+from onhand.host.networks.graph import Array, Graph, Node
+from onhand.host.networks.quantization.grid import WeightCodes, round_weight, shaped_for
+from onhand.host.networks.quantization.plan import Layer
+from onhand.host.networks.quantization.storage import Constants
+from onhand.host.rounding import round_matrix
+
+__all__ = ["compress_tables", "compress_weights", "multiply_dynamically"]
+
+_FLOAT: Final = 1
+_CONTRIB: Final = "com.microsoft"
+# Smaller tables are not worth four more nodes.
+_LEAST_TABLE: Final = 2**14
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compressed:
+    """A graph, and what was changed: name of a constant -> in words."""
+
+    graph: Graph
+    changed: Mapping[str, str]
+
+
+def compress_weights(
+    graph: Graph, layers: Mapping[str, Layer], *, bits: int, group_size: int, per_channel: bool
+) -> Compressed:
+    """Store weights as integers and compute in float32.
+
+    With 4 bits, products of matrices have a scale for each group of inputs (MatMulNBits, which
+    multiplies rounded activations); all other weights are unpacked when the network is opened,
+    which then takes the time and the memory of the original.
+
+    Args:
+        graph: in float.
+        layers: of this graph, those to be changed.
+        bits: 4 or 8.
+        group_size: of MatMulNBits: 32, 64 or 128.
+        per_channel: one scale for each output channel, else one for a weight.
+
+    Returns:
+        The graph.
+    """
+    writer = Constants(graph)
+    changed: dict[str, str] = {}
+    unpacked: dict[str, tuple[Node, ...]] = {}
+
+    def compressed(node: Node) -> tuple[Node, ...]:
+        layer = layers.get(node.name)
+        if layer is None:
+            return (node,)
+        weight = layer.weight_of(graph)
+        if bits == 4 and node.op in {"Gemm", "MatMul"}:
+            changed[layer.weight] = f"4 bits, a scale for {group_size} inputs"
+            return _grouped(writer, layer, weight, GroupFormat(bits=4, group_size=group_size))
+        before: tuple[Node, ...] = ()
+        if layer.weight not in unpacked:
+            codes = round_weight(weight, axis=layer.axis, bits=bits, per_channel=per_channel)
+            unpacked[layer.weight] = before = _unpacking(writer, layer.weight, codes)
+            changed[layer.weight] = f"{bits} bits, {codes.scales.size} scales"
+        made = unpacked[layer.weight][-1].name
+        return (*before, replace(node, inputs=(node.inputs[0], made, *node.inputs[2:])))
+
+    made = graph.rebuilt(compressed)
+    return Compressed(graph=writer.finished(made), changed=changed)
+
+
+def multiply_dynamically(
+    graph: Graph, layers: Mapping[str, Layer], *, per_channel: bool
+) -> Compressed:
+    """Multiply matrices on integers, with activations rounded as they come.
+
+    Args:
+        graph: in float.
+        layers: Gemm and MatMul to be changed.
+        per_channel: one scale for each output channel, else one for a weight.
+
+    Returns:
+        The graph. ONNX Runtime computes it on integers; OpenVINO in float.
+    """
+    writer = Constants(graph)
+    changed: dict[str, str] = {}
+    rounded: dict[str, tuple[str, str, str]] = {}
+
+    def dynamic(node: Node) -> list[Node]:
+        layer = layers.get(node.name)
+        if layer is None:
+            return [node]
+        made: list[Node] = []
+        if layer.data not in rounded:
+            rounded[layer.data] = (
+                writer.name(f"{layer.data}.codes"),
+                writer.name(f"{layer.data}.scale"),
+                writer.name(f"{layer.data}.zero"),
+            )
+            made.append(
+                Node(op="DynamicQuantizeLinear", inputs=(layer.data,), outputs=rounded[layer.data])
+            )
+        weight = layer.weight_of(graph)
+        if layer.axis == 0:
+            weight = np.ascontiguousarray(weight.T)  # (K, N)
+        codes = round_weight(weight, axis=1, bits=8, per_channel=per_channel)
+        changed[layer.weight] = f"8 bits, {codes.scales.size} scales"
+        return made + _integer_product(writer, layer, codes, rounded[layer.data])
+
+    return Compressed(graph=writer.finished(graph.rebuilt(dynamic)), changed=changed)
+
+
+def compress_tables(graph: Graph) -> Compressed:
+    """Store tables of which rows are gathered as 8-bit integers, one scale for each row.
+
+    Rows are unpacked after they were gathered: a DequantizeLinear before it would unpack the
+    whole table.
+
+    Args:
+        graph: any.
+
+    Returns:
+        The graph.
+    """
+    readers = graph.readers()
+    writer = Constants(graph)
+    changed: dict[str, str] = {}
+    places: dict[str, tuple[str, str]] = {}
+    for name, table in graph.constants.items():
+        after = readers.get(name, [])
+        gathers = [
+            node.op == "Gather" and node.inputs[0] == name and node.whole("axis", 0) == 0
+            for node in after
+        ]
+        is_table = table.ndim == 2 and table.dtype == np.float32 and table.size >= _LEAST_TABLE
+        if is_table and gathers and all(gathers) and name not in graph.output_names():
+            codes = round_weight(np.asarray(table, np.float32), axis=0, bits=8, per_channel=True)
+            scales = writer.add(f"{name}.scales", codes.scales.reshape(-1, 1))
+            places[name] = writer.add(f"{name}.codes", codes.codes), scales
+            changed[name] = "a table of 8 bits, a scale for each row"
+
+    def gathered(node: Node) -> tuple[Node, ...]:
+        if node.op != "Gather" or node.inputs[0] not in places:
+            return (node,)
+        codes, scales = places[node.inputs[0]]
+        rows, steps, cast = (
+            writer.name(f"{node.name}.{what}") for what in ("rows", "steps", "cast")
+        )
+        index = node.inputs[1]
+        return (
+            replace(node, inputs=(codes, index), outputs=(rows,)),
+            replace(node, inputs=(scales, index), outputs=(steps,)),
+            Node(op="Cast", inputs=(rows,), outputs=(cast,), attributes={"to": _FLOAT}),
+            Node(op="Mul", inputs=(cast, steps), outputs=node.outputs),
+        )
+
+    return Compressed(graph=writer.finished(graph.rebuilt(gathered)), changed=changed)
+
+
+def _grouped(writer: Constants, layer: Layer, weight: Array, form: GroupFormat) -> tuple[Node, ...]:
+    matrix = np.ascontiguousarray(weight if layer.axis == 0 else weight.T)  # (N, K)
+    tensor = round_matrix(np.asarray(matrix, np.float32), form, method="clip").tensor
+    scales = writer.name(f"{layer.weight}.steps")
+    stored = writer.add(f"{layer.weight}.scales", tensor.scales)
+    codes = writer.add(f"{layer.weight}.codes", tensor.codes)
+    product = writer.name(f"{layer.node.name}.product") if layer.bias else layer.node.name
+    made = [
+        # The scales are stored in fp16; engines widen them when they open the network.
+        Node(op="Cast", inputs=(stored,), outputs=(scales,), attributes={"to": _FLOAT}),
+        Node(
+            op="MatMulNBits",
+            domain=_CONTRIB,
+            inputs=(layer.data, codes, scales),
+            outputs=(product,),
+            attributes={
+                "K": matrix.shape[1],
+                "N": matrix.shape[0],
+                "accuracy_level": 4,
+                "bits": form.bits,
+                "block_size": form.group_size,
+            },
+        ),
+    ]
+    writer.domains[_CONTRIB] = 1
+    if layer.bias:
+        made.append(Node(op="Add", inputs=(product, layer.bias), outputs=layer.node.outputs))
+    return tuple(made)
+
+
+def _unpacking(writer: Constants, name: str, weight: WeightCodes) -> tuple[Node, ...]:
+    cast, made = writer.name(f"{name}.cast"), writer.name(f"{name}.unpacked")
+    codes = writer.add_codes(f"{name}.codes", weight)
+    scales = shaped_for(weight.scales, weight.codes.ndim, weight.axis)
+    return (
+        Node(op="Cast", inputs=(codes,), outputs=(cast,), attributes={"to": _FLOAT}),
+        Node(op="Mul", inputs=(cast, writer.add(f"{name}.scales", scales)), outputs=(made,)),
+    )
+
+
+def _integer_product(
+    writer: Constants, layer: Layer, weight: WeightCodes, data: tuple[str, str, str]
+) -> list[Node]:
+    name = layer.node.name
+    codes, scale, zero = data
+    matrix = writer.add(f"{layer.weight}.codes", weight.codes)
+    zeros = writer.add(f"{layer.weight}.zeros", np.zeros(weight.scales.shape, np.int8))
+    scales = writer.add(f"{layer.weight}.scales", weight.scales)
+    whole, real, unit = (writer.name(f"{name}.{what}") for what in ("sums", "real", "unit"))
+    product = writer.name(f"{name}.product") if layer.bias else name
+    made = [
+        Node(op="MatMulInteger", inputs=(codes, matrix, zero, zeros), outputs=(whole,)),
+        Node(op="Cast", inputs=(whole,), outputs=(real,), attributes={"to": _FLOAT}),
+        Node(op="Mul", inputs=(scale, scales), outputs=(unit,)),
+        Node(op="Mul", inputs=(real, unit), outputs=(product,)),
+    ]
+    if layer.bias:
+        made.append(Node(op="Add", inputs=(product, layer.bias), outputs=layer.node.outputs))
+    return made
