@@ -1,6 +1,6 @@
 """Put a large model on the device in the user's hand, prove that it fits, and talk to it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onhand.device.text_model import TextModel
     from onhand.host.build import BuildResult
     from onhand.host.export.result import ExportResult
-    from onhand.host.passes.base import Pass
+    from onhand.host.passes.base import Pass, ShapingStep
 
 __all__ = [
     "Breach",
@@ -140,6 +140,7 @@ def build(
     out: str | Path,
     *,
     transforms: "Mapping[str, Pass] | None" = None,
+    shaping: "Sequence[ShapingStep]" = (),
     adapter: str | Path | None = None,
     budget: Budget | str | None = None,
     calibrate: str | Path | None = None,
@@ -154,6 +155,7 @@ def build(
         out: the bundle's folder; must not exist.
         transforms: variant name -> its pass, the first is the default; None for int4 with
             clipped scales in groups of 32, or for the source's own codes if it is quantised.
+        shaping: steps that change the model before that, with `Prune` or `Distil`, in order.
         adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
         budget: limits, as `Budget` or as text: "disk=400MiB,quality=1%".
         calibrate: a text of the model's use; None for the built-in sample.
@@ -174,7 +176,8 @@ def build(
 
     options = BuildOptions(
         transforms=transforms or {"int4": Quantize()},
-        keep_codes=not transforms,
+        shaping=tuple(shaping),
+        keep_codes=not transforms and not shaping,
         budget=parse_budget(budget) if isinstance(budget, str) else budget or Budget(),
         calibrate=None if calibrate is None else Path(calibrate),
         accept_estimates=accept_estimates,

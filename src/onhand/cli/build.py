@@ -15,7 +15,7 @@ from onhand.cli.output import say, write_json
 from onhand.cli.plan_table import check_plan, write_plan
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
-from onhand.cli.transforms import QuantizeOptions, read_transforms
+from onhand.cli.transforms import QuantizeOptions, read_shaping, read_transforms
 from onhand.core.budget import Budget, parse_budget
 from onhand.core.errors import InputError
 from onhand.core.network import TASKS
@@ -93,6 +93,7 @@ def command(
 
         work = BuildOptions(
             transforms=read_transforms(recipe, options),
+            shaping=read_shaping(recipe),
             keep_codes=recipe is None and options.leave_codes(),
             budget=Budget() if budget is None else parse_budget(budget),
             device=None if device is None else read_profile(device),

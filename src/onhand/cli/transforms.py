@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, cast
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.plugins import PASSES, load_plugin
-from onhand.core.recipe import parse_recipe
+from onhand.core.recipe import Guard, Recipe, parse_recipe
 
 if TYPE_CHECKING:
-    from onhand.host.passes.base import Pass
+    from onhand.host.passes.base import Pass, ShapingStep
 
-__all__ = ["QuantizeOptions", "read_transforms"]
+__all__ = ["QuantizeOptions", "read_shaping", "read_transforms"]
 
 _BITS = {"int2": 2, "int3": 3, "int4": 4, "int8": 8}
 
@@ -59,7 +59,7 @@ def read_transforms(recipe: Path | None, options: QuantizeOptions) -> "Mapping[s
 
     Raises:
         InputError: if both are given, an option is out of range, or the file cannot be read.
-        RecipeError: if the recipe is wrong, or has more than one step.
+        RecipeError: if the recipe is wrong, or not its last step alone stores the matrices.
     """
     if recipe is None:
         return _quantize(options)
@@ -68,17 +68,65 @@ def read_transforms(recipe: Path | None, options: QuantizeOptions) -> "Mapping[s
     return _from_recipe(recipe)
 
 
+def read_shaping(recipe: Path | None) -> "tuple[ShapingStep, ...]":
+    """Return the passes of a recipe that change the model before its matrices are stored.
+
+    Args:
+        recipe: a TOML file, or None.
+
+    Returns:
+        The passes in order; none without a recipe.
+
+    Raises:
+        InputError: if the file cannot be read.
+        RecipeError: if the recipe is wrong.
+    """
+    return () if recipe is None else _shaping(_read(recipe), recipe)
+
+
 def _from_recipe(path: Path) -> "dict[str, Pass]":
+    recipe = _read(path)
+    _shaping(recipe, path)
+    return {recipe.name: cast("Pass", recipe.steps[-1])}
+
+
+def _read(path: Path) -> Recipe:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} cannot be read: {error}") from error
-    recipe = parse_recipe(text, passes=lambda name: load_plugin(PASSES, name), where=str(path))
-    if len(recipe.steps) != 1:
-        raise RecipeError(
-            f"{path}: has {len(recipe.steps)} steps, this version runs exactly one; remove the rest"
-        )
-    return {recipe.name: cast("Pass", recipe.steps[0])}
+    return parse_recipe(text, passes=lambda name: load_plugin(PASSES, name), where=str(path))
+
+
+def _shaping(recipe: Recipe, path: Path) -> "tuple[ShapingStep, ...]":
+    """Return all steps of a recipe but the last, which stores the matrices.
+
+    Raises:
+        RecipeError: if the last one does not, or another does.
+    """
+    from onhand.host.passes.base import ShapingPass, ShapingStep
+
+    shaping: list[ShapingStep] = []
+    for number, (step, guard) in enumerate(zip(recipe.steps, recipe.guards, strict=True), start=1):
+        last, shapes = number == len(recipe.steps), isinstance(step, ShapingPass)
+        if last and shapes:
+            raise RecipeError(
+                f"{path}: step {number}, the last, does not store the weights; end with a [[step]] "
+                'with pass = "quantize"'
+            )
+        if not last and not shapes:
+            raise RecipeError(
+                f"{path}: step {number} stores the weights, and {len(recipe.steps) - number} more "
+                "follow; only the last step may, remove the rest"
+            )
+        if isinstance(step, ShapingPass):
+            shaping.append(ShapingStep(transform=step, guard=guard))
+        elif guard != Guard():
+            raise RecipeError(
+                f"{path}: step {number}: most_loss and undo are for steps before the last; what "
+                "the whole may lose is --budget quality=..."
+            )
+    return tuple(shaping)
 
 
 def _quantize(options: QuantizeOptions) -> "dict[str, Pass]":

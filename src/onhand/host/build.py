@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,10 +27,10 @@ from onhand.host.adapters import merge_adapter
 from onhand.host.advice import nearest_settings
 from onhand.host.awq import scale_inputs
 from onhand.host.calibrate import InputStatistics, run_original
-from onhand.host.distil import check_torch, distil_matrices
+from onhand.host.distil import ScaleTraining, check_torch
 from onhand.host.evaluate import record_original
 from onhand.host.memory import MemoryGuard
-from onhand.host.model import Model
+from onhand.host.model import Model, ShapesAlone
 from onhand.host.options import BuildOptions
 from onhand.host.pack import VariantPlan, pack_bundle, plan_variants
 from onhand.host.passes.as_is import choose_transforms
@@ -38,9 +38,10 @@ from onhand.host.passes.base import pass_options
 from onhand.host.plan import BuildPlan, calibration_tokens, make_plan, text_tokens
 from onhand.host.prove import Proof, Report, prove_bundle
 from onhand.host.report import render_report
+from onhand.host.shaping import add_to_forecast, plan_shaping, shape_model
 from onhand.host.sources import load_model
 from onhand.host.texts import Texts, split_texts
-from onhand.host.work import BuildWork, FinishedMatrices, open_work
+from onhand.host.work import BuildWork, open_work
 
 __all__ = ["BuildResult", "build_bundle", "plan_build"]
 
@@ -63,6 +64,7 @@ class _Prepared:
     """A build before its first weight is read."""
 
     model: Model
+    shaped: Model  # what is stored: `model`, or what shaping makes of it, shapes alone until then
     plans: list[VariantPlan]
     texts: Texts
     profile: DeviceProfile
@@ -157,7 +159,8 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
     shown.advance(1)
     transforms, notes = choose_transforms(model, options.transforms, keep_codes=options.keep_codes)
     model = replace(model, notes=(*model.notes, *notes))
-    plans = plan_variants(model.decoder, transforms)
+    shape_plan = plan_shaping(model.decoder, options.shaping, tokens=text_tokens(model.decoder))
+    plans = plan_variants(shape_plan.decoder, transforms)
     if any(plan.report.rounds for plan in plans):
         check_torch()
     try:
@@ -170,11 +173,13 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
         model.decoder,
         max_tokens=text_tokens(model.decoder),
         calibration_tokens=calibration_tokens(model.decoder, plans),
+        training_tokens=shape_plan.training_tokens,
         template=files.template,
     )
     threads = options.threads or usable_threads()
+    shaped = replace(model, weights=ShapesAlone(shape_plan.decoder)) if options.shaping else model
     forecast = make_plan(
-        model,
+        shaped,
         plans,
         accuracy_level=options.accuracy_level,
         threads=threads,
@@ -184,11 +189,12 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
     )
     return _Prepared(
         model=model,
+        shaped=shaped,
         plans=plans,
         texts=texts,
         profile=options.device or current_profile(),
         threads=threads,
-        forecast=forecast,
+        forecast=add_to_forecast(forecast, model.decoder, shape_plan),
     )
 
 
@@ -205,10 +211,21 @@ def _staged(
     Raises:
         BudgetExceeded: if a limit does not hold or could not be measured.
     """
-    run = run_original(
+    shaped = shape_model(
         ready.model,
+        options.shaping,
+        ready.texts,
+        budget=options.budget,
+        folder=work.shaped,
+        threads=ready.threads,
+        progress=shown,
+    )
+    guard.check("shaping the model")
+    ready = _with_shaped(ready, shaped.model)
+    run = run_original(
+        ready.shaped,
         calibration=ready.texts.calibration.sequences if _needs_text(ready.plans) else (),
-        heldout=ready.texts.heldout.sequences,
+        heldout=() if shaped.hidden else ready.texts.heldout.sequences,
         threads=ready.threads,
         progress=shown,
         whole=any(plan.report.whole_moments for plan in ready.plans),
@@ -226,15 +243,24 @@ def _staged(
         threads=ready.threads,
         progress=shown,
         work=work.matrices,
-        refine=_Distilling(ready, model, work, shown).refine,
+        refine=ScaleTraining(
+            original=ready.model,
+            scaled=model,
+            sequences=ready.texts.calibration.sequences,
+            folder=work.matrices,
+            threads=ready.threads,
+            progress=shown,
+        ).refine,
     )
     guard.check("quantizing")
     proof = Proof(
         model=ready.model,
+        shaped=ready.shaped,
+        steps=shaped.steps,
         packed=packed,
         plans=ready.plans,
         texts=ready.texts,
-        hidden=run.hidden,
+        hidden=shaped.hidden or run.hidden,
         profile=ready.profile,
         options=options,
         threads=ready.threads,
@@ -242,7 +268,7 @@ def _staged(
     report = prove_bundle(proof, guard=guard, progress=shown)
     if report.breaches:
         advice = nearest_settings(
-            ready.model,
+            ready.shaped,
             ready.plans[0],
             run.statistics,
             report.breaches,
@@ -259,45 +285,18 @@ def _scaled(
     for plan in ready.plans:
         if plan.report.scales_inputs:
             shown.start("scaling inputs", len(plan.report.formats))
-            return scale_inputs(ready.model, statistics, plan.report.formats, advance=shown.advance)
-    return ready.model, statistics
+            return scale_inputs(
+                ready.shaped, statistics, plan.report.formats, advance=shown.advance
+            )
+    return ready.shaped, statistics
 
 
-@dataclass(frozen=True, slots=True)
-class _Distilling:
-    """Trains the scales of the variants that ask for it."""
-
-    ready: _Prepared
-    scaled: Model
-    work: BuildWork
-    shown: Progress
-
-    def refine(self, plan: VariantPlan, finished: FinishedMatrices) -> FinishedMatrices:
-        """Return a variant's matrices with trained scales, or as they are."""
-        if not plan.report.rounds:
-            return finished
-        trained = FinishedMatrices(self.work.matrices / f"{plan.name}.distilled")
-        own = [name for name in plan.own if name in finished]
-        if all(name in trained for name in own):
-            return trained
-        sequences = self.ready.texts.calibration.sequences
-        self.shown.start("training scales", plan.report.rounds * len(sequences))
-        before, after = distil_matrices(
-            self.ready.model,
-            self.scaled,
-            finished,
-            own,
-            trained,
-            sequences,
-            rounds=plan.report.rounds,
-            threads=self.ready.threads,
-            advance=self.shown.advance,
-        )
-        self.shown.note(
-            f"{plan.name}: training the scales took the divergence on calibration text that was "
-            f"left out of it from {before:.4f} to {after:.4f} nat"
-        )
-        return trained
+def _with_shaped(ready: _Prepared, shaped: Model) -> _Prepared:
+    """Plan the variants again where a text decided which parts of the model stay."""
+    if shaped.decoder == ready.shaped.decoder:
+        return replace(ready, shaped=shaped)
+    transforms = {plan.name: plan.transform for plan in ready.plans}
+    return replace(ready, shaped=shaped, plans=plan_variants(shaped.decoder, transforms))
 
 
 def _fingerprint(ready: _Prepared, options: BuildOptions) -> dict[str, object]:
@@ -332,7 +331,7 @@ def _check_forecast(ready: _Prepared, options: BuildOptions, out: Path) -> None:
         why = f"takes {axis.show(size)} by its shapes, at most {axis.show(ceiling)} allowed"
         breach = Breach(key="disk", ceiling=ceiling, found=size, why=why)
         advice = nearest_settings(
-            ready.model,
+            ready.shaped,
             default,
             InputStatistics(),
             [breach],
@@ -355,10 +354,18 @@ def _check_forecast(ready: _Prepared, options: BuildOptions, out: Path) -> None:
 
 
 def _provenance(ready: _Prepared, options: BuildOptions) -> dict[str, object]:
-    calibrated = _needs_text(ready.plans)
+    calibrated = _needs_text(ready.plans) or bool(options.shaping)
     calibration = ready.texts.calibration
     adapter = ready.model.adapter_sha256
+    training = ready.texts.training
+    shaping = {
+        "shaping": [
+            {**pass_options(step.transform), **asdict(step.guard)} for step in options.shaping
+        ],
+        "training_sha256": None if training is None else training.sha256,
+    }
     return {
+        **(shaping if options.shaping else {}),
         **({"adapter_sha256": adapter} if adapter else {}),
         "accuracy_level": options.accuracy_level,
         "calibration_sha256": calibration.sha256 if calibrated else None,

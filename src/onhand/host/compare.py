@@ -18,7 +18,7 @@ from onhand.core.measurement import Measurement, Unit
 from onhand.core.progress import Progress
 from onhand.device.engines.base import Loaded
 
-__all__ = ["TokenFigures", "compare_tokens", "quality_figures"]
+__all__ = ["TokenFigures", "compare_states", "compare_tokens", "quality_figures"]
 
 _ROWS = 128
 _BLOCK = 32
@@ -83,6 +83,41 @@ def compare_tokens(
             columns.append(_figures(theirs, ours, tokens[low + 1 : high + 1]))
             progress.advance(high - low)
         session.close()
+    return _gathered(columns)
+
+
+# For each sequence the inputs of a head, (T, D), and the head: (T, D) -> (T, V).
+States = tuple[Sequence[FloatArray], Callable[[FloatArray], FloatArray]]
+
+
+def compare_states(
+    sequences: Sequence[TokenArray], original: States, changed: States, *, progress: Progress
+) -> TokenFigures:
+    """Compare two models of which the inputs of the heads are known already.
+
+    Args:
+        sequences: held-out tokens.
+        original: of the original.
+        changed: of the changed model; of the same vocabulary.
+        progress: told of every block of tokens.
+
+    Returns:
+        The figures, all sequences behind each other.
+    """
+    total = sum(tokens.size - 1 for tokens in sequences)
+    progress.start("comparing with the original", max(total, 1))
+    columns: list[NDArray[np.float64]] = []
+    for tokens, theirs, ours in zip(sequences, original[0], changed[0], strict=True):
+        for low in range(0, tokens.size - 1, _ROWS):
+            high = min(low + _ROWS, tokens.size - 1)
+            first, second = original[1](theirs[low:high]), changed[1](ours[low:high])
+            targets = tokens[low + 1 : high + 1]
+            columns.append(_figures(_log_softmax(first), _log_softmax(second), targets))
+            progress.advance(high - low)
+    return _gathered(columns)
+
+
+def _gathered(columns: Sequence[NDArray[np.float64]]) -> TokenFigures:
     table = np.concatenate(columns, axis=1)  # (5, M)
     return TokenFigures(
         original_loss=table[0],

@@ -7,7 +7,8 @@ Source:
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,9 +16,11 @@ import numpy as np
 from onhand.core.arrays import TokenArray
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
+from onhand.core.progress import Progress
 from onhand.core.quantized import QuantTensor
 from onhand.device.engines.forward import RopeCache
 from onhand.host.model import Model
+from onhand.host.pack import VariantPlan
 from onhand.host.torch_forward import torch_logits
 from onhand.host.torch_weights import FixedWeights
 from onhand.host.work import FinishedMatrices
@@ -25,7 +28,7 @@ from onhand.host.work import FinishedMatrices
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["check_torch", "distil_matrices", "train_scales"]
+__all__ = ["ScaleTraining", "check_torch", "distil_matrices", "train_scales"]
 
 _RATE = 2e-3
 _WARM_UP = 0.05
@@ -33,8 +36,11 @@ _WARM_UP = 0.05
 _JUDGING = 8
 
 
-def check_torch() -> None:
+def check_torch(what: str = "training scales (--preset best)") -> None:
     """Refuse to begin what cannot be ended.
+
+    Args:
+        what: what needs torch, for people.
 
     Raises:
         InputError: if torch is not installed.
@@ -42,9 +48,7 @@ def check_torch() -> None:
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            "training scales (--preset best) needs torch: pip install 'onhand[host,train]'"
-        ) from error
+        raise InputError(f"{what} needs torch: pip install 'onhand[host,train]'") from error
 
 
 def train_scales(
@@ -78,11 +82,14 @@ def train_scales(
     teacher, student = FixedWeights(original), _Student(scaled, tensors)
     judges = sequences[::_JUDGING] if len(sequences) > 1 else sequences
     learners = [s for number, s in enumerate(sequences) if number % _JUDGING] or list(sequences)
-    ropes = RopeCache(scaled.decoder, max(tokens.size for tokens in sequences))
+    longest = max(tokens.size for tokens in sequences)
+    # The copy may have fewer layers than the original.
+    teacher_ropes = RopeCache(original.decoder, longest)
+    ropes = RopeCache(scaled.decoder, longest)
 
     def divergence(tokens: TokenArray) -> "Tensor":
         with torch.no_grad():
-            wanted = torch_logits(teacher, tokens, ropes).log_softmax(dim=-1)
+            wanted = torch_logits(teacher, tokens, teacher_ropes).log_softmax(dim=-1)
         given = torch_logits(student, tokens, ropes).log_softmax(dim=-1)
         return (wanted.exp() * (wanted - given)).sum(dim=-1).mean()
 
@@ -141,6 +148,53 @@ def distil_matrices(
     for name, matrix in found.items():
         trained.keep(replace(matrix, tensor=tensors[name]))
     return before, after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleTraining:
+    """Trains the scales of the variants that ask for it.
+
+    Attributes:
+        original: the source: the teacher.
+        scaled: what the matrices are made of.
+        sequences: calibration tokens.
+        folder: keeps the trained matrices.
+        threads: threads to use.
+        progress: told how far it is, and what was gained.
+    """
+
+    original: Model
+    scaled: Model
+    sequences: Sequence[TokenArray]
+    folder: Path
+    threads: int
+    progress: Progress
+
+    def refine(self, plan: VariantPlan, finished: FinishedMatrices) -> FinishedMatrices:
+        """Return a variant's matrices with trained scales, or as they are."""
+        if not plan.report.rounds:
+            return finished
+        trained = FinishedMatrices(self.folder / f"{plan.name}.distilled")
+        own = [name for name in plan.own if name in finished]
+        if all(name in trained for name in own):
+            return trained
+        self.progress.start("training scales", plan.report.rounds * len(self.sequences))
+        before, after = distil_matrices(
+            self.original,
+            self.scaled,
+            finished,
+            own,
+            trained,
+            self.sequences,
+            rounds=plan.report.rounds,
+            threads=self.threads,
+            advance=self.progress.advance,
+        )
+        self.progress.note(
+            f"{plan.name}: training the scales took the divergence on calibration text that was "
+            f"left out of it from {before:.4f} to {after:.4f} nat"
+        )
+        return trained
 
 
 def _train(

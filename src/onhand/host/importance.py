@@ -203,13 +203,15 @@ def _energy(moments: InputStatistics, name: str, n_inputs: int) -> Scores:
     if blocks is None:
         return np.ones(n_inputs)
     diagonal = np.einsum("gii->gi", blocks).reshape(-1)[:n_inputs]
-    return np.maximum(diagonal.astype(np.float64), 0)
+    energy: Scores = np.maximum(diagonal.astype(np.float64), 0)
+    return energy
 
 
 def _added(model: Model, moments: InputStatistics, name: str) -> Scores:
     weight = model.weights.matrix(name)
     squares = np.einsum("nk,nk->k", weight, weight, dtype=np.float64)
-    return _energy(moments, name, weight.shape[1]) * squares
+    added: Scores = _energy(moments, name, weight.shape[1]) * squares
+    return added
 
 
 def _normed_energy(model: Model, moments: InputStatistics, matrix: str, norm: str) -> Scores:

@@ -7,9 +7,10 @@ from typing import Protocol
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
+from onhand.core.errors import SourceError
 from onhand.core.quantized import GroupFormat, QuantTensor
 
-__all__ = ["CodedWeights", "Model", "ModelWeights", "Source"]
+__all__ = ["CodedWeights", "Model", "ModelWeights", "ShapesAlone", "Source"]
 
 
 class ModelWeights(Protocol):
@@ -47,6 +48,33 @@ class ModelWeights(Protocol):
             SourceError: if it holds a NaN or an infinity.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class ShapesAlone:
+    """Stands in for weights that are not made yet: nothing of them can be read."""
+
+    decoder: Decoder
+
+    def matrix(self, name: str) -> FloatArray:
+        """Refuse. See `ModelWeights`.
+
+        Raises:
+            SourceError: always.
+        """
+        raise SourceError(f"{name} is not made yet")
+
+    def block(self, name: str, start: int, stop: int) -> FloatArray:
+        """Refuse. See `ModelWeights`."""
+        return self.matrix(name)
+
+    def rows(self, name: str, ids: TokenArray) -> FloatArray:
+        """Refuse. See `ModelWeights`."""
+        return self.matrix(name)
+
+    def vector(self, name: str) -> FloatArray:
+        """Refuse. See `ModelWeights`."""
+        return self.matrix(name)
 
 
 class CodedWeights(Protocol):

@@ -1,6 +1,6 @@
 """What a build is asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 
 if TYPE_CHECKING:
-    from onhand.host.passes.base import Pass
+    from onhand.host.passes.base import Pass, ShapingStep
 
 __all__ = ["ACCURACY_LEVELS", "BuildOptions"]
 
@@ -23,6 +23,7 @@ class BuildOptions:
 
     Attributes:
         transforms: variant name -> its pass; the first is the default variant.
+        shaping: steps that change the model before its matrices are stored, in order.
         keep_codes: whether a source that is quantised already is stored as it is, in one variant
             "as-is", in place of `transforms`; see `choose_transforms`.
         budget: limits on the default variant.
@@ -39,6 +40,7 @@ class BuildOptions:
     """
 
     transforms: "Mapping[str, Pass]"
+    shaping: "Sequence[ShapingStep]" = ()
     keep_codes: bool = False
     budget: Budget = field(default_factory=Budget)
     device: DeviceProfile | None = None
@@ -54,6 +56,8 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if not self.transforms:
             raise InputError("a build needs at least one variant")
+        if self.shaping and self.keep_codes:
+            raise InputError("a model that is changed cannot keep its codes")
         if self.accuracy_level not in ACCURACY_LEVELS:
             raise InputError(f"accuracy level is {self.accuracy_level}, must be 0, 1 or 4")
         if self.threads is not None and self.threads < 1:

@@ -20,6 +20,7 @@ __all__ = [
     "BuildPlan",
     "calibration_tokens",
     "make_plan",
+    "matmul_rate",
     "predict_running_memory",
     "predict_sizes",
     "text_tokens",
@@ -243,7 +244,7 @@ def _seconds(
     heldout_tokens: int,
     threads: int,
 ) -> float:
-    weights, rate = decoder.n_parameters, _matmul_rate()
+    weights, rate = decoder.n_parameters, matmul_rate()
     tokens = calibration_tokens + heldout_tokens
     products = 2 * weights / rate  # one token through the whole model
     forward = tokens * products * 1.3
@@ -272,7 +273,7 @@ def _rounding(decoder: Decoder, plan: VariantPlan, threads: int, rate: float) ->
     return seconds
 
 
-def _matmul_rate() -> float:
+def matmul_rate() -> float:
     """Measure float32 matrix products: operations per second."""
     left, right = np.ones((256, 1024), np.float32), np.ones((1024, 1024), np.float32)
     best = 1e9

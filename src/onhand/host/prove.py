@@ -26,6 +26,7 @@ from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.pack import ORIGINAL, Packed, VariantPlan, pack_original
 from onhand.host.repair import Repair, propose_repair
+from onhand.host.shaping import ShapedStep
 from onhand.host.texts import Texts
 from onhand.host.transfer import figures_for, is_same_device
 
@@ -44,6 +45,8 @@ class Proof:
 
     Attributes:
         model: the source.
+        shaped: what was stored: the source itself, or what shaping passes made of it.
+        steps: what each shaping pass gave.
         packed: the staged bundle.
         plans: its variants.
         texts: what calibrated, and what was held out.
@@ -54,6 +57,7 @@ class Proof:
     """
 
     model: Model
+    shaped: Model
     packed: Packed
     plans: Sequence[VariantPlan]
     texts: Texts
@@ -61,6 +65,7 @@ class Proof:
     profile: DeviceProfile
     options: BuildOptions
     threads: int
+    steps: Sequence[ShapedStep] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +130,7 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
         "notes": [
             *proof.model.notes,
             *proof.texts.notes,
+            *(step.sentence() for step in proof.steps),
             *_warnings(proof),
             f"the build took at most {format_bytes(guard.peak_bytes)} of memory, the processes "
             "that it measured included",
@@ -258,6 +264,7 @@ def _content(
             "heldout": proof.texts.heldout.to_json(),
         },
         "energy": {"how": meter.how, "estimated": meter.estimated},
+        **({"steps": [step.to_json() for step in proof.steps]} if proof.steps else {}),
     }
 
 
@@ -266,7 +273,7 @@ def _as_json(figures: Mapping[str, Measurement]) -> dict[str, object]:
 
 
 def _repair(proof: Proof, plan: VariantPlan) -> Repair | None:
-    shapes = proof.model.decoder.matrices()
+    shapes = proof.shaped.decoder.matrices()
     return propose_repair(plan.name, plan.transform, proof.packed.losses[plan.name], shapes)
 
 
@@ -285,7 +292,7 @@ def _warnings(proof: Proof) -> list[str]:
 
 
 def _matrices(proof: Proof, plan: VariantPlan) -> list[dict[str, object]]:
-    shapes, coded = proof.model.decoder.matrices(), proof.model.coded
+    shapes, coded = proof.shaped.decoder.matrices(), proof.shaped.coded
     in_codes = coded.source_bytes() if coded else {}
     rows: list[dict[str, object]] = []
     for loss in proof.packed.losses[plan.name]:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from torch import Tensor
+    from torch.optim import Optimizer
 
 __all__ = ["PRECISIONS", "Recovered", "Training", "recover_model"]
 
@@ -245,15 +246,11 @@ def _train(room: _Room, lessons: Lessons, folder: Path, progress: Progress) -> i
     import torch
 
     training, parameters = room.training, room.student.tensors
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [t for t in parameters.values() if t.ndim == 2]},
-            {"params": [t for t in parameters.values() if t.ndim == 1], "weight_decay": 0.0},
-        ],
-        lr=0.0,
-        betas=_BETAS,
-        weight_decay=training.decay,
-    )
+    groups: list[dict[str, Any]] = [
+        {"params": [tensor for tensor in parameters.values() if tensor.ndim == 2]},
+        {"params": [t for t in parameters.values() if t.ndim == 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=_BETAS, weight_decay=training.decay)
     folder.mkdir(parents=True, exist_ok=True)
     first, n_tokens, mean = _restore(folder, parameters, optimizer)
     progress.start("distilling", training.steps)
@@ -284,7 +281,7 @@ def _train(room: _Room, lessons: Lessons, folder: Path, progress: Progress) -> i
 def _save(
     folder: Path,
     parameters: "dict[str, Tensor]",
-    optimizer: "torch.optim.AdamW",  # noqa: F821
+    optimizer: "Optimizer",
     step: int,
     n_tokens: int,
     mean: float,
@@ -302,7 +299,7 @@ def _save(
 def _restore(
     folder: Path,
     parameters: "dict[str, Tensor]",
-    optimizer: "torch.optim.AdamW",  # noqa: F821
+    optimizer: "Optimizer",
 ) -> tuple[int, int, float]:
     """Take up a checkpoint, if there is one: steps taken, tokens seen, the mean loss.
 

@@ -52,11 +52,13 @@ class Texts:
         calibration: for input statistics.
         heldout: for the proof.
         notes: fallbacks that were taken.
+        training: more of the text that calibrates; None where nothing is trained.
     """
 
     calibration: TextPart
     heldout: TextPart
     notes: tuple[str, ...]
+    training: TextPart | None = None
 
 
 def cut_sequences(
@@ -123,6 +125,7 @@ def split_texts(
     *,
     max_tokens: int,
     calibration_tokens: int | None = None,
+    training_tokens: int = 0,
     template: ChatTemplate | None = None,
 ) -> Texts:
     """Take a text apart: the beginning calibrates, the end is held out.
@@ -133,6 +136,7 @@ def split_texts(
         decoder: the model.
         max_tokens: most tokens of each part.
         calibration_tokens: most tokens of the first part, where it is to be another number.
+        training_tokens: most tokens of the first part to train on; 0 for none.
         template: the model's, for conversations.
 
     Returns:
@@ -152,15 +156,20 @@ def split_texts(
             f"no calibration text was given: {BUILTIN} was used for calibration and proof; "
             "a text of your own use (--calibrate) gives a better bundle and a fairer figure"
         )
-    return Texts(
-        calibration=cut_sequences(
+
+    def early_part(most: int) -> TextPart:
+        return cut_sequences(
             tokenizer,
             early,
             decoder,
             what=f"first {share} of {what}",
-            max_tokens=calibration_tokens or max_tokens,
+            max_tokens=most,
             template=template,
-        ),
+        )
+
+    return Texts(
+        calibration=early_part(calibration_tokens or max_tokens),
+        training=early_part(training_tokens) if training_tokens else None,
         heldout=cut_sequences(
             tokenizer,
             late,

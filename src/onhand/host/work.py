@@ -1,7 +1,8 @@
 """A build's own folder beside the bundle: what is finished, so that a build can be resumed.
 
-`NAME.building` holds the fingerprint of the build, the statistics and states of the layers that
-were run, every finished matrix, and the staged bundle. It is removed when the build ends.
+`NAME.building` holds the fingerprint of the build, what each shaping pass gave, the statistics and
+states of the layers that were run, every finished matrix, and the staged bundle. It is removed
+when the build ends.
 """
 
 import json
@@ -96,6 +97,11 @@ class BuildWork:
         return self.root / "original"
 
     @property
+    def shaped(self) -> Path:
+        """Folder of what each shaping pass gave: see `shape_model`."""
+        return self.root / "shaped"
+
+    @property
     def matrices(self) -> Path:
         """Folder of the finished matrices, with one for each variant."""
         return self.root / "matrices"
@@ -107,7 +113,8 @@ class BuildWork:
 
     def has_finished(self) -> bool:
         """Say whether anything is finished that a resumed build would take up."""
-        return has_run(self.original) or self.matrices.exists() or self.steps.exists()
+        kept = (self.matrices, self.steps, self.shaped)
+        return has_run(self.original) or any(folder.exists() for folder in kept)
 
 
 def work_folder(out: Path) -> Path:
