@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onhand.device.text_model import TextModel
     from onhand.host.build import BuildResult
     from onhand.host.export.result import ExportResult
-    from onhand.host.passes.base import Pass, ShapingPass
+    from onhand.host.passes.base import Pass, ShapingStep
 
 __all__ = [
     "Breach",
@@ -140,7 +140,7 @@ def build(
     out: str | Path,
     *,
     transforms: "Mapping[str, Pass] | None" = None,
-    shaping: "Sequence[ShapingPass]" = (),
+    shaping: "Sequence[ShapingStep]" = (),
     adapter: str | Path | None = None,
     budget: Budget | str | None = None,
     calibrate: str | Path | None = None,
@@ -155,7 +155,7 @@ def build(
         out: the bundle's folder; must not exist.
         transforms: variant name -> its pass, the first is the default; None for int4 with
             clipped scales in groups of 32, or for the source's own codes if it is quantised.
-        shaping: passes that change the model before that, such as `Prune` and `Distil`, in order.
+        shaping: steps that change the model before that, with `Prune` or `Distil`, in order.
         adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
         budget: limits, as `Budget` or as text: "disk=400MiB,quality=1%".
         calibrate: a text of the model's use; None for the built-in sample.

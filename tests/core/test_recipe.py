@@ -6,7 +6,7 @@ from typing import ClassVar
 import pytest
 
 from onhand.core.errors import InputError, RecipeError
-from onhand.core.recipe import GUARDS, Guard, Recipe, parse_recipe
+from onhand.core.recipe import Guard, Recipe, parse_recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,6 @@ def parse(text: str) -> Recipe:
     return parse_recipe(text, passes=passes, where="phone.toml")
 
 
-def guarded(text: str) -> Recipe:
-    """The same, where steps may say what they may lose."""
-    return parse_recipe(text, passes=passes, where="phone.toml", guards=GUARDS)
-
-
 def test_steps_are_built_in_order() -> None:
     """What is not said has its default."""
     text = """
@@ -74,7 +69,7 @@ def test_a_step_says_what_it_may_lose() -> None:
     """Beside the pass's own options; a whole number is a share as well."""
     text = "[[step]]\npass = 'round'\nmost_loss = 0\n[[step]]\npass = 'round'\nundo = true\n"
 
-    assert guarded(text).guards == (Guard(most_loss=0.0), Guard(undo=True))
+    assert parse(text).guards == (Guard(most_loss=0.0), Guard(undo=True))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +84,7 @@ def test_a_step_says_what_it_may_lose() -> None:
 def test_a_guard_is_checked(line: str, message: str) -> None:
     """As any other option is."""
     with pytest.raises(RecipeError) as caught:
-        guarded(f"[[step]]\npass = 'round'\n{line}\n")
+        parse(f"[[step]]\npass = 'round'\n{line}\n")
 
     assert message in str(caught.value)
 
@@ -121,7 +116,7 @@ def test_a_name_is_not_needed() -> None:
         ),
         (
             "[[step]]\npass = 'round'\nzzz = 4",
-            "unknown option 'zzz'; known: bits, keep, method, share, symmetric",
+            "unknown option 'zzz'; known: bits, keep, method, most_loss, share, symmetric, undo",
         ),
         ("[[step]]\npass = 'round'\nbits = '4'", "(round): bits is '4', must be like 4"),
         ("[[step]]\npass = 'round'\nbits = true", "(round): bits is True, must be like 4"),

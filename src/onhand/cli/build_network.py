@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from onhand.core.errors import InputError
 from onhand.core.plugins import NETWORK_PASSES, load_plugin
-from onhand.core.recipe import GUARDS, parse_recipe
+from onhand.core.recipe import parse_recipe
 
 if TYPE_CHECKING:
     from onhand.host.networks.steps import Step
@@ -77,7 +77,6 @@ def _from_recipe(path: Path) -> "dict[str, tuple[Step, ...]]":
         text,
         passes=lambda name: load_plugin(NETWORK_PASSES, name),
         where=str(path),
-        guards=GUARDS,
     )
     made = zip(recipe.steps, recipe.guards, strict=True)
     return {recipe.name: tuple(Step(cast(NetworkPass, step), guard) for step, guard in made)}

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.plugins import PASSES, load_plugin
-from onhand.core.recipe import Recipe, parse_recipe
+from onhand.core.recipe import Guard, Recipe, parse_recipe
 
 if TYPE_CHECKING:
-    from onhand.host.passes.base import Pass, ShapingPass
+    from onhand.host.passes.base import Pass, ShapingStep
 
 __all__ = ["QuantizeOptions", "read_shaping", "read_transforms"]
 
@@ -68,7 +68,7 @@ def read_transforms(recipe: Path | None, options: QuantizeOptions) -> "Mapping[s
     return _from_recipe(recipe)
 
 
-def read_shaping(recipe: Path | None) -> "tuple[ShapingPass, ...]":
+def read_shaping(recipe: Path | None) -> "tuple[ShapingStep, ...]":
     """Return the passes of a recipe that change the model before its matrices are stored.
 
     Args:
@@ -98,16 +98,16 @@ def _read(path: Path) -> Recipe:
     return parse_recipe(text, passes=lambda name: load_plugin(PASSES, name), where=str(path))
 
 
-def _shaping(recipe: Recipe, path: Path) -> "tuple[ShapingPass, ...]":
+def _shaping(recipe: Recipe, path: Path) -> "tuple[ShapingStep, ...]":
     """Return all steps of a recipe but the last, which stores the matrices.
 
     Raises:
         RecipeError: if the last one does not, or another does.
     """
-    from onhand.host.passes.base import ShapingPass
+    from onhand.host.passes.base import ShapingPass, ShapingStep
 
-    shaping: list[ShapingPass] = []
-    for number, step in enumerate(recipe.steps, start=1):
+    shaping: list[ShapingStep] = []
+    for number, (step, guard) in enumerate(zip(recipe.steps, recipe.guards, strict=True), start=1):
         last, shapes = number == len(recipe.steps), isinstance(step, ShapingPass)
         if last and shapes:
             raise RecipeError(
@@ -120,7 +120,12 @@ def _shaping(recipe: Recipe, path: Path) -> "tuple[ShapingPass, ...]":
                 "follow; only the last step may, remove the rest"
             )
         if isinstance(step, ShapingPass):
-            shaping.append(step)
+            shaping.append(ShapingStep(transform=step, guard=guard))
+        elif guard != Guard():
+            raise RecipeError(
+                f"{path}: step {number}: most_loss and undo are for steps before the last; what "
+                "the whole may lose is --budget quality=..."
+            )
     return tuple(shaping)
 
 

@@ -2,16 +2,15 @@
 
 import difflib
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 
 from onhand.core.errors import InputError, RecipeError
 
-__all__ = ["GUARDS", "Guard", "Recipe", "parse_recipe"]
+__all__ = ["Guard", "Recipe", "parse_recipe"]
 
 
-GUARDS = ("most_loss", "undo")
-"""Keys of a step that say what it may lose, where `parse_recipe` is told to read them."""
+_GUARD = ("most_loss", "undo")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +41,6 @@ def parse_recipe(
     *,
     passes: Callable[[str], object],
     where: str = "recipe",
-    guards: Sequence[str] = (),
 ) -> Recipe:
     """Read a recipe.
 
@@ -51,7 +49,6 @@ def parse_recipe(
         passes: name of a pass -> its class, a dataclass; raises InputError for an unknown name.
             A recipe reaches nothing else.
         where: name of the file, for messages.
-        guards: keys of a step, of `GUARDS`, that are no options of its pass.
 
     Returns:
         The recipe, with every step built.
@@ -72,8 +69,7 @@ def parse_recipe(
     if not isinstance(steps, list) or not steps:
         raise RecipeError(f"{where}: no [[step]]; a recipe needs at least one")
     made = [
-        _step(step, passes, guards, f"{where}: step {number}")
-        for number, step in enumerate(steps, start=1)
+        _step(step, passes, f"{where}: step {number}") for number, step in enumerate(steps, start=1)
     ]
     return Recipe(
         name=name,
@@ -82,14 +78,12 @@ def parse_recipe(
     )
 
 
-def _step(
-    step: object, passes: Callable[[str], object], guards: Sequence[str], where: str
-) -> tuple[object, Guard]:
+def _step(step: object, passes: Callable[[str], object], where: str) -> tuple[object, Guard]:
     if not isinstance(step, dict) or not isinstance(step.get("pass"), str):
         raise RecipeError(f'{where}: needs a pass, as in pass = "quantize"')
     name = step["pass"]
-    guard = _guard({key: step[key] for key in guards if key in step}, f"{where} ({name})")
-    options = {key: value for key, value in step.items() if key not in {"pass", *guards}}
+    guard = _guard({key: step[key] for key in _GUARD if key in step}, f"{where} ({name})")
+    options = {key: value for key, value in step.items() if key not in {"pass", *_GUARD}}
     try:
         made = passes(name)
     except InputError as error:
@@ -99,7 +93,7 @@ def _step(
     known = {field.name: field for field in fields(made)}
     for option, value in options.items():
         if option not in known:
-            unknown = _unknown("option", option, [*known, *guards])
+            unknown = _unknown("option", option, [*known, *_GUARD])
             raise RecipeError(f"{where} ({name}): {unknown}")
         default = known[option].default
         # A default's type is the option's type: "4" for 4 is a slip, not a number.

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -359,7 +359,9 @@ def _provenance(ready: _Prepared, options: BuildOptions) -> dict[str, object]:
     adapter = ready.model.adapter_sha256
     training = ready.texts.training
     shaping = {
-        "shaping": [pass_options(step) for step in options.shaping],
+        "shaping": [
+            {**pass_options(step.transform), **asdict(step.guard)} for step in options.shaping
+        ],
         "training_sha256": None if training is None else training.sha256,
     }
     return {

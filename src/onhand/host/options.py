@@ -10,7 +10,7 @@ from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 
 if TYPE_CHECKING:
-    from onhand.host.passes.base import Pass, ShapingPass
+    from onhand.host.passes.base import Pass, ShapingStep
 
 __all__ = ["ACCURACY_LEVELS", "BuildOptions"]
 
@@ -23,7 +23,7 @@ class BuildOptions:
 
     Attributes:
         transforms: variant name -> its pass; the first is the default variant.
-        shaping: passes that change the model before its matrices are stored, in order.
+        shaping: steps that change the model before its matrices are stored, in order.
         keep_codes: whether a source that is quantised already is stored as it is, in one variant
             "as-is", in place of `transforms`; see `choose_transforms`.
         budget: limits on the default variant.
@@ -40,7 +40,7 @@ class BuildOptions:
     """
 
     transforms: "Mapping[str, Pass]"
-    shaping: "Sequence[ShapingPass]" = ()
+    shaping: "Sequence[ShapingStep]" = ()
     keep_codes: bool = False
     budget: Budget = field(default_factory=Budget)
     device: DeviceProfile | None = None

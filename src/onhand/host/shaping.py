@@ -11,11 +11,18 @@ from onhand.core.decoder import Decoder
 from onhand.core.errors import BudgetExceeded, InputError, ResourceError
 from onhand.core.measurement import Measurement, measurement_from_json
 from onhand.core.progress import Progress
+from onhand.core.recipe import Guard
 from onhand.host.array_files import damage
 from onhand.host.calibrate import head_logits, run_original
 from onhand.host.compare import compare_states, quality_figures
 from onhand.host.model import Model
-from onhand.host.passes.base import ShapeReport, ShapeWork, ShapingPass, pass_options
+from onhand.host.passes.base import (
+    ShapeReport,
+    ShapeWork,
+    ShapingPass,
+    ShapingStep,
+    pass_options,
+)
 from onhand.host.plan import BuildPlan, matmul_rate
 from onhand.host.stored_model import has_model, read_model, write_model
 from onhand.host.texts import Texts
@@ -52,11 +59,13 @@ class ShapedStep:
         options: the pass and its options, as a recipe has them.
         n_parameters: weights of the model afterwards.
         figures: beside the original on held-out text: see `quality_figures`.
+        undone: whether it lost more than it may, so that the model before it went on.
     """
 
     options: Mapping[str, object]
     n_parameters: int
     figures: Mapping[str, Measurement]
+    undone: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return what a report says of it."""
@@ -64,14 +73,16 @@ class ShapedStep:
             "options": dict(self.options),
             "n_parameters": self.n_parameters,
             "figures": {name: figure.to_json() for name, figure in self.figures.items()},
+            "undone": self.undone,
         }
 
     def sentence(self) -> str:
         """Say it in one sentence."""
         figure = {name: found.value for name, found in self.figures.items()}
+        undone = ", which is undone" if self.undone else ""
         return (
-            f"after {self.options['pass']}: {self.n_parameters:,} parameters; on held-out text "
-            f"{figure['kl_divergence']:.4f} nat from the original, the same likeliest token in "
+            f"after {self.options['pass']}{undone}: {self.n_parameters:,} parameters; on held-out "
+            f"text {figure['kl_divergence']:.4f} nat from the original, the same likeliest token in "
             f"{figure['top1_agreement']:.2%}, {figure['perplexity_increase']:+.2%} perplexity"
         )
 
@@ -92,12 +103,12 @@ class Shaped:
     hidden: Sequence[FloatArray] = field(default_factory=list)
 
 
-def plan_shaping(decoder: Decoder, passes: Sequence[ShapingPass], *, tokens: int) -> ShapePlan:
+def plan_shaping(decoder: Decoder, steps: Sequence[ShapingStep], *, tokens: int) -> ShapePlan:
     """Say what the passes would give, and refuse what cannot end well.
 
     Args:
         decoder: the source.
-        passes: in the order in which they are run.
+        steps: in the order in which they are run.
         tokens: tokens of the calibration text.
 
     Returns:
@@ -109,17 +120,21 @@ def plan_shaping(decoder: Decoder, passes: Sequence[ShapingPass], *, tokens: int
     """
     reports: list[ShapeReport] = []
     notes: list[str] = []
-    for number, step in enumerate(passes):
-        report = step.plan_shape(decoder, tokens=tokens)
+    for number, step in enumerate(steps):
+        name = step.transform.name
+        report = step.transform.plan_shape(decoder, tokens=tokens)
         gone = 1 - report.decoder.n_parameters / decoder.n_parameters
-        later = [other.plan_shape(report.decoder, tokens=tokens) for other in passes[number + 1 :]]
-        if gone > _MOST_UNTRAINED and not step.most_loss and not any(r.trains for r in later):
+        trained = any(
+            later.transform.plan_shape(report.decoder, tokens=tokens).trains
+            for later in steps[number + 1 :]
+        )
+        if gone > _MOST_UNTRAINED and step.guard.most_loss is None and not trained:
             raise InputError(
-                f"{step.name} takes out {gone:.0%} of the parameters and nothing trains the rest "
+                f"{name} takes out {gone:.0%} of the parameters and nothing trains the rest "
                 f'again: add a [[step]] with pass = "distil" behind it, or say with most_loss what '
                 "it may lose"
             )
-        notes += [f"{step.name}: {part} stays: {why}" for part, why in report.kept.items()]
+        notes += [f"{name}: {part} stays: {why}" for part, why in report.kept.items()]
         reports.append(report)
         decoder = report.decoder
     return ShapePlan(
@@ -161,7 +176,7 @@ def add_to_forecast(forecast: BuildPlan, source: Decoder, plan: ShapePlan) -> Bu
 
 def shape_model(
     model: Model,
-    passes: Sequence[ShapingPass],
+    steps: Sequence[ShapingStep],
     texts: Texts,
     *,
     budget: Budget,
@@ -173,7 +188,7 @@ def shape_model(
 
     Args:
         model: the source.
-        passes: in order.
+        steps: in order.
         texts: what calibrates, trains and judges.
         budget: its limit of quality holds after the last pass: storing the weights gives nothing
             back.
@@ -188,33 +203,36 @@ def shape_model(
         BudgetExceeded: if a pass lost more than it may.
         SourceError: if a weight is not finite.
     """
-    if not passes:
+    if not steps:
         return Shaped(model=model)
     heldout = texts.heldout.sequences
     hidden = _hidden(model, heldout, folder / "original", threads, progress)
-    original, steps = model, list[ShapedStep]()
-    for number, step in enumerate(passes):
-        own = folder / f"{number + 1}-{step.name}"
+    original, done = model, list[ShapedStep]()
+    for number, step in enumerate(steps):
+        own = folder / f"{number + 1}-{step.transform.name}"
         own.mkdir(parents=True, exist_ok=True)
-        if not (own / _FIGURES).is_file():
-            model = _run(step, model, original, texts, own, threads, progress)
-            figures = _judge(original, model, heldout, hidden, threads, progress)
+        if (own / _FIGURES).is_file():
+            made = _read_figures(own)
+            model = model if made.undone else read_model(own, original)
+        else:
+            changed = _run(step.transform, model, original, texts, own, threads, progress)
+            figures = _judge(original, changed, heldout, hidden, threads, progress)
             made = ShapedStep(
-                options=pass_options(step),
-                n_parameters=model.decoder.n_parameters,
+                options=pass_options(step.transform),
+                n_parameters=changed.decoder.n_parameters,
                 figures=figures,
             )
             progress.note(made.sentence())
-            _check_loss(step, made, budget if number + 1 == len(passes) else Budget())
+            is_last = number + 1 == len(steps)
+            made = _judged(step.guard, made, budget if is_last else Budget(), progress)
             _write_figures(own, made)
-        else:
-            model, made = read_model(own, original), _read_figures(own)
-        steps.append(made)
-    return Shaped(model=model, steps=tuple(steps), hidden=hidden)
+            model = model if made.undone else changed
+        done.append(made)
+    return Shaped(model=model, steps=tuple(done), hidden=hidden)
 
 
 def _run(
-    step: ShapingPass,
+    transform: ShapingPass,
     model: Model,
     original: Model,
     texts: Texts,
@@ -233,11 +251,11 @@ def _run(
         threads=threads,
         progress=progress,
     )
-    made = step.shape(model, work)
+    made = transform.shape(model, work)
     if has_model(folder):
         return made
     # It changed nothing, or keeps its weights elsewhere.
-    progress.start(f"keeping what {step.name} gave", made.decoder.n_parameters)
+    progress.start(f"keeping what {transform.name} gave", made.decoder.n_parameters)
     return write_model(folder, made, advance=progress.advance)
 
 
@@ -272,25 +290,29 @@ def _judge(
     return quality_figures(figures, how="onhand build, before weights are stored as codes")
 
 
-def _check_loss(step: ShapingPass, made: ShapedStep, budget: Budget) -> None:
+def _judged(guard: Guard, made: ShapedStep, budget: Budget, progress: Progress) -> ShapedStep:
     """Hold a step to what it may lose.
 
     Raises:
-        BudgetExceeded: if it lost more.
+        BudgetExceeded: if it lost more, and is not to be undone.
     """
-    lost = made.figures["perplexity_increase"].value
-    if step.most_loss and lost > step.most_loss:
+    lost, most = made.figures["perplexity_increase"].value, guard.most_loss
+    # Not a number is no pass either.
+    if most is not None and not lost <= most:
+        if guard.undo:
+            progress.note(f"{made.options['pass']} is undone: most_loss allows {most:+.2%}")
+            return replace(made, undone=True)
         raise BudgetExceeded(
-            f"{made.sentence()}; most_loss allows {step.most_loss:+.2%}: take out less, train "
-            "longer or on more text, or allow more"
+            f"{made.sentence()}; most_loss allows {most:+.2%}: take out less, train longer or on "
+            "more text, or allow more"
         )
     limit = budget.perplexity_increase
-    # Not a number is no pass either.
     if limit is not None and not lost <= limit:
         raise BudgetExceeded(
             f"quality: {made.sentence()}; at most {limit:+.2%} allowed, and storing the weights as "
             "codes gives nothing back: take out less, or train longer or on more text"
         )
+    return made
 
 
 def _write_figures(folder: Path, step: ShapedStep) -> None:
@@ -312,6 +334,7 @@ def _read_figures(folder: Path) -> ShapedStep:
             options=table["options"],
             n_parameters=int(table["n_parameters"]),
             figures={k: measurement_from_json(v) for k, v in table["figures"].items()},
+            undone=bool(table["undone"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise ResourceError(damage(place)) from error

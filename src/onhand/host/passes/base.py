@@ -13,6 +13,7 @@ from onhand.core.arrays import TokenArray
 from onhand.core.decoder import Decoder
 from onhand.core.progress import Progress
 from onhand.core.quantized import GroupFormat, QuantTensor
+from onhand.core.recipe import Guard
 from onhand.host.calibrate import InputStatistics
 from onhand.host.model import Model
 
@@ -25,6 +26,7 @@ __all__ = [
     "ShapeReport",
     "ShapeWork",
     "ShapingPass",
+    "ShapingStep",
     "pass_options",
 ]
 
@@ -117,6 +119,93 @@ class Pass(Protocol):
             SourceError: if a weight is not finite.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeReport:
+    """What a shaping pass would do, from shapes alone.
+
+    Attributes:
+        decoder: the model afterwards; where a text decides which parts go, of the same size.
+        trains: whether it makes good for what earlier passes lost.
+        training_tokens: most tokens of text that it trains on; 0 for none.
+        operations: multiplications and additions that it takes, about.
+        memory_bytes: memory that it takes, about.
+        kept: part of the model -> why it stays as it is.
+    """
+
+    decoder: Decoder
+    trains: bool = False
+    training_tokens: int = 0
+    operations: float = 0.0
+    memory_bytes: int = 0
+    kept: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapeWork:
+    """What a shaping pass works with.
+
+    Attributes:
+        original: the source, before any pass.
+        calibration: sequences that statistics are taken of; (T,) int64 each.
+        training: sequences to train on; those of calibration are among them.
+        folder: the pass's own; what it keeps there it takes up when it is called again.
+        threads: threads to use.
+        progress: told how far it is.
+    """
+
+    original: Model
+    calibration: Sequence[TokenArray]
+    training: Sequence[TokenArray]
+    folder: Path
+    threads: int
+    progress: Progress
+
+
+@runtime_checkable
+class ShapingPass(Protocol):
+    """One change of a model before its matrices are stored; its fields are its options."""
+
+    name: ClassVar[str]
+
+    def plan_shape(self, decoder: Decoder, *, tokens: int) -> ShapeReport:
+        """Say what `shape` would change, from shapes alone.
+
+        Args:
+            decoder: the model before.
+            tokens: tokens of the calibration text.
+
+        Raises:
+            InputError: if the options do not fit the model.
+        """
+        ...
+
+    def shape(self, model: Model, work: ShapeWork) -> Model:
+        """Return the changed model; its weights may be read from `work.folder`.
+
+        Args:
+            model: what the pass before gave.
+            work: what there is to work with.
+
+        Raises:
+            SourceError: if a weight is not finite.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShapingStep:
+    """A shaping pass, and what it may lose.
+
+    Attributes:
+        transform: the pass.
+        guard: its `most_loss` is the increase of perplexity over the original's, as a fraction,
+            on held-out text after the step.
+    """
+
+    transform: ShapingPass
+    guard: Guard = field(default_factory=Guard)
 
 
 class Named(Protocol):

@@ -32,8 +32,6 @@ class Distil:
         temperature: above 1, what the original finds unlikely counts for more.
         hidden: weight of the distance between the heads' inputs; 0.0 for none.
         precision: of products: "float32", "bf16", or "auto" for bf16 where the processor has AMX.
-        most_loss: increase of perplexity over the original's that is accepted afterwards; 0.0
-            leaves that to the passes behind it, or to the budget.
     """
 
     name: ClassVar[str] = "distil"
@@ -45,12 +43,11 @@ class Distil:
     temperature: float = 1.0
     hidden: float = 0.0
     precision: str = "auto"
-    most_loss: float = 0.0
 
     def __post_init__(self) -> None:
         self._training()
-        if self.batch_tokens < 1 or self.tokens < 1 or self.most_loss < 0:
-            raise InputError("batch_tokens and tokens must be 1 or more, most_loss 0 or more")
+        if self.batch_tokens < 1 or self.tokens < 1:
+            raise InputError("batch_tokens and tokens must be 1 or more")
 
     def plan_shape(self, decoder: Decoder, *, tokens: int) -> ShapeReport:
         """Say what it takes; the shapes stay. See `ShapingPass`."""

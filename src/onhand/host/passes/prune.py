@@ -49,8 +49,6 @@ class Prune:
         multiple: neurons and channels that stay are a multiple of this: of what kernels and
             groups of codes like.
         refit: whether the columns that stay make good, by least squares, for those that go.
-        most_loss: increase of perplexity over the original's that is accepted after this pass;
-            0.0 leaves that to the passes behind it.
     """
 
     name: ClassVar[str] = "prune"
@@ -63,7 +61,6 @@ class Prune:
     even: bool = False
     multiple: int = 32
     refit: bool = True
-    most_loss: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("mlp", "heads", "width"):
@@ -71,8 +68,8 @@ class Prune:
                 raise InputError(
                     f"{name} is {getattr(self, name)}, must be a share: 0.0 to below 1"
                 )
-        if self.layers < 0 or self.multiple < 1 or self.most_loss < 0:
-            raise InputError("layers and most_loss must be 0 or more, multiple 1 or more")
+        if self.layers < 0 or self.multiple < 1:
+            raise InputError("layers must be 0 or more, multiple 1 or more")
         if not (self.mlp or self.heads or self.width or self.layers):
             raise InputError("nothing would go: give mlp, heads, width or layers")
         if self.importance not in IMPORTANCES:
