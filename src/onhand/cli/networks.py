@@ -149,7 +149,11 @@ def _examples(
         from onhand.device.networks.texts import open_texts
 
         reader = open_texts(bundle)
-        found += [(text, reader.read(text).feeds) for text in texts]
+        for text in texts:
+            read = reader.read(text)
+            if any(read.cut):
+                say(f"note: the text is longer than {reader.max_tokens} tokens: its end was cut")
+            found.append((text, read.feeds))
     return found
 
 

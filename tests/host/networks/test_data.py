@@ -1,12 +1,14 @@
 """Examples from folders, tables and arrays."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from onhand.core.errors import InputError
-from onhand.core.feed import PictureFeed
+from onhand.core.feed import PictureFeed, TextFeed
 from onhand.core.network import ArrayInfo, Network
 from onhand.host.networks.data import hash_data, read_data, split_data
 from onhand.host.networks.samples import Samples
@@ -109,6 +111,57 @@ def test_arrays_that_do_not_fit_are_refused(
 
     with pytest.raises(InputError, match=message):
         read_data(tmp_path / "a.npz", NETWORK, ())
+
+
+TEXTS = replace(
+    NETWORK,
+    feed=TextFeed(max_tokens=4, types=""),
+    inputs=tuple(
+        ArrayInfo(name=name, dtype="int64", shape=(None, None))
+        for name in ("input_ids", "attention_mask")
+    ),
+)
+WORDS = json.dumps({
+    "version": "1.0",
+    "added_tokens": [],
+    "pre_tokenizer": {"type": "Whitespace"},
+    "model": {
+        "type": "WordLevel",
+        "vocab": {"[UNK]": 0, "hello": 1, "you": 2},
+        "unk_token": "[UNK]",
+    },
+}).encode()
+
+
+def test_texts_are_lines_or_rows(tmp_path: Path) -> None:
+    """With labels in a table; empty lines are none."""
+    (tmp_path / "a.txt").write_text("hello you\n\nyou\n")
+    (tmp_path / "a.csv").write_text("text,label\nhello,dog\nyou,0\n")
+
+    lines = read_data(tmp_path / "a.txt", TEXTS, LABELS, tokenizer=WORDS)
+    rows = read_data(tmp_path / "a.csv", TEXTS, LABELS, tokenizer=WORDS)
+
+    assert [lines.feeds[i]["input_ids"].tolist() for i in range(2)] == [[[1, 2]], [[2]]]
+    assert (lines.labels, rows.labels) == (None, [1, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "tokenizer", "message"),
+    [
+        ("a.txt", "x", None, "the network has no tokenizer"),
+        ("a.md", "x", WORDS, "is no .txt, .csv or .npz file"),
+        ("a.csv", "text,label\n,dog\n", WORDS, "line 2 has no text"),
+        ("a.csv", "text,label\nx,dog\ny,\n", WORDS, "1 of 2 lines have no label"),
+    ],
+)
+def test_texts_that_cannot_be_read_are_refused(
+    tmp_path: Path, name: str, content: str, tokenizer: bytes | None, message: str
+) -> None:
+    """In one sentence."""
+    (tmp_path / name).write_text(content)
+
+    with pytest.raises(InputError, match=message):
+        read_data(tmp_path / name, TEXTS, LABELS, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize(("name", "message"), [("empty", "has no file"), ("gone", "is no folder")])

@@ -60,6 +60,11 @@ class TextReader:
         self._model.no_padding()
         self._model.enable_truncation(feed.max_tokens, strategy="longest_first")
 
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a text."""
+        return self._feed.max_tokens
+
     def read(self, text: Text) -> TextBatch:
         """Return one text's arrays, (1, T) each.
 

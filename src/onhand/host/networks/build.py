@@ -13,6 +13,7 @@ from onhand.core.network import Network
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.core.units import format_bytes
+from onhand.device.networks.texts import TOKENIZER
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 from onhand.host.build import BuildResult
@@ -138,7 +139,8 @@ def _prepare(source: str | NetworkModel, options: NetworkOptions, shown: Progres
         data = DataSplit(calibration=_NONE, heldout=_NONE, what="no examples", sha256="")
         shown.note("no --data: nothing can be calibrated, and what is lost is not judged")
     else:
-        samples = read_data(options.data, network, model.labels)
+        tokenizer = model.files.get(TOKENIZER)
+        samples = read_data(options.data, network, model.labels, tokenizer=tokenizer)
         data = split_data(
             samples,
             n_calibration=options.n_calibration,

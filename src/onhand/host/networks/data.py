@@ -10,8 +10,10 @@ import numpy as np
 
 from onhand.core.bundle import sha256_of
 from onhand.core.errors import InputError
+from onhand.core.feed import TextFeed
 from onhand.core.network import Network
 from onhand.device.networks.inputs import INPUT_SUFFIXES, feeds_from_file
+from onhand.device.networks.texts import TextReader
 from onhand.host.networks.graph import Array
 from onhand.host.networks.samples import Samples
 
@@ -51,15 +53,19 @@ class _Files:
         return feeds_from_file(self._paths[i], self._network)
 
 
-def read_data(path: Path, network: Network, labels: Sequence[str]) -> Samples:
+def read_data(
+    path: Path, network: Network, labels: Sequence[str], *, tokenizer: bytes | None = None
+) -> Samples:
     """Read examples, labelled where the source says so.
 
     Args:
         path: a folder of files, of folders named after classes, or of files beside `labels.csv`
-            with the columns `file` and `label` (a name of a class, or its number); or one `.npz`
-            with (N, ...) for each input and, for labels, (N,) whole numbers as `labels`.
+            with the columns `file` and `label` (a name of a class, or its number); one `.npz`
+            with (N, ...) for each input and, for labels, (N,) whole numbers as `labels`; or of
+            texts `.txt`, one in each line, or `.csv` with the columns `text` and `label`.
         network: that they are for.
         labels: names of its classes, in order; empty where it has none.
+        tokenizer: content of `tokenizer.json`, for texts; None where there is none.
 
     Returns:
         The examples, in the order of their names.
@@ -69,6 +75,8 @@ def read_data(path: Path, network: Network, labels: Sequence[str]) -> Samples:
     """
     if path.suffix == ".npz" and path.is_file():
         return _from_arrays(path, network)
+    if isinstance(network.feed, TextFeed):
+        return _from_texts(path, network.feed, labels, tokenizer)
     if not path.is_dir():
         raise InputError(f"{path}: is no folder, and no .npz file")
     if (path / _TABLE).is_file():
@@ -140,6 +148,34 @@ def _from_arrays(path: Path, network: Network) -> Samples:
     return Samples(feeds=feeds, labels=None if labels is None else [int(k) for k in labels])
 
 
+def _from_texts(
+    path: Path, feed: TextFeed, labels: Sequence[str], tokenizer: bytes | None
+) -> Samples:
+    if tokenizer is None:
+        raise InputError(f"{path}: the network has no tokenizer; give arrays, as .npz")
+    if path.suffix not in {".txt", ".csv"} or not path.is_file():
+        raise InputError(f"{path}: is no .txt, .csv or .npz file")
+    found: list[int] = []
+    if path.suffix == ".txt":
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read: {error}") from error
+        texts = [line for line in lines if line.strip()]
+    else:
+        texts = []
+        for number, row in enumerate(_rows(path), start=2):
+            if not row.get("text"):
+                raise InputError(f"{path}: line {number} has no text")
+            texts.append(row["text"])
+            if row.get("label"):
+                found.append(_label(row["label"], labels, f"{path}: line {number}"))
+    if found and len(found) != len(texts):
+        raise InputError(f"{path}: {len(texts) - len(found)} of {len(texts)} lines have no label")
+    reader = TextReader(feed, tokenizer, where=str(path))
+    return Samples(feeds=[reader.read(text).feeds for text in texts], labels=found or None)
+
+
 def _from_folders(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[int] | None]:
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
@@ -162,12 +198,7 @@ def _from_table(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[int
     table = path / _TABLE
     files: list[Path] = []
     found: list[int] = []
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{table}: cannot be read: {error}") from error
-    for number, row in enumerate(rows, start=2):
+    for number, row in enumerate(_rows(table), start=2):
         name, label = row.get("file"), row.get("label")
         if not name:
             raise InputError(f"{table}: line {number} has no file")
@@ -180,6 +211,14 @@ def _from_table(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[int
     if found and len(found) != len(files):
         raise InputError(f"{table}: {len(files) - len(found)} of {len(files)} lines have no label")
     return files, found or None
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{table}: cannot be read: {error}") from error
 
 
 def _label(text: str, labels: Sequence[str], where: str) -> int:

@@ -7,6 +7,7 @@ from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement
 from onhand.core.progress import Progress, Quiet
 from onhand.device.networks.answers import read_labels
+from onhand.device.networks.texts import TOKENIZER
 from onhand.device.threads import usable_threads
 from onhand.host.evaluate import recorded_place
 from onhand.host.networks.clean import clean
@@ -53,7 +54,9 @@ def evaluate_network(
     bundle = read_bundle(root)
     chosen, _ = bundle.variant(variant)
     network = bundle.manifest.network
-    samples = read_data(data, network, read_labels(bundle))
+    has_texts = TOKENIZER in bundle.manifest.files
+    tokenizer = bundle.path(TOKENIZER).read_bytes() if has_texts else None
+    samples = read_data(data, network, read_labels(bundle), tokenizer=tokenizer)
     model = _find_original(home, bundle, original)
     n_threads = threads or usable_threads()
     theirs = answer_graph(clean(model.graph), samples, threads=n_threads, progress=shown)
