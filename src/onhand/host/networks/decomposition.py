@@ -115,6 +115,10 @@ def _svd(
         )  # fmt: skip
 
 
+def _given(parts: Parts) -> Callable[[], Parts]:
+    return lambda: parts
+
+
 def _pointwise(rank: int) -> dict[str, Attribute]:
     return {
         "kernel_shape": (1,) * rank,
@@ -170,7 +174,7 @@ def _spatial(
         yield Choice(
             how=f"a column and a row of rank {rank}", parameters=sum(sizes),
             operations=sizes[0] * columns + sizes[1] * rows,
-            lost=_lost(again - weight, weight, second), make=lambda parts=parts: parts,
+            lost=_lost(again - weight, weight, second), make=_given(parts),
         )  # fmt: skip
 
 
@@ -227,7 +231,7 @@ def _tucker(
         yield Choice(
             how=f"Tucker-2 of ranks {R} and {S}", parameters=sum(sizes),
             operations=sizes[0] * before + (sizes[1] + sizes[2]) * after,
-            lost=_lost(again - weight, weight, second), make=lambda parts=parts: parts,
+            lost=_lost(again - weight, weight, second), make=_given(parts),
         )  # fmt: skip
 
 
