@@ -1,0 +1,1 @@
+"""Rules that put several operators into one."""
