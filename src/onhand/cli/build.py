@@ -43,7 +43,7 @@ _OF_DECODERS = (
     "accuracy_level",
 )
 _ROUNDING = ("bits", "preset", "method", "group", "asymmetric", "embed_bits", "variants")
-_OF_NETWORKS = ("data", "calibration_examples", "feed", "labels")
+_OF_NETWORKS = ("data", "heldout", "calibration_examples", "feed", "labels")
 
 
 def command(
@@ -65,6 +65,7 @@ def command(
     variants: given.Variants = None,
     task: given.Task = None,
     data: given.Data = None,
+    heldout: given.Heldout = None,
     calibration_examples: given.CalibrationExamples = None,
     feed: given.Feed = None,
     labels: given.Labels = None,
@@ -141,6 +142,7 @@ def _network(context: typer.Context, output: Path | None) -> None:
             task=asked["task"],
             variants=read_variants(asked["recipe"], bits=asked["bits"], variants=asked["variants"]),
             data=asked["data"],
+            heldout=asked["heldout"],
             feed=asked["feed"],
             labels=asked["labels"],
             n_calibration=asked["calibration_examples"] or 100,

@@ -19,6 +19,7 @@ __all__ = [
     "EmbedBits",
     "Feed",
     "Group",
+    "Heldout",
     "Labels",
     "MaxRam",
     "Method",
@@ -81,6 +82,14 @@ Data = Annotated[
     typer.Option(
         metavar="DIR",
         help="Examples: files, folders named after classes, files beside labels.csv, or one .npz.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Heldout = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Examples that judge; without it, those of --data that compression did not see.",
         rich_help_panel=_NETWORK,
     ),
 ]

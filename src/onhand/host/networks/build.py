@@ -135,18 +135,9 @@ def _prepare(source: str | NetworkModel, options: NetworkOptions, shown: Progres
     model = with_inputs(loaded, feed=options.feed, labels=options.labels)
     shown.advance(1)
     network = describe(model, options.task)
+    data = _read_data(model, network, options)
     if options.data is None:
-        data = DataSplit(calibration=_NONE, heldout=_NONE, what="no examples", sha256="")
         shown.note("no --data: nothing can be calibrated, and what is lost is not judged")
-    else:
-        tokenizer = model.files.get(TOKENIZER)
-        samples = read_data(options.data, network, model.labels, tokenizer=tokenizer)
-        data = split_data(
-            samples,
-            n_calibration=options.n_calibration,
-            what=f"examples of {options.data.name}",
-            sha256=hash_data(options.data),
-        )
     return _Prepared(
         model=model,
         graph=clean(model.graph),
@@ -154,6 +145,24 @@ def _prepare(source: str | NetworkModel, options: NetworkOptions, shown: Progres
         data=data,
         profile=options.device or current_profile(),
         threads=options.threads or usable_threads(),
+    )
+
+
+def _read_data(model: NetworkModel, network: Network, options: NetworkOptions) -> DataSplit:
+    if options.data is None:
+        return DataSplit(calibration=_NONE, heldout=_NONE, what="no examples", sha256="")
+    tokenizer = model.files.get(TOKENIZER)
+
+    def read(path: Path) -> Samples:
+        return read_data(path, network, model.labels, tokenizer=tokenizer)
+
+    names = [path for path in (options.data, options.heldout) if path is not None]
+    return split_data(
+        read(options.data),
+        n_calibration=options.n_calibration,
+        what=f"examples of {' and '.join(path.name for path in names)}",
+        sha256=" ".join(hash_data(path) for path in names),
+        heldout=None if options.heldout is None else read(options.heldout),
     )
 
 

@@ -88,14 +88,22 @@ def read_data(
     return Samples(feeds=_Files(files, network), labels=found)
 
 
-def split_data(samples: Samples, *, n_calibration: int, what: str, sha256: str) -> DataSplit:
+def split_data(
+    samples: Samples,
+    *,
+    n_calibration: int,
+    what: str,
+    sha256: str,
+    heldout: Samples | None = None,
+) -> DataSplit:
     """Put some examples aside for judging; the same ones each time.
 
     Args:
         samples: all of them.
-        n_calibration: that passes may see; at most half.
+        n_calibration: that passes may see; at most half, or all where others judge.
         what: the data in words.
         sha256: its hash.
+        heldout: examples that judge; None to put some of `samples` aside.
 
     Returns:
         The two parts.
@@ -104,13 +112,13 @@ def split_data(samples: Samples, *, n_calibration: int, what: str, sha256: str) 
         InputError: if there are fewer than two.
     """
     n = len(samples)
-    if n < 2:
+    if heldout is None and n < 2:
         raise InputError(f"{what}: has {n} examples, needs 2 or more: some calibrate, others judge")
     order = np.random.default_rng(_SEED).permutation(n).tolist()
-    cut = min(n_calibration, n // 2)
+    cut = min(n_calibration, n if heldout is not None else n // 2)
     return DataSplit(
         calibration=samples.part(sorted(order[:cut])),
-        heldout=samples.part(sorted(order[cut:])),
+        heldout=samples.part(sorted(order[cut:])) if heldout is None else heldout,
         what=what,
         sha256=sha256,
     )

@@ -23,6 +23,8 @@ class NetworkOptions:
             default variant.
         data: examples; see `onhand.host.networks.data.read_data`. None for none: then nothing is
             calibrated, and nothing judged.
+        heldout: examples that judge, and no step sees; None for those of `data` that are not
+            drawn for calibration.
         feed: how inputs are made, over what the source says.
         labels: a file with the names of the classes, over the source's.
         n_calibration: examples that steps may see; the others judge.
@@ -38,6 +40,7 @@ class NetworkOptions:
     task: str
     variants: Mapping[str, tuple[Step, ...]]
     data: Path | None = None
+    heldout: Path | None = None
     feed: str | None = None
     labels: Path | None = None
     n_calibration: int = 100
@@ -54,6 +57,8 @@ class NetworkOptions:
             raise InputError(f"task is {self.task!r}, must be one of {', '.join(TASKS)}")
         if not self.variants:
             raise InputError("a build needs at least one variant")
+        if self.heldout is not None and self.data is None:
+            raise InputError("held-out examples judge what others made: give those as --data")
         if self.n_calibration < 1:
             raise InputError(f"{self.n_calibration} calibration examples: must be 1 or more")
         if self.threads is not None and self.threads < 1:
