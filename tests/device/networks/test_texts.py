@@ -166,9 +166,12 @@ def test_vectors_come_in_the_order_of_the_texts() -> None:
 def test_states_are_no_vectors() -> None:
     """A network that gives states of tokens is told apart."""
 
-    class States(Bag):
+    class States:
         def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
             return {"states": np.zeros((1, 3, 4))}
+
+        def close(self) -> None:
+            """Nothing to release."""
 
     with pytest.raises(ShapeError, match="not a vector for each"):
         embed_texts(States(), reader(), ["a"])

@@ -167,8 +167,10 @@ class _Builder:
             scaled = self.op("Mul", both, self.number(math.sqrt(2 / math.pi)), out=f"{name}.scaled")
             inner = self.op("Tanh", scaled, out=f"{name}.tanh")
         shifted = self.op("Add", inner, self.number(1.0), out=f"{name}.shifted")
-        product = self.op("Mul", x, shifted, out=f"{name}.twice")
-        return self.op("Mul", product, self.number(0.5), out=f"{name}.{kind}")
+        # Half of x, not of the product: a constant beside the next layer would be folded into it,
+        # and engines would no longer see the function.
+        halved = self.op("Mul", x, self.number(0.5), out=f"{name}.halved")
+        return self.op("Mul", halved, shifted, out=f"{name}.{kind}")
 
     def norm(self, x: str, name: str, read: Read, shape: Encoder) -> str:
         """Add a layer norm over the last axis."""

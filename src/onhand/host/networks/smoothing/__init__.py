@@ -1,0 +1,1 @@
+"""Activations made easier to round: where their channels may be scaled, and by how much."""
