@@ -132,6 +132,43 @@ def test_concatenated_values_share_a_grid() -> None:
     assert relative_error(computed(quantised(graph), feeds)[0], computed(graph, feeds)[0]) < 0.05
 
 
+def test_a_detector_is_on_integers_throughout(tmp_path: Path) -> None:
+    """Leaky Relus, a picture enlarged, and what is joined to it; the last sums come out rounded."""
+    draw = Drawing(x=("N", 3, 8, 8))
+
+    def conv(data: str, n: int, k: int, *, stride: int = 1, seed: int) -> str:
+        w = draw.constant(weight(n, k, 3, 3, seed=seed))
+        b = draw.constant(bias(n, seed=seed))
+        return draw.node("Conv", data, w, b, pads=(1, 1, 1, 1), strides=(stride, stride))
+
+    high = draw.node("LeakyRelu", conv("x", 8, 3, seed=1), alpha=0.1)
+    low = draw.node("LeakyRelu", conv(high, 8, 8, stride=2, seed=2), alpha=0.1)
+    scales = draw.constant([1.0, 1.0, 2.0, 2.0])
+    large = draw.node("Resize", low, "", scales, mode="nearest")
+    joined = draw.node("Concat", large, high, axis=1)
+    graph = draw.graph(conv(joined, 4, 16, seed=3), rank=4)
+    made = quantised(graph)
+    found, session = optimised(made, tmp_path)
+    feeds = stacked(examples(graph))
+
+    assert found["QLinearConv"] == 3
+    assert found["QLinearLeakyRelu"] == 2
+    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+    assert found["QLinearConcat"] == 1
+    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
+
+
+def test_weights_that_no_engine_multiplies_on_integers_say_so() -> None:
+    """A transposed convolution stays, and is not passed over in silence."""
+    draw = Drawing(x=("N", 16, 4, 4))
+    first = draw.node("Conv", "x", draw.constant(weight(16, 16, 1, 1)))
+    last = draw.node("ConvTranspose", first, draw.constant(weight(16, 16, 2, 2)), strides=(2, 2))
+    graph = draw.graph(last, rank=4)
+
+    kept = QuantizeNetwork().apply(graph, bench(graph)).kept
+    assert kept == {last: "engines know no ConvTranspose on integers"}
+
+
 def test_what_engines_compute_faster_in_float_stays() -> None:
     """A sigmoid between convolutions, and the product behind it; both say so or are no matter."""
     draw = Drawing(x=("N", 4, 6, 6))

@@ -25,14 +25,18 @@ __all__ = [
 
 Floats = NDArray[np.float32]
 COMPUTE: Final = ("Conv", "Gemm", "MatMul")
-_ARITHMETIC: Final = ("Add", "AveragePool", "GlobalAveragePool")
+_ARITHMETIC: Final = ("Add", "AveragePool", "GlobalAveragePool", "LeakyRelu")
 _MOVERS: Final = (
     "Concat", "DepthToSpace", "Flatten", "Identity", "MaxPool", "Reshape", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
 _CLIPS: Final = ("Clip", "Relu")
 # They read sizes and axes behind these inputs.
-_N_DATA: Final = {"Clip": 1, "Reshape": 1, "Slice": 1, "Split": 1, "Squeeze": 1, "Unsqueeze": 1}
+_N_DATA: Final = {
+    "Clip": 1, "Reshape": 1, "Resize": 1, "Slice": 1, "Split": 1, "Squeeze": 1, "Unsqueeze": 1,
+}  # fmt: skip
+# Smaller constants are not worth a word.
+_MANY_WEIGHTS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +136,13 @@ def channel_axis(node: Node, n_dims: int) -> int:
     return n_dims - 1
 
 
+def _moves(node: Node) -> bool:
+    """Whether a node only moves values, or repeats them."""
+    if node.op == "Resize":
+        return node.text("mode", "nearest") == "nearest"
+    return node.op in _MOVERS
+
+
 def data_inputs(node: Node) -> tuple[str, ...]:
     """Return the inputs that may be quantised: no weights, axes or sizes."""
     count = 1 if node.op in COMPUTE else _N_DATA.get(node.op, len(node.inputs))
@@ -194,7 +205,14 @@ def chosen_layers(
     for node in graph.nodes:
         if node.op in COMPUTE and node.name not in layers and node.name not in kept:
             kept[node.name] = "its weight or bias is no float32 constant, or it scales the product"
+        elif node.op not in COMPUTE and _has_weights(graph, node):
+            kept.setdefault(node.name, f"engines know no {node.op} on integers")
     return layers, kept
+
+
+def _has_weights(graph: Graph, node: Node) -> bool:
+    read = [graph.constants[name] for name in node.inputs if name in graph.constants]
+    return any(a.dtype == np.float32 and a.ndim > 1 and a.size >= _MANY_WEIGHTS for a in read)
 
 
 def _named(graph: Graph, patterns: Sequence[str]) -> dict[str, str]:
@@ -226,7 +244,7 @@ def _between(
     quantised: set[str] = set(layers)
 
     def is_reached(node: Node) -> bool:
-        if node.name in kept or node.op not in _ARITHMETIC + _MOVERS + _CLIPS:
+        if node.name in kept or not (node.op in _ARITHMETIC + _CLIPS or _moves(node)):
             return False
         makers = [producers.get(name) for name in data_inputs(node)]
         return bool(makers) and all(maker and maker.name in quantised for maker in makers)
@@ -300,7 +318,7 @@ def _shared(graph: Graph, grids: Mapping[str, None], quantised: set[str]) -> dic
         return name
 
     for node in graph.nodes:
-        if node.op in _MOVERS and node.name in quantised:
+        if _moves(node) and node.name in quantised:
             group = [name for name in (*data_inputs(node), *node.outputs) if name in root]
             for name in group[1:]:
                 root[find(name)] = find(group[0])
