@@ -39,7 +39,7 @@ def whitening(moments: FloatArray | Numbers) -> Numbers:
     mean = float(np.trace(whole)) / len(whole)
     whole[np.diag_indices_from(whole)] += _DAMPING * mean if mean > 0 else 1.0
     try:
-        root: Numbers = np.linalg.cholesky(whole)
+        root = np.linalg.cholesky(whole).astype(np.float64, copy=False)
     except np.linalg.LinAlgError as error:
         raise SourceError(f"the second moments of a matrix's inputs: {error}") from error
     return root

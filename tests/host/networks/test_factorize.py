@@ -156,6 +156,7 @@ def test_what_stays_has_a_reason() -> None:
 @pytest.mark.parametrize(
     ("options", "found"),
     [
+        ({"keep": "c0"}, "keep is 'c0', must be a list"),
         ({"of": "watts"}, "of is 'watts'"),
         ({"kinds": ()}, "kinds is"),
         ({"kinds": ("cp",)}, "kinds is"),

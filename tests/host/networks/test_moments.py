@@ -76,7 +76,7 @@ def test_moments_are_means_over_examples_and_positions() -> None:
     graph = encoder_net()
     layer = find_layers(graph)[0]
     examples = samples(graph, 5)
-    x = np.concatenate([feed["x"] for feed in examples.feeds]).reshape(-1, 16)
+    x = examples.batch(range(5))["x"].reshape(-1, 16)
 
     found = measure_moments(graph, [layer], examples, threads=1)[layer.name]
 

@@ -196,6 +196,18 @@ def test_what_stands_in_helps(build: Callable[[], Graph]) -> None:
     assert max(lost["regression"], lost["mean"]) < 0.9 * lost["none"]
 
 
+@pytest.mark.parametrize("task", ["features", "image-classification"])
+def test_gradients_choose_as_well(task: str) -> None:
+    """The loss tells what goes; the result is as small as with any other importance."""
+    graph = picture_net((residual, inverted))
+    bench = replace(workbench(graph), task=task)
+    step = PruneChannels(importance="taylor", ratio=0.2, multiple=1)
+    made = step.apply(graph, bench).graph
+
+    assert operations(made) <= 0.8 * operations(graph)
+    assert step.apply(graph, bench).graph.nodes == made.nodes
+
+
 def test_the_same_again_for_the_same() -> None:
     """Random importance has a seed, too."""
     graph = picture_net((residual,))
@@ -232,6 +244,7 @@ def test_without_examples_magnitudes_do() -> None:
 @pytest.mark.parametrize(
     ("options", "found"),
     [
+        ({"keep": "c0"}, "keep is 'c0', must be a list"),
         ({"ratio": 1.0}, "ratio is 1.0"),
         ({"least": -0.1}, "least is -0.1"),
         ({"of": "watts"}, "of is 'watts'"),
@@ -239,6 +252,7 @@ def test_without_examples_magnitudes_do() -> None:
         ({"compensate": "hope"}, "compensate is 'hope'"),
         ({"multiple": 0}, "multiple is 0"),
         ({"steps": 0}, "steps is 0"),
+        ({"layers": -1}, "layers is -1"),
     ],
 )
 def test_options_out_of_bounds_are_refused(options: dict[str, float], found: str) -> None:

@@ -110,6 +110,7 @@ def test_layers_are_kept_by_name() -> None:
 @pytest.mark.parametrize(
     ("options", "found"),
     [
+        ({"keep": "c0"}, "keep is 'c0', must be a list"),
         ({"method": "luck"}, "method is 'luck'"),
         ({"scope": "world"}, "scope is 'world'"),
         ({"scope": "global"}, "goes with method 'magnitude'"),

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import ClassVar, Final
 
@@ -15,6 +14,7 @@ from onhand.host.networks.graph import Graph, Node, Value, fresh_name
 from onhand.host.networks.moments import Layer, Moments, measure_moments, own_layers
 from onhand.host.networks.onnx_files import infer_shapes
 from onhand.host.networks.passes.base import PassResult, Workbench
+from onhand.host.networks.passes.patterns import checked_patterns, pattern_of
 from onhand.host.networks.selection import operations
 
 __all__ = ["Factorize"]
@@ -44,16 +44,19 @@ class Factorize:
     name: ClassVar[str] = "factorize"
     ratio: float = 0.2
     of: str = "operations"
-    kinds: tuple[str, ...] = _KINDS
+    kinds: tuple[str, ...] = field(default_factory=lambda: _KINDS)
     multiple: int = 8
     most_lost: float = 0.5
-    keep: tuple[str, ...] = ()
+    keep: tuple[str, ...] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", checked_patterns(self.keep))
         if self.of not in _OF:
             raise InputError(f"of is {self.of!r}, must be one of {', '.join(_OF)}")
-        if not self.kinds or not set(self.kinds) <= set(_KINDS):
-            raise InputError(f"kinds is {self.kinds!r}, must be some of {', '.join(_KINDS)}")
+        given: object = self.kinds
+        if not isinstance(given, tuple | list) or not given or not set(given) <= set(_KINDS):
+            raise InputError(f"kinds is {given!r}, must be a list of some of {', '.join(_KINDS)}")
+        object.__setattr__(self, "kinds", tuple(given))
         if not 0 <= self.ratio < 1:
             raise InputError(f"ratio is {self.ratio}, must be from 0 to below 1")
         if not 0 <= self.most_lost <= 1:
@@ -99,9 +102,8 @@ class Factorize:
         )
 
     def _is_free(self, layer: Layer, kept: dict[str, str]) -> bool:
-        fits = [pattern for pattern in self.keep if fnmatchcase(layer.weight, pattern)]
-        if fits:
-            kept[layer.weight] = f"kept by the pattern {fits[0]!r}"
+        if pattern := pattern_of(layer.weight, self.keep):
+            kept[layer.weight] = f"kept by the pattern {pattern!r}"
         elif layer.groups > 1:
             kept[layer.weight] = "a convolution in groups is thin already"
         elif layer.node.op == "ConvTranspose" or (

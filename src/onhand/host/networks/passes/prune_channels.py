@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import ClassVar, Final
 
 import numpy as np
@@ -16,14 +15,17 @@ from onhand.host.networks.graph import Graph
 from onhand.host.networks.importance import by_activation, by_magnitude
 from onhand.host.networks.moments import Moments, find_layers, measure_moments
 from onhand.host.networks.passes.base import PassResult, Workbench
+from onhand.host.networks.passes.patterns import checked_patterns, pattern_of
+from onhand.host.networks.residual_blocks import block_influences, find_blocks, without_block
 from onhand.host.networks.selection import Costs, Widths, choose_together, choose_uniformly
+from onhand.host.networks.taylor import by_taylor
 
 __all__ = ["PruneChannels", "gradual_ratios"]
 
-_IMPORTANCE: Final = ("activation", "magnitude", "random")
+_IMPORTANCE: Final = ("activation", "taylor", "magnitude", "random")
 _OF: Final = ("operations", "parameters")
 _COMPENSATE: Final = ("regression", "mean", "none")
-_LOSSES: Final = ("activation",)
+_LOSSES: Final = ("activation", "taylor")
 Numbers = NDArray[np.float64]
 
 
@@ -50,12 +52,15 @@ class PruneChannels:
         ratio: share of the cost to remove, from 0 to below 1.
         of: the cost: "operations" (multiply-accumulates) or "parameters".
         importance: "activation" (share of the next layers' energy, needs examples), "magnitude"
-            (norm of all weights that depend on a channel) or "random".
+            (norm of all weights that depend on a channel), "taylor" (what the loss gains, by
+            gradients; needs torch and examples) or "random".
         multiple: numbers of channels stay multiples of this, for engines compute in such blocks;
             a width that is none may stay as it is.
         least: share of each group that stays, from 0 to 1.
         global_: whether groups compete; if not, each loses the same share.
         keep: patterns, as `*.attention.*`: weights with such a name keep all channels.
+        layers: residual blocks to take out first, those that change least; a transformer's layer
+            has two. They come on top of the ratio.
         steps: importance is judged anew so many times on the way.
         compensate: what stands in for what goes, needs examples: "regression" (the best guess from
             what stays, put into the next weights), "mean" (added to the next biases) or "none".
@@ -69,12 +74,14 @@ class PruneChannels:
     multiple: int = 16
     least: float = 0.2
     global_: bool = True
-    keep: tuple[str, ...] = ()
+    keep: tuple[str, ...] = field(default_factory=tuple)
+    layers: int = 0
     steps: int = 1
     compensate: str = "regression"
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", checked_patterns(self.keep))
         for key, value, known in (
             ("importance", self.importance, _IMPORTANCE),
             ("of", self.of, _OF),
@@ -86,6 +93,8 @@ class PruneChannels:
             raise InputError(f"ratio is {self.ratio}, must be from 0 to below 1")
         if not 0 <= self.least <= 1:
             raise InputError(f"least is {self.least}, must be from 0 to 1")
+        if self.layers < 0:
+            raise InputError(f"layers is {self.layers}, must be 0 or more")
         for key, number in (("multiple", self.multiple), ("steps", self.steps)):
             if number < 1:
                 raise InputError(f"{key} is {number}, must be at least 1")
@@ -96,22 +105,48 @@ class PruneChannels:
         Raises:
             InputError: if "activation" has no examples.
         """
-        if self.importance == "activation" and not len(bench.calibration):
+        if self.importance in _LOSSES and not len(bench.calibration):
             raise InputError(
-                "importance 'activation' needs examples: give some for calibration, or choose "
-                "importance = 'magnitude'"
+                f"importance {self.importance!r} needs examples: give some for calibration, or "
+                "choose importance = 'magnitude'"
             )
         state = _State(graph)
-        bench.progress.start("removing channels", self.steps)
+        bench.progress.start("removing channels", self.steps + self.layers)
+        dropped = self._without_blocks(state, bench)
         for ratio in gradual_ratios(self.ratio, self.steps):
             state.graph = self._step(state, ratio, bench)
             bench.progress.advance(1)
         return PassResult(
             graph=state.graph,
-            changed=_changes(graph, state.graph),
+            changed=_changes(graph, state.graph) | dropped,
             kept=state.kept,
             notes=self._notes(state, bench),
         )
+
+    def _without_blocks(self, state: "_State", bench: Workbench) -> dict[str, str]:
+        """Take out whole blocks, one after the other; return what went.
+
+        Raises:
+            InputError: if there are not so many, or no examples to tell them apart.
+        """
+        if self.layers and not len(bench.calibration):
+            raise InputError("layers needs examples to tell what matters: give some")
+        dropped: dict[str, str] = {}
+        for _ in range(self.layers):
+            blocks = [b for b in find_blocks(state.graph) if not pattern_of(b.result, self.keep)]
+            if not blocks:
+                raise InputError(
+                    f"layers is {self.layers}: the network has only {len(dropped)} blocks that "
+                    "can be taken out"
+                )
+            influences = block_influences(
+                state.graph, blocks, bench.calibration, threads=bench.threads
+            )
+            least = int(np.argmin(influences))
+            state.graph = without_block(state.graph, blocks[least])
+            dropped[blocks[least].result] = f"block taken out, of influence {influences[least]:.3f}"
+            bench.progress.advance(1)
+        return dropped
 
     def _step(self, state: "_State", ratio: float, bench: Workbench) -> Graph:
         found = self._free(find_dependencies(state.graph), state)
@@ -124,7 +159,7 @@ class PruneChannels:
             if len(width.kept) == 1:
                 reason = f"{len(group.units)} units are the fewest that may stay"
                 state.kept.update(dict.fromkeys(group.weights, reason))
-        scores, target = self._scores(found, moments), before * (1 - ratio)
+        scores, target = self._scores(found, moments, bench), before * (1 - ratio)
         if self.global_:
             losses = self.importance in _LOSSES
             units = choose_together(found, scores, widths, costs, target=target, per_cost=losses)
@@ -152,16 +187,20 @@ class PruneChannels:
         state.kept = dict(found.kept)
         free: list[UnitGroup] = []
         for group in found.groups:
-            fits = [p for p in self.keep if any(fnmatchcase(name, p) for name in group.weights)]
+            fits = [p for name in group.weights if (p := pattern_of(name, self.keep))]
             if fits:
                 state.kept.update(dict.fromkeys(group.weights, f"kept by the pattern {fits[0]!r}"))
             else:
                 free.append(group)
         return replace(found, groups=tuple(free))
 
-    def _scores(self, found: Dependencies, moments: Mapping[str, Moments]) -> Numbers:
+    def _scores(
+        self, found: Dependencies, moments: Mapping[str, Moments], bench: Workbench
+    ) -> Numbers:
         if self.importance == "activation":
             return by_activation(found, moments)
+        if self.importance == "taylor":
+            return by_taylor(found, bench.calibration, task=bench.task, seed=self.seed)
         if self.importance == "magnitude":
             return by_magnitude(found)
         return np.random.default_rng(self.seed).random(len(found.roots))

@@ -1,8 +1,7 @@
 """Weights that matter least become zero: stored compactly, at the speed of before."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
 import numpy as np
@@ -13,6 +12,7 @@ from onhand.core.sparse import parse_pattern
 from onhand.host.networks.graph import Array, Graph
 from onhand.host.networks.moments import Layer, Moments, measure_moments, own_layers
 from onhand.host.networks.passes.base import PassResult, Workbench
+from onhand.host.networks.passes.patterns import checked_patterns, pattern_of
 from onhand.host.sparsify import METHODS, Share, prune_rows, zero_share
 
 __all__ = ["PruneWeights"]
@@ -42,10 +42,11 @@ class PruneWeights:
     method: str = "sparsegpt"
     pattern: str = ""
     scope: str = "row"
-    keep: tuple[str, ...] = ()
+    keep: tuple[str, ...] = field(default_factory=tuple)
     depthwise: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "keep", checked_patterns(self.keep))
         for key, value, known in (
             ("method", self.method, METHODS),
             ("scope", self.scope, _SCOPES),
@@ -94,9 +95,8 @@ class PruneWeights:
         return Share(self.ratio, parse_pattern(self.pattern) if self.pattern else None)
 
     def _why_not(self, layer: Layer) -> str | None:
-        for pattern in self.keep:
-            if fnmatchcase(layer.weight, pattern):
-                return f"kept by the pattern {pattern!r}"
+        if pattern := pattern_of(layer.weight, self.keep):
+            return f"kept by the pattern {pattern!r}"
         if layer.groups > 1 and layer.shape[1] == 1 and not self.depthwise:
             return "a depthwise convolution has few weights"
         return self._share().why_not(layer.n_inputs)
