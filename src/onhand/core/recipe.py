@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 
 from onhand.core.errors import InputError, RecipeError
 
@@ -95,14 +95,27 @@ def _step(step: object, passes: Callable[[str], object], where: str) -> tuple[ob
         if option not in known:
             unknown = _unknown("option", option, [*known, *_GUARD])
             raise RecipeError(f"{where} ({name}): {unknown}")
-        default = known[option].default
-        # A default's type is the option's type: "4" for 4 is a slip, not a number.
-        if default not in {MISSING, None} and type(value) is not type(default):
-            raise RecipeError(f"{where} ({name}): {option} is {value!r}, must be like {default!r}")
+        options[option] = _fitting(value, known[option], f"{where} ({name})")
     try:
         return made(**options), guard
     except (InputError, TypeError) as error:
         raise RecipeError(f"{where} ({name}): {error}") from error
+
+
+def _fitting(value: object, option: Field[object], where: str) -> object:
+    """Return an option's value in the type of its default: "4" for 4 is a slip, not a number."""
+    default = option.default
+    if option.default_factory is tuple:
+        default = ()
+    if default is MISSING or default is None:
+        return value
+    if isinstance(default, tuple) and isinstance(value, list):
+        return tuple(value)
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if type(value) is not type(default):
+        raise RecipeError(f"{where}: {option.name} is {value!r}, must be like {default!r}")
+    return value
 
 
 def _guard(step: dict[str, object], where: str) -> Guard:
