@@ -130,7 +130,8 @@ CASES = [
     unary("LOG_SOFTMAX", options="LogSoftmaxOptions"),
     unary("L2_NORMALIZATION", options="L2NormOptions"),
     reduced("MEAN", (1, 4), 1, 2), reduced("MEAN", (1, 1, 1, 4), 1, 2, keep=True),
-    reduced("MEAN", (1, 5, 6), -1), reduced("SUM", (1, 6, 4), 1), reduced("REDUCE_MAX", (1, 4), 2, 1),
+    reduced("MEAN", (1, 5, 6), -1), reduced("SUM", (1, 6, 4), 1),
+    reduced("REDUCE_MAX", (1, 4), 2, 1),
     reduced("REDUCE_MIN", (1, 5, 1, 4), 2, keep=True), reduced("REDUCE_PROD", (1, 5, 6), 3),
     *(resize(op, aligned=a, half=h) for op in ("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR")
       for a, h in ((False, False), (True, False), (False, True))),

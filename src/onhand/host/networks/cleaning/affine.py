@@ -38,8 +38,9 @@ def fold_affine(graph: Graph) -> Graph:
     Returns:
         The graph; weights that two nodes share, and nodes with two readers between, stay.
     """
-    while (changed := _fold_once(graph)) is not None:
-        graph = changed.live()
+    with np.errstate(all="ignore"):
+        while (changed := _fold_once(graph)) is not None:
+            graph = changed.live()
     return graph
 
 

@@ -214,7 +214,8 @@ def _elements(
     node = producers.get(name)
     if node is None or node.domain:
         return None
-    if node.op in {"Cast", "Identity", "Squeeze", "Unsqueeze"}:
+    flat = node.op == "Reshape" and node.inputs[1] in constants
+    if flat or node.op in {"Cast", "Identity", "Squeeze", "Unsqueeze"}:
         return _elements(node.inputs[0], known, producers, constants)
     if node.op == "Concat":
         parts = [_elements(part, known, producers, constants) for part in node.inputs]
@@ -232,7 +233,20 @@ def _elements(
         if sizes is None or index is None or not np.all(np.abs(index) < len(sizes)):
             return None
         return [sizes[int(i)] for i in index.ravel()]
+    if node.op == "Slice":
+        return _sliced(node, known, producers, constants)
     return None
+
+
+def _sliced(
+    node: Node, known: dict[str, Value], producers: dict[str, Node], constants: dict[str, Array]
+) -> list[int | str | None] | None:
+    sizes = _elements(node.inputs[0], known, producers, constants)
+    bounds = [constants.get(name) for name in node.inputs[1:]]
+    if sizes is None or any(bound is None or bound.size != 1 for bound in bounds):
+        return None
+    begin, end, *rest = (int(bound.ravel()[0]) for bound in bounds if bound is not None)
+    return sizes[begin : end : rest[1] if len(rest) > 1 else 1]
 
 
 def _part_of_shape(

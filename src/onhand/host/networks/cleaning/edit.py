@@ -30,7 +30,9 @@ class Surroundings:
         array = self.constant(name)
         if array is None or not is_float(array.dtype):
             return None
-        return np.asarray(array, dtype=np.float64)
+        # A damaged file may hold numbers that signal when they are touched.
+        with np.errstate(invalid="ignore"):
+            return np.asarray(array, dtype=np.float64)
 
     def only_reader(self, name: str) -> Node | None:
         """Return the one node that reads a value, if it is the only use of it."""

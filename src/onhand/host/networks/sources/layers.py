@@ -16,6 +16,7 @@ __all__ = [
     "convolve",
     "deconvolve",
     "dense",
+    "gelu",
     "pad",
     "pool",
     "reduce",
@@ -311,3 +312,23 @@ def _scale(old: int, new: int) -> np.float32:
     while np.floor(np.float32(old) * scale) < new:
         scale = np.nextafter(scale, np.float32(np.inf))
     return scale
+
+
+def gelu(weaver: Weaver, x: Tensor, *, is_tanh: bool) -> Tensor:
+    """Add x / 2 (1 + erf(x / sqrt 2)), or the same with a tanh; one operator since opset 20 only.
+
+    Source: arXiv:1606.08415, section 2.
+    """
+
+    def number(value: float) -> Tensor:
+        return weaver.constant(np.asarray(value, dtype=np.float32))
+
+    def then(op: str, *inputs: Tensor) -> Tensor:
+        return weaver.elementwise(op, inputs, x.shape)
+
+    if is_tanh:
+        cube = then("Mul", then("Pow", x, number(3)), number(0.044715))
+        bent = then("Tanh", then("Mul", then("Add", x, cube), number(math.sqrt(2 / math.pi))))
+    else:
+        bent = then("Erf", then("Div", x, number(math.sqrt(2))))
+    return then("Mul", then("Mul", x, then("Add", bent, number(1))), number(0.5))

@@ -72,13 +72,15 @@ class TfliteTensor:
         if self.data is None:
             return None
         if not self.is_quantized:
-            return self.data.astype(np.float32) if self.dtype.kind == "f" else self.data
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self.data.astype(np.float32) if self.dtype.kind == "f" else self.data
         shape = [1] * self.data.ndim
         if self.scale.size > 1:
             shape[self.axis] = -1
         zero = self.zero_point.astype(np.float64).reshape(shape if self.scale.size > 1 else ())
         scale = self.scale.astype(np.float64).reshape(shape if self.scale.size > 1 else ())
-        return ((self.data.astype(np.float64) - zero) * scale).astype(np.float32)
+        with np.errstate(over="ignore"):
+            return ((self.data.astype(np.float64) - zero) * scale).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,7 @@ import numpy as np
 from onhand.core.errors import EngineError, SourceError
 from onhand.host.networks.clean import clean
 from onhand.host.networks.graph import Array, Graph, fresh_name
-from onhand.host.networks.observe import GraphRunner
-from onhand.host.networks.onnx_files import infer_shapes
+from onhand.host.networks.onnx_files import infer_shapes, model_bytes
 from onhand.host.networks.sources.layout import Shape, Tensor, Weaver
 from onhand.host.networks.sources.tflite_file import TfliteFile, TfliteOperator, TfliteTensor
 from onhand.host.networks.sources.tflite_layers import LAYERS
@@ -93,7 +92,13 @@ def _each_alone(graph: Graph) -> bool:
 def _run(
     graph: Graph, rng: np.random.Generator, batch: int, feeds: dict[str, Array] | None = None
 ) -> tuple[list[Array], dict[str, Array]]:
-    """Return the outputs for random inputs, and these."""
+    """Return the outputs for random inputs, and these.
+
+    Raises:
+        EngineError: if ONNX Runtime cannot run the graph.
+    """
+    import onnxruntime as ort
+
     if feeds is None:
         feeds = {}
         for value in graph.inputs:
@@ -103,8 +108,16 @@ def _run(
                 if value.dtype.kind == "f"
                 else np.zeros(shape, dtype=value.dtype)
             )
-    found = GraphRunner(graph, threads=1).run(feeds)
-    return [found[name] for name in graph.output_names()], feeds
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    # What fails here is told by the error, not on the terminal.
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(model_bytes(graph), options, ["CPUExecutionProvider"])
+        made: list[Array] = session.run(list(graph.output_names()), feeds)
+    except Exception as error:  # onnxruntime's own errors have no common class
+        raise EngineError(str(error).splitlines()[0][:300]) from error
+    return made, feeds
 
 
 class _Translation:
@@ -153,22 +166,22 @@ class _Translation:
         results = [self._file.tensors[index] for index in operator.outputs]
         is_open = any(t is not None and t.shape[:1] == (None,) for t in inputs) and op != "SHAPE"
         self._weaver.hint = self._names[operator.outputs[0]]
-        made = rule(
-            Step(
-                op=op,
-                where=where,
-                weaver=self._weaver,
-                inputs=inputs,
-                given=[None if i < 0 else self._file.tensors[i] for i in operator.inputs],
-                results=results,
-                shapes=[self._shape(result, is_open=is_open) for result in results],
-                options=operator.options,
-            )
+        step = Step(
+            op=op,
+            where=where,
+            weaver=self._weaver,
+            inputs=inputs,
+            results=results,
+            shapes=[self._shape(result, is_open=is_open) for result in results],
+            options=operator.options,
         )
-        for index, tensor in zip(
-            operator.outputs, made if isinstance(made, list) else [made], strict=True
-        ):
-            self._tensors[index] = tensor
+        try:
+            made = rule(step)
+            parts = made if isinstance(made, list) else [made]
+            self._tensors |= dict(zip(operator.outputs, parts, strict=True))
+        except (ArithmeticError, IndexError, ValueError) as error:
+            # A damaged file contradicts itself in more ways than each rule can name.
+            raise step.error(f"does not fit the shapes of the file: {error}") from error
 
     def _input(self, index: int, where: str) -> Tensor | None:
         if index < 0:

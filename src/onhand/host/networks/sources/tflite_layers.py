@@ -11,6 +11,7 @@ from onhand.host.networks.sources.layers import (
     convolve,
     deconvolve,
     dense,
+    gelu,
     pool,
     reduce,
     reshape,
@@ -194,25 +195,7 @@ def _prelu(step: Step) -> Tensor:
 
 
 def _gelu(step: Step) -> Tensor:
-    # Gelu is an operator since opset 20 only: x / 2 (1 + erf(x / sqrt 2)), or with a tanh.
-    weaver, x, shape = step.weaver, step.x, step.shape
-
-    def number(value: float) -> Tensor:
-        return weaver.constant(np.asarray(value, dtype=np.float32))
-
-    if step.option(0, "B"):
-        cube = weaver.elementwise("Pow", [x, number(3)], shape)
-        cube = weaver.elementwise("Mul", [cube, number(0.044715)], shape)
-        inner = weaver.elementwise("Add", [x, cube], shape)
-        inner = weaver.elementwise("Mul", [inner, number(float(np.sqrt(2 / np.pi)))], shape)
-        bent = weaver.elementwise("Tanh", [inner], shape)
-    else:
-        inner = weaver.elementwise("Div", [x, number(float(np.sqrt(2)))], shape)
-        bent = weaver.elementwise("Erf", [inner], shape)
-    whole = weaver.elementwise("Add", [bent, number(1)], shape)
-    return weaver.elementwise(
-        "Mul", [weaver.elementwise("Mul", [x, whole], shape), number(0.5)], shape
-    )
+    return gelu(step.weaver, step.x, is_tanh=bool(step.option(0, "B")))
 
 
 def _softmax(step: Step) -> Tensor:

@@ -27,7 +27,6 @@ class Step:
         where: file and operator, for messages.
         weaver: the graph.
         inputs: what it reads; None for one that is left out.
-        given: the same, as the file has them.
         results: what it makes, as the file has it.
         shapes: of the results, an open batch as None.
         options: its own fields, None where the file has none.
@@ -37,7 +36,6 @@ class Step:
     where: str
     weaver: Weaver
     inputs: Sequence[Tensor | None]
-    given: Sequence[TfliteTensor | None]
     results: Sequence[TfliteTensor]
     shapes: Sequence[Shape]
     options: Table | None
