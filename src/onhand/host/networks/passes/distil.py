@@ -61,7 +61,7 @@ class Distil:
         warm_up: share of the steps in which it rises.
         optimizer: "adamw" or "sgd" with momentum.
         weight_decay: of matrices and kernels.
-        clip: longest gradient; 0 for any.
+        clip: longest gradient, of matrices and kernels, and of all else; 0 for any.
         temperature: of soft answers of classes.
         alpha: share of known labels in the loss, where examples have them.
         features: weight of values inside made alike; 0 for none.
@@ -184,7 +184,10 @@ class Distil:
         """
         from onhand.host.networks.torch_graph import weight_names
 
-        names = dict.fromkeys((*weight_names(form.graph), *form.factors))
+        # A scale that has a factor is trained through it.
+        scales = {form.sources[factor] for factor in form.factors}
+        weights = [name for name in weight_names(form.graph) if name not in scales]
+        names = dict.fromkeys((*weights, *form.factors))
         kept: dict[str, str] = {}
         for pattern in self.freeze:
             fits = [name for name in names if fnmatchcase(_source(form, name), pattern)]

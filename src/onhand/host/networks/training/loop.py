@@ -41,7 +41,7 @@ class Plan:
         decay: "cosine" to nothing, or "constant".
         weight_decay: of weights of two dimensions and more.
         optimizer: "adamw" or "sgd" (momentum 0.9).
-        clip: longest gradient; 0 for any.
+        clip: longest gradient, of kernels and of all else each; 0 for any.
         judge_every: steps from one judgement to the next.
         patience: judgements without gain that end it; 0 for none.
         seed: of what is drawn inside the network.
@@ -159,10 +159,10 @@ def train(
             progress.advance(1)
             if run.step == first + _TELL_AFTER:
                 _tell(progress, plan.steps - run.step, (time.monotonic() - begun) / _TELL_AFTER)
-            if run.step % plan.judge_every == 0 or run.step == plan.steps:
+            is_due = run.step % plan.judge_every == 0 or run.step == plan.steps
+            if is_due:
                 _judge(learner, state, plan, run)
-            is_over = _is_over(run, plan)
-            if place is not None and (is_over or time.monotonic() - saved > _PAUSE):
+            if place is not None and (is_due or time.monotonic() - saved > _PAUSE):
                 _save(place, run, fingerprint, state, parameters, optimizer)
                 saved = time.monotonic()
     with torch.no_grad():
@@ -189,16 +189,17 @@ def _step(
     torch.manual_seed(plan.seed * 1_000_003 + step)
     optimizer.zero_grad()
     learner.backward(step)
-    given = [p for p in parameters.values() if p.grad is not None]
-    if not given:
+    if all(p.grad is None for p in parameters.values()):
         raise InputError("no gradient reaches anything that is trained")
     most = plan.clip if plan.clip > 0 else math.inf
-    length = torch.nn.utils.clip_grad_norm_(given, most)
-    if not torch.isfinite(length):
-        raise InputError(
-            f"step {step + 1}: the gradient is no number; lower the learning rate "
-            f"({plan.learning_rate:g})"
-        )
+    # Those of scales sum over whole arrays: together they would drown the weights'.
+    for group in optimizer.param_groups:
+        given = [p for p in group["params"] if p.grad is not None]
+        if not torch.isfinite(torch.nn.utils.clip_grad_norm_(given, most)):
+            raise InputError(
+                f"step {step + 1}: the gradient is no number; lower the learning rate "
+                f"({plan.learning_rate:g})"
+            )
     optimizer.step()
     with torch.no_grad():
         learner.settle()

@@ -1,0 +1,137 @@
+"""Integers are trained as integers: the same form, codes in range, what engines will compute."""
+
+from dataclasses import replace
+
+import ml_dtypes
+import numpy as np
+import pytest
+from tests.host.networks.test_distil import QUICK, bench, figures, pictures, same, teacher
+
+from onhand.host.networks.graph import Array, Graph, Node, Value
+from onhand.host.networks.observe import GraphRunner
+from onhand.host.networks.passes.quantize import QuantizeNetwork
+from onhand.host.networks.training.coded import coded_weights, trainable_form
+
+pytest.importorskip("torch", reason="trains in torch")
+
+from onhand.host.networks.torch_graph import TorchGraph, tensors_of
+
+
+def quantized(*, bits: int = 8) -> Graph:
+    """The teacher in integers; its codes are shaken and halved, so that training has work."""
+    transform = QuantizeNetwork(bias_correction="none", reduce_range="on" if bits == 7 else "off")
+    graph = transform.apply(teacher(), bench()).graph
+    rng = np.random.default_rng(4)
+    shaken: dict[str, Array] = {}
+    for name in coded_weights(graph):
+        codes = graph.constants[name].astype(np.int32)
+        top = int(np.abs(codes).max())
+        weak = np.rint(0.5 * codes) + rng.integers(-25, 26, size=codes.shape)
+        shaken[name] = np.clip(weak, -top, top).astype(np.int8)
+    return replace(graph, constants={**graph.constants, **shaken})
+
+
+def answers(graph: Graph) -> Array:
+    """What ONNX Runtime says to all pictures."""
+    (made,) = (GraphRunner(graph, threads=1).run(feeds) for feeds in pictures().batches(24))
+    return made["y"]
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+def test_the_trained_form_computes_the_same(learn_scales: bool) -> None:
+    """Before training, and made integers again without any: nothing is lost."""
+    graph = quantized()
+    form = trainable_form(graph, learn_scales=learn_scales)
+
+    module = TorchGraph(form.graph).eval()
+    made = module(tensors_of(pictures().batch(range(24))))["y"].detach().numpy()
+
+    np.testing.assert_allclose(made, answers(graph).astype(float), atol=1e-4)
+    assert same(form.back(module.to_graph()), graph)
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+@pytest.mark.parametrize("bits", [7, 8])
+def test_training_in_integers_brings_answers_together(bits: int, *, learn_scales: bool) -> None:
+    """The result has the same nodes and dtypes, codes within their bits, and answers better."""
+    graph = quantized(bits=bits)
+    transform = replace(QUICK, learn_scales=learn_scales, steps=30)
+
+    made = transform.apply(graph, bench())
+
+    before, after = figures(made.notes[0])
+    assert after < before / 2
+    assert made.graph.nodes == graph.nodes
+    for name, array in graph.constants.items():
+        assert made.graph.constants[name].dtype == array.dtype
+        assert made.graph.constants[name].shape == array.shape
+    weights = coded_weights(graph)
+    assert all("codes changed" in made.changed[name] for name in weights)
+    assert max(np.abs(made.graph.constants[n].astype(int)).max() for n in weights) < 2 ** (bits - 1)
+    scale = next(name for name in graph.constants if name.endswith("x.scale"))
+    assert (scale in made.changed) is learn_scales
+    wanted, first, last = answers(teacher()), answers(graph), answers(made.graph)
+    assert np.abs(last - wanted).mean() < np.abs(first - wanted).mean() / 1.5
+
+
+def test_biases_stay_in_units_of_both_scales() -> None:
+    """Engines take that for granted, whatever the bias's own scale says."""
+    graph = quantized()
+
+    made = replace(QUICK, learn_scales=True).apply(graph, bench()).graph
+
+    numbers = made.constants
+    assert numbers["conv.b.scales"].shape == (6,)
+    by_hand = numbers["conv.w.scales"] * numbers["x.scale"]
+    np.testing.assert_array_equal(numbers["conv.b.scales"], by_hand)
+    assert not np.array_equal(numbers["x.scale"], graph.constants["x.scale"])
+
+
+def test_integers_stay_where_they_are_not_to_be_trained() -> None:
+    """With quantized = "off" only what is float is trained: here nothing is left."""
+    graph = quantized()
+    shifted = Node(op="Add", inputs=("y", "shift"), outputs=("z",))
+    graph = replace(
+        graph,
+        nodes=(*graph.nodes, shifted),
+        constants={**graph.constants, "shift": np.zeros(4, dtype=np.float32)},
+        outputs=(replace(graph.outputs[0], name="z"),),
+    )
+
+    made = replace(QUICK, quantized="off").apply(graph, bench())
+
+    assert set(made.changed) == {"shift"}
+    assert made.kept == dict.fromkeys(coded_weights(graph), "integers stay with quantized = 'off'")
+
+
+def test_blocks_of_four_bits_are_trained_within_them() -> None:
+    """Codes of 4 bits stay codes of 4 bits, each block with its scale."""
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-8, 8, size=(8, 4)).astype(np.int8).astype(ml_dtypes.int4)
+    scales = rng.uniform(0.05, 0.2, size=(2, 4)).astype(np.float32)
+    fed = Value(name="x", dtype=np.dtype(np.float32), shape=("N", 8))
+    given = Value(name="y", dtype=np.dtype(np.float32), shape=("N", 4))
+    nodes = (
+        Node(op="DequantizeLinear", inputs=("w", "s"), outputs=("d",),
+             attributes={"axis": 0, "block_size": 4}),
+        Node(op="MatMul", inputs=("x", "d"), outputs=("y",)),
+    )  # fmt: skip
+    graph = Graph(
+        nodes=nodes, constants={"w": codes, "s": scales}, inputs=(fed,), outputs=(given,), opset=21
+    )
+    form = trainable_form(graph, learn_scales=False)
+    module = TorchGraph(form.graph)
+    (shadow,) = form.shadows
+    x = {"x": rng.normal(size=(3, 8)).astype(np.float32)}
+    np.testing.assert_allclose(
+        module(tensors_of(x))["y"].detach().numpy(),
+        GraphRunner(graph, threads=1).run(x)["y"].astype(float),
+        atol=1e-5,
+    )
+
+    module.weight(shadow).data.mul_(3.0)
+    made = form.back(module.to_graph()).constants["w"]
+
+    assert made.dtype == codes.dtype
+    by_hand = np.clip(3 * codes.astype(int), -8, 7)
+    np.testing.assert_array_equal(made.astype(int), by_hand)
