@@ -1,0 +1,1 @@
+"""What stands before, behind and beside a network, as nodes of its graph."""

@@ -1,0 +1,155 @@
+"""The way from a picture's pixels to a network's input, as nodes of its graph."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from onhand.core.errors import InputError
+from onhand.core.feed import PictureFeed
+from onhand.host.networks.graph import Array, Graph, Value, fresh_name
+from onhand.host.networks.joining.growing import Growth
+from onhand.host.networks.joining.scaling import framed, scaled, sizes_of
+from onhand.host.networks.observe import GraphRunner
+
+__all__ = ["with_preprocessing"]
+
+_GRAY = np.array(114, dtype=np.float32)  # of what is beside a padded picture
+_BT601 = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+
+
+def with_preprocessing(
+    graph: Graph, feed: PictureFeed, *, size: tuple[int, int] | None = None
+) -> Graph:
+    """Put the scaling, cutting and normalising of a picture before a network.
+
+    What is fed then is a picture as a camera gives it. The pixels that reach the network are those
+    of Pillow's bilinear filter; a level may differ by one, see `scaling`.
+    The division by `std` moves into the first convolution where it can, and so does the
+    subtraction of `mean` where no zeros are put around the picture.
+
+    Args:
+        graph: the graph; its first input is the network's picture.
+        feed: how a picture is fed.
+        size: (H, W) of every picture, where that is known: matrices for scaling are constants
+            then; None for any size, found out in every run.
+
+    Returns:
+        The graph; its first input is `picture`: (H, W, 3) uint8, RGB, without a batch.
+
+    Raises:
+        InputError: if the first input does not fit the feed.
+    """
+    first = graph.inputs[0]
+    _check(first, feed)
+    g = Growth(graph.names())
+    height, width = size or (None, None)
+    picture = fresh_name(g.taken, "picture")
+    turned = g.op("Transpose", g.cast(picture, np.float32), perm=(2, 0, 1))  # (3, H, W)
+    if feed.resize != "none" and size != (feed.height, feed.width):
+        rows, columns, pads = _matrices(g, feed, picture, size)
+        turned = scaled(g, turned, rows, columns)
+        if pads:
+            turned = g.op("Pad", turned, pads, _GRAY)
+    levels = _channels(g, turned, feed)  # (C, height, width)
+    graph, mean, std = _folded(graph, feed)
+    for op, values in (("Sub", mean), ("Div", std)):
+        if values is not None:
+            levels = g.op(op, levels, values.reshape(-1, 1, 1))
+    if feed.layout == "nhwc":
+        levels = g.op("Transpose", levels, perm=(1, 2, 0))
+    whole = g.op("Unsqueeze", levels, np.array([0]))
+    # From here on the network's own input is a value inside.
+    g.taken.discard(first.name)
+    _type(g, whole, first)
+    fed = Value(name=picture, dtype=np.dtype(np.uint8), shape=(height, width, 3))
+    return g.before(graph, (fed, *graph.inputs[1:])).live()
+
+
+def _check(first: Value, feed: PictureFeed) -> None:
+    C = 1 if feed.channels == "gray" else 3
+    sides = (None, None) if feed.resize == "none" else (feed.height, feed.width)
+    wanted = (1, C, *sides) if feed.layout == "nchw" else (1, *sides, C)
+    fits = len(first.shape) == len(wanted) and all(
+        not isinstance(found, int) or size in {None, found}
+        for found, size in zip(first.shape, wanted, strict=True)
+    )
+    if not fits:
+        raise InputError(f"input {first.name!r} is of shape {first.shape}, the feed makes {wanted}")
+
+
+def _matrices(
+    g: Growth, feed: PictureFeed, picture: str, size: tuple[int, int] | None
+) -> tuple[str, str, str]:
+    if size is None:
+        return framed(g, feed, *sizes_of(g, picture))
+    alone = Growth(set())
+    known = [alone.constant("size", np.array([n], dtype=np.float64)) for n in size]
+    names = framed(alone, feed, known[0], known[1])
+    wanted = [name for name in names if name]
+    graph = Graph(
+        nodes=tuple(alone.nodes), constants=alone.constants, inputs=(), outputs=(), opset=17
+    )
+    made = GraphRunner(graph, threads=1, names=wanted).run({})
+    rows, columns, *pads = (g.constant(f"join.{i}", made[n]) for i, n in enumerate(wanted))
+    return rows, columns, pads[0] if pads else ""
+
+
+def _channels(g: Growth, levels: str, feed: PictureFeed) -> str:
+    if feed.channels == "bgr":
+        return g.op("Gather", levels, np.array([2, 1, 0]), axis=0)
+    if feed.channels == "gray":
+        weighted = g.op("Mul", levels, _BT601.reshape(3, 1, 1))
+        return g.op("Round", g.op("ReduceSum", weighted, np.array([0]), keepdims=1))
+    return levels
+
+
+def _type(g: Growth, levels: str, first: Value) -> None:
+    """Add what makes the network's input of numbers in its dtype."""
+    if first.dtype.kind != "f":
+        limits = np.iinfo(first.dtype.name)
+        low, high = (np.array(n, dtype=np.float32) for n in (limits.min, limits.max))
+        levels = g.op("Clip", g.op("Round", levels), low, high)
+    g.cast(levels, first.dtype, called=first.name)
+
+
+def _folded(graph: Graph, feed: PictureFeed) -> tuple[Graph, Array | None, Array | None]:
+    """Return the graph with what fits moved into its first convolution, and what is left.
+
+    Zeros around the picture stand for the mean colour. They still do if the mean alone is
+    subtracted before the convolution; if it were not, they would stand for black.
+    """
+    mean, std = (np.asarray(values, dtype=np.float32) for values in (feed.mean, feed.std))
+    first = graph.inputs[0]
+    readers = graph.readers().get(first.name, [])
+    conv = readers[0] if len(readers) == 1 else None
+    if (
+        conv is None
+        or conv.op != "Conv"
+        or conv.inputs[0] != first.name
+        or conv.whole("group", 1) != 1
+        or first.dtype != np.float32
+        or first.name in graph.output_names()
+        or any(name and name not in graph.constants for name in conv.inputs[1:])
+    ):
+        return graph, mean, std
+    g = Growth(graph.names())
+    weight = graph.constants[conv.inputs[1]].astype(np.float64)  # (N, C, ...)
+    divided = weight / std.astype(np.float64).reshape(1, -1, *(1,) * (weight.ndim - 2))
+    inputs = [first.name, g.constant(f"{conv.inputs[1]}.scaled", divided.astype(np.float32))]
+    is_bare = conv.text("auto_pad", "NOTSET") in {"NOTSET", "VALID"} and not any(
+        conv.wholes("pads")
+    )
+    rest: Array | None = mean
+    if is_bare:
+        sums = divided.reshape(*weight.shape[:2], -1).sum(axis=2)  # (N, C)
+        bias = graph.constants[conv.inputs[2]] if len(conv.inputs) > 2 and conv.inputs[2] else 0.0
+        moved = np.asarray(bias, dtype=np.float64) - sums @ mean.astype(np.float64)  # (N,)
+        inputs.append(g.constant(f"{conv.name}.bias", moved.astype(np.float32)))
+        rest = None
+    else:
+        inputs += conv.inputs[2:]
+    made = replace(conv, inputs=tuple(inputs))
+    changed = graph.rebuilt(lambda node: (made,) if node is conv else (node,))
+    constants = {**graph.constants, **g.constants}
+    zero = rest is not None and not rest.any()
+    return replace(changed, constants=constants), None if zero else rest, None
