@@ -145,6 +145,7 @@ def pack(
     root: Path,
     variants: Mapping[str, Drawing],
     *,
+    task: str = "features",
     feed: Feed | None = None,
     described: Drawing | None = None,
     files: Mapping[str, bytes] | None = None,
@@ -154,6 +155,7 @@ def pack(
     Args:
         root: folder to create.
         variants: name -> graph; each has a weights file of its own.
+        task: what the network is for.
         feed: how its inputs are made.
         described: whose inputs and outputs the manifest tells; None for those of the first.
         files: more of them: a tokenizer.
@@ -177,7 +179,7 @@ def pack(
             default_variant=next(iter(variants)),
             variants=made,
             model=Network(
-                task="features",
+                task=task,
                 inputs=first.inputs,
                 outputs=first.outputs,
                 n_parameters=sum(array.size for array in first.constants.values()),

@@ -230,9 +230,7 @@ def _arrays(found: object) -> list[Array]:
     return []
 
 
-def _compare(
-    graph: Graph, where: str, inputs: Sequence[Array], expected: Sequence[Array]
-) -> None:
+def _compare(graph: Graph, where: str, inputs: Sequence[Array], expected: Sequence[Array]) -> None:
     """Refuse a graph that does not compute what its module does."""
     feeds = {value.name: array for value, array in zip(graph.inputs, inputs, strict=True)}
     found = list(GraphRunner(graph, threads=1).run(feeds).values())

@@ -23,9 +23,7 @@ def plain_attention(graph: Graph) -> tuple[Graph, int]:
         The graph, and how many guards were taken out.
     """
     producers = graph.producers()
-    same = {
-        node.name: node.inputs[2] for node in graph.nodes if _is_guard(node, producers, graph)
-    }
+    same = {node.name: node.inputs[2] for node in graph.nodes if _is_guard(node, producers, graph)}
     if not same:
         return graph, 0
     outputs = set(graph.output_names())

@@ -1,0 +1,137 @@
+"""Commands on a bundle that holds no language model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.network_bundles import classifier, pack
+
+from onhand.cli.main import main
+from onhand.core.bundle import Bundle
+from onhand.core.feed import PictureFeed
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """A classifier of small pictures, fed with pixels, and a state folder of its own."""
+    monkeypatch.setenv("ONHAND_HOME", str(tmp_path / "home"))
+    drawing = classifier(np.random.default_rng(0))
+    _, channels, height, width = (size or 1 for size in drawing.inputs[0].shape)
+    feed = PictureFeed(
+        height=height,
+        width=width,
+        channels="rgb" if channels == 3 else "gray",
+        mean=(0.0,) * channels,
+        std=(255.0,) * channels,
+    )
+    return pack(tmp_path / "net", {"fp32": drawing}, task="image-classification", feed=feed)
+
+
+@pytest.fixture
+def picture(bundle: Bundle, tmp_path: Path) -> Path:
+    """A picture of the network's size."""
+    feed = bundle.manifest.network.feed
+    assert isinstance(feed, PictureFeed)
+    pixels = np.random.default_rng(1).integers(0, 256, (feed.height, feed.width, 3))
+    np.save(tmp_path / "p.npy", pixels.astype(np.uint8))
+    return tmp_path / "p.npy"
+
+
+def test_a_picture_is_answered(bundle: Bundle, picture: Path, capsys: Capture) -> None:
+    """The likeliest classes, by number where there are no labels; the same for programs."""
+    line = ["run", str(bundle.root), "--input", str(picture), "--engine", "onnx"]
+    assert main([*line, "--top", "2", "--json"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)["answers"]
+    assert main([*line, "--top", "1"]) == 0
+    shown = capsys.readouterr().out
+
+    first, second = answer["classes"]
+    assert first["probability"] >= second["probability"] > 0
+    assert first["label"] == str(first["index"])
+    assert shown.startswith(f"{picture}: {first['label']} {first['probability']:.1%} (")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("run NET", "nothing to answer: give --input FILE"),
+        ("run NET --prompt hi", "its network takes no texts"),
+        ("run NET --input no.jpg", "no.jpg"),
+        ("run NET --input a.txt", "not a picture"),
+        ("run NET --chat --input a.txt", "--chat is for language models; leave it out"),
+        ("run NET --temperature 0.5", "--temperature is for language models"),
+        ("run NET --variant int3 --input PIC", "no variant 'int3'; it has fp32"),
+        ("run NET --engine magic --input PIC", "unknown engine 'magic'"),
+        ("bench NET --kv int8", "--kv is for language models"),
+        ("evaluate NET --text a.txt", "--text is for language models"),
+        ("evaluate NET", "nothing to compare by: give --data DIR"),
+        ("chat NET", "is a network for image-classification, this needs a language model"),
+        ("export NET --to gguf -o out", "this needs a language model"),
+    ],
+)
+def test_what_does_not_go_with_a_network_is_refused(
+    line: str, message: str, bundle: Bundle, picture: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """One sentence, exit code 2."""
+    (tmp_path / "a.txt").write_text("x")
+    words = line.replace("NET", str(bundle.root)).replace("PIC", str(picture))
+    words = words.replace("a.txt", str(tmp_path / "a.txt")).replace("out", str(tmp_path / "out"))
+
+    assert main(words.split()) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("build net.onnx -o x", "net.onnx: what is it for? give --task, one of image-class"),
+        ("build net.onnx --task magic -o x", "task is 'magic', must be one of image-class"),
+        ("build net.onnx --task features", "where to? give -o NAME, or --plan"),
+        ("build net.onnx --task features --preset good -o x", "--preset is for language models"),
+        ("build net.onnx --task features --plan", "--plan is for language models"),
+        ("build folder --data d -o x", "--data is for networks: say with --task"),
+        ("build net.onnx --task features --bits 3 -o x", "--bits is 3, must be 8, 4 or 32"),
+        ("build net.onnx --task features --variants int3 -o x", "--variants: unknown 'int3'"),
+        ("build net.onnx --task features --variants int8,int8 -o x", "'int8' is given twice"),
+        ("build net.onnx --task features --bits 8 --variants int8 -o x", "leave --bits out"),
+        ("build net.onnx --task features --recipe r.toml --bits 8 -o x", "give one of them"),
+        ("build net.onnx --task features --recipe gone.toml -o x", "gone.toml cannot be read"),
+        ("build net.onnx --task features --heldout h -o x", "give those as --data"),
+    ],
+)
+def test_a_build_of_a_network_says_what_is_wrong(line: str, message: str, capsys: Capture) -> None:
+    """Before anything is read."""
+    pytest.importorskip("onnx", reason="building needs the host's packages")
+
+    assert main(line.split()) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_inspect_shows_inputs_and_engines(bundle: Bundle, capsys: Capture) -> None:
+    """For people and for programs."""
+    assert main(["inspect", str(bundle.root)]) == 0
+    shown = capsys.readouterr().out
+    assert main(["inspect", str(bundle.root), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+
+    assert "network for image-classification" in shown
+    assert table["kind"] == "network"
+    assert table["network"]["inputs"][0]["name"] in shown
+    assert table["variants"]["fp32"]["engines"]["onnx"] is None
+
+
+def test_verify_knows_networks(bundle: Bundle, capsys: Capture) -> None:
+    """As it knows language models."""
+    assert main(["verify", str(bundle.root)]) == 0
+    assert "as listed" in capsys.readouterr().out
+
+
+def test_options_of_networks_are_refused_for_others(tmp_path: Path, capsys: Capture) -> None:
+    """A language model takes no pictures."""
+    assert main(["run", str(tmp_path), "--input", "a.png"]) == 2
+    assert "--input is for networks that are no language models" in capsys.readouterr().err
