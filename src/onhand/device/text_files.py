@@ -48,9 +48,9 @@ def read_text_files(bundle: Bundle) -> TextFiles:
         InputError: if the bundle holds no language model.
         BundleCorrupt: if a file is missing or not valid, or the end-of-text token is no token.
     """
+    _ = bundle.manifest.decoder  # a network of another kind has texts of another kind
     files = parse_text_files(_text_contents(bundle), where=str(bundle.root))
     give_back_memory()  # parsing takes several times what a tokenizer keeps
-    _ = bundle.manifest.decoder  # a network of another kind has texts of another kind
     return files
 
 
