@@ -120,7 +120,9 @@ def main() -> None:
         ]
         found = model.predict(fed, verbose=0)
         outs = found if isinstance(found, list) else [found]
-        arrays = {f"in{i}": a for i, a in enumerate(fed)} | {f"out{i}": a for i, a in enumerate(outs)}
+        arrays = {f"in{i}": a for i, a in enumerate(fed)} | {
+            f"out{i}": a for i, a in enumerate(outs)
+        }
         np.savez(folder / f"{name}.npz", **arrays)
         (folder / f"{name}.onnx").write_bytes(model_bytes(graph_from_keras(model)))
         model.save(folder / f"{name}.keras")
