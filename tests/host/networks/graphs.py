@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from onhand.host.networks.graph import Array, Attribute, Graph, Node, Value
 from onhand.host.networks.onnx_files import model_bytes
@@ -53,12 +54,12 @@ def ops(graph: Graph) -> list[str]:
     return [node.op for node in graph.nodes]
 
 
-def computed(graph: Graph, feeds: Mapping[str, Array]) -> Sequence[Array]:
+def computed(graph: Graph, feeds: Mapping[str, Array]) -> Sequence[NDArray[np.float32]]:
     """What ONNX Runtime computes, with none of its own changes."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = ort.InferenceSession(model_bytes(graph), options, ["CPUExecutionProvider"])
-    made: list[Array] = session.run(None, dict(feeds))
+    made: list[NDArray[np.float32]] = session.run(None, dict(feeds))
     return made

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.host.networks.graphs import computed, ops
 
 from onhand.core.bundle import sha256_of
 from onhand.core.errors import SourceError
@@ -18,7 +19,6 @@ from onhand.host.networks.onnx_files import read_onnx
 from onhand.host.networks.sources.keras import KerasSource
 from onhand.host.networks.sources.keras_config import check_config
 from onhand.host.networks.sources.tflite import TfliteSource
-from tests.host.networks.graphs import computed, ops
 
 ROOT = Path(__file__).parents[4]
 NAMES = ("activations", "embedding", "nested", "one-place", "pictures", "sounds")

@@ -20,7 +20,8 @@ def message(rng: np.random.Generator) -> onnx.ModelProto:
     """A dense layer of 2000 weights, and something to clean."""
     d = Drawing(x=("B", ROWS))
     x = d.node("MatMul", d.node("Identity", "x"), d.constant(rng.standard_normal((ROWS, COLUMNS))))
-    return onnx.ModelProto.FromString(model_bytes(d.graph(d.node("Relu", x))))
+    made: onnx.ModelProto = onnx.ModelProto.FromString(model_bytes(d.graph(d.node("Relu", x))))
+    return made
 
 
 def test_a_file_is_read_whole(message: onnx.ModelProto, tmp_path: Path) -> None:

@@ -189,7 +189,12 @@ def written(case: Case, *, behind: Callable[[TinyFile, int], int] | None) -> tup
     inputs = [*rest[: case.x_at], read, *rest[case.x_at :]]
     outputs = [file.value(case.out, dtype=case.dtype) for _ in range(case.n_out)]
     file.operator(
-        case.op, inputs, outputs, options=case.options, version=case.version, **case.fields
+        case.op,
+        inputs,
+        outputs,
+        options=case.options,
+        version=case.version,
+        **case.fields,  # type: ignore[arg-type]
     )
     return file.content([x], outputs), x
 
@@ -216,7 +221,7 @@ def test_an_operator_computes_what_litert_computes(
     content, x = written(case, behind=convolved if layout == "first" else None)
     fed = rng.standard_normal(case.x).astype(np.float32)
     if case.is_positive:
-        fed = np.abs(fed) + 0.1
+        fed = np.abs(fed) + np.float32(0.1)
 
     graph = graph_from_tflite(read_tflite(content, where="tiny"), where="tiny")
 

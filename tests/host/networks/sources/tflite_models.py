@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+from numpy.typing import NDArray
 
 from onhand.host.networks.graph import Array
 
@@ -30,7 +31,7 @@ class TinyFile:
         *,
         dtype: str = "float32",
         data: Array | None = None,
-        scale: Sequence[float] = (),
+        scale: Sequence[float] | NDArray[np.float64] = (),
         zero: Sequence[int] = (),
         axis: int = 0,
         signature: Sequence[int] | None = None,
@@ -112,7 +113,7 @@ class TinyFile:
         return bytes(builder.Output())
 
 
-def interpreted(content: bytes, feeds: Mapping[int, Array]) -> list[Array]:
+def interpreted(content: bytes, feeds: Mapping[int, Array]) -> list[NDArray[np.float32]]:
     """What LiteRT's own interpreter computes: fed by the index of the tensor."""
     from ai_edge_litert.interpreter import Interpreter
 

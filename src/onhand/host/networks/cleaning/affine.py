@@ -188,7 +188,7 @@ def _fold_back(
     if affine.scale.size not in {1, n_outputs}:
         return False
     scaled = work.constant(maker.inputs[1], _scale_outputs(maker, weight, affine.scale), dtype)
-    inputs = (maker.inputs[0], scaled)
+    inputs: tuple[str, ...] = (maker.inputs[0], scaled)
     if maker.op != "MatMul":
         bias = _bias(maker, around, n_outputs)
         if bias is None:

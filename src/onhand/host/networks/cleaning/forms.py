@@ -179,7 +179,7 @@ def _zero_pads(pad: Node, around: Surroundings) -> tuple[int, ...] | None:
         return None
     rank = given.size // 2
     begins, ends = given[:rank], given[rank:]
-    if rank < 3 or np.any(given < 0) or np.any(begins[:2]) or np.any(ends[:2]):
+    if rank < 3 or np.any(given.astype(np.int64) < 0) or np.any(begins[:2]) or np.any(ends[:2]):
         return None
     return tuple(int(size) for size in (*begins[2:], *ends[2:]))
 

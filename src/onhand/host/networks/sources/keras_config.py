@@ -84,7 +84,11 @@ def _is_table(value: object) -> bool:
 
 
 def _objects(value: Any, depth: int, path: Path) -> Iterator[Mapping[str, Any]]:
-    """Yield every object of a configuration, at any depth."""
+    """Yield every object of a configuration, at any depth.
+
+    Raises:
+        SourceError: if it is too deep.
+    """
     if not depth:
         raise SourceError(f"{path}: its configuration is over {_MOST_DEPTH} deep")
     if isinstance(value, Mapping):

@@ -6,13 +6,13 @@ from typing import Any, Final
 import numpy as np
 
 from onhand.host.networks.graph import Array, Attribute
+from onhand.host.networks.sources.keras_activations import activated, bounded, number
 from onhand.host.networks.sources.keras_step import KerasStep
 from onhand.host.networks.sources.layers import (
     concatenate,
     convolve,
     deconvolve,
     dense,
-    gelu,
     pad,
     pool,
     reduce,
@@ -21,62 +21,9 @@ from onhand.host.networks.sources.layers import (
     softmax,
     transpose,
 )
-from onhand.host.networks.sources.layout import Tensor, Weaver
+from onhand.host.networks.sources.layout import Tensor
 
 __all__ = ["LAYERS"]
-
-_PLAIN: Final[Mapping[str, tuple[str, dict[str, Attribute]]]] = {
-    "elu": ("Elu", {}),
-    "exponential": ("Exp", {}),
-    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
-    "hard_silu": ("HardSwish", {}),
-    "hard_swish": ("HardSwish", {}),
-    "leaky_relu": ("LeakyRelu", {"alpha": 0.2}),
-    "mish": ("Mish", {}),
-    "relu": ("Relu", {}),
-    "selu": ("Selu", {}),
-    "sigmoid": ("Sigmoid", {}),
-    "softplus": ("Softplus", {}),
-    "softsign": ("Softsign", {}),
-    "tanh": ("Tanh", {}),
-}
-
-
-def _number(weaver: Weaver, value: float) -> Tensor:
-    return weaver.constant(np.asarray(value, dtype=np.float32))
-
-
-def _activated(step: KerasStep, x: Tensor, given: Any) -> Tensor:
-    """Return a value behind an activation, by name or as Keras writes it."""
-    if isinstance(given, Mapping):
-        inner = given.get("config")
-        given = inner if isinstance(inner, str) else given.get("class_name")
-    weaver = step.weaver
-    if given is None or given == "linear":
-        return x
-    if given in _PLAIN:
-        op, attributes = _PLAIN[given]
-        if op == "Mish":
-            # One operator since opset 18 only.
-            inner = weaver.elementwise("Softplus", [x], x.shape)
-            return weaver.elementwise(
-                "Mul", [x, weaver.elementwise("Tanh", [inner], x.shape)], x.shape
-            )
-        return weaver.elementwise(op, [x], x.shape, attributes)
-    if given in {"silu", "swish"}:
-        gate = weaver.elementwise("Sigmoid", [x], x.shape)
-        return weaver.elementwise("Mul", [x, gate], x.shape)
-    if given == "relu6":
-        return _between(weaver, x, 0.0, 6.0)
-    if given in {"softmax", "log_softmax"}:
-        return softmax(weaver, x, "Softmax" if given == "softmax" else "LogSoftmax", -1)
-    if given == "gelu":
-        return gelu(weaver, x, is_tanh=False)
-    raise step.error(f"has activation {str(given)[:80]!r}, which is not known here")
-
-
-def _between(weaver: Weaver, x: Tensor, low: float, high: float) -> Tensor:
-    return weaver.elementwise("Clip", [x, _number(weaver, low), _number(weaver, high)], x.shape)
 
 
 def _kernel(weight: Array) -> Array:
@@ -96,7 +43,7 @@ def _convolution(step: KerasStep) -> Tensor:
         step.weaver, step.x, weight, step.bias(1), step.window(weight.shape[2:]), step.shape,
         group=step.whole("groups", 1),
     )  # fmt: skip
-    return _activated(step, made, step.config.get("activation"))
+    return activated(step, made, step.config.get("activation"))
 
 
 def _depthwise(step: KerasStep) -> Tensor:
@@ -105,7 +52,7 @@ def _depthwise(step: KerasStep) -> Tensor:
         step.weaver, step.x, weight, step.bias(1), step.window(weight.shape[2:]), step.shape,
         group=step.x.size(-1),
     )  # fmt: skip
-    return _activated(step, made, step.config.get("activation"))
+    return activated(step, made, step.config.get("activation"))
 
 
 def _separable(step: KerasStep) -> Tensor:
@@ -115,7 +62,7 @@ def _separable(step: KerasStep) -> Tensor:
     deep = convolve(weaver, step.x, weight, None, window, middle, group=step.x.size(-1))
     points = step.weights[1].reshape(step.weights[1].shape[-2:])
     made = dense(weaver, deep, points, step.bias(2), step.shape)
-    return _activated(step, made, step.config.get("activation"))
+    return activated(step, made, step.config.get("activation"))
 
 
 def _deconvolution(step: KerasStep) -> Tensor:
@@ -125,12 +72,12 @@ def _deconvolution(step: KerasStep) -> Tensor:
     turned = _kernel(weight)  # (K, N, ...)
     window = step.window(turned.shape[2:])
     made = deconvolve(step.weaver, step.x, turned, step.bias(1), window, step.shape)
-    return _activated(step, made, step.config.get("activation"))
+    return activated(step, made, step.config.get("activation"))
 
 
 def _dense(step: KerasStep) -> Tensor:
     made = dense(step.weaver, step.x, step.weights[0], step.bias(1), step.shape)
-    return _activated(step, made, step.config.get("activation"))
+    return activated(step, made, step.config.get("activation"))
 
 
 def _last_axis(step: KerasStep) -> None:
@@ -169,7 +116,7 @@ def _layer_norm(step: KerasStep) -> Tensor:
 
 
 def _activation(step: KerasStep) -> Tensor:
-    return _activated(step, step.x, step.config.get("activation"))
+    return activated(step, step.x, step.config.get("activation"))
 
 
 def _relu(step: KerasStep) -> Tensor:
@@ -178,12 +125,12 @@ def _relu(step: KerasStep) -> Tensor:
         raise step.error("has a threshold, which is not known here")
     high, slope = step.config.get("max_value"), step.real("negative_slope")
     if high is not None and not slope:
-        return _between(weaver, x, 0.0, float(high))
+        return bounded(weaver, x, 0.0, float(high))
     if slope:
         x = weaver.elementwise("LeakyRelu", [x], x.shape, {"alpha": slope})
     else:
         x = weaver.elementwise("Relu", [x], x.shape)
-    return x if high is None else weaver.elementwise("Min", [x, _number(weaver, high)], x.shape)
+    return x if high is None else weaver.elementwise("Min", [x, number(weaver, high)], x.shape)
 
 
 def _leaky(step: KerasStep) -> Tensor:
@@ -287,7 +234,7 @@ def _operands(step: KerasStep) -> list[Tensor]:
         if isinstance(item, Mapping) and item.get("class_name") == "__keras_tensor__":
             found.append(next(values))
         elif isinstance(item, int | float) and not isinstance(item, bool):
-            found.append(_number(step.weaver, item))
+            found.append(number(step.weaver, item))
     return found
 
 

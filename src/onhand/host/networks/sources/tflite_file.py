@@ -240,7 +240,7 @@ class _Reader:
         along = shape[axis] if 0 <= axis < len(shape) else 0
         if zero.size != scale.size or (scale.size > 1 and scale.size != along):
             raise self._bad(name, f"{shape} has {scale.size} scales along axis {axis}")
-        if not np.all(np.isfinite(scale)) or np.any(scale < 0):
+        if not np.all(np.isfinite(scale)) or float(scale.min()) < 0:
             raise self._bad(name, "has a scale that is no positive number")
         return scale, zero, axis
 

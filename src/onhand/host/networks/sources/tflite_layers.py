@@ -1,5 +1,6 @@
 """LiteRT's layers as ONNX operators: convolutions, pools, dense layers, activations, reductions."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -53,7 +54,7 @@ def activated(step: Step, x: Tensor, kind: int, *, is_sum: bool = True) -> Tenso
     result = step.results[0]
     if is_sum and result.is_quantized and result.zero_point.size == 1:
         # A converter leaves out a Relu that the range of the stored numbers makes up for.
-        lowest = np.iinfo(result.dtype).min if result.dtype.kind in "iu" else 0
+        lowest = -(2 ** (result.bits - 1)) if result.dtype.kind == "i" else 0
         if int(result.zero_point[0]) == lowest:
             return _bounded(step, x, 0.0, None)
     return x
@@ -132,7 +133,7 @@ def _dense(step: Step) -> Tensor:
     # Without "keep_num_dims" all but the last dimension are one.
     if len(step.shape) == 2 and (x.rank != 2 or x.shape[-1] != weight.shape[1]):
         rows = None if x.shape[0] is None else step.shape[0]
-        if x.shape[0] is None and int(np.prod(x.shape[1:])) != weight.shape[1]:
+        if x.shape[0] is None and math.prod(size or 0 for size in x.shape[1:]) != weight.shape[1]:
             raise FixedBatch
         x = reshape(step.weaver, x, (rows, weight.shape[1]))
     if x.shape[-1] != weight.shape[1]:

@@ -172,7 +172,7 @@ def _cut(
 
 
 def _pad(step: Step) -> Tensor:
-    amounts = step.array(1)
+    amounts = step.array(1).astype(np.int64)
     if amounts.shape != (step.x.rank, 2) or np.any(amounts < 0):
         raise step.error(f"has paddings {amounts.shape} for {step.x.shape}")
     step.keep_batch(*(() if not np.any(amounts[0]) else (0,)))

@@ -29,7 +29,7 @@ from onhand.host.networks.sources.identity import (
 )
 from onhand.host.networks.sources.layout import BATCH
 from onhand.host.networks.sources.torch_archive import check_archive
-from onhand.host.networks.sources.torch_attention import plain_attention
+from onhand.host.networks.sources.torch_attention import plain_attention, plain_transposes
 
 if TYPE_CHECKING:
     import torch
@@ -77,10 +77,10 @@ class TorchSource:
         """
         path = existing_file(location)
         _require(str(path))
-        check_archive(path)
         import torch
 
         with _quiet():
+            check_archive(path)
             try:
                 program = torch.export.load(path)
             except (RuntimeError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -136,7 +136,7 @@ def model_from_torch(
         torch.cat([x, x]) if 0 in a and x.shape[0] == 1 else x
         for x, a in zip(example_inputs, axes, strict=True)
     )
-    open_sizes = tuple({axis: torch.export.Dim.AUTO for axis in a} for a in axes)
+    open_sizes = tuple(dict.fromkeys(a, torch.export.Dim.AUTO) for a in axes)
     with _quiet(), _evaluating(module), torch.no_grad():
         expected = module(*inputs)
         try:
@@ -171,7 +171,11 @@ def _exported(
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> tuple[Graph, tuple[str, ...]]:
-    """Return a program's graph, cleaned, and what a user should know of it."""
+    """Return a program's graph, cleaned, and what a user should know of it.
+
+    Raises:
+        SourceError: if torch cannot write it.
+    """
     import torch
 
     try:
@@ -189,7 +193,7 @@ def _exported(
     if written is None:
         raise SourceError(f"{where}: torch wrote no ONNX of it")
     graph, n_rows = plain_attention(graph_from_model(written.model_proto, where=where))
-    graph = _named_batch(clean(graph))
+    graph = _named_batch(clean(plain_transposes(clean(graph))))
     notes = []
     if n_rows:
         notes.append(
@@ -231,7 +235,11 @@ def _arrays(found: object) -> list[Array]:
 
 
 def _compare(graph: Graph, where: str, inputs: Sequence[Array], expected: Sequence[Array]) -> None:
-    """Refuse a graph that does not compute what its module does."""
+    """Refuse a graph that does not compute what its module does.
+
+    Raises:
+        SourceError: if it does not.
+    """
     feeds = {value.name: array for value, array in zip(graph.inputs, inputs, strict=True)}
     found = list(GraphRunner(graph, threads=1).run(feeds).values())
     if len(found) != len(expected):

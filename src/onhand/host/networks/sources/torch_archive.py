@@ -29,12 +29,12 @@ _PLACES = re.compile(
 )
 _TARGET = re.compile(r"torch\.ops\.(aten|prims)\.\w+\.\w+|_operator\.\w+|math\.\w+|torch\.sym_\w+")
 _NEVER = re.compile(r"torch\.ops\.aten\.from_file\.|_operator\.(attrgetter|methodcaller|call)")
-_WORDS: Final = frozenset(
-    "Add And CeilToInt Eq False Float FloorDiv FloorToInt Ge Gt Integer IntTrueDiv L Le Lt Max Min "
-    "Mod ModularIndexing Mul Ne Or Pow PowByNatural PythonMod Rational RoundToInt Symbol True "
-    "TruncToInt Where and e inf int_oo integer negative nonnegative not oo or positive shape size "
-    "zero".split()
-)
+_KNOWN_WORDS: Final = """
+Add And CeilToInt Eq False Float FloorDiv FloorToInt Ge Gt Integer IntTrueDiv L Le Lt Max Min Mod
+ModularIndexing Mul Ne Or Pow PowByNatural PythonMod Rational RoundToInt Symbol True TruncToInt
+Where and inf int_oo integer negative nonnegative not oo or positive shape size zero
+"""
+_WORDS: Final = frozenset(_KNOWN_WORDS.split())
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _SYMBOL = re.compile(r"[suz]\d+")
 
@@ -76,7 +76,11 @@ def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path) -
 
 
 def _check_tensors(content: bytes, path: Path) -> None:
-    """Refuse sample inputs that are more than tensors: the loader would unpickle them."""
+    """Refuse sample inputs that are more than tensors: the loader would unpickle them.
+
+    Raises:
+        SourceError: if they are.
+    """
     import pickle
 
     import torch
@@ -112,6 +116,11 @@ def _is_plain(expression: str) -> bool:
 
 
 def _objects(value: Any, depth: int, path: Path) -> Iterator[Mapping[str, Any]]:
+    """Yield every object of a description, at any depth.
+
+    Raises:
+        SourceError: if it is too deep.
+    """
     if not depth:
         raise SourceError(f"{path}: its description is over {_MOST_DEPTH} deep")
     if isinstance(value, Mapping):
