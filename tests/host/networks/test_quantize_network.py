@@ -158,6 +158,27 @@ def test_a_detector_is_on_integers_throughout(tmp_path: Path) -> None:
     assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
 
 
+def test_shuffled_channels_stay_integers(tmp_path: Path) -> None:
+    """ShuffleNet's halves: reshaped, swapped and taken by index, all with one grid."""
+    draw = Drawing(x=("N", 4, 6, 6))
+    both = [
+        draw.node("Relu", draw.node("Conv", "x", draw.constant(weight(4, 4, 1, 1, seed=i))))
+        for i in range(2)
+    ]
+    joined = draw.node("Concat", *both, axis=1)
+    split = draw.node("Reshape", joined, draw.constant([-1, 4, 2, 6, 6], np.int64))
+    turned = draw.node("Transpose", split, perm=(2, 0, 1, 3, 4))
+    half = draw.node("Gather", turned, draw.constant(1, np.int64))
+    graph = draw.graph(draw.node("Conv", half, draw.constant(weight(2, 4, 1, 1))), rank=4)
+    made = quantised(graph)
+    found, session = optimised(made, tmp_path)
+    feeds = stacked(examples(graph))
+
+    assert found["QLinearConv"] == 3
+    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
+
+
 def test_weights_that_no_engine_multiplies_on_integers_say_so() -> None:
     """A transposed convolution stays, and is not passed over in silence."""
     draw = Drawing(x=("N", 16, 4, 4))

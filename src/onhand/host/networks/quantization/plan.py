@@ -27,13 +27,14 @@ Floats = NDArray[np.float32]
 COMPUTE: Final = ("Conv", "Gemm", "MatMul")
 _ARITHMETIC: Final = ("Add", "AveragePool", "GlobalAveragePool", "LeakyRelu")
 _MOVERS: Final = (
-    "Concat", "DepthToSpace", "Flatten", "Identity", "MaxPool", "Reshape", "Slice",
+    "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
 _CLIPS: Final = ("Clip", "Relu")
 # They read sizes and axes behind these inputs.
 _N_DATA: Final = {
-    "Clip": 1, "Reshape": 1, "Resize": 1, "Slice": 1, "Split": 1, "Squeeze": 1, "Unsqueeze": 1,
+    "Clip": 1, "Gather": 1, "Reshape": 1, "Resize": 1, "Slice": 1, "Split": 1, "Squeeze": 1,
+    "Unsqueeze": 1,
 }  # fmt: skip
 # Smaller constants are not worth a word.
 _MANY_WEIGHTS: Final = 1024

@@ -20,7 +20,7 @@ __all__ = ["BIAS_CORRECTIONS", "StaticSettings", "quantize_statically"]
 
 BIAS_CORRECTIONS: Final = ("auto", "none", "fast", "full")
 # Means settle soon, and layer after layer each example is run as often as there are layers.
-_FEW: Final = 32
+_FEW: Final = 24
 # Of the examples, this share is put aside for the last word on what is lost.
 _HELD_OUT: Final = 4
 Layers = dict[str, RoundedLayer]
