@@ -205,6 +205,22 @@ def test_what_engines_compute_faster_in_float_stays() -> None:
     assert relative_error(computed(result.graph, feeds)[0], computed(graph, feeds)[0]) < 0.05
 
 
+def test_gates_are_on_integers_where_that_is_asked_for(tmp_path: Path) -> None:
+    """A sigmoid is looked up, products are of integers, and the network is still near."""
+    draw = Drawing(x=("N", 4, 6, 6))
+    first = draw.node("Conv", "x", draw.constant(weight(8, 4, 1, 1)))
+    gate = draw.node("Mul", first, draw.node("Sigmoid", first))
+    last = draw.node("Conv", gate, draw.constant(weight(2, 8, 1, 1)))
+    graph = draw.graph(draw.node("Sigmoid", last), rank=4)
+    made = quantised(graph, gates="integers")
+    found, session = optimised(made, tmp_path)
+    feeds = stacked(examples(graph))
+
+    assert found["QLinearSigmoid"] == found["QLinearMul"] == found["Sigmoid"] == 1
+    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
+
+
 def test_a_clip_that_the_grid_does_not_do_stays() -> None:
     """A symmetric grid reaches below zero, so the Relu is needed."""
     graph = dense_net(6, 5, 4)
@@ -280,6 +296,7 @@ def test_layers_that_scale_their_result_stay_in_float() -> None:
         {"reduce_range": "maybe"},
         {"percentile": 0.5},
         {"scheme": "guess"},
+        {"gates": "some"},
         {"bits": 3},
         {"bits": 4, "scheme": "dynamic"},
         {"group_size": 48},
