@@ -79,6 +79,23 @@ def test_bias_correction_removes_the_mean_error(way: str) -> None:
     assert set(after) == set(layers)
 
 
+def test_a_layer_that_is_an_output_is_corrected_before_it_is_rounded() -> None:
+    """A convolution that the network gives away, and that another one reads."""
+    draw = Drawing(x=("N", 4, 6, 6))
+    first = draw.node("Conv", "x", draw.constant(weight(8, 4, 1, 1)))
+    last = draw.node("Conv", first, draw.constant(weight(4, 8, 1, 1)))
+    graph = draw.graph(first, last, rank=4)
+    plan, grids, layers = coarse(graph)
+    samples = examples(graph)
+    made = correct_in_order(graph, plan, grids, layers, samples, threads=1, progress=Quiet())
+
+    axes = {first: 1, last: 1}
+    true = channel_means(graph, axes, samples, threads=1)
+    found = channel_means(quantised_graph(graph, plan, grids, made), axes, samples, threads=1)
+    for name in axes:
+        np.testing.assert_allclose(found[name], true[name], atol=0.01)
+
+
 def test_a_layer_without_a_bias_gets_one_and_a_product_none() -> None:
     """A MatMul has no place for it."""
     draw = Drawing(x=("N", 6))

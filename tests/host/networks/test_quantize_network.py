@@ -158,6 +158,27 @@ def test_a_detector_is_on_integers_throughout(tmp_path: Path) -> None:
     assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
 
 
+def test_shuffled_channels_stay_integers(tmp_path: Path) -> None:
+    """ShuffleNet's halves: reshaped, swapped and taken by index, all with one grid."""
+    draw = Drawing(x=("N", 4, 6, 6))
+    both = [
+        draw.node("Relu", draw.node("Conv", "x", draw.constant(weight(4, 4, 1, 1, seed=i))))
+        for i in range(2)
+    ]
+    joined = draw.node("Concat", *both, axis=1)
+    split = draw.node("Reshape", joined, draw.constant([-1, 4, 2, 6, 6], np.int64))
+    turned = draw.node("Transpose", split, perm=(2, 0, 1, 3, 4))
+    half = draw.node("Gather", turned, draw.constant(1, np.int64))
+    graph = draw.graph(draw.node("Conv", half, draw.constant(weight(2, 4, 1, 1))), rank=4)
+    made = quantised(graph)
+    found, session = optimised(made, tmp_path)
+    feeds = stacked(examples(graph))
+
+    assert found["QLinearConv"] == 3
+    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
+
+
 def test_weights_that_no_engine_multiplies_on_integers_say_so() -> None:
     """A transposed convolution stays, and is not passed over in silence."""
     draw = Drawing(x=("N", 16, 4, 4))
@@ -182,6 +203,22 @@ def test_what_engines_compute_faster_in_float_stays() -> None:
     assert "in float" in result.kept[skip]
     feeds = stacked(examples(graph, 10, seed=3))
     assert relative_error(computed(result.graph, feeds)[0], computed(graph, feeds)[0]) < 0.05
+
+
+def test_gates_are_on_integers_where_that_is_asked_for(tmp_path: Path) -> None:
+    """A sigmoid is looked up, products are of integers, and the network is still near."""
+    draw = Drawing(x=("N", 4, 6, 6))
+    first = draw.node("Conv", "x", draw.constant(weight(8, 4, 1, 1)))
+    gate = draw.node("Mul", first, draw.node("Sigmoid", first))
+    last = draw.node("Conv", gate, draw.constant(weight(2, 8, 1, 1)))
+    graph = draw.graph(draw.node("Sigmoid", last), rank=4)
+    made = quantised(graph, gates="integers")
+    found, session = optimised(made, tmp_path)
+    feeds = stacked(examples(graph))
+
+    assert found["QLinearSigmoid"] == found["QLinearMul"] == found["Sigmoid"] == 1
+    assert found["QuantizeLinear"] == found["DequantizeLinear"] == 1
+    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
 
 
 def test_a_clip_that_the_grid_does_not_do_stays() -> None:
@@ -259,6 +296,7 @@ def test_layers_that_scale_their_result_stay_in_float() -> None:
         {"reduce_range": "maybe"},
         {"percentile": 0.5},
         {"scheme": "guess"},
+        {"gates": "some"},
         {"bits": 3},
         {"bits": 4, "scheme": "dynamic"},
         {"group_size": 48},

@@ -25,6 +25,7 @@ __all__ = ["QuantizeNetwork"]
 
 SCHEMES: Final = ("static", "dynamic", "weights")
 ACTIVATIONS: Final = ("asymmetric", "symmetric")
+GATES: Final = ("float", "integers")
 SWITCHES: Final = ("auto", "on", "off")
 _GROUPS: Final = (32, 64, 128)
 _MOST_STEPS: Final = 100_000
@@ -47,6 +48,9 @@ class QuantizeNetwork:
         range: how far the integers of an activation reach: see `choose_range`.
         percentile: of the values that "percentile" keeps.
         per_channel: one scale for each output channel of a weight; else one for the weight.
+        gates: "integers" has sigmoids, and products of two values, on integers as well: SiLU,
+            squeeze and excitation. ONNX Runtime is much faster so, OpenVINO slower; "float" is
+            nearer to the original.
         equalize: first bring the channels of consecutive layers to one size: see `Equalize`.
         bias_correction: "full" corrects layer after layer, "fast" all in one run, "none" leaves
             biases; "auto" takes what the outputs lose least with, and tries "full" where there
@@ -71,6 +75,7 @@ class QuantizeNetwork:
     range: str = "mse"
     percentile: float = 99.99
     per_channel: bool = True
+    gates: str = "float"
     equalize: bool = False
     bias_correction: str = "auto"
     adaround: int = 0
@@ -85,6 +90,7 @@ class QuantizeNetwork:
             ("group_size", _GROUPS),
             ("activations", ACTIVATIONS),
             ("range", METHODS),
+            ("gates", GATES),
             ("bias_correction", BIAS_CORRECTIONS),
             ("reduce_range", SWITCHES),
         ):
@@ -145,6 +151,7 @@ class QuantizeNetwork:
             range=self.range,
             percentile=self.percentile,
             per_channel=self.per_channel,
+            gates=self.gates == "integers",
             bias_correction=self.bias_correction,
             adaround=self.adaround,
             accuracy=self.accuracy,

@@ -11,7 +11,8 @@ from onhand.host.networks.graph import Array, Graph, Node
 from onhand.host.networks.quantization.calibration import channel_means
 from onhand.host.networks.quantization.grid import Grid
 from onhand.host.networks.quantization.plan import Layer, Plan
-from onhand.host.networks.quantization.qdq import RoundedLayer, quantised_graph
+from onhand.host.networks.quantization.qdq import RoundedLayer, quantised_graph, raw_name
+from onhand.host.networks.quantization.stages import Stages
 from onhand.host.networks.samples import Samples
 
 __all__ = ["correct_at_once", "correct_in_order"]
@@ -30,7 +31,7 @@ def correct_in_order(
     """Add to each bias what its channel lacks in the mean, beside the float network.
 
     Each layer after all before it, so that none corrects an error that an earlier one has taken
-    out already: as many runs as layers.
+    out already. What layers give is kept for all examples, so each layer runs once.
 
     Args:
         graph: in float.
@@ -57,10 +58,14 @@ def correct_in_order(
         return made
     progress.start("correcting biases", len(axes))
     true = channel_means(graph, axes, samples, threads=threads)
+    written = quantised_graph(graph, plan, grids, made)
+    outside = set(graph.output_names()) & set(plan.grids)
+    stages = Stages(written, samples, threads=threads)
     for name, axis in axes.items():
-        rounded = quantised_graph(graph, plan, grids, made)
-        found = channel_means(rounded, {name: axis}, samples, threads=threads)
-        made[name] = _moved(made[name], true[name] - found[name])
+        unrounded = raw_name(name) if name in outside else name
+        lacking = true[name] - stages.reach(unrounded, axis=axis)
+        made[name] = _moved(made[name], lacking)
+        stages.add(unrounded, lacking, axis=axis)
         progress.advance(1)
     return made
 

@@ -26,14 +26,18 @@ __all__ = [
 Floats = NDArray[np.float32]
 COMPUTE: Final = ("Conv", "Gemm", "MatMul")
 _ARITHMETIC: Final = ("Add", "AveragePool", "GlobalAveragePool", "LeakyRelu")
+# ONNX Runtime looks a sigmoid up, and is faster on integers; OpenVINO computes it within the
+# convolution, and is faster in float.
+_GATES: Final = ("Mul", "Sigmoid")
 _MOVERS: Final = (
-    "Concat", "DepthToSpace", "Flatten", "Identity", "MaxPool", "Reshape", "Slice",
+    "Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice",
     "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
 _CLIPS: Final = ("Clip", "Relu")
 # They read sizes and axes behind these inputs.
 _N_DATA: Final = {
-    "Clip": 1, "Reshape": 1, "Resize": 1, "Slice": 1, "Split": 1, "Squeeze": 1, "Unsqueeze": 1,
+    "Clip": 1, "Gather": 1, "Reshape": 1, "Resize": 1, "Slice": 1, "Split": 1, "Squeeze": 1,
+    "Unsqueeze": 1,
 }  # fmt: skip
 # Smaller constants are not worth a word.
 _MANY_WEIGHTS: Final = 1024
@@ -149,7 +153,13 @@ def data_inputs(node: Node) -> tuple[str, ...]:
     return tuple(name for name in node.inputs[:count] if name)
 
 
-def make_plan(graph: Graph, *, keep: Sequence[str] = (), float_nodes: Sequence[str] = ()) -> Plan:
+def make_plan(
+    graph: Graph,
+    *,
+    keep: Sequence[str] = (),
+    float_nodes: Sequence[str] = (),
+    gates: bool = False,
+) -> Plan:
     """Decide what is quantised.
 
     Layers are, and what lies between them, as far as it gains: additions, pools, and what only
@@ -161,6 +171,7 @@ def make_plan(graph: Graph, *, keep: Sequence[str] = (), float_nodes: Sequence[s
         graph: the graph; constants folded into layers.
         keep: patterns of names of nodes, or of operators ("Conv"), that stay in float.
         float_nodes: names of nodes that stay in float as well.
+        gates: whether sigmoids, and products of two values, are quantised as well.
 
     Returns:
         The plan.
@@ -170,11 +181,12 @@ def make_plan(graph: Graph, *, keep: Sequence[str] = (), float_nodes: Sequence[s
     """
     layers, kept = chosen_layers(graph, keep=keep, float_nodes=float_nodes)
     readers, outside = graph.readers(), set(graph.output_names())
-    quantised = _between(graph, layers, kept, readers, outside)
+    arithmetic = (*_ARITHMETIC, *_GATES) if gates else _ARITHMETIC
+    quantised = _between(graph, layers, kept, readers, outside, arithmetic)
     kept |= {
         node.name: "what it reads, or all that reads it, is in float"
         for node in graph.nodes
-        if node.op in _ARITHMETIC and node.name not in quantised and node.name not in kept
+        if node.op in arithmetic and node.name not in quantised and node.name not in kept
     }
     clips = _clips(graph, quantised, kept, readers, outside)
     grids = _grids(graph, layers, quantised, clips, readers, outside)
@@ -238,13 +250,14 @@ def _between(
     kept: Mapping[str, str],
     readers: Readers,
     outside: set[str],
+    arithmetic: Sequence[str],
 ) -> set[str]:
     """Return the names of layers, and of nodes that integers reach and leave."""
     producers = graph.producers()
     quantised: set[str] = set(layers)
 
     def is_reached(node: Node) -> bool:
-        if node.name in kept or not (node.op in _ARITHMETIC + _CLIPS or _moves(node)):
+        if node.name in kept or not (node.op in arithmetic or node.op in _CLIPS or _moves(node)):
             return False
         makers = [producers.get(name) for name in data_inputs(node)]
         return bool(makers) and all(maker and maker.name in quantised for maker in makers)

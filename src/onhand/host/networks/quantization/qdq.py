@@ -11,7 +11,7 @@ from onhand.host.networks.quantization.grid import Floats, Grid, WeightCodes
 from onhand.host.networks.quantization.plan import Layer, Plan
 from onhand.host.networks.quantization.storage import Constants
 
-__all__ = ["RoundedLayer", "clip_bounds", "quantised_graph"]
+__all__ = ["RoundedLayer", "clip_bounds", "quantised_graph", "raw_name"]
 
 _INT8: Final = 3  # as onnx.TensorProto has it
 
@@ -27,6 +27,11 @@ class RoundedLayer:
 
     weight: WeightCodes
     bias: Floats | None
+
+
+def raw_name(name: str) -> str:
+    """Return what an output of the network that is rounded is called before that."""
+    return f"{name}.raw"
 
 
 def clip_bounds(graph: Graph, node: Node) -> tuple[float, float]:
@@ -64,7 +69,11 @@ def quantised_graph(
 
 
 class _Writer:
-    """Makes one graph; its state is what has been written so far."""
+    """Makes one graph; its state is what has been written so far.
+
+    Names are short, as each stands in the file several times: .q for codes, .d for what they are
+    decoded to, .s for scales, .z for zero points.
+    """
 
     def __init__(
         self,
@@ -127,15 +136,15 @@ class _Writer:
     def _raw(self, name: str) -> str:
         """Return what a value is called before it is rounded: outputs keep their names."""
         if name in self._plan.grids and name in self._outputs:
-            return self._constants.name(f"{name}.raw")
+            return self._constants.name(raw_name(name))
         return name
 
     def _round(self, name: str, source: str) -> None:
         root = self._plan.grids[name]
-        codes = self._constants.name(f"{name}.codes")
+        codes = self._constants.name(f"{name}.q")
         decoded = name
         if source == name or name not in self._outputs:
-            decoded = self._constants.name(f"{name}.decoded")
+            decoded = self._constants.name(f"{name}.d")
         parameters = self._parameters(root)
         self._nodes += (
             Node(op="QuantizeLinear", inputs=(source, *parameters), outputs=(codes,)),
@@ -146,11 +155,11 @@ class _Writer:
     def _parameters(self, root: str) -> tuple[str, str]:
         if root not in self._of_grid:
             grid = self._grids[root]
-            scale = self._constants.add(f"{root}.scale", np.array(grid.scale, np.float32))
+            scale = self._constants.add(f"{root}.s", np.array(grid.scale, np.float32))
             dtype = np.int8 if grid.signed else np.uint8
             self._of_grid[root] = (
                 scale,
-                self._constants.add(f"{root}.zero", np.array(grid.zero, dtype)),
+                self._constants.add(f"{root}.z", np.array(grid.zero, dtype)),
             )
         return self._of_grid[root]
 
@@ -158,17 +167,17 @@ class _Writer:
         """Write a layer's weight and bias, and return the layer's inputs."""
         rounded = self._layers[layer.node.name]
         weight = rounded.weight
-        codes = self._constants.add_codes(f"{layer.weight}.codes", weight)
+        codes = self._constants.add_codes(f"{layer.weight}.q", weight)
         if weight.bits <= 4:
             # Engines widen the codes when they open the network, and compute as with 8 bits.
-            wide = self._constants.name(f"{layer.weight}.wide")
+            wide = self._constants.name(f"{layer.weight}.w")
             self._nodes.append(
                 Node(op="Cast", inputs=(codes,), outputs=(wide,), attributes={"to": _INT8})
             )
             codes = wide
         # Without zero points ONNX Runtime computes a Gemm in float.
-        zeros = self._constants.add(f"{layer.weight}.zeros", np.zeros(weight.scales.shape, np.int8))
-        scales = self._constants.add(f"{layer.weight}.scales", weight.scales)
+        zeros = self._constants.add(f"{layer.weight}.z", np.zeros(weight.scales.shape, np.int8))
+        scales = self._constants.add(f"{layer.weight}.s", weight.scales)
         inputs = [data, self._decode(layer.weight, (codes, scales, zeros), weight.axis)]
         if rounded.bias is not None:
             grid = self._grids[self._plan.grids[layer.data]]
@@ -176,14 +185,14 @@ class _Writer:
             sums = np.rint(rounded.bias.reshape(-1).astype(np.float64) / units)
             name = layer.bias or f"{layer.node.name}.bias"
             given = (
-                self._constants.add(f"{name}.codes", sums.astype(np.int32)),
-                self._constants.add(f"{name}.scales", units),
+                self._constants.add(f"{name}.q", sums.astype(np.int32)),
+                self._constants.add(f"{name}.s", units),
             )
             inputs.append(self._decode(name, given, 0))
         return tuple(inputs)
 
     def _decode(self, name: str, given: tuple[str, ...], axis: int) -> str:
-        decoded = self._constants.name(f"{name}.decoded")
+        decoded = self._constants.name(f"{name}.d")
         self._nodes.append(
             Node(
                 op="DequantizeLinear",

@@ -20,7 +20,7 @@ __all__ = ["BIAS_CORRECTIONS", "StaticSettings", "quantize_statically"]
 
 BIAS_CORRECTIONS: Final = ("auto", "none", "fast", "full")
 # Means settle soon, and layer after layer each example is run as often as there are layers.
-_FEW: Final = 32
+_FEW: Final = 24
 # Of the examples, this share is put aside for the last word on what is lost.
 _HELD_OUT: Final = 4
 Layers = dict[str, RoundedLayer]
@@ -36,6 +36,7 @@ class StaticSettings:
         range: how ranges are chosen.
         percentile: for one of those.
         per_channel: one scale for each output channel of a weight.
+        gates: whether sigmoids and products of values are on integers.
         bias_correction: one of `BIAS_CORRECTIONS`.
         adaround: steps; 0 for none.
         accuracy: most loss on examples put aside; 1.0 for any.
@@ -47,6 +48,7 @@ class StaticSettings:
     range: str
     percentile: float
     per_channel: bool
+    gates: bool
     bias_correction: str
     adaround: int
     accuracy: float
@@ -73,7 +75,7 @@ def quantize_statically(graph: Graph, bench: Workbench, settings: StaticSettings
     if settings.accuracy < 1:
         samples, aside = _split(samples)
     work = _Work(graph, replace(bench, calibration=samples), settings)
-    plan = make_plan(graph, keep=settings.keep)
+    plan = work.plan(())
     if not plan.layers:
         raise InputError("nothing to quantize: no Conv, Gemm or MatMul with constant weights")
     grids = work.ranges.grids(plan)
@@ -88,7 +90,7 @@ def quantize_statically(graph: Graph, bench: Workbench, settings: StaticSettings
             f"{len(found.nodes)} of {len(plan.layers)} layers back in float; before: "
             f"{found.before:.4f}",
         )
-        plan = make_plan(graph, keep=settings.keep, float_nodes=reverted)
+        plan = work.plan(reverted)
     made = work.written(plan, layers)
     return PassResult(
         graph=made,
@@ -111,6 +113,15 @@ class _Work:
             percentile=settings.percentile,
             threads=bench.threads,
             progress=bench.progress,
+        )
+
+    def plan(self, float_nodes: Collection[str]) -> Plan:
+        """Return what is quantised, but for some nodes."""
+        return make_plan(
+            self._graph,
+            keep=self._settings.keep,
+            float_nodes=tuple(float_nodes),
+            gates=self._settings.gates,
         )
 
     def written(self, plan: Plan, layers: Layers) -> Graph:
