@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from onhand.core.errors import InputError, ResourceError
-from onhand.device.state import default_home, recall, remember, write_text_atomically
+from onhand.device.state import (
+    default_home,
+    recall,
+    recall_bytes,
+    remember,
+    remember_bytes,
+    write_text_atomically,
+)
 
 KEY = "ab" * 32
 
@@ -174,3 +181,45 @@ def test_a_user_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with pytest.raises(ResourceError, match="no home folder"):
         default_home("linux")
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(range(256)) * 99])
+def test_bytes_come_back_to_whoever_made_them(home: Path, content: bytes) -> None:
+    """And to nobody else: another version asks for its own."""
+    remember_bytes(home, KEY, "compiled", content, made_by="version 1")
+
+    assert recall_bytes(home, KEY, "compiled", made_by="version 1") == content
+    assert recall_bytes(home, KEY, "compiled", made_by="version 2") is None
+    assert recall_bytes(home, KEY, "other", made_by="version 1") is None
+    assert recall_bytes(home / "no", KEY, "compiled", made_by="version 1") is None
+    assert recall(home, KEY, "compiled") is None
+
+
+@pytest.mark.parametrize("place", [0, 31, 32, -1])
+def test_attack_damaged_bytes_are_none(home: Path, place: int) -> None:
+    """Whoever asks makes them anew."""
+    remember_bytes(home, KEY, "compiled", b"some bytes", made_by="me")
+    (path,) = home.rglob("*.bin")
+    whole = bytearray(path.read_bytes())
+    whole[place] ^= 128
+    path.write_bytes(whole)
+
+    assert recall_bytes(home, KEY, "compiled", made_by="me") is None
+    path.write_bytes(b"short")
+    assert recall_bytes(home, KEY, "compiled", made_by="me") is None
+
+
+def test_attack_bytes_outside(home: Path) -> None:
+    """Names and keys are as of other state."""
+    with pytest.raises(InputError, match="state: name"):
+        remember_bytes(home, KEY, "../x", b"", made_by="")
+    with pytest.raises(InputError, match="is not a SHA-256"):
+        recall_bytes(home, "..", "x", made_by="")
+
+
+def test_bytes_that_cannot_be_written_are_an_error(home: Path) -> None:
+    """By the folder's name."""
+    home.write_text("a file")
+
+    with pytest.raises(ResourceError, match="cannot be made"):
+        remember_bytes(home, KEY, "compiled", b"", made_by="")

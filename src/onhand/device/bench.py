@@ -8,25 +8,22 @@ measured before and after, because it changes by the minute on shared machines.
 """
 
 import json
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Final, Unpack, cast
+from typing import Final, Unpack, cast
 
 import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.core.bundle import Bundle, read_bundle
-from onhand.core.errors import EngineError, InputError
+from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.bench_child import TOKENIZER, Job, job_text
 from onhand.device.engines.choosing import EngineWays
+from onhand.device.measured import Event, Events, run_measured
 from onhand.device.opening import able_engines
 from onhand.device.probe import RUNS as BANDWIDTH_RUNS
 from onhand.device.probe import current_profile
@@ -48,23 +45,6 @@ NAMES: Final = (
     "energy_j_per_token",
     "read_bandwidth",
 )
-Event = Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Events:
-    """What one child printed, and when its first token came, in seconds after its start."""
-
-    all: tuple[Event, ...]
-    first_token_s: float
-
-    def figures(self, event: str, key: str) -> list[float]:
-        """Return one number of every event of a kind."""
-        return [float(cast(float, found[key])) for found in self.all if found["event"] == event]
-
-    def last(self, event: str) -> Event:
-        """Return the last event of a kind."""
-        return [found for found in self.all if found["event"] == event][-1]
 
 
 def bench(
@@ -127,7 +107,7 @@ def bench(
 
 
 def _measure(bundle: Bundle, job: Job, how: str, shown: Progress) -> dict[str, Measurement]:
-    starts: list[_Events] = []
+    starts: list[Events] = []
     shown.start("starting", max(MIN_STARTS, job.runs))
     for _ in range(max(MIN_STARTS, job.runs)):
         starts.append(_run_child(replace(job, work="start"), bundle))
@@ -142,8 +122,8 @@ def _measure(bundle: Bundle, job: Job, how: str, shown: Progress) -> dict[str, M
 def _measurements(
     bundle: Bundle,
     job: Job,
-    starts: Sequence[_Events],
-    speed: _Events,
+    starts: Sequence[Events],
+    speed: Events,
     bandwidth: Sequence[float],
     how: str,
 ) -> dict[str, Measurement]:
@@ -152,7 +132,7 @@ def _measurements(
     found: dict[str, tuple[Unit, Sequence[float]]] = {
         "size_bytes": ("byte", [float(bundle.size_bytes(job.variant))]),
         "load_s": ("s", loads),
-        "cold_start_s": ("s", [events.first_token_s for events in starts]),
+        "cold_start_s": ("s", [events.first_s for events in starts]),
         "time_to_first_token_s": ("s", speed.figures("run", "time_to_first_token_s")),
         "prefill_tokens_per_s": ("1/s", speed.figures("run", "prefill_tokens_per_s")),
         "decode_tokens_per_s": ("1/s", speed.figures("run", "decode_tokens_per_s")),
@@ -248,63 +228,11 @@ def _bandwidth(job: Job, bundle: Bundle, shown: Progress) -> list[float]:
     return [float(sample) for sample in cast(list[float], done.last("bandwidth")["samples"])]
 
 
-def _run_child(
-    job: Job, bundle: Bundle, on_event: Callable[[Event], None] | None = None
-) -> _Events:
-    """Run one measuring process to its end.
-
-    Raises:
-        EngineError: if it fails.
-    """
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaints:
-        given.write(job_text(job).encode())
-        given.seek(0)
-        begun = time.perf_counter()
-        # -P: a folder called onhand in the current one must not be imported instead.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "onhand.device.bench_child"],
-            stdin=given,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-        )
-        try:
-            events, first_token_s = _listen(cast(IO[bytes], process.stdout), begun, on_event)
-            code = process.wait()
-        finally:
-            process.kill()
-            process.wait()
-            cast(IO[bytes], process.stdout).close()
-        if code != 0 or not events:
-            raise EngineError(
-                f"bench {bundle.manifest.name}: the measuring process ({job.work}) "
-                f"{_why(code, complaints)}"
-            )
-    return _Events(all=tuple(events), first_token_s=first_token_s)
-
-
-def _listen(
-    lines: IO[bytes], begun: float, on_event: Callable[[Event], None] | None
-) -> tuple[list[Event], float]:
-    events: list[Event] = []
-    first_token_s = 0.0
-    for line in lines:
-        now = time.perf_counter()
-        if not line.endswith(b"\n"):
-            break  # it died while writing
-        event = json.loads(line)
-        if event["event"] == "first-token":
-            first_token_s = now - begun
-        events.append(event)
-        if on_event is not None and event["event"] in {"warm", "run"}:
-            on_event(event)
-    return events, first_token_s
-
-
-def _why(code: int, complaints: IO[bytes]) -> str:
-    complaints.seek(0)
-    lines = [line.strip() for line in complaints.read().decode(errors="replace").splitlines()]
-    said = next((line for line in reversed(lines) if line), "")
-    if code < 0:
-        ended = f"was killed by signal {-code}"
-        return f"{ended}: {said or 'was there enough memory?'}"
-    return f"ended with code {code}: {said or 'it gave no reason'}"
+def _run_child(job: Job, bundle: Bundle, on_event: Callable[[Event], None] | None = None) -> Events:
+    return run_measured(
+        "onhand.device.bench_child",
+        job_text(job),
+        what=f"bench {bundle.manifest.name}: the measuring process ({job.work})",
+        first="first-token",
+        on_event=on_event,
+    )

@@ -1,14 +1,10 @@
 """The process that `bench` measures: it opens a bundle, generates, and prints what it saw.
 
 A process of its own, so that its peak memory is that of one generation, and its start a start.
-It reads one `Job` as JSON from the standard input and prints one JSON object in a line for each
-event; whatever libraries print goes to the standard error. The last line of the standard error
-says why it failed.
+It reads one `Job` as JSON and prints events: see `onhand.device.measured`.
 """
 
 import json
-import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +15,6 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 
 from onhand.core.bundle import Bundle, verifying_bundle
-from onhand.core.errors import OnhandError
 from onhand.core.profile import parse_profile
 from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.engines.base import KvKind, Loaded
@@ -27,12 +22,13 @@ from onhand.device.engines.choosing import HeadUse, PrefillUse, opener_of, use_h
 from onhand.device.engines.named import named_engine
 from onhand.device.freed_memory import give_back_memory
 from onhand.device.generate import generate_tokens
+from onhand.device.measured import peak_memory_bytes, print_event, serve_job
 from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
 
 if TYPE_CHECKING:
     from onhand.device.text import Tokenizer
 
-__all__ = ["TOKENIZER", "Job", "job_text", "main", "peak_memory_bytes", "run_job"]
+__all__ = ["TOKENIZER", "Job", "job_text", "main", "run_job"]
 
 TOKENIZER = "tokenizer.json"
 WARM_UP_TOKENS = 8
@@ -94,36 +90,11 @@ def run_job(job: Job, out: TextIO) -> None:
         samples = sample_read_bandwidth(
             job.threads, buffer_bytes=default_buffer_bytes(), runs=job.runs
         )
-        _print(out, {"event": "bandwidth", "samples": samples})
+        print_event(out, {"event": "bandwidth", "samples": samples})
     elif job.work == "start":
         _start(job, out)
     else:
         _speed(job, out)
-
-
-def peak_memory_bytes(root: Path = Path("/")) -> int:
-    """Return the highest resident memory that this process has had.
-
-    Args:
-        root: folder that holds `proc`.
-
-    Returns:
-        Bytes: the kernel's high-water mark on Linux, else what the system's accounting says.
-    """
-    try:
-        status = (root / "proc/self/status").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        status = ""
-    if found := re.search(r"^VmHWM:\s*([0-9]+) kB$", status, re.MULTILINE):
-        return int(found[1]) * 1024
-    if sys.platform == "win32":
-        import psutil
-
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _start(job: Job, out: TextIO) -> None:
@@ -133,8 +104,8 @@ def _start(job: Job, out: TextIO) -> None:
     prompt = np.asarray(job.prompt, dtype=np.int64)
     for token in generate_tokens(loaded, loaded.session(), prompt, max_tokens=1):
         _reader(tokenizer)(token)
-    _print(out, {"event": "first-token"})
-    _print(out, {"event": "start", "load_s": load_s})
+    print_event(out, {"event": "first-token"})
+    print_event(out, {"event": "start", "load_s": load_s})
 
 
 def _speed(job: Job, out: TextIO) -> None:
@@ -149,11 +120,11 @@ def _speed(job: Job, out: TextIO) -> None:
         return _run(tokens, _reader(tokenizer), prompt.size, n_tokens, meter)
 
     answer(min(WARM_UP_TOKENS, job.generated_tokens))
-    _print(out, {"event": "warm"})
+    print_event(out, {"event": "warm"})
     for _ in range(job.runs):
         figures = answer(job.generated_tokens)
-        _print(out, {"event": "run", **figures})
-    _print(
+        print_event(out, {"event": "run", **figures})
+    print_event(
         out,
         {
             "event": "speed",
@@ -217,27 +188,18 @@ def _tokenizer(bundle: Bundle) -> "Tokenizer | None":
     return tokenizer
 
 
-def _print(out: TextIO, event: Mapping[str, object]) -> None:
-    out.write(json.dumps(event) + "\n")
-    out.flush()
-
-
 def main() -> int:
     """Read a job from the standard input and do it.
 
     Returns:
         The exit code: 0, or 1 with the reason as the last line of the standard error.
     """
-    # Events keep the pipe to themselves; what anything else prints goes to the standard error.
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    table = json.load(sys.stdin)
-    try:
-        run_job(Job(**{**table, "prompt": tuple(table["prompt"])}), out)
-    except OnhandError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+    return serve_job(lambda text, out: run_job(_job(text), out))
+
+
+def _job(text: str) -> Job:
+    table = json.loads(text)
+    return Job(**{**table, "prompt": tuple(table["prompt"])})
 
 
 if __name__ == "__main__":

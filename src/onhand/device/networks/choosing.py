@@ -14,11 +14,11 @@ from typing import Final
 from onhand.core.bundle import Bundle
 from onhand.core.errors import EngineError, InputError
 from onhand.core.profile import DeviceProfile
-from onhand.device.networks.base import NetworkEngine, NetworkLoaded
+from onhand.device.networks.base import Array, NetworkEngine, NetworkLoaded
 from onhand.device.networks.timing import random_feeds, time_interleaved
 from onhand.device.state import recall, remember
 
-__all__ = ["Race", "race", "race_name", "recall_race", "remember_race"]
+__all__ = ["Race", "open_and_run", "race", "race_name", "recall_race", "remember_race"]
 
 TIE: Final = 1.05
 
@@ -77,12 +77,11 @@ def race(
     with ExitStack() as closing:
         for name, engine in engines.items():
             try:
-                loaded = engine.open(bundle, variant=variant, threads=threads)
-                closing.callback(loaded.close)
-                loaded.run(feeds)
+                loaded = open_and_run(engine, bundle, variant, feeds, threads=threads)
             except EngineError as error:
                 failed[name] = str(error)
             else:
+                closing.callback(loaded.close)
                 opened[name], runs[name] = loaded, partial(loaded.run, feeds)
         if not opened:
             listed = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
@@ -94,6 +93,39 @@ def race(
     for loaded in opened.values():
         loaded.close()
     return best, done
+
+
+def open_and_run(
+    engine: NetworkEngine,
+    bundle: Bundle,
+    variant: str,
+    feeds: Mapping[str, Array],
+    *,
+    threads: int,
+) -> NetworkLoaded:
+    """Open a variant and run it once; it is closed again if that fails.
+
+    Args:
+        engine: what opens it.
+        bundle: a verified bundle of a network.
+        variant: one of its variants.
+        feeds: its inputs.
+        threads: threads of one run.
+
+    Returns:
+        The network, warm.
+
+    Raises:
+        BundleCorrupt: if graph, weights and manifest do not match.
+        EngineError: if the engine fails.
+    """
+    loaded = engine.open(bundle, variant=variant, threads=threads)
+    try:
+        loaded.run(feeds)
+    except BaseException:
+        loaded.close()
+        raise
+    return loaded
 
 
 def race_name(

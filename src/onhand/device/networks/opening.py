@@ -14,7 +14,14 @@ from onhand.core.plugins import NETWORK_ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.networks.base import CachingNetworkEngine, NetworkEngine, NetworkLoaded
-from onhand.device.networks.choosing import race, race_name, recall_race, remember_race
+from onhand.device.networks.choosing import (
+    Race,
+    open_and_run,
+    race,
+    race_name,
+    recall_race,
+    remember_race,
+)
 from onhand.device.networks.timing import BUDGET_S, random_feeds, time_interleaved
 from onhand.device.probe import current_profile
 
@@ -155,23 +162,33 @@ def open_network(
     n_threads = _threads(threads, profile)
     chosen, _ = bundle.variant(variant)
     able, reasons = able_engines(bundle, profile, variant=chosen, wanted=engine)
-    if home is None or len(able) < 2:
-        keeping = {name: named_engine(name, home=home, progress=progress) for name in able}
-        loaded, name = _open_first(bundle, chosen, keeping, reasons, n_threads)
-        after = list(able)[list(able).index(name) + 1 :]
-        return loaded, name, reasons | dict.fromkeys(after, f"{name} is preferred to it")
-    place = race_name(chosen, able, profile, threads=n_threads)
-    done = recall_race(home, bundle, place, able)
-    if done is not None:
-        winner = named_engine(done.winner(), home=home, progress=progress)
-        loaded = winner.open(bundle, variant=chosen, threads=n_threads)
-    else:
-        loaded, done = race(bundle, chosen, able, threads=n_threads)
-        try:
-            remember_race(home, bundle, place, done)
-        except ResourceError as error:
-            (progress or Quiet()).note(f"the choice of an engine is not kept: {error}")
-    return loaded, done.winner(), reasons | done.reasons()
+    try:
+        if home is None or len(able) < 2:
+            keeping = {name: named_engine(name, home=home, progress=progress) for name in able}
+            return _open_first(bundle, chosen, keeping, reasons, n_threads)
+        place = race_name(chosen, able, profile, threads=n_threads)
+        done = recall_race(home, bundle, place, able)
+        if done is not None:
+            winner = named_engine(done.winner(), home=home, progress=progress)
+            loaded = winner.open(bundle, variant=chosen, threads=n_threads)
+        else:
+            loaded, done = race(bundle, chosen, able, threads=n_threads)
+            _keep(home, bundle, place, done, progress or Quiet())
+        return loaded, done.winner(), reasons | done.reasons()
+    except EngineError as error:
+        if engine is not None or LAST_RESORT in able:
+            raise
+        said = dict.fromkeys(able, str(error)) | reasons
+        said.pop(LAST_RESORT, None)
+        last, _ = able_engines(bundle, profile, variant=chosen, wanted=LAST_RESORT)
+        return _open_first(bundle, chosen, last, said, n_threads)
+
+
+def _keep(home: Path, bundle: Bundle, place: str, done: Race, progress: Progress) -> None:
+    try:
+        remember_race(home, bundle, place, done)
+    except ResourceError as error:
+        progress.note(f"the choice of an engine is not kept: {error}")
 
 
 def rank_variants(
@@ -212,12 +229,11 @@ def rank_variants(
             able, reasons = able_engines(bundle, profile, variant=variant, wanted=engine)
             for name, candidate in able.items():
                 try:
-                    loaded = candidate.open(bundle, variant=variant, threads=n_threads)
-                    opened.callback(loaded.close)
-                    loaded.run(feeds)
+                    loaded = open_and_run(candidate, bundle, variant, feeds, threads=n_threads)
                 except EngineError as error:
                     reasons[name] = str(error)
                 else:
+                    opened.callback(loaded.close)
                     runs[variant, name] = partial(loaded.run, feeds)
             failed |= {(variant, name): reason for name, reason in reasons.items()}
         times = time_interleaved(runs, budget_s=budget_s * len(runs))
@@ -242,24 +258,30 @@ def _open_first(
     bundle: Bundle,
     variant: str,
     able: Mapping[str, NetworkEngine],
-    reasons: dict[str, str],
+    reasons: Mapping[str, str],
     threads: int,
-) -> tuple[NetworkLoaded, str]:
+) -> tuple[NetworkLoaded, str, dict[str, str]]:
+    said = dict(reasons)
+    failures: list[EngineError] = []
     for name, engine in able.items():
         try:
             loaded = engine.open(bundle, variant=variant, threads=threads)
-        except EngineUnavailable as error:
-            reasons[name] = str(error)
+        except EngineError as error:
+            failures.append(error)
+            said[name] = str(error)
         else:
-            return loaded, name
-    raise EngineUnavailable(_none_able(bundle, variant, reasons))
+            after = list(able)[list(able).index(name) + 1 :]
+            return loaded, name, said | dict.fromkeys(after, f"{name} is preferred to it")
+    if len(failures) == 1:
+        raise failures[0]
+    raise EngineUnavailable(_none_able(bundle, variant, said)) from failures[0]
 
 
 def _order() -> list[str]:
     known = plugin_names(NETWORK_ENGINES)
-    preferred = [name for name in PREFERRED_ENGINES if name in known]
+    first = [name for name in PREFERRED_ENGINES if name in known and name != LAST_RESORT]
     others = [name for name in known if name not in PREFERRED_ENGINES]
-    return [*preferred[:-1], *others, *preferred[-1:]]
+    return [*first, *others, *(name for name in known if name == LAST_RESORT)]
 
 
 def _none_able(bundle: Bundle, variant: str, reasons: Mapping[str, str]) -> str:

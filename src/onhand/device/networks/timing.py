@@ -75,17 +75,18 @@ def time_interleaved(
     for run in runs.values():
         run()
     for _ in range(MOST_ROUNDS):
+        length = BLOCK if time.perf_counter() - begun < budget_s else 2
         for name, run in runs.items():
             # Engines keep their threads spinning for a moment: a run after another's is slower.
-            found[name] += _block(run, quick=time.perf_counter() - begun < budget_s)
+            found[name] += _block(run, length)
         if time.perf_counter() - begun > budget_s:
             break
     return found
 
 
-def _block(run: Callable[[], object], *, quick: bool) -> list[float]:
+def _block(run: Callable[[], object], length: int) -> list[float]:
     samples: list[float] = []
-    for _ in range(BLOCK if quick else 2):
+    for _ in range(length):
         begun = time.perf_counter()
         run()
         samples.append(time.perf_counter() - begun)
