@@ -1,6 +1,6 @@
 """The house assistant with a quarter of its parameters taken out, with and without distillation.
 
-    python -m benchmarks.pruned_assistant [--mlp 0.514] [--steps 200] [--out FILE.json]
+    python -m benchmarks.pruned_assistant [--mlp 0.514] [--steps 40] [--out FILE.json]
 
 Prunes the MLPs by their activations on the example's calibration text, then trains every weight
 towards the original's answers to commands that the example's own generator draws (training
@@ -46,7 +46,7 @@ __all__ = ["Commands", "main"]
 
 VARIANT = "int4"
 PROMPT_TOKENS, ANSWER_TOKENS, ROUNDS = 32, 128, 40
-ROW_TOKENS, ROWS = 256, 16
+ROW_TOKENS, ROWS = 256, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def main() -> None:
     """Prune, distil, round, ask, time, and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--mlp", type=float, default=0.514, help="share of the neurons that go")
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("out/pruned_assistant"))

@@ -9,10 +9,9 @@ import pytest
 from tests.cli.conftest import DEVICE, FakeHost, measurement, report_of
 
 from onhand.cli.main import main
-from onhand.cli.transforms import QuantizeOptions, read_transforms
 from onhand.core.budget import Budget
 from onhand.core.bundle import Bundle
-from onhand.core.errors import BudgetExceeded, InputError, RecipeError
+from onhand.core.errors import BudgetExceeded
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile, read_profile, render_profile
 from onhand.host.options import BuildOptions
@@ -221,34 +220,6 @@ def test_wrong_options_are_refused_before_any_work(
     assert main(["build", "m", *line.split()]) == 2
     assert sentence in capsys.readouterr().err
     assert host.calls == []
-
-
-def test_a_recipe_is_one_variant_of_its_name(tmp_path: Path) -> None:
-    """Its one step is the pass."""
-    recipe = tmp_path / "phone.toml"
-    recipe.write_text('name = "phone-4bit"\n[[step]]\npass = "quantize"\ngroup_size = 128\n')
-
-    found = read_transforms(recipe, QuantizeOptions())
-
-    assert found == {"phone-4bit": Quantize(group_size=128)}
-
-
-def test_a_recipe_of_two_steps_is_refused(tmp_path: Path) -> None:
-    """This version runs one pass; it does not run the first and forget the second."""
-    recipe = tmp_path / "two.toml"
-    recipe.write_text('name = "two"\n' + '[[step]]\npass = "quantize"\n' * 2)
-
-    with pytest.raises(RecipeError, match="has 2 steps, this version runs exactly one"):
-        read_transforms(recipe, QuantizeOptions())
-
-
-def test_a_slip_in_a_recipe_says_what_was_meant(tmp_path: Path) -> None:
-    """The file, the step and the option are named."""
-    recipe = tmp_path / "slip.toml"
-    recipe.write_text('name = "slip"\n[[step]]\npass = "quantize"\nbit = 4\n')
-
-    with pytest.raises(InputError, match=r"slip.toml: step 1 .*did you mean 'bits'\?"):
-        read_transforms(recipe, QuantizeOptions())
 
 
 def test_evaluate_gives_programs_measurements(host: FakeHost, home: Path, capsys: Capture) -> None:

@@ -1,8 +1,8 @@
 """`onhand build`: a model becomes a bundle that holds its budget, with the proof in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import typer
 
@@ -27,8 +27,15 @@ if TYPE_CHECKING:
     from onhand.host.build import BuildResult
     from onhand.host.networks.options import NetworkOptions
     from onhand.host.options import BuildOptions
+    from onhand.host.passes.base import Pass, ShapingStep
 
 __all__ = ["command"]
+
+
+class _Steps(TypedDict):
+    transforms: "Mapping[str, Pass]"
+    shaping: "Sequence[ShapingStep]"
+
 
 _OF_DECODERS = (
     "adapter",
@@ -93,8 +100,7 @@ def command(
         from onhand.host.options import BuildOptions
 
         work = BuildOptions(
-            transforms=read_transforms(recipe, options),
-            shaping=read_shaping(recipe),
+            **_steps(recipe, options),
             keep_codes=recipe is None and options.leave_codes(),
             budget=Budget() if budget is None else parse_budget(budget),
             device=None if device is None else read_profile(device),
@@ -108,6 +114,11 @@ def command(
             adapter=adapter,
         )
         _run(context, source, work, None if plan else output, as_json=as_json)
+
+
+def _steps(recipe: Path | None, options: QuantizeOptions) -> "_Steps":
+    """Return what is done with a language model."""
+    return {"transforms": read_transforms(recipe, options), "shaping": read_shaping(recipe)}
 
 
 def _is_network(context: typer.Context, source: str, task: str | None) -> bool:

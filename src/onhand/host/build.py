@@ -32,13 +32,13 @@ from onhand.host.evaluate import record_original
 from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model, ShapesAlone
 from onhand.host.options import BuildOptions
-from onhand.host.pack import VariantPlan, pack_bundle, plan_variants
+from onhand.host.pack import Packed, VariantPlan, pack_bundle, plan_variants
 from onhand.host.passes.as_is import choose_transforms
 from onhand.host.passes.base import pass_options
 from onhand.host.plan import BuildPlan, calibration_tokens, make_plan, text_tokens
 from onhand.host.prove import Proof, Report, prove_bundle
 from onhand.host.report import render_report
-from onhand.host.shaping import add_to_forecast, plan_shaping, shape_model
+from onhand.host.shaping import Shaped, add_to_forecast, plan_shaping, shape_model
 from onhand.host.sources import load_model
 from onhand.host.texts import Texts, split_texts
 from onhand.host.work import BuildWork, open_work
@@ -211,17 +211,8 @@ def _staged(
     Raises:
         BudgetExceeded: if a limit does not hold or could not be measured.
     """
-    shaped = shape_model(
-        ready.model,
-        options.shaping,
-        ready.texts,
-        budget=options.budget,
-        folder=work.shaped,
-        threads=ready.threads,
-        progress=shown,
-    )
+    ready, shaped = _shaped(ready, options, work, shown)
     guard.check("shaping the model")
-    ready = _with_shaped(ready, shaped.model)
     run = run_original(
         ready.shaped,
         calibration=ready.texts.calibration.sequences if _needs_text(ready.plans) else (),
@@ -232,26 +223,7 @@ def _staged(
         folder=work.original,
     )
     guard.check("running the original")
-    model, statistics = _scaled(ready, run.statistics, shown)
-    packed = pack_bundle(
-        model,
-        ready.plans,
-        statistics,
-        staged,
-        accuracy_level=options.accuracy_level,
-        provenance=_provenance(ready, options),
-        threads=ready.threads,
-        progress=shown,
-        work=work.matrices,
-        refine=ScaleTraining(
-            original=ready.model,
-            scaled=model,
-            sequences=ready.texts.calibration.sequences,
-            folder=work.matrices,
-            threads=ready.threads,
-            progress=shown,
-        ).refine,
-    )
+    packed = _packed(ready, options, work, staged, run.statistics, shown)
     guard.check("quantizing")
     proof = Proof(
         model=ready.model,
@@ -278,6 +250,56 @@ def _staged(
     return report
 
 
+def _shaped(
+    ready: _Prepared, options: BuildOptions, work: BuildWork, shown: Progress
+) -> tuple[_Prepared, Shaped]:
+    """Shape the model, and plan the variants again where a text decided which parts stay."""
+    shaped = shape_model(
+        ready.model,
+        options.shaping,
+        ready.texts,
+        budget=options.budget,
+        folder=work.shaped,
+        threads=ready.threads,
+        progress=shown,
+    )
+    transforms = {plan.name: plan.transform for plan in ready.plans}
+    is_as_planned = shaped.model.decoder == ready.shaped.decoder
+    plans = ready.plans if is_as_planned else plan_variants(shaped.model.decoder, transforms)
+    return replace(ready, shaped=shaped.model, plans=plans), shaped
+
+
+def _packed(
+    ready: _Prepared,
+    options: BuildOptions,
+    work: BuildWork,
+    staged: Path,
+    statistics: InputStatistics,
+    shown: Progress,
+) -> Packed:
+    """Round the matrices of every variant and write the bundle."""
+    model, statistics = _scaled(ready, statistics, shown)
+    return pack_bundle(
+        model,
+        ready.plans,
+        statistics,
+        staged,
+        accuracy_level=options.accuracy_level,
+        provenance=_provenance(ready, options),
+        threads=ready.threads,
+        progress=shown,
+        work=work.matrices,
+        refine=ScaleTraining(
+            original=ready.model,
+            scaled=model,
+            sequences=ready.texts.calibration.sequences,
+            folder=work.matrices,
+            threads=ready.threads,
+            progress=shown,
+        ).refine,
+    )
+
+
 def _scaled(
     ready: _Prepared, statistics: InputStatistics, shown: Progress
 ) -> tuple[Model, InputStatistics]:
@@ -289,14 +311,6 @@ def _scaled(
                 ready.shaped, statistics, plan.report.formats, advance=shown.advance
             )
     return ready.shaped, statistics
-
-
-def _with_shaped(ready: _Prepared, shaped: Model) -> _Prepared:
-    """Plan the variants again where a text decided which parts of the model stay."""
-    if shaped.decoder == ready.shaped.decoder:
-        return replace(ready, shaped=shaped)
-    transforms = {plan.name: plan.transform for plan in ready.plans}
-    return replace(ready, shaped=shaped, plans=plan_variants(shaped.decoder, transforms))
 
 
 def _fingerprint(ready: _Prepared, options: BuildOptions) -> dict[str, object]:

@@ -224,7 +224,8 @@ def run_original(
     streams = streams or [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
     longest = max((tokens.size for tokens in sequences), default=0)
     tables = forward.RopeCache(decoder, longest)
-    progress.start("running the original", max(len(decoder.layers) * len(sequences), 1))
+    if sequences:
+        progress.start("running the original", len(decoder.layers) * len(sequences))
     # Overflows are judged after each layer, not warned of on the way.
     with threadpool_limits(threads), np.errstate(over="ignore", invalid="ignore"):
         if first:

@@ -20,13 +20,14 @@ from onhand.core.progress import Progress
 from onhand.core.quantized import QuantTensor
 from onhand.device.engines.forward import RopeCache
 from onhand.host.model import Model
-from onhand.host.pack import VariantPlan
 from onhand.host.torch_forward import torch_logits
 from onhand.host.torch_weights import FixedWeights
 from onhand.host.work import FinishedMatrices
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from onhand.host.pack import VariantPlan
 
 __all__ = ["ScaleTraining", "check_torch", "distil_matrices", "train_scales"]
 
@@ -170,7 +171,7 @@ class ScaleTraining:
     threads: int
     progress: Progress
 
-    def refine(self, plan: VariantPlan, finished: FinishedMatrices) -> FinishedMatrices:
+    def refine(self, plan: "VariantPlan", finished: FinishedMatrices) -> FinishedMatrices:
         """Return a variant's matrices with trained scales, or as they are."""
         if not plan.report.rounds:
             return finished

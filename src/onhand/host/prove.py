@@ -264,7 +264,18 @@ def _content(
             "heldout": proof.texts.heldout.to_json(),
         },
         "energy": {"how": meter.how, "estimated": meter.estimated},
-        **({"steps": [step.to_json() for step in proof.steps]} if proof.steps else {}),
+        **_steps(proof),
+    }
+
+
+def _steps(proof: Proof) -> dict[str, object]:
+    """Return what each shaping step gave; every variant has the same ones."""
+    if not proof.steps:
+        return {}
+    rows = [asdict(step.row(proof.model.weight_bits)) for step in proof.steps]
+    return {
+        "shaping": [step.to_json() for step in proof.steps],
+        "steps": {plan.name: rows for plan in proof.plans},
     }
 
 

@@ -1,6 +1,7 @@
 """Passes that change a model before its matrices are stored: planned, run, and each one judged."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from onhand.core.errors import BudgetExceeded, InputError, ResourceError
 from onhand.core.measurement import Measurement, measurement_from_json
 from onhand.core.progress import Progress
 from onhand.core.recipe import Guard
+from onhand.device.report_records import ReportStep
 from onhand.host.array_files import damage
 from onhand.host.calibrate import head_logits, run_original
 from onhand.host.compare import compare_states, quality_figures
@@ -59,13 +61,15 @@ class ShapedStep:
         options: the pass and its options, as a recipe has them.
         n_parameters: weights of the model afterwards.
         figures: beside the original on held-out text: see `quality_figures`.
-        undone: whether it lost more than it may, so that the model before it went on.
+        seconds: that it took, since it was last taken up.
+        undone: why it was undone, so that the model before it went on; "" where it was not.
     """
 
     options: Mapping[str, object]
     n_parameters: int
     figures: Mapping[str, Measurement]
-    undone: bool = False
+    seconds: float = 0.0
+    undone: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return what a report says of it."""
@@ -73,8 +77,26 @@ class ShapedStep:
             "options": dict(self.options),
             "n_parameters": self.n_parameters,
             "figures": {name: figure.to_json() for name, figure in self.figures.items()},
+            "seconds": self.seconds,
             "undone": self.undone,
         }
+
+    def row(self, weight_bits: int) -> ReportStep:
+        """Return what a report's table of steps says of it.
+
+        Args:
+            weight_bits: of one weight of the source.
+        """
+        options = (f"{key} {value}" for key, value in self.options.items() if key != "pass")
+        return ReportStep(
+            name=str(self.options["pass"]),
+            options=", ".join(options),
+            size_bytes=self.n_parameters * weight_bits // 8,
+            n_operations=0,
+            lost=self.figures["perplexity_increase"].value,
+            seconds=self.seconds,
+            undone=self.undone,
+        )
 
     def sentence(self) -> str:
         """Say it in one sentence."""
@@ -215,12 +237,14 @@ def shape_model(
             made = _read_figures(own)
             model = model if made.undone else read_model(own, original)
         else:
+            begun = time.perf_counter()
             changed = _run(step.transform, model, original, texts, own, threads, progress)
             figures = _judge(original, changed, heldout, hidden, threads, progress)
             made = ShapedStep(
                 options=pass_options(step.transform),
                 n_parameters=changed.decoder.n_parameters,
                 figures=figures,
+                seconds=time.perf_counter() - begun,
             )
             progress.note(made.sentence())
             is_last = number + 1 == len(steps)
@@ -300,8 +324,9 @@ def _judged(guard: Guard, made: ShapedStep, budget: Budget, progress: Progress) 
     # Not a number is no pass either.
     if most is not None and not lost <= most:
         if guard.undo:
-            progress.note(f"{made.options['pass']} is undone: most_loss allows {most:+.2%}")
-            return replace(made, undone=True)
+            why = f"{lost:+.2%} perplexity, most_loss allows {most:+.2%}"
+            progress.note(f"{made.options['pass']} is undone: {why}")
+            return replace(made, undone=why)
         raise BudgetExceeded(
             f"{made.sentence()}; most_loss allows {most:+.2%}: take out less, train longer or on "
             "more text, or allow more"
@@ -334,7 +359,8 @@ def _read_figures(folder: Path) -> ShapedStep:
             options=table["options"],
             n_parameters=int(table["n_parameters"]),
             figures={k: measurement_from_json(v) for k, v in table["figures"].items()},
-            undone=bool(table["undone"]),
+            seconds=float(table["seconds"]),
+            undone=str(table["undone"]),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, InputError) as error:
         raise ResourceError(damage(place)) from error

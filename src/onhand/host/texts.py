@@ -158,13 +158,9 @@ def split_texts(
         )
 
     def early_part(most: int) -> TextPart:
+        named = f"first {share} of {what}"
         return cut_sequences(
-            tokenizer,
-            early,
-            decoder,
-            what=f"first {share} of {what}",
-            max_tokens=most,
-            template=template,
+            tokenizer, early, decoder, what=named, max_tokens=most, template=template
         )
 
     return Texts(
