@@ -33,20 +33,13 @@ def command(
         int | None,
         typer.Option(min=2, help="Tokens of the answer.", show_default=str(GENERATED_TOKENS)),
     ] = None,
-    runs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="How often each figure is taken.",
-            show_default="5; 200 of a network",
-        ),
-    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Measure a bundle's speed, memory and energy on this device."""
     if networks.is_network(name):
         networks.refuse(context, *_OF_DECODERS, why="language models")
-        networks.bench(networks.ways(context), 200 if runs is None else runs, as_json=as_json)
+        networks.bench(networks.ways(context), runs, home=context.obj.home(), as_json=as_json)
         return
     with shown_progress() as progress:
         figures = bench(
@@ -59,7 +52,7 @@ def command(
             prefill=prefill,
             prompt_tokens=PROMPT_TOKENS if prompt_tokens is None else prompt_tokens,
             generated_tokens=GENERATED_TOKENS if generated_tokens is None else generated_tokens,
-            runs=5 if runs is None else runs,
+            runs=runs,
             progress=progress,
         )
     write_measurements(figures, as_json=as_json)

@@ -10,7 +10,7 @@ from onhand.device.report_view import show_figure
 __all__ = ["write_measurements"]
 
 # For people the value shows its unit.
-_UNIT = re.compile(r"_(?:bytes|s|tokens_per_s|j_per_token)$")
+_UNIT = re.compile(r"(?<!per)_(?:bytes|s|tokens_per_s|j_per_token|j_per_run)$")
 
 
 def write_measurements(figures: Mapping[str, Measurement], *, as_json: bool) -> None:

@@ -77,7 +77,7 @@ def ways(context: typer.Context) -> Ways:
     )
 
 
-def bench(ways: Ways, runs: int, *, as_json: bool) -> None:
+def bench(ways: Ways, runs: int, *, home: Path, as_json: bool) -> None:
     """Measure a network's speed, memory and energy."""
     from onhand.device.networks.bench import bench_network
 
@@ -88,6 +88,7 @@ def bench(ways: Ways, runs: int, *, as_json: bool) -> None:
             engine=ways.engine,
             threads=ways.threads,
             runs=runs,
+            home=home,
             progress=progress,
         )
     say(f"note: engine {chosen}")

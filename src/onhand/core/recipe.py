@@ -103,7 +103,11 @@ def _step(step: object, passes: Callable[[str], object], where: str) -> tuple[ob
 
 
 def _fitting(value: object, option: Field[object], where: str) -> object:
-    """Return an option's value in the type of its default: "4" for 4 is a slip, not a number."""
+    """Return an option's value in the type of its default: "4" for 4 is a slip, not a number.
+
+    Raises:
+        RecipeError: if it is of another type.
+    """
     default = option.default
     if option.default_factory is tuple:
         default = ()

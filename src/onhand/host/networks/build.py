@@ -101,7 +101,7 @@ def build_network(
             staged,
             provenance=_provenance(ready, options),
         )
-        proof = _proof(ready, finished, options, staged)
+        proof = _proof(ready, finished, options, staged, home)
         report = prove_network(proof, progress=shown)
         if report.breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
@@ -114,7 +114,11 @@ def build_network(
 
 
 def _proof(
-    ready: _Prepared, finished: dict[str, Finished], options: NetworkOptions, staged: Path
+    ready: _Prepared,
+    finished: dict[str, Finished],
+    options: NetworkOptions,
+    staged: Path,
+    home: Path,
 ) -> NetworkProof:
     return NetworkProof(
         root=staged,
@@ -126,6 +130,7 @@ def _proof(
         profile=ready.profile,
         options=options,
         threads=ready.threads,
+        home=home,
     )
 
 

@@ -28,7 +28,6 @@ from onhand.host.transfer import figures_for, is_same_device
 
 __all__ = ["NetworkProof", "prove_network"]
 
-_RUNS = 200
 _ORIGINAL = "original"
 
 
@@ -46,6 +45,7 @@ class NetworkProof:
         profile: the device built for.
         options: what was asked for.
         threads: to use.
+        home: the builder's state folder, where the choice of an engine is kept.
     """
 
     root: Path
@@ -57,6 +57,7 @@ class NetworkProof:
     profile: DeviceProfile
     options: NetworkOptions
     threads: int
+    home: Path
 
 
 def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
@@ -87,7 +88,7 @@ def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
     engines: dict[str, str] = {}
     variants: dict[str, dict[str, Measurement]] = {}
     for name in proof.finished:
-        measured, engines[name] = _speed(proof, bundle.root, name, here, progress)
+        measured, engines[name] = _speed(proof, bundle.root, name, here, proof.home, progress)
         variants[name] = measured
     for name, quality in _quality(proof, bundle, engines, progress).items():
         variants[name] |= quality
@@ -112,15 +113,20 @@ def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
 
 
 def _speed(
-    proof: NetworkProof, root: Path, variant: str, here: DeviceProfile, progress: Progress
+    proof: NetworkProof,
+    root: Path,
+    variant: str,
+    here: DeviceProfile,
+    home: Path,
+    progress: Progress,
 ) -> tuple[dict[str, Measurement], str]:
     figures, engine = bench_network(
         root,
         variant=variant,
         engine=proof.options.engine,
         threads=proof.threads,
-        runs=_RUNS,
         profile=here,
+        home=home,
         progress=progress,
     )
     return figures_for(proof.profile, here, figures), engine
@@ -169,9 +175,11 @@ def _original(
     if not proof.options.measure_original:
         return {"size_bytes": size}, "the original's speed was not asked for (--no-original)"
     with tempfile.TemporaryDirectory(dir=proof.root.parent, prefix=".original-") as folder:
+        root, home = Path(folder) / _ORIGINAL, Path(folder) / "home"
+        root.mkdir()
         graphs = {_ORIGINAL: proof.original}
-        pack_network(proof.model, proof.network, graphs, Path(folder), provenance={})
-        figures, _ = _speed(proof, Path(folder), _ORIGINAL, here, progress)
+        pack_network(proof.model, proof.network, graphs, root, provenance={})
+        figures, _ = _speed(proof, root, _ORIGINAL, here, home, progress)
     return figures | {"size_bytes": size}, None
 
 
