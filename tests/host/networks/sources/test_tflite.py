@@ -137,6 +137,39 @@ def test_nothing_turns_between_convolutions(rng: np.random.Generator) -> None:
     )
 
 
+@pytest.mark.parametrize("op", ["CONV_2D", "DEPTHWISE_CONV_2D"])
+def test_a_dilated_convolution_of_three_operators_is_one(op: str, rng: np.random.Generator) -> None:
+    """Places into the batch, a convolution, and back: with the odd place cut off."""
+    file = TinyFile()
+    x = file.value((1, 7, 6, 3))
+    block = file.constant([2, 2], "int32")
+    pads, crops = (file.constant(n, "int32") for n in ([[2, 3], [2, 2]], [[0, 1], [0, 0]]))
+    spread, mixed, out = (
+        file.value((4, 6, 5, 3)),
+        file.value((4, 4, 3, 3)),
+        file.value((1, 7, 6, 3)),
+    )
+    deep = op != "CONV_2D"
+    weight = file.constant(rng.standard_normal((1, 3, 3, 3) if deep else (3, 3, 3, 3)))
+    bias = file.constant(rng.standard_normal(3))
+    file.operator("SPACE_TO_BATCH_ND", [x, block, pads], [spread])
+    more = {"depthMultiplier": 1} if deep else {}
+    file.operator(op, [spread, weight, bias], [mixed], strideH=1, strideW=1, padding=1,
+                  fusedActivationFunction=1, **more,
+                  options="DepthwiseConv2DOptions" if deep else "Conv2DOptions")  # fmt: skip
+    file.operator("BATCH_TO_SPACE_ND", [mixed, block, crops], [out])
+    content = file.content([x], [out])
+    fed = rng.standard_normal((1, 7, 6, 3)).astype(np.float32)
+
+    graph = read(content)
+
+    np.testing.assert_allclose(
+        computed(graph, {"t0": fed})[0], interpreted(content, {0: fed})[0], rtol=1e-4, atol=1e-5
+    )
+    assert ops(graph) == ["Transpose", "Conv", "Relu", "Transpose"]
+    assert graph.inputs[0].shape[0] == "batch"
+
+
 def test_a_network_that_changes_its_batch_keeps_its_size() -> None:
     """What mixes examples runs with as many as it was exported for."""
     file = TinyFile()

@@ -93,6 +93,8 @@ class TfliteOperator:
         inputs: indices of tensors, -1 for one that is left out.
         outputs: likewise.
         options: its own table, None where it has none.
+        block: of a convolution that was three operators, its dilations; () for others.
+        pads: and its paddings: begins, then ends.
     """
 
     code: int
@@ -100,6 +102,8 @@ class TfliteOperator:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     options: Table | None
+    block: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

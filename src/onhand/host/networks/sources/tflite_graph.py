@@ -12,6 +12,7 @@ from onhand.host.networks.cleaning.quiet import run_quietly
 from onhand.host.networks.graph import Array, Graph, fresh_name
 from onhand.host.networks.onnx_files import infer_shapes
 from onhand.host.networks.sources.layout import Shape, Tensor, Weaver
+from onhand.host.networks.sources.tflite_dilated import join_dilated
 from onhand.host.networks.sources.tflite_file import TfliteFile, TfliteOperator, TfliteTensor
 from onhand.host.networks.sources.tflite_layers import LAYERS
 from onhand.host.networks.sources.tflite_operators import OPERATORS
@@ -129,7 +130,7 @@ class _Translation:
         Raises:
             SourceError: if nothing makes an output, or an operator is unknown or wrong.
         """
-        for number, operator in enumerate(self._file.operators):
+        for number, operator in enumerate(join_dilated(self._file)):
             self._translate(number, operator)
         outputs = []
         for index in self._file.outputs:
@@ -161,6 +162,8 @@ class _Translation:
             results=results,
             shapes=[self._shape(result, is_open=is_open) for result in results],
             options=operator.options,
+            block=operator.block,
+            pads=operator.pads,
         )
         try:
             made = rule(step)

@@ -74,7 +74,14 @@ def _window(step: Step, kernel: tuple[int, ...], *, dilations: int | None) -> Wi
         spread = (step.option(dilations + 1, default=1), step.option(dilations, default=1))
     if min(*steps, *spread, *kernel) < 1:
         raise step.error(f"has strides {steps}, dilations {spread} and kernel {kernel}")
-    return Window(kernel=kernel, strides=steps, dilations=spread, same=step.option(0, "b") == _SAME)
+    same = step.option(0, "b") == _SAME
+    if step.block:
+        if same or (*steps, *spread) != (1, 1, 1, 1):
+            raise step.error("between SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND is not a plain one")
+        return Window(
+            kernel=kernel, strides=steps, dilations=step.block, same=False, pads=step.pads
+        )
+    return Window(kernel=kernel, strides=steps, dilations=spread, same=same)
 
 
 def _convolution(step: Step) -> Tensor:

@@ -30,6 +30,8 @@ class Step:
         results: what it makes, as the file has it.
         shapes: of the results, an open batch as None.
         options: its own fields, None where the file has none.
+        block: of a convolution that was three operators, its dilations; () for others.
+        pads: and its paddings.
     """
 
     op: str
@@ -39,6 +41,8 @@ class Step:
     results: Sequence[TfliteTensor]
     shapes: Sequence[Shape]
     options: Table | None
+    block: tuple[int, ...] = ()
+    pads: tuple[int, ...] = ()
 
     @property
     def x(self) -> Tensor:
