@@ -158,6 +158,36 @@ def test_a_detector_is_on_integers_throughout(tmp_path: Path) -> None:
     assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
 
 
+def test_an_encoder_multiplies_on_integers_and_adds_in_float(tmp_path: Path) -> None:
+    """What feeds several products is rounded once; norms, attention and sums are in float."""
+    draw = Drawing(x=("N", 6, 16))
+    shape = draw.constant([0, 6, 2, 8], np.int64)
+
+    def dense(data: str, k: int, n: int, *, seed: int) -> str:
+        product = draw.node("MatMul", data, draw.constant(weight(n, k, seed=seed).T))
+        return draw.node("Add", product, draw.constant(bias(n, seed=seed)))
+
+    q, k, v = (
+        draw.node("Transpose", draw.node("Reshape", dense("x", 16, 16, seed=i), shape), perm=perm)
+        for i, perm in enumerate(((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)))
+    )
+    shares = draw.node("Softmax", draw.node("MatMul", q, k), axis=-1)
+    mixed = draw.node("Transpose", draw.node("MatMul", shares, v), perm=(0, 2, 1, 3))
+    joined = draw.node("Reshape", mixed, draw.constant([0, 6, 16], np.int64))
+    added = draw.node("Add", dense(joined, 16, 16, seed=4), "x")
+    normal = draw.node(
+        "LayerNormalization", added, draw.constant(np.ones(16)), draw.constant(np.zeros(16))
+    )
+    graph = draw.graph(dense(normal, 16, 8, seed=5), rank=3)
+    made = quantised(graph)
+    found, session = optimised(made, tmp_path)
+    feeds = stacked(examples(graph))
+
+    assert found["MatMulIntegerToFloat"] == 5
+    assert found["QuantizeLinear"] == 3
+    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.04
+
+
 def test_shuffled_channels_stay_integers(tmp_path: Path) -> None:
     """ShuffleNet's halves: reshaped, swapped and taken by index, all with one grid."""
     draw = Drawing(x=("N", 4, 6, 6))

@@ -1,5 +1,6 @@
 """Rounding up or down, learned: what a layer's outputs lose decides, not each weight's distance."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -144,7 +145,7 @@ def _why_not(graph: Graph, layer: Layer) -> str:
 
 def _n_inputs(graph: Graph, layer: Layer) -> int:
     shape = graph.constants[layer.weight].shape
-    return int(np.prod(shape)) // shape[layer.axis]
+    return math.prod(shape) // shape[layer.axis]
 
 
 def _groups(graph: Graph, layers: Mapping[str, Layer]) -> Iterator[dict[str, Layer]]:
