@@ -13,6 +13,7 @@ from onhand.host.networks.quantization.storage import Constants
 
 __all__ = ["RoundedLayer", "clip_bounds", "quantised_graph", "raw_name"]
 
+_INT32: Final = 2**31 - 1
 _INT8: Final = 3  # as onnx.TensorProto has it
 
 
@@ -185,7 +186,8 @@ class _Writer:
             sums = np.rint(rounded.bias.reshape(-1).astype(np.float64) / units)
             name = layer.bias or f"{layer.node.name}.bias"
             given = (
-                self._constants.add(f"{name}.q", sums.astype(np.int32)),
+                # Scales leave twice the room that the original's bias needs: see `least_scales`.
+                self._constants.add(f"{name}.q", np.clip(sums, -_INT32, _INT32).astype(np.int32)),
                 self._constants.add(f"{name}.s", units),
             )
             inputs.append(self._decode(name, given, 0))

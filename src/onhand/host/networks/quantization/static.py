@@ -86,7 +86,7 @@ def quantize_statically(graph: Graph, bench: Workbench, settings: StaticSettings
         found = work.reverted(plan, layers, aside)
         reverted = found.nodes
         notes += (
-            f"agreement lost on {len(aside)} examples put aside: {found.loss:.4f}, with "
+            f"lost on {len(aside)} examples put aside: {found.loss:.4f}, with "
             f"{len(found.nodes)} of {len(plan.layers)} layers back in float; before: "
             f"{found.before:.4f}",
         )
