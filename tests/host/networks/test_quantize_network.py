@@ -20,8 +20,9 @@ from tests.host.networks.quantized_nets import (
 from onhand.core.errors import InputError
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.passes.quantize import QuantizeNetwork
+from onhand.host.networks.quantization.gemm_forms import dense_to_gemm, pooled_to_gemm
 from onhand.host.networks.quantization.grid import Grid, round_weight
-from onhand.host.networks.quantization.plan import make_plan, pooled_to_gemm
+from onhand.host.networks.quantization.plan import make_plan
 from onhand.host.networks.samples import Samples
 
 
@@ -286,6 +287,39 @@ def test_scores_of_a_pooled_convolution_are_not_rounded() -> None:
     assert ops(made)[-1] == "Gemm"
     assert "Flatten" in ops(made)
     assert relative_error(computed(made, feeds)[0], computed(graph, feeds)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("bias_shape", [(5,), (1, 5)])
+def test_a_product_and_its_bias_are_one_gemm_of_integers(
+    bias_shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """ONNX Runtime would join the two itself, too early, and compute in float."""
+    draw = Drawing(x=("N", 6))
+    first = draw.node("MatMul", "x", draw.constant(weight(6, 5)))
+    hidden = draw.node("Relu", draw.node("Add", draw.constant(bias(5).reshape(bias_shape)), first))
+    last = draw.node("MatMul", hidden, draw.constant(weight(5, 4)))
+    graph = draw.graph(draw.node("Add", last, draw.constant(bias(4))))
+    made = quantised(graph)
+    found, session = optimised(made, tmp_path)
+    feeds = stacked(examples(graph))
+
+    assert found["QGemm"] == 2
+    assert ops(dense_to_gemm(graph)) == ["Gemm", "Relu", "Gemm"]
+    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
+
+
+def test_a_product_stays_one_where_no_bias_is_added() -> None:
+    """Of three axes, read twice, asked for from outside, or added to something else."""
+    draw = Drawing(x=("N", 3, 6), y=("N", 6))
+    w = draw.constant(weight(6, 6))
+    deep = draw.node("Add", draw.node("MatMul", "x", w), draw.constant(bias(6)))
+    twice = draw.node("MatMul", "y", w)
+    doubled = draw.node("Add", twice, twice)
+    plain = draw.node("Add", draw.node("MatMul", doubled, w), doubled)
+    number = draw.node("Add", draw.node("MatMul", plain, w), draw.constant([1.0]))
+    graph = draw.graph(deep, number)
+
+    assert ops(dense_to_gemm(graph)) == ops(graph)
 
 
 def test_nodes_kept_in_float_say_why() -> None:
