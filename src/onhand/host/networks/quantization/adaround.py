@@ -145,7 +145,7 @@ def _why_not(graph: Graph, layer: Layer) -> str:
 
 def _n_inputs(graph: Graph, layer: Layer) -> int:
     shape = graph.constants[layer.weight].shape
-    return math.prod(shape) // shape[layer.axis]
+    return int(math.prod(shape) // shape[layer.axis])
 
 
 def _groups(graph: Graph, layers: Mapping[str, Layer]) -> Iterator[dict[str, Layer]]:
