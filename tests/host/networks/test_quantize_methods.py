@@ -201,6 +201,19 @@ def test_4_bits_with_learned_rounding_lose_less() -> None:
     assert errors[1] < 0.7 * errors[0]
 
 
+def test_rounding_that_cannot_be_learned_says_why() -> None:
+    """Where moments would not fit the memory, and where paddings are not written down."""
+    draw = Drawing(x=("N", 460, 4, 4))
+    first = draw.node("Conv", "x", draw.constant(weight(4, 460, 3, 3)), pads=(1, 1, 1, 1))
+    same = draw.node("Conv", first, draw.constant(weight(4, 4, 3, 3)), auto_pad="SAME_UPPER")
+    graph = draw.graph(draw.node("Conv", same, draw.constant(weight(4, 4, 1, 1))), rank=4)
+    result = QuantizeNetwork(bits=4, adaround=2).apply(graph, bench(graph, examples(graph, 4)))
+
+    assert "4140 inputs" in result.kept[first]
+    assert "padding" in result.kept[same]
+    assert len(result.kept) == 2
+
+
 def poisoned() -> Graph:
     """A network one of whose layers no 8 bits can hold: one channel is a million times another."""
     graph = dense_net(12, 12, 12, 6)
@@ -252,6 +265,18 @@ def test_no_layer_may_stay_where_nothing_may_be_lost() -> None:
 
     assert set(found.nodes) == set(plan.layers)
     assert (found.loss, found.before > 0) == (0.0, True)
+
+
+def test_a_dead_channel_keeps_its_bias() -> None:
+    """Its weights are zeros, or next to nothing beside the bias: 32 bits still hold that."""
+    graph = dense_net(6, 5)
+    w, b = (np.array(graph.constants[name], np.float32) for name in ("c0", "c1"))
+    w[0], w[1], b[:2] = 0, 1e-9, (3.0, -2.0)
+    dead = replace(graph, constants={**graph.constants, "c0": w, "c1": b})
+    feeds = stacked(examples(dead))
+    found = computed(QuantizeNetwork().apply(dead, bench(dead)).graph, feeds)[0]
+
+    np.testing.assert_allclose(np.asarray(found)[:, :2], [[3.0, -2.0]] * 24, atol=1e-3)
 
 
 def test_too_few_examples_to_judge_by_are_refused() -> None:

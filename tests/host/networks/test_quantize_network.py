@@ -20,8 +20,9 @@ from tests.host.networks.quantized_nets import (
 from onhand.core.errors import InputError
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.passes.quantize import QuantizeNetwork
+from onhand.host.networks.quantization.gemm_forms import dense_to_gemm, pooled_to_gemm
 from onhand.host.networks.quantization.grid import Grid, round_weight
-from onhand.host.networks.quantization.plan import make_plan, pooled_to_gemm
+from onhand.host.networks.quantization.plan import make_plan
 from onhand.host.networks.samples import Samples
 
 
@@ -158,6 +159,36 @@ def test_a_detector_is_on_integers_throughout(tmp_path: Path) -> None:
     assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
 
 
+def test_an_encoder_multiplies_on_integers_and_adds_in_float(tmp_path: Path) -> None:
+    """What feeds several products is rounded once; norms, attention and sums are in float."""
+    draw = Drawing(x=("N", 6, 16))
+    shape = draw.constant([0, 6, 2, 8], np.int64)
+
+    def dense(data: str, k: int, n: int, *, seed: int) -> str:
+        product = draw.node("MatMul", data, draw.constant(weight(n, k, seed=seed).T))
+        return draw.node("Add", product, draw.constant(bias(n, seed=seed)))
+
+    q, k, v = (
+        draw.node("Transpose", draw.node("Reshape", dense("x", 16, 16, seed=i), shape), perm=perm)
+        for i, perm in enumerate(((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3)))
+    )
+    shares = draw.node("Softmax", draw.node("MatMul", q, k), axis=-1)
+    mixed = draw.node("Transpose", draw.node("MatMul", shares, v), perm=(0, 2, 1, 3))
+    joined = draw.node("Reshape", mixed, draw.constant([0, 6, 16], np.int64))
+    added = draw.node("Add", dense(joined, 16, 16, seed=4), "x")
+    normal = draw.node(
+        "LayerNormalization", added, draw.constant(np.ones(16)), draw.constant(np.zeros(16))
+    )
+    graph = draw.graph(dense(normal, 16, 8, seed=5), rank=3)
+    made = quantised(graph)
+    found, session = optimised(made, tmp_path)
+    feeds = stacked(examples(graph))
+
+    assert found["MatMulIntegerToFloat"] == 5
+    assert found["QuantizeLinear"] == 3
+    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.04
+
+
 def test_shuffled_channels_stay_integers(tmp_path: Path) -> None:
     """ShuffleNet's halves: reshaped, swapped and taken by index, all with one grid."""
     draw = Drawing(x=("N", 4, 6, 6))
@@ -256,6 +287,39 @@ def test_scores_of_a_pooled_convolution_are_not_rounded() -> None:
     assert ops(made)[-1] == "Gemm"
     assert "Flatten" in ops(made)
     assert relative_error(computed(made, feeds)[0], computed(graph, feeds)[0]) < 1e-5
+
+
+@pytest.mark.parametrize("bias_shape", [(5,), (1, 5)])
+def test_a_product_and_its_bias_are_one_gemm_of_integers(
+    bias_shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """ONNX Runtime would join the two itself, too early, and compute in float."""
+    draw = Drawing(x=("N", 6))
+    first = draw.node("MatMul", "x", draw.constant(weight(6, 5)))
+    hidden = draw.node("Relu", draw.node("Add", draw.constant(bias(5).reshape(bias_shape)), first))
+    last = draw.node("MatMul", hidden, draw.constant(weight(5, 4)))
+    graph = draw.graph(draw.node("Add", last, draw.constant(bias(4))))
+    made = quantised(graph)
+    found, session = optimised(made, tmp_path)
+    feeds = stacked(examples(graph))
+
+    assert found["QGemm"] == 2
+    assert ops(dense_to_gemm(graph)) == ["Gemm", "Relu", "Gemm"]
+    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
+
+
+def test_a_product_stays_one_where_no_bias_is_added() -> None:
+    """Of three axes, read twice, asked for from outside, or added to something else."""
+    draw = Drawing(x=("N", 3, 6), y=("N", 6))
+    w = draw.constant(weight(6, 6))
+    deep = draw.node("Add", draw.node("MatMul", "x", w), draw.constant(bias(6)))
+    twice = draw.node("MatMul", "y", w)
+    doubled = draw.node("Add", twice, twice)
+    plain = draw.node("Add", draw.node("MatMul", doubled, w), doubled)
+    number = draw.node("Add", draw.node("MatMul", plain, w), draw.constant([1.0]))
+    graph = draw.graph(deep, number)
+
+    assert ops(dense_to_gemm(graph)) == ops(graph)
 
 
 def test_nodes_kept_in_float_say_why() -> None:

@@ -1,6 +1,7 @@
 """Rounding up or down, learned: what a layer's outputs lose decides, not each weight's distance."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -20,6 +21,7 @@ __all__ = ["Moments", "input_moments", "learn_rounding", "round_adaptively"]
 # Rows of inputs from one example: neighbouring places tell nearly the same.
 _ROWS_OF_EXAMPLE: Final = 64
 _MOST_INPUTS: Final = 4096
+_MOST_MOMENT_BYTES: Final = 2**28
 _STRETCH_LOW, _STRETCH_HIGH = -0.1, 1.1
 _WARM_UP: Final = 0.2
 _SEED: Final = 0
@@ -117,23 +119,49 @@ def learn_rounding(
     Raises:
         EngineError: if the graph cannot run.
     """
-    made, kept = dict(layers), dict[str, str]()
+    kept = {name: why for name, layer in plan.layers.items() if (why := _why_not(graph, layer))}
+    made = dict(layers)
     progress.start("learning to round", len(plan.layers))
-    for name, layer in plan.layers.items():
-        shape = graph.constants[layer.weight].shape
-        inputs = int(np.prod(shape)) // shape[layer.axis]
-        if layer.node.text("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
-            kept[name] = "rounded to nearest: its padding is not written down"
-        elif inputs > _MOST_INPUTS:
-            kept[name] = f"rounded to nearest: {inputs} inputs of an output, more than can be held"
-        else:
-            moments = input_moments(graph, plan, grids, {name: layer}, samples, threads=threads)
+    progress.advance(len(kept))
+    for group in _groups(graph, {n: one for n, one in plan.layers.items() if n not in kept}):
+        moments = input_moments(graph, plan, grids, group, samples, threads=threads)
+        for name, layer in group.items():
             codes = round_adaptively(
-                layer.weight_of(graph), layers[name].weight, moments[name], steps=steps
+                layer.weight_of(graph), layers[name].weight, moments.pop(name), steps=steps
             )
             made[name] = replace(layers[name], weight=codes)
-        progress.advance(1)
+            progress.advance(1)
     return made, kept
+
+
+def _why_not(graph: Graph, layer: Layer) -> str:
+    """Return why a layer's rounding cannot be learned, or nothing."""
+    if layer.node.text("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}:
+        return "rounded to nearest: its padding is not written down"
+    if (inputs := _n_inputs(graph, layer)) > _MOST_INPUTS:
+        return f"rounded to nearest: {inputs} inputs of an output, over {_MOST_INPUTS}"
+    return ""
+
+
+def _n_inputs(graph: Graph, layer: Layer) -> int:
+    shape = graph.constants[layer.weight].shape
+    return int(math.prod(shape) // shape[layer.axis])
+
+
+def _groups(graph: Graph, layers: Mapping[str, Layer]) -> Iterator[dict[str, Layer]]:
+    """Yield layers whose moments fit the memory together; each group needs one run."""
+    group: dict[str, Layer] = {}
+    size = 0
+    for name, layer in layers.items():
+        n_groups = layer.node.whole("group", 1) if layer.node.op == "Conv" else 1
+        needed = 2 * 4 * n_groups * _n_inputs(graph, layer) ** 2
+        if group and size + needed > _MOST_MOMENT_BYTES:
+            yield group
+            group, size = {}, 0
+        group[name] = layer
+        size += needed
+    if group:
+        yield group
 
 
 def round_adaptively(

@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from onhand.core.errors import ShapeError
 
-__all__ = ["Grid", "WeightCodes", "round_weight", "shaped_for"]
+__all__ = ["Grid", "WeightCodes", "least_scales", "round_weight", "shaped_for"]
 
 Floats = NDArray[np.float32]
 # A bias is int32 in units of both scales; half of its range is left for the products' sum.
 _MOST_BIAS = 2.0**30
 _CLIPS = 30
+# A channel of zeros needs some scale; products of scales must not vanish in float32.
+_LEAST_PEAK = np.float32(1e-20)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +118,7 @@ def round_weight(
     top = 2 ** (bits - 1) - 1
     rows = np.moveaxis(weight, axis, 0).reshape(weight.shape[axis], -1)  # (N, K)
     flat = rows if per_channel else rows.reshape(1, -1)  # (N, K) or (1, N K)
-    scales = np.maximum(np.abs(flat).max(axis=1), np.float32(1e-30)) / np.float32(top)  # (N,)
+    scales = np.maximum(np.abs(flat).max(axis=1), _LEAST_PEAK) / np.float32(top)  # (N,)
     if bits < 8:
         scales = _best_clip(flat, scales, top)
     if least is not None:

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -20,7 +20,6 @@ __all__ = [
     "data_inputs",
     "layers_of",
     "make_plan",
-    "pooled_to_gemm",
 ]
 
 Floats = NDArray[np.float32]
@@ -336,47 +335,3 @@ def _shared(graph: Graph, grids: Mapping[str, None], quantised: set[str]) -> dic
             for name in group[1:]:
                 root[find(name)] = find(group[0])
     return {name: find(name) for name in grids}
-
-
-def pooled_to_gemm(graph: Graph) -> Graph:
-    """Return the graph with 1 x 1 convolutions of pooled pictures as products of matrices.
-
-    A Conv of single pixels that is only flattened is a Gemm; as such its result, the scores of
-    classes, stays in float32 behind integer products.
-    """
-    producers, readers = graph.producers(), graph.readers()
-    constants = dict(graph.constants)
-    taken = graph.names()
-    swapped: dict[str, tuple[Node, ...]] = {}
-    for name, layer in layers_of(graph).items():
-        node, after = layer.node, readers.get(name, [])
-        pool = producers.get(layer.data)
-        weight = graph.constants[layer.weight]
-        plain = (
-            node.op == "Conv"
-            and pool is not None
-            and pool.op == "GlobalAveragePool"
-            and weight.ndim == 4
-            and weight.shape[2:] == (1, 1)
-            and node.whole("group", 1) == 1
-            and not any(node.wholes("pads"))
-        )
-        if not plain or len(after) != 1 or name in graph.output_names():
-            continue
-        if after[0].op != "Flatten" or after[0].whole("axis", 1) != 1:
-            continue
-        flat, matrix = f"{layer.data}.flat", f"{layer.weight}.matrix"
-        if {flat, matrix} & taken:
-            continue
-        constants[matrix] = weight.reshape(weight.shape[:2])
-        inputs = (flat, matrix, layer.bias) if layer.bias else (flat, matrix)
-        swapped[name] = (
-            Node(op="Flatten", inputs=(layer.data,), outputs=(flat,), attributes={"axis": 1}),
-        )
-        swapped[after[0].name] = (
-            Node(op="Gemm", inputs=inputs, outputs=after[0].outputs, attributes={"transB": 1}),
-        )
-    if not swapped:
-        return graph
-    made = replace(graph, constants=constants)
-    return made.rebuilt(lambda node: swapped.get(node.name, (node,))).live()

@@ -13,6 +13,7 @@ from onhand.host.networks.quantization.storage import Constants
 
 __all__ = ["RoundedLayer", "clip_bounds", "quantised_graph", "raw_name"]
 
+_INT32: Final = 2**31 - 1
 _INT8: Final = 3  # as onnx.TensorProto has it
 
 
@@ -71,8 +72,8 @@ def quantised_graph(
 class _Writer:
     """Makes one graph; its state is what has been written so far.
 
-    Names are short, as each stands in the file several times: .q for codes, .d for what they are
-    decoded to, .s for scales, .z for zero points.
+    Short names begin with q for codes, d for what they are decoded to, s for scales, z for zero
+    points, w for codes made wider and b for biases.
     """
 
     def __init__(
@@ -141,10 +142,10 @@ class _Writer:
 
     def _round(self, name: str, source: str) -> None:
         root = self._plan.grids[name]
-        codes = self._constants.name(f"{name}.q")
+        codes = self._constants.short("q")
         decoded = name
         if source == name or name not in self._outputs:
-            decoded = self._constants.name(f"{name}.d")
+            decoded = self._constants.short("d")
         parameters = self._parameters(root)
         self._nodes += (
             Node(op="QuantizeLinear", inputs=(source, *parameters), outputs=(codes,)),
@@ -155,11 +156,13 @@ class _Writer:
     def _parameters(self, root: str) -> tuple[str, str]:
         if root not in self._of_grid:
             grid = self._grids[root]
-            scale = self._constants.add(f"{root}.s", np.array(grid.scale, np.float32))
+            scale = self._constants.add(
+                self._constants.short("s"), np.array(grid.scale, np.float32)
+            )
             dtype = np.int8 if grid.signed else np.uint8
             self._of_grid[root] = (
                 scale,
-                self._constants.add(f"{root}.z", np.array(grid.zero, dtype)),
+                self._constants.add(self._constants.short("z"), np.array(grid.zero, dtype)),
             )
         return self._of_grid[root]
 
@@ -170,29 +173,33 @@ class _Writer:
         codes = self._constants.add_codes(f"{layer.weight}.q", weight)
         if weight.bits <= 4:
             # Engines widen the codes when they open the network, and compute as with 8 bits.
-            wide = self._constants.name(f"{layer.weight}.w")
+            wide = self._constants.short("w")
             self._nodes.append(
                 Node(op="Cast", inputs=(codes,), outputs=(wide,), attributes={"to": _INT8})
             )
             codes = wide
         # Without zero points ONNX Runtime computes a Gemm in float.
-        zeros = self._constants.add(f"{layer.weight}.z", np.zeros(weight.scales.shape, np.int8))
-        scales = self._constants.add(f"{layer.weight}.s", weight.scales)
-        inputs = [data, self._decode(layer.weight, (codes, scales, zeros), weight.axis)]
+        zeros = self._constants.add(
+            self._constants.short("z"), np.zeros(weight.scales.shape, np.int8)
+        )
+        scales = self._constants.add(self._constants.short("s"), weight.scales)
+        inputs = [data, self._decode((codes, scales, zeros), weight.axis)]
         if rounded.bias is not None:
             grid = self._grids[self._plan.grids[layer.data]]
             units = (weight.scales * np.float32(grid.scale)).astype(np.float32)
             sums = np.rint(rounded.bias.reshape(-1).astype(np.float64) / units)
-            name = layer.bias or f"{layer.node.name}.bias"
             given = (
-                self._constants.add(f"{name}.q", sums.astype(np.int32)),
-                self._constants.add(f"{name}.s", units),
+                # Scales leave twice the room that the original's bias needs: see `least_scales`.
+                self._constants.add(
+                    self._constants.short("b"), np.clip(sums, -_INT32, _INT32).astype(np.int32)
+                ),
+                self._constants.add(self._constants.short("s"), units),
             )
-            inputs.append(self._decode(name, given, 0))
+            inputs.append(self._decode(given, 0))
         return tuple(inputs)
 
-    def _decode(self, name: str, given: tuple[str, ...], axis: int) -> str:
-        decoded = self._constants.name(f"{name}.d")
+    def _decode(self, given: tuple[str, ...], axis: int) -> str:
+        decoded = self._constants.short("d")
         self._nodes.append(
             Node(
                 op="DequantizeLinear",

@@ -21,11 +21,17 @@ class Constants:
         self._taken = graph.names()
         self._constants: dict[str, Array] = dict(graph.constants)
         self._has_4_bits = False
+        self._count = 0
         self.domains: dict[str, int] = dict(graph.domains)
 
     def name(self, wanted: str) -> str:
         """Return a name that nothing has yet."""
         return fresh_name(self._taken, wanted)
+
+    def short(self, kind: str) -> str:
+        """Return a short new name: each stands in the file several times."""
+        self._count += 1
+        return self.name(f"{kind}{self._count}")
 
     def add(self, wanted: str, array: Array) -> str:
         """Add a constant and return its name."""
