@@ -192,3 +192,16 @@ def test_an_embedding_is_narrowed() -> None:
     graph = net.graph(net.dense(net.add("Mul", pooled, rows), 8, 5), ("batch", 3, 6, 6), 5)
 
     check(graph)
+
+
+def test_single_numbers_on_the_way_do_no_harm() -> None:
+    """Sizes and factors that are computed, of which no shape says that they have none."""
+    net = Net()
+    x = net.conv("x", 3, 8)
+    net.constants["one"] = np.array(1, dtype=np.int64)
+    size = net.add("Gather", net.add("Shape", "x"), "one", axis=0)
+    factor = net.add("ReduceMax", net.add("Sqrt", net.add("Cast", size, to=1)), keepdims=0)
+    found = ends(net, net.add("Mul", factor, net.add("Relu", x)))
+
+    check(found.graph)
+    assert [len(group.units) for group in found.groups] == [8]

@@ -11,12 +11,12 @@ from tests.host.networks.prunable_nets import Net, encoder_net, picture_net, res
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
+from onhand.host.networks.costs import count_operations
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.observe import GraphRunner
 from onhand.host.networks.passes.base import Workbench
 from onhand.host.networks.passes.factorize import Factorize
 from onhand.host.networks.samples import Samples
-from onhand.host.networks.selection import operations
 
 
 def workbench(graph: Graph, n: int = 16) -> Workbench:
@@ -67,7 +67,7 @@ def test_the_network_comes_down_to_the_budget(kind: str, source: Any, of: str) -
     step = Factorize(ratio=0.15, of=of, kinds=(kind,), multiple=2, most_lost=1.0)
     made = step.apply(graph, workbench(graph))
 
-    cost = operations if of == "operations" else parameters
+    cost = count_operations if of == "operations" else parameters
     assert 0.5 * cost(graph) < cost(made.graph) <= 0.85 * cost(graph)
     assert outputs(made.graph).shape == outputs(graph).shape
     assert made.changed

@@ -20,12 +20,12 @@ from tests.host.networks.prunable_nets import (
 )
 
 from onhand.core.errors import InputError
+from onhand.host.networks.costs import count_operations
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.observe import GraphRunner
 from onhand.host.networks.passes.base import Workbench
 from onhand.host.networks.passes.prune_channels import PruneChannels, gradual_ratios
 from onhand.host.networks.samples import Samples
-from onhand.host.networks.selection import operations
 
 
 def workbench(graph: Graph, *, n: int = 16) -> Workbench:
@@ -67,7 +67,7 @@ def test_any_network_comes_down_to_what_is_asked_for(
 
     made = step.apply(graph, workbench(graph, n=4))
 
-    cost = operations if of == "operations" else parameters
+    cost = count_operations if of == "operations" else parameters
     assert 0.3 * cost(graph) < cost(made.graph) <= 0.8 * cost(graph)
     assert outputs(made.graph, samples(graph)).shape == (8, 5)
     assert made.changed
@@ -204,7 +204,7 @@ def test_gradients_choose_as_well(task: str) -> None:
     step = PruneChannels(importance="taylor", ratio=0.2, multiple=1)
     made = step.apply(graph, bench).graph
 
-    assert operations(made) <= 0.8 * operations(graph)
+    assert count_operations(made) <= 0.8 * count_operations(graph)
     assert step.apply(graph, bench).graph.nodes == made.nodes
 
 
@@ -225,7 +225,11 @@ def test_steps_remove_as_much_in_all() -> None:
     made = PruneChannels(ratio=0.4, multiple=1, steps=3).apply(graph, workbench(graph))
 
     assert gradual_ratios(0.75, 2) == (0.5, 0.5)
-    assert 0.5 * operations(graph) < operations(made.graph) <= 0.6 * operations(graph)
+    assert (
+        0.5 * count_operations(graph)
+        < count_operations(made.graph)
+        <= 0.6 * count_operations(graph)
+    )
 
 
 def test_without_examples_magnitudes_do() -> None:
@@ -235,7 +239,7 @@ def test_without_examples_magnitudes_do() -> None:
 
     made = PruneChannels(importance="magnitude", multiple=1).apply(graph, bench)
 
-    assert operations(made.graph) <= 0.7 * operations(graph)
+    assert count_operations(made.graph) <= 0.7 * count_operations(graph)
     assert "nothing could stand in" in made.notes[-1]
     with pytest.raises(InputError, match="needs examples"):
         PruneChannels().apply(graph, bench)

@@ -191,7 +191,7 @@ def _normalized(trace: Trace, node: Node) -> None:
 
 def _layer_norm(trace: Trace, node: Node) -> None:
     data = trace.of(node.inputs[0])
-    if data is None:
+    if not data:
         trace.opaque(node, f"{node.op} {node.name!r} has inputs of an unknown shape")
         return
     axis = node.whole("axis", -1) % len(data)
@@ -203,7 +203,7 @@ def _layer_norm(trace: Trace, node: Node) -> None:
 
 def _softmax(trace: Trace, node: Node) -> None:
     data = trace.of(node.inputs[0])
-    if data is None:
+    if not data:
         return
     axis = node.whole("axis", -1) % len(data)
     trace.still((data[axis],), node)
@@ -233,8 +233,10 @@ def _reduced_axes(trace: Trace, node: Node) -> tuple[int, ...] | None:
 def _reduce(trace: Trace, node: Node) -> None:
     data, dims = trace.of(node.inputs[0]), trace.dims(node.outputs[0])
     axes = _reduced_axes(trace, node)
-    if data is None or axes is None or dims is None:
+    if not data or axes is None or dims is None:
         trace.opaque(node, f"{node.op} {node.name!r} works along all axes")
+        if data is not None and axes is None and not node.whole("keepdims", 1):
+            trace.put(node.outputs[0], ())
         return
     gone = {axis % len(data) for axis in axes}
     trace.still((labels for i, labels in enumerate(data) if i in gone), node)

@@ -37,7 +37,7 @@ def _transpose(trace: Trace, node: Node) -> None:
 
 def _squeeze(trace: Trace, node: Node) -> None:
     data, axes = trace.of(node.inputs[0]), _whole_numbers(trace, node, 1, "axes")
-    if data is None or not axes:
+    if not data or not axes:
         _unknown(trace, node)
         return
     gone = {axis % len(data) for axis in axes}
@@ -57,7 +57,7 @@ def _unsqueeze(trace: Trace, node: Node) -> None:
 def _concat(trace: Trace, node: Node) -> None:
     parts = [trace.of(name) for name in node.inputs]
     first = parts[0]
-    if first is None or any(part is None or len(part) != len(first) for part in parts):
+    if not first or any(part is None or len(part) != len(first) for part in parts):
         _unknown(trace, node)
         return
     along = node.whole("axis", 0) % len(first)
@@ -77,7 +77,7 @@ def _joined(trace: Trace, node: Node, axis: int) -> Labels:
         return None
     found: list[IntArray] = []
     for name, labels in zip(node.inputs, all_labels, strict=True):
-        size = (trace.dims(name) or ())[axis]
+        size = trace.size(name, axis)
         if labels is not None:
             found.append(labels)
         elif isinstance(size, int):
@@ -91,7 +91,7 @@ def _joined(trace: Trace, node: Node, axis: int) -> Labels:
 
 def _split(trace: Trace, node: Node) -> None:
     data = trace.of(node.inputs[0])
-    if data is None:
+    if not data:
         _unknown(trace, node)
         return
     axis = node.whole("axis", 0) % len(data)
@@ -169,7 +169,7 @@ def _reslice(starts: Array, ends: Array, cuts: Mapping[int, tuple[IntArray, IntA
 
 def _gather(trace: Trace, node: Node) -> None:
     data, indices = trace.of(node.inputs[0]), trace.dims(node.inputs[1])
-    if data is None or indices is None:
+    if not data or indices is None:
         _unknown(trace, node)
         return
     axis = node.whole("axis", 0) % len(data)

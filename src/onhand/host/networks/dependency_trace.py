@@ -153,7 +153,13 @@ class Trace:
         if name in self.graph.constants:
             return self.graph.constants[name].shape
         found = self.shapes.get(name)
-        return None if found is None else found.shape
+        # A shape that nothing could tell looks like that of a single number.
+        return None if found is None or not found.shape else found.shape
+
+    def size(self, name: str, axis: int) -> int | str | None:
+        """Return the size of one axis of a value, if it is known."""
+        dims = self.dims(name)
+        return dims[axis] if dims is not None and -len(dims) <= axis < len(dims) else None
 
     def rank(self, name: str) -> int | None:
         """Return the number of axes of a value, if it is known."""
@@ -194,7 +200,7 @@ class Trace:
             labels = (self.of(name) or ())[axis]
             if labels is not None:
                 labelled.append(labels)
-            elif (self.dims(name) or ())[axis] != 1:
+            elif self.size(name, axis) != 1:
                 others = others or name
         if not labelled:
             return None

@@ -12,7 +12,7 @@ from onhand.host.networks.dependency_trace import IntArray
 from onhand.host.networks.graph import Graph, Node, Value
 from onhand.host.networks.onnx_files import infer_shapes
 
-__all__ = ["Costs", "Widths", "choose_together", "choose_uniformly", "operations", "positions"]
+__all__ = ["Costs", "Widths", "choose_together", "choose_uniformly", "positions"]
 
 Numbers = NDArray[np.float64]
 _LINEAR = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
@@ -29,21 +29,6 @@ def positions(node: Node, shapes: Mapping[str, Value]) -> int:
     sizes = () if value is None else value.shape
     inner = sizes[2:] if node.op.startswith("Conv") else sizes[1:-1]
     return math.prod(size for size in inner if isinstance(size, int))
-
-
-def operations(graph: Graph) -> int:
-    """Return the multiply-accumulates of all layers with weights, for one example.
-
-    Args:
-        graph: the graph; an open size, such as the length of a text, counts as 1. Products of two
-            computed values are not counted.
-    """
-    shapes = infer_shapes(graph)
-    return sum(
-        positions(node, shapes) * graph.constants[node.inputs[1]].size
-        for node in graph.nodes
-        if node.op in _LINEAR and node.inputs[1] in graph.constants
-    )
 
 
 class Costs:

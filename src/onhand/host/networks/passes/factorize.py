@@ -9,13 +9,13 @@ from typing import ClassVar, Final
 import numpy as np
 
 from onhand.core.errors import InputError
+from onhand.host.networks.costs import count_operations
 from onhand.host.networks.decomposition import Choice, Parts, chained, choices
 from onhand.host.networks.graph import Graph, Node, Value, fresh_name
 from onhand.host.networks.moments import Layer, Moments, measure_moments, own_layers
 from onhand.host.networks.onnx_files import infer_shapes
 from onhand.host.networks.passes.base import PassResult, Workbench
 from onhand.host.networks.passes.patterns import checked_patterns, pattern_of
-from onhand.host.networks.selection import operations
 
 __all__ = ["Factorize"]
 
@@ -146,7 +146,7 @@ class Factorize:
 
     def _total(self, graph: Graph) -> int:
         if self.of == "operations":
-            return operations(graph)
+            return count_operations(graph)
         return sum(a.size for a in graph.constants.values() if np.issubdtype(a.dtype, np.floating))
 
     def _chosen(

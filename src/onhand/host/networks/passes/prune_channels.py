@@ -113,8 +113,8 @@ class PruneChannels:
         state = _State(graph)
         bench.progress.start("removing channels", self.steps + self.layers)
         dropped = self._without_blocks(state, bench)
-        for ratio in gradual_ratios(self.ratio, self.steps):
-            state.graph = self._step(state, ratio, bench)
+        for step in range(1, self.steps + 1):
+            state.graph = self._step(state, (1 - self.ratio) ** (step / self.steps), bench)
             bench.progress.advance(1)
         return PassResult(
             graph=state.graph,
@@ -148,7 +148,8 @@ class PruneChannels:
             bench.progress.advance(1)
         return dropped
 
-    def _step(self, state: "_State", ratio: float, bench: Workbench) -> Graph:
+    def _step(self, state: "_State", share: float, bench: Workbench) -> Graph:
+        """Bring the network down to a share of its first cost."""
         found = self._free(find_dependencies(state.graph), state)
         moments = self._moments(found, bench)
         costs = Costs(found, of=self.of)
@@ -159,7 +160,7 @@ class PruneChannels:
             if len(width.kept) == 1:
                 reason = f"{len(group.units)} units are the fewest that may stay"
                 state.kept.update(dict.fromkeys(group.weights, reason))
-        scores, target = self._scores(found, moments, bench), before * (1 - ratio)
+        scores, target = self._scores(found, moments, bench), state.first * share
         if self.global_:
             losses = self.importance in _LOSSES
             units = choose_together(found, scores, widths, costs, target=target, per_cost=losses)
@@ -200,7 +201,7 @@ class PruneChannels:
         if self.importance == "activation":
             return by_activation(found, moments)
         if self.importance == "taylor":
-            return by_taylor(found, bench.calibration, task=bench.task, seed=self.seed)
+            return by_taylor(found, bench.calibration, moments, task=bench.task, seed=self.seed)
         if self.importance == "magnitude":
             return by_magnitude(found)
         return np.random.default_rng(self.seed).random(len(found.roots))
