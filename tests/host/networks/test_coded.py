@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.host.networks.test_distil import QUICK, bench, figures, pictures, same, teacher
 
+from onhand.core.arrays import FloatArray
 from onhand.host.networks.graph import Array, Graph, Node, Value
 from onhand.host.networks.observe import GraphRunner
 from onhand.host.networks.passes.quantize import QuantizeNetwork
@@ -31,10 +32,11 @@ def quantized(*, bits: int = 8) -> Graph:
     return replace(graph, constants={**graph.constants, **shaken})
 
 
-def answers(graph: Graph) -> Array:
+def answers(graph: Graph) -> FloatArray:
     """What ONNX Runtime says to all pictures."""
     (made,) = (GraphRunner(graph, threads=1).run(feeds) for feeds in pictures().batches(24))
-    return made["y"]
+    result: FloatArray = made["y"].astype(np.float32)
+    return result
 
 
 @pytest.mark.parametrize("learn_scales", [False, True])
@@ -82,8 +84,8 @@ def test_biases_stay_in_units_of_both_scales() -> None:
 
     numbers = made.constants
     assert numbers["conv.b.scales"].shape == (6,)
-    by_hand = numbers["conv.w.scales"] * numbers["x.scale"]
-    np.testing.assert_array_equal(numbers["conv.b.scales"], by_hand)
+    first, second = (numbers[name].astype(np.float32) for name in ("conv.w.scales", "x.scale"))
+    np.testing.assert_array_equal(numbers["conv.b.scales"], first * second)
     assert not np.array_equal(numbers["x.scale"], graph.constants["x.scale"])
 
 
@@ -122,7 +124,7 @@ def test_blocks_of_four_bits_are_trained_within_them() -> None:
     form = trainable_form(graph, learn_scales=False)
     module = TorchGraph(form.graph)
     (shadow,) = form.shadows
-    x = {"x": rng.normal(size=(3, 8)).astype(np.float32)}
+    x: dict[str, Array] = {"x": rng.normal(size=(3, 8)).astype(np.float32)}
     np.testing.assert_allclose(
         module(tensors_of(x))["y"].detach().numpy(),
         GraphRunner(graph, threads=1).run(x)["y"].astype(float),

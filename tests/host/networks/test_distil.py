@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from onhand.core.errors import InputError
-from onhand.core.progress import Quiet
 from onhand.host.networks.graph import Array, Graph, Node, Value
 from onhand.host.networks.passes.base import Workbench
 from onhand.host.networks.passes.distil import Distil
@@ -54,7 +53,7 @@ def damaged(graph: Graph, *, by: float = 0.3) -> Graph:
     return replace(
         graph,
         constants={
-            name: (array + by * rng.normal(size=array.shape)).astype(np.float32)
+            name: (array.astype(float) + by * rng.normal(size=array.shape)).astype(np.float32)
             for name, array in graph.constants.items()
         },
     )
@@ -125,12 +124,18 @@ def test_the_same_again_for_the_same() -> None:
     assert not same(first.graph, other.graph)
 
 
-class Counter(Quiet):
+class Counter:
     """Counts steps, and ends the work at one of them as a user would."""
 
     def __init__(self, *, end: int = 0) -> None:
         self.steps: list[float] = []
         self._end = end
+
+    def start(self, what: str, total: float) -> None:
+        """See `Progress`."""
+
+    def note(self, text: str) -> None:
+        """See `Progress`."""
 
     def advance(self, amount: float) -> None:
         """Count."""
