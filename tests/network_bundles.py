@@ -149,6 +149,7 @@ def pack(
     feed: Feed | None = None,
     described: Drawing | None = None,
     files: Mapping[str, bytes] | None = None,
+    accuracy_level: int = 0,
 ) -> Bundle:
     """Write the bundle of some variants, the first of them its default, and read it back.
 
@@ -159,6 +160,7 @@ def pack(
         feed: how its inputs are made.
         described: whose inputs and outputs the manifest tells; None for those of the first.
         files: more of them: a tokenizer.
+        accuracy_level: as in `Variant`.
     """
     made: dict[str, Variant] = {}
     hashes: dict[str, str] = {}
@@ -168,7 +170,9 @@ def pack(
             graph = "model.onnx" if number == 0 else f"{name}.onnx"
             places, hashes[weights] = _write_weights(staged / weights, drawing.constants)
             (staged / graph).write_bytes(model(drawing, places))
-            made[name] = Variant(graph=graph, weights=(weights,), matrices={}, accuracy_level=0)
+            made[name] = Variant(
+                graph=graph, weights=(weights,), matrices={}, accuracy_level=accuracy_level
+            )
         for name, content in (files or {}).items():
             (staged / name).write_bytes(content)
         first = described or next(iter(variants.values()))

@@ -1,6 +1,7 @@
 """Bundles of tiny models, packed once for a run of the tests, and opened in every engine."""
 
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from tests.models import DECODER, memory_model
 from onhand import native
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
+from onhand.core.plugins import NETWORK_ENGINES, plugin_names
 from onhand.core.progress import Quiet
 from onhand.device.engines.base import Engine, Loaded
 from onhand.device.engines.named import named_engine
+from onhand.device.networks.base import NetworkEngine
+from onhand.device.networks.opening import named_engine as named_network_engine
 
 pytest.importorskip("onnx", reason="makes bundles: needs onhand[host]")
 
@@ -75,3 +79,14 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 def loaded(engine: Engine, pack: Pack) -> Loaded:
     """The plain tiny model, int4, multiplied in float32."""
     return engine.open(pack(), variant="small", threads=1)
+
+
+@pytest.fixture(params=plugin_names(NETWORK_ENGINES))
+def network_engine(request: pytest.FixtureRequest) -> NetworkEngine:
+    """Each engine for networks in turn, a third party's among them."""
+    found = named_network_engine(request.param)
+    try:
+        version(found.package)
+    except PackageNotFoundError:
+        pytest.skip(f"{found.package} is not installed")
+    return found

@@ -1,6 +1,5 @@
 """What every engine for networks must do; by entry points, so that a third party's is tested."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,22 +11,16 @@ from tests.network_bundles import WEIGHTS, Drawing, Op, classifier, info, pack
 
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import BundleCorrupt, EngineError, InputError, ShapeError
-from onhand.core.plugins import NETWORK_ENGINES, plugin_names
 from onhand.device.networks.base import Array, NetworkEngine, NetworkLoaded
-from onhand.device.networks.opening import named_engine
 from onhand.device.probe import current_profile
 
-PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
 Packer = Callable[..., Bundle]
 
 
-@pytest.fixture(params=plugin_names(NETWORK_ENGINES))
-def engine(request: pytest.FixtureRequest) -> NetworkEngine:
-    """Each engine in turn."""
-    package = PACKAGES.get(request.param)
-    if package is not None and importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
-    return named_engine(request.param)
+@pytest.fixture
+def engine(network_engine: NetworkEngine) -> NetworkEngine:
+    """Each engine for networks in turn, in place of those for language models."""
+    return network_engine
 
 
 @pytest.fixture(scope="module")
@@ -242,57 +235,6 @@ def test_an_unknown_operator_is_refused(engine: NetworkEngine, tmp_path: Path) -
 
     with pytest.raises(EngineError, match="Frobnicate"):
         engine.open(bundle, threads=1)
-
-
-def quantized(x: Array) -> tuple[Drawing, NDArray[np.float64]]:
-    """A product of whole numbers in the QDQ form with its codes as a second output; and them."""
-    rng = np.random.default_rng(1)
-    weights = rng.integers(-128, 128, (6, 4, 1, 1), dtype=np.int8)
-    scales = (rng.random(6) / 50 + 0.001).astype(np.float32)
-    qdq = ["QuantizeLinear", "DequantizeLinear"]
-    chain = ["x", "xq", "xd", "y", "yq", "yd"]
-    parameters = [["x_scale", "x_zero"]] * 2 + [[]] + [["y_scale", "y_zero"]] * 2
-    kinds = [*qdq, "Conv", *qdq]
-    ops = [Op(kind="DequantizeLinear", inputs=["w", "w_scale", "w_zero"], outputs=["wd"],
-              attributes={"axis": 0})]  # fmt: skip
-    for kind, left, right, more in zip(kinds, chain, chain[1:], parameters, strict=False):
-        inputs = [left, "wd"] if kind == "Conv" else [left, *more]
-        ops.append(Op(kind=kind, inputs=inputs, outputs=[right]))
-    drawing = Drawing(
-        ops=ops,
-        constants={
-            "w": weights,
-            "w_scale": scales,
-            "w_zero": np.zeros(6, np.int8),
-            "x_scale": np.array(0.03, np.float32),
-            "x_zero": np.array(110, np.uint8),
-            "y_scale": np.array(0.1, np.float32),
-            "y_zero": np.array(128, np.uint8),
-        },
-        inputs=(info("x", 1, 4, 5, 5),),
-        outputs=(info("yd", 1, 6, 5, 5), info("yq", 1, 6, 5, 5, dtype="uint8")),
-    )
-    codes = np.clip(np.rint(x.astype(np.float64) / np.float32(0.03)) + 110, 0, 255) - 110
-    sums = np.einsum("mc,bchw->bmhw", weights[:, :, 0, 0].astype(np.float64), codes)
-    y = sums * scales.astype(np.float64)[:, None, None] * np.float32(0.03) / np.float32(0.1)
-    return drawing, np.clip(np.rint(y) + 128, 0, 255)
-
-
-def test_whole_numbers_are_right_within_one(
-    engine: NetworkEngine, tmp_path: Path, rng: np.random.Generator
-) -> None:
-    """Only a sum that lies just between two codes may go either way."""
-    x = rng.standard_normal((1, 4, 5, 5), dtype=np.float32) * 3
-    drawing, expected = quantized(x)
-    loaded = engine.open(pack(tmp_path / "tiny", {"int8": drawing}), threads=1)
-
-    outputs = loaded.run({"x": x})
-
-    codes = outputs["yq"].astype(np.float64)
-    assert outputs["yq"].dtype == np.uint8
-    assert np.abs(codes - expected).max() <= 1
-    assert (codes != expected).mean() < 0.02
-    assert close(outputs["yd"], (codes - 128) * np.float32(0.1))
 
 
 def test_inputs_and_constants_may_be_outputs(

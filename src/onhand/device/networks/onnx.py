@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["OnnxNetwork", "OnnxNetworkEngine"]
 
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+# Matrices that a graph dequantises before it multiplies would be multiplied in int8 by default.
+_ACCURACY_LEVEL = "session.qdq_matmulnbits_accuracy_level"
 
 
 class OnnxNetwork:
@@ -83,6 +85,8 @@ class OnnxNetworkEngine:
         options.log_severity_level = 3
         # As bytes: places are relative to the bundle's folder then, wherever the graph lies.
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(bundle.root))
+        _, chosen = bundle.variant(variant)
+        options.add_session_config_entry(_ACCURACY_LEVEL, str(chosen.accuracy_level))
         with _engine_errors():
             inner = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         return OnnxNetwork(inner, bundle.manifest.network)

@@ -32,6 +32,7 @@ __all__ = ["OpenvinoNetwork", "OpenvinoNetworkEngine"]
 _TELEMETRY: Final = "openvino_telemetry"
 _IMPORT = threading.Lock()
 _DEVICE: Final = "CPU"
+_INT8_LEVEL: Final = 4  # of a variant's accuracy_level
 _MOST_SAID: Final = 500
 
 
@@ -104,18 +105,21 @@ class OpenvinoNetworkEngine:
             EngineError: if OpenVINO refuses the graph.
             BundleCorrupt: if graph, weights and manifest do not match.
         """
-        name, _ = bundle.variant(variant)
+        name, chosen = bundle.variant(variant)
         read_graph_file(bundle, variant)
         if reason := _misplaced(bundle, variant):
             raise EngineUnavailable(f"{bundle.root}: {reason}")
         core = _core()
-        settings = {
+        settings: dict[str, object] = {
             "ENABLE_CPU_PINNING": False,  # pinned to the same cores, two networks would fight
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
+        if chosen.accuracy_level != _INT8_LEVEL:
+            # By default it rounds what is multiplied with weights of few bits to int8.
+            settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         compiled = self._compiled(core, bundle, name, settings)
         _check_outputs(compiled, bundle.manifest.network)
         return OpenvinoNetwork(compiled, bundle.manifest.network)
