@@ -159,6 +159,21 @@ def test_a_step_may_be_undone(
     assert "after prune, which is undone: " in json.dumps(result.report["notes"])
 
 
+def test_a_step_is_judged_after_the_training_behind_it(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """Its guard holds for both, and both are undone together."""
+    undo = Guard(most_loss=0.01, undo=True)
+    asked = replace(options, shaping=(ShapingStep(transform=MUCH, guard=undo), DISTIL))
+
+    result = build_bundle(str(tiny), shelf / "b", asked, home=home)
+
+    rows = parse_report(result.report).steps["int4"]
+    assert [row.name for row in rows] == ["prune", "distil"]
+    assert all("most_loss allows +1.00%" in row.undone for row in rows)
+    assert read_bundle(shelf / "b").manifest.model == DECODER
+
+
 @pytest.mark.parametrize(
     ("steps", "sentence"),
     [
