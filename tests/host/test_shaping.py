@@ -5,7 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.host.recorder import Recorder
 from tests.models import DECODER, memory_model
 
@@ -159,6 +162,21 @@ def test_a_step_may_be_undone(
     assert "after prune, which is undone: " in json.dumps(result.report["notes"])
 
 
+def test_a_step_is_judged_after_the_training_behind_it(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions, quick: Quick
+) -> None:
+    """Its guard holds for both, and both are undone together."""
+    undo = Guard(most_loss=0.01, undo=True)
+    asked = replace(options, shaping=(ShapingStep(transform=MUCH, guard=undo), DISTIL))
+
+    result = build_bundle(str(tiny), shelf / "b", asked, home=home)
+
+    rows = parse_report(result.report).steps["int4"]
+    assert [row.name for row in rows] == ["prune", "distil"]
+    assert all("most_loss allows +1.00%" in row.undone for row in rows)
+    assert read_bundle(shelf / "b").manifest.model == DECODER
+
+
 @pytest.mark.parametrize(
     ("steps", "sentence"),
     [
@@ -222,13 +240,51 @@ def test_a_pass_of_others_is_run_and_judged(
     assert steps[0]["figures"]["kl_divergence"]["value"] < 1e-9
 
 
-def test_memory_model_is_as_large_as_it_says() -> None:
-    """The plan of each kind of pruning has the sizes that pruning gives."""
-    for prune in (
-        Prune(mlp=0.4, multiple=8, even=True),
+@pytest.mark.parametrize(
+    "prune",
+    [
+        Prune(mlp=0.4, multiple=8, even=True, importance="magnitude", refit=False),
+        Prune(mlp=0.4, multiple=8, importance="taylor"),
         Prune(heads=0.5),
         Prune(width=0.25, multiple=16),
         Prune(layers=1, mlp=0.25, multiple=8),
-    ):
-        planned = prune.plan_shape(DECODER, tokens=10).decoder
-        assert planned.n_parameters < memory_model().decoder.n_parameters
+    ],
+    ids=str,
+)
+def test_what_is_pruned_is_as_large_as_the_plan_says(prune: Prune, tmp_path: Path) -> None:
+    """Every kind, every way to judge; what stays is a model that speaks."""
+    model, text = memory_model(), list(np.random.default_rng(1).integers(0, 320, (4, 40)))
+    shown = Recorder()
+    work = ShapeWork(
+        original=model, calibration=text, training=(), folder=tmp_path, threads=1, progress=shown
+    )
+
+    pruned = prune.shape(model, work)
+
+    planned = prune.plan_shape(DECODER, tokens=160).decoder
+    assert pruned.decoder.n_parameters == planned.n_parameters < DECODER.n_parameters
+    assert all(np.isfinite(pruned.weights.matrix(name)).all() for name in planned.matrices())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "weights.safetensors"]
+    assert shown.unfinished == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    share=st.floats(0.05, 0.9),
+    multiple=st.sampled_from([1, 8, 16, 32]),
+    even=st.booleans(),
+    heads=st.sampled_from([0.0, 0.5]),
+)
+def test_what_stays_is_of_whole_multiples_and_as_much_as_was_asked(
+    share: float, multiple: int, even: bool, heads: float
+) -> None:
+    """In every layer something stays; the share is met to half a multiple a layer."""
+    prune = Prune(mlp=share, heads=heads, multiple=multiple, even=even)
+
+    planned = prune.plan_shape(DECODER, tokens=10).decoder
+
+    widths = [layer.mlp_width for layer in planned.layers]
+    assert all(width % multiple == 0 and width >= multiple for width in widths)
+    wanted = sum(layer.mlp_width for layer in DECODER.layers) * (1 - share)
+    assert abs(sum(widths) - wanted) <= multiple * len(widths) / 2 + multiple
+    assert {layer.n_kv_heads for layer in planned.layers} == ({1} if heads else {2})

@@ -103,9 +103,9 @@ class ShapedStep:
         figure = {name: found.value for name, found in self.figures.items()}
         undone = ", which is undone" if self.undone else ""
         return (
-            f"after {self.options['pass']}{undone}: {self.n_parameters:,} parameters; on held-out "
-            f"text {figure['kl_divergence']:.4f} nat from the original, the same likeliest token in "
-            f"{figure['top1_agreement']:.2%}, {figure['perplexity_increase']:+.2%} perplexity"
+            f"after {self.options['pass']}{undone}: {self.n_parameters:,} parameters; held-out "
+            f"text: {figure['kl_divergence']:.4f} nat from the original, the same likeliest token "
+            f"in {figure['top1_agreement']:.2%}, {figure['perplexity_increase']:+.2%} perplexity"
         )
 
 
@@ -229,13 +229,12 @@ def shape_model(
         return Shaped(model=model)
     heldout = texts.heldout.sequences
     hidden = _hidden(model, heldout, folder / "original", threads, progress)
-    original, done = model, list[ShapedStep]()
+    original, done, safe = model, list[ShapedStep](), model
     for number, step in enumerate(steps):
         own = folder / f"{number + 1}-{step.transform.name}"
         own.mkdir(parents=True, exist_ok=True)
         if (own / _FIGURES).is_file():
-            made = _read_figures(own)
-            model = model if made.undone else read_model(own, original)
+            made, changed = _read_figures(own), read_model(own, original)
         else:
             begun = time.perf_counter()
             changed = _run(step.transform, model, original, texts, own, threads, progress)
@@ -247,12 +246,32 @@ def shape_model(
                 seconds=time.perf_counter() - begun,
             )
             progress.note(made.sentence())
-            is_last = number + 1 == len(steps)
-            made = _judged(step.guard, made, budget if is_last else Budget(), progress)
+            limit = budget if number + 1 == len(steps) else Budget()
+            made = _judged(_guard(steps, number, changed.decoder), made, limit, progress)
             _write_figures(own, made)
-            model = model if made.undone else changed
         done.append(made)
+        model = safe if made.undone else changed
+        if made.undone and number and _is_trained(steps, number - 1, changed.decoder):
+            done[-2] = replace(done[-2], undone=made.undone)
+        if not _is_trained(steps, number, changed.decoder):
+            safe = model
     return Shaped(model=model, steps=tuple(done), hidden=hidden)
+
+
+def _is_trained(steps: Sequence[ShapingStep], number: int, decoder: Decoder) -> bool:
+    """Say whether the next step makes good for what this one loses."""
+    after = steps[number + 1 : number + 2]
+    return any(step.transform.plan_shape(decoder, tokens=0).trains for step in after)
+
+
+def _guard(steps: Sequence[ShapingStep], number: int, decoder: Decoder) -> Guard:
+    """Return what a step may lose: nothing is asked before the training behind it."""
+    if _is_trained(steps, number, decoder):
+        return Guard()
+    own = steps[number].guard
+    if own.most_loss is None and number and _is_trained(steps, number - 1, decoder):
+        return steps[number - 1].guard
+    return own
 
 
 def _run(

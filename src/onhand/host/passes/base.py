@@ -201,7 +201,8 @@ class ShapingStep:
     Attributes:
         transform: the pass.
         guard: its `most_loss` is the increase of perplexity over the original's, as a fraction,
-            on held-out text after the step.
+            on held-out text after the step; or after the training step behind it, if there is
+            one, which it holds for unless that has its own.
     """
 
     transform: ShapingPass
