@@ -13,7 +13,15 @@ from onhand.host.networks.graph import Array, Attribute, Graph, Node, Value
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["OPSET", "Place", "graph_from_model", "infer_shapes", "model_bytes", "read_onnx"]
+__all__ = [
+    "OPSET",
+    "Place",
+    "body_bytes",
+    "graph_from_model",
+    "infer_shapes",
+    "model_bytes",
+    "read_onnx",
+]
 
 OPSET: Final = 17
 """Older graphs are brought to this version, so that passes meet one form of each operator."""
@@ -122,6 +130,24 @@ def model_bytes(graph: Graph, *, outside: Mapping[str, Place] | None = None) -> 
         The file's bytes; the same for the same graph.
     """
     content: bytes = _model(graph, outside or {}).SerializeToString(deterministic=True)
+    return content
+
+
+def body_bytes(graph: Graph, *, captured: frozenset[str]) -> bytes:
+    """Return a graph as it stands inside a node: see `Node.bodies`.
+
+    Args:
+        graph: the graph; what it reads from outside is among its inputs.
+        captured: names of those.
+
+    Returns:
+        A serialised graph; the same for the same graph.
+    """
+    proto = _model(graph, {}).graph
+    own = [value for value in proto.input if value.name not in captured]
+    del proto.input[:]
+    proto.input.extend(own)
+    content: bytes = proto.SerializeToString(deterministic=True)
     return content
 
 

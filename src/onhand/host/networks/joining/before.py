@@ -8,10 +8,10 @@ from onhand.core.errors import InputError
 from onhand.core.feed import PictureFeed
 from onhand.host.networks.graph import Array, Graph, Value, fresh_name
 from onhand.host.networks.joining.growing import Growth
-from onhand.host.networks.joining.scaling import framed, scaled, sizes_of
+from onhand.host.networks.joining.scaling import Frame, Scale, framed, scaled, sizes_of
 from onhand.host.networks.observe import GraphRunner
 
-__all__ = ["with_preprocessing"]
+__all__ = ["prepared", "with_preprocessing"]
 
 _GRAY = np.array(114, dtype=np.float32)  # of what is beside a padded picture
 _BT601 = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -44,19 +44,12 @@ def with_preprocessing(
     g = Growth(graph.names())
     height, width = size or (None, None)
     picture = fresh_name(g.taken, "picture")
-    turned = g.op("Transpose", g.cast(picture, np.float32), perm=(2, 0, 1))  # (3, H, W)
+    pixels = g.cast(picture, np.float32)
+    frame: Frame | None = None
     if feed.resize != "none" and size != (feed.height, feed.width):
-        rows, columns, pads = _matrices(g, feed, picture, size)
-        turned = scaled(g, turned, rows, columns)
-        if pads:
-            turned = g.op("Pad", turned, pads, _GRAY)
-    levels = _channels(g, turned, feed)  # (C, height, width)
+        frame = framed(g, feed, *sizes_of(g, pixels)) if size is None else _known(g, feed, size)
     graph, mean, std = _folded(graph, feed)
-    for op, values in (("Sub", mean), ("Div", std)):
-        if values is not None:
-            levels = g.op(op, levels, values.reshape(-1, 1, 1))
-    if feed.layout == "nhwc":
-        levels = g.op("Transpose", levels, perm=(1, 2, 0))
+    levels = prepared(g, pixels, feed, frame=frame, mean=mean, std=std)
     whole = g.op("Unsqueeze", levels, np.array([0]))
     # From here on the network's own input is a value inside.
     g.taken.discard(first.name)
@@ -77,21 +70,58 @@ def _check(first: Value, feed: PictureFeed) -> None:
         raise InputError(f"input {first.name!r} is of shape {first.shape}, the feed makes {wanted}")
 
 
-def _matrices(
-    g: Growth, feed: PictureFeed, picture: str, size: tuple[int, int] | None
-) -> tuple[str, str, str]:
-    if size is None:
-        return framed(g, feed, *sizes_of(g, picture))
+def prepared(
+    g: Growth,
+    pixels: str,
+    feed: PictureFeed,
+    *,
+    frame: Frame | None,
+    mean: Array | None,
+    std: Array | None,
+) -> str:
+    """Add the way from pixels to what a network is fed.
+
+    Args:
+        g: where to.
+        pixels: (H, W, 3) float32, 0 to 255.
+        feed: says in which order channels and axes are.
+        frame: what `framed` made; None where nothing is to be scaled.
+        mean: (C,) float32 to subtract; None for nothing.
+        std: (C,) float32 to divide by; None for nothing.
+
+    Returns:
+        The name of (C, height, width) or (height, width, C) float32.
+    """
+    if frame is None:
+        framed_pixels = g.op("Transpose", pixels, perm=(2, 0, 1))  # (3, height, width)
+    else:
+        rows, columns, pads = frame
+        framed_pixels = scaled(g, pixels, rows, columns)
+        if pads:
+            framed_pixels = g.op("Pad", framed_pixels, pads, _GRAY)
+    levels = _channels(g, framed_pixels, feed)  # (C, height, width)
+    for op, values in (("Sub", mean), ("Div", std)):
+        if values is not None:
+            levels = g.op(op, levels, values.reshape(-1, 1, 1))
+    return levels if feed.layout == "nchw" else g.op("Transpose", levels, perm=(1, 2, 0))
+
+
+def _known(g: Growth, feed: PictureFeed, size: tuple[int, int]) -> Frame:
+    """Add what scales pictures of one size as constants."""
     alone = Growth(set())
-    known = [alone.constant("size", np.array([n], dtype=np.float64)) for n in size]
-    names = framed(alone, feed, known[0], known[1])
-    wanted = [name for name in names if name]
+    sides = [alone.constant("size", np.array([n], dtype=np.float64)) for n in size]
+    *scales, pads = framed(alone, feed, sides[0], sides[1])
+    names = [name for s in scales for name in (s.pixels, s.weights, s.count)]
+    wanted = [*names, pads] if pads else names
     graph = Graph(
         nodes=tuple(alone.nodes), constants=alone.constants, inputs=(), outputs=(), opset=17
     )
     made = GraphRunner(graph, threads=1, names=wanted).run({})
-    rows, columns, *pads = (g.constant(f"join.{i}", made[n]) for i, n in enumerate(wanted))
-    return rows, columns, pads[0] if pads else ""
+    stored = [g.constant(f"join.{i}", made[name]) for i, name in enumerate(wanted)]
+    rows, columns = (
+        Scale(pixels=stored[i], weights=stored[i + 1], count=stored[i + 2]) for i in (0, 3)
+    )
+    return rows, columns, stored[-1] if pads else ""
 
 
 def _channels(g: Growth, levels: str, feed: PictureFeed) -> str:

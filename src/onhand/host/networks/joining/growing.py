@@ -26,11 +26,13 @@ class Growth:
         taken: names in use.
         nodes: made so far, in order.
         constants: that they read.
+        prefix: of names that nobody chose.
     """
 
     taken: set[str]
     nodes: list[Node] = field(default_factory=list)
     constants: dict[str, Array] = field(default_factory=dict)
+    prefix: str = "join"
 
     def op(self, op: str, *inputs: str | Array, called: str = "", **attributes: Attribute) -> str:
         """Add a node of one output.
@@ -44,7 +46,7 @@ class Growth:
         Returns:
             The output's name.
         """
-        output = fresh_name(self.taken, called or f"join.{op}")
+        output = fresh_name(self.taken, called or f"{self.prefix}.{op}")
         names = tuple(
             given if isinstance(given, str) else self.constant(f"{output}.{i}", given)
             for i, given in enumerate(inputs)

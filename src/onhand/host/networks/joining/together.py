@@ -8,10 +8,11 @@ import numpy as np
 
 from onhand.core.errors import InputError
 from onhand.core.feed import PictureFeed
-from onhand.host.networks.graph import Array, Graph, Node, Value
+from onhand.host.networks.graph import Array, Graph, Node, Value, fresh_name
+from onhand.host.networks.joining.before import prepared
 from onhand.host.networks.joining.growing import Growth, beside, check_versions, float64
-from onhand.host.networks.joining.scaling import scaled_crops, sizes_of, triangles
-from onhand.host.networks.onnx_files import infer_shapes
+from onhand.host.networks.joining.scaling import framed, sizes_of
+from onhand.host.networks.onnx_files import body_bytes, infer_shapes
 
 __all__ = ["cascade", "share_trunk"]
 
@@ -128,7 +129,7 @@ def cascade(detector: Graph, classifier: Graph, feed: PictureFeed) -> Graph:
             shares of it: left, top, right, bottom, as after `with_preprocessing` and
             `with_postprocessing` with "nms".
         classifier: of one input that `feed` fills, with any number of crops in a batch.
-        feed: of the classifier; "stretch", so that a crop of any form fits.
+        feed: of the classifier, which is fed a crop as it is fed a picture.
 
     Returns:
         One graph: all outputs of the detector, then those of the classifier, (M, ...) each.
@@ -140,8 +141,8 @@ def cascade(detector: Graph, classifier: Graph, feed: PictureFeed) -> Graph:
     picture, boxes = detector.inputs[0], detector.outputs[0]
     if picture.dtype != np.uint8 or len(picture.shape) != 3 or boxes.shape[1:] != (4,):
         raise InputError("the detector must take a picture (H, W, 3) uint8 and give boxes (M, 4)")
-    if feed.resize != "stretch" or feed.channels == "gray":
-        raise InputError("the classifier's feed must stretch pictures, in color")
+    if feed.resize == "none" or feed.channels == "gray":
+        raise InputError("the classifier's feed must scale pictures, in color")
     classifier = _any_batch(classifier, feed)
     domains = check_versions([detector, classifier])
     g = Growth(detector.names())
@@ -186,30 +187,61 @@ def _any_batch(graph: Graph, feed: PictureFeed) -> Graph:
 
 def _crops(g: Growth, picture: str, boxes: str, feed: PictureFeed) -> str:
     """Add the crops, scaled and normalised: (M, 3, height, width) or (M, height, width, 3)."""
-    height, width = sizes_of(g, picture)
-    pixels = g.op("Transpose", g.cast(picture, np.float32), perm=(2, 0, 1))  # (3, H, W)
+    size = g.op("Concat", *sizes_of(g, picture)[::-1], axis=0)  # (2,): W, H
     shares = g.cast(boxes, np.float64)  # (M, 4)
-    matrices: list[str] = []
-    for i, size, goal in ((1, height, feed.height), (0, width, feed.width)):
-        low, high = (
-            g.op("Mul", g.op("Gather", shares, np.array([at]), axis=1), size) for at in (i, i + 2)
-        )  # (M, 1) each
-        last = g.op("Sub", size, float64(1))
-        begin = g.op("Max", g.op("Min", g.op("Floor", low), last), float64(0))
-        end = g.op("Min", g.op("Max", g.op("Ceil", high), g.op("Add", begin, float64(1))), size)
-        # A box may lie beside the picture: one row of pixels is left of it then.
-        step = g.op("Div", g.op("Sub", end, begin), float64(goal))
-        begin, end, step = (g.op("Unsqueeze", n, np.array([2])) for n in (begin, end, step))
-        places = g.constant("join.places", np.arange(goal, dtype=np.float64)[:, None])  # (P, 1)
-        matrices.append(
-            triangles(g, places=places, step=step, begin=begin, size=size, end=end)
-        )  # (M, P, n)
-    goal = (feed.height, feed.width)
-    levels = scaled_crops(g, pixels, matrices[0], matrices[1], goal=goal)  # (M, 3, P, Q)
-    if feed.channels == "bgr":
-        levels = g.op("Gather", levels, np.array([2, 1, 0]), axis=1)
-    for op, values in (("Sub", feed.mean), ("Div", feed.std)):
-        levels = g.op(op, levels, np.array(values, dtype=np.float32).reshape(1, 3, 1, 1))
-    if feed.layout == "nhwc":
-        levels = g.op("Transpose", levels, perm=(0, 2, 3, 1))
-    return levels
+    low, high = (
+        g.op("Mul", g.op("Gather", shares, np.array(at), axis=1), size) for at in ([0, 1], [2, 3])
+    )  # (M, 2) each: across, down
+    last = g.op("Sub", size, float64(1))
+    # A box may lie beside the picture: one row of pixels is left of it then.
+    begin = g.op("Max", g.op("Min", g.op("Floor", low), last), float64(0))
+    end = g.op("Min", g.op("Max", g.op("Ceil", high), g.op("Add", begin, float64(1))), size)
+    bounds = g.cast(g.op("Concat", begin, end, axis=1), np.int64)  # (M, 4)
+    count = g.op("Squeeze", g.op("Shape", bounds, start=0, end=1))
+    crops = fresh_name(g.taken, "join.crops")
+    g.nodes.append(
+        Node(
+            op="Loop",
+            inputs=(count, ""),
+            outputs=(crops,),
+            bodies={"body": _one_crop(crops, picture, bounds, feed)},
+            captured=(picture, bounds),
+        )
+    )
+    return crops
+
+
+def _one_crop(name: str, picture: str, bounds: str, feed: PictureFeed) -> bytes:
+    """Return the body of a loop over boxes: cut one out, scale and normalise it.
+
+    One crop at a time, as work then goes with the crop's size instead of the picture's.
+    """
+    # Nothing inside may be called as anything outside is, now or later.
+    g = Growth({picture, bounds}, prefix=f"{name}.inside")
+    turn, go, go_on = (f"{name}.{what}" for what in ("turn", "go", "go on"))
+    row = g.op("Gather", bounds, turn, axis=0)  # (4,): left, top, right, bottom
+    begin, end = (g.op("Gather", row, np.array(at)) for at in ([1, 0], [3, 2]))
+    crop = g.op("Slice", picture, begin, end, np.array([0, 1]))  # (h, w, 3)
+    pixels = g.cast(crop, np.float32)
+    mean, std = (np.asarray(values, dtype=np.float32) for values in (feed.mean, feed.std))
+    frame = framed(g, feed, *sizes_of(g, pixels))
+    made = prepared(g, pixels, feed, frame=frame, mean=mean, std=std)
+    g.nodes.append(Node(op="Identity", inputs=(go,), outputs=(go_on,)))
+    whole, truth, float32 = np.dtype(np.int64), np.dtype(np.bool), np.dtype(np.float32)
+    sides = (3, feed.height, feed.width) if feed.layout == "nchw" else (feed.height, feed.width, 3)
+    body = Graph(
+        nodes=tuple(g.nodes),
+        constants=g.constants,
+        inputs=(
+            Value(name=turn, dtype=whole, shape=()),
+            Value(name=go, dtype=truth, shape=()),
+            Value(name=picture, dtype=np.dtype(np.uint8), shape=(None, None, 3)),
+            Value(name=bounds, dtype=whole, shape=(None, 4)),
+        ),
+        outputs=(
+            Value(name=go_on, dtype=truth, shape=()),
+            Value(name=made, dtype=float32, shape=sides),
+        ),
+        opset=17,
+    )
+    return body_bytes(body, captured=frozenset({picture, bounds}))
