@@ -1,5 +1,6 @@
 """Weights as integers without examples: stored small, and computed as ONNX Runtime does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,11 @@ def made_without_examples(graph: Graph, **options: object) -> PassResult:
     """What the pass makes, with nothing to calibrate by."""
     transform = QuantizeNetwork(**options)  # type: ignore[arg-type]
     return transform.apply(graph, bench(graph, Samples(feeds=[])))
+
+
+def made_static(graph: Graph) -> Graph:
+    """The graph on integers."""
+    return QuantizeNetwork(bias_correction="none").apply(graph, bench(graph)).graph
 
 
 @pytest.mark.parametrize(("bits", "most"), [(8, 0.02), (4, 0.25)])
@@ -75,6 +81,23 @@ def test_4_bits_take_half_a_byte_in_the_file() -> None:
 
     assert sizes[1] < 0.53 * sizes[0]
     assert sizes[0] < 0.27 * len(model_bytes(graph))
+
+
+def test_long_names_of_a_source_are_not_repeated_over_and_over() -> None:
+    """Frameworks give names of hundreds of letters; a small network's file would be names."""
+    graph = residual_net()
+    long = {node.name: f"{node.name}/{'x' * 200}" for node in graph.nodes[:-1]}
+    named = replace(
+        graph,
+        nodes=tuple(
+            replace(node, outputs=tuple(long.get(name, name) for name in node.outputs))
+            for node in graph.renamed(long).nodes
+        ),
+    )
+    sizes = [len(model_bytes(made_static(one))) for one in (graph, named)]
+
+    # As output of a node, as the node's name, and where it is rounded.
+    assert sizes[1] - sizes[0] < 3.2 * 200 * len(long)
 
 
 def test_4_bits_are_computed_on_integers(tmp_path: Path) -> None:
