@@ -179,8 +179,12 @@ def _area(node: Node, value: Value | None) -> tuple[int, int]:
 
 
 def _slope(before: Choice, after: Choice, cost: Callable[[Choice], int]) -> float:
-    """Return what is lost for what is saved, from one choice to a cheaper one."""
-    return (after.lost - before.lost) / (cost(before) - cost(after))
+    """Return what is lost for what is saved, from one choice to a cheaper one.
+
+    Of a layer of which half is lost already, each further part is worth more.
+    """
+    worth = [-math.log(max(1 - choice.lost, 1e-9)) for choice in (before, after)]
+    return (worth[1] - worth[0]) / (cost(before) - cost(after))
 
 
 def _hull(options: Sequence[Choice], cost: Callable[[Choice], int]) -> list[Choice]:
