@@ -46,7 +46,7 @@ class Factorize:
     of: str = "operations"
     kinds: tuple[str, ...] = field(default_factory=lambda: _KINDS)
     multiple: int = 8
-    most_lost: float = 0.5
+    most_lost: float = 0.25
     keep: tuple[str, ...] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
@@ -89,6 +89,8 @@ class Factorize:
             f"{100 * saved / max(total, 1):.1f} % of the {self.of} removed, "
             f"{100 * self.ratio:.1f} % asked for"
         ]
+        if saved < self.ratio * total:
+            notes.append("no more could go: raise most_lost, or keep less")
         if not moments:
             notes.append("without examples all inputs of a layer count the same")
         return PassResult(

@@ -126,11 +126,12 @@ class PruneWeights:
 
     def _inputs(self, layer: Layer, moments: Moments, group: int) -> FloatArray:
         """Return the inputs' moments, about their mean where the bias takes the mean error."""
+        centred = self._corrects(layer)
         if moments.second is None:
-            squares = moments.variance if self._corrects(layer) else moments.square
-            return squares[group].astype(np.float32)
-        mean = moments.mean[group] if self._corrects(layer) else 0 * moments.mean[group]
-        return moments.second[group] - mean[:, None] * mean
+            squares = moments.variance if centred else moments.square
+            return np.asarray(squares[group], dtype=np.float32)
+        mean = moments.mean[group] * np.float32(centred)
+        return np.asarray(moments.second[group] - mean[:, None] * mean, dtype=np.float32)
 
 
 def _above_one_threshold(graph: Graph, layers: list[Layer], ratio: float) -> dict[str, Array]:
