@@ -133,7 +133,7 @@ def test_examples_help() -> None:
     x = net.add("Relu", net.conv(net.conv("x", 3, 4), 4, 24, k=1))
     x = net.add("Flatten", net.add("GlobalAveragePool", net.conv(x, 24, 32)))
     graph = net.graph(net.dense(x, 32, 5), ("batch", 3, 6, 6), 5)
-    step = Factorize(ratio=0.4, keep=("c0", "c2"))
+    step = Factorize(ratio=0.4, keep=("c0", "c2"), most_lost=0.5)
     made = [step.apply(graph, workbench(graph, n)) for n in (24, 0)]
 
     with_some, without = (np.square(outputs(m.graph) - outputs(graph)).mean() for m in made)
@@ -149,7 +149,8 @@ def test_what_stays_has_a_reason() -> None:
     assert made.kept["c0"] == "kept by the pattern 'c0'"
     assert "no product of lower rank" in made.kept["c12"]
     assert made.changed == {}
-    assert made.notes == ("0.0 % of the operations removed, 20.0 % asked for",)
+    assert made.notes[0] == "0.0 % of the operations removed, 20.0 % asked for"
+    assert "raise most_lost" in made.notes[1]
     assert made.graph.nodes == graph.nodes
 
 

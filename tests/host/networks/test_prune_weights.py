@@ -54,7 +54,8 @@ def test_every_layer_loses_its_share_and_the_network_runs(method: str, of: str) 
             assert (zeros == round(0.5 * layer.n_inputs)).all()
             assert "% are zero" in made.changed[layer.weight]
     assert distance(graph, made.graph) > 0
-    assert made.graph.nodes == graph.nodes
+    plain = PruneWeights(ratio=0.5, method=method, correct_bias=False)
+    assert plain.apply(graph, workbench(graph)).graph.nodes == graph.nodes
 
 
 def test_better_methods_lose_less() -> None:
@@ -67,6 +68,20 @@ def test_better_methods_lose_less() -> None:
     ]
 
     assert lost[0] < 0.7 * lost[1]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_biases_take_the_mean_error(method: str) -> None:
+    """Behind a ReLU inputs have a mean, and what is lost of it moves into the next bias."""
+    graph = picture_net((residual, dense_concat), seed=6)
+    bench = workbench(graph, 64)
+    step = PruneWeights(ratio=0.4, method=method)
+    lost = [
+        distance(graph, replace(step, correct_bias=corrects).apply(graph, bench).graph)
+        for corrects in (True, False)
+    ]
+
+    assert lost[0] < 0.9 * lost[1]
 
 
 def test_patterns_of_blocks_fit_or_say_why_not() -> None:

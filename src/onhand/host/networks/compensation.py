@@ -13,7 +13,7 @@ from onhand.host.networks.graph import Array, Graph, Node, fresh_name
 from onhand.host.networks.importance import covariance
 from onhand.host.networks.moments import Layer, Moments, find_layers
 
-__all__ = ["compensate"]
+__all__ = ["ChangedWeights", "compensate"]
 
 Numbers = NDArray[np.float64]
 
@@ -43,7 +43,7 @@ def compensate(
     nodes = {node.name: node for node in small.nodes}
     readers = found.graph.readers()
     before = {layer.name: layer for layer in find_layers(found.graph)}
-    made = _Changed(small)
+    made = ChangedWeights(small)
     for consumer in found.consumers:
         name, lost = consumer.node.name, gone[consumer.labels]
         # What a transposed convolution adds differs from place to place.
@@ -90,7 +90,7 @@ def _refitted(
     return stay.reshape(len(rows), -1)[rows].reshape(groups, -1, stay.shape[2]), bias[rows]
 
 
-class _Changed:
+class ChangedWeights:
     """A graph whose layers get other weights."""
 
     def __init__(self, graph: Graph) -> None:

@@ -46,7 +46,7 @@ class Factorize:
     of: str = "operations"
     kinds: tuple[str, ...] = field(default_factory=lambda: _KINDS)
     multiple: int = 8
-    most_lost: float = 0.5
+    most_lost: float = 0.25
     keep: tuple[str, ...] = field(default_factory=tuple)
 
     def __post_init__(self) -> None:
@@ -89,6 +89,8 @@ class Factorize:
             f"{100 * saved / max(total, 1):.1f} % of the {self.of} removed, "
             f"{100 * self.ratio:.1f} % asked for"
         ]
+        if saved < self.ratio * total:
+            notes.append("no more could go: raise most_lost, or keep less")
         if not moments:
             notes.append("without examples all inputs of a layer count the same")
         return PassResult(
@@ -179,8 +181,12 @@ def _area(node: Node, value: Value | None) -> tuple[int, int]:
 
 
 def _slope(before: Choice, after: Choice, cost: Callable[[Choice], int]) -> float:
-    """Return what is lost for what is saved, from one choice to a cheaper one."""
-    return (after.lost - before.lost) / (cost(before) - cost(after))
+    """Return what is lost for what is saved, from one choice to a cheaper one.
+
+    Of a layer of which half is lost already, each further part is worth more.
+    """
+    worth = [-math.log(max(1 - choice.lost, 1e-9)) for choice in (before, after)]
+    return (worth[1] - worth[0]) / (cost(before) - cost(after))
 
 
 def _hull(options: Sequence[Choice], cost: Callable[[Choice], int]) -> list[Choice]:

@@ -1,7 +1,7 @@
 """Weights that matter least become zero: stored compactly, at the speed of before."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
 from onhand.core.sparse import parse_pattern
+from onhand.host.networks.compensation import ChangedWeights
 from onhand.host.networks.graph import Array, Graph
 from onhand.host.networks.moments import Layer, Moments, measure_moments, own_layers
 from onhand.host.networks.passes.base import PassResult, Workbench
@@ -34,6 +35,8 @@ class PruneWeights:
         scope: "row" for the same share of each row; "global" for one threshold over all layers,
             with "magnitude" alone.
         keep: patterns: weights with such a name stay.
+        correct_bias: whether biases take what the outputs are off by on average, where there are
+            examples.
         depthwise: whether convolutions of single channels lose weights, too; they have few.
     """
 
@@ -43,6 +46,7 @@ class PruneWeights:
     pattern: str = ""
     scope: str = "row"
     keep: tuple[str, ...] = field(default_factory=tuple)
+    correct_bias: bool = True
     depthwise: bool = False
 
     def __post_init__(self) -> None:
@@ -72,7 +76,7 @@ class PruneWeights:
                 layers.append(layer)
         bench.progress.start("making weights zero", max(len(layers), 1))
         moments: Mapping[str, Moments] = {}
-        if self.method != "magnitude":
+        if self.method != "magnitude" or (self.correct_bias and len(bench.calibration)):
             moments = measure_moments(
                 graph, layers, bench.calibration, threads=bench.threads,
                 pairs=self.method == "sparsegpt",
@@ -84,8 +88,16 @@ class PruneWeights:
             for layer in layers:
                 made[layer.weight] = self._pruned(graph, layer, moments.get(layer.name))
                 bench.progress.advance(1)
+        changes = ChangedWeights(graph)
+        for layer in layers:
+            changes.constants[layer.weight] = made[layer.weight]
+            if layer.name in moments and self._corrects(layer):
+                lost = layer.matrices(graph.constants[layer.weight])
+                lost = lost - layer.matrices(made[layer.weight])
+                shift = np.einsum("gnk,gk->gn", lost, moments[layer.name].mean).reshape(-1)
+                changes.add(layer.node, shift.astype(np.float32))
         return PassResult(
-            graph=replace(graph, constants={**graph.constants, **made}),
+            graph=changes.graph(),
             changed={n: f"{100 * zero_share(a):.1f} % are zero" for n, a in made.items()},
             kept=kept,
             notes=_notes(graph, made),
@@ -104,11 +116,22 @@ class PruneWeights:
     def _pruned(self, graph: Graph, layer: Layer, moments: Moments | None) -> Array:
         made: list[FloatArray] = []
         for group, rows in enumerate(layer.matrices(graph.constants[layer.weight])):
-            inputs: FloatArray | None = None
-            if moments is not None:
-                inputs = moments.square[group] if moments.second is None else moments.second[group]
+            inputs = None if moments is None else self._inputs(layer, moments, group)
             made.append(prune_rows(rows, self._share(), method=self.method, moments=inputs))
         return layer.constant(np.stack(made))
+
+    def _corrects(self, layer: Layer) -> bool:
+        """Say whether a bias takes the mean error; that of a ConvTranspose differs by place."""
+        return self.correct_bias and layer.node.op != "ConvTranspose"
+
+    def _inputs(self, layer: Layer, moments: Moments, group: int) -> FloatArray:
+        """Return the inputs' moments, about their mean where the bias takes the mean error."""
+        centred = self._corrects(layer)
+        if moments.second is None:
+            squares = moments.variance if centred else moments.square
+            return np.asarray(squares[group], dtype=np.float32)
+        mean = moments.mean[group] * np.float32(centred)
+        return np.asarray(moments.second[group] - mean[:, None] * mean, dtype=np.float32)
 
 
 def _above_one_threshold(graph: Graph, layers: list[Layer], ratio: float) -> dict[str, Array]:
