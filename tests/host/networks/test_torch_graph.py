@@ -108,9 +108,10 @@ def test_weights_are_what_training_may_change() -> None:
     assert weight_names(network()) == ("one.weight", "one.bias", "two.weight")
 
 
-def test_a_mask_is_no_weight() -> None:
+@pytest.mark.parametrize("low", [-1e4, float(np.finfo(np.float32).min), -np.inf])
+def test_a_mask_is_no_weight(low: float) -> None:
     """What keeps tokens from seeing others must stay as it is."""
-    mask = np.where(np.tri(3, dtype=bool), 0, np.finfo(np.float32).min).astype(np.float32)
+    mask = np.where(np.tri(3, dtype=bool), 0, low).astype(np.float32)
 
     graph = graph_of(Case("Add", (mask,), (mask,)))
 
