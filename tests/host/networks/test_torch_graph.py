@@ -1,6 +1,7 @@
 """A graph in torch computes what ONNX Runtime computes, has gradients, and comes back."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.host.networks.torch_cases import CASES, Case, graph_of, title
 from onhand.core.errors import EngineError, InputError
 from onhand.host.networks.graph import Array, Graph, Node, Value
 from onhand.host.networks.observe import GraphRunner
+from onhand.host.networks.onnx_files import read_onnx
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,9 +108,10 @@ def test_weights_are_what_training_may_change() -> None:
     assert weight_names(network()) == ("one.weight", "one.bias", "two.weight")
 
 
-def test_a_mask_is_no_weight() -> None:
+@pytest.mark.parametrize("low", [-1e4, float(np.finfo(np.float32).min), -np.inf])
+def test_a_mask_is_no_weight(low: float) -> None:
     """What keeps tokens from seeing others must stay as it is."""
-    mask = np.where(np.tri(3, dtype=bool), 0, np.finfo(np.float32).min).astype(np.float32)
+    mask = np.where(np.tri(3, dtype=bool), 0, low).astype(np.float32)
 
     graph = graph_of(Case("Add", (mask,), (mask,)))
 
@@ -282,3 +285,18 @@ def test_what_an_operator_cannot_do_is_said(case: Case) -> None:
 
     with pytest.raises(InputError, match=f"{case.op} 'y': .* is not supported in torch"):
         TorchGraph(graph)(tensors_of({"x0": case.fed[0]}))
+
+
+def test_a_real_network_computes_the_same(assets: Path) -> None:
+    """MobileNetV1: scores agree with ONNX Runtime within rounding, and training reaches all."""
+    place = assets / "vision-imagenet-onnx-derived"
+    graph = read_onnx(place / "mobilenet_v1_0.25_128_qat_dequant_fp32.onnx")
+    x: Array = np.random.default_rng(0).normal(size=(2, 3, 128, 128)).astype(np.float32)
+    wanted = GraphRunner(graph, threads=1).run({"input": x})["output"]
+    module = TorchGraph(graph)
+
+    made = module(tensors_of({"input": x}))["output"]
+    made.sum().backward()
+
+    np.testing.assert_allclose(made.detach().numpy(), wanted.astype(float), atol=1e-3)
+    assert all(module.weight(name).grad is not None for name in weight_names(graph))

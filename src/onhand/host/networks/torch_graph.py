@@ -38,8 +38,8 @@ _NUMBERS: Final[Mapping[str, frozenset[int]]] = {
     "Range": frozenset({0, 1, 2}),
     "Resize": frozenset({1, 2}),
 }
-# Masks of attention hold such numbers; a weight never does.
-_MOST = 1e9
+# Masks of attention hold such numbers, -10000 the least of them; a weight never does.
+_MOST = 9999.0
 
 
 def weight_names(graph: Graph) -> tuple[str, ...]:
