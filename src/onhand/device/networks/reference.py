@@ -58,7 +58,7 @@ class ReferenceNetworkEngine:
         try:
             _check_size(_read(bundle, variant), bundle.manifest.network)
         except (InputError, EngineError) as error:
-            return str(error)
+            return str(error).removeprefix("reference: ")
         return None
 
     def open(self, bundle: Bundle, *, variant: str | None = None, threads: int) -> ReferenceNetwork:
@@ -74,7 +74,8 @@ class ReferenceNetworkEngine:
             graph = _read(bundle, variant)
             _check_size(graph, network)
         except (InputError, EngineError) as error:
-            raise EngineUnavailable(f"{bundle.root}: {error}") from error
+            reason = str(error).removeprefix("reference: ")
+            raise EngineUnavailable(f"{bundle.root}: {reason}") from error
         return ReferenceNetwork(graph, network)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from onhand.core.errors import InputError
 from onhand.core.onnxgraph import OnnxNode
 from onhand.device.networks.operators.kinds import Array, Operator, Operators
+from onhand.device.networks.operators.quantized import check_bits
 from onhand.device.networks.operators.table import OPERATORS
 from onhand.device.networks.operators.windows import conv_shape
 
@@ -99,7 +100,8 @@ def _gemm(node: OnnxNode, a: Array, b: Array, *_: Array | None) -> tuple[Shape, 
     return _matmul(node, left, right)
 
 
-def _bits(node: OnnxNode, a: Array, *_: Array | None) -> tuple[Shape, int, object]:
+def _bits(node: OnnxNode, a: Array, *rest: Array | None) -> tuple[Shape, int, object]:
+    check_bits(node, rest[3] if len(rest) > 3 else None)
     shape = (*a.shape[:-1], node.whole("N", 0))
     # The weights are unpacked in every run, which costs about as much as a row.
     return shape, (int(np.prod(shape)) + node.whole("N", 0)) * node.whole("K", 0), a.dtype

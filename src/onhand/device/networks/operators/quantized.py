@@ -11,7 +11,7 @@ from onhand.core.onnxtensor import TENSOR_DTYPES
 from onhand.device.networks.operators.kinds import Array, Operator
 from onhand.device.networks.operators.windows import convolve
 
-__all__ = ["MICROSOFT", "QUANTIZED"]
+__all__ = ["MICROSOFT", "QUANTIZED", "check_bits"]
 
 
 def _spread(node: OnnxNode, parameter: Array, x: Array, axis: int) -> Array:
@@ -138,6 +138,19 @@ def _unpacked(packed: Array, bits: int, count: int) -> Array:
     return codes.reshape(*packed.shape[:-1], -1)[..., :count]
 
 
+def check_bits(node: OnnxNode, groups: Array | None) -> None:
+    """Check that a product with weights of few bits is of a known kind.
+
+    Raises:
+        InputError: if it is not.
+    """
+    bits = node.whole("bits", 4)
+    if bits not in {2, 4, 8}:
+        raise InputError(f"MatMulNBits {node.outputs[0]!r}: {bits} bits are not known")
+    if groups is not None:
+        raise InputError(f"MatMulNBits {node.outputs[0]!r}: groups in another order are not known")
+
+
 def _matmul_bits(
     node: OnnxNode,
     a: Array,
@@ -147,12 +160,9 @@ def _matmul_bits(
     groups: Array | None = None,
     bias: Array | None = None,
 ) -> Array:
+    check_bits(node, groups)
     K, N = node.whole("K", 0), node.whole("N", 0)
     bits, block = node.whole("bits", 4), node.whole("block_size", 32)
-    if groups is not None or bits not in {2, 4, 8}:
-        raise InputError(
-            f"MatMulNBits {node.outputs[0]!r}: {bits} bits, or groups in another order"
-        )
     G = -(-K // block)
     codes = _unpacked(packed.reshape(N, G, -1), bits, block).astype(np.float32)
     if zeros is None:

@@ -114,7 +114,12 @@ def _count(size: int, before: int, after: int, span: int, step: int, *, ceil: bo
 
 
 def conv_shape(node: OnnxNode, x: Array, w: Array) -> tuple[int, ...]:
-    """Return the shape (B, M, space) that a convolution gives."""
+    """Return the shape (B, M, space) that a convolution gives.
+
+    Raises:
+        InputError: as `convolve` does.
+    """
+    _check_channels(node, x, w)
     windows = place_windows(node, x.shape[2:], node.wholes("kernel_shape") or w.shape[2:])
     return (x.shape[0], w.shape[0], *windows.sizes)
 
@@ -133,13 +138,10 @@ def convolve(node: OnnxNode, x: Array, w: Array) -> Array:
     Raises:
         InputError: if no window fits, or channels and groups do not match.
     """
+    _check_channels(node, x, w)
     G = node.whole("group", 1)
     B, C = x.shape[:2]
     M = w.shape[0]
-    if w.shape[1] * G != C or M % G or x.ndim != w.ndim:
-        raise InputError(
-            f"{node.op} {node.outputs[0]!r}: {C} channels and weights {w.shape} in {G} groups"
-        )
     windows = place_windows(node, x.shape[2:], w.shape[2:])
     padded = windows.padded(x, 0)
     n_places = int(np.prod(windows.sizes))
@@ -154,6 +156,14 @@ def convolve(node: OnnxNode, x: Array, w: Array) -> Array:
             flat = seen.reshape(B, G, C // G, n_places)
             by_group += taps.reshape(G, M // G, C // G) @ flat
     return total
+
+
+def _check_channels(node: OnnxNode, x: Array, w: Array) -> None:
+    G, C = node.whole("group", 1), x.shape[1]
+    if x.ndim != w.ndim or w.shape[1] * G != C or w.shape[0] % G:
+        raise InputError(
+            f"{node.op} {node.outputs[0]!r}: {C} channels and weights {w.shape} in {G} groups"
+        )
 
 
 def _conv(node: OnnxNode, x: Array, w: Array, bias: Array | None = None) -> Array:
