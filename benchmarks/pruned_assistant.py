@@ -72,11 +72,17 @@ class Commands:
         return drawn.tokens.numpy(), weights.reshape(drawn.tokens.shape)
 
 
-class _Said(Quiet):
-    """Prints notes, with the minutes since the beginning."""
+class _Said:
+    """Prints notes, with the minutes since the beginning. See `Progress`."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
+
+    def start(self, what: str, total: float) -> None:
+        """Print nothing."""
+
+    def advance(self, amount: float) -> None:
+        """Print nothing."""
 
     def note(self, text: str) -> None:
         """Print it."""
