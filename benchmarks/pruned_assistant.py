@@ -1,6 +1,6 @@
 """The house assistant with a quarter of its parameters taken out, with and without distillation.
 
-    python -m benchmarks.pruned_assistant [--mlp 0.514] [--steps 40] [--out FILE.json]
+    python -m benchmarks.pruned_assistant [--mlp 0.514] [--steps 16] [--out FILE.json]
 
 Prunes the MLPs by their activations on the example's calibration text, then trains every weight
 towards the original's answers to commands that the example's own generator draws (training
@@ -47,6 +47,7 @@ __all__ = ["Commands", "main"]
 VARIANT = "int4"
 PROMPT_TOKENS, ANSWER_TOKENS, ROUNDS = 32, 128, 40
 ROW_TOKENS, ROWS = 256, 8
+_JUDGING = 100_000  # steps from here on are never trained on
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +72,17 @@ class Commands:
         return drawn.tokens.numpy(), weights.reshape(drawn.tokens.shape)
 
 
-class _Said(Quiet):
-    """Prints notes, with the minutes since the beginning."""
+class _Said:
+    """Prints notes, with the minutes since the beginning. See `Progress`."""
 
     def __init__(self) -> None:
         self._begun = time.monotonic()
+
+    def start(self, what: str, total: float) -> None:
+        """Print nothing."""
+
+    def advance(self, amount: float) -> None:
+        """Print nothing."""
 
     def note(self, text: str) -> None:
         """Print it."""
@@ -88,8 +95,8 @@ def main() -> None:
     """Prune, distil, round, ask, time, and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--mlp", type=float, default=0.514, help="share of the neurons that go")
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("out/pruned_assistant"))
     parser.add_argument("--out", type=Path, default=Path("out/pruned_assistant.json"))
@@ -98,7 +105,7 @@ def main() -> None:
     tokenizer = parse_text_files(model.files, where=str(MODEL)).tokenizer
     texts = split_texts(tokenizer, CALIBRATION, model.decoder, max_tokens=65536)
     pruned = _prune(model, texts, given)
-    distilled, about = _distil(model, pruned, texts, given)
+    distilled, about = _distil(model, pruned, given)
     models = {"original": model, "pruned": pruned, "pruned and distilled": distilled}
     bundles = {name: _bundle(name, found, texts, given) for name, found in models.items()}
     examples = list(read_examples(HELD_OUT))
@@ -136,18 +143,19 @@ def _prune(model: Model, texts: Texts, given: argparse.Namespace) -> Model:
 
 
 def _distil(
-    model: Model, pruned: Model, texts: Texts, given: argparse.Namespace
+    model: Model, pruned: Model, given: argparse.Namespace
 ) -> tuple[Model, Mapping[str, object]]:
     folder = given.work / f"distilled-{given.mlp}-{given.steps}-{given.rate}"
     told = folder / "about.json"
     if has_model(folder) and told.is_file():
         return read_model(folder, model), json.loads(told.read_text())
+    commands = Commands(Tokenizer.from_file(str(MODEL / "tokenizer.json")))
     begun = time.monotonic()
     found = recover_model(
         model,
         pruned,
-        Commands(Tokenizer.from_file(str(MODEL / "tokenizer.json"))),
-        texts.heldout.sequences,
+        commands,
+        [commands.batch(_JUDGING + number) for number in range(4)],
         training=Training(steps=given.steps, rate=given.rate),
         folder=folder,
         threads=given.threads,

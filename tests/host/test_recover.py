@@ -48,7 +48,7 @@ def trained(
         teacher,
         student or smaller(teacher),
         TextLessons(sequences=text[2:], batch_tokens=240),
-        text[:2],
+        [pad_rows(text[:2])],
         training=training or Training(steps=12, rate=1e-3, precision="float32"),
         folder=folder,
         threads=1,

@@ -9,7 +9,10 @@ import numpy as np
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import InputError
 
-__all__ = ["Lessons", "TextLessons"]
+__all__ = ["Batch", "Lessons", "TextLessons", "pad_rows"]
+
+Batch = tuple[TokenArray, FloatArray]
+"""Tokens (B, T) int64, and (B, T) float32: how much what follows each of them counts."""
 
 
 class Lessons(Protocol):
@@ -20,7 +23,7 @@ class Lessons(Protocol):
         """Return the most tokens of a row."""
         ...
 
-    def batch(self, step: int) -> tuple[TokenArray, FloatArray]:
+    def batch(self, step: int) -> Batch:
         """Return the rows of one step.
 
         Args:
@@ -57,7 +60,7 @@ class TextLessons:
         """See `Lessons`."""
         return max(tokens.size for tokens in self.sequences)
 
-    def batch(self, step: int) -> tuple[TokenArray, FloatArray]:
+    def batch(self, step: int) -> Batch:
         """See `Lessons`."""
         n_rows = min(max(self.batch_tokens // self.longest, 1), len(self.sequences))
         places = np.arange(step * n_rows, (step + 1) * n_rows)
@@ -73,7 +76,7 @@ def _order(n: int, seed: int, turn: int) -> np.ndarray:
     return np.random.default_rng([seed, turn]).permutation(n)
 
 
-def pad_rows(rows: Sequence[TokenArray]) -> tuple[TokenArray, FloatArray]:
+def pad_rows(rows: Sequence[TokenArray]) -> Batch:
     """Put sequences above each other, filled up at their ends with what does not count.
 
     Args:

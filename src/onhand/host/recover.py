@@ -20,7 +20,7 @@ from onhand.core.progress import Progress
 from onhand.device.engines.forward import RopeCache
 from onhand.device.processor import processor
 from onhand.host.array_files import damage, read_arrays, write_arrays
-from onhand.host.lessons import Lessons
+from onhand.host.lessons import Batch, Lessons
 from onhand.host.model import Model
 from onhand.host.stored_model import store_model
 from onhand.host.torch_forward import torch_head, torch_hidden
@@ -113,7 +113,7 @@ def recover_model(
     teacher: Model,
     student: Model,
     lessons: Lessons,
-    judges: Sequence[TokenArray],
+    judges: Sequence[Batch],
     *,
     training: Training,
     folder: Path,
@@ -129,7 +129,8 @@ def recover_model(
         teacher: the original.
         student: the smaller model; the same vocabulary.
         lessons: gives the tokens of each step.
-        judges: sequences that are not trained on; they say whether training helped.
+        judges: batches that are not trained on; they say whether training helped, each place by
+            what it counts.
         training: how.
         folder: keeps the checkpoint, and then the model.
         threads: threads to use.
@@ -152,7 +153,7 @@ def recover_model(
             f"{student.decoder.width}): leave it out"
         )
     torch.set_num_threads(threads)
-    longest = max(lessons.longest, *(tokens.size for tokens in judges))
+    longest = max(lessons.longest, *(tokens.shape[1] for tokens, _ in judges))
     room = _Room(
         teacher=FixedWeights(teacher),
         student=TrainedWeights(student),
@@ -210,23 +211,24 @@ class _Room:
             apart = apart + self.training.hidden * gap / theirs.float().square().mean()
         return (apart * counts).sum() / counts.sum()
 
-    def judge(self, sequences: Sequence[TokenArray]) -> float:
-        """Return the mean divergence over sequences, in float32 and at temperature 1."""
+    def judge(self, batches: Sequence[Batch]) -> float:
+        """Return the mean divergence over batches, in float32 and at temperature 1."""
         import torch
 
-        total = n_tokens = 0.0
+        total = counted = 0.0
         with torch.no_grad():
-            for tokens in sequences:
+            for tokens, weights in batches:
                 wanted, given = (
-                    torch_head(weights, torch_hidden(weights, tokens, ropes)).log_softmax(dim=-1)
-                    for weights, ropes in (
+                    torch_head(of, torch_hidden(of, tokens, ropes)).log_softmax(dim=-1)
+                    for of, ropes in (
                         (self.teacher, self.teacher_ropes),
                         (self.student, self.ropes),
                     )
                 )
-                total += float((wanted.exp() * (wanted - given)).sum())
-                n_tokens += tokens.size
-        return total / max(n_tokens, 1.0)
+                apart = (wanted.exp() * (wanted - given)).sum(dim=-1)  # (B, T)
+                total += float((apart * torch.from_numpy(weights)).sum())
+                counted += float(weights.sum())
+        return total / max(counted, 1e-30)
 
     def _precision(self) -> "AbstractContextManager[object]":
         import torch

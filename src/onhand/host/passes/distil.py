@@ -6,7 +6,7 @@ from typing import ClassVar
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
 from onhand.host.distil import check_torch
-from onhand.host.lessons import TextLessons
+from onhand.host.lessons import TextLessons, pad_rows
 from onhand.host.model import Model
 from onhand.host.passes.base import ShapeReport, ShapeWork
 from onhand.host.recover import Training, recover_model
@@ -77,7 +77,7 @@ class Distil:
             work.original,
             model,
             TextLessons(sequences=learners, batch_tokens=self.batch_tokens),
-            judges,
+            [pad_rows([tokens]) for tokens in judges],
             training=self._training(),
             folder=work.folder,
             threads=work.threads,
