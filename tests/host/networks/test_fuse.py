@@ -111,6 +111,9 @@ NORMS = {
     "n = Mul(d, r)\ng = Mul(gamma, n)\ny = Add(beta, g)",
     "centred twice": CENTRED + "m2 = ReduceMean(x)\nd2 = Sub(x, m2)\nq = Pow(d2, two)\n" + SPREAD
     + "n = Div(d, s)\ng = Mul(n, gamma)\ny = Add(g, beta)",
+    "no scale": CENTRED + "q = Pow(d, two)\n" + SPREAD + "y = Div(d, s)",
+    "pools": CENTRED.replace("ReduceMean", "GlobalAveragePool") + "q = Mul(d, d)\n"
+    + SPREAD.replace("ReduceMean", "GlobalAveragePool") + "y = Div(d, s)",
     "no bias": CENTRED + "q = Pow(d, two)\n" + SPREAD + "n = Div(d, s)\ny = Mul(n, gamma)",
 }  # fmt: skip
 

@@ -25,8 +25,12 @@ _X, _EPSILON = Bind("x"), Const("epsilon")
 
 
 def _means(x: Pattern, name: str) -> tuple[Op, ...]:
-    """Return a mean whose axes are an attribute, as before opset 18, or an input."""
-    return Op("ReduceMean", (x,), name), Op("ReduceMean", (x, Const(f"{name} axes")), name)
+    """Return a mean whose axes are an attribute, as before opset 18, or an input, or a pool."""
+    return (
+        Op("ReduceMean", (x,), name),
+        Op("ReduceMean", (x, Const(f"{name} axes")), name),
+        Op("GlobalAveragePool", (x,), name),
+    )
 
 
 def _divided(value: Pattern, spread: Pattern) -> tuple[Op, ...]:
@@ -50,7 +54,7 @@ def _layer_norms() -> tuple[Op, ...]:
             for spread in _means(square, "spread"):
                 for plain in _divided(centred, spread):
                     scaled = Op("Mul", (plain, Const("scale")))
-                    found += [Op("Add", (scaled, Const("bias"))), scaled]
+                    found += [Op("Add", (scaled, Const("bias"))), scaled, plain]
     return tuple(found)
 
 
@@ -91,12 +95,15 @@ def fuse_layer_norm(graph: Graph, types: Mapping[str, Value]) -> Rewritten:
         what = f"LayerNormalization of {len(match.nodes)} operators"
         return Made(nodes=(node,), constants=constants, what=what)
 
-    # The longer form first: a bias belongs to the norm before it.
-    whole = rewrite(graph, _LAYER_NORM[::2], make)
-    bare = rewrite(whole.graph, _LAYER_NORM[1::2], make)
-    return Rewritten(
-        graph=bare.graph, changed=whole.changed | bare.changed, kept=whole.kept | bare.kept
-    )
+    changed: dict[str, str] = {}
+    kept: dict[str, str] = {}
+    # The longer forms first: scale and bias belong to the norm before them.
+    for form in range(3):
+        made = rewrite(graph, _LAYER_NORM[form::3], make)
+        graph = made.graph
+        changed |= made.changed
+        kept |= made.kept
+    return Rewritten(graph=graph, changed=changed, kept=kept)
 
 
 def fuse_rms_norm(graph: Graph, types: Mapping[str, Value]) -> Rewritten:
@@ -141,10 +148,10 @@ def _parts(
     if value is None or value.dtype != np.float32 or not value.shape:
         return "nothing is known of its input's dtype and shape, or it is not float32"
     D = value.shape[-1]
+    if not isinstance(D, int):
+        return "the size of its last axis is open"
     for mean in (match.named[key] for key in ("mean", "spread") if key in match.named):
-        axes = mean.wholes("axes") or tuple(
-            int(axis) for key in mean.inputs[1:2] for axis in graph.constants[key].reshape(-1)
-        )
+        axes = _axes(mean, graph, len(value.shape))
         if axes not in {(-1,), (len(value.shape) - 1,)} or not mean.whole("keepdims", 1):
             return f"a mean is over the axes {axes}, not the last one alone"
     epsilon = graph.constants[match.values["epsilon"]]
@@ -153,11 +160,19 @@ def _parts(
     names: list[str] = []
     constants: dict[str, Array] = {}
     for key in wanted:
-        if key not in match.values:
+        if key == "bias" and key not in match.values:
             continue
-        array = graph.constants[match.values[key]]
+        ones = np.ones(D, dtype=np.float32)  # a norm without a scale has one all the same
+        array = graph.constants[match.values[key]] if key in match.values else ones
         if array.size != D or array.ndim > len(value.shape) or array.shape[-1:] != (D,):
             return f"{key} is of shape {array.shape}, must be one number for each of {D}"
         names.append(name(f"{match.root.name}.{key}"))
         constants[names[-1]] = array.reshape(-1)
     return names, constants, float(epsilon.reshape(()))
+
+
+def _axes(mean: Node, graph: Graph, rank: int) -> tuple[int, ...]:
+    if mean.op == "GlobalAveragePool":
+        return tuple(range(2, rank))
+    given = [int(axis) for key in mean.inputs[1:2] for axis in graph.constants[key].reshape(-1)]
+    return mean.wholes("axes") or tuple(given)
