@@ -35,6 +35,7 @@ __all__ = ["command"]
 class _Steps(TypedDict):
     transforms: "Mapping[str, Pass]"
     shaping: "Sequence[ShapingStep]"
+    keep_codes: bool
 
 
 _OF_DECODERS = (
@@ -101,7 +102,6 @@ def command(
 
         work = BuildOptions(
             **_steps(recipe, options),
-            keep_codes=recipe is None and options.leave_codes(),
             budget=Budget() if budget is None else parse_budget(budget),
             device=None if device is None else read_profile(device),
             calibrate=calibrate,
@@ -118,7 +118,11 @@ def command(
 
 def _steps(recipe: Path | None, options: QuantizeOptions) -> "_Steps":
     """Return what is done with a language model."""
-    return {"transforms": read_transforms(recipe, options), "shaping": read_shaping(recipe)}
+    return {
+        "transforms": read_transforms(recipe, options),
+        "shaping": read_shaping(recipe),
+        "keep_codes": recipe is None and options.leave_codes(),
+    }
 
 
 def _is_network(context: typer.Context, source: str, task: str | None) -> bool:

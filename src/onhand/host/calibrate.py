@@ -222,8 +222,7 @@ def run_original(
     sequences = [*calibration, *heldout]
     first, streams = _restored(folder, statistics)
     streams = streams or [forward.embed(weights, tokens) for tokens in sequences]  # (T, D) each
-    longest = max((tokens.size for tokens in sequences), default=0)
-    tables = forward.RopeCache(decoder, longest)
+    tables = forward.RopeCache(decoder, max((tokens.size for tokens in sequences), default=0))
     if sequences:
         progress.start("running the original", len(decoder.layers) * len(sequences))
     # Overflows are judged after each layer, not warned of on the way.
