@@ -238,4 +238,6 @@ def _plain(value: object) -> object:
         return value
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(inner) for inner in value]
     return type(value).__name__
