@@ -13,6 +13,7 @@ from onhand.core.errors import BundleCorrupt, EngineError, InputError
 from onhand.core.profile import render_profile
 from onhand.device.networks.bench import NAMES, bench_network
 from onhand.device.networks.bench_child import NetworkJob, run_job
+from onhand.device.networks.opening import open_network
 from onhand.device.probe import current_profile
 
 
@@ -102,3 +103,11 @@ def test_a_damaged_bundle_is_not_measured(bundle: Bundle, tmp_path: Path) -> Non
 
     with pytest.raises(BundleCorrupt):
         bench_network(copy.root)
+
+
+def test_the_engine_is_chosen_as_for_opening(bundle: Bundle, home: Path) -> None:
+    """With a state folder by measuring, which is remembered; without one by preference."""
+    _, chosen = bench_network(bundle.root, threads=1, runs=1, home=home)
+    _, again, _ = open_network(bundle, threads=1, home=home)
+
+    assert chosen == again != "reference"

@@ -209,3 +209,29 @@ def test_operators_do_not_change_what_they_are_given(rng: np.random.Generator) -
     evaluate(graph, {"x": x})
 
     np.testing.assert_array_equal(x, kept)
+
+
+def test_swish_is_what_its_definition_says() -> None:
+    """By its formula: x / (1 + e^-ax)."""
+    graph = parse_graph(model(drawn("Swish", {}, opset=24, alpha=0.5)), {})
+    x = np.array([[-100.0, -1.0, 0.0, 2.0]], np.float32)
+
+    found = evaluate(graph, {"x": x})["y"].astype(np.float64)
+
+    np.testing.assert_allclose(found, x / (1 + np.exp(-0.5 * x.astype(np.float64))), atol=1e-6)
+
+
+def test_codes_of_four_bits_are_not_made(tmp_path: Path) -> None:
+    """Constants of 4 bits are read as bytes: what limits their codes have is lost then."""
+    drawing = drawn(
+        "QuantizeLinear",
+        {"s": np.ones(1, np.float32), "z": np.zeros(1, np.uint8)},
+        y=info("y", 1, 4, dtype="uint8"),
+        opset=21,
+    )
+    bundle = pack(tmp_path / "tiny", {"v": drawing})
+    graph = bundle.path("model.onnx")
+    # The zero point's type, uint8, becomes uint4, of which one takes a byte as well.
+    graph.write_bytes(graph.read_bytes().replace(b"\x10\x02\x42\x01z", b"\x10\x15\x42\x01z"))
+
+    assert refused(bundle) == "has no QuantizeLinear to 4 bits"
