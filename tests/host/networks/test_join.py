@@ -100,6 +100,20 @@ def test_a_network_of_whole_numbers_is_fed_whole_numbers() -> None:
     np.testing.assert_array_equal(found, expected.astype(np.float32))
 
 
+def test_the_input_is_the_picture_whatever_the_networks_was_called() -> None:
+    """A network's own input of that name gets another inside."""
+    feed = PictureFeed(height=8, width=8)
+    graph = convolved(pads=0)
+    named = replace(
+        graph.renamed({"x": "picture"}), inputs=(replace(graph.inputs[0], name="picture"),)
+    )
+    pixels = picture(8, 8)
+
+    found = run(with_preprocessing(named, feed), picture=pixels)["y"]
+
+    np.testing.assert_array_equal(found, run(with_preprocessing(graph, feed), picture=pixels)["y"])
+
+
 def test_a_feed_of_another_size_is_refused() -> None:
     """With both shapes."""
     with pytest.raises(InputError, match=r"the feed makes \(1, 3, 9, 9\)"):

@@ -13,6 +13,7 @@ from onhand.host.networks.observe import GraphRunner
 
 __all__ = ["prepared", "with_preprocessing"]
 
+_PICTURE = "picture"
 _GRAY = np.array(114, dtype=np.float32)  # of what is beside a padded picture
 _BT601 = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
@@ -39,11 +40,12 @@ def with_preprocessing(
     Raises:
         InputError: if the first input does not fit the feed.
     """
+    _check(graph.inputs[0], feed)
+    graph = _freed(graph)
     first = graph.inputs[0]
-    _check(first, feed)
     g = Growth(graph.names())
     height, width = size or (None, None)
-    picture = fresh_name(g.taken, "picture")
+    picture = fresh_name(g.taken, _PICTURE)
     pixels = g.cast(picture, np.float32)
     frame: Frame | None = None
     if feed.resize != "none" and size != (feed.height, feed.width):
@@ -56,6 +58,17 @@ def with_preprocessing(
     _type(g, whole, first)
     fed = Value(name=picture, dtype=np.dtype(np.uint8), shape=(height, width, 3))
     return g.before(graph, (fed, *graph.inputs[1:])).live()
+
+
+def _freed(graph: Graph) -> Graph:
+    """Return the graph with another name for its first input, if that is the picture's."""
+    first = graph.inputs[0]
+    is_fixed = any(first.name in node.captured for node in graph.nodes)
+    if first.name != _PICTURE or is_fixed or first.name in graph.output_names():
+        return graph
+    inner = fresh_name(graph.names(), f"{_PICTURE}.fed")
+    inputs = (replace(first, name=inner), *graph.inputs[1:])
+    return replace(graph.renamed({first.name: inner}), inputs=inputs)
 
 
 def _check(first: Value, feed: PictureFeed) -> None:
