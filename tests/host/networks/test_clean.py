@@ -213,6 +213,15 @@ def test_transposes_in_a_row_are_one(rng: np.random.Generator) -> None:
     assert ops(cleaned) == ["Transpose", "Relu"]
 
 
+def test_a_flatten_undone_goes(rng: np.random.Generator) -> None:
+    """A pool that is flattened and made a picture again, as gates of channels are written."""
+    d = Drawing(x=("B", 3, 4, 4))
+    x = d.node("Flatten", d.node("GlobalAveragePool", "x"))
+    x = d.node("Sigmoid", d.node("Reshape", x, d.constant([-1, 3, 1, 1], np.int64)))
+
+    assert ops(same(d.graph(x, rank=4), rng)) == ["GlobalAveragePool", "Sigmoid"]
+
+
 @pytest.mark.parametrize(("keep", "expected"), [(1, ["GlobalAveragePool"]),
                                                 (0, ["GlobalAveragePool", "Flatten"])])  # fmt: skip
 @pytest.mark.parametrize("opset", [17, 18])

@@ -28,7 +28,7 @@ def pictures() -> keras.Model:
     left = layers.MaxPooling2D(2, padding="same")(x)
     right = layers.AveragePooling2D(2, padding="same")(x)
     x = layers.Concatenate()([left, right])
-    gate = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    gate = layers.Reshape((1, 1, 12))(layers.GlobalAveragePooling2D()(x))
     gate = layers.Dense(12, activation="sigmoid")(layers.Dense(3, activation="relu")(gate))
     x = layers.Multiply()([x, gate])
     x = layers.Add()([x, layers.Conv2D(12, 1, groups=3, dilation_rate=1)(x)])

@@ -36,14 +36,16 @@ def drop_no_ops(graph: Graph) -> Graph:
 
 
 def _merge_pairs(graph: Graph) -> Graph:
-    """Let the second of two Transposes or two Reshapes read what the first one reads."""
+    """Let the second of two Transposes, or two Reshapes, read what the first one reads."""
     producers = graph.producers()
     constants = graph.constants
     captured = {name for node in graph.nodes for name in node.captured}
 
     def merged(node: Node) -> tuple[Node]:
         first = producers.get(node.inputs[0]) if node.inputs else None
-        if first is None or node.domain or first.domain or first.op != node.op:
+        if first is None or node.domain or first.domain:
+            return (node,)
+        if first.op != node.op and (first.op, node.op) != ("Flatten", "Reshape"):
             return (node,)
         if captured & {node.inputs[0], *first.inputs}:
             return (node,)

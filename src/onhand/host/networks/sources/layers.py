@@ -197,6 +197,10 @@ def reshape(weaver: Weaver, x: Tensor, shape: Shape) -> Tensor:
         return weaver.constant(x.array.reshape(sizes))
     if x.shape == shape:
         return x
+    if x.rank == 2 and len(shape) > 2 and all(size == 1 for size in shape[1:-1]):
+        # One place: (B, 1, 1, C) is written as (B, C, 1, 1), for what follows.
+        target = weaver.weight(np.asarray(turned(sizes), dtype=np.int64), "shape")
+        return weaver.as_first(weaver.one("Reshape", [weaver.last(x), target]), shape)
     target = weaver.weight(np.asarray(sizes, dtype=np.int64), "shape")
     if weaver.is_first(x):
         # Where there is one place only, both orders are one.
