@@ -59,7 +59,7 @@ class OnnxSource:
             sha256=files_sha256(files, root=path.parent),
             source_bytes=graph.size_bytes(),
             weight_bits=widest_share(graph.constants),
-            feed=texts and texts.feed,
+            feed=texts.feed if texts else None,
             files={TOKENIZER: texts.tokenizer} if texts else {},
             notes=texts.notes if texts else (),
         )
