@@ -86,6 +86,7 @@ def main() -> None:
             "date": datetime.now(UTC).date().isoformat(),
             "processor": current_profile().processor,
             "versions": {name: version(name) for name in ("onnxruntime", "openvino", "numpy")},
+            "load_average": os.getloadavg(),
             "bytes": sizes(bundle, files),
             "latency": {
                 f"{threads} threads": latency(loads, threads, given.rounds)

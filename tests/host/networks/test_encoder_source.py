@@ -1,6 +1,7 @@
 """Encoders of text become graphs that compute what transformers computes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from onhand.core.errors import InputError, SourceError
 from onhand.core.feed import TextFeed
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.observe import GraphRunner
+from onhand.host.networks.onnx_files import model_bytes
 from onhand.host.networks.sources.encoder import EncoderSource
+from onhand.host.networks.sources.onnx import OnnxSource
 from onhand.host.networks.sources.text_folder import feed_for_texts
 
 FAMILIES = ("bert", "roberta", "xlm-roberta", "distilbert", "mpnet")
@@ -332,3 +335,22 @@ def test_a_tokenizer_fits_the_model(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(SourceError, match="is not a tokenizer"):
         feed_for_texts(tmp_path, inputs=["input_ids"])
+
+
+def test_an_onnx_file_beside_a_tokenizer_takes_texts(tmp_path: Path) -> None:
+    """Exports for browsers hold both; without the tokenizer it takes arrays."""
+    save_encoder(tmp_path / "source", "bert")
+    made = load(tmp_path / "source", "features")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model_bytes(made.graph))
+    assert OnnxSource().load(str(path), task="features").feed is None
+    save_tokenizer(tmp_path, model_max_length=20)
+    found = OnnxSource().load(str(path), task="features")
+
+    assert found.feed == TextFeed(max_tokens=20)
+    assert json.loads(found.files["tokenizer.json"])["truncation"] is None
+    fixed = tuple(replace(value, shape=(1, 9)) for value in made.graph.inputs)
+    path.with_name("fixed.onnx").write_bytes(model_bytes(replace(made.graph, inputs=fixed)))
+    assert OnnxSource().load(str(path.with_name("fixed.onnx")), task="features").feed is None
+    feeds = feeds_of("bert")
+    np.testing.assert_allclose(compute(found, feeds), compute(made, feeds), rtol=CLOSE, atol=CLOSE)

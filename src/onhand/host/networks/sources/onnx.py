@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+
 from onhand.core.errors import SourceError
+from onhand.device.networks.texts import TOKENIZER
 from onhand.host.networks.clean import clean
+from onhand.host.networks.graph import Graph
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.onnx_files import read_onnx
 from onhand.host.networks.sources.identity import (
@@ -13,6 +17,7 @@ from onhand.host.networks.sources.identity import (
     name_of,
     widest_share,
 )
+from onhand.host.networks.sources.text_folder import TEXT_INPUTS, TextFolder, feed_for_texts
 
 __all__ = ["OnnxSource", "external_files"]
 
@@ -30,7 +35,7 @@ class OnnxSource:
         return None if path.suffix.lower() == ".onnx" else f"{path} is not called .onnx"
 
     def load(self, location: str, *, task: str) -> NetworkModel:
-        """Read a file.
+        """Read a file; of token ids, with the `tokenizer.json` beside it, if there is one.
 
         Args:
             location: the `.onnx` file.
@@ -41,10 +46,11 @@ class OnnxSource:
 
         Raises:
             SourceError: if it is damaged, of an opset before 11, or data of it is missing or lies
-                outside of its folder.
+                outside of its folder, or the tokenizer beside it is damaged.
         """
         path = existing_file(location)
         graph = read_onnx(path)
+        texts = _texts(path, graph)
         files = [path, *external_files(path)]
         return NetworkModel(
             name=name_of(path),
@@ -53,7 +59,24 @@ class OnnxSource:
             sha256=files_sha256(files, root=path.parent),
             source_bytes=graph.size_bytes(),
             weight_bits=widest_share(graph.constants),
+            feed=texts.feed if texts else None,
+            files={TOKENIZER: texts.tokenizer} if texts else {},
+            notes=texts.notes if texts else (),
         )
+
+
+def _texts(path: Path, graph: Graph) -> TextFolder | None:
+    """Return how texts are fed, where token ids of any length go in and a tokenizer is beside."""
+    names = {value.name for value in graph.inputs}
+    if "input_ids" not in names or not names.issubset(TEXT_INPUTS):
+        return None
+    is_open = all(
+        value.dtype == np.int64 and len(value.shape) == 2 and not isinstance(value.shape[1], int)
+        for value in graph.inputs
+    )
+    if not is_open or not (path.parent / TOKENIZER).is_file():
+        return None
+    return feed_for_texts(path.parent, inputs=names)
 
 
 def external_files(path: Path) -> list[Path]:

@@ -4,13 +4,18 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from onhand.core.errors import BundleCorrupt, SourceError
 from onhand.core.feed import TextFeed
 from onhand.device.text import open_tokenizer
 from onhand.host.networks.sources.sentence import read_limits, read_object
 
-__all__ = ["TextFolder", "feed_for_texts"]
+__all__ = ["TEXT_INPUTS", "TextFolder", "feed_for_texts"]
+
+TEXT_INPUTS: Final = ("input_ids", "attention_mask", "token_type_ids")
+"""What the inputs of encoders are called."""
+
 
 _TOKENIZER = "tokenizer.json"
 _USUAL_TOKENS = 512
@@ -58,10 +63,11 @@ def feed_for_texts(
         SourceError: if there is no tokenizer, a file is damaged, the tokenizer makes ids beyond
             the network's vocabulary, or the network has inputs that no text fills.
     """
-    known = ("input_ids", "attention_mask", "token_type_ids")
-    if odd := sorted(set(inputs) - set(known)) or sorted({"input_ids"} - set(inputs)):
-        raise SourceError(f"{folder}: input {odd[0]!r}: a text fills {', '.join(known)}, of which "
-                          "input_ids must be there")  # fmt: skip
+    if odd := sorted(set(inputs) - set(TEXT_INPUTS)) or sorted({"input_ids"} - set(inputs)):
+        raise SourceError(
+            f"{folder}: input {odd[0]!r}: a text fills {', '.join(TEXT_INPUTS)}, of which "
+            "input_ids must be there"
+        )
     path = folder / _TOKENIZER
     if not path.is_file():
         raise SourceError(
