@@ -155,7 +155,7 @@ def test_a_dilated_convolution_of_three_operators_is_one(op: str, rng: np.random
     file.operator("SPACE_TO_BATCH_ND", [x, block, pads], [spread])
     more = {"depthMultiplier": 1} if deep else {}
     file.operator(op, [spread, weight, bias], [mixed], strideH=1, strideW=1, padding=1,
-                  fusedActivationFunction=1, **more,
+                  fusedActivationFunction=1, **more,  # type: ignore[arg-type]
                   options="DepthwiseConv2DOptions" if deep else "Conv2DOptions")  # fmt: skip
     file.operator("BATCH_TO_SPACE_ND", [mixed, block, crops], [out])
     content = file.content([x], [out])
