@@ -214,8 +214,7 @@ def run_original(
     """
     from threadpoolctl import threadpool_limits
 
-    decoder = model.decoder
-    weights = _OneLayer(model.weights)
+    decoder, weights = model.decoder, _OneLayer(model.weights)
     statistics = InputStatistics(
         n_tokens=sum(tokens.size for tokens in calibration), whole=whole, folder=folder
     )
