@@ -2,11 +2,12 @@
 
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from onhand.core.plugins import PASSES, load_plugin
+from onhand.core.plugins import NETWORK_PASSES, PASSES, load_plugin
 from onhand.core.recipe import parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -49,11 +50,12 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 
 def test_recipes_can_be_read() -> None:
     """Every recipe that comes with the project names known passes and options."""
-    for path in sorted((ROOT / "recipes").glob("*.toml")):
-        text = path.read_text(encoding="utf-8")
-        recipe = parse_recipe(text, passes=lambda name: load_plugin(PASSES, name), where=path.name)
+    for folder, group in (("recipes", PASSES), ("recipes/networks", NETWORK_PASSES)):
+        for path in sorted((ROOT / folder).glob("*.toml")):
+            text = path.read_text(encoding="utf-8")
+            passes = partial(load_plugin, group)
 
-        assert recipe.steps
+            assert parse_recipe(text, passes=passes, where=path.name).steps
 
 
 def test_decisions_are_numbered_one_by_one() -> None:

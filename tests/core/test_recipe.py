@@ -1,6 +1,6 @@
 """Recipes name registered passes and their options, nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pytest
@@ -26,6 +26,15 @@ class Round:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """A pass with lists."""
+
+    name: ClassVar[str] = "listed"
+    keep: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Prune:
     """A pass that must be told something."""
 
@@ -34,7 +43,7 @@ class Prune:
 
 def passes(name: str) -> object:
     """Stands for the registered passes."""
-    known = {"round": Round, "prune": Prune, "function": passes}
+    known = {"round": Round, "listed": Listed, "prune": Prune, "function": passes}
     if name not in known:
         raise InputError(f"unknown pass {name!r}; did you mean 'round'?")
     return known[name]
@@ -63,6 +72,27 @@ def test_steps_are_built_in_order() -> None:
         steps=(Prune(ratio=0.25), Round(bits=8, keep="head")),
         guards=(Guard(), Guard()),
     )
+
+
+def test_lists_and_whole_numbers_take_the_type_of_the_default() -> None:
+    """TOML has no tuples, and 1 is a number as well as 1.0."""
+    text = """
+        [[step]]
+        pass = "listed"
+        keep = ["a", "b"]
+        sizes = [1]
+        [[step]]
+        pass = "round"
+        share = 1
+    """
+
+    first, second = parse(text).steps
+
+    assert first == Listed(keep=("a", "b"), sizes=(1,))
+    assert isinstance(second, Round)
+    assert (second.share, type(second.share)) == (1.0, float)
+    with pytest.raises(RecipeError, match=r"keep is 'a', must be like \(\)"):
+        parse("[[step]]\npass = 'listed'\nkeep = 'a'\n")
 
 
 def test_a_step_says_what_it_may_lose() -> None:

@@ -116,7 +116,11 @@ def greedy(text: list[int], n: int) -> list[int]:
     return tokens[len(text) :]
 
 
-@given(turns=st.lists(st.tuples(st.integers(1, 5), st.lists(st.integers(0, V - 1))), max_size=6))
+# The text stays within the context of 100.
+CHOSEN = st.lists(st.integers(0, V - 1), max_size=12)
+
+
+@given(turns=st.lists(st.tuples(st.integers(1, 5), CHOSEN), max_size=6))
 def test_a_draft_model_follows_the_text(turns: list[tuple[int, list[int]]]) -> None:
     """Whatever was accepted of its guesses, the next one continues the text as it is."""
     drafter, loaded = draft_model(context=100)
