@@ -155,7 +155,9 @@ def _network(context: typer.Context, output: Path | None) -> None:
         budget, device = asked["budget"], asked["device"]
         work = NetworkOptions(
             task=asked["task"],
-            variants=read_variants(asked["recipe"], bits=asked["bits"], variants=asked["variants"]),
+            variants=read_variants(
+                asked["recipe"], bits=asked["bits"], variants=asked["variants"], task=asked["task"]
+            ),
             data=asked["data"],
             heldout=asked["heldout"],
             feed=asked["feed"],

@@ -17,7 +17,7 @@ _BITS = {32: "fp32", 8: "int8", 4: "int4"}
 
 
 def read_variants(
-    recipe: Path | None, *, bits: int | None, variants: str | None
+    recipe: Path | None, *, bits: int | None, variants: str | None, task: str
 ) -> "dict[str, tuple[Step, ...]]":
     """Return variant name -> its steps, from a recipe or from the options.
 
@@ -25,6 +25,7 @@ def read_variants(
         recipe: a TOML file, or None.
         bits: of a weight: 8, 4, or 32 for the network as it is; None for 8.
         variants: names of several, as in "int8,fp32"; None for one.
+        task: of the network: encoders of texts have outliers that are smoothed first.
 
     Returns:
         At least one; the first is the default variant.
@@ -42,7 +43,7 @@ def read_variants(
         chosen = 8 if bits is None else bits
         if chosen not in _BITS:
             raise InputError(f"--bits is {bits}, must be 8, 4 or 32 for a network")
-        return {_BITS[chosen]: _steps(chosen)}
+        return {_BITS[chosen]: _steps(chosen, task)}
     if bits is not None:
         raise InputError("--variants names the bits of each variant; leave --bits out")
     by_name = {name: number for number, name in _BITS.items()}
@@ -52,17 +53,20 @@ def read_variants(
             raise InputError(f"--variants: unknown {name!r}; known: {', '.join(by_name)}")
         if names.count(name) > 1:
             raise InputError(f"--variants: {name!r} is given twice")
-    return {name: _steps(by_name[name]) for name in names}
+    return {name: _steps(by_name[name], task) for name in names}
 
 
-def _steps(bits: int) -> "tuple[Step, ...]":
+def _steps(bits: int, task: str) -> "tuple[Step, ...]":
     from onhand.host.networks.passes.quantize import QuantizeNetwork
+    from onhand.host.networks.passes.smooth import Smooth
     from onhand.host.networks.steps import Step
 
     if bits == 32:
         return ()
-    made = QuantizeNetwork() if bits == 8 else QuantizeNetwork(bits=bits, scheme="weights")
-    return (Step(made),)
+    if bits == 4:
+        return (Step(QuantizeNetwork(bits=4, scheme="weights")),)
+    smoothing = (Step(Smooth()),) if task.startswith("text") else ()
+    return (*smoothing, Step(QuantizeNetwork()))
 
 
 def _from_recipe(path: Path) -> "dict[str, tuple[Step, ...]]":
