@@ -116,6 +116,19 @@ def test_numbers_after_a_convolution_move_into_it(rng: np.random.Generator) -> N
     assert ops(same(d.graph(x, rank=4), rng)) == ["Conv"]
 
 
+def test_the_half_of_a_gelu_stays_with_it(rng: np.random.Generator) -> None:
+    """Engines know the whole: in the next weights, a part of it would be lost to them."""
+    d = Drawing(x=("B", 6))
+    root, one, half = (d.constant(np.array(n)) for n in (2**0.5, 1.0, 0.5))
+    sum_ = d.node("Add", d.node("Erf", d.node("Div", "x", root)), one)
+    x = d.node("Mul", d.node("Mul", "x", sum_), half)
+    x = d.node("MatMul", x, d.constant(rng.standard_normal((6, 3))))
+
+    cleaned = same(d.graph(x, rank=2), rng)
+
+    assert ops(cleaned).count("Mul") == 2
+
+
 def test_a_weight_of_two_nodes_stays(rng: np.random.Generator) -> None:
     """A shared weight is not doubled."""
     d = Drawing(x=("B", 2, 4, 4))

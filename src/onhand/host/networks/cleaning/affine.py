@@ -52,11 +52,31 @@ def _fold_once(graph: Graph) -> Graph | None:
         if node.name in work.touched:
             continue
         affine = _affine_of(node, around, known)
-        if affine is None:
+        if affine is None or _ends_gelu(node, around):
             continue
         if not _fold_back(node, affine, around, known, work):
             _fold_forward(node, affine, around, known, work)
     return work.result()
+
+
+def _ends_gelu(node: Node, around: Surroundings) -> bool:
+    """Whether a product is the last of x * (1 + erf(...)) * 0.5, which engines know as a whole."""
+    if node.op != "Mul":
+        return False
+    makers = [around.producers.get(name) for name in node.inputs]
+    sums = [
+        around.producers.get(name)
+        for maker in makers
+        if maker is not None and maker.op == "Mul"
+        for name in maker.inputs
+    ]
+    terms = [
+        around.producers.get(name)
+        for one in sums
+        if one is not None and one.op == "Add"
+        for name in one.inputs
+    ]
+    return any(term is not None and term.op in {"Erf", "Tanh"} for term in terms)
 
 
 class _Work:
