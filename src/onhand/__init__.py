@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from onhand.core.progress import Progress
     from onhand.device.engines.base import KvKind
     from onhand.device.generate import TextSession
+    from onhand.device.networks.session import NetworkSession
     from onhand.device.text_model import TextModel
     from onhand.host.build import BuildResult
     from onhand.host.export.result import ExportResult
+    from onhand.host.networks.model import NetworkModel
+    from onhand.host.networks.steps import Step
     from onhand.host.passes.base import Pass, ShapingStep
 
 __all__ = [
@@ -24,9 +27,11 @@ __all__ = [
     "OnhandError",
     "__version__",
     "build",
+    "build_network",
     "export_bundle",
     "open",
     "open_model",
+    "open_network",
 ]
 
 __version__ = "0.1.0"
@@ -185,6 +190,97 @@ def build(
     )
     where = default_home() if home is None else Path(home)
     return build_bundle(str(source), Path(out), options, home=where, progress=progress)
+
+
+def open_network(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    home: str | Path | None = None,
+) -> "NetworkSession":
+    """Open a bundle that holds no language model. See `onhand.device.networks.session`.
+
+    Args:
+        path: the bundle's folder; every file in it is checked.
+        variant: which of its variants; None for its default.
+        engine: name of an engine; None for the one that is quickest here, which is timed once.
+        threads: threads of one run; None for what this process may use.
+        home: the state folder, which keeps that choice; None for the user's own.
+
+    Returns:
+        The network; close it, or use it in a `with` block.
+
+    Raises:
+        OnhandError: if the bundle is damaged, or cannot run here.
+    """
+    from onhand.device.networks.session import open_session
+
+    where = None if home is None else Path(home)
+    return open_session(path, variant=variant, engine=engine, threads=threads, home=where)
+
+
+def build_network(
+    source: "str | Path | NetworkModel",
+    out: str | Path,
+    *,
+    task: str,
+    data: str | Path | None = None,
+    heldout: str | Path | None = None,
+    variants: "Mapping[str, Sequence[Step]] | None" = None,
+    calibration_examples: int = 100,
+    feed: str | None = None,
+    labels: str | Path | None = None,
+    budget: Budget | str | None = None,
+    home: str | Path | None = None,
+    accept_estimates: bool = False,
+    progress: "Progress | None" = None,
+) -> "BuildResult":
+    """Compress a network that is no language model. See `onhand.host.networks.build`.
+
+    Args:
+        source: a file or a folder; or what `model_from_torch` made of a module.
+        out: the bundle's folder; must not exist.
+        task: one of `onhand.core.network.TASKS`.
+        data: examples, see `onhand.host.networks.data`; None for none.
+        heldout: examples that judge; None for those of `data` that no step saw.
+        variants: name -> steps, the first is the default; None for int8.
+        calibration_examples: that steps may see.
+        feed: how pictures are scaled, or a `.toml` file that says how inputs are made.
+        labels: a file with the names of the classes.
+        budget: limits, as `Budget` or as text: "loss=1%,latency=5ms".
+        home: the builder's state folder; None for the user's own.
+        accept_estimates: whether an estimated figure may satisfy a limit.
+        progress: told how far it is; None shows nothing.
+
+    Returns:
+        The bundle's place and its report.
+
+    Raises:
+        OnhandError: if the source cannot be used, or the budget does not hold.
+    """
+    from onhand.device.state import default_home
+    from onhand.host.networks.build import build_network as build
+    from onhand.host.networks.options import NetworkOptions
+    from onhand.host.networks.passes.quantize import QuantizeNetwork
+    from onhand.host.networks.steps import Step
+
+    options = NetworkOptions(
+        task=task,
+        variants={name: tuple(steps) for name, steps in (variants or {}).items()}
+        or {"int8": (Step(QuantizeNetwork()),)},
+        data=None if data is None else Path(data),
+        heldout=None if heldout is None else Path(heldout),
+        n_calibration=calibration_examples,
+        feed=feed,
+        labels=None if labels is None else Path(labels),
+        budget=parse_budget(budget) if isinstance(budget, str) else budget or Budget(),
+        accept_estimates=accept_estimates,
+    )
+    where = default_home() if home is None else Path(home)
+    place = str(source) if isinstance(source, Path) else source
+    return build(place, Path(out), options, home=where, progress=progress)
 
 
 def export_bundle(

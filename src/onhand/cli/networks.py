@@ -1,21 +1,25 @@
 """Commands on bundles of networks that are no language models."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
 from onhand.cli.measurements import write_measurements
 from onhand.cli.output import say, write, write_json, write_table
 from onhand.cli.progress import shown_progress
-from onhand.core.bundle import Bundle, read_bundle, read_manifest
+from onhand.core.bundle import Bundle, read_manifest
 from onhand.core.errors import InputError, OnhandError
 from onhand.core.feed import TextFeed
 from onhand.core.manifest import NETWORK, Manifest
 from onhand.core.units import format_bytes, format_seconds
 from onhand.device.networks.base import Array
+
+if TYPE_CHECKING:
+    from onhand.device.networks.session import NetworkSession
 
 __all__ = ["Ways", "bench", "describe", "is_network", "refuse", "run", "ways"]
 
@@ -111,61 +115,48 @@ def run(
     Raises:
         InputError: if there is nothing to answer, or of the wrong kind.
     """
-    from onhand.device.networks.opening import open_network
+    from onhand.device.networks.session import open_session
 
-    bundle = read_bundle(ways.root)
-    if not inputs and not texts:
-        takes = "--prompt TEXT" if _takes_texts(bundle) else "--input FILE"
-        raise InputError(f"nothing to answer: give {takes}")
-    examples = _examples(bundle, inputs, texts)
-    loaded, chosen, _ = open_network(
-        bundle, variant=ways.variant, engine=ways.engine, threads=ways.threads, home=home
-    )
-    answers: list[dict[str, object]] = []
-    for name, feeds in examples:
-        begun = time.perf_counter()
-        outputs = loaded.run(feeds)
-        seconds = time.perf_counter() - begun
-        answer = _answer(bundle, outputs, top)
-        answers.append({"input": name, "seconds": seconds, **answer})
-        if not as_json:
-            _show(name, answer, seconds)
-    loaded.close()
+    with open_session(
+        ways.root, variant=ways.variant, engine=ways.engine, threads=ways.threads, home=home
+    ) as session:
+        if not inputs and not texts:
+            takes_texts = isinstance(session.network.feed, TextFeed)
+            takes = "--prompt TEXT" if takes_texts else "--input FILE"
+            raise InputError(f"nothing to answer: give {takes}")
+        answers: list[dict[str, object]] = []
+        for name, feeds in _examples(session, inputs, texts):
+            begun = time.perf_counter()
+            outputs = session.run(feeds)
+            seconds = time.perf_counter() - begun
+            answer = _answer(session, outputs, top)
+            answers.append({"input": name, "seconds": seconds, **answer})
+            if not as_json:
+                _show(name, answer, seconds)
     if as_json:
-        write_json({"answers": answers, "engine": chosen})
-
-
-def _takes_texts(bundle: Bundle) -> bool:
-    return isinstance(bundle.manifest.network.feed, TextFeed)
+        write_json({"answers": answers, "engine": session.engine_name})
 
 
 def _examples(
-    bundle: Bundle, inputs: list[Path], texts: list[str]
-) -> list[tuple[str, dict[str, Array]]]:
-    from onhand.device.networks.inputs import feeds_from_file
-
-    network = bundle.manifest.network
-    found = [(str(path), feeds_from_file(path, network)) for path in inputs]
-    if texts:
-        from onhand.device.networks.texts import open_texts
-
-        reader = open_texts(bundle)
-        for text in texts:
-            read = reader.read(text)
-            if any(read.cut):
-                say(f"note: the text is longer than {reader.max_tokens} tokens: its end was cut")
-            found.append((text, read.feeds))
-    return found
+    session: "NetworkSession", inputs: list[Path], texts: list[str]
+) -> Iterator[tuple[str, dict[str, Array]]]:
+    for path in inputs:
+        yield str(path), session.feeds(path)
+    for text in texts:
+        read = session.read(text)
+        if any(read.cut):
+            say(f"note: the text is longer than {session.max_tokens} tokens: its end was cut")
+        yield text, read.feeds
 
 
-def _answer(bundle: Bundle, outputs: Mapping[str, Array], top: int) -> dict[str, object]:
-    from onhand.device.networks.answers import CLASSIFIES, likeliest, read_labels
+def _answer(session: "NetworkSession", outputs: Mapping[str, Array], top: int) -> dict[str, object]:
+    from onhand.device.networks.answers import CLASSIFIES
 
-    if bundle.manifest.network.task in CLASSIFIES:
-        found = likeliest(outputs, read_labels(bundle), top=top)
+    if session.network.task in CLASSIFIES:
         return {
             "classes": [
-                {"index": one.index, "label": one.label, "probability": one.share} for one in found
+                {"index": one.index, "label": one.label, "probability": one.share}
+                for one in session.likeliest(outputs, top=top)
             ]
         }
     return {"outputs": {name: array.tolist() for name, array in outputs.items()}}

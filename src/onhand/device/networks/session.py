@@ -1,0 +1,166 @@
+"""A network that is open: files and texts in, classes, vectors or arrays out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray
+from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.errors import InputError
+from onhand.core.feed import PictureFeed
+from onhand.core.network import Network
+from onhand.device.networks.answers import CLASSIFIES, Likely, likeliest, read_labels
+from onhand.device.networks.base import Array, NetworkLoaded
+from onhand.device.networks.embeddings import embed_texts
+from onhand.device.networks.inputs import feeds_from_file
+from onhand.device.networks.opening import open_network
+from onhand.device.networks.pictures import feed_picture
+from onhand.device.networks.texts import Text, TextBatch, TextReader, open_texts
+from onhand.device.state import default_home
+
+__all__ = ["NetworkSession", "open_session"]
+
+
+class NetworkSession:
+    """A network in memory, and how it is fed. Threads may share it.
+
+    Attributes:
+        network: its description.
+        labels: names of its classes; empty where it has none.
+        engine_name: the engine that runs it.
+        reasons: engine -> why it was not taken.
+    """
+
+    def __init__(
+        self, bundle: Bundle, loaded: NetworkLoaded, engine_name: str, reasons: Mapping[str, str]
+    ) -> None:
+        """Take a network that `open_network` opened."""
+        self.network: Network = bundle.manifest.network
+        self.labels = read_labels(bundle)
+        self.engine_name = engine_name
+        self.reasons = dict(reasons)
+        self._bundle = bundle
+        self._loaded = loaded
+        self._reader: TextReader | None = None
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute all outputs; see `NetworkLoaded.run`."""
+        return self._loaded.run(feeds)
+
+    def feeds(self, example: Path | str | Array) -> dict[str, Array]:
+        """Return one example's input arrays.
+
+        Args:
+            example: a file (picture, sound, `.npz`), or a picture (H, W, 3) uint8.
+
+        Returns:
+            Name of an input -> array (1, ...).
+
+        Raises:
+            InputError: if it cannot be read, or the network takes no such thing.
+            ShapeError: if an array does not fit the network's input.
+        """
+        if not isinstance(example, np.ndarray):
+            return feeds_from_file(Path(example), self.network)
+        if not isinstance(self.network.feed, PictureFeed):
+            raise InputError("an array alone is a picture, which this network does not take")
+        info = self.network.inputs[0]
+        return {info.name: feed_picture(example, self.network.feed, info)}
+
+    def read(self, text: Text) -> TextBatch:
+        """Return a text's input arrays, and whether its end was cut; see `TextReader.read`.
+
+        Raises:
+            InputError: if the network takes no texts, or this one cannot be read.
+        """
+        return self._texts().read(text)
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a text.
+
+        Raises:
+            InputError: if the network takes no texts.
+        """
+        return self._texts().max_tokens
+
+    def likeliest(self, outputs: Mapping[str, Array], *, top: int = 5) -> list[Likely]:
+        """Return the likeliest classes of one run, the likeliest first.
+
+        Raises:
+            InputError: if the network does not classify.
+        """
+        if self.network.task not in CLASSIFIES:
+            raise InputError(f"a network for {self.network.task} has no classes")
+        return likeliest(outputs, self.labels, top=top)
+
+    def classify(self, example: Path | str | Array, *, top: int = 5) -> list[Likely]:
+        """Return the likeliest classes of a picture, a sound or arrays in a file; see `feeds`."""
+        return self.likeliest(self.run(self.feeds(example)), top=top)
+
+    def embed(self, texts: Sequence[Text]) -> FloatArray:
+        """Return the vectors of texts, (N, D) float32; longer ones are cut to `max_tokens`.
+
+        Raises:
+            InputError: if the network takes no texts, or one cannot be read.
+        """
+        return embed_texts(self._loaded, self._texts(), texts).vectors
+
+    def close(self) -> None:
+        """Release the memory; safe to call twice."""
+        self._loaded.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _texts(self) -> TextReader:
+        if self._reader is None:
+            self._reader = open_texts(self._bundle)
+        return self._reader
+
+
+def open_session(
+    path: str | Path,
+    *,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    home: Path | None = None,
+) -> NetworkSession:
+    """Check a bundle and open its network in the engine that is quickest here.
+
+    Args:
+        path: the bundle's folder.
+        variant: one of its variants; None for its default.
+        engine: name of an engine; None to choose, see `onhand.device.networks.opening`.
+        threads: of one run; None for what this process may use.
+        home: the state folder, where the choice is kept; None for the user's own.
+
+    Returns:
+        The network; close it, or use it in a `with` block.
+
+    Raises:
+        InputError: if there is no such bundle, variant or engine, or it holds a language model.
+        BundleCorrupt: if a file is missing or changed.
+        EngineUnavailable: if no engine can run it here.
+    """
+    bundle = read_bundle(Path(path))
+    loaded, name, reasons = open_network(
+        bundle,
+        variant=variant,
+        engine=engine,
+        threads=threads,
+        home=default_home() if home is None else home,
+    )
+    return NetworkSession(bundle, loaded, name, reasons)
