@@ -35,6 +35,7 @@ _SPEED = {
     "prefill_tokens_per_s": "Prefill speed (more is better)",
     "decode_tokens_per_s": "Decode speed (more is better)",
     "time_to_first_token_s": "Time to first token (less is better)",
+    "latency_s": "Latency (less is better)",
     "cold_start_s": "Cold start (less is better)",
 }
 _SETTINGS: dict[str, dict[str, object]] = {
