@@ -12,7 +12,7 @@ demo: .venv/.host  ## build the house assistant under a budget, show the report,
 
 test: setup  ## everything that CI runs: style, types, all tests; then a device's tests without torch
 	scripts/check --all
-	.venv-lean/bin/python -m pytest -q tests/core tests/device tests/cli
+	.venv-lean/bin/python -m pytest -q -n auto --dist loadfile tests/core tests/device tests/cli
 
 check: .venv/.dev  ## the quick part of `test`, before every commit
 	scripts/check
@@ -46,5 +46,5 @@ clean:
 # What a device has, and a test runner.
 .venv-lean/.ready: $(PINNED)
 	$(PYTHON) -m venv .venv-lean
-	.venv-lean/bin/python $(PIP_INSTALL) --editable . pytest hypothesis coverage
+	.venv-lean/bin/python $(PIP_INSTALL) --editable . pytest pytest-xdist hypothesis coverage
 	touch $@

@@ -28,7 +28,7 @@ def test_the_ceiling_stops_the_build() -> None:
     now = int(psutil.Process().memory_info().rss)
     with MemoryGuard(now + BLOCK) as guard:
         guard.check("little")
-        with pytest.raises(ResourceError, match=r"quantizing took .*MiB.*--max-ram allows"):
+        with pytest.raises(ResourceError, match=r"quantizing took .*iB.*--max-ram allows"):
             guard.check("quantizing", child_bytes=2 * BLOCK)
 
 
