@@ -117,7 +117,8 @@ def split_data(
     order = np.random.default_rng(_SEED).permutation(n).tolist()
     cut = min(n_calibration, n if heldout is not None else n // 2)
     return DataSplit(
-        calibration=samples.part(sorted(order[:cut])),
+        # In the order drawn: passes that look at a few of them see every class.
+        calibration=samples.part(order[:cut]),
         heldout=samples.part(sorted(order[cut:])) if heldout is None else heldout,
         what=what,
         sha256=sha256,
