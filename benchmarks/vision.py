@@ -182,7 +182,8 @@ def make(
     def write(name: str, content: bytes, seconds: float, notes: tuple[str, ...]) -> None:
         path = scratch / f"{len(made)}.onnx"
         path.write_bytes(content)
-        made[name] = Candidate(path=path, engines=both, seconds=seconds, notes=notes)
+        engines = (*both, "torch") if name == "float32" else both
+        made[name] = Candidate(path=path, engines=engines, seconds=seconds, notes=notes)
 
     write("float32", model_bytes(graph), 0.0, ())
     fed = graph.inputs[0].name
@@ -227,6 +228,8 @@ def opened(engine: str, path: Path, threads: int) -> Run:
         session = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
         name = session.get_inputs()[0].name
         return lambda picture: np.asarray(session.run(None, {name: picture})[0], np.float32)
+    if engine == "torch":
+        return _eager(path, threads)
     import openvino
 
     core = openvino.Core()
@@ -240,6 +243,24 @@ def opened(engine: str, path: Path, threads: int) -> Run:
     }
     request = core.compile_model(model, "CPU", settings).create_infer_request()
     return lambda picture: np.array(request.infer([picture], share_inputs=True)[0], np.float32)
+
+
+def _eager(path: Path, threads: int) -> Run:
+    """Open a network in plain PyTorch, operator by operator."""
+    import torch
+
+    from onhand.host.networks.torch_graph import TorchGraph
+
+    graph = read_onnx(path)
+    module, fed, made = TorchGraph(graph).eval(), graph.inputs[0].name, graph.outputs[0].name
+
+    def run(picture: Floats) -> Floats:
+        torch.set_num_threads(threads)
+        with torch.no_grad():
+            scores: Floats = module({fed: torch.from_numpy(picture)})[made].numpy()
+        return scores
+
+    return run
 
 
 def judge(candidates: Mapping[str, Candidate], held_out: Examples) -> dict[str, dict[str, float]]:

@@ -1,8 +1,9 @@
 """A process of its own that answers examples from a bundle: what a device would answer.
 
 Called as `python -m onhand.device.networks.answer_child JOB`, a JSON file with `root`, `variant`,
-`engine`, `threads` and `batches`: `.npz` files of arrays in. Beside each comes `.out.npz` with the
-arrays out, and a line on stdout when it is there.
+`engine`, `threads` and `batches`: `.npz` files of arrays in, (N, ...) each. The N examples are
+answered one by one; beside each file comes `.out.npz` with the arrays out, called "number:name",
+and a line on stdout when it is there.
 """
 
 import json
@@ -32,7 +33,10 @@ def main(job: Path) -> int:
             place = Path(name)
             with np.load(place, allow_pickle=False) as file:
                 feeds = {key: np.asarray(file[key]) for key in file.files}
-            made: dict[str, Any] = loaded.run(feeds)
+            made: dict[str, Any] = {}
+            for i in range(len(next(iter(feeds.values())))):
+                outputs = loaded.run({key: array[i : i + 1] for key, array in feeds.items()})
+                made |= {f"{i}:{key}": array for key, array in outputs.items()}
             np.savez(place.with_suffix(".out.npz"), **made)
             _write(json.dumps({"answered": place.name}))
         loaded.close()

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ __all__ = ["Answers", "answer_bundle", "answer_graph", "compare_answers"]
 
 _RESAMPLES = 2000
 _SEED = 20260101
-_AT_ONCE = 64  # examples in one file for the answering process
+_AT_ONCE_BYTES = 2**28  # of examples in one file for the answering process
 Doubles = NDArray[np.float64]
 _CLASSES = ("image-classification", "text-classification", "audio-classification")
 
@@ -85,28 +85,31 @@ def answer_bundle(
     progress.start(f"judging {variant}", len(samples))
     outputs: list[dict[str, Array]] = []
     chosen = ""
+    one = sum(array.nbytes for array in samples.feeds[0].values())
+    at_once = max(_AT_ONCE_BYTES // max(one, 1), 1)
     with tempfile.TemporaryDirectory(prefix="onhand-judging-") as folder:
-        for low in range(0, len(samples), _AT_ONCE):
-            batches = []
-            for i in range(low, min(low + _AT_ONCE, len(samples))):
-                batches.append(Path(folder) / f"{i}.npz")
-                np.savez(batches[-1], **samples.batch([i]))  # type: ignore[arg-type]  # any names
+        for low in range(0, len(samples), at_once):
+            part = samples.part(range(low, min(low + at_once, len(samples))))
+            # A file for each shape in a row: texts differ in length.
+            places: list[Path] = []
+            for feeds in part.batches(at_once):
+                places.append(Path(folder) / f"{len(places)}.npz")
+                np.savez(places[-1], **feeds)  # type: ignore[arg-type]  # any names
             job = {
                 "root": str(root.absolute()),
                 "variant": variant,
                 "engine": engine,
                 "threads": threads,
-                "batches": [str(batch) for batch in batches],
+                "batches": [str(place) for place in places],
             }
-            chosen = _run_child(Path(folder) / "job.json", job, progress.advance)
-            for batch in batches:
-                outputs.append(_arrays(batch.with_suffix(".out.npz")))
-                batch.unlink()
-                batch.with_suffix(".out.npz").unlink()
+            chosen = _run_child(Path(folder) / "job.json", job)
+            for place in places:
+                outputs += _rows(place.with_suffix(".out.npz"))
+            progress.advance(len(part))
     return Answers(outputs, chosen)
 
 
-def _run_child(job: Path, given: Mapping[str, object], advance: Callable[[float], None]) -> str:
+def _run_child(job: Path, given: Mapping[str, object]) -> str:
     job.write_text(json.dumps(given), encoding="utf-8")
     command = [sys.executable, "-m", "onhand.device.networks.answer_child", str(job)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 (ours)
@@ -116,13 +119,19 @@ def _run_child(job: Path, given: Mapping[str, object], advance: Callable[[float]
             said[-1] if said else f"the answering process ended with {done.returncode}"
         )
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    advance(sum("answered" in line for line in lines))
     return str(lines[0]["engine"])
 
 
-def _arrays(path: Path) -> dict[str, Array]:
+def _rows(path: Path) -> list[dict[str, Array]]:
+    """Return the outputs of each example of a file."""
+    rows: list[dict[str, Array]] = []
     with np.load(path, allow_pickle=False) as file:
-        return {name: np.asarray(file[name]) for name in file.files}
+        for key in file.files:
+            number, _, name = key.partition(":")
+            while len(rows) <= int(number):
+                rows.append({})
+            rows[int(number)][name] = np.asarray(file[key])
+    return rows
 
 
 def compare_answers(
