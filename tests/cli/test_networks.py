@@ -59,7 +59,7 @@ def test_a_picture_is_answered(bundle: Bundle, picture: Path, capsys: Capture) -
     [
         ("run NET", "nothing to answer: give --input FILE"),
         ("run NET --prompt hi", "its network takes no texts"),
-        ("run NET --input no.jpg", "no.jpg"),
+        ("run NET --input no.npy", "no.npy: not an array that can be read"),
         ("run NET --input a.txt", "not a picture"),
         ("run NET --chat --input a.txt", "--chat is for language models; leave it out"),
         ("run NET --temperature 0.5", "--temperature is for language models"),
@@ -69,7 +69,6 @@ def test_a_picture_is_answered(bundle: Bundle, picture: Path, capsys: Capture) -
         ("evaluate NET --text a.txt", "--text is for language models"),
         ("evaluate NET", "nothing to compare by: give --data DIR"),
         ("chat NET", "is a network for image-classification, this needs a language model"),
-        ("export NET --to gguf -o out", "this needs a language model"),
     ],
 )
 def test_what_does_not_go_with_a_network_is_refused(
@@ -84,6 +83,16 @@ def test_what_does_not_go_with_a_network_is_refused(
     told = capsys.readouterr().err
     assert message in told
     assert told.count("\n") == 1
+
+
+def test_a_network_is_not_exported_as_a_language_model(
+    bundle: Bundle, tmp_path: Path, capsys: Capture
+) -> None:
+    """GGUF holds decoders alone."""
+    pytest.importorskip("onnx", reason="exporting needs the host's packages")
+
+    assert main(["export", str(bundle.root), "--to", "gguf", "-o", str(tmp_path / "out")]) == 2
+    assert "this needs a language model" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

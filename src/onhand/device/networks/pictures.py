@@ -40,9 +40,12 @@ def read_picture(path: Path) -> Pixels:
         (H, W, 3) uint8, RGB, turned as its EXIF says.
 
     Raises:
-        InputError: if the file cannot be read, or Pillow is missing.
+        InputError: if the file is of another kind or cannot be read, or Pillow is missing.
     """
-    if path.suffix == ".npy":
+    if path.suffix.lower() not in PICTURE_SUFFIXES:
+        known = ", ".join(PICTURE_SUFFIXES)
+        raise InputError(f"{path}: not a picture by its name; known: {known}")
+    if path.suffix.lower() == ".npy":
         return _as_pixels(_read_array(path), str(path))
     try:
         from PIL import Image, ImageOps
