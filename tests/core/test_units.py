@@ -76,6 +76,7 @@ def test_sizes_are_written(size: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
+        (0.000125, "0.125 ms"),
         (0.0032, "3.2 ms"),
         (4.1, "4.1 s"),
         (125, "2 min 05 s"),

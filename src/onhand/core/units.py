@@ -69,7 +69,9 @@ def format_bytes(size: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """Write a time for people: "3.2 ms", "4.1 s", "2 min 05 s"."""
+    """Write a time for people: "3.2 ms", "0.125 ms", "4.1 s", "2 min 05 s"."""
+    if 0 < abs(seconds) < 0.001:
+        return f"{seconds * 1000:.3f} ms"
     if seconds < 1:
         return f"{seconds * 1000:.1f} ms"
     if seconds < 120 or not math.isfinite(seconds):
