@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onhand.core.errors import InputError
+from onhand.core.onnxattributes import number_of, text_attribute, whole_of, wholes_of
 
 __all__ = ["Array", "Attribute", "Graph", "Node", "Value", "fresh_name"]
 
@@ -48,48 +48,25 @@ class Node:
         return tuple(name for name in (*self.inputs, *self.captured) if name)
 
     def whole(self, key: str, default: int) -> int:
-        """Return an attribute that is a whole number.
-
-        Raises:
-            InputError: if it is something else.
-        """
-        value = self.attributes.get(key, default)
-        if not isinstance(value, int):
-            raise InputError(f"{self.op} {self.name!r}: {key} is {value!r}, must be a whole number")
-        return value
+        """Return an attribute that is a whole number; see `onhand.core.onnxattributes`."""
+        return whole_of(self.attributes, key, default, where=self.shown)
 
     def wholes(self, key: str, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """Return an attribute that is a list of whole numbers.
-
-        Raises:
-            InputError: if it is something else.
-        """
-        value = self.attributes.get(key, default)
-        if not isinstance(value, tuple) or not all(isinstance(item, int) for item in value):
-            raise InputError(f"{self.op} {self.name!r}: {key} is {value!r}, must be whole numbers")
-        return tuple(int(item) for item in value)
+        """Return an attribute that is a list of whole numbers."""
+        return wholes_of(self.attributes, key, default, where=self.shown)
 
     def number(self, key: str, default: float) -> float:
-        """Return an attribute that is a number.
-
-        Raises:
-            InputError: if it is something else.
-        """
-        value = self.attributes.get(key, default)
-        if not isinstance(value, int | float):
-            raise InputError(f"{self.op} {self.name!r}: {key} is {value!r}, must be a number")
-        return float(value)
+        """Return an attribute that is a number."""
+        return number_of(self.attributes, key, default, where=self.shown)
 
     def text(self, key: str, default: str) -> str:
-        """Return an attribute that is a text.
+        """Return an attribute that is a text."""
+        return text_attribute(self.attributes, key, default, where=self.shown)
 
-        Raises:
-            InputError: if it is something else.
-        """
-        value = self.attributes.get(key, default)
-        if not isinstance(value, str):
-            raise InputError(f"{self.op} {self.name!r}: {key} is {value!r}, must be a text")
-        return value
+    @property
+    def shown(self) -> str:
+        """How messages call it."""
+        return f"{self.op} {self.name!r}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
