@@ -13,13 +13,13 @@ from onhand.core.errors import SourceError
 from onhand.core.manifest import NETWORK, Manifest, Variant
 from onhand.core.network import ArrayInfo, Network
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
+from onhand.device.networks.answers import LABELS
 from onhand.host.networks.graph import Array, Graph, Value
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.onnx_files import Place, model_bytes
 
-__all__ = ["LABELS", "describe", "pack_network"]
+__all__ = ["describe", "pack_network"]
 
-LABELS = "labels.txt"
 _WEIGHTS = "weights.safetensors"
 # Smaller ones stay in the graph, where engines fold them: shapes, axes, scales of activations.
 _INLINE_BYTES = 256
