@@ -10,7 +10,9 @@ import pytest
 from onhand.core.errors import InputError
 from onhand.core.feed import PictureFeed, TextFeed
 from onhand.core.network import ArrayInfo, Network
+from onhand.device.networks.inputs import feeds_from_file
 from onhand.host.networks.data import hash_data, read_data, split_data
+from onhand.host.networks.loading import read_labels
 from onhand.host.networks.samples import Samples
 
 NETWORK = Network(
@@ -100,7 +102,10 @@ def test_arrays_are_examples(tmp_path: Path) -> None:
     ("arrays", "message"),
     [
         ({"z": np.zeros(3)}, "'x' is in the file or an input of the network, not both"),
-        ({"x": np.zeros(3), "labels": np.zeros(2)}, r"hold \[2, 3\] examples"),
+        ({"x": np.zeros(3), "labels": np.zeros(2, int)}, r"hold \[2, 3\] examples"),
+        ({"x": np.zeros((3, 2, 2, 3))}, "npz: input 'x' is float64, must be float32"),
+        ({"x": np.zeros((2, 2, 2, 3), np.float32), "labels": [0, 2]}, "label 2, .* has 2 classes"),
+        ({"x": np.zeros((2, 2, 2, 3), np.float32), "labels": [0.5, 1]}, "must be .N,. whole num"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(
@@ -111,6 +116,69 @@ def test_arrays_that_do_not_fit_are_refused(
 
     with pytest.raises(InputError, match=message):
         read_data(tmp_path / "a.npz", NETWORK, ())
+
+
+def test_a_damaged_file_of_arrays_is_refused(tmp_path: Path) -> None:
+    """Half a zip archive is no accident of ours."""
+    np.savez(tmp_path / "a.npz", x=np.zeros((2, 2, 2, 3), np.float32))
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:200])
+
+    with pytest.raises(InputError, match="not arrays that can be read"):
+        read_data(tmp_path / "a.npz", NETWORK, ())
+    with pytest.raises(InputError, match="not arrays that can be read"):
+        feeds_from_file(tmp_path / "a.npz", NETWORK)
+
+
+def test_examples_that_are_no_rows(tmp_path: Path) -> None:
+    """A state with the batch behind it, and a number: each example is a batch of its own."""
+    inputs = (
+        ArrayInfo(name="state", dtype="float32", shape=(2, None, 4)),
+        ArrayInfo(name="rate", dtype="int64", shape=()),
+    )
+    network = replace(NETWORK, inputs=inputs, feed=None, task="features")
+    rates = np.arange(3)
+    np.savez(tmp_path / "a.npz", state=np.zeros((3, 2, 1, 4), np.float32), rate=rates)
+
+    samples = read_data(tmp_path / "a.npz", network, ())
+
+    assert [feeds["rate"].tolist() for feeds in samples.batches(8)] == [0, 1, 2]
+    assert samples.feeds[0]["state"].shape == (2, 1, 4)
+    with pytest.raises(InputError, match=r"'state' of an example has shape \(2, 1, 4\)"):
+        samples.batch([0, 1])
+
+
+def test_one_file_is_one_example(tmp_path: Path) -> None:
+    """Three rows in a file of a folder would be counted as one."""
+    np.savez(tmp_path / "a.npz", x=np.zeros((3, 2, 2, 3), np.float32))
+
+    with pytest.raises(InputError, match="holds 3 examples of 'x', must hold one"):
+        read_data(tmp_path, NETWORK, ()).batch([0])
+
+
+def test_nothing_in_a_folder_is_left_out_in_silence(tmp_path: Path) -> None:
+    """A picture beside folders of classes, or of a kind that is not read."""
+    picture(tmp_path / "cat" / "a.npy", 1)
+    picture(tmp_path / "b.npy", 1)
+    (tmp_path / "cat" / ".DS_Store").write_bytes(b"")
+    (tmp_path / "cat" / "notes.md").write_text("mine")
+
+    with pytest.raises(InputError, match=r"'b.npy' lies beside folders"):
+        read_data(tmp_path, NETWORK, LABELS)
+    (tmp_path / "b.npy").unlink()
+    assert len(read_data(tmp_path, NETWORK, LABELS)) == 1
+    (tmp_path / "cat" / "b.heic").write_bytes(b"")
+    with pytest.raises(InputError, match=r"b.heic: is of a kind that is not read"):
+        read_data(tmp_path, NETWORK, LABELS)
+
+
+def test_a_mark_before_the_first_letter_is_no_letter(tmp_path: Path) -> None:
+    """As spreadsheets and Windows write UTF-8."""
+    picture(tmp_path / "a.npy", 1)
+    (tmp_path / "labels.csv").write_text("file,label\na.npy,dog\n", encoding="utf-8-sig")
+    (tmp_path / "names.txt").write_text("dog\ncat\n", encoding="utf-8-sig")
+
+    assert read_labels(tmp_path / "names.txt") == ("dog", "cat")
+    assert read_data(tmp_path, NETWORK, LABELS).labels == [1]
 
 
 TEXTS = replace(

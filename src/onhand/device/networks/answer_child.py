@@ -1,23 +1,27 @@
 """A process of its own that answers examples from a bundle: what a device would answer.
 
 Called as `python -m onhand.device.networks.answer_child JOB`, a JSON file with `root`, `variant`,
-`engine`, `threads` and `batches`: `.npz` files of arrays in, (N, ...) each. The N examples are
-answered one by one; beside each file comes `.out.npz` with the arrays out, called "number:name",
-and a line on stdout when it is there.
+`engine`, `threads` and `batches`: `.npz` files of arrays in, called "fed:name", (N, ...) each. The
+N examples are answered one by one, or, where a first size of the network is fixed, as the single
+one that they are; beside each file comes `.out.npz` with the arrays out, called "number:name", and
+a line on stdout when it is there.
 """
 
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
-from onhand.core.bundle import read_bundle
+from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import OnhandError
 from onhand.device.networks.opening import open_network
 
-__all__ = ["main"]
+__all__ = ["FED", "main"]
+
+FED: Final = "fed:"
+"""Stands before the names of inputs, which may be any."""
 
 
 def main(job: Path) -> int:
@@ -32,10 +36,10 @@ def main(job: Path) -> int:
         for name in given["batches"]:
             place = Path(name)
             with np.load(place, allow_pickle=False) as file:
-                feeds = {key: np.asarray(file[key]) for key in file.files}
+                feeds = {key.removeprefix(FED): np.asarray(file[key]) for key in file.files}
             made: dict[str, Any] = {}
-            for i in range(len(next(iter(feeds.values())))):
-                outputs = loaded.run({key: array[i : i + 1] for key, array in feeds.items()})
+            for i, row in enumerate(_rows(feeds, bundle)):
+                outputs = loaded.run(row)
                 made |= {f"{i}:{key}": array for key, array in outputs.items()}
             np.savez(place.with_suffix(".out.npz"), **made)
             _write(json.dumps({"answered": place.name}))
@@ -44,6 +48,14 @@ def main(job: Path) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _rows(feeds: dict[str, Any], bundle: Bundle) -> list[dict[str, Any]]:
+    inputs = bundle.manifest.network.inputs
+    if any(info.shape[:1] not in {(None,), (1,)} for info in inputs):
+        return [feeds]
+    n = len(next(iter(feeds.values())))
+    return [{name: array[i : i + 1] for name, array in feeds.items()} for i in range(n)]
 
 
 def _write(line: str) -> None:

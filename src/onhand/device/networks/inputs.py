@@ -1,6 +1,8 @@
 """From a file or a text of the user to a network's input arrays, as the bundle's feed says."""
 
+import zlib
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -11,7 +13,7 @@ from onhand.device.networks.base import Array, check_feeds
 from onhand.device.networks.pictures import PICTURE_SUFFIXES, feed_picture, read_picture
 from onhand.device.networks.sounds import SOUND_SUFFIXES, feed_sound, read_sound
 
-__all__ = ["INPUT_SUFFIXES", "feeds_from_file"]
+__all__ = ["INPUT_SUFFIXES", "feeds_from_file", "read_arrays"]
 
 INPUT_SUFFIXES = (*PICTURE_SUFFIXES, *SOUND_SUFFIXES, ".npz")
 
@@ -32,7 +34,7 @@ def feeds_from_file(path: Path, network: Network) -> dict[str, Array]:
     """
     feed, info = network.feed, network.inputs[0]
     if path.suffix.lower() == ".npz":
-        feeds = _arrays(path)
+        feeds = read_arrays(path)
     elif isinstance(feed, PictureFeed):
         feeds = {info.name: feed_picture(read_picture(path), feed, info)}
     elif isinstance(feed, SoundFeed):
@@ -46,9 +48,21 @@ def feeds_from_file(path: Path, network: Network) -> dict[str, Array]:
     return feeds
 
 
-def _arrays(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, Array]:
+    """Read a `.npz` file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Name -> array; nothing pickled.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves a damaged file open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
+    except (OSError, ValueError, TypeError, EOFError, KeyError, BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not arrays that can be read: {error}") from error

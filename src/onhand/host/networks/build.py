@@ -18,6 +18,7 @@ from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 from onhand.host.build import BuildResult
 from onhand.host.evaluate import record_original
+from onhand.host.networks.checks import check_network
 from onhand.host.networks.clean import clean
 from onhand.host.networks.data import DataSplit, hash_data, read_data, split_data
 from onhand.host.networks.graph import Graph
@@ -137,6 +138,7 @@ def _proof(
 def _prepare(source: str | NetworkModel, options: NetworkOptions, shown: Progress) -> _Prepared:
     shown.start("reading the source", 1)
     loaded = load_network(source, task=options.task) if isinstance(source, str) else source
+    check_network(loaded.graph)
     model = with_inputs(loaded, feed=options.feed, labels=options.labels)
     shown.advance(1)
     network = describe(model, options.task)

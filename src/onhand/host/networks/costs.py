@@ -30,6 +30,9 @@ def _operations(node: Node, known: dict[str, Value]) -> int:
         return 0
     data, weight = (_sizes(value) for value in read if value is not None)
     out = _sizes(made)
+    # Behind a loop the number of sizes is not known, and none are listed.
+    if not data or not out:
+        return 0
     if node.op == "Conv":
         return math.prod(out) * math.prod(weight[1:])
     if node.op == "ConvTranspose":

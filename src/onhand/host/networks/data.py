@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,10 @@ import numpy as np
 from onhand.core.bundle import sha256_of
 from onhand.core.errors import InputError
 from onhand.core.feed import TextFeed
-from onhand.core.network import Network
-from onhand.device.networks.inputs import INPUT_SUFFIXES, feeds_from_file
+from onhand.core.network import ArrayInfo, Network
+from onhand.device.networks.answers import CLASSIFIES
+from onhand.device.networks.base import check_feeds
+from onhand.device.networks.inputs import INPUT_SUFFIXES, feeds_from_file, read_arrays
 from onhand.device.networks.texts import TextReader
 from onhand.host.networks.graph import Array
 from onhand.host.networks.samples import Samples
@@ -20,6 +23,10 @@ from onhand.host.networks.samples import Samples
 __all__ = ["DataSplit", "hash_data", "read_data", "split_data"]
 
 _TABLE = "labels.csv"
+# Pictures and sounds all the same: they must not be left out in silence.
+_UNREADABLE = (".aac", ".aiff", ".avif", ".flac", ".heic", ".jfif", ".jp2", ".m4a", ".mp3",
+               ".ogg", ".opus", ".svg")  # fmt: skip
+_UTF8 = "utf-8-sig"  # spreadsheets and Windows write a mark before the first letter
 _SEED = 20260101
 
 
@@ -50,7 +57,13 @@ class _Files:
         return len(self._paths)
 
     def __getitem__(self, i: int) -> Mapping[str, Array]:
-        return feeds_from_file(self._paths[i], self._network)
+        path = self._paths[i]
+        feeds = feeds_from_file(path, self._network)
+        for info in self._network.inputs:
+            n = feeds[info.name].shape[:1]
+            if info.shape[:1] == (None,) and n != (1,):
+                raise InputError(f"{path}: holds {n[0]} examples of {info.name!r}, must hold one")
+        return feeds
 
 
 def read_data(
@@ -71,8 +84,18 @@ def read_data(
         The examples, in the order of their names.
 
     Raises:
-        InputError: if there are none, or a label is unknown.
+        InputError: if there are none, a file is left over, or a label is unknown.
     """
+    samples = _read(path, network, labels, tokenizer)
+    sizes = network.outputs[0].shape[1:]
+    if network.task in CLASSIFIES and samples.labels and all(sizes):
+        n_classes = math.prod(size for size in sizes if size)
+        if odd := [k for k in samples.labels if not 0 <= k < n_classes]:
+            raise InputError(f"{path}: has label {odd[0]}, the network has {n_classes} classes")
+    return samples
+
+
+def _read(path: Path, network: Network, labels: Sequence[str], tokenizer: bytes | None) -> Samples:
     if path.suffix == ".npz" and path.is_file():
         return _from_arrays(path, network)
     if isinstance(network.feed, TextFeed):
@@ -138,13 +161,13 @@ def hash_data(path: Path) -> str:
 
 
 def _from_arrays(path: Path, network: Network) -> Samples:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: not arrays that can be read: {error}") from error
-    labels = arrays.pop("labels", None)
+    arrays = read_arrays(path)
     names = {info.name for info in network.inputs}
+    labels = None if "labels" in names else arrays.pop("labels", None)
+    if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
+        raise InputError(
+            f"{path}: labels are {labels.dtype} of shape {labels.shape}, must be (N,) whole numbers"
+        )
     if odd := sorted(set(arrays) ^ names):
         raise InputError(f"{path}: {odd[0]!r} is in the file or an input of the network, not both")
     counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
@@ -153,8 +176,21 @@ def _from_arrays(path: Path, network: Network) -> Samples:
     if len(counts) != 1:
         raise InputError(f"{path}: its arrays hold {sorted(counts)} examples, must be as many each")
     (n,) = counts
-    feeds = [{name: array[i : i + 1] for name, array in arrays.items()} for i in range(n)]
+    feeds = [
+        {info.name: _row(arrays[info.name], i, info) for info in network.inputs} for i in range(n)
+    ]
+    for feed in feeds[:1]:
+        try:
+            check_feeds(feed, network.inputs)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
     return Samples(feeds=feeds, labels=None if labels is None else [int(k) for k in labels])
+
+
+def _row(array: Array, i: int, info: ArrayInfo) -> Array:
+    """Return one example: a row, or the whole input where there is a size more than it has."""
+    whole: Array = array[i] if array.ndim > len(info.shape) else array[i : i + 1]
+    return whole
 
 
 def _from_texts(
@@ -167,7 +203,7 @@ def _from_texts(
     found: list[int] = []
     if path.suffix == ".txt":
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding=_UTF8).splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read: {error}") from error
         texts = [line for line in lines if line.strip()]
@@ -187,8 +223,14 @@ def _from_texts(
 
 def _from_folders(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[int] | None]:
     folders = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    beside = _readable(path)
     if not folders:
-        return _readable(path), None
+        return beside, None
+    if beside:
+        raise InputError(
+            f"{path}: {beside[0].name!r} lies beside folders, which are named after classes; "
+            "put it into one, or all files into one folder"
+        )
     files: list[Path] = []
     found: list[int] = []
     for i, folder in enumerate(folders):
@@ -200,7 +242,11 @@ def _from_folders(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[i
 
 
 def _readable(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.suffix.lower() in INPUT_SUFFIXES)
+    files = sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
+    if odd := [p for p in files if p.suffix.lower() in _UNREADABLE]:
+        known = ", ".join(INPUT_SUFFIXES)
+        raise InputError(f"{odd[0]}: is of a kind that is not read; turn it into one of {known}")
+    return [p for p in files if p.suffix.lower() in INPUT_SUFFIXES]
 
 
 def _from_table(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[int] | None]:
@@ -224,7 +270,7 @@ def _from_table(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[int
 
 def _rows(table: Path) -> list[dict[str, str]]:
     try:
-        with table.open(newline="", encoding="utf-8") as file:
+        with table.open(newline="", encoding=_UTF8) as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: cannot be read: {error}") from error

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from onhand.core.errors import EngineError
+from onhand.core.errors import EngineError, InputError
 from onhand.core.measurement import Measurement, Unit
 from onhand.core.progress import Progress
+from onhand.device.networks.answer_child import FED
 from onhand.host.networks.graph import Array, Graph
 from onhand.host.networks.observe import observe
 from onhand.host.networks.samples import Samples
@@ -94,7 +95,8 @@ def answer_bundle(
             places: list[Path] = []
             for feeds in part.batches(at_once):
                 places.append(Path(folder) / f"{len(places)}.npz")
-                np.savez(places[-1], **feeds)  # type: ignore[arg-type]  # any names
+                # With a mark before them: `savez` has arguments of its own.
+                np.savez(places[-1], **{f"{FED}{name}": a for name, a in feeds.items()})  # type: ignore[arg-type]
             job = {
                 "root": str(root.absolute()),
                 "variant": variant,
@@ -158,9 +160,13 @@ def compare_answers(
         agreement where there are no labels, of similarity, or the relative error.
 
     Raises:
-        EngineError: if the packed network gives a NaN.
+        EngineError: if one of the two gives a NaN or an infinity.
+        InputError: if outputs of classes differ in size from example to example, or a label is the
+            number of no class.
     """
     theirs, made = original.first(), ours.first()
+    if not all(np.isfinite(array).all() for array in theirs):
+        raise EngineError("the original gives a NaN or an infinity: look at its examples' scale")
     if not all(np.isfinite(array).all() for array in made):
         raise EngineError("the compressed network gives a NaN or an infinity")
     columns: dict[str, tuple[Unit, Doubles]] = {}
@@ -172,10 +178,7 @@ def compare_answers(
         columns["cosine_similarity"] = ("fraction", similar)
         lost = ("fraction", 1 - similar)
     else:
-        error = np.array([
-            float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-12)
-            for a, b in zip(theirs, made, strict=True)
-        ])
+        error = np.array([_error(a, b) for a, b in zip(theirs, made, strict=True)])
         columns["relative_error"] = lost = ("fraction", error)
     columns["quality_loss"] = lost
     return {name: _figure(name, unit, values, how) for name, (unit, values) in columns.items()}
@@ -184,6 +187,11 @@ def compare_answers(
 def _classes(
     theirs: Sequence[Doubles], made: Sequence[Doubles], labels: Sequence[int] | None
 ) -> dict[str, tuple[Unit, Doubles]]:
+    sizes = {array.size for array in (*theirs, *made)}
+    if len(sizes) > 1:
+        raise InputError(f"classes: outputs hold {sorted(sizes)} scores, must be as many each")
+    if labels is not None and (odd := [k for k in labels if not 0 <= k < min(sizes)]):
+        raise InputError(f"an example has label {odd[0]}, the network has {min(sizes)} classes")
     before = np.stack([array.reshape(-1) for array in theirs])
     after = np.stack([array.reshape(-1) for array in made])
     first, other = before.argmax(axis=1), after.argmax(axis=1)
@@ -211,6 +219,13 @@ def _log_shares(scores: Doubles) -> Doubles:
     shifted = scores - scores.max(axis=1, keepdims=True)
     normal: Doubles = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return normal
+
+
+def _error(a: Doubles, b: Doubles) -> float:
+    """Return the relative error; all is lost where there are more or fewer numbers."""
+    if a.shape != b.shape:
+        return 1.0
+    return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-12)
 
 
 def _cosine(a: Doubles, b: Doubles) -> float:

@@ -101,7 +101,7 @@ def read_feed(text: str, graph: Graph) -> Feed:
     if path.suffix != ".toml":
         raise InputError(f"--feed {text!r}: is none of {', '.join(FEEDS)}, and no .toml file")
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     try:
@@ -153,7 +153,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
     try:
         if path.stat().st_size > _MOST_LABELS_BYTES:
             raise InputError(f"{path}: is over {_MOST_LABELS_BYTES} bytes")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Windows writes a mark before the first letter.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
     while lines and not lines[-1].strip():

@@ -38,7 +38,7 @@ class GraphRunner:
             graph = replace(graph, outputs=inner)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised below, in one sentence
         self._fed = {value.name for value in graph.inputs}
         self._wanted, self._constants = wanted, graph.constants
         self._computed = graph.output_names()
@@ -90,7 +90,7 @@ def observe(
         samples: the examples.
         threads: of one run.
         names: values to compute; None for the graph's outputs.
-        batch: examples in one run; where the graph's first size is fixed, as many as it says.
+        batch: examples in one run; where the graph's first size is fixed, one.
 
     Yields:
         Name -> array (batch, ...), in the order of the examples.
@@ -100,6 +100,6 @@ def observe(
         EngineError: if ONNX Runtime fails.
     """
     runner = GraphRunner(graph, threads=threads, names=names)
-    first = graph.inputs[0].shape[0] if graph.inputs and graph.inputs[0].shape else None
-    for feeds in samples.batches(first if isinstance(first, int) else batch):
+    is_fixed = any(value.shape and isinstance(value.shape[0], int) for value in graph.inputs)
+    for feeds in samples.batches(1 if is_fixed else batch):
         yield runner.run(feeds)

@@ -65,11 +65,16 @@ class Samples:
         )
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
-        """Yield name -> array (up to `size`, ...); examples of other shapes begin a new batch."""
+        """Yield name -> array (up to `size`, ...); examples of other shapes begin a new batch.
+
+        One that is more than a row of each input (a state with the batch in another place, a
+        single number) is a batch of its own.
+        """
         batch: list[Mapping[str, Array]] = []
         for i in range(len(self.feeds)):
             feed = self.feeds[i]
-            if batch and (len(batch) == size or _shapes(feed) != _shapes(batch[0])):
+            whole = len(batch) == size or not _is_row(feed)
+            if batch and (whole or _shapes(feed) != _shapes(batch[0])):
                 yield _joined(batch)
                 batch = []
             batch.append(feed)
@@ -77,8 +82,23 @@ class Samples:
             yield _joined(batch)
 
     def batch(self, indices: Sequence[int]) -> dict[str, Array]:
-        """Return name -> array (len(indices), ...) of some examples of the same shapes."""
+        """Return name -> array (len(indices), ...) of some examples of the same shapes.
+
+        Raises:
+            InputError: if one of several is no row of its inputs.
+        """
+        for i in indices if len(indices) > 1 else ():
+            if not _is_row(self.feeds[i]):
+                odd = next(n for n, a in self.feeds[i].items() if a.shape[:1] != (1,))
+                raise InputError(
+                    f"input {odd!r} of an example has shape {self.feeds[i][odd].shape}: examples "
+                    "are joined along a first size of 1; export the network with the batch first"
+                )
         return _joined([self.feeds[i] for i in indices])
+
+
+def _is_row(feed: Mapping[str, Array]) -> bool:
+    return all(array.shape[:1] == (1,) for array in feed.values())
 
 
 def _shapes(feed: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
@@ -86,4 +106,6 @@ def _shapes(feed: Mapping[str, Array]) -> dict[str, tuple[int, ...]]:
 
 
 def _joined(feeds: Sequence[Mapping[str, Array]]) -> dict[str, Array]:
+    if len(feeds) == 1:
+        return dict(feeds[0])
     return {name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]}

@@ -64,6 +64,47 @@ def test_half_precision_is_said(tmp_path: Path) -> None:
     assert OnnxSource().load(str(path), task="features").weight_bits == 16
 
 
+def test_half_precision_becomes_float32_inside(tmp_path: Path) -> None:
+    """Inputs and outputs keep their type; what is between them can be compressed."""
+    half = onnx.TensorProto.FLOAT16
+    w = np.arange(12, dtype=np.float16).reshape(4, 3) / 8
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("MatMul", ["x", "w"], ["h"]),
+            onnx.helper.make_node("Cast", ["h"], ["c"], to=half),
+            onnx.helper.make_node("Relu", ["c"], ["y"]),
+        ],
+        "half",
+        [onnx.helper.make_tensor_value_info("x", half, ["B", 4])],
+        [onnx.helper.make_tensor_value_info("y", half, ["B", 3])],
+        [onnx.numpy_helper.from_array(w, "w")],
+    )
+    made = onnx.helper.make_model(
+        graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.save(made, tmp_path / "half.onnx")
+
+    model = OnnxSource().load(str(tmp_path / "half.onnx"), task="features")
+
+    assert model.graph.constants["w"].dtype == np.float32
+    assert [v.dtype for v in (*model.graph.inputs, *model.graph.outputs)] == [np.float16] * 2
+    assert "float16 is brought to float32" in model.notes[0]
+    assert model.weight_bits == 16
+    x = np.array([[1, -2, 3, 0.5]], np.float16)
+    np.testing.assert_array_equal(computed(model.graph, {"x": x})[0], np.maximum(x @ w, 0))
+
+
+def test_a_file_of_any_name_is_called_in_a_bundles_letters(
+    message: onnx.ModelProto, tmp_path: Path
+) -> None:
+    """Spaces and letters of other scripts become dashes."""
+    onnx.save(message, tmp_path / "my net äö (2).onnx")
+
+    model = OnnxSource().load(str(tmp_path / "my net äö (2).onnx"), task="features")
+
+    assert model.name == "my-net-2"
+
+
 @pytest.mark.parametrize("place", ["missing.bin", "../outside.bin"])
 def test_attack_data_elsewhere(place: str, message: onnx.ModelProto, tmp_path: Path) -> None:
     """Data must lie in the file's own folder."""

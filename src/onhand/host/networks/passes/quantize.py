@@ -13,7 +13,7 @@ from onhand.host.networks.quantization.layers_alone import (
     compress_weights,
     multiply_dynamically,
 )
-from onhand.host.networks.quantization.plan import chosen_layers
+from onhand.host.networks.quantization.plan import chosen_layers, nothing_to_quantize
 from onhand.host.networks.quantization.ranges import METHODS
 from onhand.host.networks.quantization.static import (
     BIAS_CORRECTIONS,
@@ -162,10 +162,15 @@ class QuantizeNetwork:
         layers, kept = chosen_layers(graph, keep=tuple(self.keep))
         if self.scheme == "dynamic":
             convolutions = [n for n, layer in layers.items() if layer.node.op == "Conv"]
+            if layers and len(convolutions) == len(layers):
+                raise InputError(
+                    "nothing to quantize: the network has convolutions alone, which gain by the "
+                    "scheme 'static'"
+                )
             kept |= dict.fromkeys(convolutions, "convolutions gain by the scheme 'static' alone")
             layers = {n: layer for n, layer in layers.items() if n not in kept}
         if not layers:
-            raise InputError("nothing to quantize: no layer with constant weights that it is for")
+            raise InputError(nothing_to_quantize(graph))
         if self.scheme == "dynamic":
             made = multiply_dynamically(graph, layers, per_channel=self.per_channel)
         else:

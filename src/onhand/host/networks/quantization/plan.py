@@ -20,6 +20,7 @@ __all__ = [
     "data_inputs",
     "layers_of",
     "make_plan",
+    "nothing_to_quantize",
 ]
 
 Floats = NDArray[np.float32]
@@ -33,6 +34,7 @@ _MOVERS: Final = (
     "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
 _CLIPS: Final = ("Clip", "Relu")
+_QUANTIZED: Final = ("DequantizeLinear", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 # They read sizes and axes behind these inputs.
 _N_DATA: Final = {
     "Clip": 1, "Gather": 1, "Reshape": 1, "Resize": 1, "Slice": 1, "Split": 1, "Squeeze": 1,
@@ -93,6 +95,16 @@ class Plan:
     clips: Mapping[str, str]
     grids: Mapping[str, str]
     kept: Mapping[str, str]
+
+
+def nothing_to_quantize(graph: Graph) -> str:
+    """Return why a graph has no layer to quantise, in words."""
+    if any(node.op in _QUANTIZED for node in graph.nodes):
+        return (
+            "nothing to quantize: the network computes on integers already; "
+            "give --bits 32 to keep it so"
+        )
+    return "nothing to quantize: no Conv, Gemm or MatMul with constant weights in float32"
 
 
 def layers_of(graph: Graph) -> dict[str, Layer]:

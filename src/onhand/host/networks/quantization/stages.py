@@ -32,8 +32,8 @@ class Stages:
             samples: the examples; all of them are held.
             threads: of one run.
         """
-        first = graph.inputs[0].shape[0] if graph.inputs and graph.inputs[0].shape else None
-        self._values = list(samples.batches(first if isinstance(first, int) else _BATCH))
+        is_fixed = any(value.shape and isinstance(value.shape[0], int) for value in graph.inputs)
+        self._values = list(samples.batches(1 if is_fixed else _BATCH))
         self._graph, self._threads = graph, threads
         self._known = infer_shapes(graph)
         self._left = list(graph.nodes)

@@ -13,7 +13,7 @@ from onhand.host.networks.quantization.bias_correction import correct_at_once, c
 from onhand.host.networks.quantization.calibration import Ranges
 from onhand.host.networks.quantization.gemm_forms import dense_to_gemm, pooled_to_gemm
 from onhand.host.networks.quantization.grid import Grid, least_scales, round_weight
-from onhand.host.networks.quantization.plan import Plan, make_plan
+from onhand.host.networks.quantization.plan import Plan, make_plan, nothing_to_quantize
 from onhand.host.networks.quantization.qdq import RoundedLayer, quantised_graph
 from onhand.host.networks.samples import Samples
 
@@ -78,7 +78,7 @@ def quantize_statically(graph: Graph, bench: Workbench, settings: StaticSettings
     work = _Work(graph, replace(bench, calibration=samples), settings)
     plan = work.plan(())
     if not plan.layers:
-        raise InputError("nothing to quantize: no Conv, Gemm or MatMul with constant weights")
+        raise InputError(nothing_to_quantize(graph))
     grids = work.ranges.grids(plan)
     layers, kept = work.rounded(plan, grids)
     layers, notes = work.corrected(plan, grids, layers)

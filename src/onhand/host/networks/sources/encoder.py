@@ -12,6 +12,7 @@ from onhand.core.safetensors import SafetensorsFile
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.sources.encoder_config import FAMILIES, read_config
 from onhand.host.networks.sources.encoder_graph import Encoder, build_encoder
+from onhand.host.networks.sources.identity import name_of
 from onhand.host.networks.sources.sentence import (
     open_weights,
     read_object,
@@ -91,7 +92,7 @@ class EncoderSource:
         for path in read:
             digest.update(bytes.fromhex(sha256_of(path)))
         return NetworkModel(
-            name=re.sub(r"[^A-Za-z0-9._+-]", "-", folder.resolve().name).strip("._+-") or "model",
+            name=name_of(folder),
             family=encoder.family,
             graph=graph,
             sha256=digest.hexdigest(),

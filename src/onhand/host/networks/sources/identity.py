@@ -1,6 +1,7 @@
 """What a network was read from: the hash of its files, and how wide its weights are there."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from onhand.core.bundle import sha256_of
 from onhand.core.errors import SourceError
 from onhand.host.networks.graph import Array
 
-__all__ = ["existing_file", "files_sha256", "head_of", "name_of", "widest_share"]
+__all__ = ["bundle_name", "existing_file", "files_sha256", "head_of", "name_of", "widest_share"]
 
 
 def existing_file(location: str) -> Path:
@@ -35,8 +36,13 @@ def head_of(path: Path, n_bytes: int) -> bytes:
 
 
 def name_of(path: Path) -> str:
-    """Return what a model is called: its file without the ending, its folder."""
-    return path.resolve().stem if path.is_file() else path.resolve().name
+    """Return what a model is called: its file without the ending, or its folder."""
+    return bundle_name(path.resolve().stem if path.is_file() else path.resolve().name)
+
+
+def bundle_name(name: str) -> str:
+    """Return a name in the letters that a bundle's may have; others become dashes."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("._+-")[:100] or "network"
 
 
 def files_sha256(files: Sequence[Path], *, root: Path) -> str:

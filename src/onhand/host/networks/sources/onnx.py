@@ -18,6 +18,7 @@ from onhand.host.networks.sources.identity import (
     widest_share,
 )
 from onhand.host.networks.sources.text_folder import TEXT_INPUTS, TextFolder, feed_for_texts
+from onhand.host.networks.widening import widened
 
 __all__ = ["OnnxSource", "external_files"]
 
@@ -50,18 +51,22 @@ class OnnxSource:
         """
         path = existing_file(location)
         graph = read_onnx(path)
+        wide = widened(graph)
         texts = _texts(path, graph)
+        notes = texts.notes if texts else ()
+        if wide is not graph:
+            notes = (*notes, "float16 is brought to float32; inputs and outputs keep their types")
         files = [path, *external_files(path)]
         return NetworkModel(
             name=name_of(path),
             family="onnx",
-            graph=clean(graph),
+            graph=clean(wide),
             sha256=files_sha256(files, root=path.parent),
             source_bytes=graph.size_bytes(),
             weight_bits=widest_share(graph.constants),
             feed=texts.feed if texts else None,
             files={TOKENIZER: texts.tokenizer} if texts else {},
-            notes=texts.notes if texts else (),
+            notes=notes,
         )
 
 

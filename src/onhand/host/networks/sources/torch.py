@@ -21,6 +21,7 @@ from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.observe import GraphRunner
 from onhand.host.networks.onnx_files import graph_from_model, model_bytes
 from onhand.host.networks.sources.identity import (
+    bundle_name,
     existing_file,
     files_sha256,
     head_of,
@@ -147,7 +148,7 @@ def model_from_torch(
     _compare(graph, name, [x.numpy() for x in inputs], _arrays(expected))
     state = module.state_dict()
     return NetworkModel(
-        name=name,
+        name=bundle_name(name),
         family="torch",
         graph=graph,
         sha256=hashlib.sha256(model_bytes(graph)).hexdigest(),
