@@ -1,5 +1,6 @@
 """Bundles of small networks, written without torch and without the onnx package."""
 
+import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from onhand.core.bundle import Bundle, read_bundle, stage_bundle, write_manifest
 from onhand.core.feed import Feed
 from onhand.core.manifest import NETWORK, Manifest, Variant
+from onhand.core.measurement import Measurement, Unit
 from onhand.core.network import ArrayInfo, Network
 from onhand.core.onnxgraph import parse_graph
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec, layout_tensors
@@ -150,6 +152,7 @@ def pack(
     described: Drawing | None = None,
     files: Mapping[str, bytes] | None = None,
     accuracy_level: int = 0,
+    provenance: Mapping[str, object] | None = None,
 ) -> Bundle:
     """Write the bundle of some variants, the first of them its default, and read it back.
 
@@ -161,6 +164,7 @@ def pack(
         described: whose inputs and outputs the manifest tells; None for those of the first.
         files: more of them: a tokenizer.
         accuracy_level: as in `Variant`.
+        provenance: as in `Manifest`.
     """
     made: dict[str, Variant] = {}
     hashes: dict[str, str] = {}
@@ -190,10 +194,49 @@ def pack(
                 feed=feed,
             ),
             files={},
-            provenance={},
+            provenance=provenance or {},
         )
         write_manifest(staged, manifest, hashes=hashes)
     return read_bundle(root)
+
+
+def write_network_report(
+    bundle: Bundle,
+    figures: Mapping[str, Mapping[str, float]],
+    *,
+    limits: Mapping[str, float] | None = None,
+) -> None:
+    """Put a report into a bundle.
+
+    Args:
+        bundle: the bundle.
+        figures: variant -> name of a figure -> its value; the default one first.
+        limits: of the budget, as `Budget.limits` gives them.
+    """
+    report = json.loads((Path(__file__).parent / "device" / "report_example.json").read_text())
+    units: dict[str, Unit] = {"quality_loss": "fraction", "size_bytes": "byte"}
+    report |= {
+        "budget": {"breaches": [], "limits": dict(limits or {})},
+        "default_variant": bundle.manifest.default_variant,
+        "kind": "network",
+        "manifest_sha256": bundle.manifest_sha256,
+        "variants": {
+            variant: {
+                "figures": {
+                    name: Measurement(
+                        name=name, value=value, unit=units.get(name, "s"), samples=1, spread=0.0,
+                        how="by hand",
+                    ).to_json()
+                    for name, value in given.items()
+                },
+                "kept": {},
+                "matrices": [],
+                "repair": None,
+            }
+            for variant, given in figures.items()
+        },
+    }  # fmt: skip
+    (bundle.root / "report.json").write_text(json.dumps(report))
 
 
 def _write_weights(

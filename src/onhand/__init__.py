@@ -204,10 +204,11 @@ def open_network(
 
     Args:
         path: the bundle's folder; every file in it is checked.
-        variant: which of its variants; None for its default.
-        engine: name of an engine; None for the one that is quickest here, which is timed once.
+        variant: which of its variants; None for the one that is quickest here, of those that hold
+            the bundle's budget.
+        engine: name of an engine; None for the quickest. Both are timed once.
         threads: threads of one run; None for what this process may use.
-        home: the state folder, which keeps that choice; None for the user's own.
+        home: the state folder, which keeps these choices; None for the user's own.
 
     Returns:
         The network; close it, or use it in a `with` block.

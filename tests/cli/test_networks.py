@@ -5,11 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.network_bundles import classifier, pack
+from tests.network_bundles import classifier, pack, write_network_report
 
 from onhand.cli.main import main
 from onhand.core.bundle import Bundle
 from onhand.core.feed import PictureFeed
+from onhand.device.networks import variants
 
 Capture = pytest.CaptureFixture[str]
 
@@ -144,3 +145,64 @@ def test_options_of_networks_are_refused_for_others(tmp_path: Path, capsys: Capt
     """A language model takes no pictures."""
     assert main(["run", str(tmp_path), "--input", "a.png"]) == 2
     assert "--input is for networks that are no language models" in capsys.readouterr().err
+
+
+@pytest.fixture
+def several(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bundle:
+    """Two variants, of which the second is quicker by what timing says."""
+    drawing = classifier(np.random.default_rng(0))
+    made = pack(
+        tmp_path / "several",
+        {"int8": drawing, "fp32": drawing},
+        task="image-classification",
+        feed=bundle.manifest.network.feed,
+    )
+    write_network_report(made, {"int8": {"quality_loss": 0.01}, "fp32": {"quality_loss": 0.0}})
+    took = {"int8": [0.004], "fp32": [0.003]}
+    monkeypatch.setattr(
+        variants, "time_interleaved", lambda runs: {name: took[name] for name in runs}
+    )
+    return made
+
+
+def test_the_chosen_variant_is_told(
+    several: Bundle, picture: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it was timed, by what runs, by what measures, and afterwards; --variant forces one."""
+    run = ["run", str(several.root), "--input", str(picture)]
+    why = "; int8 takes 4 ms here, fp32 3"
+
+    def said(*line: str) -> str:
+        assert main(list(line)) == 0
+        return capsys.readouterr().err
+
+    inspect = ["inspect", str(several.root)]
+    assert "opening times int8, fp32 once and takes the quickest" in said(*inspect)
+    assert f"note: variant fp32 in onnx{why}" in said(*run, "--engine", "onnx")
+    said(*run)
+    assert "note: opening takes variant fp32 in " in (known := said(*inspect))
+    assert why in known
+    assert said(*run, "--variant", "int8") == ""
+    assert main([*run, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["variant"] == "fp32"
+    assert main([*inspect, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["chosen"]["variant"] == "fp32"
+    measured = {}
+
+    def bench(root: Path, **given: object) -> tuple[dict[str, object], str]:
+        measured.update(given)
+        return {}, ""
+
+    monkeypatch.setattr("onhand.device.networks.bench.bench_network", bench)
+    assert f"note: variant fp32 in {measured.get('engine', '')}" in said("bench", str(several.root))
+    assert measured["variant"] == "fp32"
+
+
+def test_a_variant_that_is_not_taken_is_told(several: Bundle, capsys: Capture) -> None:
+    """Where only the default one may be taken, too."""
+    (several.root / "report.json").unlink()
+
+    assert main(["inspect", str(several.root)]) == 0
+
+    said = capsys.readouterr().err
+    assert "opening takes variant int8; fp32 is not taken unasked: no report says" in said

@@ -1,7 +1,10 @@
 """`onhand inspect`: what a bundle holds, from its manifest alone."""
 
 from collections import Counter
+from pathlib import Path
 from typing import cast
+
+import typer
 
 from onhand.cli import networks
 from onhand.cli.options import AsJson, BundleFolder
@@ -17,7 +20,7 @@ from onhand.core.units import format_bytes
 __all__ = ["command"]
 
 
-def command(name: BundleFolder, *, as_json: AsJson = False) -> None:
+def command(context: typer.Context, name: BundleFolder, *, as_json: AsJson = False) -> None:
     """Show what a bundle holds and which engines can run it here.
 
     Only the manifest is read; `onhand verify` checks the files.
@@ -27,21 +30,28 @@ def command(name: BundleFolder, *, as_json: AsJson = False) -> None:
     engines = {variant: _engines(bundle, variant) for variant in manifest.variants}
     if as_json:
         is_language = manifest.kind == LANGUAGE_MODEL
-        write_json(_described(bundle, engines) if is_language else _network(bundle, engines))
+        home: Path = context.obj.home()
+        write_json(_described(bundle, engines) if is_language else _network(bundle, engines, home))
         return
     if manifest.kind == LANGUAGE_MODEL:
         _show(bundle, engines)
     else:
         networks.describe(manifest, bundle, engines)
+        networks.note_choice(bundle, networks.recalled(bundle, context.obj.home()))
     for variant, reasons in engines.items():
         for engine, reason in reasons.items():
             if reason is not None:
                 say(f"note: {engine} cannot run {variant} here: {reason}")
 
 
-def _network(bundle: Bundle, engines: dict[str, dict[str, str | None]]) -> dict[str, object]:
-    manifest = bundle.manifest
+def _network(
+    bundle: Bundle, engines: dict[str, dict[str, str | None]], home: Path
+) -> dict[str, object]:
+    manifest, choice = bundle.manifest, networks.recalled(bundle, home)
     return {
+        "chosen": None
+        if choice is None
+        else {"engine": choice.engine, "variant": choice.variant, "why": choice.sentence()},
         "default_variant": manifest.default_variant,
         "kind": manifest.kind,
         "manifest_sha256": bundle.manifest_sha256,

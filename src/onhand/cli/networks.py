@@ -11,8 +11,8 @@ import typer
 from onhand.cli.measurements import write_measurements
 from onhand.cli.output import say, write, write_json, write_table
 from onhand.cli.progress import shown_progress
-from onhand.core.bundle import Bundle, read_manifest
-from onhand.core.errors import InputError, OnhandError
+from onhand.core.bundle import Bundle, read_bundle, read_manifest
+from onhand.core.errors import EngineUnavailable, InputError, OnhandError
 from onhand.core.feed import TextFeed
 from onhand.core.manifest import NETWORK, Manifest
 from onhand.core.units import format_bytes, format_seconds
@@ -20,8 +20,19 @@ from onhand.device.networks.base import Array
 
 if TYPE_CHECKING:
     from onhand.device.networks.session import NetworkSession
+    from onhand.device.networks.variants import Choice
 
-__all__ = ["Ways", "bench", "describe", "is_network", "refuse", "run", "ways"]
+__all__ = [
+    "Ways",
+    "bench",
+    "describe",
+    "is_network",
+    "note_choice",
+    "recalled",
+    "refuse",
+    "run",
+    "ways",
+]
 
 
 def is_network(root: Path) -> bool:
@@ -58,7 +69,7 @@ class Ways:
 
     Attributes:
         root: the bundle's folder.
-        variant: one of its variants; None for its default.
+        variant: one of its variants; None for the fastest.
         engine: name of one; None for the fastest.
         threads: of one run; None for what this process may use.
     """
@@ -84,18 +95,27 @@ def ways(context: typer.Context) -> Ways:
 def bench(ways: Ways, runs: int, *, home: Path, as_json: bool) -> None:
     """Measure a network's speed, memory and energy."""
     from onhand.device.networks.bench import bench_network
+    from onhand.device.networks.variants import choose_quickest
 
     with shown_progress() as progress:
-        figures, chosen = bench_network(
-            ways.root,
+        choice = choose_quickest(
+            read_bundle(ways.root),
             variant=ways.variant,
             engine=ways.engine,
+            threads=ways.threads,
+            home=home,
+            progress=progress,
+        )
+        figures, _ = bench_network(
+            ways.root,
+            variant=choice.variant,
+            engine=choice.engine,
             threads=ways.threads,
             runs=runs,
             home=home,
             progress=progress,
         )
-    say(f"note: engine {chosen}")
+    say(f"note: {choice.sentence()}")
     write_measurements(figures, as_json=as_json)
 
 
@@ -120,6 +140,8 @@ def run(
     with open_session(
         ways.root, variant=ways.variant, engine=ways.engine, threads=ways.threads, home=home
     ) as session:
+        if session.choice.variants:
+            say(f"note: {session.choice.sentence()}")
         if not inputs and not texts:
             takes_texts = isinstance(session.network.feed, TextFeed)
             takes = "--prompt TEXT" if takes_texts else "--input FILE"
@@ -134,7 +156,8 @@ def run(
             if not as_json:
                 _show(name, answer, seconds)
     if as_json:
-        write_json({"answers": answers, "engine": session.engine_name})
+        choice = session.choice
+        write_json({"answers": answers, "engine": choice.engine, "variant": choice.variant})
 
 
 def _examples(
@@ -177,6 +200,40 @@ def _show(name: str, answer: Mapping[str, object], seconds: float) -> None:
 def _shortened(numbers: object) -> str:
     text = str(numbers)
     return text if len(text) <= 200 else f"{text[:200]} ... (all of it with --json)"
+
+
+def recalled(bundle: Bundle, home: Path) -> "Choice | None":
+    """Return what opening takes of several variants, where that is known; see `recall_choice`."""
+    from onhand.device.networks.variants import recall_choice
+
+    try:
+        return recall_choice(bundle, home=home)
+    except EngineUnavailable:
+        return None
+
+
+def note_choice(bundle: Bundle, choice: "Choice | None") -> None:
+    """Say which of several variants is opened.
+
+    Args:
+        bundle: of a network.
+        choice: from `recalled`.
+    """
+    from onhand.device.networks.variants import allowed_variants
+
+    if len(bundle.manifest.variants) == 1:
+        return
+    allowed, refused = allowed_variants(bundle)
+    if choice is not None:
+        say(f"note: opening takes {choice.sentence()}")
+        return
+    others = "".join(f"; {name} {why}" for name, why in refused.items())
+    what = (
+        f"times {', '.join(allowed)} once and takes the quickest"
+        if len(allowed) > 1
+        else f"takes variant {allowed[0]}"
+    )
+    say(f"note: opening {what}{others}")
 
 
 def describe(

@@ -106,6 +106,9 @@ def test_variants_share_a_bundle(source: Path, options: NetworkOptions, tmp_path
     assert report.heldout.n_tokens == report.calibration.n_tokens == 20  # type: ignore[union-attr]
     assert [step.name for step in report.steps["int8"]] == ["quantize"]
     assert "examples" in (made.root / "report.html").read_text()
+    assert any("timed in turn on this machine, 1 threads: in " in note for note in report.notes)
+    ranking = json.loads(json.dumps(made.report))["ranking"]
+    assert {pair["variant"] for pair in ranking} == {"int8", "fp32"}
     for variant in ("int8", "fp32"):
         loaded, _, _ = open_network(bundle, variant=variant, threads=1)
         assert loaded.run({"x": np.zeros((2, 3, 8, 8), np.float32)})["y"].shape == (2, 4)

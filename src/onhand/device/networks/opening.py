@@ -1,58 +1,35 @@
 """From a bundle to a network in memory: which engines can run it here, and which is quickest."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import EngineError, EngineUnavailable, InputError, ResourceError
-from onhand.core.measurement import Measurement, summarize
+from onhand.core.errors import EngineError, EngineUnavailable, InputError
 from onhand.core.plugins import NETWORK_ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.networks.base import CachingNetworkEngine, NetworkEngine, NetworkLoaded
 from onhand.device.networks.choosing import (
-    Race,
-    open_and_run,
+    keep_race,
     race,
     race_name,
     recall_race,
-    remember_race,
 )
-from onhand.device.networks.timing import BUDGET_S, random_feeds, time_interleaved
 from onhand.device.probe import current_profile
 
 __all__ = [
     "PREFERRED_ENGINES",
-    "RankedVariant",
     "able_engines",
     "named_engine",
     "open_network",
-    "rank_variants",
+    "threads_of_run",
 ]
 
 PREFERRED_ENGINES: Final = ("onnx", "openvino", "reference")
 # It defines what the others compute and is slower than all of them: never worth the timing.
 LAST_RESORT: Final = "reference"
 _SLOW: Final = "not asked: it is slow, for networks that no other engine can run"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RankedVariant:
-    """How quick a variant is in an engine.
-
-    Attributes:
-        variant: a key of the bundle's variants.
-        engine: an engine that can run it.
-        latency_s: of one run on random inputs.
-    """
-
-    variant: str
-    engine: str
-    latency_s: Measurement
 
 
 def named_engine(
@@ -134,7 +111,7 @@ def open_network(
     home: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[NetworkLoaded, str, dict[str, str]]:
-    """Open a network in the engine that is quickest here.
+    """Open one variant of a network in the engine that is quickest here; see `open_quickest`.
 
     All that can run it are opened and timed once, for about a second; what they took is kept in
     the state folder, for this bundle, variant, number of threads, processor and these versions of
@@ -159,7 +136,7 @@ def open_network(
         EngineError: if the engine should run it, and fails.
     """
     profile = current_profile()
-    n_threads = _threads(threads, profile)
+    n_threads = threads_of_run(threads, profile)
     chosen, _ = bundle.variant(variant)
     able, reasons = able_engines(bundle, profile, variant=chosen, wanted=engine)
     try:
@@ -173,7 +150,8 @@ def open_network(
             loaded = winner.open(bundle, variant=chosen, threads=n_threads)
         else:
             loaded, done = race(bundle, chosen, able, threads=n_threads)
-            _keep(home, bundle, place, done, progress or Quiet())
+            what = "the choice of an engine"
+            keep_race(home, bundle, place, done, what=what, progress=progress or Quiet())
         return loaded, done.winner(), reasons | done.reasons()
     except EngineError as error:
         if engine is not None or LAST_RESORT in able:
@@ -184,71 +162,19 @@ def open_network(
         return _open_first(bundle, chosen, last, said, n_threads)
 
 
-def _keep(home: Path, bundle: Bundle, place: str, done: Race, progress: Progress) -> None:
-    try:
-        remember_race(home, bundle, place, done)
-    except ResourceError as error:
-        progress.note(f"the choice of an engine is not kept: {error}")
-
-
-def rank_variants(
-    bundle: Bundle,
-    *,
-    variants: Sequence[str] | None = None,
-    engine: str | None = None,
-    threads: int | None = None,
-    budget_s: float = BUDGET_S,
-) -> tuple[list[RankedVariant], dict[tuple[str, str], str]]:
-    """Time variants in every engine that can run them, all in turn on the same random inputs.
-
-    Fewer bits are not always quicker: int8 needs kernels for every operator between. All pairs are
-    in memory at once.
+def threads_of_run(wanted: int | None, profile: DeviceProfile) -> int:
+    """Return how many threads a run has.
 
     Args:
-        bundle: a verified bundle of a network.
-        variants: some of its variants; None for all.
-        engine: name of the only engine; None for all but "reference", unless no other can.
-        threads: threads of one run; None for what this process may use.
-        budget_s: seconds of timing for each pair.
+        wanted: what was asked for; None for what this process may use.
+        profile: what this device has.
 
     Returns:
-        The pairs, the quickest first; and (variant, engine) -> why it was not timed.
+        The number.
 
     Raises:
-        InputError: if there is no such variant or engine, or `threads` is below 1.
-        BundleCorrupt: if graph, weights and manifest do not match.
-        EngineUnavailable: if no engine can run one of the variants here.
+        InputError: if it is below 1.
     """
-    profile = current_profile()
-    n_threads = _threads(threads, profile)
-    feeds = random_feeds(bundle.manifest.network)
-    failed: dict[tuple[str, str], str] = {}
-    runs: dict[tuple[str, str], Callable[[], object]] = {}
-    with ExitStack() as opened:
-        for variant in variants or sorted(bundle.manifest.variants):
-            able, reasons = able_engines(bundle, profile, variant=variant, wanted=engine)
-            for name, candidate in able.items():
-                try:
-                    loaded = open_and_run(candidate, bundle, variant, feeds, threads=n_threads)
-                except EngineError as error:
-                    reasons[name] = str(error)
-                else:
-                    opened.callback(loaded.close)
-                    runs[variant, name] = partial(loaded.run, feeds)
-            failed |= {(variant, name): reason for name, reason in reasons.items()}
-        times = time_interleaved(runs, budget_s=budget_s * len(runs))
-    ranked: list[RankedVariant] = []
-    for (variant, name), taken in times.items():
-        how = (
-            f"onhand bench {bundle.manifest.name} --variant {variant} --engine {name} "
-            f"--threads {n_threads}"
-        )
-        latency_s = summarize("latency_s", taken, unit="s", how=how)
-        ranked.append(RankedVariant(variant=variant, engine=name, latency_s=latency_s))
-    return sorted(ranked, key=lambda pair: pair.latency_s.value), failed
-
-
-def _threads(wanted: int | None, profile: DeviceProfile) -> int:
     if wanted is not None and wanted < 1:
         raise InputError(f"threads is {wanted}, must be 1 or more")
     return wanted or profile.usable_threads

@@ -16,9 +16,9 @@ from onhand.device.networks.answers import CLASSIFIES, Likely, likeliest, read_l
 from onhand.device.networks.base import Array, NetworkLoaded
 from onhand.device.networks.embeddings import embed_texts
 from onhand.device.networks.inputs import feeds_from_file
-from onhand.device.networks.opening import open_network
 from onhand.device.networks.pictures import feed_picture
 from onhand.device.networks.texts import Text, TextBatch, TextReader, open_texts
+from onhand.device.networks.variants import Choice, open_quickest
 from onhand.device.state import default_home
 
 __all__ = ["NetworkSession", "open_session"]
@@ -30,18 +30,18 @@ class NetworkSession:
     Attributes:
         network: its description.
         labels: names of its classes; empty where it has none.
-        engine_name: the engine that runs it.
+        choice: the variant and the engine that run it, and why not others.
+        engine_name: the engine.
         reasons: engine -> why it was not taken.
     """
 
-    def __init__(
-        self, bundle: Bundle, loaded: NetworkLoaded, engine_name: str, reasons: Mapping[str, str]
-    ) -> None:
-        """Take a network that `open_network` opened."""
+    def __init__(self, bundle: Bundle, loaded: NetworkLoaded, choice: Choice) -> None:
+        """Take a network that `open_quickest` opened."""
         self.network: Network = bundle.manifest.network
         self.labels = read_labels(bundle)
-        self.engine_name = engine_name
-        self.reasons = dict(reasons)
+        self.choice = choice
+        self.engine_name = choice.engine
+        self.reasons = dict(choice.engines)
         self._bundle = bundle
         self._loaded = loaded
         self._reader: TextReader | None = None
@@ -138,11 +138,11 @@ def open_session(
     threads: int | None = None,
     home: Path | None = None,
 ) -> NetworkSession:
-    """Check a bundle and open its network in the engine that is quickest here.
+    """Check a bundle and open its network in the variant and engine that are quickest here.
 
     Args:
         path: the bundle's folder.
-        variant: one of its variants; None for its default.
+        variant: one of its variants; None to choose, see `onhand.device.networks.variants`.
         engine: name of an engine; None to choose, see `onhand.device.networks.opening`.
         threads: of one run; None for what this process may use.
         home: the state folder, where the choice is kept; None for the user's own.
@@ -156,11 +156,11 @@ def open_session(
         EngineUnavailable: if no engine can run it here.
     """
     bundle = read_bundle(Path(path))
-    loaded, name, reasons = open_network(
+    loaded, choice = open_quickest(
         bundle,
         variant=variant,
         engine=engine,
         threads=threads,
         home=default_home() if home is None else home,
     )
-    return NetworkSession(bundle, loaded, name, reasons)
+    return NetworkSession(bundle, loaded, choice)

@@ -22,13 +22,12 @@ from onhand.host.networks.judge import answer_bundle, answer_graph, compare_answ
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.options import NetworkOptions
 from onhand.host.networks.pack import pack_network
+from onhand.host.networks.standing import ORIGINAL, Standing, stand
 from onhand.host.networks.steps import Finished
 from onhand.host.prove import REPORT_FORMAT, Report
 from onhand.host.transfer import figures_for, is_same_device
 
 __all__ = ["NetworkProof", "prove_network"]
-
-_ORIGINAL = "original"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +91,9 @@ def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
         variants[name] = measured
     for name, quality in _quality(proof, bundle, engines, progress).items():
         variants[name] |= quality
-    original, missing = _original(proof, here, progress)
+    original, missing, standing = _original(proof, bundle, here, progress)
+    for warning in () if standing is None else standing.warnings():
+        progress.note(warning)
     default = next(iter(proof.finished))
     budget = proof.options.budget
     breaches = budget.breaches(
@@ -101,7 +102,8 @@ def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
     content = _content(proof, bundle, variants, original, missing, engines[default])
     content |= {
         "budget": {"limits": budget.limits(), "breaches": [asdict(breach) for breach in breaches]},
-        "notes": _notes(proof, engines),
+        "notes": [*_notes(proof, engines), *([] if standing is None else standing.notes())],
+        "ranking": [] if standing is None else standing.to_json(),
         "read_bandwidth": bandwidth.to_json(),
     }
     return Report(
@@ -161,9 +163,13 @@ def _quality(
 
 
 def _original(
-    proof: NetworkProof, here: DeviceProfile, progress: Progress
-) -> tuple[dict[str, Measurement], str | None]:
-    """Measure the source in its own precision in the fastest engine, or say why not."""
+    proof: NetworkProof, bundle: Bundle, here: DeviceProfile, progress: Progress
+) -> tuple[dict[str, Measurement], str | None, Standing | None]:
+    """Measure the source in its own precision in the fastest engine, or say why not.
+
+    Returns:
+        Its figures, why some are missing, and how quick the variants are beside it.
+    """
     size = Measurement(
         name="size_bytes",
         value=proof.model.source_bytes,
@@ -172,15 +178,25 @@ def _original(
         spread=0.0,
         how="size of the source's files",
     )
+    engine, threads = proof.options.engine, proof.threads
     if not proof.options.measure_original:
-        return {"size_bytes": size}, "the original's speed was not asked for (--no-original)"
+        several = len(proof.finished) > 1
+        standing = stand(bundle, None, engine=engine, threads=threads) if several else None
+        return (
+            {"size_bytes": size},
+            "the original's speed was not asked for (--no-original)",
+            standing,
+        )
     with tempfile.TemporaryDirectory(dir=proof.root.parent, prefix=".original-") as folder:
-        root, home = Path(folder) / _ORIGINAL, Path(folder) / "home"
+        root, home = Path(folder) / ORIGINAL, Path(folder) / "home"
         root.mkdir()
-        graphs = {_ORIGINAL: proof.original}
-        pack_network(proof.model, proof.network, graphs, root, provenance={})
-        figures, _ = _speed(proof, root, _ORIGINAL, here, home, progress)
-    return figures | {"size_bytes": size}, None
+        graphs = {ORIGINAL: proof.original}
+        packed = pack_network(proof.model, proof.network, graphs, root, provenance={})
+        figures, _ = _speed(proof, root, ORIGINAL, here, home, progress)
+        # A variant without steps is the original.
+        is_inside = any(not made.steps for made in proof.finished.values())
+        standing = stand(bundle, None if is_inside else packed, engine=engine, threads=threads)
+    return figures | {"size_bytes": size}, None, standing
 
 
 def _content(
