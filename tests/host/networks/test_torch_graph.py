@@ -200,6 +200,32 @@ def test_gradients_are_those_of_the_computation(
     assert torch.autograd.gradcheck(run, (torch.from_numpy(x).requires_grad_(), *weights))
 
 
+@pytest.mark.parametrize("kind", ["NOTSET", "SAME_UPPER"])
+def test_a_strided_convolution_of_each_channel_trains_as_with_strides(kind: str) -> None:
+    """The way round strides that training takes gives the same numbers and gradients."""
+    rng = np.random.default_rng(3)
+    x, kernel, bias = (rng.normal(size=size) for size in ((2, 4, 7, 6), (4, 1, 3, 3), (4,)))
+    given = {"group": 4, "strides": (2, 3), "auto_pad": kind}
+    if kind == "NOTSET":
+        given["pads"] = (1, 1, 1, 1)
+    module = TorchGraph(graph_of(Case("Conv", (x,), (kernel, bias), given)))
+    ours, theirs = (torch.from_numpy(x).requires_grad_() for _ in range(2))
+    weight = torch.from_numpy(kernel).requires_grad_()
+    # 7 rows in steps of 2 overlap by one on each side; 6 columns in steps of 3 fit.
+    padding = (1, 1) if kind == "NOTSET" else (1, 0)
+
+    made = module({"x0": ours})["y0"]
+    wanted = torch.nn.functional.conv2d(
+        theirs, weight, torch.from_numpy(bias), (2, 3), padding, groups=4
+    )
+    made.square().sum().backward()
+    wanted.square().sum().backward()
+
+    torch.testing.assert_close(made, wanted)
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    torch.testing.assert_close(module.weight("c0").grad, weight.grad)
+
+
 def test_rounding_passes_gradients_inside_the_range_alone() -> None:
     """Of x: 1 / scale inside, 0 outside. Of a scale: as for learned step sizes, by hand."""
     x = np.array([0.26, 20.0], dtype=np.float32)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from onhand.core.manifest import NETWORK, Manifest, Variant
 from onhand.core.network import ArrayInfo, Network
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
 from onhand.device.networks.answers import LABELS
+from onhand.host.networks.compact import compact
 from onhand.host.networks.graph import Array, Graph, Value
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.onnx_files import Place, model_bytes
@@ -21,8 +23,10 @@ from onhand.host.networks.onnx_files import Place, model_bytes
 __all__ = ["describe", "pack_network"]
 
 _WEIGHTS = "weights.safetensors"
-# Smaller ones stay in the graph, where engines fold them: shapes, axes, scales of activations.
+# Smaller ones stay in the graph, where engines fold them: shapes, axes, scales of activations. What
+# one place alone holds stays there up to a larger size: that it lies elsewhere takes 160 bytes.
 _INLINE_BYTES = 256
+_INLINE_BYTES_ALONE = 4096
 _CODES: dict[str, str] = {
     "bool": "BOOL",
     "uint8": "U8",
@@ -32,6 +36,7 @@ _CODES: dict[str, str] = {
     "float32": "F32",
     "int64": "I64",
 }
+_Content = tuple[str, tuple[int, ...], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,7 @@ def pack_network(
     Returns:
         The bundle; the same bytes for the same graphs.
     """
+    variants = {name: compact(graph) for name, graph in variants.items()}
     stored, places = _shared(variants)
     declared = {
         name: TensorSpec(dtype=_CODES[one.array.dtype.name], shape=one.array.shape, offset=0)
@@ -130,22 +136,35 @@ def _shared(
 ) -> tuple[dict[str, _Stored], dict[str, dict[str, str]]]:
     """Return the tensors to store, equal ones once, and variant -> constant -> tensor's name."""
     stored: dict[str, _Stored] = {}
-    by_content: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    by_content: dict[_Content, str] = {}
     places: dict[str, dict[str, str]] = {}
+    contents = {
+        variant: {n: _content(a) for n, a in graph.constants.items() if _may_leave(a)}
+        for variant, graph in variants.items()
+    }
+    uses = Counter(key for known in contents.values() for key in known.values())
     for variant, graph in variants.items():
         places[variant] = {}
-        for constant, array in graph.constants.items():
-            if array.nbytes <= _INLINE_BYTES or array.dtype.name not in _CODES:
+        for constant, key in contents[variant].items():
+            array = graph.constants[constant]
+            if array.nbytes <= _INLINE_BYTES_ALONE and uses[key] == 1:
                 continue
-            whole = np.ascontiguousarray(array)
-            digest = hashlib.sha256(whole.reshape(-1).view(np.uint8).data).digest()
-            key = (array.dtype.name, array.shape, digest)
             if key not in by_content:
                 name = constant if constant not in stored else f"{variant}/{constant}"
                 by_content[key] = name
-                stored[name] = _Stored(name, whole)
+                stored[name] = _Stored(name, np.ascontiguousarray(array))
             places[variant][constant] = by_content[key]
     return stored, places
+
+
+def _may_leave(array: Array) -> bool:
+    return array.nbytes > _INLINE_BYTES and array.dtype.name in _CODES
+
+
+def _content(array: Array) -> _Content:
+    whole = np.ascontiguousarray(array)
+    digest = hashlib.sha256(whole.reshape(-1).view(np.uint8).data).digest()
+    return array.dtype.name, array.shape, digest
 
 
 def _info(value: Value) -> ArrayInfo:

@@ -156,13 +156,11 @@ class _Writer:
     def _parameters(self, root: str) -> tuple[str, str]:
         if root not in self._of_grid:
             grid = self._grids[root]
-            scale = self._constants.add(
-                self._constants.short("s"), np.array(grid.scale, np.float32)
-            )
+            scale = self._constants.add_short("s", np.array(grid.scale, np.float32))
             dtype = np.int8 if grid.signed else np.uint8
             self._of_grid[root] = (
                 scale,
-                self._constants.add(self._constants.short("z"), np.array(grid.zero, dtype)),
+                self._constants.add_short("z", np.array(grid.zero, dtype)),
             )
         return self._of_grid[root]
 
@@ -179,10 +177,8 @@ class _Writer:
             )
             codes = wide
         # Without zero points ONNX Runtime computes a Gemm in float.
-        zeros = self._constants.add(
-            self._constants.short("z"), np.zeros(weight.scales.shape, np.int8)
-        )
-        scales = self._constants.add(self._constants.short("s"), weight.scales)
+        zeros = self._constants.add_short("z", np.zeros(weight.scales.shape, np.int8))
+        scales = self._constants.add_short("s", weight.scales)
         inputs = [data, self._decode((codes, scales, zeros), weight.axis)]
         if rounded.bias is not None:
             grid = self._grids[self._plan.grids[layer.data]]
@@ -190,10 +186,8 @@ class _Writer:
             sums = np.rint(rounded.bias.reshape(-1).astype(np.float64) / units)
             given = (
                 # Scales leave twice the room that the original's bias needs: see `least_scales`.
-                self._constants.add(
-                    self._constants.short("b"), np.clip(sums, -_INT32, _INT32).astype(np.int32)
-                ),
-                self._constants.add(self._constants.short("s"), units),
+                self._constants.add_short("b", np.clip(sums, -_INT32, _INT32).astype(np.int32)),
+                self._constants.add_short("s", units),
             )
             inputs.append(self._decode(given, 0))
         return tuple(inputs)

@@ -39,6 +39,12 @@ class Constants:
         self._constants[name] = array
         return name
 
+    def add_short(self, kind: str, array: Array) -> str:
+        """Add a constant under a short new name and return it."""
+        name = self.short(kind)
+        self._constants[name] = array
+        return name
+
     def add_codes(self, wanted: str, weight: WeightCodes) -> str:
         """Add a weight's codes, two in a byte where they have 4 bits, and return their name."""
         codes: Array = weight.codes
