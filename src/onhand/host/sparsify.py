@@ -142,12 +142,12 @@ def prune_rows(
     if why := share.why_not(weight.shape[1]):
         raise InputError(f"a weight of shape {weight.shape}: {why}")
     if method == "magnitude":
-        return _without(weight, share.stays(np.abs(weight)))
+        return weight * share.stays(np.abs(weight))
     if moments is None:
         raise InputError(f"{method!r} needs the inputs' second moments: give examples")
     if method == "wanda":
         squares = np.diagonal(moments) if moments.ndim == 2 else moments
-        return _without(weight, share.stays(np.abs(weight) * np.sqrt(np.maximum(squares, 0))))
+        return weight * share.stays(np.abs(weight) * np.sqrt(np.maximum(squares, 0)))
     return _repaired(weight, share, repair or Repair.of(moments))
 
 
@@ -173,12 +173,7 @@ def _repaired(weight: FloatArray, share: Share, repair: Repair) -> FloatArray:
             block[j + 1 :] -= factor[low + j, low + j + 1 : high, None] * errors[j]
             block[j] *= stays[j]
         rest[high:] -= factor[low:high, high:].T @ errors
-    return np.ascontiguousarray(rest.T + np.float32(0))  # no -0.0
-
-
-def _without(weight: FloatArray, stays: NDArray[np.bool_]) -> FloatArray:
-    """Return a weight with 0.0 where nothing stays: not -0.0, of which the bits are no zeros."""
-    return np.where(stays, weight, np.float32(0))
+    return np.ascontiguousarray(rest.T)
 
 
 def _spread(share: Share, n_inputs: int, width: int) -> list[int]:
