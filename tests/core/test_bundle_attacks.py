@@ -179,9 +179,9 @@ def test_attack_huge_manifest(bundle: Bundle) -> None:
 def test_attack_later_format(bundle: Bundle) -> None:
     """Refused by its number."""
     path = bundle.root / "manifest.json"
-    path.write_bytes(path.read_bytes().replace(b'"format":1', b'"format":2'))
+    path.write_bytes(path.read_bytes().replace(b'"format":1', b'"format":3'))
 
-    with pytest.raises(BundleTooNew, match="format 2"):
+    with pytest.raises(BundleTooNew, match="format 3"):
         read_bundle(bundle.root)
 
 

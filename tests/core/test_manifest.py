@@ -43,7 +43,7 @@ def test_a_later_format_says_what_to_do(with_files: Manifest) -> None:
     """Whatever else a later format changed, the number alone decides."""
     content = json.dumps({"format": FORMAT + 1, "anything": []}).encode()
 
-    with pytest.raises(BundleTooNew, match=r"format 2, this reader knows up to 1; install a later"):
+    with pytest.raises(BundleTooNew, match=r"format 3, this reader knows up to 2; install a later"):
         parse_manifest(content, where="tiny")
 
 

@@ -60,8 +60,12 @@ def _network(
         "provenance": dict(manifest.provenance),
         "size_bytes": bundle.size_bytes(),
         "variants": {
-            name: {"engines": engines[name], "size_bytes": bundle.size_bytes(name)}
-            for name in manifest.variants
+            name: {
+                "engines": engines[name],
+                "n_sparse_tensors": len(variant.sparse),
+                "size_bytes": bundle.size_bytes(name),
+            }
+            for name, variant in manifest.variants.items()
         },
         "version": manifest.version,
     }

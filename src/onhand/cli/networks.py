@@ -264,13 +264,14 @@ def describe(
     ]
     write_table([manifest.name, ""], rows)
     write_table(
-        ["variant", "size", "engines here"],
+        ["variant", "size", "tensors without zeros", "engines here"],
         [
             (
                 name + (" (default)" if name == manifest.default_variant else ""),
                 format_bytes(bundle.size_bytes(name)),
+                str(len(variant.sparse)),
                 ", ".join(e for e, reason in engines[name].items() if reason is None) or "none",
             )
-            for name in manifest.variants
+            for name, variant in manifest.variants.items()
         ],
     )

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from onhand.core.decoder import Decoder, decoder_from_json
@@ -11,6 +11,7 @@ from onhand.core.errors import BundleCorrupt, BundleTooNew, InputError
 from onhand.core.network import Network, network_from_json
 from onhand.core.outside import parse_json, shown
 from onhand.core.quantized import GroupFormat
+from onhand.core.sparse_form import SparseForm, sparse_forms_from_json
 
 __all__ = [
     "FORMAT",
@@ -22,7 +23,8 @@ __all__ = [
     "render_manifest",
 ]
 
-FORMAT = 1
+FORMAT = 2
+"""1, or 2 where a variant has tensors that are stored without their zeros."""
 LANGUAGE_MODEL = "language-model"
 NETWORK = "network"
 # Kind -> the key of its description.
@@ -57,12 +59,14 @@ class Variant:
             graph says it all, empty.
         accuracy_level: ONNX Runtime's MatMulNBits setting that this variant was judged with: 4
             computes in int8, 0 in float32. It changes answers, so it belongs to the bundle.
+        sparse: name of a tensor of the graph -> how it is stored without its zeros.
     """
 
     graph: str
     weights: tuple[str, ...]
     matrices: Mapping[str, GroupFormat | None]
     accuracy_level: int
+    sparse: Mapping[str, SparseForm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,13 +136,16 @@ def render_manifest(manifest: Manifest) -> bytes:
             },
             "weights": list(variant.weights),
         }
+        # What a bundle does not use it does not name: earlier readers open it.
+        | ({"sparse": _sparse(variant)} if variant.sparse else {})
         for name, variant in manifest.variants.items()
     }
+    is_sparse = any(variant.sparse for variant in manifest.variants.values())
     table = {
         _DESCRIPTIONS[manifest.kind]: manifest.model.to_json(),
         "default_variant": manifest.default_variant,
         "files": {n: {"sha256": f.sha256, "size": f.size} for n, f in manifest.files.items()},
-        "format": FORMAT,
+        "format": FORMAT if is_sparse else 1,
         "kind": manifest.kind,
         "name": manifest.name,
         "provenance": manifest.provenance,
@@ -147,6 +154,10 @@ def render_manifest(manifest: Manifest) -> bytes:
     }
     text = json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode() + b"\n"
+
+
+def _sparse(variant: Variant) -> dict[str, object]:
+    return {name: form.to_json() for name, form in variant.sparse.items()}
 
 
 def parse_manifest(content: bytes, *, where: str) -> Manifest:
@@ -235,6 +246,7 @@ def _variant(entry: object, files: Mapping[str, FileEntry], matrices: set[str]) 
         weights=tuple(weights),
         matrices={name: _format(form) for name, form in stored.items()},
         accuracy_level=level,
+        sparse=sparse_forms_from_json(entry.get("sparse", {})),
     )
 
 

@@ -15,7 +15,7 @@ from onhand.core.arrays import FloatArray
 from onhand.core.errors import BundleCorrupt
 from onhand.core.onnxfile import Field, walk_fields
 
-__all__ = ["LowRank", "add_low_rank"]
+__all__ = ["LowRank", "add_low_rank", "varint"]
 
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_TENSOR = 1, 5
@@ -137,14 +137,15 @@ def _tensor(name: str, values: FloatArray) -> bytes:
 
 
 def _bytes(number: int, content: bytes) -> bytes:
-    return b"".join([_varint(number << 3 | 2), _varint(len(content)), content])
+    return b"".join([varint(number << 3 | 2), varint(len(content)), content])
 
 
 def _number(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)
+    return varint(number << 3) + varint(value)
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """Return a number above or equal to 0 as protocol buffers write it."""
     content = bytearray()
     while value > 127:
         content.append(value & 127 | 128)

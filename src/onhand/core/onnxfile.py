@@ -14,7 +14,7 @@ from pathlib import Path
 
 from onhand.core.errors import BundleCorrupt
 
-__all__ = ["Field", "check_external_data", "walk_fields"]
+__all__ = ["Field", "check_external_data", "check_tensors", "read_graph", "walk_fields"]
 
 MAX_GRAPH_BYTES = 256 * 2**20
 _MAX_DEPTH = 32
@@ -67,17 +67,40 @@ def check_external_data(graph: Path, root: Path, *, allowed: Collection[str]) ->
         BundleCorrupt: if the file is not ONNX, a tensor lies elsewhere or beyond its file's end,
             or its shape does not match its bytes.
     """
+    check_tensors(read_graph(graph), root, allowed=allowed, where=str(graph))
+
+
+def read_graph(graph: Path) -> bytes:
+    """Read an ONNX file of which nothing is known yet.
+
+    Raises:
+        BundleCorrupt: if an engine would read another format, or it is too large to be a graph.
+    """
     if graph.suffix != ".onnx":  # by the name, ONNX Runtime would read another format
         raise BundleCorrupt(f"{graph}: is not named .onnx")
     if graph.stat().st_size > MAX_GRAPH_BYTES:
         raise BundleCorrupt(f"{graph}: over {MAX_GRAPH_BYTES} bytes; weights belong beside it")
-    content = memoryview(graph.read_bytes())
+    return graph.read_bytes()
+
+
+def check_tensors(content: bytes, root: Path, *, allowed: Collection[str], where: str) -> None:
+    """Check every tensor of an ONNX model as `check_external_data` does.
+
+    Args:
+        content: the model's bytes.
+        root: the bundle's folder, which external places are relative to.
+        allowed: names of the weights files that it may read.
+        where: its name for messages.
+
+    Raises:
+        BundleCorrupt: if one does not hold.
+    """
     sizes = {name: (root / name).stat().st_size for name in allowed}
     try:
-        for tensor in _tensors(content, "model", 0):
+        for tensor in _tensors(memoryview(content), "model", 0):
             _check_tensor(tensor, sizes)
     except (BundleCorrupt, UnicodeDecodeError) as error:
-        raise BundleCorrupt(f"{graph}: {error}") from error
+        raise BundleCorrupt(f"{where}: {error}") from error
 
 
 def _tensors(message: memoryview, kind: str, depth: int) -> Iterator[memoryview]:

@@ -1,4 +1,4 @@
-"""Integer codes of which many stand for zero, stored without these.
+"""Codes of which many stand for zero, stored without these: integers, or floats by their bits.
 
 Two layouts: a bit for each code that says whether it is there, or blocks of M codes of which at
 most N are there, and the number of the one combination of places that they take.
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,20 @@ from numpy.typing import NDArray
 from onhand.core.arrays import ByteArray
 from onhand.core.errors import InputError, ShapeError
 
-__all__ = ["Pattern", "SparseCodes", "best_layout", "dense_bytes", "parse_pattern", "sparse_bytes"]
+__all__ = [
+    "CodeArray",
+    "Pattern",
+    "SparseCodes",
+    "best_layout",
+    "code_dtype",
+    "dense_bytes",
+    "parse_pattern",
+    "sparse_bytes",
+]
 
+# Any: of uint8, uint16 or uint32, see `code_dtype`.
+CodeArray = NDArray[Any]
+_WIDE: Final = {16: np.uint16, 32: np.uint32}
 _MOST_BITS, _MOST_BLOCK = 8, 8
 _PART = 2**20  # a multiple of 8, so that parts begin at whole bytes
 
@@ -67,13 +80,26 @@ def parse_pattern(text: str) -> Pattern:
     return Pattern(int(n), int(m))
 
 
+def code_dtype(bits: int) -> np.dtype[Any]:
+    """Return what holds one code: uint8 up to 8 bits, else an integer as wide, for a float's bits.
+
+    Raises:
+        ShapeError: if no code is so wide.
+    """
+    if 1 <= bits <= _MOST_BITS:
+        return np.dtype(np.uint8)
+    if bits not in _WIDE:
+        raise ShapeError(f"codes of {bits} bits, must be 1 to {_MOST_BITS}, 16 or 32")
+    return np.dtype(_WIDE[bits])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SparseCodes:
     """Codes of any shape without those that stand for zero; may come from outside.
 
     Attributes:
         shape: of the codes.
-        bits: width of one code, 1 to 8.
+        bits: width of one code: 1 to 8, or the 16 or 32 of a float.
         pattern: None for a mask.
         places: (B,) uint8: the mask, or the numbers of the combinations.
         codes: (B,) uint8: the packed codes.
@@ -86,8 +112,9 @@ class SparseCodes:
     codes: ByteArray
 
     def __post_init__(self) -> None:
-        if not 1 <= self.bits <= _MOST_BITS or any(size < 0 for size in self.shape):
-            raise ShapeError(f"codes of {self.bits} bits and shape {self.shape}")
+        code_dtype(self.bits)
+        if any(size < 0 for size in self.shape):
+            raise ShapeError(f"codes of shape {self.shape}")
         for what, array in (("places", self.places), ("codes", self.codes)):
             if array.ndim != 1 or array.dtype != np.uint8:
                 raise ShapeError(f"{what}: {array.dtype} {array.shape}, must be bytes in a row")
@@ -105,14 +132,14 @@ class SparseCodes:
 
     @classmethod
     def pack(
-        cls, codes: ByteArray, zeros: ByteArray, *, bits: int, pattern: Pattern | None = None
+        cls, codes: CodeArray, zeros: CodeArray, *, bits: int, pattern: Pattern | None = None
     ) -> "SparseCodes":
         """Store codes without those that stand for zero.
 
         Args:
-            codes: (..., K) uint8, each below 2**bits.
-            zeros: uint8, broadcasts to `codes`: the code that stands for zero in each place.
-            bits: 1 to 8.
+            codes: (..., K) of `code_dtype`, each below 2**bits.
+            zeros: likewise, broadcasts to `codes`: the code that stands for zero in each place.
+            bits: 1 to 8, 16 or 32.
             pattern: None for a mask; else K is a multiple of M, and the codes follow it.
 
         Returns:
@@ -121,6 +148,8 @@ class SparseCodes:
         Raises:
             ShapeError: if the codes do not fit, or do not follow the pattern.
         """
+        if codes.dtype != code_dtype(bits):
+            raise ShapeError(f"codes of {bits} bits are {codes.dtype}, must be {code_dtype(bits)}")
         if codes.size and int(codes.max()) >> bits:
             raise ShapeError(f"a code is {codes.max()}, must fit {bits} bits")
         here = codes != zeros
@@ -137,7 +166,7 @@ class SparseCodes:
             codes=_packed(kept, bits),
         )  # fmt: skip
 
-    def unpack(self, zeros: ByteArray) -> ByteArray:
+    def unpack(self, zeros: CodeArray) -> CodeArray:
         """Undo `pack`.
 
         Args:
@@ -150,7 +179,7 @@ class SparseCodes:
             ShapeError: if `zeros` does not broadcast to the shape.
         """
         try:
-            found = np.broadcast_to(zeros, self.shape).astype(np.uint8)
+            found = np.broadcast_to(zeros, self.shape).astype(code_dtype(self.bits))
         except ValueError as error:
             raise ShapeError(f"zeros {zeros.shape} do not fit codes {self.shape}") from error
         if self.pattern is None:
@@ -191,15 +220,15 @@ def sparse_bytes(n_codes: int, n_here: int, bits: int, pattern: Pattern | None =
 
 
 def best_layout(
-    codes: ByteArray, zeros: ByteArray, *, bits: int, patterns: Sequence[Pattern] = ()
+    codes: CodeArray, zeros: CodeArray, *, bits: int, patterns: Sequence[Pattern] = ()
 ) -> SparseCodes | None:
     """Return codes in the smallest layout, or None if storing all of them is smaller.
 
     A mask is smaller than all codes where more than one in `bits` of them stands for zero.
 
     Args:
-        codes: (..., K) uint8, each below 2**bits.
-        zeros: uint8, broadcasts to `codes`.
+        codes: (..., K) of `code_dtype`, each below 2**bits.
+        zeros: likewise, broadcasts to `codes`.
         bits: width of one code.
         patterns: that may be tried beside a mask; those that the codes do not follow are left out.
 
@@ -207,15 +236,19 @@ def best_layout(
         ShapeError: if a code does not fit.
     """
     here = codes != zeros
-    best, least = None, dense_bytes(codes.size, bits)
+    least = dense_bytes(codes.size, bits)
     fitting = [p for p in patterns if codes.ndim and not codes.shape[-1] % p.m and codes.size]
+    n_here, chosen, found = int(here.sum()), None, False
     for pattern in (None, *fitting):
-        if pattern is not None and here.reshape(-1, pattern.m).sum(axis=1).max() > pattern.n:
-            continue
-        size = sparse_bytes(codes.size, int(here.sum()), bits, pattern)
-        if size < least:
-            best, least = SparseCodes.pack(codes, zeros, bits=bits, pattern=pattern), size
-    return best
+        size = sparse_bytes(codes.size, n_here, bits, pattern)
+        # To look at all blocks takes far longer than to compare two sizes.
+        if size < least and (pattern is None or _follows(here, pattern)):
+            chosen, found, least = pattern, True, size
+    return SparseCodes.pack(codes, zeros, bits=bits, pattern=chosen) if found else None
+
+
+def _follows(here: NDArray[np.bool_], pattern: Pattern) -> bool:
+    return int(here.reshape(-1, pattern.m).sum(axis=1).max()) <= pattern.n
 
 
 def _blocks(shape: tuple[int, ...], pattern: Pattern) -> int:
@@ -265,8 +298,11 @@ def _numbers(here: NDArray[np.bool_], pattern: Pattern) -> ByteArray:
     return found
 
 
-def _packed(values: ByteArray, bits: int) -> ByteArray:
+def _packed(values: CodeArray, bits: int) -> ByteArray:
     """Pack a row of values as a little-endian bit stream."""
+    if bits >= _MOST_BITS:
+        little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+        return np.ascontiguousarray(little).view(np.uint8)
     found = np.empty(dense_bytes(values.size, bits), dtype=np.uint8)
     # Part by part: each value is eight bytes on the way.
     for low in range(0, values.size, _PART):
@@ -277,9 +313,18 @@ def _packed(values: ByteArray, bits: int) -> ByteArray:
     return found
 
 
-def _unpacked(packed: ByteArray, n: int, bits: int) -> ByteArray:
+def _unpacked(packed: ByteArray, n: int, bits: int) -> CodeArray:
     """Undo `_packed` for `n` values."""
+    if bits >= _MOST_BITS:
+        values: CodeArray = packed.view(code_dtype(bits).newbyteorder("<"))
+        return values
+    if bits == 1:
+        return np.unpackbits(packed, count=n, bitorder="little")
     found = np.empty(n, dtype=np.uint8)
+    if bits == 4:
+        found[0::2] = packed & 15
+        found[1::2] = packed[: n // 2] >> 4
+        return found
     for low in range(0, n, _PART):
         high = min(low + _PART, n)
         stream = np.unpackbits(packed[low * bits // 8 : -(-high * bits // 8)], bitorder="little")

@@ -11,6 +11,7 @@ from onhand.core.errors import InputError
 from onhand.host.networks.graph import Array, Graph, Node, Value
 from onhand.host.networks.passes.base import Workbench
 from onhand.host.networks.passes.distil import Distil
+from onhand.host.networks.passes.quantize import QuantizeNetwork
 from onhand.host.networks.samples import Samples
 
 pytest.importorskip("torch", reason="trains in torch")
@@ -205,6 +206,21 @@ def test_zeros_of_pruning_stay_zero() -> None:
     np.testing.assert_array_equal(kept.graph.constants["conv.w"] == 0, zeros)
     assert kept.changed["conv.w"] == "trained, zeros kept"
     assert not (lost.graph.constants["conv.w"] == 0).any()
+
+
+def test_codes_of_zero_stay_zero() -> None:
+    """Integers that are trained as well: what a pruning step left out stays out."""
+    weak = damaged(teacher())
+    kernel = weak.constants["conv.w"].copy()
+    kernel[np.abs(kernel) < 0.5] = 0
+    weak = replace(weak, constants={**weak.constants, "conv.w": kernel})
+    coded = QuantizeNetwork(bias_correction="none").apply(weak, bench()).graph
+    (name,) = (n for n, a in coded.constants.items() if a.dtype == np.int8 and a.ndim == 4)
+
+    made = QUICK.apply(coded, bench()).graph
+
+    assert (made.constants[name] != coded.constants[name]).mean() > 0.3
+    assert not made.constants[name][kernel == 0].any()
 
 
 def test_frozen_constants_stay() -> None:

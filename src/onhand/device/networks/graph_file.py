@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from onhand.core.bundle import Bundle
 from onhand.core.errors import BundleCorrupt
 from onhand.core.network import ArrayInfo
-from onhand.core.onnxfile import check_external_data
+from onhand.core.onnxfile import check_tensors, read_graph
 from onhand.core.onnxgraph import DeclaredArray, declared_arrays
+from onhand.core.sparse_graph import whole_graph
 
 __all__ = ["read_graph_file"]
 
@@ -19,18 +20,19 @@ def read_graph_file(bundle: Bundle, variant: str | None) -> bytes:
         variant: one of its variants; None for its default.
 
     Returns:
-        The ONNX file's bytes. Its external tensors lie in the variant's weights files, relative to
-        the bundle's folder, and its inputs and outputs are those of the manifest.
+        The ONNX file's bytes, with the tensors in it that are stored without their zeros. Its
+        external tensors lie in the variant's weights files, relative to the bundle's folder, and
+        its inputs and outputs are those of the manifest.
 
     Raises:
         InputError: if there is no such variant, or the bundle holds a language model.
         BundleCorrupt: if it is not ONNX, or does not match weights or manifest.
     """
-    _, chosen = bundle.variant(variant)
+    name, chosen = bundle.variant(variant)
     network = bundle.manifest.network
     path = bundle.path(chosen.graph)
-    check_external_data(path, bundle.root, allowed=chosen.weights)
-    content = path.read_bytes()
+    content = whole_graph(read_graph(path), bundle, name)
+    check_tensors(content, bundle.root, allowed=chosen.weights, where=str(path))
     inputs, outputs = declared_arrays(content)
     _check_arrays(f"{path}: input", network.inputs, inputs)
     _check_arrays(f"{path}: output", network.outputs, outputs)

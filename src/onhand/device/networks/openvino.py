@@ -19,6 +19,7 @@ from onhand.core.errors import EngineError, EngineUnavailable, ResourceError
 from onhand.core.network import Network
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
+from onhand.core.sparse_graph import self_contained_graph
 from onhand.device.networks.base import Array, check_feeds, still_open
 from onhand.device.networks.graph_file import read_graph_file
 from onhand.device.probe import current_profile
@@ -106,7 +107,7 @@ class OpenvinoNetworkEngine:
             BundleCorrupt: if graph, weights and manifest do not match.
         """
         name, chosen = bundle.variant(variant)
-        read_graph_file(bundle, variant)
+        content = read_graph_file(bundle, variant)
         if reason := _misplaced(bundle, variant):
             raise EngineUnavailable(f"{bundle.root}: {reason}")
         core = _core()
@@ -120,14 +121,21 @@ class OpenvinoNetworkEngine:
         if chosen.accuracy_level != _INT8_LEVEL:
             # By default it rounds what is multiplied with weights of few bits to int8.
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
-        compiled = self._compiled(core, bundle, name, settings)
+        graph: Path | bytes = bundle.path(chosen.graph)
+        if chosen.sparse:  # it would look for the other tensors where it was started
+            graph = self_contained_graph(content, bundle)
+        compiled = self._compiled(core, bundle, name, graph, settings)
         _check_outputs(compiled, bundle.manifest.network)
         return OpenvinoNetwork(compiled, bundle.manifest.network)
 
     def _compiled(
-        self, core: "openvino.Core", bundle: Bundle, variant: str, settings: Mapping[str, object]
+        self,
+        core: "openvino.Core",
+        bundle: Bundle,
+        variant: str,
+        graph: Path | bytes,
+        settings: Mapping[str, object],
     ) -> "openvino.CompiledModel":
-        graph = bundle.path(bundle.manifest.variants[variant].graph)
         if self._home is None:
             with _engine_errors():
                 return core.compile_model(core.read_model(graph), _DEVICE, settings)

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,20 @@ from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.errors import SourceError
 from onhand.core.manifest import NETWORK, Manifest, Variant
 from onhand.core.network import ArrayInfo, Network
+from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
+from onhand.core.sparse_form import (
+    MOST_EXPANDED_BYTES,
+    SparseForm,
+    SparseTensor,
+    stream_names,
+)
 from onhand.device.networks.answers import LABELS
 from onhand.host.networks.compact import compact
-from onhand.host.networks.graph import Array, Graph, Value
+from onhand.host.networks.graph import Array, Graph, Value, fresh_name
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.onnx_files import Place, model_bytes
+from onhand.host.networks.sparse_storage import shrink_constant
 
 __all__ = ["describe", "pack_network"]
 
@@ -36,15 +44,58 @@ _CODES: dict[str, str] = {
     "float32": "F32",
     "int64": "I64",
 }
-_Content = tuple[str, tuple[int, ...], bytes]
+_Key = tuple[str, tuple[int, ...], bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """One tensor of the weights file."""
+@dataclass(slots=True)
+class _Tensors:
+    """What the weights file holds: each array once, whichever variants use it.
 
-    name: str
-    array: Array
+    Attributes:
+        arrays: name in the file -> array.
+        names: content -> name in the file, of what is stored whole.
+        sparse: content -> how it is stored without its zeros; None where it stays whole.
+    """
+
+    arrays: dict[str, Array] = field(default_factory=dict)
+    names: dict[_Key, str] = field(default_factory=dict)
+    sparse: dict[_Key, SparseForm | None] = field(default_factory=dict)
+
+    def whole(self, key: _Key, array: Array, wanted: str) -> str:
+        """Store an array as it is, and return its name."""
+        if key not in self.names:
+            self.names[key] = name = fresh_name(set(self.arrays), wanted)
+            self.arrays[name] = array
+        return self.names[key]
+
+    def without_zeros(self, key: _Key, array: Array, wanted: str) -> SparseForm | None:
+        """Store an array without its zeros, if that is smaller."""
+        if key not in self.sparse:
+            found = shrink_constant(array)
+            self.sparse[key] = None if found is None else self._streams(found, wanted)
+        return self.sparse[key]
+
+    def _streams(self, found: SparseTensor, wanted: str) -> SparseForm:
+        taken = set(self.arrays)
+        name = wanted
+        while taken.intersection(stream_names(name)):
+            name = f"{name}.sparse"
+        streams = (found.codes.places, found.codes.codes)
+        self.arrays |= zip(stream_names(name), streams, strict=True)
+        return replace(found.form, tensor=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outside:
+    """What of a variant lies outside of its graph.
+
+    Attributes:
+        names: constant -> its name in the weights file.
+        sparse: constant -> how it is stored there without its zeros.
+    """
+
+    names: dict[str, str]
+    sparse: dict[str, SparseForm]
 
 
 def describe(model: NetworkModel, task: str) -> Network:
@@ -92,28 +143,35 @@ def pack_network(
         The bundle; the same bytes for the same graphs.
     """
     variants = {name: compact(graph) for name, graph in variants.items()}
-    stored, places = _shared(variants)
+    keys = {
+        name: {constant: _key(array) for constant, array in graph.constants.items()}
+        for name, graph in variants.items()
+    }
+    uses = Counter(key for known in keys.values() for key in known.values())
+    tensors = _Tensors()
+    outside = {
+        name: _outside(name, graph, tensors, keys[name], uses) for name, graph in variants.items()
+    }
     declared = {
-        name: TensorSpec(dtype=_CODES[one.array.dtype.name], shape=one.array.shape, offset=0)
-        for name, one in stored.items()
+        name: TensorSpec(dtype=_CODES[array.dtype.name], shape=array.shape, offset=0)
+        for name, array in tensors.arrays.items()
     }
     with SafetensorsWriter(staged / _WEIGHTS, declared) as writer:
-        for name, one in stored.items():
-            writer.write(name, one.array)
+        for name, array in tensors.arrays.items():
+            writer.write(name, array)
         digest = writer.close()
     made: dict[str, Variant] = {}
     for variant, graph in variants.items():
         file = "model.onnx" if len(variants) == 1 else f"{variant}.onnx"
-        outside = {
-            constant: Place(
-                file=_WEIGHTS,
-                offset=writer.tensors[name].offset,
-                length=graph.constants[constant].nbytes,
-            )
-            for constant, name in places[variant].items()
-        }
-        (staged / file).write_bytes(model_bytes(graph, outside=outside))
-        made[variant] = Variant(graph=file, weights=(_WEIGHTS,), matrices={}, accuracy_level=4)
+        places = _places(graph, outside[variant], writer.tensors)
+        (staged / file).write_bytes(model_bytes(graph, outside=places))
+        made[variant] = Variant(
+            graph=file,
+            weights=(_WEIGHTS,),
+            matrices={},
+            accuracy_level=4,
+            sparse=outside[variant].sparse,
+        )
     for name, content in model.files.items():
         (staged / name).write_bytes(content)
     if model.labels:
@@ -131,37 +189,49 @@ def pack_network(
     return write_manifest(staged, manifest, hashes={_WEIGHTS: digest})
 
 
-def _shared(
-    variants: Mapping[str, Graph],
-) -> tuple[dict[str, _Stored], dict[str, dict[str, str]]]:
-    """Return the tensors to store, equal ones once, and variant -> constant -> tensor's name."""
-    stored: dict[str, _Stored] = {}
-    by_content: dict[_Content, str] = {}
-    places: dict[str, dict[str, str]] = {}
-    contents = {
-        variant: {n: _content(a) for n, a in graph.constants.items() if _may_leave(a)}
-        for variant, graph in variants.items()
+def _outside(
+    variant: str,
+    graph: Graph,
+    tensors: _Tensors,
+    keys: Mapping[str, _Key],
+    uses: Mapping[_Key, int],
+) -> _Outside:
+    """Store the larger constants of a graph, equal ones of all variants once."""
+    names: dict[str, str] = {}
+    sparse: dict[str, SparseForm] = {}
+    room = MOST_EXPANDED_BYTES
+    for constant, array in graph.constants.items():
+        key = keys[constant]
+        most_inline = _INLINE_BYTES_ALONE if uses[key] == 1 else _INLINE_BYTES
+        if array.nbytes <= most_inline:
+            continue
+        whole = np.ascontiguousarray(array)
+        wanted = constant if constant not in tensors.arrays else f"{variant}/{constant}"
+        form = tensors.without_zeros(key, whole, wanted) if array.nbytes <= room else None
+        if form is not None:
+            sparse[constant] = form
+            room -= form.size_bytes
+        elif array.dtype.name in _CODES:
+            names[constant] = tensors.whole(key, whole, wanted)
+    return _Outside(names=names, sparse=sparse)
+
+
+def _places(graph: Graph, outside: _Outside, tensors: Mapping[str, TensorSpec]) -> dict[str, Place]:
+    whole = {
+        constant: Place(
+            file=_WEIGHTS,
+            offset=tensors[name].offset,
+            length=graph.constants[constant].nbytes,
+        )
+        for constant, name in outside.names.items()
     }
-    uses = Counter(key for known in contents.values() for key in known.values())
-    for variant, graph in variants.items():
-        places[variant] = {}
-        for constant, key in contents[variant].items():
-            array = graph.constants[constant]
-            if array.nbytes <= _INLINE_BYTES_ALONE and uses[key] == 1:
-                continue
-            if key not in by_content:
-                name = constant if constant not in stored else f"{variant}/{constant}"
-                by_content[key] = name
-                stored[name] = _Stored(name, np.ascontiguousarray(array))
-            places[variant][constant] = by_content[key]
-    return stored, places
+    return whole | {
+        constant: Place(file=LEFT_OUT, offset=0, length=form.size_bytes)
+        for constant, form in outside.sparse.items()
+    }
 
 
-def _may_leave(array: Array) -> bool:
-    return array.nbytes > _INLINE_BYTES and array.dtype.name in _CODES
-
-
-def _content(array: Array) -> _Content:
+def _key(array: Array) -> _Key:
     whole = np.ascontiguousarray(array)
     digest = hashlib.sha256(whole.reshape(-1).view(np.uint8).data).digest()
     return array.dtype.name, array.shape, digest

@@ -22,6 +22,7 @@ from onhand.host.networks.judge import answer_bundle, answer_graph, compare_answ
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.options import NetworkOptions
 from onhand.host.networks.pack import pack_network
+from onhand.host.networks.sparse_storage import stored_without_zeros
 from onhand.host.networks.standing import ORIGINAL, Standing, stand
 from onhand.host.networks.steps import Finished
 from onhand.host.prove import REPORT_FORMAT, Report
@@ -102,7 +103,10 @@ def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
     content = _content(proof, bundle, variants, original, missing, engines[default])
     content |= {
         "budget": {"limits": budget.limits(), "breaches": [asdict(breach) for breach in breaches]},
-        "notes": [*_notes(proof, engines), *([] if standing is None else standing.notes())],
+        "notes": [
+            *_notes(proof, bundle, engines),
+            *([] if standing is None else standing.notes()),
+        ],
         "ranking": [] if standing is None else standing.to_json(),
         "read_bandwidth": bandwidth.to_json(),
     }
@@ -261,10 +265,12 @@ def _examples(proof: NetworkProof, n: int) -> dict[str, object]:
     return {"what": data.what, "n_tokens": n, "sha256": data.sha256, "counted": "examples"}
 
 
-def _notes(proof: NetworkProof, engines: Mapping[str, str]) -> list[str]:
+def _notes(proof: NetworkProof, bundle: Bundle, engines: Mapping[str, str]) -> list[str]:
     notes = [*proof.model.notes]
     for name, made in proof.finished.items():
         notes += [f"{name}: {note}" for note in made.notes]
+        if said := stored_without_zeros(made.graph, bundle, name):
+            notes.append(f"{name}: {said}")
         notes.append(f"{name} was measured in the engine {engines[name]}")
     if not len(proof.data.heldout):
         notes.append("no examples were given: what was lost is not known")

@@ -179,7 +179,8 @@ def round_adaptively(
         steps: of the descent.
 
     Returns:
-        The codes; each is one of its weight's two neighbours, within the same bounds.
+        The codes; each is one of its weight's two neighbours, within the same bounds. What is
+        zero stays zero: pruning has chosen it.
 
     Source:
         Nagel et al., Up or Down? Adaptive Rounding for Post-Training Quantization,
@@ -197,7 +198,8 @@ def round_adaptively(
     top = 2 ** (start.bits - 1) - 1
     floor = np.clip(np.floor(exact), -top, top - 1)
     target = _floats(exact * scales @ moments.cross)  # (G, N / G, K)
-    up = _descend(_floats(exact - floor), floor, scales, target, moments.rounded, steps)
+    moves = _floats(exact != 0)
+    up = _descend(_floats(exact - floor), floor, scales, target, moments.rounded, moves, steps)
     learned = floor + (up >= 0.5)
     nearest = grouped(start.codes)
     losses = [
@@ -214,9 +216,18 @@ def _floats(array: Array) -> Floats:
 
 
 def _descend(
-    rest: Floats, floor: Floats, scales: Floats, target: Floats, gram: Floats, steps: int
+    rest: Floats,
+    floor: Floats,
+    scales: Floats,
+    target: Floats,
+    gram: Floats,
+    moves: Floats,
+    steps: int,
 ) -> Floats:
-    """Return how far up each weight goes, near 0 or 1, by Adam over stretched sigmoids."""
+    """Return how far up each weight goes, near 0 or 1, by Adam over stretched sigmoids.
+
+    All are (G, N / G, K), but for the inputs' `gram`; where `moves` is 0, a weight stays.
+    """
     width = _STRETCH_HIGH - _STRETCH_LOW
     share = np.clip((np.clip(rest, 0, 1) - _STRETCH_LOW) / width, 1e-3, 1 - 1e-3)
     v = np.log(share / (1 - share))
@@ -234,7 +245,7 @@ def _descend(
             beta = 2 + 18 * (1 - (progress - _WARM_UP) / (1 - _WARM_UP))
             away = 2 * h - 1
             gradient -= 0.02 * beta * 2 * np.sign(away) * np.abs(away) ** (beta - 1)
-        gradient *= ((raw > 0) & (raw < 1)) * sigmoid * (1 - sigmoid) * width
+        gradient *= moves * ((raw > 0) & (raw < 1)) * sigmoid * (1 - sigmoid) * width
         first = 0.9 * first + 0.1 * gradient
         second = 0.999 * second + 0.001 * np.square(gradient)
         rate = 0.05 * np.sqrt(1 - 0.999 ** (step + 1)) / (1 - 0.9 ** (step + 1))

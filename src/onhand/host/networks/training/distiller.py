@@ -126,7 +126,7 @@ class Distiller:
     def keep_zeros(self, names: Sequence[str]) -> None:
         """Hold what is zero now at zero, in these constants of the student."""
         for name in names:
-            self._masks[name] = (self.student.weight(name).detach() != 0).float()
+            self._masks[name] = self.student.weight(name).detach() == 0
 
     def keep_ranges(self, shadows: Mapping[str, Shadow]) -> None:
         """Hold shadows of integers where their codes are in range."""
@@ -154,7 +154,7 @@ class Distiller:
     def settle(self) -> None:
         """See `Learner`."""
         for name, mask in self._masks.items():
-            self.student.weight(name).mul_(mask)
+            self.student.weight(name).masked_fill_(mask, 0.0)
         for name, (shadow, low, high) in self._shadows.items():
             weight = self.student.weight(name)
             scale: Tensor = self.student.weight(shadow.scale)

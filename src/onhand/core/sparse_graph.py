@@ -1,0 +1,131 @@
+"""A variant's graph with the tensors in it that its bundle stores without their zeros."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from onhand.core.arrays import ByteArray
+from onhand.core.bundle import Bundle
+from onhand.core.errors import BundleCorrupt
+from onhand.core.manifest import Variant
+from onhand.core.onnxinline import LEFT_OUT, inline_tensors, outside_of
+from onhand.core.safetensors import SafetensorsFile, open_safetensors
+from onhand.core.sparse_form import SparseForm, expand_tensor, stream_names
+
+__all__ = ["expand_from", "self_contained_graph", "sparse_sizes", "whole_graph"]
+
+
+def whole_graph(content: bytes, bundle: Bundle, variant: str) -> bytes:
+    """Put the tensors of a variant into its graph that are stored without their zeros.
+
+    Engines then see a graph as any other. Nothing of it has to be checked yet; what comes out has.
+
+    Args:
+        content: the graph, as it lies in the bundle.
+        bundle: a bundle.
+        variant: a key of its manifest's variants.
+
+    Returns:
+        The graph; the same bytes where nothing is stored so.
+
+    Raises:
+        BundleCorrupt: if graph, manifest and weights do not match.
+    """
+    chosen = bundle.manifest.variants[variant]
+    if not chosen.sparse:
+        return content
+    files = [open_safetensors(bundle.path(name)) for name in chosen.weights]
+
+    def read(name: str, place: Mapping[str, str]) -> ByteArray:
+        if place.get("location") != LEFT_OUT:
+            raise BundleCorrupt(
+                f"tensor {name!r} lies in {place.get('location')!r}, the manifest says that it is "
+                "stored without its zeros"
+            )
+        return expand_from(files, chosen.sparse[name])
+
+    try:
+        return inline_tensors(content, chosen.sparse, read)
+    except BundleCorrupt as error:
+        raise BundleCorrupt(f"{bundle.path(chosen.graph)}: {error}") from error
+
+
+def self_contained_graph(content: bytes, bundle: Bundle) -> bytes:
+    """Put all other tensors into a graph as well, for engines that look for files on their own.
+
+    Args:
+        content: a graph, checked already.
+        bundle: the bundle that it is of.
+
+    Returns:
+        The graph.
+
+    Raises:
+        BundleCorrupt: if a tensor is not where the graph says.
+    """
+
+    def read(name: str, place: Mapping[str, str]) -> ByteArray:
+        if not {"location", "length"} <= place.keys():
+            raise BundleCorrupt(f"tensor {name!r} has no place, or no length")
+        path = bundle.path(place["location"])
+        offset, length = int(place.get("offset", "0")), int(place["length"])
+        with path.open("rb") as file:
+            file.seek(offset)
+            found = np.fromfile(file, dtype=np.uint8, count=length)
+        if found.size != length:
+            raise BundleCorrupt(f"{path}: cut short at tensor {name!r}")
+        return found
+
+    return inline_tensors(content, outside_of(content), read)
+
+
+def sparse_sizes(bundle: Bundle, variant: Variant) -> tuple[int, int]:
+    """Return the bytes of a variant's tensors without their zeros, as stored and as expanded.
+
+    Args:
+        bundle: a bundle.
+        variant: one of its variants.
+
+    Returns:
+        Bytes of the streams, and of what they make.
+
+    Raises:
+        BundleCorrupt: if a stream is missing.
+    """
+    files = [open_safetensors(bundle.path(name)) for name in variant.weights]
+    forms = {form.tensor: form for form in variant.sparse.values()}
+    streams = [name for tensor in forms for name in stream_names(tensor)]
+    stored = sum(_holder(files, name).tensors[name].size for name in streams)
+    return stored, sum(form.size_bytes for form in forms.values())
+
+
+def expand_from(files: list[SafetensorsFile], form: SparseForm) -> ByteArray:
+    """Return the bytes of a tensor that is stored without its zeros.
+
+    Args:
+        files: the variant's weights files; the first that holds a stream has it.
+        form: how it is stored.
+
+    Returns:
+        (size_bytes,) uint8.
+
+    Raises:
+        BundleCorrupt: if a stream is missing or damaged.
+    """
+    streams: list[ByteArray] = []
+    for name in stream_names(form.tensor):
+        holder = _holder(files, name)
+        spec = holder.tensors[name]
+        if spec.dtype != "U8" or len(spec.shape) != 1:
+            raise BundleCorrupt(
+                f"{holder.path}: {name!r} is {spec.dtype} {spec.shape}, must be bytes in a row"
+            )
+        streams.append(holder.view(name))
+    return expand_tensor(form, *streams)
+
+
+def _holder(files: list[SafetensorsFile], stream: str) -> SafetensorsFile:
+    for file in files:
+        if stream in file.tensors:
+            return file
+    raise BundleCorrupt(f"no weights file of the variant has {stream!r}")
