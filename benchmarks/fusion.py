@@ -66,6 +66,8 @@ def main() -> None:
         "chain": chain_case(given.assets, given.threads),
         "heads": heads_case(given.assets, given.threads),
         "encoder": encoder_case(given.threads),
+        "attention, 128 tokens": attention_case(128, given.threads),
+        "attention, 512 tokens": attention_case(512, given.threads),
     }
     results = {
         name: measured(ways, given.rounds, CLOCKS[given.clock]) for name, ways in cases.items()
@@ -74,7 +76,7 @@ def main() -> None:
         for way, found in ways.items():
             low, high = found.quartiles_s
             sys.stdout.write(
-                f"{name:8} {way:32} {1e3 * found.median_s:8.2f} ms "
+                f"{name:21} {way:32} {1e3 * found.median_s:8.2f} ms "
                 f"({1e3 * low:.2f} to {1e3 * high:.2f})  differs by {found.difference:.2g}\n"
             )
     record = {
@@ -261,6 +263,57 @@ def encoder(*, tokens: int, width: int, layers: int) -> Graph:
         constants=constants,
         inputs=(Value(name="x", dtype=float32, shape=(1, tokens, width)),),
         outputs=(Value(name=x, dtype=float32, shape=(1, tokens, width)),),
+        opset=17,
+    )
+
+
+def attention_case(tokens: int, threads: int, *, width: int = 384, heads: int = 12) -> Ways:
+    """Three layers of attention without a mask, with their products, as exported and fused."""
+    graph = attention(width=width, heads=heads, layers=3)
+    bench = Workbench(original=graph, calibration=Samples(feeds=[]), task="features", threads=1)
+    x = {"x": np.random.default_rng(0).normal(size=(1, tokens, width)).astype(np.float32)}
+    fused = Fuse(operators="onnxruntime").apply(graph, bench).graph
+    apart, whole = (GraphRunner(made, threads=threads) for made in (graph, fused))
+    return {"as exported": lambda: apart.run(x), "Fuse, onnxruntime": lambda: whole.run(x)}
+
+
+def attention(*, width: int, heads: int, layers: int) -> Graph:
+    """Return layers of attention of any number and length of sequences."""
+    rng = np.random.default_rng(0)
+    constants: dict[str, Array] = {
+        "heads": np.array([0, 0, heads, width // heads]),
+        "joined": np.array([0, 0, width]),
+        "root": np.array(math.sqrt(width // heads), np.float32),
+    }
+    nodes: list[Node] = []
+
+    def op(kind: str, *inputs: str, **attributes: int | tuple[int, ...]) -> str:
+        name = f"{len(nodes)}.{kind}"
+        nodes.append(Node(op=kind, inputs=inputs, outputs=(name,), attributes=attributes))
+        return name
+
+    def product(x: str) -> str:
+        name = f"w{len(nodes)}"
+        matrix = rng.normal(size=(width, width)) / math.sqrt(width)
+        constants[name] = matrix.astype(np.float32)
+        return op("MatMul", x, name)
+
+    x = "x"
+    for _ in range(layers):
+        query, key, value = (
+            op("Transpose", op("Reshape", product(x), "heads"), perm=perm)
+            for perm in ((0, 2, 1, 3), (0, 2, 3, 1), (0, 2, 1, 3))
+        )
+        scores = op("Div", op("MatMul", query, key), "root")
+        mixed = op("MatMul", op("Softmax", scores, axis=-1), value)
+        together = op("Reshape", op("Transpose", mixed, perm=(0, 2, 1, 3)), "joined")
+        x = op("Add", product(together), x)
+    shape = ("batch", "tokens", width)
+    return Graph(
+        nodes=tuple(nodes),
+        constants=constants,
+        inputs=(Value(name="x", dtype=np.dtype(np.float32), shape=shape),),
+        outputs=(Value(name=x, dtype=np.dtype(np.float32), shape=shape),),
         opset=17,
     )
 

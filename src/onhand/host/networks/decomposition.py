@@ -1,10 +1,11 @@
-"""Ways to do one layer's work in two or three smaller ones, with what each costs and loses.
+"""Ways to do one layer's work in two to four smaller ones, with what each costs and loses.
 
 Source:
-    Spatial decomposition: arXiv:1405.3866. Tucker-2: arXiv:1511.06530. Both here with inputs
-    weighed by their second moments, as in SVD-LLM, arXiv:2403.07378.
+    Spatial decomposition: arXiv:1405.3866. Tucker-2: arXiv:1511.06530. CP: arXiv:1412.6553. All
+    here with inputs weighed by their second moments, as in SVD-LLM, arXiv:2403.07378.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onhand.core.arrays import FloatArray
+from onhand.host.canonical import canonical_sums, columnwise
 from onhand.host.lowrank import Spectrum, whitening
 from onhand.host.networks.graph import Attribute, Node
 from onhand.host.networks.moments import Layer, Moments
@@ -74,7 +76,8 @@ def choices(
         inputs: height and width of what it reads; (1, 1) for a product of vectors.
         outputs: height and width of what it gives.
         multiple: of which ranks are.
-        kinds: of "svd", "spatial" and "tucker"; the last two for convolutions of pictures alone.
+        kinds: of "svd", "spatial", "tucker", "depthwise" and "cp"; all but the first for
+            convolutions of pictures alone.
     """
     second = None if moments is None else moments.second
     root = None if second is None else whitening(second[0])
@@ -87,6 +90,10 @@ def choices(
         yield from _spatial(layer, weight, known, inputs, outputs, multiple)
     if "tucker" in kinds:
         yield from _tucker(layer, weight, known, inputs, outputs, multiple)
+    if "depthwise" in kinds:
+        yield from _canonical(layer, weight, known, inputs, outputs, multiple, together=True)
+    if "cp" in kinds and min(layer.shape[2:]) > 1:
+        yield from _canonical(layer, weight, known, inputs, outputs, multiple, together=False)
 
 
 def _svd(
@@ -239,6 +246,84 @@ def _energy_root(weight: FloatArray, second: Numbers | None) -> Numbers:
     """Return a matrix whose left singular vectors are the outputs' main directions, (N, K)."""
     rows = weight.reshape(len(weight), -1).astype(np.float64)
     return rows if second is None else rows @ whitening(second)
+
+
+def _canonical(
+    layer: Layer,
+    weight: FloatArray,
+    second: Numbers | None,
+    inputs: tuple[int, int],
+    outputs: tuple[int, int],
+    multiple: int,
+    *,
+    together: bool,
+) -> Iterator[Choice]:
+    """Yield channels that are mixed, seen by a kernel each, and mixed again: C -> R, R, R -> N.
+
+    Args:
+        layer: a convolution of pictures.
+        weight: (N, C, kh, kw).
+        second: moments of its inputs, (K, K).
+        inputs: height and width of what it reads.
+        outputs: of what it gives.
+        multiple: of which ranks are.
+        together: one kernel for each channel, else a column and then a row.
+    """
+    N, C, kh, kw = weight.shape
+    sides = (kh * kw,) if together else (kh, kw)
+    before, after, between = math.prod(inputs), math.prod(outputs), outputs[0] * inputs[1]
+    areas = (before, after, after) if together else (before, between, after, after)
+    operations = sum(n * area for n, area in zip((C, *sides, N), areas, strict=True))
+    most = min(weight.size // (C + sum(sides) + N), weight.size * after // operations)
+    ranks = _tries(most, multiple)
+    roots = _mode_roots(second, (C, *sides))
+    whole = weight.reshape(N, C, *sides).astype(np.float64)
+    for axis, root in enumerate(roots, 1):
+        whole = np.moveaxis(np.tensordot(whole, root, axes=(axis, 0)), -1, axis)
+    for rank, (_, *found) in zip(ranks, canonical_sums(whole, ranks), strict=True):
+        factors: list[Numbers] = [
+            np.linalg.solve(root.T, f).astype(np.float64)
+            for root, f in zip(roots, found, strict=True)
+        ]
+        seen = columnwise(factors)  # (K, R)
+        last = _fitted(weight, seen, second)
+        mixing, *kernels = (f.T.astype(np.float32) for f in factors)
+        shapes = [(rank, 1, kh, kw)] if together else [(rank, 1, kh, 1), (rank, 1, 1, kw)]
+        own: list[dict[str, Attribute]] = [{"group": rank}]
+        if not together:
+            own = [{**_side(layer.node, side), "group": rank} for side in (0, 1)]
+        shaped = [k.reshape(s) for k, s in zip(kernels, shapes, strict=True)]
+        parts = Parts(
+            (mixing[:, :, None, None], *shaped, last.astype(np.float32)[:, :, None, None]),
+            (_pointwise(2), *own, _pointwise(2)),
+        )
+        again = (last @ seen.T).reshape(weight.shape)
+        yield Choice(
+            how=f"{'kernels of one channel each' if together else 'CP'}, rank {rank}",
+            parameters=rank * (C + sum(sides) + N), operations=rank * operations,
+            lost=_lost(again - weight, weight, second), make=_given(parts),
+        )  # fmt: skip
+
+
+def _mode_roots(second: Numbers | None, sizes: tuple[int, ...]) -> list[Numbers]:
+    """Return, for each axis of what one output sees, what whitens it, the others averaged."""
+    if second is None:
+        return [np.eye(n) for n in sizes]
+    roots = []
+    for axis, n in enumerate(sizes):
+        low, high = math.prod(sizes[:axis]), math.prod(sizes[axis + 1 :])
+        pairs = np.einsum("ajbakb->jk", second.reshape(low, n, high, low, n, high))
+        roots.append(whitening(pairs))
+    return roots
+
+
+def _fitted(weight: FloatArray, seen: Numbers, second: Numbers | None) -> Numbers:
+    """Return the mixing of what is seen that comes nearest to a layer's outputs, (N, R)."""
+    rows = weight.reshape(len(weight), -1).astype(np.float64)
+    weighed = seen if second is None else second @ seen  # (K, R)
+    gram = seen.T @ weighed
+    gram[np.diag_indices_from(gram)] += 1e-6 * np.trace(gram) / len(gram) + 1e-300
+    return np.asarray(np.linalg.solve(gram, (rows @ weighed).T).T, dtype=np.float64)
 
 
 def chained(layer: Layer, parts: Parts, names: Sequence[str], between: Sequence[str]) -> list[Node]:

@@ -20,12 +20,14 @@ from onhand.host.networks.passes.patterns import checked_patterns, pattern_of
 __all__ = ["Factorize"]
 
 _OF: Final = ("operations", "parameters")
-_KINDS: Final = ("svd", "spatial", "tucker")
+_KINDS: Final = ("svd", "spatial", "tucker", "depthwise", "cp")
+# CP takes the longest to find, and one kernel for each channel is as near and faster to run.
+_USUAL: Final = _KINDS[:-1]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factorize:
-    """Replace layers by two or three thinner ones in a row, where that loses least.
+    """Replace layers by two to four thinner ones in a row, where that loses least.
 
     Every layer has choices of several kinds and ranks, each with what it costs and how much of
     the layer's output it loses; the cheapest steps are taken until the budget is met.
@@ -34,8 +36,10 @@ class Factorize:
         ratio: share of the network's cost to remove, from 0 to below 1.
         of: the cost: "operations" (multiply-accumulates) or "parameters".
         kinds: of "svd" (two products; the second convolution is of single pixels), "spatial" (a
-            column and a row of a kernel) and "tucker" (a narrower kernel between two of one
-            pixel).
+            column and a row of a kernel), "tucker" (a narrower kernel between two of one pixel),
+            "depthwise" (one kernel for each of some channels between two of one pixel) and "cp"
+            (the same with a column and a row). Of several, what loses least for its cost is taken,
+            layer by layer.
         multiple: ranks are multiples of this.
         most_lost: share of a layer's output that may be lost, from 0 to 1.
         keep: patterns: layers of which the weights have such a name stay.
@@ -44,7 +48,7 @@ class Factorize:
     name: ClassVar[str] = "factorize"
     ratio: float = 0.2
     of: str = "operations"
-    kinds: tuple[str, ...] = field(default_factory=lambda: _KINDS)
+    kinds: tuple[str, ...] = field(default_factory=lambda: _USUAL)
     multiple: int = 8
     most_lost: float = 0.25
     keep: tuple[str, ...] = field(default_factory=tuple)

@@ -11,6 +11,7 @@ from onhand.host.networks.fusing.activations import (
     fuse_hard_swish,
     fuse_silu,
 )
+from onhand.host.networks.fusing.attention import fuse_attention
 from onhand.host.networks.fusing.norms import fuse_layer_norm, fuse_rms_norm
 from onhand.host.networks.fusing.patterns import Rewritten
 from onhand.host.networks.fusing.siblings import merge_convolutions, merge_products
@@ -32,6 +33,7 @@ class Fuse:
             "onnxruntime" those of ONNX Runtime as well.
         activations: Gelu, SiLU ("onnxruntime") and hard swish.
         norms: layer norm, and root-mean-square norm from opset 23 on.
+        attention: attention without a mask ("onnxruntime"); it pays for long sequences.
         products: products of the same input side by side, as of queries, keys and values.
         convolutions: convolutions of the same input side by side.
     """
@@ -40,6 +42,7 @@ class Fuse:
     operators: str = "standard"
     activations: bool = True
     norms: bool = True
+    attention: bool = True
     products: bool = False
     convolutions: bool = False
 
@@ -66,6 +69,8 @@ class Fuse:
                 rules.append(lambda g: fuse_silu(g, types))
         if self.norms:
             rules += [lambda g: fuse_layer_norm(g, types), lambda g: fuse_rms_norm(g, types)]
+        if self.attention and microsoft:
+            rules.append(lambda g: fuse_attention(g, types))
         rules += [merge_products] if self.products else []
         rules += [merge_convolutions] if self.convolutions else []
         changed: dict[str, str] = {}

@@ -1,19 +1,26 @@
 """Networks in integers: weights and activations, or weights alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final
 
 from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 from onhand.host.networks.graph import Graph
+from onhand.host.networks.moments import find_layers, measure_moments
 from onhand.host.networks.passes.base import PassResult, Workbench
 from onhand.host.networks.passes.equalize import Equalize
 from onhand.host.networks.quantization.layers_alone import (
+    Correction,
     compress_tables,
     compress_weights,
     multiply_dynamically,
 )
-from onhand.host.networks.quantization.plan import chosen_layers, nothing_to_quantize
+from onhand.host.networks.quantization.plan import (
+    Layer,
+    chosen_layers,
+    nothing_to_quantize,
+)
 from onhand.host.networks.quantization.ranges import METHODS
 from onhand.host.networks.quantization.static import (
     BIAS_CORRECTIONS,
@@ -29,6 +36,7 @@ GATES: Final = ("float", "integers")
 SWITCHES: Final = ("auto", "on", "off")
 _GROUPS: Final = (32, 64, 128)
 _MOST_STEPS: Final = 100_000
+_MOST_RANK: Final = 4096
 _VNNI: Final = {"avx_vnni", "avx512_vnni", "amx_int8"}
 
 
@@ -43,6 +51,9 @@ class QuantizeNetwork:
             "weights" stores integers and computes in float.
         bits: of weights: 8 or 4. With 4, "static" still computes on 8 bits.
         group_size: inputs that share a scale where matrices of 4 bits are multiplied in float.
+        correction_rank: of a product of two thin matrices beside each matrix of 4 bits that is
+            multiplied in float ("weights"): it makes good for most of what rounding takes, and
+            more so where examples tell the inputs; 0 for none.
         activations: "asymmetric" (uint8 with a zero point) or "symmetric" (int8 around zero, for
             processors that want it; slower on others).
         range: how far the integers of an activation reach: see `choose_range`.
@@ -71,6 +82,7 @@ class QuantizeNetwork:
     scheme: str = "static"
     bits: int = 8
     group_size: int = 32
+    correction_rank: int = 0
     activations: str = "asymmetric"
     range: str = "mse"
     percentile: float = 99.99
@@ -108,6 +120,12 @@ class QuantizeNetwork:
         keep: object = self.keep
         if not isinstance(keep, tuple | list) or not all(isinstance(item, str) for item in keep):
             raise InputError(f"keep is {keep!r}, must be a list of patterns")
+        if not 0 <= self.correction_rank <= _MOST_RANK:
+            raise InputError(
+                f"correction_rank is {self.correction_rank}, must be from 0 to {_MOST_RANK}"
+            )
+        if self.correction_rank and (self.scheme, self.bits) != ("weights", 4):
+            raise InputError("correction_rank needs scheme 'weights' with bits = 4")
         if self.scheme == "dynamic" and self.bits != 8:
             raise InputError("scheme 'dynamic' multiplies with 8 bits: bits must be 8")
 
@@ -132,7 +150,7 @@ class QuantizeNetwork:
         if self.scheme == "static":
             result = quantize_statically(graph, bench, self._settings(bench.profile))
         else:
-            result = self._weights_alone(graph)
+            result = self._weights_alone(graph, bench)
         result = replace(
             result,
             changed=dict(tables.changed) | result.changed,
@@ -158,7 +176,7 @@ class QuantizeNetwork:
             keep=tuple(self.keep),
         )
 
-    def _weights_alone(self, graph: Graph) -> PassResult:
+    def _weights_alone(self, graph: Graph, bench: Workbench) -> PassResult:
         layers, kept = chosen_layers(graph, keep=tuple(self.keep))
         if self.scheme == "dynamic":
             convolutions = [n for n, layer in layers.items() if layer.node.op == "Conv"]
@@ -180,8 +198,24 @@ class QuantizeNetwork:
                 bits=self.bits,
                 group_size=self.group_size,
                 per_channel=self.per_channel,
+                correction=self._correction(graph, bench, layers),
             )
         return PassResult(graph=made.graph, changed=dict(made.changed), kept=kept)
+
+    def _correction(
+        self, graph: Graph, bench: Workbench, layers: Mapping[str, Layer]
+    ) -> Correction:
+        """Return how rounding is corrected, with inputs' moments where there are examples."""
+        if not self.correction_rank or not len(bench.calibration):
+            return Correction(rank=self.correction_rank)
+        products = [
+            layer
+            for layer in find_layers(graph)
+            if layer.name in layers and layer.node.op in {"Gemm", "MatMul"}
+        ]
+        found = measure_moments(graph, products, bench.calibration, threads=bench.threads)
+        seen = {n: m.second[0] for n, m in found.items() if m.second is not None}
+        return Correction(rank=self.correction_rank, moments=seen)
 
     def _saves_a_bit(self, profile: DeviceProfile | None) -> bool:
         if self.reduce_range != "auto":

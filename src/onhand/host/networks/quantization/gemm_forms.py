@@ -1,21 +1,21 @@
-"""Products of matrices in the form whose results engines leave in float32: Gemm."""
+"""Products of matrices in forms that engines compute on integers, with results in float32."""
 
 from dataclasses import replace
 
 import numpy as np
 
-from onhand.host.networks.graph import Graph, Node
+from onhand.host.networks.graph import Graph, Node, fresh_name
 from onhand.host.networks.onnx_files import infer_shapes
 from onhand.host.networks.quantization.plan import layers_of
 
-__all__ = ["dense_to_gemm", "pooled_to_gemm"]
+__all__ = ["dense_to_gemm", "pooled_to_gemm", "shape_biases"]
 
 
 def dense_to_gemm(graph: Graph) -> Graph:
     """Return the graph with a MatMul of rows and the Add of a bias behind it as one Gemm.
 
     ONNX Runtime makes a Gemm of them itself, but before it looks for integers, and computes it
-    in float then. Of more axes than two it makes none.
+    in float then. For products of more axes than two see `shape_biases`.
     """
     readers = graph.readers()
     dense = [layer for layer in layers_of(graph).values() if layer.node.op == "MatMul"]
@@ -93,3 +93,37 @@ def pooled_to_gemm(graph: Graph) -> Graph:
         return graph
     made = replace(graph, constants=constants)
     return made.rebuilt(lambda node: swapped.get(node.name, (node,))).live()
+
+
+def shape_biases(graph: Graph) -> Graph:
+    """Return the graph with the biases behind products of known sizes, (N,), as (1, 1, N).
+
+    Where it knows all sizes ONNX Runtime makes a Gemm of a product of more axes than two and its
+    bias too, before it looks for integers: an encoder in integers then took five times as long.
+    Of a bias with more than one axis it makes none, and multiplies on integers.
+    """
+    readers, known = graph.readers(), infer_shapes(graph)
+    taken, constants = graph.names(), dict(graph.constants)
+    shaped: dict[str, Node] = {}
+    for layer in layers_of(graph).values():
+        name, after = layer.node.name, readers.get(layer.node.name, [])
+        data = known.get(layer.data)
+        if layer.node.op != "MatMul" or data is None or len(data.shape) < 3:
+            continue
+        if len(after) != 1 or after[0].op != "Add" or not _is_whole(data.shape):
+            continue
+        bias = next((other for other in after[0].inputs if other != name), "")
+        array = graph.constants.get(bias)
+        if array is None or array.dtype != np.float32 or array.ndim != 1:
+            continue
+        wide = fresh_name(taken, f"{bias}.shaped")
+        constants[wide] = array.reshape((1,) * (len(data.shape) - 1) + array.shape)
+        shaped[after[0].name] = replace(after[0], inputs=(name, wide))
+    if not shaped:
+        return graph
+    made = replace(graph, constants=constants)
+    return made.rebuilt(lambda node: (shaped.get(node.name, node),)).live()
+
+
+def _is_whole(shape: tuple[int | str | None, ...]) -> bool:
+    return all(isinstance(size, int) for size in shape)

@@ -1,19 +1,21 @@
 """Weights as integers without a look at activations: for size, and for want of examples."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 
+from onhand.core.arrays import FloatArray
 from onhand.core.quantized import GroupFormat
+from onhand.host.lowrank import correct_rounding
 from onhand.host.networks.graph import Array, Graph, Node
 from onhand.host.networks.quantization.grid import WeightCodes, round_weight, shaped_for
 from onhand.host.networks.quantization.plan import Layer
 from onhand.host.networks.quantization.storage import Constants
 from onhand.host.rounding import round_matrix
 
-__all__ = ["compress_tables", "compress_weights", "multiply_dynamically"]
+__all__ = ["Correction", "compress_tables", "compress_weights", "multiply_dynamically"]
 
 _FLOAT: Final = 1
 _CONTRIB: Final = "com.microsoft"
@@ -29,8 +31,27 @@ class Compressed:
     changed: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """How rounding errors of products of matrices are made good for.
+
+    Attributes:
+        rank: of what is added; 0 for nothing.
+        moments: name of a layer -> (K, K) mean second moments of its inputs, where they are known.
+    """
+
+    rank: int = 0
+    moments: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
 def compress_weights(
-    graph: Graph, layers: Mapping[str, Layer], *, bits: int, group_size: int, per_channel: bool
+    graph: Graph,
+    layers: Mapping[str, Layer],
+    *,
+    bits: int,
+    group_size: int,
+    per_channel: bool,
+    correction: Correction,
 ) -> Compressed:
     """Store weights as integers and compute in float32.
 
@@ -44,6 +65,7 @@ def compress_weights(
         bits: 4 or 8.
         group_size: of MatMulNBits: 32, 64 or 128.
         per_channel: one scale for each output channel, else one for a weight.
+        correction: of what MatMulNBits multiplies with.
 
     Returns:
         The graph.
@@ -58,18 +80,21 @@ def compress_weights(
             return (node,)
         weight = layer.weight_of(graph)
         if bits == 4 and node.op in {"Gemm", "MatMul"}:
-            changed[layer.weight] = f"4 bits, a scale for {group_size} inputs"
-            return _grouped(writer, layer, weight, GroupFormat(bits=4, group_size=group_size))
+            made, rank = _grouped(
+                writer, layer, weight, GroupFormat(bits=4, group_size=group_size), correction
+            )
+            beside = f", and a product of rank {rank} beside it" if rank else ""
+            changed[layer.weight] = f"4 bits, a scale for {group_size} inputs{beside}"
+            return made
         before: tuple[Node, ...] = ()
         if layer.weight not in unpacked:
             codes = round_weight(weight, axis=layer.axis, bits=bits, per_channel=per_channel)
             unpacked[layer.weight] = before = _unpacking(writer, layer.weight, codes)
             changed[layer.weight] = f"{bits} bits, {codes.scales.size} scales"
-        made = unpacked[layer.weight][-1].name
-        return (*before, replace(node, inputs=(node.inputs[0], made, *node.inputs[2:])))
+        again = unpacked[layer.weight][-1].name
+        return (*before, replace(node, inputs=(node.inputs[0], again, *node.inputs[2:])))
 
-    made = graph.rebuilt(compressed)
-    return Compressed(graph=writer.finished(made), changed=changed)
+    return Compressed(graph=writer.finished(graph.rebuilt(compressed)), changed=changed)
 
 
 def multiply_dynamically(
@@ -160,34 +185,61 @@ def compress_tables(graph: Graph) -> Compressed:
     return Compressed(graph=writer.finished(graph.rebuilt(gathered)), changed=changed)
 
 
-def _grouped(writer: Constants, layer: Layer, weight: Array, form: GroupFormat) -> tuple[Node, ...]:
-    matrix = np.ascontiguousarray(weight if layer.axis == 0 else weight.T)  # (N, K)
-    tensor = round_matrix(np.asarray(matrix, np.float32), form, method="clip").tensor
-    scales = writer.name(f"{layer.weight}.steps")
+def _grouped(
+    writer: Constants, layer: Layer, weight: Array, form: GroupFormat, correction: Correction
+) -> tuple[tuple[Node, ...], int]:
+    """Return what does a layer's work on codes in groups, and the rank of what corrects it."""
+    matrix = np.ascontiguousarray(weight if layer.axis == 0 else weight.T, np.float32)  # (N, K)
+    tensor = round_matrix(matrix, form, method="clip").tensor
     stored = writer.add(f"{layer.weight}.scales", tensor.scales)
     codes = writer.add(f"{layer.weight}.codes", tensor.codes)
-    product = writer.name(f"{layer.node.name}.product") if layer.bias else layer.node.name
-    made = [
-        # The scales are stored in fp16; engines widen them when they open the network.
-        Node(op="Cast", inputs=(stored,), outputs=(scales,), attributes={"to": _FLOAT}),
-        Node(
-            op="MatMulNBits",
-            domain=_CONTRIB,
-            inputs=(layer.data, codes, scales),
-            outputs=(product,),
-            attributes={
-                "K": matrix.shape[1],
-                "N": matrix.shape[0],
-                "accuracy_level": 4,
-                "bits": form.bits,
-                "block_size": form.group_size,
-            },
-        ),
-    ]
+    rank = min(correction.rank, *matrix.shape)
+    n_adds = bool(layer.bias) + bool(rank)
+    names = [writer.name(f"{layer.node.name}.product") for _ in range(n_adds)]
+    values = [*names, layer.node.name]
+    # The scales are stored in fp16; engines widen them when they open the network.
+    scales = _widened(writer, f"{layer.weight}.steps", stored)
+    product = Node(
+        op="MatMulNBits",
+        domain=_CONTRIB,
+        inputs=(layer.data, codes, scales.name),
+        outputs=(values[0],),
+        attributes={
+            "K": matrix.shape[1],
+            "N": matrix.shape[0],
+            "accuracy_level": 4,
+            "bits": form.bits,
+            "block_size": form.group_size,
+        },
+    )
     writer.domains[_CONTRIB] = 1
+    made = [scales, product]
+    if rank:
+        left, right = correct_rounding(
+            matrix,
+            tensor.dequantize(),
+            rank=rank,
+            moments=correction.moments.get(layer.node.name),
+        )
+        data = layer.data
+        for part, factor in (("right", right), ("left", left)):
+            thin = np.ascontiguousarray(factor.T, np.float16)
+            wide = _widened(
+                writer, f"{layer.weight}.{part}", writer.add(f"{layer.weight}.{part}.half", thin)
+            )
+            result = writer.name(f"{layer.node.name}.{part}")
+            made += [wide, Node(op="MatMul", inputs=(data, wide.name), outputs=(result,))]
+            data = result
+        made.append(Node(op="Add", inputs=(values[0], data), outputs=(values[1],)))
     if layer.bias:
-        made.append(Node(op="Add", inputs=(product, layer.bias), outputs=layer.node.outputs))
-    return tuple(made)
+        made.append(Node(op="Add", inputs=(values[-2], layer.bias), outputs=layer.node.outputs))
+    return tuple(made), rank
+
+
+def _widened(writer: Constants, wanted: str, stored: str) -> Node:
+    return Node(
+        op="Cast", inputs=(stored,), outputs=(writer.name(wanted),), attributes={"to": _FLOAT}
+    )
 
 
 def _unpacking(writer: Constants, name: str, weight: WeightCodes) -> tuple[Node, ...]:

@@ -11,7 +11,11 @@ from onhand.host.networks.quantization.accuracy import OutputJudge, Reverted, re
 from onhand.host.networks.quantization.adaround import learn_rounding
 from onhand.host.networks.quantization.bias_correction import correct_at_once, correct_in_order
 from onhand.host.networks.quantization.calibration import Ranges
-from onhand.host.networks.quantization.gemm_forms import dense_to_gemm, pooled_to_gemm
+from onhand.host.networks.quantization.gemm_forms import (
+    dense_to_gemm,
+    pooled_to_gemm,
+    shape_biases,
+)
 from onhand.host.networks.quantization.grid import Grid, least_scales, round_weight
 from onhand.host.networks.quantization.plan import Plan, make_plan, nothing_to_quantize
 from onhand.host.networks.quantization.qdq import RoundedLayer, quantised_graph
@@ -71,7 +75,7 @@ def quantize_statically(graph: Graph, bench: Workbench, settings: StaticSettings
         InputError: if there are no examples, or too few for what is asked, or nothing to quantise.
         EngineError: if a graph cannot run.
     """
-    graph = dense_to_gemm(pooled_to_gemm(graph))
+    graph = shape_biases(dense_to_gemm(pooled_to_gemm(graph)))
     samples, aside = bench.calibration, None
     if settings.accuracy < 1:
         samples, aside = _split(samples)
