@@ -4,11 +4,12 @@
                                      [--out FILE.json] [--json]
 
 A bundle of random weights has the shape's costs; what is right is scripted: the drafter knows the
-greedy answer beforehand and guesses each token rightly with a probability of 0, 0.3, 0.5, 0.7 or
-0.9. Each round times every case next to plain decoding of the same tokens, text included. Then
-prompt lookup on real models: the house assistant on held-out commands, alone and in conversations
-of four turns, and a model of stories that continues stories. Bundles are built with `onhand build`;
-with --bundles they are kept in a folder, and those that are there are used.
+greedy answer beforehand and guesses a share of 0, 0.3, 0.5, 0.7 or 0.9 of its tokens rightly,
+scattered at random, others in each round. Each round times every case next to plain decoding of
+the same tokens, text included. Then prompt lookup on real models: the house assistant on held-out
+commands, alone and in conversations of four turns, and a model of stories that continues stories.
+Bundles are built with `onhand build`; with --bundles they are kept in a folder, and those that are
+there are used.
 """
 
 import argparse
@@ -94,20 +95,21 @@ def main() -> None:
 
 
 class Scripted:
-    """Knows how a text goes on and guesses each token rightly with a given probability."""
+    """Knows how a text goes on and guesses a given share of its tokens rightly."""
 
     is_free: ClassVar[bool] = True
 
     def __init__(self, share: float, *, wrong: int) -> None:
-        """Take the probability, and a token that never stands in the answer."""
+        """Take the share, and a token that never stands in the answer."""
         self._share = share
         self._wrong = wrong
         self._guesses: list[int] = []
         self._place = 0
 
     def learn(self, answer: Sequence[int], *, seed: int) -> None:
-        """Throw the dice for every token of the next answer."""
-        is_right = np.random.default_rng(seed).random(len(answer)) < self._share
+        """Choose which tokens of the next answer to guess rightly: exactly the share of them."""
+        n_right = round(self._share * len(answer))
+        is_right = np.random.default_rng(seed).permutation(len(answer)) < n_right
         pairs = zip(answer, is_right, strict=True)
         self._guesses = [token if right else self._wrong for token, right in pairs]
 

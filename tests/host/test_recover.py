@@ -1,22 +1,28 @@
 """A smaller model learns from the original: less divergence, the same bytes when resumed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from tests.host.recorder import Recorder
 from tests.models import DECODER, VOCAB, memory_model
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import InputError, ResourceError, SourceError
+from onhand.core.quantized import GroupFormat
 from onhand.host import recover
 from onhand.host.lessons import TextLessons, pad_rows
 from onhand.host.model import Model
 from onhand.host.prune_decoder import Kept, LayerKept, prune_decoder
 from onhand.host.recover import Recovered, Training, recover_model
+from onhand.host.rounding import round_matrix
 from onhand.host.stored_model import has_model, read_model, write_model
+from onhand.host.torch_weights import rounded_through
 
 pytest.importorskip("torch", reason="trains weights")
 
@@ -41,6 +47,7 @@ def trained(
     training: Training | None = None,
     progress: Recorder | None = None,
     text: Sequence[TokenArray] = TEXT,
+    forms: Mapping[str, GroupFormat] | None = None,
 ) -> Recovered:
     """A short training."""
     teacher = teacher or memory_model()
@@ -53,6 +60,7 @@ def trained(
         folder=folder,
         threads=1,
         progress=progress or Recorder(),
+        forms=forms,
     )
 
 
@@ -77,6 +85,52 @@ def test_training_brings_the_answers_nearer(tmp_path: Path, training: Training) 
     assert shown.done == shown.total
     assert found.model.decoder == smaller(memory_model()).decoder
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "weights.safetensors"]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    weight=arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.integers(1, 70)),
+        elements=st.floats(-3, 3, width=16),
+    ),
+    bits=st.sampled_from(GroupFormat.BITS),
+    group_size=st.sampled_from(GroupFormat.GROUP_SIZES),
+)
+def test_rounding_in_training_is_the_rounding_that_is_stored(
+    weight: FloatArray, bits: int, group_size: int
+) -> None:
+    """To the last bit; the gradient is that of the weights; storing it again changes nothing."""
+    import torch
+
+    form = GroupFormat(bits=bits, group_size=group_size)
+    given_weight = torch.from_numpy(weight).requires_grad_()
+
+    found = rounded_through(given_weight, form)
+    torch.autograd.backward((found * 3).sum())
+
+    stored = found.detach().numpy()
+    for method in ("rtn", "clip"):
+        again = stored if method == "clip" else weight
+        rounded = round_matrix(again, form, method=method).tensor.dequantize()
+        np.testing.assert_array_equal(rounded, stored)
+    assert given_weight.grad is not None
+    assert (given_weight.grad == 3).all()
+
+
+def test_a_model_learns_with_the_weights_that_are_stored(tmp_path: Path) -> None:
+    """Better than the same weights rounded at the end; what comes back is rounded already."""
+    model = memory_model()
+    forms = {name: GroupFormat(bits=3) for name in model.decoder.matrices()}
+    training = Training(steps=24, rate=1e-3, precision="float32")
+
+    found = trained(tmp_path / "a", student=model, forms=forms, training=training)
+
+    assert found.after < 0.9 * found.before
+    for name, form in forms.items():
+        weight = found.model.weights.matrix(name)
+        codes = round_matrix(weight, form, method="rtn").tensor
+        np.testing.assert_array_equal(codes.dequantize(), weight)
 
 
 def test_a_resumed_training_ends_with_the_same_weights(

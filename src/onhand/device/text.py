@@ -346,9 +346,11 @@ def _byte_letters() -> dict[str, int]:
 
 
 def _bytes_of(token: str) -> bytes:
+    if token.isascii():  # as a letter, each of these stands for itself
+        return token.encode("ascii")
     letters = _byte_letters()
     try:
-        return bytes(letters[letter] for letter in token)
+        return bytes([letters[letter] for letter in token])
     except KeyError:
         # An added token is plain text, not letters for bytes.
         return token.encode("utf-8")

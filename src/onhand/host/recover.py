@@ -2,12 +2,13 @@
 
 Source:
     Distillation of the original's next-token distribution: arXiv:1503.02531; of pruned decoders:
-    Minitron, arXiv:2407.14679, which found it better than the text's own next token.
+    Minitron, arXiv:2407.14679, which found it better than the text's own next token; of rounded
+    ones, with the rounding in every step: LLM-QAT, arXiv:2305.17888.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import InputError, ResourceError
 from onhand.core.progress import Progress
+from onhand.core.quantized import GroupFormat
 from onhand.device.engines.forward import RopeCache
 from onhand.device.processor import processor
 from onhand.host.array_files import damage, read_arrays, write_arrays
@@ -119,6 +121,7 @@ def recover_model(
     folder: Path,
     threads: int,
     progress: Progress,
+    forms: Mapping[str, GroupFormat] | None = None,
 ) -> Recovered:
     """Train all weights of a model towards the original's answers.
 
@@ -135,6 +138,8 @@ def recover_model(
         folder: keeps the checkpoint, and then the model.
         threads: threads to use.
         progress: told of every step, and of the divergence now and then.
+        forms: how matrices will be stored, by name: the model works, is judged and is returned
+            with what their codes stand for; None for a model that is not rounded.
 
     Returns:
         The trained model and what it gained.
@@ -156,7 +161,7 @@ def recover_model(
     longest = max(lessons.longest, *(tokens.shape[1] for tokens, _ in judges))
     room = _Room(
         teacher=FixedWeights(teacher),
-        student=TrainedWeights(student),
+        student=TrainedWeights(student, forms),
         training=training,
         teacher_ropes=RopeCache(teacher.decoder, longest),
         ropes=RopeCache(student.decoder, longest),
@@ -193,6 +198,7 @@ class _Room:
         """
         import torch
 
+        self.student.refresh()
         places = torch.from_numpy(np.flatnonzero(weights > 0))
         counts = torch.from_numpy(weights.reshape(-1))[places]  # (S,)
         with torch.no_grad(), self._precision():
@@ -216,6 +222,7 @@ class _Room:
         import torch
 
         total = counted = 0.0
+        self.student.refresh()
         with torch.no_grad():
             for tokens, weights in batches:
                 wanted, given = (

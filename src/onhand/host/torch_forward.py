@@ -111,6 +111,7 @@ def _layer(weights: TorchWeights, i: int, x: "Tensor", ropes: RopeCache) -> "Ten
 
 def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "Tensor":
     import torch
+    from torch.nn import functional
 
     decoder, layer = weights.decoder, weights.decoder.layers[i]
     *lead, T, _ = qkv.shape
@@ -126,7 +127,19 @@ def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "
     if (tables := ropes.tables(i, T)) is not None:
         cosines, sines = (torch.from_numpy(table[:T]) for table in tables)
         query, key = _rotate(query, cosines, sines), _rotate(key, cosines, sines)
-    # The queries that share a key head follow each other: one product for all of them.
+    # The queries that share a key head follow each other.
+    if decoder.attention_softcap is None and not layer.window:
+        shares = layer.n_heads // layer.n_kv_heads
+        if query.dtype != value.dtype:  # the tables are float32
+            query, key = query.to(value.dtype), key.to(value.dtype)
+        mixed = functional.scaled_dot_product_attention(
+            query,
+            key.repeat_interleave(shares, dim=-3),
+            value.repeat_interleave(shares, dim=-3),
+            is_causal=True,
+            scale=1.0,
+        )
+        return mixed.transpose(-3, -2).reshape(*lead, T, layer.query_width)
     shared = query.reshape(*lead, layer.n_kv_heads, -1, layer.head_dim)
     scores = (shared @ key.transpose(-1, -2)).view(*lead, layer.n_heads, T, T)
     scores = _soft_cap(scores, decoder.attention_softcap)

@@ -146,9 +146,13 @@ class NativeLoaded:
         draws = [_draw(sampler) for _ in range(row.size)]
         found: list[Any] = list(draws)
         self.inner.choose_each(own.inner, aligned(row), self._chooser(sampler), found)
-        wrong = np.flatnonzero(np.asarray(found[:-1]) != row[1:])
-        n_chosen = int(wrong[0]) + 1 if len(wrong) else row.size
-        sampler.put_back(draws[n_chosen:] if sampler.sampling.temperature > 0 else ())
+        n_chosen = 1
+        for given, token in zip(row[1:].tolist(), found, strict=False):
+            if given != token:
+                break
+            n_chosen += 1
+        if sampler.sampling.temperature > 0:
+            sampler.put_back(draws[n_chosen:])
         for token in found[:n_chosen]:
             _settle(sampler, token)
         return found[:n_chosen]

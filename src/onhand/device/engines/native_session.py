@@ -21,6 +21,8 @@ _HALF, _CODE, _SCALE = np.dtype(np.float16), np.dtype(np.int8), np.dtype(np.floa
 
 def aligned(array: np.ndarray) -> Any:
     """Return it where vector instructions may read it: files and states put it anywhere."""
+    if array.flags.c_contiguous and array.flags.aligned:  # the rule: what a copy asks costs more
+        return array
     return np.require(array, requirements=["C", "A"])
 
 

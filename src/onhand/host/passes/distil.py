@@ -5,10 +5,12 @@ from typing import ClassVar
 
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
+from onhand.core.quantized import GroupFormat
 from onhand.host.distil import check_torch
 from onhand.host.lessons import TextLessons, pad_rows
 from onhand.host.model import Model
 from onhand.host.passes.base import ShapeReport, ShapeWork
+from onhand.host.passes.quantize import Quantize
 from onhand.host.recover import Training, recover_model
 
 __all__ = ["Distil"]
@@ -32,6 +34,10 @@ class Distil:
         temperature: above 1, what the original finds unlikely counts for more.
         hidden: weight of the distance between the heads' inputs; 0.0 for none.
         precision: of products: "float32", "bf16", or "auto" for bf16 where the processor has AMX.
+        bits: width of the codes that the weights will be stored in, symmetric ones: it then learns
+            with rounded weights, and what it gives is rounded already; 0 to learn without.
+        group_size: inputs that share one scale there.
+        embed_bits: bits of the embedding, learned positions and the head; 0 for the same as `bits`.
     """
 
     name: ClassVar[str] = "distil"
@@ -43,9 +49,16 @@ class Distil:
     temperature: float = 1.0
     hidden: float = 0.0
     precision: str = "auto"
+    bits: int = 0
+    group_size: int = 32
+    embed_bits: int = 0
 
     def __post_init__(self) -> None:
         self._training()
+        if self.bits:
+            self._storing()
+        elif self.embed_bits:
+            raise InputError(f"embed_bits is {self.embed_bits}, but bits is 0: give both")
         if self.batch_tokens < 1 or self.tokens < 1:
             raise InputError("batch_tokens and tokens must be 1 or more")
 
@@ -82,12 +95,24 @@ class Distil:
             folder=work.folder,
             threads=work.threads,
             progress=work.progress,
+            forms=self._forms(model),
         )
         work.progress.note(
             f"distil: {found.n_tokens:,} tokens took the divergence on text that was left out of "
             f"training from {found.before:.4f} to {found.after:.4f} nat"
         )
         return found.model
+
+    def _storing(self) -> Quantize:
+        """Return the pass that would store the weights so."""
+        return Quantize(
+            bits=self.bits, group_size=self.group_size, embed_bits=self.embed_bits, method="rtn"
+        )
+
+    def _forms(self, model: Model) -> dict[str, GroupFormat]:
+        """Return how each matrix will be stored; empty where nothing is to be rounded."""
+        formats = self._storing().plan(model.decoder).formats if self.bits else {}
+        return {name: form for name, form in formats.items() if form is not None}
 
     def _training(self) -> Training:
         return Training(
