@@ -201,17 +201,16 @@ def _outside(
     sparse: dict[str, SparseForm] = {}
     room = MOST_EXPANDED_BYTES
     for constant, array in graph.constants.items():
-        key = keys[constant]
-        most_inline = _INLINE_BYTES_ALONE if uses[key] == 1 else _INLINE_BYTES
-        if array.nbytes <= most_inline:
+        if array.nbytes <= _INLINE_BYTES:
             continue
+        key = keys[constant]
         whole = np.ascontiguousarray(array)
         wanted = constant if constant not in tensors.arrays else f"{variant}/{constant}"
         form = tensors.without_zeros(key, whole, wanted) if array.nbytes <= room else None
         if form is not None:
             sparse[constant] = form
             room -= form.size_bytes
-        elif array.dtype.name in _CODES:
+        elif array.dtype.name in _CODES and (array.nbytes > _INLINE_BYTES_ALONE or uses[key] > 1):
             names[constant] = tensors.whole(key, whole, wanted)
     return _Outside(names=names, sparse=sparse)
 
