@@ -119,6 +119,13 @@ def test_a_guard_is_checked(line: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["", "../a", "my recipe", "a" * 101])
+def test_a_name_has_a_bundles_letters(name: str) -> None:
+    """It becomes the variant's, which would be refused when all work is done."""
+    with pytest.raises(RecipeError, match="must be 1 to 100 of letters"):
+        parse(f'name = "{name}"\n[[step]]\npass = "round"\n')
+
+
 def test_a_name_is_not_needed() -> None:
     """A recipe without one still runs."""
     assert parse('[[step]]\npass = "round"').name == "unnamed"

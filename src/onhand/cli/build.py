@@ -153,6 +153,7 @@ def _network(context: typer.Context, output: Path | None) -> None:
         from onhand.host.networks.options import NetworkOptions
 
         budget, device = asked["budget"], asked["device"]
+        n_examples = asked["calibration_examples"]
         work = NetworkOptions(
             task=asked["task"],
             variants=read_variants(
@@ -162,7 +163,7 @@ def _network(context: typer.Context, output: Path | None) -> None:
             heldout=asked["heldout"],
             feed=asked["feed"],
             labels=asked["labels"],
-            n_calibration=asked["calibration_examples"] or 100,
+            n_calibration=100 if n_examples is None else n_examples,
             budget=Budget() if budget is None else parse_budget(budget),
             device=None if device is None else read_profile(device),
             accept_estimates=asked["accept_estimates"],

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 
 from onhand.core.errors import InputError, RecipeError
+from onhand.core.manifest import NAME
 
 __all__ = ["Guard", "Recipe", "parse_recipe"]
 
@@ -66,6 +67,10 @@ def parse_recipe(
     name, steps = table.get("name", "unnamed"), table.get("step", [])
     if not isinstance(name, str):
         raise RecipeError(f"{where}: name is {name!r}, must be a text")
+    if not NAME.fullmatch(name):
+        raise RecipeError(
+            f"{where}: name is {name!r}, must be 1 to 100 of letters, digits and . _ + -"
+        )
     if not isinstance(steps, list) or not steps:
         raise RecipeError(f"{where}: no [[step]]; a recipe needs at least one")
     made = [

@@ -41,6 +41,24 @@ def test_colours_change_places_and_mix() -> None:
     assert gray.ravel().tolist() == [round(2.99 + 11.74 + 22.8)]
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_become_eight(tmp_path: Path, name: str) -> None:
+    """As gray levels of the same share, not cut off at 255."""
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16)).save(tmp_path / name)
+
+    assert read_picture(tmp_path / name)[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_pixels_of_floats_have_no_scale(tmp_path: Path) -> None:
+    """What is white in them, nobody knows."""
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.array([[0.0, 0.5]], np.float32)).save(tmp_path / "a.tif")
+
+    with pytest.raises(InputError, match="has pixels of 32 bits"):
+        read_picture(tmp_path / "a.tif")
+
+
 def test_the_middle_is_cut_out() -> None:
     """A picture whose short side is as wanted is not scaled."""
     pixels = np.arange(4 * 8 * 3, dtype=np.uint8).reshape(4, 8, 3)

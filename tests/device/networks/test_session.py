@@ -8,7 +8,7 @@ import pytest
 from tests.network_bundles import Drawing, Op, classifier, info, pack
 
 import onhand
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, ShapeError
 from onhand.core.feed import PictureFeed, TextFeed
 
 WORDS = json.dumps({
@@ -40,6 +40,13 @@ def test_a_picture_is_classified(tmp_path: Path) -> None:
         again = session.classify(pixels, top=2)
         with pytest.raises(InputError, match="takes no texts"):
             session.embed(["hello"])
+        with pytest.raises(InputError, match="top is -1"):
+            session.classify(pixels, top=-1)
+        with pytest.raises(InputError, match=r"\(2, 3\) are of several examples"):
+            session.likeliest({"y": np.zeros((2, 3), np.float32)})
+        name = session.network.inputs[0].name
+        with pytest.raises(ShapeError, match="is a list, must be an array"):
+            session.run({name: [[1.0]]})  # type: ignore[dict-item]
 
     assert found == again
     assert found[0].share >= found[1].share
@@ -75,6 +82,10 @@ def test_texts_become_vectors(tmp_path: Path) -> None:
     with onhand.open_network(bundle.root, engine="onnx", home=tmp_path / "home") as session:
         vectors = session.embed(["hello you", "you you"])
         cut = session.read("you you you hello").cut
+        with pytest.raises(InputError, match="put it into brackets"):
+            session.embed("hello")
+        with pytest.raises(InputError, match="text 1 is of type bytes"):
+            session.embed(["hello", b"you"])  # type: ignore[list-item]
         with pytest.raises(InputError, match="has no classes"):
             session.likeliest({"y": vectors})
         with pytest.raises(InputError, match="which this network does not take"):

@@ -51,6 +51,25 @@ def test_channels_become_their_mean(tmp_path: Path) -> None:
     assert read_sound(tmp_path / "a.wav")[0].tolist() == [0, 0]
 
 
+def test_half_a_sound_is_no_sound(tmp_path: Path) -> None:
+    """The head says how long it is."""
+    write_wave(tmp_path / "a.wav", np.zeros(100, "<i2"), width=2)
+    (tmp_path / "a.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:144])
+
+    with pytest.raises(InputError, match="is cut off: 50 of 100 frames"):
+        read_sound(tmp_path / "a.wav")
+
+
+def test_attack_a_piece_that_is_longer_than_its_file(tmp_path: Path) -> None:
+    """The standard library raises an error of its own kind there."""
+    write_wave(tmp_path / "a.wav", np.zeros(10, "<i2"), width=2)
+    content = (tmp_path / "a.wav").read_bytes()[:36]
+    (tmp_path / "a.wav").write_bytes(content + b"LIST" + b"\x00\x00\x00\x80" + bytes(10))
+
+    with pytest.raises(InputError, match="not a WAV file"):
+        read_sound(tmp_path / "a.wav")
+
+
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\0\0\0\0WAVEfmt ", bytes(99)])
 def test_attack_a_damaged_sound(tmp_path: Path, content: bytes) -> None:
     """One sentence."""

@@ -63,7 +63,7 @@ def test_costs_behind_a_loop_count_as_nothing() -> None:
             h.make_tensor_value_info("z", real, ["B", 3]),
         ],
         [
-            onnx.numpy_helper.from_array(np.int64(3), "n"),
+            onnx.numpy_helper.from_array(np.array(3, np.int64), "n"),
             onnx.numpy_helper.from_array(np.ones((2, 3), np.float32), "m"),
         ],
     )

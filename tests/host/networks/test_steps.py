@@ -101,6 +101,11 @@ def test_each_step_is_measured(tmp_path: Path) -> None:
     assert made.notes == ("blunt: a note", "blunt: a note")
 
 
+def test_a_step_that_does_nothing_says_so(tmp_path: Path) -> None:
+    """A reader of the report would take it for done."""
+    assert run(tmp_path, Step(Restore())).notes == ("distil: changed nothing",)
+
+
 def test_a_step_that_loses_too_much_ends_the_build(tmp_path: Path) -> None:
     """With what it lost and what to do; the whole budget is the guard where it has none."""
     with pytest.raises(BudgetExceeded, match=r"blunt lost .*, 1.00% allowed; ask less of it"):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import BundleCorrupt
+from onhand.core.errors import BundleCorrupt, InputError
 from onhand.device.networks.base import Array
 
 __all__ = ["CLASSIFIES", "LABELS", "Likely", "likeliest", "read_labels", "shares"]
@@ -75,7 +75,15 @@ def likeliest(outputs: Mapping[str, Array], labels: Sequence[str], *, top: int) 
 
     Returns:
         The likeliest first.
+
+    Raises:
+        InputError: if `top` is below 1, or the scores are of several examples.
     """
-    row = shares(next(iter(outputs.values())).reshape(-1))
+    if top < 1:
+        raise InputError(f"top is {top}, must be 1 or more")
+    scores = next(iter(outputs.values()))
+    if scores.ndim > 1 and len(scores) > 1:
+        raise InputError(f"scores {scores.shape} are of several examples; ask for one at a time")
+    row = shares(scores.reshape(-1))
     order = np.argsort(-row, kind="stable")[:top].tolist()
     return [Likely(i, labels[i] if i < len(labels) else str(i), float(row[i])) for i in order]

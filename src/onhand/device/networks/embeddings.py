@@ -50,6 +50,7 @@ def embed_texts(
     """
     if batch < 1:
         raise ShapeError(f"batch is {batch}, must be 1 or more")
+    reader.check(texts)
     lengths = [sum(map(len, text)) if isinstance(text, tuple) else len(text) for text in texts]
     order = np.argsort(lengths, kind="stable").tolist()
     cut = [False] * len(texts)

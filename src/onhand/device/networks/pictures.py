@@ -37,7 +37,8 @@ def read_picture(path: Path) -> Pixels:
         path: a file that Pillow reads, or `.npy` with (H, W, 3) or (H, W) uint8.
 
     Returns:
-        (H, W, 3) uint8, RGB, turned as its EXIF says.
+        (H, W, 3) uint8, RGB, turned as its EXIF says; the first picture of an animation, without
+        transparency; 16 bits brought to 8.
 
     Raises:
         InputError: if the file is of another kind or cannot be read, or Pillow is missing.
@@ -59,8 +60,13 @@ def read_picture(path: Path) -> Pixels:
                 raise InputError(
                     f"{path}: has {picture.width} x {picture.height} pixels, over {_MOST_PIXELS}"
                 )
-            turned = ImageOps.exif_transpose(picture).convert("RGB")
-            return np.asarray(turned, dtype=np.uint8)
+            turned = ImageOps.exif_transpose(picture)
+            if turned.mode.startswith("I;16"):  # Pillow would cut off all above 255
+                deep = np.asarray(turned, dtype=np.float32)
+                return _as_pixels(np.rint(deep / 257).astype(np.uint8), str(path))
+            if turned.mode in {"I", "F"}:
+                raise InputError(f"{path}: has pixels of 32 bits, must have 8 or 16 for a channel")
+            return np.asarray(turned.convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a picture that can be read: {error}") from error
 

@@ -39,12 +39,21 @@ def read_sound(path: Path) -> tuple[FloatArray, int]:
                 raise InputError(
                     f"{path}: {file.getnframes()} frames of {width} bytes are too many"
                 )
-            content = file.readframes(file.getnframes())
-    except (OSError, EOFError, wave.Error) as error:
-        raise InputError(f"{path}: not a WAV file that can be read: {error}") from error
+            n_frames = file.getnframes()
+            content = file.readframes(n_frames)
+    # RuntimeError: a piece of the file says that it is longer than the file.
+    except (OSError, EOFError, RuntimeError, wave.Error) as error:
+        why = str(error) or "it ends too early"
+        raise InputError(
+            f"{path}: not a WAV file that can be read: {why}; give one of whole numbers (PCM) of "
+            "8, 16, 24 or 32 bits"
+        ) from error
     whole = len(content) // (width * n_channels) * width * n_channels
     if whole == 0 or rate < 1:
         raise InputError(f"{path}: holds no sound")
+    if whole < n_frames * width * n_channels:
+        found = whole // (width * n_channels)
+        raise InputError(f"{path}: is cut off: {found} of {n_frames} frames are there")
     if width == 1:
         samples = np.frombuffer(content[:whole], np.uint8).astype(np.float32) / 128 - 1
     else:

@@ -74,6 +74,23 @@ class TextReader:
         """
         return self.batch([text])
 
+    @staticmethod
+    def check(texts: Sequence[Text]) -> None:
+        """Refuse what is no list of texts.
+
+        Raises:
+            InputError: if it is empty, a single text (whose letters would be taken for texts), or
+                holds anything but texts and pairs of them.
+        """
+        if isinstance(texts, str):
+            raise InputError("one text was given for a list of them: put it into brackets")
+        if not len(texts):
+            raise InputError("no texts: give one or more")
+        for i, text in enumerate(texts):
+            parts = text if isinstance(text, tuple) and len(text) == 2 else (text,)
+            if not all(isinstance(part, str) for part in parts):
+                raise InputError(f"text {i} is of type {type(text).__name__}, must be str or two")
+
     def batch(self, texts: Sequence[Text]) -> TextBatch:
         """Return the arrays of several texts, the shorter ones padded at their ends.
 
@@ -87,8 +104,7 @@ class TextReader:
             InputError: if there is none, one holds half a surrogate pair or has no tokens, there
                 is no room for two texts, or their lengths differ and the network takes no mask.
         """
-        if not texts:
-            raise InputError("no texts: give one or more")
+        self.check(texts)
         rows: list[tuple[list[int], list[int]]] = []
         cut: list[bool] = []
         for text in texts:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from onhand.core.budget import Budget
 from onhand.core.errors import InputError
@@ -10,7 +11,10 @@ from onhand.core.network import TASKS
 from onhand.core.profile import DeviceProfile
 from onhand.host.networks.steps import Step
 
-__all__ = ["NetworkOptions"]
+__all__ = ["LIMITS", "NetworkOptions"]
+
+LIMITS: Final = ("disk", "ram", "loss", "latency", "load", "cold-start")
+"""Keys of a budget that are measured of a network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +63,16 @@ class NetworkOptions:
             raise InputError("a build needs at least one variant")
         if self.heldout is not None and self.data is None:
             raise InputError("held-out examples judge what others made: give those as --data")
+        places = {path.resolve() for path in (self.data, self.heldout) if path is not None}
+        if self.heldout is not None and len(places) == 1:
+            raise InputError(f"{self.heldout}: held-out examples must not be those of --data")
+        limits = self.budget.limits()
+        if odd := [key for key in limits if key not in LIMITS]:
+            raise InputError(
+                f"budget: {odd[0]!r} is for language models; a network has {', '.join(LIMITS)}"
+            )
+        if "loss" in limits and self.data is None:
+            raise InputError("budget: 'loss' is judged on examples: give them as --data")
         if self.n_calibration < 1:
             raise InputError(f"{self.n_calibration} calibration examples: must be 1 or more")
         if self.threads is not None and self.threads < 1:

@@ -147,6 +147,8 @@ def _run(
         bench = replace(bench, calibration=bench.calibration.part(few))
     result = step.transform.apply(before.graph, bench)
     seconds = time.perf_counter() - begun
+    if not result.changed and not result.notes:
+        result = replace(result, notes=("changed nothing",))
     for note in result.notes:
         progress.note(f"{step.transform.name}: {note}")
     options = pass_options(step.transform)
