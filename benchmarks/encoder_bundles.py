@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.encoder_texts import judging_pairs, learned_texts, read_pairs
+from onhand.cli.build_network import integer_steps
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.plugins import NETWORK_PASSES, load_plugin
 from onhand.core.recipe import parse_recipe
@@ -26,8 +27,8 @@ _HELD_OUT: Final = 200  # pairs that the build itself judges by
 # Bundle -> variant -> its steps; those of the recipe are read when they are needed.
 _PLAIN: Final[Mapping[str, tuple[Step, ...]]] = {
     "fp32": (),
-    "int8": (Step(Smooth()), Step(QuantizeNetwork())),
-    "int8-signed": (Step(Smooth()), Step(QuantizeNetwork(activations="symmetric"))),
+    "int8": integer_steps("text-embedding"),
+    "int8-unsigned": (Step(Smooth()), Step(QuantizeNetwork())),
 }
 VARIANTS: Final[Mapping[str, tuple[str, ...]]] = {
     "plain": tuple(_PLAIN),
@@ -45,7 +46,7 @@ def open_bundles(model: Path, folder: Path, *, threads: int) -> dict[str, Bundle
         threads: of the building.
 
     Returns:
-        "plain": the network in float32, int8, and int8 with signed activations; "slim": by the
+        "plain": the network in float32, int8, and int8 of numbers from zero on; "slim": by the
         recipe; "cut": by the same without distillation.
     """
     folder.mkdir(parents=True, exist_ok=True)
