@@ -1,19 +1,22 @@
-"""A sentence encoder in float32 and int8, beside ONNX Runtime's own and NNCF's int8.
+"""A sentence encoder in float32, int8 and slimmed, beside ONNX Runtime's own and NNCF's int8.
 
-    python -m benchmarks.encoders --model all-MiniLM-L6-v2 --nncf-python .venv-nncf/bin/python
+    python -m benchmarks.encoders --model DIR --bundles out --nncf-python .venv-nncf/bin/python
 
-MODEL is a folder as sentence-transformers writes it; NNCF needs an environment of its own, without
-it that peer is left out. Everything is made from the same graph and calibrated with the same
-texts. Runs take turns in one process. Where others use the machine, compare processor time with
-one thread: it is spent by nobody else. Quality: intents by the nearest mean of five examples of
-each class, pairs of questions by their cosine, both beside float32 with paired 95 % intervals.
+DIR is a folder as sentence-transformers writes it; NNCF needs an environment of its own, without
+it that peer is left out. Bundles that `--bundles` does not hold are built into it, the slim one
+with half an hour of training. Integers are calibrated with the same texts, ours and theirs. Runs
+take turns in one process, so ratios are of neighbours in time. Where others use the machine,
+compare processor time with one thread: it is spent by nobody else. Quality: intents by the nearest
+mean of five examples of each class, pairs of questions by their cosine, both beside float32 with
+paired 95 % intervals; what we built answers in a fresh process that holds the device's code alone,
+on texts that no step saw.
 """
 
 import argparse
 import json
 import os
+import statistics
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,43 +28,43 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.encoder_bundles import VARIANTS, calibration_texts, layer_parameters, open_bundles
 from benchmarks.encoder_figures import area, interval, quartiles, rows_of_pairs
 from benchmarks.encoder_peers import OnnxPeer, OpenvinoPeer, make_dynamic, make_nncf
+from benchmarks.encoder_texts import (
+    SETS,
+    Pair,
+    judging_pairs,
+    read_intents,
+    read_pairs,
+    spread_out,
+)
 from onhand.core.arrays import FloatArray
-from onhand.core.bundle import Bundle, read_bundle, stage_bundle
+from onhand.core.bundle import Bundle
+from onhand.core.progress import Quiet
 from onhand.device.networks.base import Array, NetworkLoaded
 from onhand.device.networks.embeddings import class_means, embed_texts
 from onhand.device.networks.opening import named_engine
-from onhand.device.networks.texts import TOKENIZER, TextReader, open_texts
+from onhand.device.networks.texts import TextReader, open_texts
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
-from onhand.host.networks.clean import clean
-from onhand.host.networks.data import read_data
-from onhand.host.networks.graph import Graph
-from onhand.host.networks.pack import describe, pack_network
-from onhand.host.networks.passes.base import NetworkPass, Workbench
-from onhand.host.networks.passes.quantize import QuantizeNetwork
-from onhand.host.networks.passes.smooth import Smooth
-from onhand.host.networks.sources.encoder import EncoderSource
+from onhand.host.networks.judge import answer_bundle
+from onhand.host.networks.samples import Samples
 
 __all__ = ["main"]
 
-ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
-SETS = ("BANKING77", "CLINC150")
 ENGINES = ("onnx", "openvino")
-VARIANTS: Mapping[str, tuple[NetworkPass, ...]] = {
-    "fp32": (),
-    "int8": (Smooth(), QuantizeNetwork()),
-    "int8-signed": (Smooth(), QuantizeNetwork(activations="symmetric")),
-}
 BASE = "ours fp32, onnx"
-# Signed activations are for OpenVINO: ONNX Runtime computes some of these layers in float.
-LEFT_OUT = ("ours int8-signed, onnx",)
+# What the slim one must be faster than: the fastest of ours that is not pruned.
+UNPRUNED = "ours int8, openvino"
+# As right as the slim one in the other engine, but for rounding.
+LEFT_OUT = ("ours cut, onnx",)
 # The same numbers again.
 NOT_JUDGED = ("ours fp32, openvino",)
-LENGTHS = (128, 10)
+# As fast as the slim one, whose graph has the same sizes.
+NOT_TIMED = ("ours cut, openvino",)
+LENGTHS = (128, 32, 10)
 SHOTS = 5
-CALIBRATION = 50  # texts of each set
 BLOCK = 4  # runs in a row; the first finds the caches cold and is not counted
 
 
@@ -69,6 +72,7 @@ def main() -> None:
     """Run the benchmark, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--bundles", type=Path, required=True, help="taken from here, built here")
     parser.add_argument("--nncf-python", type=Path)
     parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--rounds", type=int, default=20)
@@ -76,63 +80,33 @@ def main() -> None:
     parser.add_argument("--name", default="all-MiniLM-L6-v2")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    bundles = open_bundles(given.model, given.bundles, threads=given.threads)
     with tempfile.TemporaryDirectory(prefix="onhand-encoders-") as folder:
-        bundle = build(given.model, Path(folder), given.threads)
-        files = make_peers(bundle, Path(folder), given.nncf_python)
-        loads = systems(bundle, files)
+        files = make_peers(bundles["plain"], Path(folder), given.nncf_python)
+        found = systems(bundles, files)
         result = {
-            "command": f"python -m benchmarks.encoders --model {given.name} "
-            f"--threads {given.threads} --rounds {given.rounds} --texts {given.texts}",
+            "command": f"python -m benchmarks.encoders --model {given.name} --bundles "
+            f"{given.bundles.name} --threads {given.threads} --rounds {given.rounds} "
+            f"--texts {given.texts}",
             "date": datetime.now(UTC).date().isoformat(),
             "processor": current_profile().processor,
             "versions": {name: version(name) for name in ("onnxruntime", "openvino", "numpy")},
             "load_average": os.getloadavg(),
-            "bytes": sizes(bundle, files),
+            "bytes": sizes(bundles, files),
+            "parameters": {
+                variant: layer_parameters(bundles[name], variant)
+                for name, variants in VARIANTS.items()
+                for variant in variants
+            },
             "latency": {
-                f"{threads} threads": latency(loads, threads, given.rounds)
+                f"{threads} threads": latency(found, threads, given.rounds)
                 for threads in dict.fromkeys((1, given.threads))
             },
-            "quality": quality(loads, open_texts(bundle), given.threads, given.texts),
+            "quality": quality(found, open_texts(bundles["plain"]), given.threads, given.texts),
         }
     if given.out:
         given.out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
     sys.stdout.write(table(result))
-
-
-def lines(name: str, part: str) -> tuple[list[str], list[str]]:
-    """Return texts and labels of a set of intents."""
-    folder = ASSETS / "intents" / name / part
-    texts = (folder / "seq.in").read_text(encoding="utf-8").splitlines()
-    return texts, (folder / "label").read_text(encoding="utf-8").splitlines()
-
-
-def spread_out(n: int, wanted: int) -> list[int]:
-    """Return up to `wanted` of `n` places, evenly."""
-    return sorted({i * n // min(n, wanted) for i in range(min(n, wanted))})
-
-
-def build(model: Path, folder: Path, threads: int) -> Bundle:
-    """Build the bundle of our variants, calibrated with texts of the training parts."""
-    texts: list[str] = []
-    for name in SETS:
-        train, _ = lines(name, "train")
-        texts += [train[i] for i in spread_out(len(train), CALIBRATION)]
-    data = folder / "calibration.txt"
-    data.write_text("\n".join(texts) + "\n", encoding="utf-8")
-    source = EncoderSource().load(str(model), task="text-embedding")
-    network, original = describe(source, "text-embedding"), clean(source.graph)
-    calibration = read_data(data, network, (), tokenizer=source.files[TOKENIZER])
-    bench = Workbench(
-        original=original, calibration=calibration, task="text-embedding", threads=threads
-    )
-    graphs: dict[str, Graph] = {}
-    for variant, passes in VARIANTS.items():
-        graphs[variant] = original
-        for transform in passes:
-            graphs[variant] = transform.apply(graphs[variant], bench).graph
-    with stage_bundle(folder / "bundle") as staged:
-        pack_network(source, network, graphs, staged, provenance={})
-    return read_bundle(folder / "bundle")
 
 
 def make_peers(bundle: Bundle, folder: Path, python: Path | None) -> dict[str, Path]:
@@ -143,40 +117,53 @@ def make_peers(bundle: Bundle, folder: Path, python: Path | None) -> dict[str, P
         sys.stderr.write("no --nncf-python: NNCF's int8 is left out\n")
         return made
     reader = open_texts(bundle)
-    calibration = (folder / "calibration.txt").read_text(encoding="utf-8").splitlines()
-    feeds = [reader.read(text).feeds for text in calibration]
+    feeds = [reader.read(text).feeds for text in calibration_texts()]
     return made | {"nncf int8": make_nncf(source, folder / "nncf.xml", feeds, python)}
 
 
-Open = Callable[[int], NetworkLoaded]
+@dataclass(frozen=True, slots=True)
+class System:
+    """Something that gives vectors: a variant of a bundle in an engine, or a peer's file."""
+
+    open: Callable[[int], NetworkLoaded]
+    bundle: Bundle | None = None
+    variant: str = ""
+    engine: str = ""
 
 
-def systems(bundle: Bundle, files: Mapping[str, Path]) -> dict[str, Open]:
-    """Return name -> what opens it with a number of threads."""
-
-    def ours(variant: str, engine: str) -> Open:
-        return lambda threads: named_engine(engine).open(bundle, variant=variant, threads=threads)
-
-    found = {
-        f"ours {variant}, {engine}": ours(variant, engine)
-        for variant in VARIANTS
-        for engine in ENGINES
-        if f"ours {variant}, {engine}" not in LEFT_OUT
-    }
+def systems(bundles: Mapping[str, Bundle], files: Mapping[str, Path]) -> dict[str, System]:
+    """Return name -> how it is opened."""
+    found: dict[str, System] = {}
+    for name, variants in VARIANTS.items():
+        for variant in variants:
+            for engine in ENGINES:
+                if (shown := f"ours {variant}, {engine}") not in LEFT_OUT:
+                    found[shown] = _ours(bundles[name], variant, engine)
     for name, path in files.items():
-        if path.suffix == ".xml":
-            found[f"{name}, openvino"] = lambda threads, path=path: OpenvinoPeer(path, threads)  # type: ignore[misc]  # bound now
-        else:
-            found[f"{name}, onnx"] = lambda threads, path=path: OnnxPeer(path, threads)  # type: ignore[misc]  # bound now
+        engine = "openvino" if path.suffix == ".xml" else "onnx"
+        found[f"{name}, {engine}"] = _peer(path)
     return found
 
 
-def sizes(bundle: Bundle, files: Mapping[str, Path]) -> dict[str, int]:
+def _ours(bundle: Bundle, variant: str, engine: str) -> System:
+    def opened(threads: int) -> NetworkLoaded:
+        return named_engine(engine).open(bundle, variant=variant, threads=threads)
+
+    return System(opened, bundle, variant, engine)
+
+
+def _peer(path: Path) -> System:
+    kind = OpenvinoPeer if path.suffix == ".xml" else OnnxPeer
+    return System(lambda threads: kind(path, threads))
+
+
+def sizes(bundles: Mapping[str, Bundle], files: Mapping[str, Path]) -> dict[str, int]:
     """Return the bytes on disk of what each system alone needs."""
     found = {}
-    for variant in VARIANTS:
-        graph = bundle.path(bundle.manifest.variants[variant].graph)
-        found[f"ours {variant}"] = graph.stat().st_size + _outside_bytes(graph)
+    for name, variants in VARIANTS.items():
+        for variant in variants:
+            graph = bundles[name].path(bundles[name].manifest.variants[variant].graph)
+            found[f"ours {variant}"] = graph.stat().st_size + _outside_bytes(graph)
     for name, path in files.items():
         parts = [path, path.with_suffix(".bin")]
         found[name] = sum(part.stat().st_size for part in parts if part.is_file())
@@ -205,32 +192,45 @@ def tokens(length: int) -> dict[str, Array]:
     }
 
 
-def latency(loads: Mapping[str, Open], threads: int, rounds: int) -> dict[str, object]:
-    """Time all systems in turn; seconds of the clock and of the processor."""
-    opened = {name: load(threads) for name, load in loads.items()}
-    found: dict[str, object] = {}
+def latency(found: Mapping[str, System], threads: int, rounds: int) -> dict[str, object]:
+    """Time systems in turn; seconds of the clock and of the processor, and ratios to `UNPRUNED`."""
+    opened = {n: system.open(threads) for n, system in found.items() if n not in NOT_TIMED}
+    made: dict[str, object] = {}
     for length in LENGTHS:
         feeds = tokens(length)
-        clock: dict[str, list[float]] = {name: [] for name in opened}
-        busy: dict[str, list[float]] = {name: [] for name in opened}
+        clock: dict[str, list[list[float]]] = {name: [] for name in opened}
+        busy: dict[str, list[list[float]]] = {name: [] for name in opened}
         for _ in range(rounds + 1):  # the first round warms up
             for name, loaded in opened.items():
-                for _ in range(BLOCK):
-                    begun, used = time.perf_counter(), time.process_time()
-                    loaded.run(feeds)
-                    clock[name].append(time.perf_counter() - begun)
-                    busy[name].append(time.process_time() - used)
-        keep = [i for i in range(BLOCK, BLOCK * (rounds + 1)) if i % BLOCK]
-        found[f"{length} tokens"] = {
+                times = [_timed(loaded, feeds) for _ in range(BLOCK)][1:]
+                clock[name].append([taken for taken, _ in times])
+                busy[name].append([used for _, used in times])
+        made[f"{length} tokens"] = {
             name: {
-                "seconds": quartiles([clock[name][i] for i in keep]),
-                "processor_seconds": quartiles([busy[name][i] for i in keep]),
+                "seconds": quartiles([taken for block in clock[name][1:] for taken in block]),
+                "processor_seconds": quartiles([
+                    used for block in busy[name][1:] for used in block
+                ]),
+                "times_as_fast": quartiles(_ratios(clock[UNPRUNED][1:], clock[name][1:])),
+                "times_less_processor": quartiles(_ratios(busy[UNPRUNED][1:], busy[name][1:])),
             }
             for name in opened
         }
     for loaded in opened.values():
         loaded.close()
-    return found
+    return made
+
+
+def _timed(loaded: NetworkLoaded, feeds: Mapping[str, Array]) -> tuple[float, float]:
+    begun, used = time.perf_counter(), time.process_time()
+    loaded.run(feeds)
+    return time.perf_counter() - begun, time.process_time() - used
+
+
+def _ratios(first: Sequence[list[float]], second: Sequence[list[float]]) -> list[float]:
+    """Return the ratio of the medians of each round."""
+    medians = [[statistics.median(block) for block in blocks] for blocks in (first, second)]
+    return [a / b for a, b in zip(*medians, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,18 +243,16 @@ class Judged:
 
 
 def quality(
-    loads: Mapping[str, Open], reader: TextReader, threads: int, n: int
+    systems: Mapping[str, System], reader: TextReader, threads: int, n: int
 ) -> dict[str, object]:
     """Judge all systems on the same texts, one text in each run."""
-    pairs = read_pairs(n)
+    pairs = judging_pairs(read_pairs(), n)
     labels = np.array([label for _, _, label in pairs])
-    found: dict[str, Judged] = {}
-    for name, load in loads.items():
-        if name in NOT_JUDGED:
-            continue
-        loaded = load(threads)
-        found[name] = judge(loaded, reader, pairs, n)
-        loaded.close()
+    found = {
+        name: judge(lambda texts, one=system: embed(one, reader, texts, threads), pairs, n)  # type: ignore[misc]  # bound now
+        for name, system in systems.items()
+        if name not in NOT_JUDGED
+    }
     base = found[BASE]
     result: dict[str, object] = {}
     for name, one in found.items():
@@ -280,39 +278,60 @@ def quality(
     return result
 
 
-def read_pairs(n: int) -> list[tuple[str, str, int]]:
-    """Return some pairs of questions, 1 where they ask the same."""
-    with tarfile.open(ASSETS / "gptcache-qqp" / "similiar_qqp_full.json.gz") as file:
-        content = file.extractfile(file.getmembers()[0])
-        rows = json.loads(content.read()) if content else []
-    return [
-        (rows[i]["text_a"], rows[i]["text_b"], int(rows[i]["label"]))
-        for i in spread_out(len(rows), n)
-    ]
+def embed(system: System, reader: TextReader, texts: Sequence[str], threads: int) -> FloatArray:
+    """Return a system's vectors of texts, (N, D): of ours from a process without torch."""
+    if system.bundle is None:
+        loaded = system.open(threads)
+        vectors = embed_texts(loaded, reader, texts, batch=1).vectors
+        loaded.close()
+        return vectors
+    feeds = [reader.read(text).feeds for text in texts]
+    # Texts of a length in a row go to the process together.
+    order = np.argsort([one["input_ids"].shape[1] for one in feeds], kind="stable").tolist()
+    answers = answer_bundle(
+        system.bundle.root,
+        Samples(feeds=[feeds[i] for i in order]),
+        variant=system.variant,
+        engine=system.engine,
+        threads=threads,
+        progress=Quiet(),
+    )
+    rows = np.concatenate(answers.first()).astype(np.float32)  # (N, D), in that order
+    return rows[np.argsort(order, kind="stable")]
 
 
-def judge(
-    loaded: NetworkLoaded, reader: TextReader, pairs: Sequence[tuple[str, str, int]], n: int
-) -> Judged:
-    """Return what a system's vectors are worth."""
+def judge(embed: Callable[[Sequence[str]], FloatArray], pairs: Sequence[Pair], n: int) -> Judged:
+    """Return what a system's vectors are worth.
 
-    def embed(texts: Sequence[str]) -> FloatArray:
-        return embed_texts(loaded, reader, texts, batch=1).vectors
+    Args:
+        embed: gives the vectors of texts.
+        pairs: of questions.
+        n: texts that are judged, of each set of intents.
 
-    right: dict[str, FloatArray] = {}
+    Returns:
+        Right or wrong, cosines, and the vectors of all questions.
+    """
+    parts: list[list[str]] = []
+    named: list[tuple[list[int], list[int]]] = []
     for name in SETS:
-        texts, named = lines(name, "train")
-        classes = sorted(set(named))
-        shots = [i for c in classes for i in [j for j, k in enumerate(named) if k == c][:SHOTS]]
-        means = class_means(
-            embed([texts[i] for i in shots]), [classes.index(named[i]) for i in shots]
-        )
-        texts, named = lines(name, "test")
-        chosen = spread_out(len(texts), n)
-        nearest = means.nearest(embed([texts[i] for i in chosen]))
-        wanted = np.array([classes.index(named[i]) for i in chosen])
-        right[name] = (nearest == wanted).astype(np.float32)
-    first, second = embed([a for a, _, _ in pairs]), embed([b for _, b, _ in pairs])
+        train, test = read_intents(name, "train"), read_intents(name, "test")
+        classes = sorted(set(train.names))
+        places = {c: [i for i, k in enumerate(train.names) if k == c][:SHOTS] for c in classes}
+        shots = [i for c in classes for i in places[c]]
+        chosen = spread_out(len(test.texts), n)
+        parts += [[train.texts[i] for i in shots], [test.texts[i] for i in chosen]]
+        named.append((
+            [classes.index(train.names[i]) for i in shots],
+            [classes.index(test.names[i]) for i in chosen],
+        ))
+    parts += [[a for a, _, _ in pairs], [b for _, b, _ in pairs]]
+    ends = np.cumsum([len(part) for part in parts])[:-1]
+    vectors = np.split(embed([text for part in parts for text in part]), ends)
+    right: dict[str, FloatArray] = {}
+    for i, (name, (shown, wanted)) in enumerate(zip(SETS, named, strict=True)):
+        nearest = class_means(vectors[2 * i], shown).nearest(vectors[2 * i + 1])
+        right[name] = (nearest == np.array(wanted)).astype(np.float32)
+    first, second = vectors[-2:]
     return Judged(right, rows_of_pairs(first, second), np.concatenate([first, second]))
 
 
@@ -323,8 +342,10 @@ def table(result: Mapping[str, Any]) -> str:
         for length, found in by_length.items():
             for name, one in found.items():
                 figures = [1e3 * one[kind]["median"] for kind in ("seconds", "processor_seconds")]
+                low, middle, high = (one["times_as_fast"][k] for k in ("q1", "median", "q3"))
                 rows.append(
-                    f"{threads:10} {length:11} {name:34} {figures[0]:7.2f} {figures[1]:7.2f}"
+                    f"{threads:10} {length:11} {name:34} {figures[0]:7.2f} {figures[1]:7.2f} "
+                    f"{middle:5.2f} ({low:.2f} to {high:.2f})"
                 )
     for name, one in result["quality"].items():
         shown = " ".join(

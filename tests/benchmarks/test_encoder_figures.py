@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from benchmarks.encoder_figures import area, interval, quartiles, rows_of_pairs
-from benchmarks.encoders import spread_out, table
+from benchmarks.encoder_texts import Intents, judging_pairs, learned_texts, spread_out
+from benchmarks.encoders import table
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,10 +56,32 @@ def test_pairs_and_times_are_summed_up() -> None:
     )
     np.testing.assert_allclose(made, [1, np.sqrt(0.5)], rtol=1e-6)
     assert quartiles([1.0, 2.0, 3.0]) == {"median": 2.0, "q1": 1.5, "q3": 2.5}
-    times = {"seconds": {"median": 0.004}, "processor_seconds": {"median": 0.003}}
+    times = {
+        "seconds": {"median": 0.004},
+        "processor_seconds": {"median": 0.003},
+        "times_as_fast": {"median": 1.5, "q1": 1.4, "q3": 1.6},
+    }
     shown = table({
         "latency": {"1 threads": {"10 tokens": {"ours": times}}},
         "quality": {"ours": {"pair_auc": 0.91, "pair_auc_loss": [0.0, 0.0, 0.0]}},
     })
-    assert "4.00    3.00" in shown
+    assert "4.00    3.00  1.50 (1.40 to 1.60)" in shown
     assert "pair_auc 0.9100\n" in shown
+
+
+def test_nothing_that_judges_is_learned_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a question that a judging pair shares with others, or that is written otherwise."""
+    intents = {"train": ["Card lost", "pay  a bill"], "test": ["card  LOST", "close it"]}
+    monkeypatch.setattr(
+        "benchmarks.encoder_texts.read_intents",
+        lambda _, part: Intents(intents[part], ["a", "b"]),
+    )
+    pairs = [(f"question {i}", f"question {i + 1}", i % 2) for i in range(11)]
+
+    judges = judging_pairs(pairs, 9)
+    learned = learned_texts(pairs, 100)
+
+    assert judges == [pairs[0], pairs[5], pairs[10]]
+    assert sorted(learned) == sorted(["pay a bill", *(f"question {i}" for i in (2, 3, 4, 7, 8, 9))])
+    assert learned_texts(pairs, 2) == learned_texts(pairs, 2)
+    assert len(learned_texts(pairs, 2)) == 3

@@ -10,7 +10,7 @@ from onhand.core.recipe import parse_recipe
 if TYPE_CHECKING:
     from onhand.host.networks.steps import Step
 
-__all__ = ["NETWORK_SUFFIXES", "read_variants"]
+__all__ = ["NETWORK_SUFFIXES", "integer_steps", "read_variants"]
 
 NETWORK_SUFFIXES: Final = (".h5", ".keras", ".onnx", ".pt2", ".tflite")
 _BITS = {32: "fp32", 8: "int8", 4: "int4"}
@@ -56,17 +56,34 @@ def read_variants(
     return {name: _steps(by_name[name], task) for name in names}
 
 
-def _steps(bits: int, task: str) -> "tuple[Step, ...]":
+def integer_steps(task: str) -> "tuple[Step, ...]":
+    """Return what makes int8 of a network where nothing else is asked for.
+
+    Args:
+        task: of the network. Encoders of texts: queries, keys and values go into one product,
+            outliers are smoothed, and integers lie around zero, which OpenVINO multiplies fastest;
+            ONNX Runtime does so in float where several products read one activation.
+    """
+    from onhand.host.networks.passes.fuse import Fuse
     from onhand.host.networks.passes.quantize import QuantizeNetwork
     from onhand.host.networks.passes.smooth import Smooth
+    from onhand.host.networks.steps import Step
+
+    if not task.startswith("text"):
+        return (Step(QuantizeNetwork()),)
+    joined = Fuse(products=True, activations=False, norms=False)
+    return Step(joined), Step(Smooth()), Step(QuantizeNetwork(activations="symmetric"))
+
+
+def _steps(bits: int, task: str) -> "tuple[Step, ...]":
+    from onhand.host.networks.passes.quantize import QuantizeNetwork
     from onhand.host.networks.steps import Step
 
     if bits == 32:
         return ()
     if bits == 4:
         return (Step(QuantizeNetwork(bits=4, scheme="weights")),)
-    smoothing = (Step(Smooth()),) if task.startswith("text") else ()
-    return (*smoothing, Step(QuantizeNetwork()))
+    return integer_steps(task)
 
 
 def _from_recipe(path: Path) -> "dict[str, tuple[Step, ...]]":

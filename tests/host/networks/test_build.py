@@ -213,3 +213,33 @@ def test_a_whole_build_measures_everything(
     figures = parse_report(made.report).variants["int8"].figures
     assert {"latency_s", "load_s", "cold_start_s", "peak_memory_bytes"} <= set(figures)
     assert 0 < figures["latency_s"].value < 1
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A pass that writes down how many examples it was given."""
+
+    name: ClassVar[str] = "count"
+
+    def apply(self, graph: Graph, bench: Workbench) -> PassResult:
+        """See `NetworkPass`."""
+        return PassResult(graph=graph, notes=(f"{len(bench.calibration)} examples",))
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("most", "left"), [(512, 16), (2, 18)])
+def test_few_of_many_examples_judge_the_steps(
+    source: Path,
+    options: NetworkOptions,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    left: int,
+) -> None:
+    """One in five, or as many as suffice: the others are there to learn from."""
+    monkeypatch.setattr("onhand.host.networks.build._MOST_WATCHED", most)
+    asked = replace(options, variants={"same": (Step(Count()), Step(Count()))})
+
+    made = build_network(str(source), tmp_path / "out", asked, home=tmp_path / "home")
+
+    assert f"count: {left} examples" in json.dumps(made.report)

@@ -107,3 +107,26 @@ def test_examples_are_needed_and_must_be_finite() -> None:
         measure_moments(graph, layers, Samples(feeds=[]), threads=1)
     with pytest.raises(SourceError, match="'y' are not finite"):
         measure_moments(graph, layers, broken, threads=1)
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_texts_of_few_rows_add_up(monkeypatch: pytest.MonkeyPatch, *, pairs: bool) -> None:
+    """Rows that wait for others count as those that do not, down to the last."""
+    graph = encoder_net()
+    rng = np.random.default_rng(5)
+    feeds = [{"x": rng.normal(size=(1, 1 + i % 4, 16)).astype(np.float32)} for i in range(19)]
+    layers, given = find_layers(graph), Samples(feeds=feeds)
+
+    together = measure_moments(graph, layers, given, threads=1, pairs=pairs)
+    monkeypatch.setattr("onhand.host.networks.moments._ROWS", 1)
+    alone = measure_moments(graph, layers, given, threads=1, pairs=pairs)
+
+    rows = np.concatenate([one["x"][0] for one in feeds])
+    first = layers[0].name
+    np.testing.assert_allclose(together[first].mean[0], rows.mean(axis=0), atol=1e-5)
+    for name, moments in together.items():
+        np.testing.assert_allclose(moments.square, alone[name].square, rtol=1e-4)
+        if pairs:
+            np.testing.assert_allclose(moments.second, alone[name].second, rtol=1e-3, atol=1e-5)  # type: ignore[arg-type]
+        else:
+            assert moments.second is None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 torch = pytest.importorskip("torch", reason="computes in torch")
 
+from onhand.host.networks.torch_call import Call  # noqa: E402
 from onhand.host.networks.torch_graph import TorchGraph, tensors_of, weight_names  # noqa: E402
 from onhand.host.networks.torch_ops import OPERATORS  # noqa: E402
 
@@ -326,3 +327,44 @@ def test_a_real_network_computes_the_same(assets: Path) -> None:
 
     np.testing.assert_allclose(made.detach().numpy(), wanted.astype(float), atol=1e-3)
     assert all(module.weight(name).grad is not None for name in weight_names(graph))
+
+
+def test_a_gelu_of_five_operators_is_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers as in ONNX Runtime; what is inside is still there for who asks."""
+    case = replace(
+        graph_of(CASES[0]),
+        nodes=(
+            Node(op="Div", inputs=("x", "root"), outputs=("scaled",)),
+            Node(op="Erf", inputs=("scaled",), outputs=("erf",)),
+            Node(op="Add", inputs=("erf", "one"), outputs=("shifted",)),
+            Node(op="Mul", inputs=("x", "half"), outputs=("halved",)),
+            Node(op="Mul", inputs=("halved", "shifted"), outputs=("y",)),
+        ),
+        constants={
+            name: np.array(number, dtype=np.float32)
+            for name, number in (("root", np.sqrt(2)), ("one", 1), ("half", 0.5))
+        },
+        inputs=(Value(name="x", dtype=np.dtype(np.float32), shape=("N", 7)),),
+        outputs=(Value(name="y", dtype=np.dtype(np.float32), shape=("N", 7)),),
+        opset=17,
+    )
+    x = {"x": np.linspace(-4, 4, 21, dtype=np.float32).reshape(3, 7)}
+    wanted = GraphRunner(case, threads=1, names=("y", "erf")).run(x)
+    module = TorchGraph(case)
+    ran: list[str] = []
+
+    def erf(call: Call) -> "Tensor":
+        ran.append(call.node.name)
+        return call.tensor(0).erf()
+
+    monkeypatch.setitem(OPERATORS, "Erf", erf)  # type: ignore[arg-type]  # a plain dict
+
+    short = module(tensors_of(x))
+    assert not ran
+    whole = module(tensors_of(x), also=("erf",))
+    assert ran
+
+    for made in (short, whole):
+        np.testing.assert_allclose(made["y"].numpy(), wanted["y"], atol=2e-6)
+    np.testing.assert_allclose(whole["erf"].numpy(), wanted["erf"], atol=2e-6)
+    assert module.to_graph().nodes == case.nodes

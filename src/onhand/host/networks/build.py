@@ -38,6 +38,7 @@ __all__ = ["build_network"]
 
 # Of the calibration examples, those that judge each step of a recipe of several.
 _WATCHED = 5  # one in so many
+_MOST_WATCHED = 512  # training gains more by the others than a judgement does
 _NONE = Samples(feeds=[])
 
 
@@ -187,8 +188,9 @@ def _finish(
     guarded = len(steps) > 1 or any(step.guard.most_loss is not None for step in steps)
     if guarded and len(calibration) >= _WATCHED:
         every = range(len(calibration))
-        watch = calibration.part([i for i in every if i % _WATCHED == 0])
-        calibration = calibration.part([i for i in every if i % _WATCHED])
+        watched = set(every[:: max(_WATCHED, -(-len(every) // _MOST_WATCHED))])
+        watch = calibration.part(sorted(watched))
+        calibration = calibration.part([i for i in every if i not in watched])
     bench = Workbench(
         original=ready.graph,
         calibration=calibration,

@@ -4,7 +4,7 @@ One run of the examples serves pruning, factorising and the correction of roundi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -22,6 +22,8 @@ Numbers = NDArray[np.float64]
 # Positions of a picture that are looked at for each example: the others tell little more.
 _POSITIONS = 4096
 _BATCH = 4
+# Rows of inputs that are multiplied at once.
+_ROWS = 512
 _RANKS = {"Conv": {3, 4, 5}, "ConvTranspose": {3, 4, 5}, "Gemm": {2}, "MatMul": {2}}
 
 
@@ -187,8 +189,19 @@ class _Sums:
     square: Numbers | float = 0.0
     second: Numbers | float = 0.0
     count: int = 0
+    waiting: list[FloatArray] = field(default_factory=list)
 
     def add(self, x: FloatArray, *, pairs: bool) -> None:
+        # Texts bring few rows each, and a sum of products costs as much for few as for many.
+        self.waiting.append(x)
+        if sum(part.shape[1] for part in self.waiting) >= _ROWS:
+            self.settle(pairs=pairs)
+
+    def settle(self, *, pairs: bool) -> None:
+        if not self.waiting:
+            return
+        x = np.concatenate(self.waiting, axis=1) if len(self.waiting) > 1 else self.waiting[0]
+        self.waiting.clear()
         self.mean += x.sum(axis=1, dtype=np.float64)
         self.count += x.shape[1]
         if pairs:
@@ -237,6 +250,8 @@ def measure_moments(
             for layer in layers:
                 x = layer.columns(made[layer.data].astype(np.float32), most=_POSITIONS)
                 sums[layer.name].add(x, pairs=pairs)
+        for total in sums.values():
+            total.settle(pairs=pairs)
     found = {name: total.moments() for name, total in sums.items()}
     for name, moments in found.items():
         if not np.isfinite(moments.square).all():

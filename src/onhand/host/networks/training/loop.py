@@ -224,7 +224,9 @@ def _optimizer(parameters: Mapping[str, Parameter], plan: Plan) -> torch.optim.O
     ]
     if plan.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=plan.learning_rate, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=plan.learning_rate)
+    # All arrays in one call take a third of the time; kernels may lie otherwise than gradients.
+    is_flat = all(p.ndim <= 2 for p in parameters.values())
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, fused=is_flat)
 
 
 def _tell(progress: Progress, steps: int, seconds: float) -> None:
