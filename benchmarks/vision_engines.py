@@ -82,6 +82,7 @@ def _litert(path: Path, threads: int) -> Run:
         interpreter.set_tensor(fed["index"], last[1])
         interpreter.invoke()
         scores: Floats = interpreter.get_tensor(made["index"]).astype(np.float32)
-        return (scores - out_zero) * np.float32(out_scale)
+        shares: Floats = (scores - np.float32(out_zero)) * np.float32(out_scale)
+        return shares
 
     return run

@@ -34,9 +34,9 @@ from benchmarks.vision import (
     PICTURES,
     SEED,
     Examples,
-    Floats,
     read_examples,
 )
+from benchmarks.vision_engines import Floats
 from onhand.core.bundle import read_bundle, stage_bundle
 from onhand.core.errors import EngineError
 from onhand.core.measurement import Measurement
