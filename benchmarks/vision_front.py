@@ -4,16 +4,18 @@
         [--rounds 15] [--out FILE.json]
 
 Each point goes through the project's own passes: some channels out, or none; training on what the
-original says of unlabelled photographs, or none; integers. What it is trained on are the 100
+original says of unlabelled photographs, or none; integers. What it is trained on is the 100
 photographs that calibrate, and all others of the assets but the 400 that judge: whole, and parts of
 random size and shape, which training mirrors, moves and mixes. The bundles stay in DIR with what
-their making took: the next run with the same DIR and `--steps` makes only those that are missing.
+their making took, and so does what each pass gave: the next run with the same DIR and `--steps`
+makes only what is missing.
 Each bundle is judged by a fresh process that holds the device's code alone, on the 400 photographs,
 picture by picture against the original (bootstrap over pictures); then all of them are timed in
 each engine, taking turns.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import sys
@@ -52,6 +54,7 @@ from onhand.host.networks.graph import Graph
 from onhand.host.networks.judge import answer_bundle, answer_graph, compare_answers
 from onhand.host.networks.loading import load_network
 from onhand.host.networks.model import NetworkModel
+from onhand.host.networks.onnx_files import model_bytes, read_onnx
 from onhand.host.networks.pack import describe, pack_network
 from onhand.host.networks.passes.base import NetworkPass, Workbench
 from onhand.host.networks.passes.distil import Distil
@@ -244,7 +247,7 @@ def build(
             return kept
         sys.exit(f"{place} was made with other settings: remove it, or take another folder")
     work.mkdir(parents=True, exist_ok=True)
-    graph, seconds, notes = run_passes(name, passes, material, work)
+    graph, seconds, notes = run_passes(passes, material, work)
     network = describe(material.model, TASK)
     with stage_bundle(place) as staged:
         pack_network(material.model, network, {name: graph}, staged, provenance={"recipe": recipe})
@@ -261,29 +264,40 @@ def build(
 
 
 def run_passes(
-    name: str, passes: tuple[NetworkPass, ...], material: Material, work: Path
+    passes: tuple[NetworkPass, ...], material: Material, work: Path
 ) -> tuple[Graph, float, list[str]]:
-    """Run a point's passes; return the graph, the seconds, and what the passes said."""
-    graph, notes = material.graph, list[str]()
-    begun = time.perf_counter()
+    """Run a point's passes, but for those at its beginning that another point ran already.
+
+    Returns:
+        The graph, the seconds, and what the passes said.
+    """
+    graph, seconds, notes = material.graph, 0.0, list[str]()
     for i, one in enumerate(passes):
-        learns = one.name == Distil.name
-        folder = work / "training" / f"{name}-{i}"
-        folder.mkdir(parents=True, exist_ok=True)
-        result = one.apply(
-            graph,
-            Workbench(
-                original=material.graph,
-                calibration=material.training if learns else material.calibration,
-                task=TASK,
-                threads=material.threads,
-                folder=folder,
-                profile=current_profile(),
-            ),
-        )
-        graph = result.graph
-        notes += [f"{one.name}: {note}" for note in result.notes]
-    return graph, time.perf_counter() - begun, notes
+        done = [material.model.sha256, *(pass_options(earlier) for earlier in passes[: i + 1])]
+        folder = work / "passes" / hashlib.sha256(json.dumps(done).encode()).hexdigest()[:16]
+        if not (folder / "about.json").is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            learns = one.name == Distil.name
+            begun = time.perf_counter()
+            result = one.apply(
+                graph,
+                Workbench(
+                    original=material.graph,
+                    calibration=material.training if learns else material.calibration,
+                    task=TASK,
+                    threads=material.threads,
+                    folder=folder,
+                    profile=current_profile(),
+                ),
+            )
+            said = [f"{one.name}: {note}" for note in result.notes]
+            (folder / "done.onnx").write_bytes(model_bytes(result.graph))
+            about = {"notes": said, "seconds": time.perf_counter() - begun}
+            (folder / "about.json").write_text(json.dumps(about))
+        known = json.loads((folder / "about.json").read_text())
+        graph = read_onnx(folder / "done.onnx")
+        seconds, notes = seconds + known["seconds"], [*notes, *known["notes"]]
+    return graph, seconds, notes
 
 
 def judge(
