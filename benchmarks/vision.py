@@ -1,4 +1,4 @@
-"""Picture networks in int8: ours beside ONNX Runtime's tool and NNCF, in one run, taking turns.
+"""Picture networks in int8: ours beside ONNX Runtime's tool, NNCF and LiteRT, taking turns.
 
     python -m benchmarks.vision [--network mobilenet-v2] [--nncf PYTHON] [--out FILE.json]
 
@@ -6,7 +6,9 @@ Calibrates each quantiser with the same 100 pictures, judges each result in its 
 others (accuracy, agreement with float, squared error of the scores), and times all of them in
 turns: wall time of one picture with all threads, and processor time of one thread, which a busy
 machine disturbs less. `efficientnet-b0` has random weights, so that only its times say something.
-NNCF runs in an environment of its own, whose interpreter is given.
+NNCF runs in an environment of its own, whose interpreter is given. LiteRT runs the int8 file that
+the float32 weights of `mobilenet-v2` come from: the same network, quantised by its authors. Its
+picture is in integers before the clock starts.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.vision_engines import Floats, Run, opened
 from benchmarks.vision_shapes import efficientnet_b0
 from onhand.core.feed import PictureFeed
 from onhand.core.network import ArrayInfo
@@ -46,14 +49,14 @@ ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
 MOBILENET = (
     ASSETS / "vision-imagenet-onnx-derived" / "tf2_mobilenet_v2_1.0_224_ptq_dequant_fp32.onnx"
 )
+LITERT = ASSETS / "vision-imagenet-tflite" / "tf2_mobilenet_v2_1.0_224_ptq.tflite"
 PICTURES = ASSETS / "imagenet-500"
 NETWORKS = ("mobilenet-v2", "efficientnet-b0")
 FEED = PictureFeed(
     height=224, width=224, short_side=256, mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)
 )
 N_CALIBRATION, SEED = 100, 0
-Floats = NDArray[np.float32]
-Run = Callable[[Floats], Floats]
+PEERS = ("onnxruntime", "nncf", "litert")
 
 OURS: Mapping[str, QuantizeNetwork] = {
     "onhand": QuantizeNetwork(),
@@ -131,6 +134,8 @@ def main() -> None:
         ours = OURS if given.all else {"onhand": OURS["onhand"]}
         ours = dict(ours) | ({} if known else {"onhand gates": OURS["onhand gates"]})
         candidates = make(graph, calibration, Path(scratch), ours, given.nncf)
+        if known and LITERT.is_file():
+            candidates["litert"] = Candidate(path=LITERT, engines=("litert",), seconds=0.0)
         quality = judge(candidates, held_out) if known else {}
         times = take_turns(candidates, held_out.arrays[:1], rounds=given.rounds)
         results = {
@@ -139,7 +144,9 @@ def main() -> None:
             "network": given.network,
             "processor": current_profile().processor,
             "threads": usable_threads(),
-            "versions": {name: version(name) for name in ("onnxruntime", "openvino")},
+            "versions": {
+                name: version(name) for name in ("ai-edge-litert", "onnxruntime", "openvino")
+            },
             "examples": {"calibration": N_CALIBRATION, "judged": len(held_out.labels)},
             "candidates": {
                 name: {"size_bytes": one.size_bytes(), "seconds": one.seconds, "notes": one.notes}
@@ -147,6 +154,7 @@ def main() -> None:
             },
             "quality": quality,
             "samples": times,
+            "beside_peers": beside_peers(times),
         }
     print(table(results))
     out = given.out or Path(f"out/vision-{given.network}.json")
@@ -217,54 +225,11 @@ def make(
     return made
 
 
-def opened(engine: str, path: Path, threads: int) -> Run:
-    """Open a network for one picture at a time."""
-    if engine == "onnx":
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        session = ort.InferenceSession(str(path), options, ["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        return lambda picture: np.asarray(session.run(None, {name: picture})[0], np.float32)
-    if engine == "torch":
-        return _eager(path, threads)
-    import openvino
-
-    core = openvino.Core()
-    model = core.read_model(path)
-    model.reshape([1, 3, FEED.height, FEED.width])
-    settings = {
-        "INFERENCE_NUM_THREADS": threads,
-        # Without it, rows of float32 would be computed in bfloat16 where a processor can.
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    request = core.compile_model(model, "CPU", settings).create_infer_request()
-    return lambda picture: np.array(request.infer([picture], share_inputs=True)[0], np.float32)
-
-
-def _eager(path: Path, threads: int) -> Run:
-    """Open a network in plain PyTorch, operator by operator."""
-    import torch
-
-    from onhand.host.networks.torch_graph import TorchGraph
-
-    graph = read_onnx(path)
-    module, fed, made = TorchGraph(graph).eval(), graph.inputs[0].name, graph.outputs[0].name
-
-    def run(picture: Floats) -> Floats:
-        torch.set_num_threads(threads)
-        with torch.no_grad():
-            scores: Floats = module({fed: torch.from_numpy(picture)})[made].numpy()
-        return scores
-
-    return run
-
-
 def judge(candidates: Mapping[str, Candidate], held_out: Examples) -> dict[str, dict[str, float]]:
-    """Compare the answers of each candidate, in each engine, with those of float32 in the first."""
+    """Compare the answers of each candidate, in each engine, with those of float32 in the first.
+
+    LiteRT's file gives shares in 256 steps in place of scores: no error of these is told.
+    """
     found: dict[str, dict[str, float]] = {}
     original: Floats | None = None
     for name, one in candidates.items():
@@ -278,8 +243,10 @@ def judge(candidates: Mapping[str, Candidate], held_out: Examples) -> dict[str, 
             found[f"{name} / {engine}"] = {
                 "accuracy": float((first == held_out.labels).mean()),
                 "agreement": float((first == theirs).mean()),
-                "signal_to_noise_db": float(-10 * np.log10(max(lost, 1e-12))),
             }
+            if engine != "litert":
+                noise = float(-10 * np.log10(max(lost, 1e-12)))
+                found[f"{name} / {engine}"]["signal_to_noise_db"] = noise
     return found
 
 
@@ -290,7 +257,7 @@ def take_turns(
     opened_all = {
         (f"{name} / {engine}", threads): opened(engine, one.path, threads)
         for name, one in candidates.items()
-        if name in {"float32", "onhand", "onhand gates", "onnxruntime", "nncf"}
+        if name in {"float32", "onhand", "onhand gates", *PEERS}
         for engine in one.engines
         for threads in sorted({1, usable_threads()})
     }
@@ -304,6 +271,27 @@ def take_turns(
                 if threads == 1:
                     kinds.setdefault("processor_s_1_threads", []).append(busy)
     return samples
+
+
+def beside_peers(samples: Mapping[str, Mapping[str, Sequence[float]]]) -> dict[str, object]:
+    """Compare our fastest int8 with the fastest peer's, by number of threads.
+
+    Returns:
+        Kind of time -> both names, and the median and the quartiles of ours / theirs over rounds.
+    """
+    kinds = next(iter(samples.values()))
+    found: dict[str, object] = {}
+    for kind in kinds:
+        fastest = sorted(samples, key=lambda name: statistics.median(samples[name][kind]))
+        ours = next(name for name in fastest if name.startswith("onhand"))
+        theirs = next(name for name in fastest if name.split(" / ")[0] in PEERS)
+        ratios = [a / b for a, b in zip(samples[ours][kind], samples[theirs][kind], strict=True)]
+        found[kind] = {
+            "ours": ours,
+            "peer": theirs,
+            "ratio": statistics.quantiles(ratios, n=4, method="inclusive"),
+        }
+    return found
 
 
 def timed(run: Run, picture: Floats, runs: int) -> tuple[float, float]:
@@ -331,11 +319,20 @@ def table(results: Mapping[str, object]) -> str:
         lines.append(f"{name}: {one['size_bytes'] / whole:.1%} of float32, {one['seconds']:.0f} s")
     for name, row in quality.items():
         lines.append(
-            f"{name}: accuracy {row['accuracy']:.4f}, agreement {row['agreement']:.4f}, "
-            f"{row['signal_to_noise_db']:.1f} dB"
+            f"{name}: accuracy {row['accuracy']:.4f}, agreement {row['agreement']:.4f}"
+            + (f", {row['signal_to_noise_db']:.1f} dB" if "signal_to_noise_db" in row else "")
         )
     for name, kinds in samples.items():
         lines += [f"{name}: {kind} {_quartiles(times)}" for kind, times in kinds.items()]
+    beside = results["beside_peers"]
+    if not isinstance(beside, dict):
+        raise TypeError("not a result")
+    for kind, one in beside.items():
+        low, middle, high = one["ratio"]
+        lines.append(
+            f"{kind}: {one['ours']} takes {middle:.3f} x what {one['peer']} takes "
+            f"(quartiles {low:.3f} to {high:.3f})"
+        )
     return "\n".join(lines)
 
 

@@ -35,7 +35,9 @@ BundleFolder = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Variant = Annotated[
     str | None,
-    typer.Option(help="Which of the bundle's variants; without it, its default."),
+    typer.Option(
+        help="Which of the bundle's variants; without it, its default, or a network's fastest."
+    ),
 ]
 Engine = Annotated[
     str | None,
