@@ -17,7 +17,6 @@ from onhand.core.bundle import Bundle, read_bundle, read_manifest, stage_bundle,
 from onhand.core.errors import BundleCorrupt
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec, open_safetensors
 from onhand.core.sparse import Pattern
-from onhand.core.sparse_graph import sparse_sizes
 from onhand.device.networks.graph_file import read_graph_file
 from onhand.device.networks.opening import named_engine
 from onhand.device.probe import current_profile
@@ -114,9 +113,7 @@ def test_the_file_is_as_much_smaller_as_the_codes_say(
     bundle: Bundle, whole: Bundle, graphs: dict[str, Graph]
 ) -> None:
     """A mask and half of the codes: 17 of 32 bits in float, 5 of 8 in int8, 11 of 16 in 4 bits."""
-    sizes = {
-        name: sparse_sizes(bundle, variant) for name, variant in bundle.manifest.variants.items()
-    }
+    sizes = {name: variant.sparse_bytes() for name, variant in bundle.manifest.variants.items()}
     n = 96 * 128 + 128 * 64
 
     assert [sizes[name][1] for name in graphs] == [4 * n, n, n // 2, n]
@@ -240,18 +237,20 @@ def numbers(arrays: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"tensors": cut}, r"sparse tensor 'c0\.q': codes: \d+ bytes, must be \d+"),
+        ({"tensors": cut}, r"sparse tensor 'c0\.q': \d+ bytes, must be \d+"),
         ({"tensors": one_more}, r"sparse tensor 'c0\.q': codes: \d+ bytes, must be \d+"),
         ({"tensors": gone}, r"no weights file of the variant has 'c0\.q\.places'"),
         ({"tensors": numbers}, r"'c0\.q\.places' is I32 .*, must be bytes in a row"),
-        ({"change": lambda t: t["c0.q"].update(shape=[95, 128])}, r"mask: 1536 bytes, must be"),
+        ({"change": lambda t: t["c0.q"].update(shape=[95, 128])}, r"'c0\.q': \d+ bytes, must be"),
         ({"change": lambda t: t["c0.q"].update(shape=[128, 96])}, None),
-        ({"change": lambda t: t["c0.q"].update(pattern="2:4")}, r"places: 1536 bytes, must be"),
-        ({"change": lambda t: t["c0.q"].update(bits=4)}, r"codes: \d+ bytes, must be \d+"),
+        ({"change": lambda t: t["c0.q"].update(pattern="2:4")}, r"'c0\.q': \d+ bytes, must be"),
+        ({"change": lambda t: t["c0.q"].update(n_kept=20000)}, r"n_kept is 20000, of 12288 codes"),
+        ({"change": lambda t: t["c0.q"].update(n_kept=5)}, r"'c0\.q': \d+ bytes, must be 1541"),
+        ({"change": lambda t: t["c0.q"].update(bits=4)}, r"'c0\.q': \d+ bytes, must be \d+"),
         ({"change": lambda t: t.pop("c0.q")}, r"'c0\.q' lies in 'left-out', which its variant"),
         ({"change": lambda t: t.update(x=t["c0.q"])}, r"the graph has no tensor 'x'"),
         ({"change": lambda t: t.update({"s6.2": t.pop("c0.q")})}, r"'s6\.2'.*the manifest says"),
-        ({"change": lambda t: t["c0.q"].update(tensor="c2.q")}, r"sparse tensor 'c2\.q': mask"),
+        ({"change": lambda t: t["c0.q"].update(tensor="c2.q")}, r"'c2\.q': \d+ bytes, must be"),
         ({"graph": lambda content: content[:-9]}, r"int8\.onnx: .*cut short"),
         ({"graph": lambda content: content + content}, r"2 graphs|twice"),
     ],
@@ -260,13 +259,14 @@ def test_attack_forged_streams(
     bundle: Bundle, tmp_path: Path, given: dict[str, Any], message: str | None
 ) -> None:
     """One sentence that says what does not match; other codes of the right sizes are just codes."""
-    lies = forged(bundle, tmp_path / "lies", **given)
-
     if message is None:
+        lies = forged(bundle, tmp_path / "lies", **given)
         assert len(read_graph_file(lies, "int8")) == len(read_graph_file(bundle, "int8"))
         return
     with pytest.raises(BundleCorrupt, match=message):
-        named_engine("onnx").open(lies, variant="int8", threads=1)
+        named_engine("onnx").open(
+            forged(bundle, tmp_path / "lies", **given), variant="int8", threads=1
+        )
 
 
 def test_graphs_of_others_cannot_be_mistaken(bundle: Bundle) -> None:

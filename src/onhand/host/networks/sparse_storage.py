@@ -5,7 +5,6 @@ import numpy as np
 from onhand.core.bundle import Bundle
 from onhand.core.sparse import CodeArray
 from onhand.core.sparse_form import LEAST_BYTES, LEAST_GAIN, SparseTensor, shrink_tensor
-from onhand.core.sparse_graph import sparse_sizes
 from onhand.core.units import format_bytes
 from onhand.host.networks.graph import Array, Graph
 
@@ -56,7 +55,7 @@ def stored_without_zeros(graph: Graph, bundle: Bundle, variant: str) -> str:
     ]
     parts: list[str] = []
     if chosen.sparse:
-        stored, dense = sparse_sizes(bundle, chosen)
+        stored, dense = chosen.sparse_bytes()
         parts.append(
             f"{len(chosen.sparse)} tensors are stored without their zeros, in "
             f"{format_bytes(stored)} instead of {format_bytes(dense)}"
