@@ -9,7 +9,8 @@ import pytest
 from tests.models import DECODER, memory_model
 
 from onhand import native
-from onhand.core.bundle import Bundle
+from onhand.core.budget import Budget
+from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.progress import Quiet
 from onhand.core.recipe import parse_recipe
@@ -20,10 +21,12 @@ from onhand.device.engines.native import NativeEngine
 from onhand.device.engines.onnx import OnnxEngine
 from onhand.device.engines.reference import ReferenceEngine
 from onhand.host import pack as pack_module
+from onhand.host.build import build_bundle
 from onhand.host.calibrate import InputStatistics, run_original
 from onhand.host.model import Model
+from onhand.host.options import BuildOptions
 from onhand.host.pack import Packed, pack_bundle, plan_variants
-from onhand.host.passes.base import ShapeWork
+from onhand.host.passes.base import ShapeWork, ShapingStep
 from onhand.host.passes.prune_weights import PruneWeights
 from onhand.host.passes.quantize import METHODS, Quantize
 from onhand.host.prune import prune_matrices
@@ -209,7 +212,7 @@ keep = ["layers.0.*"]
         ({"keep": "head"}, "keep is 'head', must be a list"),
     ):
         with pytest.raises(InputError, match=message):
-            PruneWeights(**change)  # type: ignore[arg-type]  # what a recipe may hold
+            PruneWeights(**change)
     with pytest.raises(InputError, match="no matrix is called 'nothing'"):
         PruneWeights(keep=("nothing",)).plan_shape(DECODER, tokens=1)
     with pytest.raises(InputError, match="no matrix is left to be pruned"):
@@ -230,3 +233,24 @@ def test_training_keeps_the_zeros(pruned: Model, tmp_path: Path) -> None:
         before, after = pruned.weights.matrix(name), made.weights.matrix(name)
         np.testing.assert_array_equal(after == 0, before == 0)
         assert (after != before).mean() > 0.4
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_recipe_gives_a_smaller_bundle_that_is_proven(
+    tiny: Path, shelf: Path, home: Path, options: BuildOptions
+) -> None:
+    """What the report calls its size is what is stored, and a limit of it is held to that."""
+    half = ShapingStep(transform=PruneWeights(ratio=0.75))
+    asked = replace(options, shaping=(half,), measure_original=False)
+    whole = build_bundle(str(tiny), shelf / "whole", options, home=home)
+    size = read_bundle(whole.root).size_bytes()
+    asked = replace(asked, budget=Budget(size_bytes=size - 10_000))
+
+    made = build_bundle(str(tiny), shelf / "sparse", asked, home=home)
+
+    bundle, notes = read_bundle(made.root), "\n".join(map(str, made.report["notes"]))  # type: ignore[call-overload]
+    stored, with_zeros = bundle.manifest.variants["int4"].sparse_bytes()
+    assert stored < 0.55 * with_zeros
+    assert bundle.size_bytes() < size - 0.9 * (with_zeros - stored) + 8192
+    assert "int4: the codes of 8 of 9 matrices are stored without their zeros" in notes
+    assert "after prune-weights" in notes

@@ -1,7 +1,7 @@
 """Networks of which the zeros are not stored: smaller files, the same answers in every engine."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ from onhand.device.probe import current_profile
 from onhand.host.networks import pack as pack_module
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.model import NetworkModel
-from onhand.host.networks.pack import describe, pack_network
+from onhand.host.networks.pack import Shrink, describe, pack_network
 from onhand.host.networks.passes.base import NetworkPass, Workbench
 from onhand.host.networks.passes.prune_weights import PruneWeights
 from onhand.host.networks.passes.quantize import QuantizeNetwork
-from onhand.host.networks.sparse_storage import stored_without_zeros
+from onhand.host.networks.sparse_storage import shrink_constant, stored_without_zeros
 
 ENGINES = ("onnx", "openvino", "reference")
 Change = Callable[[dict[str, Any]], object]
@@ -43,12 +43,15 @@ def after(graph: Graph, *steps: NetworkPass) -> Graph:
     return graph
 
 
-def packed(root: Path, **variants: Graph) -> Bundle:
+def packed(
+    root: Path, variants: Mapping[str, Graph], *, shrink: Shrink = shrink_constant
+) -> Bundle:
     """A bundle of some graphs."""
     first = next(iter(variants.values()))
     model = NetworkModel(name="net", family="test", graph=first, sha256="0" * 64, source_bytes=1)
     with stage_bundle(root) as staged:
-        pack_network(model, describe(model, "features"), variants, staged, provenance={})
+        network = describe(model, "features")
+        pack_network(model, network, variants, staged, provenance={}, shrink=shrink)
     return read_bundle(root)
 
 
@@ -84,15 +87,13 @@ def graphs() -> dict[str, Graph]:
 @pytest.fixture(scope="module")
 def bundle(graphs: dict[str, Graph], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """All three."""
-    return packed(tmp_path_factory.mktemp("sparse") / "net", **graphs)
+    return packed(tmp_path_factory.mktemp("sparse") / "net", graphs)
 
 
 @pytest.fixture(scope="module")
 def whole(graphs: dict[str, Graph], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same with their zeros."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack_module, "shrink_constant", lambda _: None)
-        return packed(tmp_path_factory.mktemp("whole") / "net", **graphs)
+    return packed(tmp_path_factory.mktemp("whole") / "net", graphs, shrink=lambda _: None)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -151,7 +152,7 @@ def test_what_is_stored_is_said(bundle: Bundle, graphs: dict[str, Graph]) -> Non
     said = stored_without_zeros(graphs["fp32"], bundle, "fp32")
     few = PruneWeights(ratio=0.12, method="magnitude", keep=("c0",))
     graph = after(matrix_net(), few, QuantizeNetwork(scheme="weights"))
-    other = stored_without_zeros(graph, packed(bundle.root.parent / "few", few=graph), "few")
+    other = stored_without_zeros(graph, packed(bundle.root.parent / "few", {"few": graph}), "few")
 
     assert said == "2 tensors are stored without their zeros, in 42.5 KiB instead of 80.0 KiB"
     assert other == ("1 with zeros stay whole, as they would not be a tenth smaller: c2.codes")
@@ -161,8 +162,8 @@ def test_equal_tensors_of_variants_are_stored_once(
     graphs: dict[str, Graph], tmp_path: Path
 ) -> None:
     """Without their zeros as with them."""
-    one = packed(tmp_path / "one", a=graphs["int8"])
-    two = packed(tmp_path / "two", a=graphs["int8"], b=graphs["int8"])
+    one = packed(tmp_path / "one", {"a": graphs["int8"]})
+    two = packed(tmp_path / "two", {"a": graphs["int8"], "b": graphs["int8"]})
 
     assert two.manifest.variants["a"].sparse == two.manifest.variants["b"].sparse
     weights = [made.manifest.files["weights.safetensors"] for made in (one, two)]
@@ -175,7 +176,7 @@ def test_nothing_grows_beyond_what_a_graph_holds(
     """Protocol buffers end at two gigabytes: what is beyond the half stays whole."""
     monkeypatch.setattr(pack_module, "MOST_EXPANDED_BYTES", 4 * 96 * 128)
 
-    made = packed(tmp_path / "net", fp32=graphs["fp32"])
+    made = packed(tmp_path / "net", {"fp32": graphs["fp32"]})
 
     assert list(made.manifest.variants["fp32"].sparse) == ["c0"]
 

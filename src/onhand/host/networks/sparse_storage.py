@@ -75,8 +75,8 @@ def _has_zeros(codes: CodeArray, bits: int, zero: int) -> bool:
 
 def _views(array: Array) -> list[tuple[CodeArray, int, int]]:
     """Return an array as codes, their width, and the code of zero; in each way that fits."""
-    if array.ndim == 0 or array.size == 0:
-        return []
+    if array.ndim < 2 or array.size == 0:
+        return []  # biases and scales are small
     # Rows of a convolution's weight, as of a matrix's, are all inputs of one output.
     rows = np.ascontiguousarray(array.reshape(len(array), -1))
     kind = array.dtype.name
