@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.encoders import SETS, lines, spread_out
-from benchmarks.sparse_decoders import judge_decoders
+from benchmarks.sparse_decoders import Keep, judge_decoders
 from benchmarks.vision import MOBILENET, N_CALIBRATION, PICTURES, SEED, read_examples
 from onhand.core.bundle import Bundle, read_bundle, stage_bundle
 from onhand.device.networks.base import Array, NetworkLoaded
@@ -57,7 +58,6 @@ STEPS: Mapping[str, tuple[PruneWeights, ...]] = {
     "sparsegpt 2:4": (PruneWeights(pattern="2:4"),),
     "wanda 50%": (PruneWeights(method="wanda"),),
     "magnitude 50%": (PruneWeights(method="magnitude"),),
-    "sparsegpt 30%": (PruneWeights(ratio=0.3),),
 }
 IN_FLOAT = ("", "sparsegpt 50%", "sparsegpt 2:4")
 ENGINE = "onnx"
@@ -115,7 +115,7 @@ def main() -> None:
     parts = given.only or ["networks", "tinystories", "house-assistant"]
     options = f"--rounds {given.rounds} --texts {given.texts} --commands {given.commands}"
     minilm = " --minilm all-MiniLM-L6-v2" if given.minilm else ""
-    result: dict[str, object] = {
+    result: dict[str, Any] = {
         "command": f"python -m benchmarks.sparse{minilm} {options}",
         "date": datetime.now(UTC).date().isoformat(),
         "processor": current_profile().processor,
@@ -125,21 +125,22 @@ def main() -> None:
     }
     if given.out.is_file():  # parts that are measured one by one
         result = json.loads(given.out.read_text()) | result
-    if "networks" in parts:
-        result["networks"] = networks(given)
-    decoders = judge_decoders([n for n in parts if n != "networks"], commands=given.commands)
-    result["decoders"] = {**dict(_table(result.get("decoders"))), **decoders}
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+
+    def keep(part: str, model: str, row: str, figures: Mapping[str, object]) -> None:
+        sys.stdout.write(f"{model}: {row}: {json.dumps(figures)}\n")
+        sys.stdout.flush()
+        result.setdefault(part, {}).setdefault(model, {})[row] = figures
+        given.out.write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+
+    if "networks" in parts:
+        networks(given, partial(keep, "networks"))
+    wanted = [name for name in parts if name != "networks"]
+    judge_decoders(wanted, commands=given.commands, keep=partial(keep, "decoders"))
 
 
-def _table(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def networks(given: argparse.Namespace) -> dict[str, object]:
-    """Measure the networks whose files are there."""
-    found: dict[str, object] = {}
+def networks(given: argparse.Namespace, keep: Keep) -> None:
+    """Measure the networks whose files are there, and hand each row on."""
     subjects: dict[str, Callable[[], Subject]] = {}
     if MOBILENET.is_file() and PICTURES.is_dir():
         subjects["mobilenet-v2"] = mobilenet
@@ -149,18 +150,13 @@ def networks(given: argparse.Namespace) -> dict[str, object]:
         sys.stdout.write("a network is left out: set ONHAND_ASSETS, give --minilm\n")
     for name, load in subjects.items():
         subject = load()
-        rows: dict[str, object] = {}
         for step, pruning in STEPS.items():
             for kind in ("fp32", "int8"):
                 if kind == "fp32" and step not in IN_FLOAT:
                     continue
                 row = f"{kind}, {step}" if step else kind
                 passes = (*pruning, *(subject.int8 if kind == "int8" else ()))
-                rows[row] = measure(subject, passes, rounds=given.rounds)
-                sys.stdout.write(f"{name}: {row}: {json.dumps(rows[row])}\n")
-                sys.stdout.flush()
-        found[name] = rows
-    return found
+                keep(name, row, measure(subject, passes, rounds=given.rounds))
 
 
 def mobilenet() -> Subject:
@@ -195,7 +191,7 @@ def mobilenet() -> Subject:
             profile=current_profile(),
         ),
         task="image-classification",
-        int8=(QuantizeNetwork(),),
+        int8=(QuantizeNetwork(bias_correction="fast"),),
         feeds={fed: judged.arrays[:1]},
         judge=judge,
     )  # fmt: skip

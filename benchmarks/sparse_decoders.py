@@ -1,10 +1,9 @@
 """Language models with weights of zero: what each method loses, and what the bundle takes."""
 
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,8 +25,9 @@ from onhand.host.prune import prune_matrices
 from onhand.host.sparsify import Share
 from onhand.host.stored_model import write_model
 
-__all__ = ["judge_decoders"]
+__all__ = ["Keep", "judge_decoders"]
 
+Keep = Callable[[str, str, Mapping[str, object]], None]
 _VARIANT = "v"
 
 
@@ -65,17 +65,14 @@ _SETTINGS = (
 )
 
 
-def judge_decoders(names: Sequence[str], *, commands: int) -> dict[str, object]:
+def judge_decoders(names: Sequence[str], *, commands: int, keep: Keep) -> None:
     """Prune, round and judge some of the models of `benchmarks.methods`.
 
     Args:
         names: keys of its `MODELS`; one that is absent is left out, and said so.
         commands: that the house assistant is asked.
-
-    Returns:
-        Model -> setting -> figures.
+        keep: is handed model, setting and figures of each row.
     """
-    found: dict[str, object] = {}
     for name in names:
         folder, text = MODELS[name]
         if not folder.is_dir():
@@ -83,13 +80,8 @@ def judge_decoders(names: Sequence[str], *, commands: int) -> dict[str, object]:
             continue
         ground = prepare(folder, text)
         asked = list(read_examples(HELD_OUT))[:commands] if name == "house-assistant" else []
-        rows: dict[str, object] = {}
         for setting in _SETTINGS:
-            rows[setting.name] = row = _judge(ground, setting, asked)
-            sys.stdout.write(f"{name}: {setting.name}: {json.dumps(row)}\n")
-            sys.stdout.flush()
-        found[name] = rows
-    return found
+            keep(name, setting.name, _judge(ground, setting, asked))
 
 
 def _judge(ground: Ground, setting: _Setting, asked: Sequence[Example]) -> Mapping[str, object]:

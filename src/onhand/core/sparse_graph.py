@@ -68,12 +68,9 @@ def self_contained_graph(content: bytes, bundle: Bundle) -> bytes:
             raise BundleCorrupt(f"tensor {name!r} has no place, or no length")
         path = bundle.path(place["location"])
         offset, length = int(place.get("offset", "0")), int(place["length"])
-        with path.open("rb") as file:
-            file.seek(offset)
-            found = np.fromfile(file, dtype=np.uint8, count=length)
-        if found.size != length:
+        if offset + length > path.stat().st_size:
             raise BundleCorrupt(f"{path}: cut short at tensor {name!r}")
-        return found
+        return np.fromfile(path, dtype=np.uint8, count=length, offset=offset)
 
     return inline_tensors(content, outside_of(content), read)
 
