@@ -1,5 +1,6 @@
 """Decoders with weights of zero: the zeros stay, and the bundle does not store them."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +159,27 @@ def test_attack_forms_of_other_tensors(bundle: Packed) -> None:
         manifest = replace(bundle.bundle.manifest, variants={"int4": lies})
         with pytest.raises(BundleCorrupt, match=message):
             open_weights(replace(bundle.bundle, manifest=manifest), "int4")
+
+
+def test_attack_a_scale_that_is_no_number(bundle: Packed, tmp_path: Path) -> None:
+    """Beside codes without zeros as beside whole ones."""
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle.bundle.root, copy)
+    path, spec = open_weights(bundle.bundle, "int4").place("layers.0.down.scales")
+    content = bytearray((copy / path.name).read_bytes())
+    content[spec.offset : spec.offset + 2] = np.float16("nan").tobytes()
+    (copy / path.name).write_bytes(content)
+
+    with pytest.raises(BundleCorrupt, match=r"layers\.0\.down has a scale that is not finite"):
+        open_weights(replace(bundle.bundle, root=copy), "int4").stored("layers.0.down")
+
+
+def test_streams_have_no_place_as_a_tensor(bundle: Packed) -> None:
+    """Whoever would map them is told."""
+    weights = open_weights(bundle.bundle, "int4")
+
+    with pytest.raises(InputError, match=r"layers\.0\.down\.codes is stored without its zeros"):
+        weights.place("layers.0.down.codes")
 
 
 def work(model: Model, folder: Path, text: Sequence[np.ndarray] = TEXT) -> ShapeWork:
