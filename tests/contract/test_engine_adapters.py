@@ -187,4 +187,4 @@ def test_a_graph_without_the_products_says_so(pack: Pack, tmp_path: Path) -> Non
     deeper = replace(DECODER, ranks={"layers.0.down": 4})
 
     with pytest.raises(BundleCorrupt, match=r"has no product 'layers\.0\.down\.result'"):
-        adapted_graph(graph, deeper, adapter)
+        adapted_graph(graph.read_bytes(), deeper, adapter, where=str(graph))

@@ -117,6 +117,16 @@ def test_codes_that_do_not_fit_are_refused() -> None:
         SparseCodes.pack(codes, zeros, bits=2).unpack(np.zeros(3, dtype=np.uint8))
 
 
+def test_codes_of_another_dtype_are_refused() -> None:
+    """A float's bits are as wide as it is; nothing is wider."""
+    codes = np.zeros(8, np.uint16)
+
+    with pytest.raises(ShapeError, match="codes of 8 bits are uint16, must be uint8"):
+        SparseCodes.pack(codes, codes[:1], bits=8)
+    with pytest.raises(ShapeError, match="codes of 12 bits, must be 1 to 8, 16 or 32"):
+        SparseCodes.pack(codes, codes[:1], bits=12)
+
+
 def test_patterns_are_read_as_people_write_them() -> None:
     """Anything else is refused."""
     assert parse_pattern("2:4") == Pattern(2, 4)

@@ -20,7 +20,15 @@ from onhand.core.sparse_form import (
     sparse_forms_from_json,
 )
 
-GOOD = {"bits": 8, "pattern": "2:4", "shape": [4, 8], "tensor": "w", "turned": False, "zero": 0}
+GOOD = {
+    "bits": 8,
+    "n_kept": 16,
+    "pattern": "2:4",
+    "shape": [4, 8],
+    "tensor": "w",
+    "turned": False,
+    "zero": 0,
+}
 
 
 def drawn(bits: int, zero: int, share: float, shape: tuple[int, ...], seed: int = 0) -> CodeArray:
@@ -66,6 +74,7 @@ def test_the_bytes_come_back(
         return
     np.testing.assert_array_equal(expanded(found), plain_bytes(codes, bits))
     assert found.form.size_bytes == len(plain_bytes(codes, bits))
+    assert found.form.stored_bytes == found.codes.size_bytes
     assert found.codes.size_bytes <= 0.9 * found.form.size_bytes
 
 
@@ -95,7 +104,9 @@ def test_small_tensors_stay_whole() -> None:
 
 def test_a_form_is_written_and_read() -> None:
     """As JSON, in the manifest."""
-    form = SparseForm(tensor="w", shape=(4, 8), bits=4, zero=8, pattern=Pattern(2, 4), turned=True)
+    form = SparseForm(
+        tensor="w", shape=(4, 8), bits=4, n_kept=16, zero=8, pattern=Pattern(2, 4), turned=True
+    )
 
     text = json.loads(json.dumps({"graph.w": form.to_json()}))
 
@@ -117,12 +128,15 @@ def test_a_form_is_written_and_read() -> None:
         ({"shape": "48"}, "shape is"),
         ({"shape": [2**40, 2**40]}, "shape is"),
         ({"shape": [2, 2, 2, 4]}, "shape is"),
-        ({"shape": [2, 2, 4], "turned": True}, "is turned, must have 2 sizes"),
+        ({"shape": [2, 4, 4], "turned": True}, "is turned, must have 2 sizes"),
         ({"shape": [4, 6]}, "rows of 6 codes are no multiple of 4"),
         ({"pattern": None}, "pattern is None"),
         ({"pattern": "4:2"}, "pattern 4:2"),
         ({"pattern": "9" * 99}, "pattern is"),
         ({"tensor": ""}, "tensor is ''"),
+        ({"n_kept": 15}, "n_kept is 15, of 32 codes"),
+        ({"n_kept": 33, "pattern": ""}, "n_kept is 33, of 32 codes"),
+        ({"n_kept": -1}, "n_kept is -1"),
         ({"turned": 1}, "turned is 1"),
         ({"other": 1}, "unknown key 'other'"),
     ],

@@ -96,6 +96,7 @@ def _described(bundle: Bundle, engines: dict[str, dict[str, str | None]]) -> dic
                     }
                     for form, count in Counter(variant.matrices.values()).items()
                 ],
+                "n_sparse_tensors": len(variant.sparse),
                 "size_bytes": bundle.size_bytes(name),
             }
             for name, variant in manifest.variants.items()
@@ -159,7 +160,9 @@ def _why_not(
 
 def _formats(variant: Variant) -> str:
     counts = Counter(map(_format, variant.matrices.values()))
-    return ", ".join(f"{n} x {form}" for form, n in counts.most_common())
+    formats = ", ".join(f"{n} x {form}" for form, n in counts.most_common())
+    sparse = len(variant.sparse)
+    return f"{formats}; {sparse} stored without zeros" if sparse else formats
 
 
 def _format(form: GroupFormat | None) -> str:
@@ -176,4 +179,6 @@ def _bits_per_weight(bundle: Bundle, variant: Variant) -> float:
         form.size_bytes(shapes[name]) if form else 4 * shapes[name][0] * shapes[name][1]
         for name, form in variant.matrices.items()
     )
+    without, whole = variant.sparse_bytes()
+    stored += without - whole
     return stored * 8 / n_weights

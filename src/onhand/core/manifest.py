@@ -68,6 +68,11 @@ class Variant:
     accuracy_level: int
     sparse: Mapping[str, SparseForm] = field(default_factory=dict)
 
+    def sparse_bytes(self) -> tuple[int, int]:
+        """Return the bytes of all tensors without their zeros, and of the same with them."""
+        forms = {form.tensor: form for form in self.sparse.values()}.values()
+        return sum(form.stored_bytes for form in forms), sum(form.size_bytes for form in forms)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:

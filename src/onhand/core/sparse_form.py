@@ -25,6 +25,7 @@ from onhand.core.sparse import (
     code_dtype,
     dense_bytes,
     parse_pattern,
+    sparse_bytes,
 )
 
 __all__ = [
@@ -58,6 +59,7 @@ class SparseForm:
         tensor: the streams' name in the weights files, without their endings.
         shape: of the codes as they were stored, 1 to 3 sizes.
         bits: width of a code: 4 (two in a byte, the lower first), 8, 16 or 32.
+        n_kept: codes that are stored; with a pattern N of each M.
         zero: the code that is left out.
         pattern: of the codes in a row of `shape`; None for a mask.
         turned: whether the tensor is the codes' transpose.
@@ -66,6 +68,7 @@ class SparseForm:
     tensor: str
     shape: tuple[int, ...]
     bits: int
+    n_kept: int
     zero: int = 0
     pattern: Pattern | None = None
     turned: bool = False
@@ -88,15 +91,26 @@ class SparseForm:
                 f"{self.tensor}: rows of {self.shape[-1]} codes are no multiple of {self.pattern.m}"
             )
 
+        n_codes = math.prod(self.shape)
+        whole = self.pattern is None or self.n_kept == n_codes // self.pattern.m * self.pattern.n
+        if not 0 <= self.n_kept <= n_codes or not whole:
+            raise InputError(f"{self.tensor}: n_kept is {self.n_kept}, of {n_codes} codes")
+
     @property
     def size_bytes(self) -> int:
         """Bytes of the tensor."""
         return dense_bytes(math.prod(self.shape), self.bits)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the streams."""
+        return sparse_bytes(math.prod(self.shape), self.n_kept, self.bits, self.pattern)
+
     def to_json(self) -> dict[str, object]:
         """Return a JSON object that `sparse_form_from_json` reads."""
         return {
             "bits": self.bits,
+            "n_kept": self.n_kept,
             "pattern": "" if self.pattern is None else self.pattern.text,
             "shape": list(self.shape),
             "tensor": self.tensor,
@@ -136,7 +150,8 @@ def sparse_form_from_json(value: object, where: str) -> SparseForm:
     Raises:
         InputError: if anything is missing, unknown, of the wrong type or out of bounds.
     """
-    table = object_of(value, where, {"bits", "pattern", "shape", "tensor", "turned", "zero"})
+    known = {"bits", "n_kept", "pattern", "shape", "tensor", "turned", "zero"}
+    table = object_of(value, where, known)
     tensor, shape, pattern = (table.get(key) for key in ("tensor", "shape", "pattern"))
     if not isinstance(tensor, str) or not tensor:
         raise InputError(f"{where}: tensor is {shown(tensor)}, must be a name")
@@ -148,6 +163,7 @@ def sparse_form_from_json(value: object, where: str) -> SparseForm:
         tensor=tensor,
         shape=tuple(shape),
         bits=count(table, "bits", where, most=max(_WIDTHS)),
+        n_kept=count(table, "n_kept", where, least=0, most=2**40),
         zero=count(table, "zero", where, least=0, most=2**32 - 1),
         pattern=parse_pattern(pattern) if pattern else None,
         turned=flag(table, "turned", where),
@@ -193,8 +209,17 @@ def shrink_tensor(
     found = best_layout(codes, zeros, bits=bits, patterns=_patterns())
     if found is None or found.size_bytes > (1 - LEAST_GAIN) * dense:
         return None
+    kept = int(np.count_nonzero(codes != zeros))
+    if found.pattern is not None:
+        kept = codes.size // found.pattern.m * found.pattern.n
     form = SparseForm(
-        tensor="", shape=codes.shape, bits=bits, zero=zero, pattern=found.pattern, turned=turned
+        tensor="",
+        shape=codes.shape,
+        bits=bits,
+        n_kept=kept,
+        zero=zero,
+        pattern=found.pattern,
+        turned=turned,
     )
     return SparseTensor(form, found)
 
@@ -213,6 +238,10 @@ def expand_tensor(form: SparseForm, places: ByteArray, kept: ByteArray) -> ByteA
     Raises:
         BundleCorrupt: if the streams do not match the form or each other.
     """
+    if (found_bytes := places.nbytes + kept.nbytes) != form.stored_bytes:
+        raise BundleCorrupt(
+            f"sparse tensor {form.tensor!r}: {found_bytes} bytes, must be {form.stored_bytes}"
+        )
     try:
         codes = SparseCodes(
             shape=form.shape, bits=form.bits, pattern=form.pattern, places=places, codes=kept

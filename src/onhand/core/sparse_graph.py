@@ -7,12 +7,11 @@ import numpy as np
 from onhand.core.arrays import ByteArray
 from onhand.core.bundle import Bundle
 from onhand.core.errors import BundleCorrupt
-from onhand.core.manifest import Variant
 from onhand.core.onnxinline import LEFT_OUT, inline_tensors, outside_of
 from onhand.core.safetensors import SafetensorsFile, open_safetensors
 from onhand.core.sparse_form import SparseForm, expand_tensor, stream_names
 
-__all__ = ["expand_from", "self_contained_graph", "sparse_sizes", "whole_graph"]
+__all__ = ["expand_from", "self_contained_graph", "whole_graph"]
 
 
 def whole_graph(content: bytes, bundle: Bundle, variant: str) -> bytes:
@@ -69,34 +68,11 @@ def self_contained_graph(content: bytes, bundle: Bundle) -> bytes:
             raise BundleCorrupt(f"tensor {name!r} has no place, or no length")
         path = bundle.path(place["location"])
         offset, length = int(place.get("offset", "0")), int(place["length"])
-        with path.open("rb") as file:
-            file.seek(offset)
-            found = np.fromfile(file, dtype=np.uint8, count=length)
-        if found.size != length:
+        if offset + length > path.stat().st_size:
             raise BundleCorrupt(f"{path}: cut short at tensor {name!r}")
-        return found
+        return np.fromfile(path, dtype=np.uint8, count=length, offset=offset)
 
     return inline_tensors(content, outside_of(content), read)
-
-
-def sparse_sizes(bundle: Bundle, variant: Variant) -> tuple[int, int]:
-    """Return the bytes of a variant's tensors without their zeros, as stored and as expanded.
-
-    Args:
-        bundle: a bundle.
-        variant: one of its variants.
-
-    Returns:
-        Bytes of the streams, and of what they make.
-
-    Raises:
-        BundleCorrupt: if a stream is missing.
-    """
-    files = [open_safetensors(bundle.path(name)) for name in variant.weights]
-    forms = {form.tensor: form for form in variant.sparse.values()}
-    streams = [name for tensor in forms for name in stream_names(tensor)]
-    stored = sum(_holder(files, name).tensors[name].size for name in streams)
-    return stored, sum(form.size_bytes for form in forms.values())
 
 
 def expand_from(files: list[SafetensorsFile], form: SparseForm) -> ByteArray:
@@ -114,7 +90,9 @@ def expand_from(files: list[SafetensorsFile], form: SparseForm) -> ByteArray:
     """
     streams: list[ByteArray] = []
     for name in stream_names(form.tensor):
-        holder = _holder(files, name)
+        holder = next((file for file in files if name in file.tensors), None)
+        if holder is None:
+            raise BundleCorrupt(f"no weights file of the variant has {name!r}")
         spec = holder.tensors[name]
         if spec.dtype != "U8" or len(spec.shape) != 1:
             raise BundleCorrupt(
@@ -122,10 +100,3 @@ def expand_from(files: list[SafetensorsFile], form: SparseForm) -> ByteArray:
             )
         streams.append(holder.view(name))
     return expand_tensor(form, *streams)
-
-
-def _holder(files: list[SafetensorsFile], stream: str) -> SafetensorsFile:
-    for file in files:
-        if stream in file.tensors:
-            return file
-    raise BundleCorrupt(f"no weights file of the variant has {stream!r}")

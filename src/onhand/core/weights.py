@@ -1,5 +1,8 @@
 """Tensors of one variant of a bundle, checked against the decoder's description."""
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +10,11 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
-from onhand.core.errors import BundleCorrupt
+from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.quantized import GroupFormat, QuantTensor
 from onhand.core.safetensors import SafetensorsFile, TensorSpec, open_safetensors
+from onhand.core.sparse_form import SparseForm
+from onhand.core.sparse_graph import expand_from
 
 __all__ = ["BundleWeights", "matrix_tensors", "open_weights"]
 
@@ -29,14 +34,27 @@ def matrix_tensors(
     return stored
 
 
+@dataclass(frozen=True, slots=True)
+class _Streams:
+    """A tensor that is stored without its zeros."""
+
+    form: SparseForm
+    files: list[SafetensorsFile]
+    shape: tuple[int, ...]
+
+
 class BundleWeights:
-    """Reads the tensors of one variant; safe to share between threads."""
+    """Reads the tensors of one variant; safe to share between threads.
+
+    Those that are stored without their zeros are expanded each time: tables of which rows are
+    looked up are not among them.
+    """
 
     def __init__(
         self,
         decoder: Decoder,
         matrices: dict[str, GroupFormat | None],
-        places: dict[str, SafetensorsFile],
+        places: dict[str, SafetensorsFile | _Streams],
     ) -> None:
         self.decoder = decoder
         self._shapes = decoder.matrices()
@@ -55,9 +73,8 @@ class BundleWeights:
         shape = self._shapes[name]
         scales = self._read(f"{name}.scales")
         if not _all_finite(scales):
-            raise BundleCorrupt(
-                f"{self._places[f'{name}.scales'].path}: {name} has a scale that is not finite"
-            )
+            path, _ = self.place(f"{name}.scales")
+            raise BundleCorrupt(f"{path}: {name} has a scale that is not finite")
         return QuantTensor(
             shape=shape,
             format=form,
@@ -81,12 +98,26 @@ class BundleWeights:
         return self._read(name)
 
     def place(self, tensor: str) -> tuple[Path, TensorSpec]:
-        """Return the file and byte range of a stored tensor."""
+        """Return the file and byte range of a stored tensor.
+
+        Raises:
+            InputError: if it is stored without its zeros, and has none.
+        """
         file = self._places[tensor]
+        if isinstance(file, _Streams):
+            raise InputError(f"{tensor} is stored without its zeros")
         return file.path, file.tensors[tensor]
 
     def _read(self, tensor: str) -> np.ndarray:
-        return self._places[tensor].view(tensor)
+        place = self._places[tensor]
+        if isinstance(place, _Streams):
+            return expand_from(place.files, place.form).reshape(place.shape)
+        return place.view(tensor)
+
+
+def _shrinkable(expected: Mapping[str, TensorSpec]) -> set[str]:
+    """Return the tensors that may be stored without their zeros: codes of the layers' matrices."""
+    return {name for name in expected if name.startswith("layers.") and name.endswith(".codes")}
 
 
 def _all_finite(halves: np.ndarray) -> bool:
@@ -116,8 +147,18 @@ def open_weights(bundle: Bundle, variant: str) -> BundleWeights:
     }
     for name, shape in decoder.matrices().items():
         expected |= matrix_tensors(name, shape, chosen.matrices[name])
-    places: dict[str, SafetensorsFile] = {}
+    if odd := sorted(chosen.sparse.keys() - _shrinkable(expected)):
+        raise BundleCorrupt(f"{bundle.root}: {odd[0]!r} cannot be stored without its zeros")
+    places: dict[str, SafetensorsFile | _Streams] = {}
     for name, spec in expected.items():
+        if (form := chosen.sparse.get(name)) is not None:
+            if form.size_bytes != math.prod(spec.shape):
+                raise BundleCorrupt(
+                    f"{bundle.root}: {name!r} takes {math.prod(spec.shape)} bytes, without its "
+                    f"zeros it would be {form.size_bytes}"
+                )
+            places[name] = _Streams(form, files, spec.shape)
+            continue
         holder = next((file for file in files if name in file.tensors), None)
         if holder is None:
             raise BundleCorrupt(f"{bundle.root}: variant {variant!r} has no tensor {name!r}")

@@ -10,6 +10,7 @@ Source:
 """
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onhand.core.arrays import FloatArray
 
@@ -49,6 +50,8 @@ def descend(
     low: FloatArray,
     high: FloatArray,
     moments: FloatArray,
+    *,
+    fixed: NDArray[np.bool_] | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Improve codes and scales; never worse than what is given.
 
@@ -59,6 +62,7 @@ def descend(
         low: (G, n) smallest code.
         high: (G, n) largest code.
         moments: (G, g, g), positive definite.
+        fixed: (G, g, n) codes that stay; None for none.
 
     Returns:
         Codes (G, g, n) and scales (G, n), exactly representable in float16.
@@ -67,7 +71,7 @@ def descend(
     best = group_errors(weight - codes * scales[:, None, :], moments)
     codes = codes.copy()
     for _ in range(_SWEEPS):
-        _sweep(weight, codes, scales, low, high, moments)
+        _sweep(weight, codes, scales, low, high, moments, fixed)
         scales = _refit(weight, codes, scales, moments)
         errors = group_errors(weight - codes * scales[:, None, :], moments)
         better = errors < best
@@ -84,6 +88,7 @@ def _sweep(
     low: FloatArray,
     high: FloatArray,
     moments: FloatArray,
+    fixed: NDArray[np.bool_] | None,
 ) -> None:
     """Give each weight in turn its best code; `codes` changes in place."""
     gradient = moments @ (weight - codes * scales[:, None, :])  # (G, g, n)
@@ -93,6 +98,8 @@ def _sweep(
         wanted += codes[:, j]
         np.rint(wanted, out=wanted)
         np.clip(wanted, low, high, out=wanted)
+        if fixed is not None:
+            np.copyto(wanted, codes[:, j], where=fixed[:, j])
         step = (wanted - codes[:, j]) * scales  # (G, n)
         codes[:, j] = wanted
         gradient -= moments[:, :, j, None] * step[:, None, :]

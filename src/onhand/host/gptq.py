@@ -85,7 +85,8 @@ def round_columns(weight: FloatArray, form: GroupFormat, columns: Columns) -> Ro
         columns: of the same matrix, from `order_columns`.
 
     Returns:
-        The codes and the error; the error counts all correlations between inputs.
+        The codes and the error; the error counts all correlations between inputs. A weight of
+        zero is zero after it, and makes good for nothing: pruning has chosen it.
 
     Raises:
         SourceError: if a weight is too large for a float16 scale.
@@ -98,6 +99,7 @@ def round_columns(weight: FloatArray, form: GroupFormat, columns: Columns) -> Ro
         codes=np.zeros((width, n), dtype=np.float32),
         scales=np.zeros((width // g, n), dtype=np.float32),
         zeros=np.zeros((width // g, n), dtype=np.float32),
+        moves=(padded != 0).astype(np.float32),
     )
     _compensate(padded, form, columns, state)
     for _ in range(_SWEEPS):
@@ -116,11 +118,15 @@ def round_columns(weight: FloatArray, form: GroupFormat, columns: Columns) -> Ro
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Rows:
-    """Codes (K', N) less their zero points, scales and zero points (G, N); changed in place."""
+    """Codes (K', N) less their zero points, scales and zero points (G, N); changed in place.
+
+    `moves`, (K', N), is 0 where a code stays zero, else 1.
+    """
 
     codes: FloatArray
     scales: FloatArray
     zeros: FloatArray
+    moves: FloatArray
 
     def weight(self, group_size: int) -> FloatArray:
         """Return what the codes stand for, (K', N)."""
@@ -143,13 +149,15 @@ def _compensate(weight: FloatArray, form: GroupFormat, columns: Columns, state: 
         block = rest[low:high]
         diagonal = np.diagonal(factor)[low:high]
         costs = (1 / np.square(diagonal)).astype(np.float32)
-        scales, zeros = searched_scales(block.T[:, None], costs[None], form)
+        there = block * state.moves[places]
+        scales, zeros = searched_scales(there.T[:, None], costs[None], form)
         scales, zeros = scales[:, 0], zeros[:, 0]
         state.scales[group], state.zeros[group] = scales, zeros
         steps = reciprocal(scales)
         errors = np.empty_like(block)
         for j in range(g):
             codes = np.clip(np.rint(block[j] * steps), -zeros, form.top - zeros)
+            codes *= state.moves[places[j]]
             state.codes[places[j]] = codes
             errors[j] = (block[j] - codes * scales) / diagonal[j]
             block[j + 1 :] -= factor[low + j, low + j + 1 : high, None] * errors[j]
@@ -169,6 +177,7 @@ def _sweep(weight: FloatArray, form: GroupFormat, moments: FloatArray, state: _R
         for j in range(g):
             wanted = np.rint(codes[j] + local[j] * (steps / own[j, j]))
             np.clip(wanted, -zeros, form.top - zeros, out=wanted)
+            wanted *= state.moves[group * g + j]
             local -= own[:, j, None] * ((wanted - codes[j]) * scales)
             codes[j] = wanted
         weighted = own @ codes  # (g, N)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,20 +11,24 @@ from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError, SourceError
 from onhand.core.manifest import LANGUAGE_MODEL, NAME, Manifest, Variant
+from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.progress import Progress
 from onhand.core.quantized import GroupFormat
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
+from onhand.core.sparse_form import MOST_EXPANDED_BYTES, SparseForm, stream_names
 from onhand.core.weights import matrix_tensors
 from onhand.host.calibrate import InputStatistics
 from onhand.host.export.decoder_graph import decoder_graph
 from onhand.host.model import Model
-from onhand.host.passes.base import MatrixLoss, Pass, PassReport
+from onhand.host.passes.base import Matrix, MatrixLoss, Pass, PassReport
+from onhand.host.sparse_storage import ShrunkCodes, declare_streams, shrink_codes
 from onhand.host.work import FinishedMatrices
 
 __all__ = ["Packed", "VariantPlan", "pack_bundle", "pack_original", "plan_variants"]
 
 _WEIGHTS = "weights.safetensors"
 _GRAPH = "model.onnx"
+_PLACES = ".codes.places"
 ORIGINAL = "original"
 
 # Takes a variant's finished matrices, gives those that are stored in their place.
@@ -182,6 +186,7 @@ class _Packing:
     hashes: dict[str, str] = field(default_factory=dict)
     losses: dict[str, list[MatrixLoss]] = field(default_factory=dict)
     shared: dict[str, tuple[str, TensorSpec]] = field(default_factory=dict)
+    sparse: dict[str, SparseForm] = field(default_factory=dict)
 
     def add(self, plan: VariantPlan, finished: FinishedMatrices, *, accuracy_level: int) -> None:
         """Write one variant's weights and graph."""
@@ -190,13 +195,20 @@ class _Packing:
         graph = _GRAPH if first else f"model.{plan.name}.onnx"
         decoder, formats = self.model.decoder, plan.report.formats
         declared = file_tensors(decoder, formats, plan.own, shared=first)
-        places = dict(self.shared)
+        places, sparse = dict(self.shared), dict(self.sparse)
         self.losses[plan.name] = []
         if declared:
-            with SafetensorsWriter(self.staged / weights, declared) as writer:
+            shrunk = _shrink(finished, plan.own)
+            laid = declare_streams(declared, shrunk)
+            with SafetensorsWriter(self.staged / weights, laid) as writer:
                 self.losses[plan.name] = _write_matrices(self.model, finished, writer)
                 self.hashes[weights] = writer.close()
             places |= {name: (weights, spec) for name, spec in writer.tensors.items()}
+            for name, one in shrunk.items():
+                sparse[name] = one.form
+                places[name] = LEFT_OUT, replace(declared[name], size=one.form.size_bytes)
+            for name in declared.keys() - shrunk.keys():
+                sparse.pop(name, None)  # this variant's own codes are stored whole
         content = decoder_graph(decoder, formats, places.__getitem__, accuracy_level=accuracy_level)
         (self.staged / graph).write_bytes(content)
         self.variants[plan.name] = Variant(
@@ -204,9 +216,10 @@ class _Packing:
             weights=tuple(dict.fromkeys([weights, _WEIGHTS] if declared else [_WEIGHTS])),
             matrices=formats,
             accuracy_level=accuracy_level,
+            sparse=sparse,
         )
         if first:
-            self.shared = places
+            self.shared, self.sparse = places, sparse
 
 
 def _finish_matrices(
@@ -236,6 +249,25 @@ def _finish_matrices(
         finished.keep(matrix)
 
 
+def _shrink(finished: FinishedMatrices, own: Sequence[str]) -> dict[str, ShrunkCodes]:
+    """Say which codes are stored without their zeros; what they hold is read again to be written.
+
+    Returns:
+        Name of the codes -> how large their streams are.
+    """
+    found: dict[str, ShrunkCodes] = {}
+    room = MOST_EXPANDED_BYTES
+    for matrix in own:
+        if matrix not in finished:
+            continue
+        shrunk = shrink_codes(matrix, finished.find(matrix).tensor)
+        if shrunk is not None and shrunk.form.size_bytes <= room:
+            room -= shrunk.form.size_bytes
+            sizes = (shrunk.codes.places.size, shrunk.codes.codes.size)
+            found[shrunk.form.tensor] = ShrunkCodes(form=shrunk.form, sizes=sizes)
+    return found
+
+
 def _write_matrices(
     model: Model, finished: FinishedMatrices, writer: SafetensorsWriter
 ) -> list[MatrixLoss]:
@@ -247,14 +279,26 @@ def _write_matrices(
             writer.write(name, model.weights.vector(name))
         elif name in matrices:
             writer.write(name, model.weights.matrix(name))
-        elif name.endswith(".codes"):
-            made = finished.find(name.removesuffix(".codes"))
-            writer.write(name, made.tensor.codes)
+        elif name.endswith((".codes", _PLACES)):
+            made = finished.find(name.removesuffix(_PLACES).removesuffix(".codes"))
+            losses.append(_write_codes(made, writer, without_zeros=name.endswith(_PLACES)))
             writer.write(f"{made.loss.name}.scales", made.tensor.scales)
             if made.tensor.zeros is not None:
                 writer.write(f"{made.loss.name}.zeros", made.tensor.zeros)
-            losses.append(made.loss)
     return losses
+
+
+def _write_codes(made: Matrix, writer: SafetensorsWriter, *, without_zeros: bool) -> MatrixLoss:
+    """Write a matrix's codes, and return its loss with the bytes that it takes."""
+    found = shrink_codes(made.loss.name, made.tensor) if without_zeros else None
+    if found is None:
+        writer.write(f"{made.loss.name}.codes", made.tensor.codes)
+        return made.loss
+    streams = (found.codes.places, found.codes.codes)
+    for name, stream in zip(stream_names(found.form.tensor), streams, strict=True):
+        writer.write(name, stream)
+    saved = made.tensor.codes.nbytes - found.codes.size_bytes
+    return replace(made.loss, size_bytes=made.loss.size_bytes - saved)
 
 
 def pack_original(model: Model, staged: Path) -> Bundle:

@@ -275,6 +275,7 @@ def _train(room: _Room, lessons: Lessons, folder: Path, progress: Progress) -> i
         for group in optimizer.param_groups:
             group["lr"] = training.rate * training.share(step)
         optimizer.step()
+        room.student.settle()
         optimizer.zero_grad()
         n_tokens += tokens.size
         mean = found if step == 0 else 0.98 * mean + 0.02 * found

@@ -66,7 +66,7 @@ def round_matrix(
         moments: (G, g, g) second moments of each group's inputs; None weighs all inputs alike.
 
     Returns:
-        The codes and the error.
+        The codes and the error. A weight of zero is zero after it: pruning has chosen it.
 
     Raises:
         SourceError: if a weight is too large for a float16 scale.
@@ -171,13 +171,16 @@ def _clipped(
     scales = np.where(better, found_scales, scales)
     zeros = np.where(better, found_zeros, zeros)
     bottom = -zeros.T  # (G, N)
+    columns = np.ascontiguousarray(padded.transpose(1, 2, 0))  # (G, g, N)
+    fixed = columns == 0
     turned, fitted = descend(
-        np.ascontiguousarray(padded.transpose(1, 2, 0)),
+        columns,
         np.ascontiguousarray(codes.transpose(1, 2, 0)),
         np.ascontiguousarray(scales.T),
         bottom,
         form.top + bottom,
         weighting,
+        fixed=fixed if fixed.any() else None,
     )
     return turned.transpose(2, 0, 1), fitted.T, zeros
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["FixedWeights", "TrainedWeights", "rounded_through"]
 
+# From this share of zeros on, they are taken for what pruning has made.
+_PRUNED = 0.1
+
 
 class FixedWeights:
     """A model's weights in torch, read when they are needed. See `TorchWeights`."""
@@ -47,7 +50,10 @@ class FixedWeights:
 
 
 class TrainedWeights:
-    """All of a model's weights in torch, each with a gradient. See `TorchWeights`."""
+    """All of a model's weights in torch, each with a gradient. See `TorchWeights`.
+
+    Where many weights of a matrix are zero, pruning has made them so: `settle` keeps them zero.
+    """
 
     def __init__(self, model: Model, forms: Mapping[str, GroupFormat] | None = None) -> None:
         """Read every weight.
@@ -63,11 +69,22 @@ class TrainedWeights:
         self.tensors: dict[str, Tensor] = {}
         self._forms: Mapping[str, GroupFormat] = forms or {}
         self._rounded: dict[str, Tensor] = {}
+        self._zeros: dict[str, Tensor] = {}
         vectors = model.decoder.vectors()
         for name in model.decoder.tensors():
             read = model.weights.vector if name in vectors else model.weights.matrix
             array = np.array(read(name), dtype=np.float32)
             self.tensors[name] = torch.from_numpy(array).requires_grad_()
+            if array.ndim == 2 and np.mean(array == 0) >= _PRUNED:
+                self._zeros[name] = torch.from_numpy(array == 0)
+
+    def settle(self) -> None:
+        """Make zero again what was zero at first; after each step of training."""
+        import torch
+
+        with torch.no_grad():
+            for name, zeros in self._zeros.items():
+                self.tensors[name].masked_fill_(zeros, 0.0)
 
     def matrix(self, name: str) -> "Tensor":
         """See `TorchWeights`; of a matrix that is stored as codes, what they stand for."""

@@ -22,6 +22,7 @@ from onhand.host.networks.graph import Graph, Node, Value
 from onhand.host.networks.onnx_files import model_bytes
 from onhand.host.networks.options import NetworkOptions
 from onhand.host.networks.passes.base import PassResult, Workbench
+from onhand.host.networks.passes.prune_weights import PruneWeights
 from onhand.host.networks.passes.quantize import QuantizeNetwork
 from onhand.host.networks.steps import Step
 
@@ -123,6 +124,24 @@ def test_variants_share_a_bundle(source: Path, options: NetworkOptions, tmp_path
         home=tmp_path / "home",
     )
     assert (figures["agreement"].value, figures["agreement"].samples) == (1, 40)
+
+
+@pytest.mark.usefixtures("quick")
+def test_zeros_are_not_stored(source: Path, options: NetworkOptions, tmp_path: Path) -> None:
+    """The size that is reported is what lies on the disk, and the report says of what."""
+    pruned = (Step(PruneWeights(ratio=0.75, method="wanda")),)
+    asked = replace(options, variants={"sparse": pruned, "fp32": ()})
+
+    made = build_network(str(source), tmp_path / "out", asked, home=tmp_path / "home")
+
+    bundle, report = read_bundle(made.root), parse_report(made.report)
+    ((name, form),) = bundle.manifest.variants["sparse"].sparse.items()
+    assert (name, form.size_bytes) == ("w", 16 * 27 * 4)
+    assert bundle.manifest.variants["sparse"].sparse_bytes()[0] == 54 + 4 * 16 * 7
+    said = "sparse: 1 tensors are stored without their zeros, in 502 B instead of 1.7 KiB"
+    assert said in report.notes
+    loaded, _, _ = open_network(bundle, variant="sparse", threads=1)
+    loaded.close()
 
 
 @pytest.mark.usefixtures("quick")

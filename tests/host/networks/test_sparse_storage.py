@@ -1,7 +1,7 @@
 """Networks of which the zeros are not stored: smaller files, the same answers in every engine."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,17 @@ from onhand.core.bundle import Bundle, read_bundle, read_manifest, stage_bundle,
 from onhand.core.errors import BundleCorrupt
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec, open_safetensors
 from onhand.core.sparse import Pattern
-from onhand.core.sparse_graph import sparse_sizes
 from onhand.device.networks.graph_file import read_graph_file
 from onhand.device.networks.opening import named_engine
 from onhand.device.probe import current_profile
 from onhand.host.networks import pack as pack_module
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.model import NetworkModel
-from onhand.host.networks.pack import describe, pack_network
+from onhand.host.networks.pack import Shrink, describe, pack_network
 from onhand.host.networks.passes.base import NetworkPass, Workbench
 from onhand.host.networks.passes.prune_weights import PruneWeights
 from onhand.host.networks.passes.quantize import QuantizeNetwork
-from onhand.host.networks.sparse_storage import stored_without_zeros
+from onhand.host.networks.sparse_storage import shrink_constant, stored_without_zeros
 
 ENGINES = ("onnx", "openvino", "reference")
 Change = Callable[[dict[str, Any]], object]
@@ -44,12 +43,15 @@ def after(graph: Graph, *steps: NetworkPass) -> Graph:
     return graph
 
 
-def packed(root: Path, **variants: Graph) -> Bundle:
+def packed(
+    root: Path, variants: Mapping[str, Graph], *, shrink: Shrink = shrink_constant
+) -> Bundle:
     """A bundle of some graphs."""
     first = next(iter(variants.values()))
     model = NetworkModel(name="net", family="test", graph=first, sha256="0" * 64, source_bytes=1)
     with stage_bundle(root) as staged:
-        pack_network(model, describe(model, "features"), variants, staged, provenance={})
+        network = describe(model, "features")
+        pack_network(model, network, variants, staged, provenance={}, shrink=shrink)
     return read_bundle(root)
 
 
@@ -85,15 +87,13 @@ def graphs() -> dict[str, Graph]:
 @pytest.fixture(scope="module")
 def bundle(graphs: dict[str, Graph], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """All three."""
-    return packed(tmp_path_factory.mktemp("sparse") / "net", **graphs)
+    return packed(tmp_path_factory.mktemp("sparse") / "net", graphs)
 
 
 @pytest.fixture(scope="module")
 def whole(graphs: dict[str, Graph], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same with their zeros."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pack_module, "shrink_constant", lambda _: None)
-        return packed(tmp_path_factory.mktemp("whole") / "net", **graphs)
+    return packed(tmp_path_factory.mktemp("whole") / "net", graphs, shrink=lambda _: None)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -114,9 +114,7 @@ def test_the_file_is_as_much_smaller_as_the_codes_say(
     bundle: Bundle, whole: Bundle, graphs: dict[str, Graph]
 ) -> None:
     """A mask and half of the codes: 17 of 32 bits in float, 5 of 8 in int8, 11 of 16 in 4 bits."""
-    sizes = {
-        name: sparse_sizes(bundle, variant) for name, variant in bundle.manifest.variants.items()
-    }
+    sizes = {name: variant.sparse_bytes() for name, variant in bundle.manifest.variants.items()}
     n = 96 * 128 + 128 * 64
 
     assert [sizes[name][1] for name in graphs] == [4 * n, n, n // 2, n]
@@ -154,7 +152,7 @@ def test_what_is_stored_is_said(bundle: Bundle, graphs: dict[str, Graph]) -> Non
     said = stored_without_zeros(graphs["fp32"], bundle, "fp32")
     few = PruneWeights(ratio=0.12, method="magnitude", keep=("c0",))
     graph = after(matrix_net(), few, QuantizeNetwork(scheme="weights"))
-    other = stored_without_zeros(graph, packed(bundle.root.parent / "few", few=graph), "few")
+    other = stored_without_zeros(graph, packed(bundle.root.parent / "few", {"few": graph}), "few")
 
     assert said == "2 tensors are stored without their zeros, in 42.5 KiB instead of 80.0 KiB"
     assert other == ("1 with zeros stay whole, as they would not be a tenth smaller: c2.codes")
@@ -164,8 +162,8 @@ def test_equal_tensors_of_variants_are_stored_once(
     graphs: dict[str, Graph], tmp_path: Path
 ) -> None:
     """Without their zeros as with them."""
-    one = packed(tmp_path / "one", a=graphs["int8"])
-    two = packed(tmp_path / "two", a=graphs["int8"], b=graphs["int8"])
+    one = packed(tmp_path / "one", {"a": graphs["int8"]})
+    two = packed(tmp_path / "two", {"a": graphs["int8"], "b": graphs["int8"]})
 
     assert two.manifest.variants["a"].sparse == two.manifest.variants["b"].sparse
     weights = [made.manifest.files["weights.safetensors"] for made in (one, two)]
@@ -178,7 +176,7 @@ def test_nothing_grows_beyond_what_a_graph_holds(
     """Protocol buffers end at two gigabytes: what is beyond the half stays whole."""
     monkeypatch.setattr(pack_module, "MOST_EXPANDED_BYTES", 4 * 96 * 128)
 
-    made = packed(tmp_path / "net", fp32=graphs["fp32"])
+    made = packed(tmp_path / "net", {"fp32": graphs["fp32"]})
 
     assert list(made.manifest.variants["fp32"].sparse) == ["c0"]
 
@@ -240,18 +238,20 @@ def numbers(arrays: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"tensors": cut}, r"sparse tensor 'c0\.q': codes: \d+ bytes, must be \d+"),
+        ({"tensors": cut}, r"sparse tensor 'c0\.q': \d+ bytes, must be \d+"),
         ({"tensors": one_more}, r"sparse tensor 'c0\.q': codes: \d+ bytes, must be \d+"),
         ({"tensors": gone}, r"no weights file of the variant has 'c0\.q\.places'"),
         ({"tensors": numbers}, r"'c0\.q\.places' is I32 .*, must be bytes in a row"),
-        ({"change": lambda t: t["c0.q"].update(shape=[95, 128])}, r"mask: 1536 bytes, must be"),
+        ({"change": lambda t: t["c0.q"].update(shape=[95, 128])}, r"'c0\.q': \d+ bytes, must be"),
         ({"change": lambda t: t["c0.q"].update(shape=[128, 96])}, None),
-        ({"change": lambda t: t["c0.q"].update(pattern="2:4")}, r"places: 1536 bytes, must be"),
-        ({"change": lambda t: t["c0.q"].update(bits=4)}, r"codes: \d+ bytes, must be \d+"),
+        ({"change": lambda t: t["c0.q"].update(pattern="2:4")}, r"'c0\.q': \d+ bytes, must be"),
+        ({"change": lambda t: t["c0.q"].update(n_kept=20000)}, r"n_kept is 20000, of 12288 codes"),
+        ({"change": lambda t: t["c0.q"].update(n_kept=5)}, r"'c0\.q': \d+ bytes, must be 1541"),
+        ({"change": lambda t: t["c0.q"].update(bits=4)}, r"'c0\.q': \d+ bytes, must be \d+"),
         ({"change": lambda t: t.pop("c0.q")}, r"'c0\.q' lies in 'left-out', which its variant"),
         ({"change": lambda t: t.update(x=t["c0.q"])}, r"the graph has no tensor 'x'"),
         ({"change": lambda t: t.update({"s6.2": t.pop("c0.q")})}, r"'s6\.2'.*the manifest says"),
-        ({"change": lambda t: t["c0.q"].update(tensor="c2.q")}, r"sparse tensor 'c2\.q': mask"),
+        ({"change": lambda t: t["c0.q"].update(tensor="c2.q")}, r"'c2\.q': \d+ bytes, must be"),
         ({"graph": lambda content: content[:-9]}, r"int8\.onnx: .*cut short"),
         ({"graph": lambda content: content + content}, r"2 graphs|twice"),
     ],
@@ -260,13 +260,14 @@ def test_attack_forged_streams(
     bundle: Bundle, tmp_path: Path, given: dict[str, Any], message: str | None
 ) -> None:
     """One sentence that says what does not match; other codes of the right sizes are just codes."""
-    lies = forged(bundle, tmp_path / "lies", **given)
-
     if message is None:
+        lies = forged(bundle, tmp_path / "lies", **given)
         assert len(read_graph_file(lies, "int8")) == len(read_graph_file(bundle, "int8"))
         return
     with pytest.raises(BundleCorrupt, match=message):
-        named_engine("onnx").open(lies, variant="int8", threads=1)
+        named_engine("onnx").open(
+            forged(bundle, tmp_path / "lies", **given), variant="int8", threads=1
+        )
 
 
 def test_graphs_of_others_cannot_be_mistaken(bundle: Bundle) -> None:

@@ -1,7 +1,5 @@
 """A bundle's graph with an adapter added: the file itself stays as it is."""
 
-from pathlib import Path
-
 from onhand.core.adapter import Adapter
 from onhand.core.decoder import Decoder
 from onhand.core.errors import BundleCorrupt
@@ -10,16 +8,17 @@ from onhand.core.onnxedit import LowRank, add_low_rank
 __all__ = ["adapted_graph"]
 
 
-def adapted_graph(graph: Path, decoder: Decoder, adapter: Adapter) -> bytes:
+def adapted_graph(content: bytes, decoder: Decoder, adapter: Adapter, *, where: str) -> bytes:
     """Return a graph that adds what an adapter adds.
 
     Args:
-        graph: the ONNX file, checked already.
+        content: the ONNX model, checked already.
         decoder: the model's description.
         adapter: read for that model.
+        where: the model's name for messages.
 
     Returns:
-        The ONNX model; its external tensors lie where those of the file do.
+        The ONNX model; its external tensors lie where they did.
 
     Raises:
         BundleCorrupt: if the graph does not name its products as the format says.
@@ -33,6 +32,6 @@ def adapted_graph(graph: Path, decoder: Decoder, adapter: Adapter) -> bytes:
             weights=(applied_first, f"{applied_first}.codes"), first=first, second=second
         )
     try:
-        return add_low_rank(graph.read_bytes(), additions)
+        return add_low_rank(content, additions)
     except BundleCorrupt as error:
-        raise BundleCorrupt(f"{graph}: {error}") from error
+        raise BundleCorrupt(f"{where}: {error}") from error

@@ -12,8 +12,9 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
 from onhand.core.errors import EngineError, EngineUnavailable, InputError
-from onhand.core.onnxfile import check_external_data
+from onhand.core.onnxfile import check_tensors, read_graph
 from onhand.core.profile import DeviceProfile
+from onhand.core.sparse_graph import whole_graph
 from onhand.core.weights import open_weights
 from onhand.device.engines.adapted_graph import adapted_graph
 from onhand.device.engines.base import Session
@@ -255,7 +256,8 @@ class OnnxEngine:
             raise EngineUnavailable(f"{bundle.root}: {reason}")
         open_weights(bundle, variant)
         graph = bundle.path(chosen.graph)
-        check_external_data(graph, bundle.root, allowed=chosen.weights)
+        content = whole_graph(read_graph(graph), bundle, variant)
+        check_tensors(content, bundle.root, allowed=chosen.weights, where=str(graph))
         try:
             import onnxruntime as ort
         except ImportError as error:
@@ -267,7 +269,9 @@ class OnnxEngine:
         options.log_severity_level = 3
         source: str | bytes = str(graph)
         if adapter is not None:
-            source = adapted_graph(graph, bundle.manifest.decoder, adapter)
+            content = adapted_graph(content, bundle.manifest.decoder, adapter, where=str(graph))
+        if adapter is not None or chosen.sparse:
+            source = content
             options.add_session_config_entry(_WEIGHTS_FOLDER, str(graph.parent))
         with _engine_errors():
             inner = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

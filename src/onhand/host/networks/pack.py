@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.onnx_files import Place, model_bytes
 from onhand.host.networks.sparse_storage import shrink_constant
 
-__all__ = ["describe", "pack_network"]
+__all__ = ["Shrink", "describe", "pack_network"]
 
 _WEIGHTS = "weights.safetensors"
 # Smaller ones stay in the graph, where engines fold them: shapes, axes, scales of activations. What
@@ -44,6 +44,7 @@ _CODES: dict[str, str] = {
     "float32": "F32",
     "int64": "I64",
 }
+Shrink = Callable[[Array], SparseTensor | None]
 _Key = tuple[str, tuple[int, ...], bytes]
 
 
@@ -55,8 +56,10 @@ class _Tensors:
         arrays: name in the file -> array.
         names: content -> name in the file, of what is stored whole.
         sparse: content -> how it is stored without its zeros; None where it stays whole.
+        shrink: see `pack_network`.
     """
 
+    shrink: Shrink
     arrays: dict[str, Array] = field(default_factory=dict)
     names: dict[_Key, str] = field(default_factory=dict)
     sparse: dict[_Key, SparseForm | None] = field(default_factory=dict)
@@ -71,7 +74,7 @@ class _Tensors:
     def without_zeros(self, key: _Key, array: Array, wanted: str) -> SparseForm | None:
         """Store an array without its zeros, if that is smaller."""
         if key not in self.sparse:
-            found = shrink_constant(array)
+            found = self.shrink(array)
             self.sparse[key] = None if found is None else self._streams(found, wanted)
         return self.sparse[key]
 
@@ -129,6 +132,7 @@ def pack_network(
     staged: Path,
     *,
     provenance: Mapping[str, object],
+    shrink: Shrink = shrink_constant,
 ) -> Bundle:
     """Write a bundle into a staged folder.
 
@@ -138,6 +142,7 @@ def pack_network(
         variants: name -> graph; the first is the default variant.
         staged: an empty folder.
         provenance: hashes and settings that the bundle was made from.
+        shrink: stores a constant without its zeros, or says with None that it stays whole.
 
     Returns:
         The bundle; the same bytes for the same graphs.
@@ -148,7 +153,7 @@ def pack_network(
         for name, graph in variants.items()
     }
     uses = Counter(key for known in keys.values() for key in known.values())
-    tensors = _Tensors()
+    tensors = _Tensors(shrink=shrink)
     outside = {
         name: _outside(name, graph, tensors, keys[name], uses) for name, graph in variants.items()
     }

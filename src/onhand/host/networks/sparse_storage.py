@@ -5,7 +5,6 @@ import numpy as np
 from onhand.core.bundle import Bundle
 from onhand.core.sparse import CodeArray
 from onhand.core.sparse_form import LEAST_BYTES, LEAST_GAIN, SparseTensor, shrink_tensor
-from onhand.core.sparse_graph import sparse_sizes
 from onhand.core.units import format_bytes
 from onhand.host.networks.graph import Array, Graph
 
@@ -56,7 +55,7 @@ def stored_without_zeros(graph: Graph, bundle: Bundle, variant: str) -> str:
     ]
     parts: list[str] = []
     if chosen.sparse:
-        stored, dense = sparse_sizes(bundle, chosen)
+        stored, dense = chosen.sparse_bytes()
         parts.append(
             f"{len(chosen.sparse)} tensors are stored without their zeros, in "
             f"{format_bytes(stored)} instead of {format_bytes(dense)}"
@@ -76,8 +75,8 @@ def _has_zeros(codes: CodeArray, bits: int, zero: int) -> bool:
 
 def _views(array: Array) -> list[tuple[CodeArray, int, int]]:
     """Return an array as codes, their width, and the code of zero; in each way that fits."""
-    if array.ndim == 0 or array.size == 0:
-        return []
+    if array.ndim < 2 or array.size == 0:
+        return []  # biases and scales are small
     # Rows of a convolution's weight, as of a matrix's, are all inputs of one output.
     rows = np.ascontiguousarray(array.reshape(len(array), -1))
     kind = array.dtype.name
