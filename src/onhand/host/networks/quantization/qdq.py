@@ -88,6 +88,7 @@ class _Writer:
         self._constants = Constants(graph)
         self._nodes: list[Node] = []
         self._decoded: dict[str, str] = {}
+        self._codes: dict[str, str] = {}
         self._of_grid: dict[str, tuple[str, str]] = {}
         captured = {name for node in graph.nodes for name in node.captured}
         self._dropped = {
@@ -97,9 +98,9 @@ class _Writer:
         }
 
     def write(self) -> Graph:
-        for value in self._graph.inputs:
-            if value.name in self._plan.grids:
-                self._round(value.name, value.name)
+        for name in (*(value.name for value in self._graph.inputs), *self._graph.constants):
+            if name in self._plan.grids:
+                self._round(name, name)
         made_by_integers = {
             name for node in self._graph.nodes if node.name in self._plan.nodes
             for name in node.outputs
@@ -107,6 +108,9 @@ class _Writer:
         for node in self._graph.nodes:
             if node.name in self._dropped:
                 self._round(node.name, self._decoded.get(node.inputs[0], node.inputs[0]))
+                continue
+            if node.name in self._plan.scaled:
+                self._scale(node.name)
                 continue
             inside = node.name in self._plan.nodes
             inputs = tuple(
@@ -151,7 +155,14 @@ class _Writer:
             Node(op="QuantizeLinear", inputs=(source, *parameters), outputs=(codes,)),
             Node(op="DequantizeLinear", inputs=(codes, *parameters), outputs=(decoded,)),
         )
-        self._decoded[name] = decoded
+        self._decoded[name], self._codes[name] = decoded, codes
+
+    def _scale(self, name: str) -> None:
+        """Decode another value's codes with this one's scale."""
+        source, _ = self._plan.scaled[name]
+        given = (self._codes[source], *self._parameters(self._plan.grids[name]))
+        self._nodes.append(Node(op="DequantizeLinear", inputs=given, outputs=(name,)))
+        self._decoded[name], self._codes[name] = name, self._codes[source]
 
     def _parameters(self, root: str) -> tuple[str, str]:
         if root not in self._of_grid:
