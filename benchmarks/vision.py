@@ -5,8 +5,8 @@
 Calibrates each quantiser with the same 100 pictures, judges each result in its engine on all
 others (accuracy, agreement with float, squared error of the scores), and times all of them in
 turns: wall time of one picture with all threads, and processor time of one thread, which a busy
-machine disturbs less. `efficientnet-b0` has random weights, so that only its times say something.
-NNCF runs in an environment of its own, whose interpreter is given.
+machine disturbs less. `efficientnet-b0` and `mobilenet-v3` have random weights, so that only their
+times say something. NNCF runs in an environment of its own, whose interpreter is given.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.vision_shapes import efficientnet_b0
+from benchmarks.vision_shapes import efficientnet_b0, mobilenet_v3
 from onhand.core.feed import PictureFeed
 from onhand.core.network import ArrayInfo
 from onhand.device.networks.pictures import feed_picture, read_picture
@@ -47,7 +47,7 @@ MOBILENET = (
     ASSETS / "vision-imagenet-onnx-derived" / "tf2_mobilenet_v2_1.0_224_ptq_dequant_fp32.onnx"
 )
 PICTURES = ASSETS / "imagenet-500"
-NETWORKS = ("mobilenet-v2", "efficientnet-b0")
+NETWORKS = ("mobilenet-v2", "efficientnet-b0", "mobilenet-v3")
 FEED = PictureFeed(
     height=224, width=224, short_side=256, mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)
 )
@@ -57,7 +57,7 @@ Run = Callable[[Floats], Floats]
 
 OURS: Mapping[str, QuantizeNetwork] = {
     "onhand": QuantizeNetwork(),
-    "onhand gates": QuantizeNetwork(gates="integers"),
+    "onhand float gates": QuantizeNetwork(gates="float"),
     "onhand min-max": QuantizeNetwork(range="min-max", bias_correction="none"),
     "onhand mse": QuantizeNetwork(bias_correction="none"),
     "onhand percentile": QuantizeNetwork(range="percentile", bias_correction="none"),
@@ -121,7 +121,8 @@ def main() -> None:
     if not MOBILENET.is_file() or not PICTURES.is_dir():
         sys.exit(f"{MOBILENET} or {PICTURES} is absent: set ONHAND_ASSETS to their folder")
     known = given.network == "mobilenet-v2"
-    graph = clean(read_onnx(MOBILENET)) if known else efficientnet_b0()
+    drawn = mobilenet_v3 if given.network == "mobilenet-v3" else efficientnet_b0
+    graph = clean(read_onnx(MOBILENET)) if known else drawn()
     order = np.random.default_rng(SEED).permutation(500)
     examples = read_examples()
     calibration = examples.part(order[:N_CALIBRATION])
@@ -129,7 +130,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # MobileNetV2 has no gates.
         ours = OURS if given.all else {"onhand": OURS["onhand"]}
-        ours = dict(ours) | ({} if known else {"onhand gates": OURS["onhand gates"]})
+        ours = dict(ours) | ({} if known else {"onhand float gates": OURS["onhand float gates"]})
         candidates = make(graph, calibration, Path(scratch), ours, given.nncf)
         quality = judge(candidates, held_out) if known else {}
         times = take_turns(candidates, held_out.arrays[:1], rounds=given.rounds)
@@ -290,7 +291,7 @@ def take_turns(
     opened_all = {
         (f"{name} / {engine}", threads): opened(engine, one.path, threads)
         for name, one in candidates.items()
-        if name in {"float32", "onhand", "onhand gates", "onnxruntime", "nncf"}
+        if name in {"float32", "onhand", "onhand float gates", "onnxruntime", "nncf"}
         for engine in one.engines
         for threads in sorted({1, usable_threads()})
     }

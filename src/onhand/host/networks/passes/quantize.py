@@ -57,9 +57,9 @@ class QuantizeNetwork:
         range: how far the integers of an activation reach: see `choose_range`.
         percentile: of the values that "percentile" keeps.
         per_channel: one scale for each output channel of a weight; else one for the weight.
-        gates: "integers" has sigmoids, and products of two values, on integers as well: SiLU,
-            squeeze and excitation. ONNX Runtime is much faster so, OpenVINO slower; "float" is
-            nearer to the original.
+        gates: "integers" has sigmoids, hard ones, and products of two values on integers as well:
+            SiLU, hard swish, squeeze and excitation. ONNX Runtime is much faster so and
+            OpenVINO slower, but the faster one of both gains; "float" is nearer to the original.
         equalize: first bring the channels of consecutive layers to one size: see `Equalize`.
         bias_correction: "full" corrects layer after layer, "fast" all in one run, "none" leaves
             biases; "auto" takes what the outputs lose least with, and tries "full" where there
@@ -85,7 +85,7 @@ class QuantizeNetwork:
     range: str = "mse"
     percentile: float = 99.99
     per_channel: bool = True
-    gates: str = "float"
+    gates: str = "integers"
     equalize: bool = False
     bias_correction: str = "auto"
     adaround: int = 0

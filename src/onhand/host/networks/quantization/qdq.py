@@ -98,9 +98,7 @@ class _Writer:
         }
 
     def write(self) -> Graph:
-        for name in (*(value.name for value in self._graph.inputs), *self._graph.constants):
-            if name in self._plan.grids:
-                self._round(name, name)
+        self._round_given()
         made_by_integers = {
             name for node in self._graph.nodes if node.name in self._plan.nodes
             for name in node.outputs
@@ -129,6 +127,14 @@ class _Writer:
                     self._round(name, raw[name])
         return self._constants.finished(replace(self._graph, nodes=tuple(self._nodes)))
 
+    def _round_given(self) -> None:
+        for value in self._graph.inputs:
+            if value.name in self._plan.grids:
+                self._round(value.name, value.name)
+        for name in self._graph.constants:
+            if name in self._plan.grids:
+                self._round_constant(name)
+
     def _covers(self, clip: Node) -> bool:
         """Whether a grid holds no value that a Clip would change."""
         if clip.name not in self._plan.grids:
@@ -154,6 +160,22 @@ class _Writer:
         self._nodes += (
             Node(op="QuantizeLinear", inputs=(source, *parameters), outputs=(codes,)),
             Node(op="DequantizeLinear", inputs=(codes, *parameters), outputs=(decoded,)),
+        )
+        self._decoded[name], self._codes[name] = decoded, codes
+
+    def _round_constant(self, name: str) -> None:
+        """Write a number's code: OpenVINO fails where an operator is left to find it."""
+        root = self._plan.grids[name]
+        grid = self._grids[root]
+        scale, zero = self._parameters(root)
+        whole = np.rint(self._graph.constants[name].astype(np.float64) / grid.scale) + grid.zero
+        dtype = np.int8 if grid.signed else np.uint8
+        codes = self._constants.add(
+            self._constants.short("q"), np.clip(whole, *grid.bounds()).astype(dtype)
+        )
+        decoded = self._constants.short("d")
+        self._nodes.append(
+            Node(op="DequantizeLinear", inputs=(codes, scale, zero), outputs=(decoded,))
         )
         self._decoded[name], self._codes[name] = decoded, codes
 
