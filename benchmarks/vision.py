@@ -5,10 +5,10 @@
 Calibrates each quantiser with the same 100 pictures, judges each result in its engine on all
 others (accuracy, agreement with float, squared error of the scores), and times all of them in
 turns: wall time of one picture with all threads, and processor time of one thread, which a busy
-machine disturbs less. `efficientnet-b0` has random weights, so that only its times say something.
-NNCF runs in an environment of its own, whose interpreter is given. LiteRT runs the int8 file that
-the float32 weights of `mobilenet-v2` come from: the same network, quantised by its authors. Its
-picture is in integers before the clock starts.
+machine disturbs less. `efficientnet-b0` and `mobilenet-v3` have random weights, so that only their
+times say something. NNCF runs in an environment of its own, whose interpreter is given. LiteRT runs
+the int8 file that the float32 weights of `mobilenet-v2` come from: the same network, quantised by
+its authors. Its picture is in integers before the clock starts.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.vision_engines import Floats, Run, opened
-from benchmarks.vision_shapes import efficientnet_b0
+from benchmarks.vision_shapes import efficientnet_b0, mobilenet_v3
 from onhand.core.feed import PictureFeed
 from onhand.core.network import ArrayInfo
 from onhand.device.networks.pictures import feed_picture, read_picture
@@ -51,7 +51,7 @@ MOBILENET = (
 )
 LITERT = ASSETS / "vision-imagenet-tflite" / "tf2_mobilenet_v2_1.0_224_ptq.tflite"
 PICTURES = ASSETS / "imagenet-500"
-NETWORKS = ("mobilenet-v2", "efficientnet-b0")
+NETWORKS = ("mobilenet-v2", "efficientnet-b0", "mobilenet-v3")
 FEED = PictureFeed(
     height=224, width=224, short_side=256, mean=(127.5, 127.5, 127.5), std=(127.5, 127.5, 127.5)
 )
@@ -60,7 +60,7 @@ PEERS = ("onnxruntime", "nncf", "litert")
 
 OURS: Mapping[str, QuantizeNetwork] = {
     "onhand": QuantizeNetwork(),
-    "onhand gates": QuantizeNetwork(gates="integers"),
+    "onhand float gates": QuantizeNetwork(gates="float"),
     "onhand min-max": QuantizeNetwork(range="min-max", bias_correction="none"),
     "onhand mse": QuantizeNetwork(bias_correction="none"),
     "onhand percentile": QuantizeNetwork(range="percentile", bias_correction="none"),
@@ -124,7 +124,8 @@ def main() -> None:
     if not MOBILENET.is_file() or not PICTURES.is_dir():
         sys.exit(f"{MOBILENET} or {PICTURES} is absent: set ONHAND_ASSETS to their folder")
     known = given.network == "mobilenet-v2"
-    graph = clean(read_onnx(MOBILENET)) if known else efficientnet_b0()
+    drawn = mobilenet_v3 if given.network == "mobilenet-v3" else efficientnet_b0
+    graph = clean(read_onnx(MOBILENET)) if known else drawn()
     order = np.random.default_rng(SEED).permutation(500)
     examples = read_examples()
     calibration = examples.part(order[:N_CALIBRATION])
@@ -132,7 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # MobileNetV2 has no gates.
         ours = OURS if given.all else {"onhand": OURS["onhand"]}
-        ours = dict(ours) | ({} if known else {"onhand gates": OURS["onhand gates"]})
+        ours = dict(ours) | ({} if known else {"onhand float gates": OURS["onhand float gates"]})
         candidates = make(graph, calibration, Path(scratch), ours, given.nncf)
         if known and LITERT.is_file():
             candidates["litert"] = Candidate(path=LITERT, engines=("litert",), seconds=0.0)
@@ -257,7 +258,7 @@ def take_turns(
     opened_all = {
         (f"{name} / {engine}", threads): opened(engine, one.path, threads)
         for name, one in candidates.items()
-        if name in {"float32", "onhand", "onhand gates", *PEERS}
+        if name in {"float32", "onhand", "onhand float gates", *PEERS}
         for engine in one.engines
         for threads in sorted({1, usable_threads()})
     }

@@ -6,12 +6,19 @@ import numpy as np
 
 from onhand.host.networks.graph import Array, Attribute, Graph, Node, Value
 
-__all__ = ["efficientnet_b0"]
+__all__ = ["efficientnet_b0", "mobilenet_v3"]
 
 # expansion, channels, blocks, stride, kernel: arXiv:1905.11946, table 1.
 _STAGES: Final = (
     (1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3),
     (6, 112, 3, 1, 5), (6, 192, 4, 2, 5), (6, 320, 1, 1, 3),
+)  # fmt: skip
+# kernel, channels inside, channels, gate, hard swish, stride: arXiv:1905.02244, table 1.
+_MOBILE: Final = (
+    (3, 16, 16, 0, 0, 1), (3, 64, 24, 0, 0, 2), (3, 72, 24, 0, 0, 1), (5, 72, 40, 1, 0, 2),
+    (5, 120, 40, 1, 0, 1), (5, 120, 40, 1, 0, 1), (3, 240, 80, 0, 1, 2), (3, 200, 80, 0, 1, 1),
+    (3, 184, 80, 0, 1, 1), (3, 184, 80, 0, 1, 1), (3, 480, 112, 1, 1, 1), (3, 672, 112, 1, 1, 1),
+    (5, 672, 160, 1, 1, 2), (5, 960, 160, 1, 1, 1), (5, 960, 160, 1, 1, 1),
 )  # fmt: skip
 _CLASSES: Final = 1000
 
@@ -94,5 +101,33 @@ def efficientnet_b0(*, seed: int = 0) -> Graph:
     data = made.node("GlobalAveragePool", made.swish(made.conv(data, n_in, 1280, 1)))
     weight = np.random.default_rng(seed + 1).normal(0, 0.03, (_CLASSES, 1280))
     flat = made.node("Flatten", data)
+    bias = made.constant(np.zeros(_CLASSES))
+    return made.graph(made.node("Gemm", flat, made.constant(weight), bias, transB=1))
+
+
+def mobilenet_v3(*, seed: int = 0) -> Graph:
+    """Return MobileNetV3-Large for one picture of 224 x 224, batch normalisation folded."""
+    made = _Network(seed)
+    data = made.node("HardSwish", made.conv("input", 3, 16, 3, stride=2))
+    n_in = 16
+    for size, wide, n_out, has_gate, is_hard, stride in _MOBILE:
+        kind = "HardSwish" if is_hard else "Relu"
+        inner = data if wide == n_in else made.node(kind, made.conv(data, n_in, wide, 1))
+        inner = made.node(kind, made.conv(inner, wide, wide, size, stride=stride, group=wide))
+        if has_gate:
+            pooled = made.node("GlobalAveragePool", inner)
+            squeezed = made.node("Relu", made.conv(pooled, wide, wide // 4, 1))
+            opened = made.conv(squeezed, wide // 4, wide, 1)
+            gate = made.node("HardSigmoid", opened, alpha=1 / 6, beta=0.5)
+            inner = made.node("Mul", inner, gate)
+        narrow = made.conv(inner, wide, n_out, 1)
+        data = made.node("Add", data, narrow) if stride == 1 and n_in == n_out else narrow
+        n_in = n_out
+    last = made.node("HardSwish", made.conv(data, n_in, 960, 1))
+    wide_head = made.node(
+        "HardSwish", made.conv(made.node("GlobalAveragePool", last), 960, 1280, 1)
+    )
+    weight = np.random.default_rng(seed + 1).normal(0, 0.03, (_CLASSES, 1280))
+    flat = made.node("Flatten", wide_head)
     bias = made.constant(np.zeros(_CLASSES))
     return made.graph(made.node("Gemm", flat, made.constant(weight), bias, transB=1))

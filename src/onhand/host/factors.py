@@ -3,16 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder, decoder_from_json
+from onhand.host.calibrate import InputStatistics
+from onhand.host.lowrank import Spectrum, whitening
 from onhand.host.model import Model, ModelWeights
 
-__all__ = ["factorise"]
+__all__ = ["factorise", "spectrum_of"]
 
 
-def factorise(model: Model, ranks: Mapping[str, int]) -> Model:
+def factorise(
+    model: Model, ranks: Mapping[str, int], statistics: InputStatistics | None = None
+) -> Model:
     """Replace matrices by their best approximation of a lower rank, as two factors each.
 
     The factors are kept in memory, in float32: they are smaller than what they replace wherever
@@ -21,6 +23,8 @@ def factorise(model: Model, ranks: Mapping[str, int]) -> Model:
     Args:
         model: the source.
         ranks: name of a matrix (N, K) -> R, from 1 to min(N, K); not `embed` or `positions`.
+        statistics: whole second moments of the matrices' inputs: what is least is then the error
+            of the outputs; None for that of the weights.
 
     Returns:
         The model; it differs from the source by nothing but the factors.
@@ -32,23 +36,30 @@ def factorise(model: Model, ranks: Mapping[str, int]) -> Model:
     Source:
         C. Eckart and G. Young, The approximation of one matrix by another of lower rank,
         Psychometrika 1 (1936): the truncated singular value decomposition has the least error.
+        With inputs known: SVD-LLM, arXiv:2403.07378.
     """
     decoder = decoder_from_json(model.decoder.to_json() | {"ranks": dict(ranks)})
     factors: dict[str, FloatArray] = {}
     for name, rank in ranks.items():
-        left, right = _decomposed(model.weights.matrix(name), rank)
+        left, right = spectrum_of(model, name, statistics).factors(rank)
         factors |= {f"{name}.left": left, f"{name}.right": right}
     return replace(model, weights=_FactorWeights(decoder, model.weights, factors))
 
 
-def _decomposed(weight: FloatArray, rank: int) -> tuple[FloatArray, FloatArray]:
-    """Return (N, R) and (R, K); each takes the root of the singular values, so both round alike."""
-    left, values, right = np.linalg.svd(weight.astype(np.float64), full_matrices=False)
-    roots = np.sqrt(values[:rank])
-    return (
-        (left[:, :rank] * roots).astype(np.float32),
-        (right[:rank] * roots[:, None]).astype(np.float32),
-    )
+def spectrum_of(model: Model, name: str, statistics: InputStatistics | None) -> Spectrum:
+    """Take one matrix apart; see `factorise`.
+
+    Args:
+        model: the source.
+        name: of the matrix.
+        statistics: of its inputs; None where they do not count.
+
+    Raises:
+        SourceError: if its inputs' moments are not finite.
+    """
+    moments = None if statistics is None else statistics.second_moments(name)
+    root = None if moments is None else whitening(moments)
+    return Spectrum.of(model.weights.matrix(name), root)
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,24 +229,24 @@ def test_shuffled_channels_stay_integers(tmp_path: Path) -> None:
 
 
 def test_weights_that_no_engine_multiplies_on_integers_say_so() -> None:
-    """A transposed convolution stays, and is not passed over in silence."""
-    draw = Drawing(x=("N", 16, 4, 4))
-    first = draw.node("Conv", "x", draw.constant(weight(16, 16, 1, 1)))
-    last = draw.node("ConvTranspose", first, draw.constant(weight(16, 16, 2, 2)), strides=(2, 2))
+    """A product by a constant of more axes stays, and is not passed over in silence."""
+    draw = Drawing(x=("N", 2, 4, 32))
+    first = draw.node("Einsum", "x", draw.constant(weight(32, 32)), equation="bhtk,kn->bhtn")
+    last = draw.node("MatMul", first, draw.constant(weight(32, 32)))
     graph = draw.graph(last, rank=4)
 
     kept = QuantizeNetwork().apply(graph, bench(graph)).kept
-    assert kept == {last: "engines know no ConvTranspose on integers"}
+    assert kept == {first: "engines know no Einsum on integers"}
 
 
-def test_what_engines_compute_faster_in_float_stays() -> None:
-    """A sigmoid between convolutions, and the product behind it; both say so or are no matter."""
+def test_gates_stay_in_float_where_that_is_asked_for() -> None:
+    """A sigmoid between convolutions, and the product behind it; what reads them says so."""
     draw = Drawing(x=("N", 4, 6, 6))
     first = draw.node("Conv", "x", draw.constant(weight(8, 4, 1, 1)))
     gate = draw.node("Mul", first, draw.node("Sigmoid", first))
     skip = draw.node("Add", gate, first)
     graph = draw.graph(draw.node("Conv", skip, draw.constant(weight(2, 8, 1, 1))), rank=4)
-    result = QuantizeNetwork().apply(graph, bench(graph))
+    result = QuantizeNetwork(gates="float").apply(graph, bench(graph))
 
     assert [op for op in ops(result.graph) if "Linear" not in op] == ops(graph)
     assert "in float" in result.kept[skip]
@@ -254,14 +254,14 @@ def test_what_engines_compute_faster_in_float_stays() -> None:
     assert relative_error(computed(result.graph, feeds)[0], computed(graph, feeds)[0]) < 0.05
 
 
-def test_gates_are_on_integers_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_gates_are_on_integers(tmp_path: Path) -> None:
     """A sigmoid is looked up, products are of integers, and the network is still near."""
     draw = Drawing(x=("N", 4, 6, 6))
     first = draw.node("Conv", "x", draw.constant(weight(8, 4, 1, 1)))
     gate = draw.node("Mul", first, draw.node("Sigmoid", first))
     last = draw.node("Conv", gate, draw.constant(weight(2, 8, 1, 1)))
     graph = draw.graph(draw.node("Sigmoid", last), rank=4)
-    made = quantised(graph, gates="integers")
+    made = quantised(graph)
     found, session = optimised(made, tmp_path)
     feeds = stacked(examples(graph))
 

@@ -11,6 +11,7 @@ from onhand.host.networks.moments import find_layers, measure_moments
 from onhand.host.networks.passes.base import PassResult, Workbench
 from onhand.host.networks.passes.equalize import Equalize
 from onhand.host.networks.quantization.layers_alone import (
+    Compressed,
     Correction,
     compress_tables,
     compress_weights,
@@ -27,6 +28,7 @@ from onhand.host.networks.quantization.static import (
     StaticSettings,
     quantize_statically,
 )
+from onhand.host.networks.quantization.stored_weights import compress_stored
 
 __all__ = ["QuantizeNetwork"]
 
@@ -59,9 +61,9 @@ class QuantizeNetwork:
         range: how far the integers of an activation reach: see `choose_range`.
         percentile: of the values that "percentile" keeps.
         per_channel: one scale for each output channel of a weight; else one for the weight.
-        gates: "integers" has sigmoids, and products of two values, on integers as well: SiLU,
-            squeeze and excitation. ONNX Runtime is much faster so, OpenVINO slower; "float" is
-            nearer to the original.
+        gates: "integers" has sigmoids, hard ones, and products of two values on integers as well:
+            SiLU, hard swish, squeeze and excitation. ONNX Runtime is much faster so and
+            OpenVINO slower, but the faster one of both gains; "float" is nearer to the original.
         equalize: first bring the channels of consecutive layers to one size: see `Equalize`.
         bias_correction: "full" corrects layer after layer, "fast" all in one run, "none" leaves
             biases; "auto" takes what the outputs lose least with, and tries "full" where there
@@ -87,7 +89,7 @@ class QuantizeNetwork:
     range: str = "mse"
     percentile: float = 99.99
     per_channel: bool = True
-    gates: str = "float"
+    gates: str = "integers"
     equalize: bool = False
     bias_correction: str = "auto"
     adaround: int = 0
@@ -144,16 +146,17 @@ class QuantizeNetwork:
                 node, or nothing can be quantised.
             EngineError: if the graph cannot run.
         """
-        tables = compress_tables(graph)
-        equalized = Equalize().apply(tables.graph, bench) if self.equalize else None
-        graph = tables.graph if equalized is None else equalized.graph
+        stored = self._stored(graph)
+        graph = stored.graph
+        equalized = Equalize().apply(graph, bench) if self.equalize else None
+        graph = graph if equalized is None else equalized.graph
         if self.scheme == "static":
             result = quantize_statically(graph, bench, self._settings(bench.profile))
         else:
-            result = self._weights_alone(graph, bench)
+            result = self._weights_alone(graph, bench, is_changed=bool(stored.changed))
         result = replace(
             result,
-            changed=dict(tables.changed) | result.changed,
+            changed=dict(stored.changed) | result.changed,
             notes=(*result.notes, *self._notes(bench.profile)),
         )
         if equalized is None:
@@ -161,6 +164,12 @@ class QuantizeNetwork:
         return replace(
             result, changed=equalized.changed | result.changed, kept=equalized.kept | result.kept
         )
+
+    def _stored(self, graph: Graph) -> Compressed:
+        """Return the graph whose tables, and weights of what computes in float, are integers."""
+        tables = compress_tables(graph)
+        others = compress_stored(tables.graph, keep=tuple(self.keep), per_channel=self.per_channel)
+        return replace(others, changed={**tables.changed, **others.changed})
 
     def _settings(self, profile: DeviceProfile | None) -> StaticSettings:
         return StaticSettings(
@@ -176,7 +185,7 @@ class QuantizeNetwork:
             keep=tuple(self.keep),
         )
 
-    def _weights_alone(self, graph: Graph, bench: Workbench) -> PassResult:
+    def _weights_alone(self, graph: Graph, bench: Workbench, *, is_changed: bool) -> PassResult:
         layers, kept = chosen_layers(graph, keep=tuple(self.keep))
         if self.scheme == "dynamic":
             convolutions = [n for n, layer in layers.items() if layer.node.op == "Conv"]
@@ -187,6 +196,8 @@ class QuantizeNetwork:
                 )
             kept |= dict.fromkeys(convolutions, "convolutions gain by the scheme 'static' alone")
             layers = {n: layer for n, layer in layers.items() if n not in kept}
+        if not layers and is_changed:
+            return PassResult(graph=graph, kept=kept)
         if not layers:
             raise InputError(nothing_to_quantize(graph))
         if self.scheme == "dynamic":

@@ -1,6 +1,7 @@
 """What examples make of a graph: histograms of its values, and means of its channels."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 
 import numpy as np
@@ -110,13 +111,20 @@ class Ranges:
         groups: dict[str, list[str]] = {}
         for name, root in plan.grids.items():
             groups.setdefault(root, []).append(name)
-        return {root: self._grid(tuple(names)) for root, names in groups.items()}
+        found = {root: self._grid(tuple(names)) for root, names in groups.items()}
+        # In the graph's order, so that what is scaled twice finds its source.
+        for name, (source, factor) in plan.scaled.items():
+            grid = found[plan.grids[source]]
+            scale = float(np.float32(grid.scale * factor))
+            found[name] = replace(grid, scale=scale)
+        return found
 
     def _grid(self, names: tuple[str, ...]) -> Grid:
         if names not in self._chosen:
             histogram = reduce(Histogram.merged, (self._histograms[name] for name in names))
             # What is fed is bounded, and its ends are as frequent as anything.
-            is_fed = any(value.name in names for value in self._graph.inputs)
+            fed = {value.name for value in self._graph.inputs} | self._graph.constants.keys()
+            is_fed = not fed.isdisjoint(names)
             low, high = choose_range(
                 histogram,
                 "min-max" if is_fed else self._method,

@@ -15,7 +15,14 @@ from onhand.host.networks.quantization.plan import Layer
 from onhand.host.networks.quantization.storage import Constants
 from onhand.host.rounding import round_matrix
 
-__all__ = ["Correction", "compress_tables", "compress_weights", "multiply_dynamically"]
+__all__ = [
+    "Compressed",
+    "Correction",
+    "compress_tables",
+    "compress_weights",
+    "multiply_dynamically",
+    "unpacking",
+]
 
 _FLOAT: Final = 1
 _CONTRIB: Final = "com.microsoft"
@@ -89,7 +96,7 @@ def compress_weights(
         before: tuple[Node, ...] = ()
         if layer.weight not in unpacked:
             codes = round_weight(weight, axis=layer.axis, bits=bits, per_channel=per_channel)
-            unpacked[layer.weight] = before = _unpacking(writer, layer.weight, codes)
+            unpacked[layer.weight] = before = unpacking(writer, layer.weight, codes)
             changed[layer.weight] = f"{bits} bits, {codes.scales.size} scales"
         again = unpacked[layer.weight][-1].name
         return (*before, replace(node, inputs=(node.inputs[0], again, *node.inputs[2:])))
@@ -242,7 +249,14 @@ def _widened(writer: Constants, wanted: str, stored: str) -> Node:
     )
 
 
-def _unpacking(writer: Constants, name: str, weight: WeightCodes) -> tuple[Node, ...]:
+def unpacking(writer: Constants, name: str, weight: WeightCodes) -> tuple[Node, ...]:
+    """Return what makes a weight of its codes when a network is opened; its value comes last.
+
+    Args:
+        writer: of the graph.
+        name: of the weight.
+        weight: its codes.
+    """
     cast, made = writer.name(f"{name}.cast"), writer.name(f"{name}.unpacked")
     codes = writer.add_codes(f"{name}.codes", weight)
     scales = shaped_for(weight.scales, weight.codes.ndim, weight.axis)

@@ -2,7 +2,7 @@
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -88,6 +88,8 @@ class Plan:
         clips: name of a Clip or Relu -> the node before it that takes it over.
         grids: values with a grid -> the value whose grid they share, which may be themselves.
         kept: name of a node -> why it stays in float.
+        scaled: a value that is another one times a number -> that value and the number: the
+            codes are the same, and only what they stand for differs.
     """
 
     layers: Mapping[str, Layer]
@@ -95,6 +97,7 @@ class Plan:
     clips: Mapping[str, str]
     grids: Mapping[str, str]
     kept: Mapping[str, str]
+    scaled: Mapping[str, tuple[str, float]] = field(default_factory=dict)
 
 
 def nothing_to_quantize(graph: Graph) -> str:
@@ -193,7 +196,9 @@ def make_plan(
     layers, kept = chosen_layers(graph, keep=keep, float_nodes=float_nodes)
     readers, outside = graph.readers(), set(graph.output_names())
     arithmetic = (*_ARITHMETIC, *_GATES) if gates else _ARITHMETIC
-    quantised = _between(graph, layers, kept, readers, outside, arithmetic)
+    scaled = _scaled(graph, readers, outside) if gates else {}
+    quantised = _between(graph, layers, kept, readers, outside, arithmetic, scaled)
+    scaled = {name: of for name, of in scaled.items() if name in quantised}
     kept |= {
         node.name: "what it reads, or all that reads it, is in float"
         for node in graph.nodes
@@ -201,12 +206,16 @@ def make_plan(
     }
     clips = _clips(graph, quantised, kept, readers, outside)
     grids = _grids(graph, layers, quantised, clips, readers, outside)
+    for node in graph.nodes:
+        if node.name in scaled:
+            grids.pop(next(n for n in node.inputs if n != scaled[node.name][0]), None)
     return Plan(
         layers=layers,
         nodes=frozenset(quantised),
         clips=clips,
         grids=_shared(graph, grids, quantised),
         kept=kept,
+        scaled=scaled,
     )
 
 
@@ -262,15 +271,25 @@ def _between(
     readers: Readers,
     outside: set[str],
     arithmetic: Sequence[str],
+    scaled: Mapping[str, tuple[str, float]],
 ) -> set[str]:
     """Return the names of layers, and of nodes that integers reach and leave."""
     producers = graph.producers()
     quantised: set[str] = set(layers)
+    has_gates = "Sigmoid" in arithmetic
+
+    def data(node: Node) -> tuple[str, ...]:
+        names = data_inputs(node)
+        if node.name in scaled:
+            return scaled[node.name][:1]
+        # A number is a code like any other; what adds one is a gate's, see `spell_gates`.
+        summed = has_gates and node.op == "Add"
+        return tuple(n for n in names if not (summed and _number(graph, n) is not None))
 
     def is_reached(node: Node) -> bool:
         if node.name in kept or not (node.op in arithmetic or node.op in _CLIPS or _moves(node)):
             return False
-        makers = [producers.get(name) for name in data_inputs(node)]
+        makers = [producers.get(name) for name in data(node)]
         return bool(makers) and all(maker and maker.name in quantised for maker in makers)
 
     for node in graph.nodes:
@@ -284,6 +303,28 @@ def _between(
             if not wanted or outside.intersection(node.outputs):
                 quantised.discard(node.name)
     return quantised
+
+
+def _number(graph: Graph, name: str) -> float | None:
+    """Return a constant that is one float."""
+    array = graph.constants.get(name)
+    if array is None or array.size != 1 or array.ndim > 1 or array.dtype != np.float32:
+        return None
+    return float(array.reshape(()))
+
+
+def _scaled(graph: Graph, readers: Readers, outside: set[str]) -> dict[str, tuple[str, float]]:
+    """Return products with a positive number that products alone read: see `Plan.scaled`."""
+    found: dict[str, tuple[str, float]] = {}
+    for node in graph.nodes:
+        after = readers.get(node.name, ())
+        if node.op != "Mul" or node.name in outside or any(n.op != "Mul" for n in after):
+            continue
+        for value, other in (node.inputs, node.inputs[::-1]):
+            factor = _number(graph, other)
+            if factor is not None and factor > 0 and value not in graph.constants and after:
+                found[node.name] = (value, factor)
+    return found
 
 
 def _clips(

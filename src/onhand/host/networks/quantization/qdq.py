@@ -88,6 +88,7 @@ class _Writer:
         self._constants = Constants(graph)
         self._nodes: list[Node] = []
         self._decoded: dict[str, str] = {}
+        self._codes: dict[str, str] = {}
         self._of_grid: dict[str, tuple[str, str]] = {}
         captured = {name for node in graph.nodes for name in node.captured}
         self._dropped = {
@@ -97,9 +98,7 @@ class _Writer:
         }
 
     def write(self) -> Graph:
-        for value in self._graph.inputs:
-            if value.name in self._plan.grids:
-                self._round(value.name, value.name)
+        self._round_given()
         made_by_integers = {
             name for node in self._graph.nodes if node.name in self._plan.nodes
             for name in node.outputs
@@ -107,6 +106,9 @@ class _Writer:
         for node in self._graph.nodes:
             if node.name in self._dropped:
                 self._round(node.name, self._decoded.get(node.inputs[0], node.inputs[0]))
+                continue
+            if node.name in self._plan.scaled:
+                self._scale(node.name)
                 continue
             inside = node.name in self._plan.nodes
             inputs = tuple(
@@ -124,6 +126,14 @@ class _Writer:
                 if name in self._plan.grids:
                     self._round(name, raw[name])
         return self._constants.finished(replace(self._graph, nodes=tuple(self._nodes)))
+
+    def _round_given(self) -> None:
+        for value in self._graph.inputs:
+            if value.name in self._plan.grids:
+                self._round(value.name, value.name)
+        for name in self._graph.constants:
+            if name in self._plan.grids:
+                self._round_constant(name)
 
     def _covers(self, clip: Node) -> bool:
         """Whether a grid holds no value that a Clip would change."""
@@ -151,7 +161,30 @@ class _Writer:
             Node(op="QuantizeLinear", inputs=(source, *parameters), outputs=(codes,)),
             Node(op="DequantizeLinear", inputs=(codes, *parameters), outputs=(decoded,)),
         )
-        self._decoded[name] = decoded
+        self._decoded[name], self._codes[name] = decoded, codes
+
+    def _round_constant(self, name: str) -> None:
+        """Write a number's code: OpenVINO fails where an operator is left to find it."""
+        root = self._plan.grids[name]
+        grid = self._grids[root]
+        scale, zero = self._parameters(root)
+        whole = np.rint(self._graph.constants[name].astype(np.float64) / grid.scale) + grid.zero
+        dtype = np.int8 if grid.signed else np.uint8
+        codes = self._constants.add(
+            self._constants.short("q"), np.clip(whole, *grid.bounds()).astype(dtype)
+        )
+        decoded = self._constants.short("d")
+        self._nodes.append(
+            Node(op="DequantizeLinear", inputs=(codes, scale, zero), outputs=(decoded,))
+        )
+        self._decoded[name], self._codes[name] = decoded, codes
+
+    def _scale(self, name: str) -> None:
+        """Decode another value's codes with this one's scale."""
+        source, _ = self._plan.scaled[name]
+        given = (self._codes[source], *self._parameters(self._plan.grids[name]))
+        self._nodes.append(Node(op="DequantizeLinear", inputs=given, outputs=(name,)))
+        self._decoded[name], self._codes[name] = name, self._codes[source]
 
     def _parameters(self, root: str) -> tuple[str, str]:
         if root not in self._of_grid:

@@ -11,6 +11,7 @@ from onhand.host.networks.quantization.accuracy import OutputJudge, Reverted, re
 from onhand.host.networks.quantization.adaround import learn_rounding
 from onhand.host.networks.quantization.bias_correction import correct_at_once, correct_in_order
 from onhand.host.networks.quantization.calibration import Ranges
+from onhand.host.networks.quantization.gate_forms import spell_gates
 from onhand.host.networks.quantization.gemm_forms import (
     dense_to_gemm,
     pooled_to_gemm,
@@ -75,6 +76,8 @@ def quantize_statically(graph: Graph, bench: Workbench, settings: StaticSettings
         InputError: if there are no examples, or too few for what is asked, or nothing to quantise.
         EngineError: if a graph cannot run.
     """
+    if settings.gates:
+        graph = spell_gates(graph, keep=settings.keep)
     graph = shape_biases(dense_to_gemm(pooled_to_gemm(graph)))
     samples, aside = bench.calibration, None
     if settings.accuracy < 1:
@@ -182,8 +185,7 @@ class _Work:
         """Return the layers that lose too much."""
 
         def make(float_nodes: Collection[str]) -> Graph:
-            part = make_plan(self._graph, keep=self._settings.keep, float_nodes=tuple(float_nodes))
-            return self.written(part, layers)
+            return self.written(self.plan(float_nodes), layers)
 
         return revert_worst(
             list(plan.layers),
