@@ -1,20 +1,23 @@
-"""The house assistant with a quarter of its parameters taken out, with and without distillation.
+"""The house assistant made smaller, with and without distillation, in int4.
 
-    python -m benchmarks.pruned_assistant [--mlp 0.514] [--steps 16] [--out FILE.json]
+    python -m benchmarks.pruned_assistant [--work FOLDER] [--bundles FOLDER] [--out FILE.json]
 
-Prunes the MLPs by their activations on the example's calibration text, then trains every weight
-towards the original's answers to commands that the example's own generator draws (training
-phrasings alone). The original, the pruned and the distilled model are each rounded to int4 in the
-same way, asked the 1,000 held-out commands, and timed in turn in one process. Training goes on
-from the checkpoint in the work folder if it was interrupted.
+For each case MLP neurons are taken out by their activations on the example's calibration text.
+What stays is rounded to int4 as `onhand build --bits 4` does; and, beside it, trained towards the
+original's answers to commands that the example's own generator draws (training phrasings alone),
+with its weights rounded to int4 in every step. All of them, and the original in int4, are asked the
+1,000 held-out commands and timed in turn in one process. Bundles that are there already are used;
+training that was interrupted goes on from its checkpoint in the work folder.
 """
 
 import argparse
 import json
+import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,14 +43,15 @@ from onhand.host.passes.quantize import Quantize
 from onhand.host.recover import Training, recover_model
 from onhand.host.sources import load_model
 from onhand.host.stored_model import has_model, read_model
-from onhand.host.texts import Texts, split_texts
+from onhand.host.texts import split_texts
 
-__all__ = ["Commands", "main"]
+__all__ = ["CASES", "Case", "Commands", "main"]
 
 VARIANT = "int4"
 PROMPT_TOKENS, ANSWER_TOKENS, ROUNDS = 32, 128, 40
 ROW_TOKENS, ROWS = 256, 8
 _JUDGING = 100_000  # steps from here on are never trained on
+_LONG = ("right", "total", "decode_tokens_per_s")  # of the results, left out on the screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,103 +95,148 @@ class _Said:
         sys.stdout.flush()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """How much goes, and how what stays is trained.
+
+    Attributes:
+        mlp: share of the MLPs' neurons that go.
+        steps: of training.
+        rate: its largest.
+    """
+
+    mlp: float
+    steps: int
+    rate: float
+
+
+CASES = {
+    "25 % out": Case(mlp=0.514, steps=200, rate=3e-4),
+    "35 % out": Case(mlp=0.72, steps=250, rate=8e-4),
+}
+
+
+@dataclass(slots=True)
+class _Maker:
+    """Builds what is not there yet."""
+
+    work: Path
+    bundles: Path
+    threads: int
+
+    def __post_init__(self) -> None:
+        self.model = load_model(str(MODEL))
+        tokenizer = parse_text_files(self.model.files, where=str(MODEL)).tokenizer
+        self.texts = split_texts(tokenizer, CALIBRATION, self.model.decoder, max_tokens=65536)
+
+    def all(self) -> dict[str, Path]:
+        """Return the folder of every bundle, by what it is called in results."""
+        found = {"original": self._bundle("original", lambda: self.model)}
+        for name, case in CASES.items():
+            pruned, distilled = (f"{name}, {what}" for what in ("not trained", "distilled"))
+            found[pruned] = self._bundle(f"pruned-{case.mlp}", partial(self._pruned, case))
+            found[distilled] = self._bundle(f"distilled-{case.mlp}", partial(self._distilled, case))
+        return found
+
+    def _pruned(self, case: Case) -> Model:
+        folder = self.work / f"pruned-{case.mlp}"
+        if has_model(folder):
+            return read_model(folder, self.model)
+        work = ShapeWork(
+            original=self.model,
+            calibration=self.texts.calibration.sequences,
+            training=(),
+            folder=folder,
+            threads=self.threads,
+            progress=_Said(),
+        )
+        return Prune(mlp=case.mlp).shape(self.model, work)
+
+    def _distilled(self, case: Case) -> Model:
+        pruned = self._pruned(case)
+        folder = self.work / f"distilled-{case.mlp}-{case.steps}-{case.rate}"
+        told = self.bundles / f"distilled-{case.mlp}.training.json"
+        if has_model(folder) and told.is_file():
+            return read_model(folder, self.model)
+        commands = Commands(Tokenizer.from_file(str(MODEL / "tokenizer.json")))
+        formats = Quantize().plan(pruned.decoder).formats
+        begun = time.monotonic()
+        found = recover_model(
+            self.model,
+            pruned,
+            commands,
+            [commands.batch(_JUDGING + number) for number in range(4)],
+            training=Training(steps=case.steps, rate=case.rate),
+            folder=folder,
+            threads=self.threads,
+            progress=_Said(),
+            forms={name: form for name, form in formats.items() if form is not None},
+        )
+        about = {
+            "steps": case.steps,
+            "rate": case.rate,
+            "minutes": (time.monotonic() - begun) / 60,
+            "n_tokens": found.n_tokens,
+            "divergence_before": found.before,
+            "divergence_after": found.after,
+        }
+        told.write_text(json.dumps(about, indent=1) + "\n")
+        return found.model
+
+    def _bundle(self, name: str, make: Callable[[], Model]) -> Path:
+        """Round a model as `onhand build --bits 4` does; what is rounded already stays so."""
+        place = self.bundles / name
+        if place.exists():
+            return place
+        model = make()
+        sequences = self.texts.calibration.sequences
+        run = run_original(model, calibration=sequences, heldout=(), progress=Quiet())
+        beside = self.bundles / f"{name}.new"
+        shutil.rmtree(beside, ignore_errors=True)
+        beside.mkdir(parents=True)
+        pack_bundle(
+            model,
+            plan_variants(model.decoder, {VARIANT: Quantize()}),
+            run.statistics,
+            beside,
+            accuracy_level=4,
+            provenance={},
+            threads=self.threads,
+            progress=Quiet(),
+        )
+        beside.replace(place)
+        return place
+
+
 def main() -> None:
-    """Prune, distil, round, ask, time, and write what came out."""
+    """Build what is missing, ask, time, and write what came out."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--mlp", type=float, default=0.514, help="share of the neurons that go")
-    parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--rate", type=float, default=1e-4)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("out/pruned_assistant"))
+    parser.add_argument("--bundles", type=Path, help="keeps the bundles; in the work folder else")
     parser.add_argument("--out", type=Path, default=Path("out/pruned_assistant.json"))
     given = parser.parse_args()
-    model = load_model(str(MODEL))
-    tokenizer = parse_text_files(model.files, where=str(MODEL)).tokenizer
-    texts = split_texts(tokenizer, CALIBRATION, model.decoder, max_tokens=65536)
-    pruned = _prune(model, texts, given)
-    distilled, about = _distil(model, pruned, given)
-    models = {"original": model, "pruned": pruned, "pruned and distilled": distilled}
-    bundles = {name: _bundle(name, found, texts, given) for name, found in models.items()}
+    folder = given.bundles or given.work / "bundles"
+    folder.mkdir(parents=True, exist_ok=True)
+    places = _Maker(work=given.work, bundles=folder, threads=given.threads).all()
+    bundles = {name: read_bundle(place) for name, place in places.items()}
     examples = list(read_examples(HELD_OUT))
-    results = {
-        name: {
-            "n_parameters": models[name].decoder.n_parameters,
-            "mlp_widths": [layer.mlp_width for layer in models[name].decoder.layers],
+    speeds = _speeds(bundles, given.threads)
+    results: dict[str, dict[str, object]] = {}
+    for name, bundle in bundles.items():
+        decoder, told = bundle.manifest.decoder, folder / f"{places[name].name}.training.json"
+        results[name] = {
+            "n_parameters": decoder.n_parameters,
+            "mlp_widths": [layer.mlp_width for layer in decoder.layers],
+            **({"training": json.loads(told.read_text())} if told.is_file() else {}),
+            **speeds[name],
             **ask(bundle, VARIANT, examples),
         }
-        for name, bundle in bundles.items()
-    }
-    speeds = _speeds(bundles, given.threads)
-    for name, speed in speeds.items():
-        results[name] |= speed
-        sys.stdout.write(f"{name}: {json.dumps(results[name])}\n")
-    command = f"python -m benchmarks.pruned_assistant --mlp {given.mlp} --steps {given.steps}"
-    written = {"command": f"{command} --rate {given.rate}", "training": about, "models": results}
+        found = {key: value for key, value in results[name].items() if key not in _LONG}
+        sys.stdout.write(f"{name}: {json.dumps(found)}\n")
+    written = {"command": "python -m benchmarks.pruned_assistant", "models": results}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(written, indent=1) + "\n")
-
-
-def _prune(model: Model, texts: Texts, given: argparse.Namespace) -> Model:
-    folder = given.work / f"pruned-{given.mlp}"
-    if has_model(folder):
-        return read_model(folder, model)
-    work = ShapeWork(
-        original=model,
-        calibration=texts.calibration.sequences,
-        training=(),
-        folder=folder,
-        threads=given.threads,
-        progress=_Said(),
-    )
-    return Prune(mlp=given.mlp).shape(model, work)
-
-
-def _distil(
-    model: Model, pruned: Model, given: argparse.Namespace
-) -> tuple[Model, Mapping[str, object]]:
-    folder = given.work / f"distilled-{given.mlp}-{given.steps}-{given.rate}"
-    told = folder / "about.json"
-    if has_model(folder) and told.is_file():
-        return read_model(folder, model), json.loads(told.read_text())
-    commands = Commands(Tokenizer.from_file(str(MODEL / "tokenizer.json")))
-    begun = time.monotonic()
-    found = recover_model(
-        model,
-        pruned,
-        commands,
-        [commands.batch(_JUDGING + number) for number in range(4)],
-        training=Training(steps=given.steps, rate=given.rate),
-        folder=folder,
-        threads=given.threads,
-        progress=_Said(),
-    )
-    about = {
-        "minutes": (time.monotonic() - begun) / 60,
-        "n_tokens": found.n_tokens,
-        "divergence_before": found.before,
-        "divergence_after": found.after,
-    }
-    told.write_text(json.dumps(about))
-    return found.model, about
-
-
-def _bundle(name: str, model: Model, texts: Texts, given: argparse.Namespace) -> Bundle:
-    """Round a model as `onhand build --bits 4` does."""
-    sequences = texts.calibration.sequences
-    run = run_original(model, calibration=sequences, heldout=(), progress=Quiet())
-    place: Path = given.work / f"bundle-{name.replace(' ', '-')}-{time.time_ns()}"
-    place.mkdir(parents=True)
-    pack_bundle(
-        model,
-        plan_variants(model.decoder, {VARIANT: Quantize()}),
-        run.statistics,
-        place,
-        accuracy_level=4,
-        provenance={},
-        threads=given.threads,
-        progress=Quiet(),
-    )
-    return read_bundle(place)
 
 
 def _speeds(bundles: Mapping[str, Bundle], threads: int) -> dict[str, dict[str, object]]:

@@ -17,9 +17,11 @@ from onhand.core.bundle import read_bundle
 from onhand.core.decoder import Decoder
 from onhand.core.errors import BudgetExceeded, InputError, ResourceError
 from onhand.core.measurement import Unit
+from onhand.core.progress import Quiet
 from onhand.core.recipe import Guard
 from onhand.device.report_data import parse_report
 from onhand.host.build import build_bundle, plan_build
+from onhand.host.calibrate import run_original
 from onhand.host.model import Model, ShapesAlone
 from onhand.host.options import BuildOptions
 from onhand.host.passes.base import ShapeReport, ShapeWork, ShapingPass, ShapingStep
@@ -288,3 +290,41 @@ def test_what_stays_is_of_whole_multiples_and_as_much_as_was_asked(
     wanted = sum(layer.mlp_width for layer in DECODER.layers) * (1 - share)
     assert abs(sum(widths) - wanted) <= multiple * len(widths) / 2 + multiple
     assert {layer.n_kv_heads for layer in planned.layers} == ({1} if heads else {2})
+
+
+def test_what_learnt_as_codes_is_stored_as_those_codes(tmp_path: Path) -> None:
+    """By plain rounding, and by methods that search: there is nothing to be better at."""
+    model = memory_model()
+    text = tuple(np.random.default_rng(3).integers(0, DECODER.vocab_size, (6, 24)))
+    work = ShapeWork(
+        original=model,
+        calibration=text,
+        training=(),
+        folder=tmp_path,
+        threads=1,
+        progress=Quiet(),
+    )
+    learnt = Distil(steps=6, rate=1e-3, batch_tokens=96, bits=4, embed_bits=8).shape(model, work)
+    moments = run_original(learnt, calibration=text, heldout=(), progress=Quiet(), whole=True)
+
+    assert learnt is not model
+    for method in ("rtn", "clip", "gptq"):
+        stored = Quantize(bits=4, embed_bits=8, method=method).apply(
+            learnt,
+            moments.statistics,
+            names=list(DECODER.matrices()),
+            threads=1,
+            advance=lambda _: None,
+        )
+        for name, matrix in zip(DECODER.matrices(), stored, strict=True):
+            np.testing.assert_array_equal(
+                matrix.tensor.dequantize(), learnt.weights.matrix(name), err_msg=f"{method} {name}"
+            )
+
+
+def test_codes_that_nothing_stores_are_refused() -> None:
+    """In the words of the options."""
+    with pytest.raises(InputError, match=r"bits is 5, must be one of \(2, 3, 4, 8\)"):
+        Distil(bits=5)
+    with pytest.raises(InputError, match="embed_bits is 8, but bits is 0: give both"):
+        Distil(embed_bits=8)
