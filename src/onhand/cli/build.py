@@ -51,7 +51,7 @@ _OF_DECODERS = (
     "accuracy_level",
 )
 _ROUNDING = ("bits", "preset", "method", "group", "asymmetric", "embed_bits", "variants")
-_OF_NETWORKS = ("data", "heldout", "calibration_examples", "feed", "labels")
+_OF_NETWORKS = ("recover", "data", "heldout", "calibration_examples", "feed", "labels")
 
 
 def command(
@@ -71,6 +71,7 @@ def command(
     asymmetric: given.Asymmetric = False,
     embed_bits: given.EmbedBits = None,
     variants: given.Variants = None,
+    recover: given.Recover = False,
     task: given.Task = None,
     data: given.Data = None,
     heldout: given.Heldout = None,
@@ -157,7 +158,11 @@ def _network(context: typer.Context, output: Path | None) -> None:
         work = NetworkOptions(
             task=asked["task"],
             variants=read_variants(
-                asked["recipe"], bits=asked["bits"], variants=asked["variants"], task=asked["task"]
+                asked["recipe"],
+                bits=asked["bits"],
+                variants=asked["variants"],
+                task=asked["task"],
+                recover=asked["recover"],
             ),
             data=asked["data"],
             heldout=asked["heldout"],

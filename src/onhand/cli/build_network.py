@@ -17,7 +17,12 @@ _BITS = {32: "fp32", 8: "int8", 4: "int4"}
 
 
 def read_variants(
-    recipe: Path | None, *, bits: int | None, variants: str | None, task: str
+    recipe: Path | None,
+    *,
+    bits: int | None,
+    variants: str | None,
+    task: str,
+    recover: bool = False,
 ) -> "dict[str, tuple[Step, ...]]":
     """Return variant name -> its steps, from a recipe or from the options.
 
@@ -26,6 +31,7 @@ def read_variants(
         bits: of a weight: 8, 4, or 32 for the network as it is; None for 8.
         variants: names of several, as in "int8,fp32"; None for one.
         task: of the network: encoders of texts have outliers that are smoothed first.
+        recover: whether integers are trained on the original's answers.
 
     Returns:
         At least one; the first is the default variant.
@@ -36,14 +42,18 @@ def read_variants(
         RecipeError: if the recipe is wrong.
     """
     if recipe is not None:
-        if bits is not None or variants is not None:
-            raise InputError("--recipe says all that --bits and --variants say; give one of them")
+        if bits is not None or variants is not None or recover:
+            raise InputError(
+                "--recipe says all that --bits, --variants and --recover say; give one of them"
+            )
         return _from_recipe(recipe)
     if variants is None:
         chosen = 8 if bits is None else bits
         if chosen not in _BITS:
             raise InputError(f"--bits is {bits}, must be 8, 4 or 32 for a network")
-        return {_BITS[chosen]: _steps(chosen, task)}
+        if recover and chosen == 32:
+            raise InputError("--recover trains integers, and --bits 32 makes none; leave one out")
+        return {_BITS[chosen]: _steps(chosen, task, recover=recover)}
     if bits is not None:
         raise InputError("--variants names the bits of each variant; leave --bits out")
     by_name = {name: number for number, name in _BITS.items()}
@@ -53,7 +63,7 @@ def read_variants(
             raise InputError(f"--variants: unknown {name!r}; known: {', '.join(by_name)}")
         if names.count(name) > 1:
             raise InputError(f"--variants: {name!r} is given twice")
-    return {name: _steps(by_name[name], task) for name in names}
+    return {name: _steps(by_name[name], task, recover=recover) for name in names}
 
 
 def integer_steps(task: str) -> "tuple[Step, ...]":
@@ -75,15 +85,16 @@ def integer_steps(task: str) -> "tuple[Step, ...]":
     return Step(joined), Step(Smooth()), Step(QuantizeNetwork(activations="symmetric"))
 
 
-def _steps(bits: int, task: str) -> "tuple[Step, ...]":
+def _steps(bits: int, task: str, *, recover: bool) -> "tuple[Step, ...]":
+    from onhand.host.networks.passes.distil import Distil
     from onhand.host.networks.passes.quantize import QuantizeNetwork
     from onhand.host.networks.steps import Step
 
     if bits == 32:
         return ()
-    if bits == 4:
-        return (Step(QuantizeNetwork(bits=4, scheme="weights")),)
-    return integer_steps(task)
+    weights = (Step(QuantizeNetwork(bits=4, scheme="weights")),)
+    made = weights if bits == 4 else integer_steps(task)
+    return (*made, Step(Distil(learning_rate=1e-5, learn_scales=True))) if recover else made
 
 
 def _from_recipe(path: Path) -> "dict[str, tuple[Step, ...]]":

@@ -167,6 +167,14 @@ Variants = Annotated[
         rich_help_panel=_HOW,
     ),
 ]
+Recover = Annotated[
+    bool,
+    typer.Option(
+        "--recover",
+        help="Of a network: train its integers on the original's answers to --data.",
+        rich_help_panel=_HOW,
+    ),
+]
 AccuracyLevel = Annotated[
     int, typer.Option(help="4 multiplies in int8, 0 in float32.", rich_help_panel=_HOW)
 ]
