@@ -126,7 +126,7 @@ def test_a_bundle_answers_inputs_of_any_name_and_shape(tmp_path: Path) -> None:
     model = NetworkModel(name="net", family="onnx", graph=graph, sha256="", source_bytes=0)
     pack_network(model, describe(model, "features"), {"fp32": graph}, tmp_path, provenance={})
     feeds = [
-        {"file": np.ones((1, 2), np.float32), "times": np.float32(k).reshape(())} for k in (2, 3)
+        {"file": np.ones((1, 2), np.float32), "times": np.array(k, np.float32)} for k in (2, 3)
     ]
 
     found = answer_bundle(
