@@ -9,9 +9,9 @@ photographs that calibrate, and all others of the assets but the 400 that judge:
 random size and shape, which training mirrors, moves and mixes. The bundles stay in DIR with what
 their making took, and so does what each pass gave: the next run with the same DIR and `--steps`
 makes only what is missing.
-Each bundle is judged by a fresh process that holds the device's code alone, on the 400 photographs,
-picture by picture against the original (bootstrap over pictures); then all of them are timed in
-each engine, taking turns.
+All bundles are timed in each engine, taking turns; then each is judged in its fastest by a fresh
+process that holds the device's code alone, on the 400 photographs, picture by picture against the
+original (bootstrap over pictures).
 """
 
 import argparse
@@ -20,32 +20,28 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from benchmarks.vision import (
-    ASSETS,
     FEED,
     MOBILENET,
     N_CALIBRATION,
     PICTURES,
     SEED,
-    Examples,
     read_examples,
 )
 from benchmarks.vision_engines import Floats
+from benchmarks.vision_parts import training_arrays
 from onhand.core.bundle import read_bundle, stage_bundle
 from onhand.core.errors import EngineError
 from onhand.core.measurement import Measurement
-from onhand.core.network import ArrayInfo
 from onhand.core.progress import Quiet
 from onhand.device.networks.opening import PREFERRED_ENGINES, open_network
-from onhand.device.networks.pictures import PICTURE_SUFFIXES, feed_picture, read_picture
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 from onhand.host.networks.clean import clean
@@ -66,7 +62,6 @@ from onhand.host.passes.base import pass_options
 __all__ = ["main"]
 
 TASK = "image-classification"
-PARTS = 5  # of each photograph, beside its middle
 RUNS = 20  # in a row, before the next one's turn
 INTEGERS = QuantizeNetwork()
 LEARN = Distil(
@@ -146,6 +141,7 @@ def main() -> None:
     made = {name: build(name, known[name], material, given.work) for name in chosen}
     if given.build_only:
         return
+    times = take_turns(chosen, material, given.work, rounds=given.rounds)
     results = {
         "command": " ".join(["python -m benchmarks.vision_front", f"--rounds {given.rounds}"]),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -158,8 +154,8 @@ def main() -> None:
         },
         "steps": given.steps,
         "points": made,
-        "quality": judge(chosen, material, given.work),
-        "samples": take_turns(chosen, material, given.work, rounds=given.rounds),
+        "quality": judge(fastest(times), material, given.work),
+        "samples": times,
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
@@ -188,46 +184,6 @@ def read_material(threads: int) -> Material:
 
 def _samples(arrays: Floats, fed: str) -> Samples:
     return Samples(feeds=[{fed: array[None]} for array in arrays])
-
-
-def training_arrays(chosen: list[int], calibration: Examples) -> Floats:
-    """Return photographs and parts of them, (N, 3, 224, 224) float32.
-
-    Args:
-        chosen: rows of the table of photographs, those that calibrate.
-        calibration: their middles.
-    """
-    files = [line.split(",")[0] for line in (PICTURES / "labels.csv").read_text().splitlines()[1:]]
-    paths = [PICTURES / "images256" / files[row] for row in chosen]
-    # Single photographs that come with other networks; none of them judges.
-    others = [
-        path
-        for folder in ("fastestdet", "vision-imagenet-tflite")
-        for path in sorted((ASSETS / folder).glob("*.*"))
-        if path.suffix in PICTURE_SUFFIXES
-    ]
-    info = ArrayInfo(name="input", dtype="float32", shape=(None, 3, 224, 224))
-    stretched = replace(FEED, resize="stretch", short_side=0)
-    rng = np.random.default_rng(SEED)
-    made = [calibration.arrays]
-    for path in [*paths, *others]:
-        pixels = read_picture(path)
-        if path in others:
-            made.append(feed_picture(pixels, FEED, info))
-        for _ in range(PARTS):
-            made.append(feed_picture(random_part(pixels, rng), stretched, info))
-    return np.concatenate(made).astype(np.float32)
-
-
-def random_part(pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Cut a part out: 35 to 100 % of the area, sides 3:4 to 4:3, as ImageNet is trained on."""
-    height, width = pixels.shape[:2]
-    area = height * width * rng.uniform(0.35, 1.0)
-    ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-    tall = min(height, round(float(np.sqrt(area / ratio))))
-    wide = min(width, round(float(np.sqrt(area * ratio))))
-    top, left = (int(rng.integers(0, most + 1)) for most in (height - tall, width - wide))
-    return pixels[top : top + tall, left : left + wide]
 
 
 def build(
@@ -300,36 +256,44 @@ def run_passes(
     return graph, seconds, notes
 
 
+def fastest(times: Mapping[str, Sequence[float]]) -> dict[str, str]:
+    """Return point -> the engine that answers quickest, by the median."""
+    found: dict[str, str] = {}
+    for pair in sorted(times, key=lambda pair: statistics.median(times[pair])):
+        name, _, engine = pair.partition(" / ")
+        found.setdefault(name, engine)
+    return found
+
+
 def judge(
-    names: list[str], material: Material, work: Path
+    chosen: Mapping[str, str], material: Material, work: Path
 ) -> dict[str, dict[str, dict[str, object]]]:
-    """Compare each bundle, in each engine, with the original, on the 400."""
+    """Compare each bundle, in its fastest engine, with the original, on the 400."""
     theirs = answer_graph(
         material.graph, material.heldout, threads=material.threads, progress=Quiet()
     )
     found: dict[str, dict[str, dict[str, object]]] = {}
-    for name in names:
-        for engine in engines(work / name):
-            ours = answer_bundle(
-                work / name,
-                material.heldout,
-                variant=name,
-                engine=engine,
-                threads=material.threads,
-                progress=Quiet(),
-            )
-            figures: Mapping[str, Measurement] = compare_answers(
-                theirs,
-                ours,
-                task=TASK,
-                labels=material.heldout.labels,
-                how="python -m benchmarks.vision_front",
-            )
-            found[f"{name} / {engine}"] = {
-                key: {"value": one.value, "interval": one.interval}
-                for key, one in figures.items()
-                if key in {"accuracy", "accuracy_loss", "agreement", "kl_divergence"}
-            }
+    for name, engine in chosen.items():
+        ours = answer_bundle(
+            work / name,
+            material.heldout,
+            variant=name,
+            engine=engine,
+            threads=material.threads,
+            progress=Quiet(),
+        )
+        figures: Mapping[str, Measurement] = compare_answers(
+            theirs,
+            ours,
+            task=TASK,
+            labels=material.heldout.labels,
+            how="python -m benchmarks.vision_front",
+        )
+        found[f"{name} / {engine}"] = {
+            key: {"value": one.value, "interval": one.interval}
+            for key, one in figures.items()
+            if key in {"accuracy", "accuracy_loss", "agreement", "kl_divergence"}
+        }
     return found
 
 
@@ -379,10 +343,10 @@ def table(results: Mapping[str, object]) -> str:
     if not isinstance(made, dict) or not isinstance(quality, dict) or not isinstance(samples, dict):
         raise TypeError("not a result")
     lines: list[str] = []
+    chosen = fastest(samples)
     for name, one in made.items():
-        mine = {key: taken for key, taken in samples.items() if key.split(" / ")[0] == name}
-        best = min(mine, key=lambda key: statistics.median(mine[key]))
-        low, middle, high = (1e3 * q for q in statistics.quantiles(mine[best], n=4))
+        best = f"{name} / {chosen[name]}"
+        low, middle, high = (1e3 * q for q in statistics.quantiles(samples[best], n=4))
         right = quality[best]
         lost, (least, most) = right["accuracy_loss"]["value"], right["accuracy_loss"]["interval"]
         lines.append(

@@ -392,6 +392,7 @@ def _changes(before: Graph, after: Graph, zeros: set[str]) -> dict[str, str]:
         if new is old or np.array_equal(new, old, equal_nan=old.dtype.kind == "f"):
             continue
         share = np.mean(new != old)
-        what = f"trained, {share:.1%} of the codes changed" if old.dtype.kind in "iu" else "trained"
+        is_coded = old.dtype.kind != "f"  # codes of 4 bits are of no kind that numpy knows
+        what = f"trained, {share:.1%} of the codes changed" if is_coded else "trained"
         made[name] = f"{what}, zeros kept" if name in zeros else what
     return made

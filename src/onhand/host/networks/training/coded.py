@@ -134,8 +134,11 @@ class CodedForm:
 
 
 def coded_weights(graph: Graph) -> tuple[str, ...]:
-    """Return the integer constants that are decoded, each by one DequantizeLinear and alone."""
-    return tuple(node.inputs[0] for node in _decoders(graph, _INTEGERS))
+    """Return the integer constants that are decoded, each by one DequantizeLinear and alone.
+
+    One of 4 bits may be widened by a Cast before that.
+    """
+    return tuple(node.inputs[0] for node in _decoders(_narrow(graph), _INTEGERS))
 
 
 def trainable_form(graph: Graph, *, learn_scales: bool) -> CodedForm:
@@ -149,8 +152,8 @@ def trainable_form(graph: Graph, *, learn_scales: bool) -> CodedForm:
     Returns:
         The form; it computes what `graph` computes.
     """
-    maker = _Maker(graph)
-    return maker.make(learn_scales=learn_scales)
+    maker = _Maker(_narrow(graph))
+    return replace(maker.make(learn_scales=learn_scales), source=graph)
 
 
 class _Maker:
@@ -266,6 +269,27 @@ def _spread(node: Node, value: Array, like: Array) -> NDArray[np.float64]:
     if block and numbers.ndim == like.ndim:
         return np.repeat(numbers, block, axis=axis).take(range(like.shape[axis]), axis=axis)
     return numbers.reshape([-1 if i == axis else 1 for i in range(like.ndim)])
+
+
+def _narrow(graph: Graph) -> Graph:
+    """Return a graph that decodes constants of 4 bits as they are, without a Cast before."""
+    readers, outputs = graph.readers(), set(graph.output_names())
+    casts = {
+        node.outputs[0]: node.inputs[0]
+        for node in graph.nodes
+        if node.op == "Cast"
+        and node.inputs[0] in graph.constants
+        and graph.constants[node.inputs[0]].dtype.name in {"int4", "uint4"}
+        and node.outputs[0] not in outputs
+        and all(
+            reader.op == "DequantizeLinear" and reader.inputs[0] == node.outputs[0]
+            for reader in readers.get(node.outputs[0], [])
+        )
+    }
+    if not casts:
+        return graph
+    nodes = tuple(node for node in graph.nodes if node.outputs[0] not in casts)
+    return replace(graph, nodes=nodes).renamed(casts)
 
 
 def _decoders(graph: Graph, dtypes: set[str]) -> list[Node]:
