@@ -12,7 +12,9 @@ from onhand.core.arrays import ByteArray
 from onhand.core.errors import BundleCorrupt
 from onhand.core.onnxgraph import parse_graph
 from onhand.core.onnxinline import inline_tensors, outside_of
+from onhand.core.sparse_form import SparseForm
 from onhand.core.sparse_graph import self_contained_graph, whole_graph
+from onhand.device.networks.graph_file import read_graph_file
 
 DRAWING = classifier(np.random.default_rng(0))
 PLACES = {"w1": ("left-out", 0, 864), "w3": ("file", 64, 160)}
@@ -93,3 +95,14 @@ def test_attack_a_place_without_a_length(tmp_path: Path) -> None:
 
     with pytest.raises(BundleCorrupt, match="tensor 'w1' has no place, or no length"):
         self_contained_graph(message.replace(b"length", b"lengte"), bundle)
+
+
+def test_attack_a_tensor_that_is_whole(tmp_path: Path) -> None:
+    """The manifest says that it is stored without its zeros, the graph where it lies whole."""
+    bundle = pack(tmp_path / "tiny", {"fp32": DRAWING})
+    form = SparseForm(tensor="w1", shape=(216,), bits=32, n_kept=0)
+    lies = replace(bundle.manifest.variants["fp32"], sparse={"w1": form})
+    manifest = replace(bundle.manifest, variants={"fp32": lies})
+
+    with pytest.raises(BundleCorrupt, match=r"'w1' lies in 'weights\.safetensors', the manifest"):
+        read_graph_file(replace(bundle, manifest=manifest), "fp32")

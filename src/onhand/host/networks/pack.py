@@ -148,15 +148,8 @@ def pack_network(
         The bundle; the same bytes for the same graphs.
     """
     variants = {name: compact(graph) for name, graph in variants.items()}
-    keys = {
-        name: {constant: _key(array) for constant, array in graph.constants.items()}
-        for name, graph in variants.items()
-    }
-    uses = Counter(key for known in keys.values() for key in known.values())
     tensors = _Tensors(shrink=shrink)
-    outside = {
-        name: _outside(name, graph, tensors, keys[name], uses) for name, graph in variants.items()
-    }
+    outside = _all_outside(variants, tensors)
     declared = {
         name: TensorSpec(dtype=_CODES[array.dtype.name], shape=array.shape, offset=0)
         for name, array in tensors.arrays.items()
@@ -192,6 +185,17 @@ def pack_network(
         provenance=json.loads(json.dumps(provenance)),
     )
     return write_manifest(staged, manifest, hashes={_WEIGHTS: digest})
+
+
+def _all_outside(variants: Mapping[str, Graph], tensors: _Tensors) -> dict[str, _Outside]:
+    keys = {
+        name: {constant: _key(array) for constant, array in graph.constants.items()}
+        for name, graph in variants.items()
+    }
+    uses = Counter(key for known in keys.values() for key in known.values())
+    return {
+        name: _outside(name, graph, tensors, keys[name], uses) for name, graph in variants.items()
+    }
 
 
 def _outside(
