@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from tests.network_bundles import Drawing, classifier, model, pack, tensor, text, varint
 
-from onhand.core.arrays import ByteArray
 from onhand.core.errors import BundleCorrupt
 from onhand.core.onnxgraph import parse_graph
-from onhand.core.onnxinline import inline_tensors, outside_of
+from onhand.core.onnxinline import Waiting, inline_tensors, outside_of
 from onhand.core.sparse_form import SparseForm
 from onhand.core.sparse_graph import self_contained_graph, whole_graph
 from onhand.device.networks.graph_file import read_graph_file
@@ -20,19 +19,20 @@ DRAWING = classifier(np.random.default_rng(0))
 PLACES = {"w1": ("left-out", 0, 864), "w3": ("file", 64, 160)}
 
 
-def reading(drawing: Drawing) -> Callable[[str, Mapping[str, str]], ByteArray]:
+def finding(drawing: Drawing) -> Callable[[str, Mapping[str, str]], Waiting]:
     """Gives the constants' bytes, where the graph says that they lie outside."""
 
-    def read(name: str, place: Mapping[str, str]) -> ByteArray:
+    def find(name: str, place: Mapping[str, str]) -> Waiting:
         assert place["location"] == PLACES[name][0]
-        return np.frombuffer(drawing.constants[name].tobytes(), np.uint8)
+        raw = np.frombuffer(drawing.constants[name].tobytes(), np.uint8)
+        return Waiting(raw.size, lambda: raw)
 
-    return read
+    return find
 
 
 def test_the_graph_is_the_same_with_them() -> None:
     """As if they had never lain outside."""
-    content = inline_tensors(model(DRAWING, PLACES), PLACES, reading(DRAWING))
+    content = inline_tensors(model(DRAWING, PLACES), PLACES, finding(DRAWING))
 
     assert set(outside_of(model(DRAWING, PLACES))) == set(PLACES)
     assert outside_of(content) == ()
@@ -56,7 +56,15 @@ def test_the_graph_is_the_same_with_them() -> None:
 def test_attack_graphs_that_do_not_have_them(content: bytes, message: str) -> None:
     """Each of them once, and outside."""
     with pytest.raises(BundleCorrupt, match=message):
-        inline_tensors(content, PLACES, reading(DRAWING))
+        inline_tensors(content, PLACES, finding(DRAWING))
+
+
+def test_attack_more_bytes_than_were_told() -> None:
+    """The lengths in front of them would lie."""
+    with pytest.raises(BundleCorrupt, match="tensors of a graph make"):
+        inline_tensors(
+            model(DRAWING, PLACES), PLACES, lambda *_: Waiting(8, lambda: np.zeros(9, np.uint8))
+        )
 
 
 def test_all_tensors_can_be_put_in(tmp_path: Path) -> None:
