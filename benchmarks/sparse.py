@@ -61,6 +61,7 @@ STEPS: Mapping[str, tuple[PruneWeights, ...]] = {
 }
 IN_FLOAT = ("", "sparsegpt 50%", "sparsegpt 2:4")
 ENGINE = "onnx"
+MINILM = "all-MiniLM-L6-v2"
 SHOTS = 5
 # Opens a bundle, says how long that took and the most memory that this process had.
 _OPENER = """
@@ -110,11 +111,14 @@ def main() -> None:
     parser.add_argument(
         "--only", action="append", choices=("networks", "tinystories", "house-assistant")
     )
+    parser.add_argument("--network", action="append", choices=("mobilenet-v2", MINILM))
+    parser.add_argument("--train", type=int, default=0, help="steps of distil behind pruning")
     parser.add_argument("--out", type=Path, default=Path("out/sparse.json"))
     given = parser.parse_args()
     parts = given.only or ["networks", "tinystories", "house-assistant"]
     options = f"--rounds {given.rounds} --texts {given.texts} --commands {given.commands}"
-    minilm = " --minilm all-MiniLM-L6-v2" if given.minilm else ""
+    minilm = f" --minilm {MINILM}" if given.minilm else ""
+    options += f" --train {given.train}" if given.train else ""
     result: dict[str, Any] = {
         "command": f"python -m benchmarks.sparse{minilm} {options}",
         "date": datetime.now(UTC).date().isoformat(),
@@ -136,7 +140,9 @@ def main() -> None:
     if "networks" in parts:
         networks(given, partial(keep, "networks"))
     wanted = [name for name in parts if name != "networks"]
-    judge_decoders(wanted, commands=given.commands, keep=partial(keep, "decoders"))
+    judge_decoders(
+        wanted, commands=given.commands, train=given.train, keep=partial(keep, "decoders")
+    )
 
 
 def networks(given: argparse.Namespace, keep: Keep) -> None:
@@ -145,10 +151,12 @@ def networks(given: argparse.Namespace, keep: Keep) -> None:
     if MOBILENET.is_file() and PICTURES.is_dir():
         subjects["mobilenet-v2"] = mobilenet
     if given.minilm:
-        subjects["all-MiniLM-L6-v2"] = lambda: encoder(given.minilm, given.texts)
+        subjects[MINILM] = lambda: encoder(given.minilm, given.texts)
     if len(subjects) < 2:
         sys.stdout.write("a network is left out: set ONHAND_ASSETS, give --minilm\n")
     for name, load in subjects.items():
+        if given.network and name not in given.network:
+            continue
         subject = load()
         for step, pruning in STEPS.items():
             for kind in ("fp32", "int8"):

@@ -19,7 +19,10 @@ from onhand.core.sparse import parse_pattern
 from onhand.device.opening import open_engine
 from onhand.host.calibrate import head_logits, run_original
 from onhand.host.compare import compare_tokens, quality_figures
+from onhand.host.model import Model
 from onhand.host.pack import pack_bundle, plan_variants
+from onhand.host.passes.base import ShapeWork
+from onhand.host.passes.distil import Distil
 from onhand.host.passes.quantize import Quantize
 from onhand.host.prune import prune_matrices
 from onhand.host.sparsify import Share
@@ -39,13 +42,15 @@ class _Setting:
     ratio: float
     pattern: str
     bits: int
+    train: int = 0
 
     @property
     def name(self) -> str:
         """For the table."""
         if not self.method:
             return f"int{self.bits}"
-        return f"int{self.bits}, {self.method} {self.pattern or f'{self.ratio:.0%}'}"
+        trained = f", {self.train} steps of distil" if self.train else ""
+        return f"int{self.bits}, {self.method} {self.pattern or f'{self.ratio:.0%}'}{trained}"
 
     def share(self) -> Share:
         """What goes of each row."""
@@ -65,12 +70,13 @@ _SETTINGS = (
 )
 
 
-def judge_decoders(names: Sequence[str], *, commands: int, keep: Keep) -> None:
+def judge_decoders(names: Sequence[str], *, commands: int, train: int, keep: Keep) -> None:
     """Prune, round and judge some of the models of `benchmarks.methods`.
 
     Args:
         names: keys of its `MODELS`; one that is absent is left out, and said so.
         commands: that the house assistant is asked.
+        train: steps of distillation behind pruning in one more row; 0 for no such row.
         keep: is handed model, setting and figures of each row.
     """
     for name in names:
@@ -80,7 +86,8 @@ def judge_decoders(names: Sequence[str], *, commands: int, keep: Keep) -> None:
             continue
         ground = prepare(folder, text)
         asked = list(read_examples(HELD_OUT))[:commands] if name == "house-assistant" else []
-        for setting in _SETTINGS:
+        trained = _Setting("sparsegpt", 0.5, "", 4, train)
+        for setting in (*_SETTINGS, *([trained] if train else [])):
             keep(name, setting.name, _judge(ground, setting, asked))
 
 
@@ -115,12 +122,27 @@ def _judge(ground: Ground, setting: _Setting, asked: Sequence[Example]) -> Mappi
         return row
 
 
+def _trained(ground: Ground, model: Model, steps: int, folder: Path) -> Model:
+    """Teach a pruned model on the calibration text; its zeros stay."""
+    work = ShapeWork(
+        original=ground.model,
+        calibration=ground.texts.calibration.sequences,
+        training=(),
+        folder=folder,
+        threads=ground.threads,
+        progress=Quiet(),
+    )
+    return Distil(steps=steps, precision="float32").shape(model, work)
+
+
 def _build(ground: Ground, setting: _Setting, scratch: Path) -> Bundle:
     """Prune, observe the pruned model's inputs, round by GPTQ, and pack."""
     model, statistics = ground.model, ground.statistics
     if setting.method:
         pruned = prune_matrices(model, statistics, setting.share(), method=setting.method)
         model = write_model(scratch / "pruned", pruned)
+        if setting.train:
+            model = _trained(ground, model, setting.train, scratch / "trained")
         statistics = run_original(
             model,
             calibration=ground.texts.calibration.sequences,

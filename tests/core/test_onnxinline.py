@@ -8,29 +8,31 @@ import numpy as np
 import pytest
 from tests.network_bundles import Drawing, classifier, model, pack, tensor, text, varint
 
-from onhand.core.arrays import ByteArray
 from onhand.core.errors import BundleCorrupt
 from onhand.core.onnxgraph import parse_graph
-from onhand.core.onnxinline import inline_tensors, outside_of
+from onhand.core.onnxinline import Waiting, inline_tensors, outside_of
+from onhand.core.sparse_form import SparseForm
 from onhand.core.sparse_graph import self_contained_graph, whole_graph
+from onhand.device.networks.graph_file import read_graph_file
 
 DRAWING = classifier(np.random.default_rng(0))
 PLACES = {"w1": ("left-out", 0, 864), "w3": ("file", 64, 160)}
 
 
-def reading(drawing: Drawing) -> Callable[[str, Mapping[str, str]], ByteArray]:
+def finding(drawing: Drawing) -> Callable[[str, Mapping[str, str]], Waiting]:
     """Gives the constants' bytes, where the graph says that they lie outside."""
 
-    def read(name: str, place: Mapping[str, str]) -> ByteArray:
+    def find(name: str, place: Mapping[str, str]) -> Waiting:
         assert place["location"] == PLACES[name][0]
-        return np.frombuffer(drawing.constants[name].tobytes(), np.uint8)
+        raw = np.frombuffer(drawing.constants[name].tobytes(), np.uint8)
+        return Waiting(raw.size, lambda: raw)
 
-    return read
+    return find
 
 
 def test_the_graph_is_the_same_with_them() -> None:
     """As if they had never lain outside."""
-    content = inline_tensors(model(DRAWING, PLACES), PLACES, reading(DRAWING))
+    content = inline_tensors(model(DRAWING, PLACES), PLACES, finding(DRAWING))
 
     assert set(outside_of(model(DRAWING, PLACES))) == set(PLACES)
     assert outside_of(content) == ()
@@ -54,7 +56,15 @@ def test_the_graph_is_the_same_with_them() -> None:
 def test_attack_graphs_that_do_not_have_them(content: bytes, message: str) -> None:
     """Each of them once, and outside."""
     with pytest.raises(BundleCorrupt, match=message):
-        inline_tensors(content, PLACES, reading(DRAWING))
+        inline_tensors(content, PLACES, finding(DRAWING))
+
+
+def test_attack_more_bytes_than_were_told() -> None:
+    """The lengths in front of them would lie."""
+    with pytest.raises(BundleCorrupt, match="tensors of a graph make"):
+        inline_tensors(
+            model(DRAWING, PLACES), PLACES, lambda *_: Waiting(8, lambda: np.zeros(9, np.uint8))
+        )
 
 
 def test_all_tensors_can_be_put_in(tmp_path: Path) -> None:
@@ -93,3 +103,14 @@ def test_attack_a_place_without_a_length(tmp_path: Path) -> None:
 
     with pytest.raises(BundleCorrupt, match="tensor 'w1' has no place, or no length"):
         self_contained_graph(message.replace(b"length", b"lengte"), bundle)
+
+
+def test_attack_a_tensor_that_is_whole(tmp_path: Path) -> None:
+    """The manifest says that it is stored without its zeros, the graph where it lies whole."""
+    bundle = pack(tmp_path / "tiny", {"fp32": DRAWING})
+    form = SparseForm(tensor="w1", shape=(216,), bits=32, n_kept=0)
+    lies = replace(bundle.manifest.variants["fp32"], sparse={"w1": form})
+    manifest = replace(bundle.manifest, variants={"fp32": lies})
+
+    with pytest.raises(BundleCorrupt, match=r"'w1' lies in 'weights\.safetensors', the manifest"):
+        read_graph_file(replace(bundle, manifest=manifest), "fp32")

@@ -6,6 +6,7 @@ Source:
     onnx.proto (https://github.com/onnx/onnx), protocol buffers' wire format.
 """
 
+import io
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
@@ -15,41 +16,62 @@ from onhand.core.onnxedit import varint
 from onhand.core.onnxfields import messages, text_in
 from onhand.core.onnxfile import walk_fields
 
-__all__ = ["LEFT_OUT", "inline_tensors", "outside_of"]
+__all__ = ["LEFT_OUT", "Waiting", "inline_tensors", "outside_of"]
 
 LEFT_OUT = "left-out"
 """Place of a tensor that is stored without its zeros: no file, so that no engine reads one."""
 _MODEL_GRAPH, _GRAPH_TENSOR = 7, 5
 _TENSOR_NAME, _TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_WHERE = 8, 9, 13, 14
-_Part = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Bytes of a tensor that are made when their turn comes.
+
+    Attributes:
+        size: how many there will be.
+        read: makes them: (size,) uint8.
+    """
+
+    size: int
+    read: Callable[[], ByteArray]
+
+
+_Find = Callable[[str, dict[str, str]], Waiting]
 
 
 @dataclass(slots=True)
 class _Parts:
-    """A message in pieces, so that large ones are copied once."""
+    """A message in pieces, so that large ones are copied once, and one by one."""
 
-    pieces: list[_Part] = field(default_factory=list)
+    pieces: list[bytes | memoryview | Waiting] = field(default_factory=list)
     size: int = 0
 
-    def add(self, piece: _Part) -> None:
+    def add(self, piece: bytes | memoryview | Waiting) -> None:
         self.pieces.append(piece)
-        self.size += len(piece)
+        self.size += piece.size if isinstance(piece, Waiting) else len(piece)
 
     def add_message(self, number: int, inside: "_Parts") -> None:
         self.add(varint(number << 3 | 2) + varint(inside.size))
         self.pieces += inside.pieces
         self.size += inside.size
 
+    def joined(self) -> bytes:
+        whole = io.BytesIO()
+        for piece in self.pieces:
+            whole.write(piece.read().data if isinstance(piece, Waiting) else piece)
+        if whole.tell() != self.size:
+            raise BundleCorrupt(f"tensors of a graph make {whole.tell()} bytes, not {self.size}")
+        return whole.getvalue()
 
-def inline_tensors(
-    content: bytes, names: Collection[str], read: Callable[[str, dict[str, str]], ByteArray]
-) -> bytes:
+
+def inline_tensors(content: bytes, names: Collection[str], find: _Find) -> bytes:
     """Put tensors into the graph that uses them.
 
     Args:
         content: an ONNX model.
         names: initializers of its graph that lie outside; not those of graphs inside it.
-        read: gives a tensor's bytes for its name and for what the graph says of its place.
+        find: gives a tensor's bytes for its name and for what the graph says of its place.
 
     Returns:
         The model.
@@ -75,11 +97,11 @@ def inline_tensors(
             if name not in missing:
                 raise BundleCorrupt(f"the graph has the tensor {name!r} twice")
             missing.discard(name)
-            graph.add_message(_GRAPH_TENSOR, _inlined(name, value, read))
+            graph.add_message(_GRAPH_TENSOR, _inlined(name, value, find))
         model.add_message(_MODEL_GRAPH, graph)
     if missing:
         raise BundleCorrupt(f"the graph has no tensor {min(missing)!r}, which lies outside of it")
-    return b"".join(model.pieces)
+    return model.joined()
 
 
 def outside_of(content: bytes) -> tuple[str, ...]:
@@ -97,9 +119,7 @@ def _place(tensor: memoryview) -> dict[str, str]:
     return {text_in(entry, 1): text_in(entry, 2) for entry in entries}
 
 
-def _inlined(
-    name: str, tensor: memoryview, read: Callable[[str, dict[str, str]], ByteArray]
-) -> _Parts:
+def _inlined(name: str, tensor: memoryview, find: _Find) -> _Parts:
     made = _Parts()
     place = _place(tensor)
     if not place:
@@ -107,7 +127,7 @@ def _inlined(
     for part in walk_fields(tensor):
         if part.number not in {_TENSOR_RAW, _TENSOR_EXTERNAL, _TENSOR_WHERE}:
             made.add(part.raw)
-    raw = read(name, place)
-    made.add(varint(_TENSOR_RAW << 3 | 2) + varint(raw.nbytes))
-    made.add(raw.data)
+    raw = find(name, place)
+    made.add(varint(_TENSOR_RAW << 3 | 2) + varint(raw.size))
+    made.add(raw)
     return made

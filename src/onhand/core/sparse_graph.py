@@ -1,13 +1,15 @@
 """A variant's graph with the tensors in it that its bundle stores without their zeros."""
 
 from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from onhand.core.arrays import ByteArray
 from onhand.core.bundle import Bundle
 from onhand.core.errors import BundleCorrupt
-from onhand.core.onnxinline import LEFT_OUT, inline_tensors, outside_of
+from onhand.core.onnxinline import LEFT_OUT, Waiting, inline_tensors, outside_of
 from onhand.core.safetensors import SafetensorsFile, open_safetensors
 from onhand.core.sparse_form import SparseForm, expand_tensor, stream_names
 
@@ -35,16 +37,17 @@ def whole_graph(content: bytes, bundle: Bundle, variant: str) -> bytes:
         return content
     files = [open_safetensors(bundle.path(name)) for name in chosen.weights]
 
-    def read(name: str, place: Mapping[str, str]) -> ByteArray:
+    def find(name: str, place: Mapping[str, str]) -> Waiting:
         if place.get("location") != LEFT_OUT:
             raise BundleCorrupt(
                 f"tensor {name!r} lies in {place.get('location')!r}, the manifest says that it is "
                 "stored without its zeros"
             )
-        return expand_from(files, chosen.sparse[name])
+        form = chosen.sparse[name]
+        return Waiting(form.size_bytes, partial(expand_from, files, form))
 
     try:
-        return inline_tensors(content, chosen.sparse, read)
+        return inline_tensors(content, chosen.sparse, find)
     except BundleCorrupt as error:
         raise BundleCorrupt(f"{bundle.path(chosen.graph)}: {error}") from error
 
@@ -63,16 +66,20 @@ def self_contained_graph(content: bytes, bundle: Bundle) -> bytes:
         BundleCorrupt: if a tensor is not where the graph says.
     """
 
-    def read(name: str, place: Mapping[str, str]) -> ByteArray:
+    def find(name: str, place: Mapping[str, str]) -> Waiting:
         if not {"location", "length"} <= place.keys():
             raise BundleCorrupt(f"tensor {name!r} has no place, or no length")
         path = bundle.path(place["location"])
         offset, length = int(place.get("offset", "0")), int(place["length"])
         if offset + length > path.stat().st_size:
             raise BundleCorrupt(f"{path}: cut short at tensor {name!r}")
-        return np.fromfile(path, dtype=np.uint8, count=length, offset=offset)
+        return Waiting(length, partial(_read_file, path, offset, length))
 
-    return inline_tensors(content, outside_of(content), read)
+    return inline_tensors(content, outside_of(content), find)
+
+
+def _read_file(path: Path, offset: int, length: int) -> ByteArray:
+    return np.fromfile(path, dtype=np.uint8, count=length, offset=offset)
 
 
 def expand_from(files: list[SafetensorsFile], form: SparseForm) -> ByteArray:
