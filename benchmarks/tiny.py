@@ -294,7 +294,10 @@ class LiteRT:
         """Answer one example; numbers go in and out as float."""
         found = self.bare(self.stored(x))
         step, origin = self._out["quantization"]
-        return (found.astype(np.float32) - origin) * np.float32(step) if step else found
+        answer: FloatArray = found.astype(np.float32)
+        if step:
+            answer = (answer - np.float32(origin)) * np.float32(step)
+        return answer
 
     def stored(self, x: FloatArray) -> Array:
         """Return an example as the file takes it."""

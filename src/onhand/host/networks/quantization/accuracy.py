@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onhand.core.progress import Progress
+from onhand.device.networks.boxes import BoxReader
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.judge import Answers, compare_answers
 from onhand.host.networks.observe import observe
@@ -20,7 +21,15 @@ Make = Callable[[Collection[str]], Graph]
 class OutputJudge:
     """Compares graphs with the original on the same examples."""
 
-    def __init__(self, original: Graph, samples: Samples, *, task: str, threads: int) -> None:
+    def __init__(
+        self,
+        original: Graph,
+        samples: Samples,
+        *,
+        task: str,
+        threads: int,
+        reader: BoxReader | None = None,
+    ) -> None:
         """Run the original.
 
         Args:
@@ -28,11 +37,13 @@ class OutputJudge:
             samples: the examples; at least one.
             task: of the network.
             threads: of one run.
+            reader: of a detector's boxes; None where outputs are no boxes.
 
         Raises:
             EngineError: if it cannot run.
         """
         self._samples, self._task, self._threads = samples, task, threads
+        self._reader = reader
         self._theirs = self._answers(original)
 
     def error(self, graph: Graph) -> float:
@@ -52,7 +63,12 @@ class OutputJudge:
             EngineError: if the graph cannot run, or gives a NaN.
         """
         figures = compare_answers(
-            self._theirs, self._answers(graph), task=self._task, labels=None, how=""
+            self._theirs,
+            self._answers(graph),
+            task=self._task,
+            labels=None,
+            how="",
+            reader=self._reader,
         )
         return figures["quality_loss"].value
 
