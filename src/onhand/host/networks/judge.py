@@ -22,7 +22,7 @@ from onhand.host.networks.judge_boxes import compare_boxes
 from onhand.host.networks.observe import observe
 from onhand.host.networks.samples import Samples
 
-__all__ = ["Answers", "answer_bundle", "answer_graph", "compare_answers"]
+__all__ = ["Answers", "answer_bundle", "answer_graph", "compare_answers", "square_error"]
 
 _RESAMPLES = 2000
 _SEED = 20260101
@@ -196,6 +196,16 @@ def compare_answers(
     return {name: _figure(name, unit, values, how) for name, (unit, values) in columns.items()}
 
 
+def square_error(wanted: Doubles, found: Doubles) -> float:
+    """Return the sum of squared differences; all of `wanted` where the shapes differ.
+
+    Two networks may find another number of boxes, and so give arrays of other sizes.
+    """
+    if wanted.shape != found.shape:
+        return float(np.square(wanted).sum())
+    return float(np.square(wanted - found).sum())
+
+
 def _classes(
     theirs: Sequence[Doubles], made: Sequence[Doubles], labels: Sequence[int] | None
 ) -> dict[str, tuple[Unit, Doubles]]:
@@ -234,10 +244,7 @@ def _log_shares(scores: Doubles) -> Doubles:
 
 
 def _error(a: Doubles, b: Doubles) -> float:
-    """Return the relative error; all is lost where there are more or fewer numbers."""
-    if a.shape != b.shape:
-        return 1.0
-    return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-12)
+    return float(np.sqrt(square_error(a, b))) / max(float(np.linalg.norm(a)), 1e-12)
 
 
 def _cosine(a: Doubles, b: Doubles) -> float:

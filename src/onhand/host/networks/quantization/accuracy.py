@@ -8,7 +8,7 @@ import numpy as np
 from onhand.core.progress import Progress
 from onhand.device.networks.boxes import BoxReader
 from onhand.host.networks.graph import Graph
-from onhand.host.networks.judge import Answers, compare_answers
+from onhand.host.networks.judge import Answers, compare_answers, square_error
 from onhand.host.networks.observe import observe
 from onhand.host.networks.samples import Samples
 
@@ -53,7 +53,7 @@ class OutputJudge:
             EngineError: if the graph cannot run.
         """
         pairs = list(zip(self._theirs.first(), self._answers(graph).first(), strict=True))
-        lost = sum(float(np.square(a - b).sum()) for a, b in pairs)
+        lost = sum(square_error(a, b) for a, b in pairs)
         return lost / max(sum(float(np.square(a).sum()) for a, _ in pairs), 1e-30)
 
     def loss(self, graph: Graph) -> float:
@@ -73,6 +73,9 @@ class OutputJudge:
         return figures["quality_loss"].value
 
     def _answers(self, graph: Graph) -> Answers:
+        if graph.inputs and graph.inputs[0].shape[:1] == (1,):
+            # What one example gives may be any number of rows: boxes, or crops of them.
+            return Answers(list(observe(graph, self._samples, threads=self._threads)), "onnx")
         outputs = [
             {name: array[i : i + 1] for name, array in values.items()}
             for values in observe(graph, self._samples, threads=self._threads, batch=_BATCH)
