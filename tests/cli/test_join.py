@@ -147,6 +147,22 @@ def test_an_average(folder: Path, way: str) -> None:
     np.testing.assert_allclose(made.constants["net.head.weight"], (3 * a + b) / 4, rtol=1e-6)
 
 
+def test_examples_choose_an_average(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What does not help stays out, and the score is said."""
+    x = np.random.default_rng(5).normal(size=(40, 4)).astype(np.float32)
+    labels = run(matrix(), x=x)["y"].argmax(axis=1)
+    np.savez("data.npz", x=x, labels=labels)
+    line = ["join", "--average", "n.onnx", "m.onnx", "-o", "out.onnx", "--data", "data.npz"]
+
+    assert main([*line, "--task", "text-classification"]) == 0
+    assert "the average of m.onnx names 100.00% of the examples" in capsys.readouterr().err
+    np.savez("data.npz", x=x)
+    (folder / "out.onnx").unlink()
+    capsys.readouterr()
+    assert main([*line, "--task", "text-classification"]) == 2
+    assert "data.npz: has no labels" in capsys.readouterr().err
+
+
 def adapter(place: Path, *, rank: int = 2, up_rank: int = 2) -> None:
     """Write an adapter of a matrix (3, 4) in PEFT's layout, scaled by 4 / rank."""
     place.mkdir()
@@ -234,6 +250,14 @@ def test_a_file_that_does_not_hold(
         ("join a.onnx b.onnx -o out.onnx", "2 sources: give one CONFIG.toml, or --average"),
         ("join c.toml --weights 1,2 -o out.onnx", "--weights is for --average"),
         ("join --average m.onnx n.onnx --weights a -o out.onnx", "--weights is 'a', must be"),
+        ("join c.toml --data d -o out.onnx", "--data is for --average; leave it out"),
+        ("join --average m.onnx n.onnx --data d -o out.onnx", "need --data and --task"),
+        ("join --average m.onnx n.onnx --data d --task features -o out.onnx", "--task is features"),
+        (
+            "join --average m.onnx n.onnx --data d --task text-classification --weights 1,1 "
+            "-o out.onnx",
+            "leave weights out",
+        ),
         ("join --average m.onnx n.onnx -o out.bin", "is not called .onnx"),
         ("join --average m.onnx n.onnx -o m.onnx", "exists already"),
         ("join --average m.onnx n.onnx -o no/out.onnx", "is not a folder"),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onhand.cli import build_options as shared
 from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson, Threads
 from onhand.cli.output import say, write_json, write_table
@@ -17,32 +18,39 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+_Sources = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="CONFIG.toml|NETWORK...",
+        help="What is joined, in a file; with --average, the networks.",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="OUT.onnx", help="The network to make; must not exist."),
+]
+_Average = Annotated[
+    bool, typer.Option("--average", help="Average the weights of networks of one form.")
+]
+_Weights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W,W,...", help="Of each network in the average.", show_default="the same"
+    ),
+]
+
+
 def command(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="CONFIG.toml|NETWORK...",
-            help="What is joined, in a file; with --average, the networks.",
-            show_default=False,
-        ),
-    ],
+    sources: _Sources,
     *,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="OUT.onnx", help="The network to make; must not exist."
-        ),
-    ] = None,
-    average: Annotated[
-        bool,
-        typer.Option("--average", help="Average the weights of networks of one form."),
-    ] = False,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="W,W,...", help="Of each network in the average.", show_default="the same"
-        ),
-    ] = None,
+    output: _Output = None,
+    average: _Average = False,
+    weights: _Weights = None,
+    task: shared.Task = None,
+    data: shared.Data = None,
+    feed: shared.Feed = None,
+    labels: shared.Labels = None,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,15 +61,25 @@ def command(
     """
     if output is None:
         raise InputError("where to? give -o OUT.onnx")
-    if weights is not None and not average:
-        raise InputError("--weights is for --average; leave it out")
+    examples = {"--data": data, "--task": task, "--feed": feed, "--labels": labels}
+    for option, value in {"--weights": weights, **examples}.items():
+        if value is not None and not average:
+            raise InputError(f"{option} is for --average; leave it out")
+        if value is not None and option in examples and (data is None or task is None):
+            raise InputError("examples that choose networks need --data and --task")
     if not average and len(sources) != 1:
         raise InputError(f"{len(sources)} sources: give one CONFIG.toml, or --average")
     with host_extra("joining"):
         from onhand.host.networks.joining.configured import average_networks, join_networks
+        from onhand.host.networks.joining.scoring import Contest
 
         if average:
-            made = average_networks(sources, output, weights=_shares(weights), threads=threads)
+            contest = None
+            if data is not None and task is not None:
+                contest = Contest(task=task, data=data, feed=feed, labels=labels)
+            made = average_networks(
+                sources, output, weights=_shares(weights), contest=contest, threads=threads
+            )
         else:
             made = join_networks(sources[0], output, threads=threads)
     _write(made, as_json=as_json)

@@ -16,6 +16,7 @@ from onhand.host.networks.joining.checked import check_same, noise, passing, pic
 from onhand.host.networks.joining.growing import Growth
 from onhand.host.networks.joining.lora import read_factors, with_factors
 from onhand.host.networks.joining.parts import PART, Part, read_numbers, read_part, read_places
+from onhand.host.networks.joining.scoring import Contest, accuracy_of
 from onhand.host.networks.joining.together import cascade, share_trunk
 from onhand.host.networks.joining.writing import (
     Joined,
@@ -28,7 +29,7 @@ from onhand.host.networks.loading import load_network
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.observe import GraphRunner
 from onhand.host.networks.onnx_files import infer_shapes
-from onhand.host.networks.soup import average_graphs, merge_lora
+from onhand.host.networks.soup import average_graphs, greedy_soup, merge_lora
 
 __all__ = ["average_networks", "join_networks"]
 
@@ -100,6 +101,7 @@ def average_networks(
     out: Path,
     *,
     weights: Sequence[float] | None = None,
+    contest: Contest | None = None,
     threads: int | None = None,
 ) -> Joined:
     """Average the weights of networks that were trained from the same start.
@@ -108,34 +110,53 @@ def average_networks(
         places: files or folders, of the same form.
         out: the `.onnx` file to make; must not exist.
         weights: of each; None for the same each.
+        contest: examples that say which of them to average, the best first, as long as it helps;
+            None for all.
         threads: of one run; None for all usable ones.
 
     Returns:
         What was written.
 
     Raises:
-        InputError: if there are fewer than two, or they differ in more than floats.
+        InputError: if there are fewer than two, they differ in more than floats, or examples
+            cannot be used.
         SourceError: if one cannot be read.
     """
     check_place(out)
     if len(places) < 2:
         raise InputError(f"an average needs two networks or more, {len(places)} given")
+    if contest is not None and weights is not None:
+        raise InputError("examples choose the networks of an average; leave weights out")
     models = [_load(place) for place in places]
-    graph = average_graphs([model.graph for model in models], weights)
-    shares = np.ones(len(models)) if weights is None else np.asarray(weights, dtype=np.float64)
-    # Weights of the average lie between those of its members; answers must be numbers.
-    runner = GraphRunner(graph, threads=threads or usable_threads())
+    graphs = [model.graph for model in models]
+    n_threads = threads or usable_threads()
+    names = [Path(place).name for place in places]
+    graph = average_graphs(graphs, weights)
+    if contest is None:
+        shares = np.ones(len(models)) if weights is None else np.asarray(weights, np.float64)
+        parts = zip(names, shares / shares.sum(), strict=True)
+        said = f"shares: {', '.join(f'{name} {part:.3g}' for name, part in parts)}"
+    else:
+        soup = greedy_soup(graphs, accuracy_of(models[0], contest, threads=n_threads))
+        graph = soup.graph
+        members = ", ".join(names[i] for i in soup.members)
+        said = f"the average of {members} names {soup.score:.2%} of the examples rightly"
+    _check_numbers(graph, n_threads)
+    total = sum(one.size_bytes() for one in graphs)
+    return write_joined(graph, out, total, 0.0, (said, *put_tokenizer(models[0], out)))
+
+
+def _check_numbers(graph: Graph, threads: int) -> None:
+    """Check that a graph answers with numbers; an average has no parts to agree with.
+
+    Raises:
+        InputError: if it does not.
+    """
+    runner = GraphRunner(graph, threads=threads)
     for feeds in noise(graph):
         for name, array in runner.run(feeds).items():
             if not np.isfinite(array.astype(np.float64)).all():
                 raise InputError(f"the average gives a NaN in {name!r}; nothing is written")
-    share = ", ".join(
-        f"{Path(place).stem} {part:.3g}"
-        for place, part in zip(places, shares / shares.sum(), strict=True)
-    )
-    notes = (f"shares: {share}", *put_tokenizer(models[0], out))
-    total = sum(model.graph.size_bytes() for model in models)
-    return write_joined(graph, out, total, 0.0, notes)
 
 
 def _one(part: Part, out: Path, threads: int) -> Joined:
