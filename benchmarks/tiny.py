@@ -294,14 +294,17 @@ class LiteRT:
         """Answer one example; numbers go in and out as float."""
         found = self.bare(self.stored(x))
         step, origin = self._out["quantization"]
-        return (found.astype(np.float32) - origin) * np.float32(step) if step else found
+        answer: FloatArray = found.astype(np.float32)
+        real: FloatArray = (answer - origin) * step if step else answer
+        return real
 
     def stored(self, x: FloatArray) -> Array:
         """Return an example as the file takes it."""
         scale, zero = self._into["quantization"]
         if not scale:
             return x
-        return np.clip(np.rint(x / np.float32(scale)) + zero, -128, 127).astype(np.int8)
+        codes: Array = np.clip(np.rint(x / np.float32(scale)) + zero, -128, 127).astype(np.int8)
+        return codes
 
     def bare(self, stored: Array) -> Array:
         """Answer one example in the file's own numbers."""

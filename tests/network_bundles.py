@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onhand.core.bundle import Bundle, read_bundle, stage_bundle, write_manifest
+from onhand.core.detection import Detection
 from onhand.core.feed import Feed
 from onhand.core.manifest import NETWORK, Manifest, Variant
 from onhand.core.measurement import Measurement, Unit
@@ -153,6 +154,7 @@ def pack(
     files: Mapping[str, bytes] | None = None,
     accuracy_level: int = 0,
     provenance: Mapping[str, object] | None = None,
+    detection: Detection | None = None,
 ) -> Bundle:
     """Write the bundle of some variants, the first of them its default, and read it back.
 
@@ -165,6 +167,7 @@ def pack(
         files: more of them: a tokenizer.
         accuracy_level: as in `Variant`.
         provenance: as in `Manifest`.
+        detection: how its outputs become boxes.
     """
     made: dict[str, Variant] = {}
     hashes: dict[str, str] = {}
@@ -191,6 +194,7 @@ def pack(
                 inputs=first.inputs,
                 outputs=first.outputs,
                 n_parameters=sum(array.size for array in first.constants.values()),
+                detection=detection,
                 feed=feed,
             ),
             files={},

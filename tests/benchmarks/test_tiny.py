@@ -1,7 +1,11 @@
 """The figures of the benchmark of MLPerf Tiny's networks."""
 
+from collections.abc import Callable
+
 import numpy as np
 from benchmarks.tiny import far, judged, take_turns
+
+from onhand.core.arrays import FloatArray
 
 
 def test_answers_are_judged_by_hand() -> None:
@@ -34,10 +38,18 @@ def test_vectors_are_judged_by_their_error() -> None:
 def test_ways_take_turns() -> None:
     """Each is called in every round, and its quartiles are in order."""
     calls: list[str] = []
-    ways = {name: lambda x, name=name: calls.append(name) or x for name in "ab"}  # type: ignore[misc]
-    found = take_turns(ways, np.zeros((1, 1), np.float32), rounds=2, budget_s=0.0)
 
-    assert calls == ["a", "a", "b", "b"] * 3
+    def way(name: str) -> Callable[[FloatArray], FloatArray]:
+        def run(x: FloatArray) -> FloatArray:
+            calls.append(name)
+            return x
+
+        return run
+
+    ways = {name: way(name) for name in "ab"}
+    found = take_turns(ways, np.zeros((1, 1), np.float32), rounds=3, budget_s=0.0)
+
+    assert calls == ["a", "a", "b", "b"] * 4
     for figure in found.values():
         assert 0 < figure["low"] <= figure["median"] <= figure["high"]
-        assert figure["rounds"] == 2
+        assert figure["rounds"] == 3

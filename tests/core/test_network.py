@@ -1,12 +1,14 @@
 """What a manifest may say of a network, and what it may not."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from onhand.core.detection import Detection, detection_from_json
 from onhand.core.errors import InputError
 from onhand.core.feed import PictureFeed, SoundFeed, TextFeed, feed_from_json, feed_to_json
 from onhand.core.manifest import NETWORK, Manifest, parse_manifest, render_manifest
@@ -37,6 +39,13 @@ NETWORKS = [
         outputs=(SCORES,),
         n_parameters=7,
         feed=TextFeed(max_tokens=128, types=""),
+    ),
+    Network(
+        task="detection",
+        inputs=(IMAGE,),
+        outputs=(SCORES,),
+        n_parameters=7,
+        detection=Detection(layout="rows", objectness=True, scores="logits", least_score=0.1),
     ),
 ]
 
@@ -135,3 +144,28 @@ def test_a_text_that_cannot_be_is_refused(change: dict[str, object], message: st
     """Names are texts, and there are tokens."""
     with pytest.raises(InputError, match=message):
         feed_from_json(feed_to_json(TextFeed(max_tokens=8)) | change)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "layout is missing, must be one of cells, rows, columns, boxes-scores"),
+        ({"layout": "grid"}, "layout is 'grid', must be one of cells"),
+        ({"layout": "rows", "box": "corners"}, "unknown key 'box'"),
+        ({"layout": "rows", "boxes": "xywh"}, "boxes is 'xywh', must be one of centres"),
+        ({"layout": "rows", "unit": "cm"}, "unit is 'cm'"),
+        ({"layout": "rows", "scores": 3}, "scores is 3"),
+        ({"layout": "rows", "objectness": "yes"}, "objectness is 'yes', must be true or false"),
+        ({"layout": "rows", "background": 1}, "background is 1, must be true or false"),
+        ({"layout": "rows", "least_score": 2}, "least_score is 2, must be from 0 to 1"),
+        ({"layout": "rows", "most_overlap": float("nan")}, "most_overlap is nan"),
+        ({"layout": "rows", "most_boxes": 0}, "most_boxes is 0, must be a whole number"),
+        ({"layout": "cells", "scores": "logits"}, "the layout 'cells' says scores; leave it out"),
+        ({"layout": "boxes-scores", "objectness": True}, "'boxes-scores' has no objectness"),
+        ([], "must be a JSON object"),
+    ],
+)
+def test_attack_boxes_that_cannot_be(given: object, message: str) -> None:
+    """What is said of a detector's outputs is known and within bounds."""
+    with pytest.raises(InputError, match=f"^detection: .*{re.escape(message)}"):
+        detection_from_json(given)

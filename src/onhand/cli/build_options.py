@@ -81,7 +81,8 @@ Data = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Examples: files, folders named after classes, files beside labels.csv, or one .npz.",
+        help="Examples: files, folders named after classes, files beside labels.csv or boxes.csv, "
+        "or one .npz.",
         rich_help_panel=_NETWORK,
     ),
 ]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ __all__ = [
     "Ways",
     "bench",
     "describe",
+    "finds_boxes",
     "is_network",
     "note_choice",
     "recalled",
@@ -44,6 +45,15 @@ def is_network(root: Path) -> bool:
         return read_manifest(root)[0].kind == NETWORK
     except OnhandError:
         return False
+
+
+def finds_boxes(root: Path) -> bool:
+    """Say whether the answers of a bundle's network are boxes."""
+    try:
+        manifest, _ = read_manifest(root)
+    except OnhandError:
+        return False
+    return manifest.kind == NETWORK and manifest.network.detection is not None
 
 
 def refuse(context: typer.Context, *names: str, why: str) -> None:
@@ -147,11 +157,11 @@ def run(
             takes = "--prompt TEXT" if takes_texts else "--input FILE"
             raise InputError(f"nothing to answer: give {takes}")
         answers: list[dict[str, object]] = []
-        for name, feeds in _examples(session, inputs, texts):
+        for name, feeds, size in _examples(session, inputs, texts):
             begun = time.perf_counter()
             outputs = session.run(feeds)
             seconds = time.perf_counter() - begun
-            answer = _answer(session, outputs, top)
+            answer = _answer(session, outputs, top, size)
             answers.append({"input": name, "seconds": seconds, **answer})
             if not as_json:
                 _show(name, answer, seconds)
@@ -162,17 +172,22 @@ def run(
 
 def _examples(
     session: "NetworkSession", inputs: list[Path], texts: list[str]
-) -> Iterator[tuple[str, dict[str, Array]]]:
+) -> Iterator[tuple[str, dict[str, Array], tuple[int, int] | None]]:
     for path in inputs:
-        yield str(path), session.feeds(path)
+        yield str(path), *session.read_example(path)
     for text in texts:
         read = session.read(text)
         if any(read.cut):
             say(f"note: the text is longer than {session.max_tokens} tokens: its end was cut")
-        yield text, read.feeds
+        yield text, read.feeds, None
 
 
-def _answer(session: "NetworkSession", outputs: Mapping[str, Array], top: int) -> dict[str, object]:
+def _answer(
+    session: "NetworkSession",
+    outputs: Mapping[str, Array],
+    top: int,
+    size: tuple[int, int] | None,
+) -> dict[str, object]:
     from onhand.device.networks.answers import CLASSIFIES
 
     if session.network.task in CLASSIFIES:
@@ -182,6 +197,8 @@ def _answer(session: "NetworkSession", outputs: Mapping[str, Array], top: int) -
                 for one in session.likeliest(outputs, top=top)
             ]
         }
+    if session.network.detection is not None:
+        return {"boxes": [asdict(box) for box in session.boxes(outputs, size)]}
     return {"outputs": {name: array.tolist() for name, array in outputs.items()}}
 
 
@@ -190,6 +207,14 @@ def _show(name: str, answer: Mapping[str, object], seconds: float) -> None:
     if isinstance(classes, list):
         said = ", ".join(f"{one['label']} {one['probability']:.1%}" for one in classes)
         write(f"{name}: {said} ({format_seconds(seconds)})\n")
+        return
+    boxes = answer.get("boxes")
+    if isinstance(boxes, list):
+        said = f"{len(boxes)} box{'' if len(boxes) == 1 else 'es'}"
+        write(f"{name}: {said} ({format_seconds(seconds)})\n")
+        for box in boxes:
+            place = " ".join(f"{key} {box[key]:.0f}" for key in ("x", "y", "width", "height"))
+            write(f"  {box['label']} {box['score']:.1%} at {place}\n")
         return
     outputs = answer["outputs"]
     if isinstance(outputs, dict):
@@ -256,6 +281,8 @@ def describe(
             shape = " x ".join("any" if size is None else str(size) for size in info.shape)
             rows.append((what, f"{info.name}: {info.dtype} {shape}"))
     feed = "the caller's arrays" if network.feed is None else type(network.feed).__name__
+    if network.detection is not None:
+        rows.append(("boxes", f"read from {network.detection.layout}"))
     rows += [
         ("fed with", feed.removesuffix("Feed").lower()),
         ("labels", str(network.n_labels)),

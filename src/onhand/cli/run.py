@@ -136,6 +136,8 @@ def _network(context: typer.Context) -> None:
     """Answer examples by a network that is no language model."""
     networks.refuse(context, *_OF_DECODERS, why="language models")
     asked = context.params
+    if networks.finds_boxes(asked["name"]):
+        networks.refuse(context, "top", why="networks that name classes")
     prompt, path = asked["prompt"], asked["prompt_file"]
     texts = [] if prompt is None and path is None else [_prompt(prompt, path)]
     networks.run(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from onhand.core.detection import Detection, detection_from_json
 from onhand.core.errors import InputError
 from onhand.core.feed import Feed, feed_from_json, feed_to_json
 from onhand.core.outside import count, object_of, shown, word
@@ -58,6 +59,7 @@ class Network:
         feed: how a picture, a sound or a text becomes the inputs; None where the caller brings
             arrays.
         n_labels: lines of the bundle's `labels.txt`; 0 where it has none.
+        detection: how a detector's outputs become boxes; None where nobody says.
     """
 
     task: str
@@ -66,10 +68,12 @@ class Network:
     n_parameters: int
     feed: Feed | None = None
     n_labels: int = 0
+    detection: Detection | None = None
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON object that `network_from_json` reads."""
-        return {
+        boxes = {} if self.detection is None else {"detection": self.detection.to_json()}
+        return boxes | {
             "feed": None if self.feed is None else feed_to_json(self.feed),
             "inputs": [asdict(info) | {"shape": list(info.shape)} for info in self.inputs],
             "n_labels": self.n_labels,
@@ -91,9 +95,9 @@ def network_from_json(value: object) -> Network:
     Raises:
         InputError: if anything is missing, unknown, of the wrong type or out of bounds.
     """
-    known = {"task", "inputs", "outputs", "n_parameters", "feed", "n_labels"}
+    known = {"task", "inputs", "outputs", "n_parameters", "feed", "n_labels", "detection"}
     table = object_of(value, "network", known)
-    feed = table.get("feed")
+    feed, detection = table.get("feed"), table.get("detection")
     return Network(
         task=word(table, "task", "network", TASKS),
         inputs=_arrays(table, "inputs"),
@@ -101,6 +105,7 @@ def network_from_json(value: object) -> Network:
         n_parameters=count(table, "n_parameters", "network", least=0, most=2**40),
         feed=None if feed is None else feed_from_json(feed),
         n_labels=count(table, "n_labels", "network", least=0, most=_MOST_LABELS),
+        detection=None if detection is None else detection_from_json(detection),
     )
 
 

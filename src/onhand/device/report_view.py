@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from onhand.core.budget import AXES
@@ -121,6 +122,7 @@ def _percent(value: float) -> str:
     return f"{value * 100:.2f} %"
 
 
+_SHARE = partial(_Kind, show=_percent)
 _SHARED = {
     "size_bytes": _Kind(name="Size on disk", show=format_bytes),
     "peak_memory_bytes": _Kind(name="Peak memory", show=format_bytes),
@@ -137,9 +139,11 @@ _NETWORK = {
     "energy_j_per_run": _Kind(name="Energy per run", show=_joules),
     "accuracy": _Kind(name="Accuracy", show=_percent, more_is_better=True),
     "accuracy_loss": _Kind(name="Accuracy lost", show=_percent, against=True),
-    "agreement": _Kind(
-        name="Agreement with the original", show=_percent, more_is_better=True, against=True
-    ),
+    "agreement": _SHARE(name="Agreement with the original", more_is_better=True, against=True),
+    "map_50": _Kind(name="mAP at 0.5", show=_percent, more_is_better=True),
+    "map_50_loss": _Kind(name="mAP at 0.5 lost", show=_percent, against=True),
+    "map_50_95": _Kind(name="mAP at 0.5 to 0.95", show=_percent, more_is_better=True),
+    "box_agreement": _SHARE(name="Boxes as in the original", more_is_better=True, against=True),
     "cosine_similarity": _Kind(
         name="Cosine similarity",
         show=lambda value: f"{value:.4f}",
@@ -159,12 +163,7 @@ _KINDS = {
     "kl_divergence": _Kind(
         name="KL divergence", show=lambda value: f"{value:.3g} nat", against=True
     ),
-    "top1_agreement": _Kind(
-        name="Top-1 agreement",
-        show=lambda value: f"{value * 100:.2f} %",
-        more_is_better=True,
-        against=True,
-    ),
+    "top1_agreement": _SHARE(name="Top-1 agreement", more_is_better=True, against=True),
     "flip_rate": _Kind(name="Flip rate", show=lambda value: f"{value * 100:.2f} %", against=True),
     "load_s": _Kind(name="Load time", show=format_seconds),
     "cold_start_s": _Kind(name="Cold start", show=format_seconds),
@@ -174,13 +173,16 @@ _KINDS = {
     "energy_j_per_token": _Kind(name="Energy per token", show=_joules),
 }
 _TIMED = {axis.measurement for axis in AXES.values() if axis.timed}
-_LOSSES = {"perplexity": "perplexity_increase", "accuracy": "accuracy_loss"}
+_LOSSES = {"perplexity": "perplexity_increase"}
+_LOSSES |= {name: f"{name}_loss" for name in ("accuracy", "map_50")}
 # The original's perplexity, or accuracy, stands in its own column.
-_FOLDED = {"perplexity": "original_perplexity", "accuracy": "original_accuracy"}
+_FOLDED = {name: f"original_{name}" for name in ("perplexity", "accuracy", "map_50", "map_50_95")}
 # Figures that have no row of their own.
 _OTHERS = {
     "original_perplexity": _Kind(name="Original perplexity", show=_perplexity, against=True),
     "original_accuracy": _Kind(name="Original accuracy", show=_percent, against=True),
+    "original_map_50": _SHARE(name="Original mAP at 0.5", against=True),
+    "original_map_50_95": _SHARE(name="Original mAP at 0.5 to 0.95", against=True),
     "read_bandwidth": _Kind(
         name="Read bandwidth",
         show=lambda value: f"{value / 1e9:.1f} GB/s",

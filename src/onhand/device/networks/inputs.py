@@ -13,12 +13,19 @@ from onhand.device.networks.base import Array, check_feeds
 from onhand.device.networks.pictures import PICTURE_SUFFIXES, feed_picture, read_picture
 from onhand.device.networks.sounds import SOUND_SUFFIXES, feed_sound, read_sound
 
-__all__ = ["INPUT_SUFFIXES", "feeds_from_file", "read_arrays"]
+__all__ = ["INPUT_SUFFIXES", "example_from_file", "feeds_from_file", "read_arrays"]
 
 INPUT_SUFFIXES = (*PICTURE_SUFFIXES, *SOUND_SUFFIXES, ".npz")
 
 
 def feeds_from_file(path: Path, network: Network) -> dict[str, Array]:
+    """Return the input arrays of one example; see `example_from_file`."""
+    return example_from_file(path, network)[0]
+
+
+def example_from_file(
+    path: Path, network: Network
+) -> tuple[dict[str, Array], tuple[int, int] | None]:
     """Read one example.
 
     Args:
@@ -26,17 +33,19 @@ def feeds_from_file(path: Path, network: Network) -> dict[str, Array]:
         network: whose inputs they are.
 
     Returns:
-        Name of an input -> array (1, ...).
+        Name of an input -> array (1, ...); and of a picture its height and width, else None.
 
     Raises:
         InputError: if the file cannot be read, or the network takes no such thing.
         ShapeError: if an array has another dtype or shape than the network's input.
     """
     feed, info = network.feed, network.inputs[0]
+    size: tuple[int, int] | None = None
     if path.suffix.lower() == ".npz":
         feeds = read_arrays(path)
     elif isinstance(feed, PictureFeed):
-        feeds = {info.name: feed_picture(read_picture(path), feed, info)}
+        pixels = read_picture(path)
+        feeds, size = {info.name: feed_picture(pixels, feed, info)}, pixels.shape[:2]
     elif isinstance(feed, SoundFeed):
         samples, rate = read_sound(path)
         feeds = {info.name: feed_sound(samples, rate, feed, info)}
@@ -45,7 +54,7 @@ def feeds_from_file(path: Path, network: Network) -> dict[str, Array]:
         taken = "texts" if feed is not None else f"arrays: give .npz with {names}"
         raise InputError(f"{path}: this network takes {taken}")
     check_feeds(feeds, network.inputs)
-    return feeds
+    return feeds, size
 
 
 def read_arrays(path: Path) -> dict[str, Array]:

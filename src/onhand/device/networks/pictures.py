@@ -1,5 +1,6 @@
 """Pictures for a network's input: read, scaled, cut and normalised as its feed says."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,14 @@ from onhand.core.feed import PictureFeed
 from onhand.core.network import ArrayInfo
 from onhand.device.networks.base import Array
 
-__all__ = ["PICTURE_SUFFIXES", "feed_picture", "read_picture"]
+__all__ = [
+    "PICTURE_SUFFIXES",
+    "Placement",
+    "feed_picture",
+    "picture_size",
+    "placement",
+    "read_picture",
+]
 
 PICTURE_SUFFIXES = (
     ".bmp",
@@ -27,7 +35,48 @@ PICTURE_SUFFIXES = (
 _GRAY = 114  # of what is beside a padded picture, as detectors are trained with
 # A picture may come from outside, and a small file may claim to be huge.
 _MOST_PIXELS = 2**28
+_ORIENTATION, _TURNED = 0x0112, range(5, 9)  # of EXIF
 Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where a picture is in the network's input: y there = y * down - top, and so for x.
+
+    Attributes:
+        down: pixels of the input for each of the picture, from top to bottom.
+        across: likewise from left to right.
+        top: pixels of the input that are cut off above; below 0 where it is padded.
+        left: likewise.
+    """
+
+    down: float
+    across: float
+    top: float
+    left: float
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Return height and width of a picture, turned as its EXIF says, from the head of its file.
+
+    Raises:
+        InputError: as `read_picture`.
+    """
+    if path.suffix.lower() == ".npy":
+        height, width = read_picture(path).shape[:2]
+        return height, width
+    try:
+        from PIL import Image
+    except ImportError:
+        height, width = read_picture(path).shape[:2]  # says what is missing
+        return height, width
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            is_turned = picture.getexif().get(_ORIENTATION, 1) in _TURNED
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a picture that can be read: {error}") from error
+    return (width, height) if is_turned else (height, width)
 
 
 def read_picture(path: Path) -> Pixels:
@@ -101,25 +150,51 @@ def feed_picture(pixels: Pixels, feed: PictureFeed, info: ArrayInfo) -> Array:
     return np.ascontiguousarray(laid, dtype=info.dtype)
 
 
-def _framed(pixels: Pixels, feed: PictureFeed) -> Pixels:
-    """Scale and cut a picture to the feed's size."""
-    height, width = pixels.shape[:2]
+def placement(feed: PictureFeed, height: int, width: int) -> Placement:
+    """Return where the pixels of a picture end up in the network's input.
+
+    Args:
+        feed: how pictures are scaled and cut.
+        height: of the picture.
+        width: likewise.
+
+    Returns:
+        The place; a size becomes a whole number of pixels first, as `feed_picture` does it.
+    """
+    rows, columns = _sides(feed, height, width)
+    top = left = 0
+    if feed.resize == "crop":
+        top, left = (rows - feed.height) // 2, (columns - feed.width) // 2
+    elif feed.resize == "pad":
+        top, left = -((feed.height - rows) // 2), -((feed.width - columns) // 2)
+    return Placement(down=rows / height, across=columns / width, top=top, left=left)
+
+
+def _sides(feed: PictureFeed, height: int, width: int) -> tuple[int, int]:
+    """Return the size that a picture is scaled to, before it is cut or padded."""
     if feed.resize == "none" or (height, width) == (feed.height, feed.width):
-        return pixels
+        return height, width
     if feed.resize == "stretch":
-        return _scaled(pixels, feed.height, feed.width)
+        return feed.height, feed.width
     if feed.resize == "crop":
         short = feed.short_side or max(feed.height, feed.width)
         factor = short / min(height, width)
-        larger = _scaled(
-            pixels, max(round(height * factor), short), max(round(width * factor), short)
-        )
-        top, left = (larger.shape[0] - feed.height) // 2, (larger.shape[1] - feed.width) // 2
-        return larger[top : top + feed.height, left : left + feed.width]
+        return max(round(height * factor), short), max(round(width * factor), short)
     factor = min(feed.height / height, feed.width / width)
-    inner = _scaled(pixels, max(round(height * factor), 1), max(round(width * factor), 1))
+    return max(round(height * factor), 1), max(round(width * factor), 1)
+
+
+def _framed(pixels: Pixels, feed: PictureFeed) -> Pixels:
+    """Scale and cut a picture to the feed's size."""
+    height, width = pixels.shape[:2]
+    inner = _scaled(pixels, *_sides(feed, height, width))
+    if feed.resize in {"none", "stretch"} or inner.shape[:2] == (feed.height, feed.width):
+        return inner
+    place = placement(feed, height, width)
+    top, left = round(abs(place.top)), round(abs(place.left))
+    if feed.resize == "crop":
+        return inner[top : top + feed.height, left : left + feed.width]
     frame = np.full((feed.height, feed.width, 3), _GRAY, dtype=np.uint8)
-    top, left = (feed.height - inner.shape[0]) // 2, (feed.width - inner.shape[1]) // 2
     frame[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return frame
 

@@ -14,8 +14,9 @@ from onhand.core.feed import PictureFeed
 from onhand.core.network import Network
 from onhand.device.networks.answers import CLASSIFIES, Likely, likeliest, read_labels
 from onhand.device.networks.base import Array, NetworkLoaded
+from onhand.device.networks.boxes import Box, box_reader
 from onhand.device.networks.embeddings import embed_texts
-from onhand.device.networks.inputs import feeds_from_file
+from onhand.device.networks.inputs import example_from_file
 from onhand.device.networks.pictures import feed_picture
 from onhand.device.networks.texts import Text, TextBatch, TextReader, open_texts
 from onhand.device.networks.variants import Choice, open_quickest
@@ -44,6 +45,7 @@ class NetworkSession:
         self.reasons = dict(choice.engines)
         self._bundle = bundle
         self._loaded = loaded
+        self._boxes = box_reader(self.network)
         self._reader: TextReader | None = None
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -63,12 +65,23 @@ class NetworkSession:
             InputError: if it cannot be read, or the network takes no such thing.
             ShapeError: if an array does not fit the network's input.
         """
+        return self.read_example(example)[0]
+
+    def read_example(
+        self, example: Path | str | Array
+    ) -> tuple[dict[str, Array], tuple[int, int] | None]:
+        """Return one example's input arrays, and height and width of a picture; see `feeds`.
+
+        Raises:
+            InputError: if it cannot be read, or the network takes no such thing.
+        """
         if not isinstance(example, np.ndarray):
-            return feeds_from_file(Path(example), self.network)
+            return example_from_file(Path(example), self.network)
         if not isinstance(self.network.feed, PictureFeed):
             raise InputError("an array alone is a picture, which this network does not take")
         info = self.network.inputs[0]
-        return {info.name: feed_picture(example, self.network.feed, info)}
+        height, width = example.shape[:2]
+        return {info.name: feed_picture(example, self.network.feed, info)}, (height, width)
 
     def read(self, text: Text) -> TextBatch:
         """Return a text's input arrays, and whether its end was cut; see `TextReader.read`.
@@ -100,6 +113,31 @@ class NetworkSession:
     def classify(self, example: Path | str | Array, *, top: int = 5) -> list[Likely]:
         """Return the likeliest classes of a picture, a sound or arrays in a file; see `feeds`."""
         return self.likeliest(self.run(self.feeds(example)), top=top)
+
+    def boxes(self, outputs: Mapping[str, Array], size: tuple[int, int] | None = None) -> list[Box]:
+        """Return the boxes of one run, the likeliest first.
+
+        Args:
+            outputs: of the run.
+            size: height and width of the picture; None for boxes in pixels of the network's input.
+
+        Returns:
+            The boxes.
+
+        Raises:
+            InputError: if the bundle does not say how its outputs become boxes.
+            ShapeError: if they are of other shapes than it says.
+        """
+        if self._boxes is None:
+            raise InputError(
+                f"a network for {self.network.task} whose bundle does not say how boxes are made"
+            )
+        return self._boxes.boxes(outputs, self.labels, size)
+
+    def detect(self, example: Path | str | Array) -> list[Box]:
+        """Return what is where in a picture, in its pixels; see `feeds` and `boxes`."""
+        feeds, size = self.read_example(example)
+        return self.boxes(self.run(feeds), size)
 
     def embed(self, texts: Sequence[Text]) -> FloatArray:
         """Return the vectors of texts, (N, D) float32; longer ones are cut to `max_tokens`.

@@ -13,6 +13,7 @@ from onhand.core.network import Network
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.core.units import format_bytes
+from onhand.device.networks.boxes import box_reader
 from onhand.device.networks.texts import TOKENIZER
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
@@ -143,6 +144,10 @@ def _prepare(source: str | NetworkModel, options: NetworkOptions, shown: Progres
     model = with_inputs(loaded, feed=options.feed, labels=options.labels)
     shown.advance(1)
     network = describe(model, options.task)
+    if box_reader(network) is None and options.task == "detection":
+        shown.note("no [detection] in the file of --feed: answers are arrays, and not boxes")
+    if network.detection is not None and options.task != "detection":
+        raise InputError(f"[detection] is for --task detection, the task is {options.task}")
     data = _read_data(model, network, options)
     if options.data is None:
         shown.note("no --data: nothing can be calibrated, and what is lost is not judged")
@@ -198,6 +203,7 @@ def _finish(
         threads=ready.threads,
         profile=ready.profile,
         progress=shown,
+        reader=box_reader(ready.network),
     )
     return apply_steps(
         ready.graph,
@@ -244,6 +250,7 @@ def _fingerprint(ready: _Prepared, options: NetworkOptions) -> dict[str, object]
         for name, steps in options.variants.items()
     }
     return _provenance(ready, options) | {
+        "detection": ready.network.to_json().get("detection"),
         "feed": ready.network.to_json()["feed"],
         "guards": guards,
         "labels": list(ready.model.labels),

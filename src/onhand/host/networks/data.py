@@ -17,6 +17,7 @@ from onhand.device.networks.answers import CLASSIFIES
 from onhand.device.networks.base import check_feeds
 from onhand.device.networks.inputs import INPUT_SUFFIXES, feeds_from_file, read_arrays
 from onhand.device.networks.texts import TextReader
+from onhand.host.networks.annotations import BOXES_TABLE, Truth, class_number, read_boxes
 from onhand.host.networks.graph import Array
 from onhand.host.networks.samples import Samples
 
@@ -73,7 +74,8 @@ def read_data(
 
     Args:
         path: a folder of files, of folders named after classes, or of files beside `labels.csv`
-            with the columns `file` and `label` (a name of a class, or its number); one `.npz`
+            with the columns `file` and `label` (a name of a class, or its number); of a
+            detector, of files beside `boxes.csv`, see `read_boxes`; one `.npz`
             with (N, ...) for each input and, for labels, (N,) whole numbers as `labels`; or of
             texts `.txt`, one in each line, or `.csv` with the columns `text` and `label`.
         network: that they are for.
@@ -102,13 +104,22 @@ def _read(path: Path, network: Network, labels: Sequence[str], tokenizer: bytes 
         return _from_texts(path, network.feed, labels, tokenizer)
     if not path.is_dir():
         raise InputError(f"{path}: is no folder, and no .npz file")
-    if (path / _TABLE).is_file():
+    truths: list[Truth] | None = None
+    if (path / BOXES_TABLE).is_file():
+        if network.detection is None:
+            raise InputError(
+                f"{path / BOXES_TABLE}: nothing says how the network's outputs become boxes: give "
+                "[detection] in the file of --feed"
+            )
+        files, truths = read_boxes(path, labels)
+        found = None
+    elif (path / _TABLE).is_file():
         files, found = _from_table(path, labels)
     else:
         files, found = _from_folders(path, labels)
     if not files:
         raise InputError(f"{path}: has no file of a kind that is read: {', '.join(INPUT_SUFFIXES)}")
-    return Samples(feeds=_Files(files, network), labels=found)
+    return Samples(feeds=_Files(files, network), labels=found, truths=truths)
 
 
 def split_data(
@@ -214,7 +225,7 @@ def _from_texts(
                 raise InputError(f"{path}: line {number} has no text")
             texts.append(row["text"])
             if row.get("label"):
-                found.append(_label(row["label"], labels, f"{path}: line {number}"))
+                found.append(class_number(row["label"], labels, f"{path}: line {number}"))
     if found and len(found) != len(texts):
         raise InputError(f"{path}: {len(texts) - len(found)} of {len(texts)} lines have no label")
     reader = TextReader(feed, tokenizer, where=str(path))
@@ -234,7 +245,7 @@ def _from_folders(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[i
     files: list[Path] = []
     found: list[int] = []
     for i, folder in enumerate(folders):
-        label = _label(folder.name, labels, str(folder)) if labels else i
+        label = class_number(folder.name, labels, str(folder)) if labels else i
         inside = _readable(folder)
         files += inside
         found += [label] * len(inside)
@@ -262,7 +273,7 @@ def _from_table(path: Path, labels: Sequence[str]) -> tuple[list[Path], list[int
             raise InputError(f"{table}: line {number} names {name!r}, which is no file in {path}")
         files.append(place)
         if label:
-            found.append(_label(label, labels, f"{table}: line {number}"))
+            found.append(class_number(label, labels, f"{table}: line {number}"))
     if found and len(found) != len(files):
         raise InputError(f"{table}: {len(files) - len(found)} of {len(files)} lines have no label")
     return files, found or None
@@ -274,11 +285,3 @@ def _rows(table: Path) -> list[dict[str, str]]:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{table}: cannot be read: {error}") from error
-
-
-def _label(text: str, labels: Sequence[str], where: str) -> int:
-    if text in labels:
-        return labels.index(text)
-    if text.isascii() and text.isdigit() and (not labels or int(text) < len(labels)):
-        return int(text)
-    raise InputError(f"{where}: {text!r} is no label of the network, and not the number of one")

@@ -7,6 +7,7 @@ from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement
 from onhand.core.progress import Progress, Quiet
 from onhand.device.networks.answers import read_labels
+from onhand.device.networks.boxes import box_reader
 from onhand.device.networks.texts import TOKENIZER
 from onhand.device.threads import usable_threads
 from onhand.host.evaluate import recorded_place
@@ -66,7 +67,15 @@ def evaluate_network(
     how = (
         f"onhand evaluate {root.name} --data {data.name} --variant {chosen} --engine {ours.engine}"
     )
-    return compare_answers(theirs, ours, task=network.task, labels=samples.labels, how=how)
+    return compare_answers(
+        theirs,
+        ours,
+        task=network.task,
+        labels=samples.labels,
+        how=how,
+        reader=box_reader(network),
+        truths=samples.truths,
+    )
 
 
 def _find_original(home: Path, bundle: Bundle, original: Path | None) -> NetworkModel:

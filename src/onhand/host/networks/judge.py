@@ -15,11 +15,14 @@ from onhand.core.errors import EngineError, InputError
 from onhand.core.measurement import Measurement, Unit
 from onhand.core.progress import Progress
 from onhand.device.networks.answer_child import FED
+from onhand.device.networks.boxes import BoxReader
+from onhand.host.networks.annotations import Truth
 from onhand.host.networks.graph import Array, Graph
+from onhand.host.networks.judge_boxes import compare_boxes
 from onhand.host.networks.observe import observe
 from onhand.host.networks.samples import Samples
 
-__all__ = ["Answers", "answer_bundle", "answer_graph", "compare_answers"]
+__all__ = ["Answers", "answer_bundle", "answer_graph", "compare_answers", "square_error"]
 
 _RESAMPLES = 2000
 _SEED = 20260101
@@ -143,6 +146,8 @@ def compare_answers(
     task: str,
     labels: Sequence[int] | None,
     how: str,
+    reader: BoxReader | None = None,
+    truths: Sequence[Truth] | None = None,
 ) -> dict[str, Measurement]:
     """Summarise what a network lost, with 95 % intervals over examples.
 
@@ -152,12 +157,15 @@ def compare_answers(
         task: of the network; the first output is judged: scores of classes, or a vector.
         labels: of each example, its class; None where nobody knows.
         how: the command that measures it again.
+        reader: of a detector's boxes; None where outputs are no boxes.
+        truths: what is in each picture; None where nobody knows.
 
     Returns:
-        By name. Classes: `agreement` (same likeliest class), `kl_divergence`, and with labels
-        `accuracy`, `original_accuracy` and `accuracy_loss`. Embeddings: `cosine_similarity`. Other
-        tasks: `relative_error`. Always `quality_loss`, the share that is lost: of accuracy, of
-        agreement where there are no labels, of similarity, or the relative error.
+        By name. Boxes: see `compare_boxes`. Classes: `agreement` (same likeliest class),
+        `kl_divergence`, and with labels `accuracy`, `original_accuracy` and `accuracy_loss`.
+        Embeddings: `cosine_similarity`. Other tasks: `relative_error`. Always `quality_loss`, the
+        share that is lost: of accuracy, of agreement where there are no labels, of similarity, or
+        the relative error.
 
     Raises:
         EngineError: if one of the two gives a NaN or an infinity.
@@ -167,8 +175,12 @@ def compare_answers(
     theirs, made = original.first(), ours.first()
     if not all(np.isfinite(array).all() for array in theirs):
         raise EngineError("the original gives a NaN or an infinity: look at its examples' scale")
+    if reader is not None:
+        made += [one[name] for one in ours.outputs for name in reader.outputs[1:]]
     if not all(np.isfinite(array).all() for array in made):
         raise EngineError("the compressed network gives a NaN or an infinity")
+    if reader is not None:
+        return compare_boxes(original.outputs, ours.outputs, reader, truths=truths, how=how)
     columns: dict[str, tuple[Unit, Doubles]] = {}
     if task in _CLASSES:
         columns = _classes(theirs, made, labels)
@@ -182,6 +194,16 @@ def compare_answers(
         columns["relative_error"] = lost = ("fraction", error)
     columns["quality_loss"] = lost
     return {name: _figure(name, unit, values, how) for name, (unit, values) in columns.items()}
+
+
+def square_error(wanted: Doubles, found: Doubles) -> float:
+    """Return the sum of squared differences; all of `wanted` where the shapes differ.
+
+    Two networks may find another number of boxes, and so give arrays of other sizes.
+    """
+    if wanted.shape != found.shape:
+        return float(np.square(wanted).sum())
+    return float(np.square(wanted - found).sum())
 
 
 def _classes(
@@ -222,10 +244,7 @@ def _log_shares(scores: Doubles) -> Doubles:
 
 
 def _error(a: Doubles, b: Doubles) -> float:
-    """Return the relative error; all is lost where there are more or fewer numbers."""
-    if a.shape != b.shape:
-        return 1.0
-    return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-12)
+    return float(np.sqrt(square_error(a, b))) / max(float(np.linalg.norm(a)), 1e-12)
 
 
 def _cosine(a: Doubles, b: Doubles) -> float:

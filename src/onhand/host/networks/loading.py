@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
+from onhand.core.detection import Detection, detection_from_json
 from onhand.core.errors import InputError, SourceError
 from onhand.core.feed import Feed, PictureFeed, feed_from_json
 from onhand.core.plugins import NETWORK_SOURCES, load_plugin, plugin_names
@@ -75,28 +76,30 @@ def with_inputs(model: NetworkModel, *, feed: str | None, labels: Path | None) -
         InputError: if `feed` or `labels` cannot be read.
     """
     if feed is not None:
-        model = replace(model, feed=read_feed(feed, model.graph))
+        made, detection = read_feed(feed, model.graph)
+        model = replace(model, feed=made or model.feed, detection=detection)
     if labels is not None:
         model = replace(model, labels=read_labels(labels))
     return model
 
 
-def read_feed(text: str, graph: Graph) -> Feed:
+def read_feed(text: str, graph: Graph) -> tuple[Feed | None, Detection | None]:
     """Read how inputs are made.
 
     Args:
         text: a name in `FEEDS`, for pictures in the layout of the graph's first input; or a TOML
-            file with `kind` ("picture", "sound" or "text") and the fields of its class.
+            file with `kind` ("picture", "sound" or "text") and the fields of its class, a part
+            `[detection]` with those of `Detection`, or both.
         graph: whose input it is.
 
     Returns:
-        The feed.
+        The feed, and how a detector's outputs become boxes; None for what the file does not say.
 
     Raises:
         InputError: if it is unknown, cannot be read, or does not fit the input.
     """
     if text in FEEDS:
-        return _pictures(text, graph)
+        return _pictures(text, graph), None
     path = Path(text)
     if path.suffix != ".toml":
         raise InputError(f"--feed {text!r}: is none of {', '.join(FEEDS)}, and no .toml file")
@@ -104,8 +107,10 @@ def read_feed(text: str, graph: Graph) -> Feed:
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+    boxes = table.pop("detection", None)
     try:
-        return feed_from_json(table)
+        detection = None if boxes is None else detection_from_json(boxes)
+        return None if detection and not table else feed_from_json(table), detection
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from onhand.core.detection import Detection
 from onhand.core.feed import Feed
 from onhand.host.networks.graph import Graph
 
@@ -22,6 +23,7 @@ class NetworkModel:
         source_bytes: size of the weights there.
         weight_bits: width of one weight there.
         feed: how pictures, sounds or texts are fed, where the source says so.
+        detection: how the outputs become boxes, where somebody says.
         labels: names of the classes, where the source has them.
         files: name -> content, for the bundle: `tokenizer.json`.
         notes: sentences that a user should know.
@@ -34,6 +36,7 @@ class NetworkModel:
     source_bytes: int
     weight_bits: int = 32
     feed: Feed | None = None
+    detection: Detection | None = None
     labels: tuple[str, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

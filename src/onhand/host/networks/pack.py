@@ -122,6 +122,7 @@ def describe(model: NetworkModel, task: str) -> Network:
         n_parameters=n_parameters,
         feed=model.feed,
         n_labels=len(model.labels),
+        detection=model.detection,
     )
 
 

@@ -15,6 +15,7 @@ from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
 from onhand.device.energy import choose_meter
 from onhand.device.networks.bench import bench_network
+from onhand.device.networks.boxes import box_reader
 from onhand.device.probe import current_profile, default_buffer_bytes, sample_read_bandwidth
 from onhand.host.networks.data import DataSplit
 from onhand.host.networks.graph import Graph
@@ -161,6 +162,8 @@ def _quality(
             ours,
             task=proof.options.task,
             labels=heldout.labels,
+            reader=box_reader(proof.network),
+            truths=heldout.truths,
             how=f"onhand evaluate {bundle.manifest.name} --data DIR --variant {name}",
         )
     return found

@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from onhand.core.errors import InputError
+from onhand.host.networks.annotations import Truth
 from onhand.host.networks.graph import Array
 
 __all__ = ["Feeds", "Samples"]
@@ -45,14 +46,18 @@ class Samples:
     Attributes:
         feeds: of each example, name of an input -> array (1, ...).
         labels: of each example, the number of its class; None where nobody knows.
+        truths: of each picture, what is where in it; None where nobody knows.
     """
 
     feeds: Feeds
     labels: Sequence[int] | None = None
+    truths: Sequence[Truth] | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != len(self.feeds):
             raise InputError(f"{len(self.labels)} labels for {len(self.feeds)} examples")
+        if self.truths is not None and len(self.truths) != len(self.feeds):
+            raise InputError(f"boxes of {len(self.truths)} of {len(self.feeds)} pictures")
 
     def __len__(self) -> int:
         return len(self.feeds)
@@ -62,6 +67,7 @@ class Samples:
         return Samples(
             feeds=_Part(self.feeds, indices),
             labels=None if self.labels is None else [self.labels[i] for i in indices],
+            truths=None if self.truths is None else [self.truths[i] for i in indices],
         )
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:

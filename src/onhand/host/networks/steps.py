@@ -72,7 +72,13 @@ class _Watch:
             what="judging the step",
         )
         figures = compare_answers(
-            self.answers, ours, task=self.bench.task, labels=self.samples.labels, how=""
+            self.answers,
+            ours,
+            task=self.bench.task,
+            labels=self.samples.labels,
+            how="",
+            reader=self.bench.reader,
+            truths=self.samples.truths,
         )
         return figures["quality_loss"].value
 

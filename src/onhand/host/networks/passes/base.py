@@ -6,6 +6,7 @@ from typing import ClassVar, Protocol
 
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
+from onhand.device.networks.boxes import BoxReader
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.samples import Samples
 
@@ -25,6 +26,7 @@ class Workbench:
             nothing is kept.
         progress: told how far it is.
         profile: the device that the network is for; None where it is not known.
+        reader: of a detector's boxes; None where outputs are no boxes.
     """
 
     original: Graph
@@ -34,6 +36,7 @@ class Workbench:
     folder: Path | None = None
     progress: Progress = field(default_factory=Quiet)
     profile: DeviceProfile | None = None
+    reader: BoxReader | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

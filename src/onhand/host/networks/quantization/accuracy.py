@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onhand.core.progress import Progress
+from onhand.device.networks.boxes import BoxReader
 from onhand.host.networks.graph import Graph
-from onhand.host.networks.judge import Answers, compare_answers
+from onhand.host.networks.judge import Answers, compare_answers, square_error
 from onhand.host.networks.observe import observe
 from onhand.host.networks.samples import Samples
 
@@ -20,7 +21,15 @@ Make = Callable[[Collection[str]], Graph]
 class OutputJudge:
     """Compares graphs with the original on the same examples."""
 
-    def __init__(self, original: Graph, samples: Samples, *, task: str, threads: int) -> None:
+    def __init__(
+        self,
+        original: Graph,
+        samples: Samples,
+        *,
+        task: str,
+        threads: int,
+        reader: BoxReader | None = None,
+    ) -> None:
         """Run the original.
 
         Args:
@@ -28,11 +37,13 @@ class OutputJudge:
             samples: the examples; at least one.
             task: of the network.
             threads: of one run.
+            reader: of a detector's boxes; None where outputs are no boxes.
 
         Raises:
             EngineError: if it cannot run.
         """
         self._samples, self._task, self._threads = samples, task, threads
+        self._reader = reader
         self._theirs = self._answers(original)
 
     def error(self, graph: Graph) -> float:
@@ -42,7 +53,7 @@ class OutputJudge:
             EngineError: if the graph cannot run.
         """
         pairs = list(zip(self._theirs.first(), self._answers(graph).first(), strict=True))
-        lost = sum(float(np.square(a - b).sum()) for a, b in pairs)
+        lost = sum(square_error(a, b) for a, b in pairs)
         return lost / max(sum(float(np.square(a).sum()) for a, _ in pairs), 1e-30)
 
     def loss(self, graph: Graph) -> float:
@@ -52,11 +63,19 @@ class OutputJudge:
             EngineError: if the graph cannot run, or gives a NaN.
         """
         figures = compare_answers(
-            self._theirs, self._answers(graph), task=self._task, labels=None, how=""
+            self._theirs,
+            self._answers(graph),
+            task=self._task,
+            labels=None,
+            how="",
+            reader=self._reader,
         )
         return figures["quality_loss"].value
 
     def _answers(self, graph: Graph) -> Answers:
+        if graph.inputs and graph.inputs[0].shape[:1] == (1,):
+            # What one example gives may be any number of rows: boxes, or crops of them.
+            return Answers(list(observe(graph, self._samples, threads=self._threads)), "onnx")
         outputs = [
             {name: array[i : i + 1] for name, array in values.items()}
             for values in observe(graph, self._samples, threads=self._threads, batch=_BATCH)

@@ -197,7 +197,9 @@ class _Work:
 
     def _judge(self, samples: Samples) -> OutputJudge:
         bench = self._bench
-        return OutputJudge(self._graph, samples, task=bench.task, threads=bench.threads)
+        return OutputJudge(
+            self._graph, samples, task=bench.task, threads=bench.threads, reader=bench.reader
+        )
 
     def _ways(
         self, plan: Plan, grids: dict[str, Grid], layers: Layers
