@@ -120,8 +120,8 @@ def decomposed(given: argparse.Namespace) -> list[Row]:
         row: Row = {"way": way, "removed": ratio, "seconds": seconds, **times[way, ratio]}
         row |= judged(graph, ground, first, "")
         if ratio and given.epochs:
-            step = Distil(epochs=given.epochs, batch=32, learning_rate=1e-3)
-            row |= judged(step.apply(graph, ground.bench).graph, ground, first, " distilled")
+            lessons = Distil(epochs=given.epochs, batch=32, learning_rate=3e-4)
+            row |= judged(lessons.apply(graph, ground.bench).graph, ground, first, " distilled")
         rows.append(row)
         show(row)
     return rows
@@ -204,15 +204,15 @@ def corrected(encoder: Path, texts: Path, rounds: int) -> list[Row]:
         {key: one_run(graph, ground.feeds[0]) for key, graph in graphs.items()}, rounds
     )
     rows: list[Row] = []
-    for (known, rank), graph in graphs.items():
+    for (known, n), graph in graphs.items():
         cosines = (vectors(graph, ground) * wanted).sum(axis=1)
         row: Row = {
-            "rank": float(rank),
+            "rank": float(n),
             "inputs": known,
             "size_bytes": float(graph.size_bytes()),
             "cosine": float(cosines.mean()),
             "cosine of the worst twentieth": float(np.quantile(cosines, 0.05)),
-            **times[known, rank],
+            **times[known, n],
         }
         rows.append(row)
         show(row)

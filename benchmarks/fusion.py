@@ -1,9 +1,11 @@
 """Networks in one graph beside the same steps one after the other: answers and times.
 
-    python -m benchmarks.fusion --assets ../shared/assets [--rounds 30] [--out results.json]
+    python -m benchmarks.fusion --assets ../shared/assets [--encoder DIR] [--out results.json]
 
 The folder has `fastestdet` (a detector and photographs) and `vision-imagenet-onnx-derived` (a
-classifier). All ways of a case take turns within each round; times are medians with quartiles.
+classifier); `--encoder` is one of sentences, of which is shown what ONNX Runtime does by itself to
+graphs of open and of known sizes. All ways of a case take turns within each round; times are
+medians with quartiles.
 """
 
 import argparse
@@ -13,7 +15,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 
 from onhand.core.feed import PictureFeed
 from onhand.core.network import ArrayInfo
+from onhand.device.networks.onnx import SLOWER_FUSIONS
 from onhand.device.networks.pictures import feed_picture, read_picture
 from onhand.device.threads import usable_threads
 from onhand.host.networks.graph import Array, Graph, Node, Value
@@ -32,10 +35,12 @@ from onhand.host.networks.join import (
     with_postprocessing,
     with_preprocessing,
 )
+from onhand.host.networks.loading import load_network
 from onhand.host.networks.observe import GraphRunner
-from onhand.host.networks.onnx_files import read_onnx
+from onhand.host.networks.onnx_files import model_bytes, read_onnx
 from onhand.host.networks.passes.base import Workbench
 from onhand.host.networks.passes.fuse import Fuse
+from onhand.host.networks.passes.quantize import QuantizeNetwork
 from onhand.host.networks.samples import Samples
 
 __all__ = ["main"]
@@ -60,6 +65,7 @@ def main() -> None:
         help="processor: seconds that were computed, for machines that others keep busy",
     )
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--encoder", type=Path)
     given = parser.parse_args()
     cases = {
         "picture": picture_case(given.assets, given.threads),
@@ -69,6 +75,8 @@ def main() -> None:
         "attention, 128 tokens": attention_case(128, given.threads),
         "attention, 512 tokens": attention_case(512, given.threads),
     }
+    if given.encoder is not None:
+        cases |= sizes_cases(given.encoder, given.threads)
     results = {
         name: measured(ways, given.rounds, CLOCKS[given.clock]) for name, ways in cases.items()
     }
@@ -316,6 +324,61 @@ def attention(*, width: int, heads: int, layers: int) -> Graph:
         outputs=(Value(name=x, dtype=np.dtype(np.float32), shape=shape),),
         opset=17,
     )
+
+
+def sizes_cases(encoder: Path, threads: int, *, tokens: int = 128) -> dict[str, Ways]:
+    """An encoder in float32 and in int8, of open sizes and of known ones, fused more or less."""
+    graph = load_network(str(encoder), task="text-embedding").graph
+    rng = np.random.default_rng(0)
+    every = {
+        "input_ids": rng.integers(1000, 20000, (1, tokens)),
+        "attention_mask": np.ones((1, tokens), np.int64),
+        "token_type_ids": np.zeros((1, tokens), np.int64),
+    }
+    x = {value.name: every[value.name] for value in graph.inputs}
+    known = replace(graph, inputs=tuple(replace(v, shape=(1, tokens)) for v in graph.inputs))
+    made: dict[str, Ways] = {}
+    for name, pair in {
+        "float32": (graph, known),
+        "int8": (in_int8(graph, x), in_int8(known, x)),
+    }.items():
+        ways = {
+            "open sizes": session(pair[0], (), threads),
+            "known sizes": session(pair[1], (), threads),
+            "known sizes, as our engine opens": session(pair[1], SLOWER_FUSIONS, threads),
+        }
+        made[f"encoder, {name}"] = {
+            way: lambda run=run: {"vector": run(None, x)[0]}  # type: ignore[misc]  # binds it
+            for way, run in ways.items()
+        }
+    return made
+
+
+def in_int8(graph: Graph, x: Mapping[str, Array]) -> Graph:
+    """Return a graph on integers, calibrated with one text: only its time says something."""
+    bench = Workbench(
+        original=graph, calibration=Samples(feeds=[x]), task="text-embedding", threads=1
+    )
+    return QuantizeNetwork(range="min-max", bias_correction="none").apply(graph, bench).graph
+
+
+def session(
+    graph: Graph, disabled: Sequence[str], threads: int
+) -> Callable[[None, Answer], list[Array]]:
+    """Return the run of an open graph."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    opened = ort.InferenceSession(
+        model_bytes(graph),
+        options,
+        ["CPUExecutionProvider"],
+        disabled_optimizers=list(disabled),
+    )
+    run: Callable[[None, Answer], list[Array]] = opened.run
+    return run
 
 
 if __name__ == "__main__":

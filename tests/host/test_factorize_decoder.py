@@ -18,6 +18,7 @@ from onhand.core.progress import Quiet
 from onhand.core.recipe import Guard
 from onhand.host.build import build_bundle, plan_build
 from onhand.host.calibrate import run_original
+from onhand.host.factors import factorise, spectrum_of
 from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.passes.base import ShapeWork, ShapingStep
@@ -96,15 +97,12 @@ def replaced(model: Model, matrices: dict[str, FloatArray]) -> Any:
 
 def test_knowing_the_text_loses_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Than the decomposition of the weights alone, on a text of the same words."""
-    from onhand.host.passes import factorize
-
     model = memory_model(seed=3)
     first = states(model)
     lost = [float(np.square(states(shaped(model, tmp_path / "a", ratio=0.4)) - first).mean())]
-    blind = factorize.spectrum_of
-    monkeypatch.setattr(factorize, "spectrum_of", lambda m, n, _: blind(m, n, None))
-    made = factorize.factorise
-    monkeypatch.setattr(factorize, "factorise", lambda m, ranks, _: made(m, ranks))
+    place = "onhand.host.passes.factorize"
+    monkeypatch.setattr(f"{place}.spectrum_of", lambda m, name, _: spectrum_of(m, name, None))
+    monkeypatch.setattr(f"{place}.factorise", lambda m, ranks, _: factorise(m, ranks))
     lost.append(float(np.square(states(shaped(model, tmp_path / "b", ratio=0.4)) - first).mean()))
 
     assert lost[0] < 0.8 * lost[1]

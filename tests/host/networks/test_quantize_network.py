@@ -83,24 +83,6 @@ def test_onnx_runtime_turns_all_of_it_into_integers(tmp_path: Path) -> None:
     assert relative_error(session.run(None, dict(feeds))[0], plain) < 0.02
 
 
-@pytest.mark.parametrize("n_texts", [1, "N"])
-def test_products_of_more_axes_are_on_integers(n_texts: int | str, tmp_path: Path) -> None:
-    """With a bias behind, and sizes that are known: ONNX Runtime would make a Gemm in float."""
-    draw = Drawing(x=(n_texts, 5, 24))
-    data = "x"
-    for i in range(2):
-        product = draw.node("MatMul", data, draw.constant(weight(24, 24, seed=i)))
-        data = draw.node("Relu", draw.node("Add", draw.constant(bias(24, seed=i)), product))
-    graph = draw.graph(data, rank=3)
-    made = quantised(graph)
-    found, session = optimised(made, tmp_path)
-    feeds = examples(graph, 1, seed=4).batch([0])
-
-    assert found["MatMulIntegerToFloat"] == 2
-    assert not {"Gemm", "DequantizeLinear"} & found.keys()
-    assert relative_error(session.run(None, dict(feeds))[0], computed(graph, feeds)[0]) < 0.03
-
-
 def test_openvino_takes_it_as_int8() -> None:
     """It computes all layers on uint8, and gives what ONNX Runtime gives."""
     openvino = pytest.importorskip("openvino")
@@ -362,20 +344,6 @@ def test_nodes_kept_in_float_say_why() -> None:
         QuantizeNetwork(keep=("convv",)).apply(graph, bench(graph))
     with pytest.raises(InputError, match="nothing to quantize"):
         QuantizeNetwork(keep=("Gemm",)).apply(graph, bench(graph))
-
-
-def test_layers_that_scale_their_result_stay_in_float() -> None:
-    """Integer products know no alpha, and no bias that the network computes itself."""
-    draw = Drawing(x=("N", 6))
-    w = draw.constant(weight(6, 6))
-    first = draw.node("Gemm", "x", w, alpha=0.5)
-    second = draw.node("Gemm", "x", w, first)
-    graph = draw.graph(draw.node("MatMul", second, w))
-    result = QuantizeNetwork().apply(graph, bench(graph))
-
-    assert set(result.kept) == {first, second}
-    feeds = stacked(examples(graph, 10))
-    assert relative_error(computed(result.graph, feeds)[0], computed(graph, feeds)[0]) < 0.03
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from onhand.host.networks.graph import Graph
 from onhand.host.networks.moments import find_layers, measure_moments
 from onhand.host.networks.passes.base import PassResult, Workbench
 from onhand.host.networks.passes.equalize import Equalize
+from onhand.host.networks.quantization.gemm_forms import plain_gemms
 from onhand.host.networks.quantization.layers_alone import (
     Compressed,
     Correction,
@@ -167,7 +168,7 @@ class QuantizeNetwork:
 
     def _stored(self, graph: Graph) -> Compressed:
         """Return the graph whose tables, and weights of what computes in float, are integers."""
-        tables = compress_tables(graph)
+        tables = compress_tables(plain_gemms(graph))
         others = compress_stored(tables.graph, keep=tuple(self.keep), per_channel=self.per_channel)
         return replace(others, changed={**tables.changed, **others.changed})
 

@@ -8,7 +8,32 @@ from onhand.host.networks.graph import Graph, Node, fresh_name
 from onhand.host.networks.onnx_files import infer_shapes
 from onhand.host.networks.quantization.plan import layers_of
 
-__all__ = ["dense_to_gemm", "pooled_to_gemm", "shape_biases"]
+__all__ = ["dense_to_gemm", "plain_gemms", "pooled_to_gemm", "shape_biases"]
+
+
+def plain_gemms(graph: Graph) -> Graph:
+    """Return the graph whose Gemms of constants have their factors, alpha and beta, in those."""
+    taken, constants = graph.names(), dict(graph.constants)
+
+    def plain(node: Node) -> tuple[Node, ...]:
+        factors = node.number("alpha", 1.0), node.number("beta", 1.0)
+        if node.op != "Gemm" or node.domain or factors == (1.0, 1.0):
+            return (node,)
+        arrays = [graph.constants.get(name) for name in node.inputs[1:] if name]
+        if any(array is None or array.dtype != np.float32 for array in arrays):
+            return (node,)
+        names: list[str] = []
+        for name, array, factor in zip(node.inputs[1:], arrays, factors, strict=False):
+            scaled = fresh_name(taken, f"{name}.scaled")
+            if array is not None:
+                constants[scaled] = (array * np.float32(factor)).astype(np.float32)
+            names.append(scaled)
+        attributes = {k: v for k, v in node.attributes.items() if k not in {"alpha", "beta"}}
+        return (replace(node, inputs=(node.inputs[0], *names), attributes=attributes),)
+
+    # `plain` fills `constants` while it runs.
+    changed = graph.rebuilt(plain)
+    return replace(changed, constants=constants).live()
 
 
 def dense_to_gemm(graph: Graph) -> Graph:

@@ -1,7 +1,8 @@
 """Encoders of text as plain ONNX operators, in the form that engines fuse.
 
-ONNX Runtime makes `Attention`, `SkipLayerNormalization` and `BiasGelu` of these nodes, OpenVINO
-its `ScaledDotProductAttention`; a pass over networks still meets ordinary products.
+ONNX Runtime makes `FusedMatMul` and `BiasGelu` of these nodes, and `SkipLayerNormalization`, a slow
+one, where all sizes are known; OpenVINO makes its `ScaledDotProductAttention`; a pass over networks
+still meets ordinary products.
 """
 
 import math
