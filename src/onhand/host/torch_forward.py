@@ -132,14 +132,14 @@ def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "
         shares = layer.n_heads // layer.n_kv_heads
         if query.dtype != value.dtype:  # the tables are float32
             query, key = query.to(value.dtype), key.to(value.dtype)
-        mixed = functional.scaled_dot_product_attention(
+        together = functional.scaled_dot_product_attention(
             query,
             key.repeat_interleave(shares, dim=-3),
             value.repeat_interleave(shares, dim=-3),
             is_causal=True,
             scale=1.0,
         )
-        return mixed.transpose(-3, -2).reshape(*lead, T, layer.query_width)
+        return together.transpose(-3, -2).reshape(*lead, T, layer.query_width)
     shared = query.reshape(*lead, layer.n_kv_heads, -1, layer.head_dim)
     scores = (shared @ key.transpose(-1, -2)).view(*lead, layer.n_heads, T, T)
     scores = _soft_cap(scores, decoder.attention_softcap)
