@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from onhand.host.passes.quantize import Quantize
 from onhand.host.recover import Training, recover_model
 from onhand.host.sources import load_model
 from onhand.host.stored_model import has_model, read_model
-from onhand.host.texts import split_texts
+from onhand.host.texts import Texts, split_texts
 
 __all__ = ["CASES", "Case", "Commands", "main"]
 
@@ -123,6 +123,8 @@ class _Maker:
     work: Path
     bundles: Path
     threads: int
+    model: Model = field(init=False)
+    texts: Texts = field(init=False)
 
     def __post_init__(self) -> None:
         self.model = load_model(str(MODEL))

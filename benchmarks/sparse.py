@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.encoders import SETS, lines, spread_out
+from benchmarks.encoder_texts import SETS, read_intents, spread_out
 from benchmarks.sparse_decoders import Keep, judge_decoders
 from benchmarks.vision import MOBILENET, N_CALIBRATION, PICTURES, SEED, read_examples
 from onhand.core.bundle import Bundle, read_bundle, stage_bundle
@@ -208,7 +208,8 @@ def mobilenet() -> Subject:
 def encoder(folder: Path, n_texts: int) -> Subject:
     """MiniLM, and intents by the nearest mean of five examples of each class."""
     source = EncoderSource().load(str(folder), task="text-embedding")
-    train, named = lines(SETS[0], "train")
+    shown = read_intents(SETS[0], "train")
+    train, named = shown.texts, shown.names
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "calibration.txt"
         chosen = [train[i] for i in spread_out(len(train), 100)]
@@ -218,7 +219,8 @@ def encoder(folder: Path, n_texts: int) -> Subject:
     graph = clean(source.graph)
     classes = sorted(set(named))
     shots = [i for c in classes for i in [j for j, k in enumerate(named) if k == c][:SHOTS]]
-    texts, wanted = lines(SETS[0], "test")
+    held_out = read_intents(SETS[0], "test")
+    texts, wanted = held_out.texts, held_out.names
     asked = spread_out(len(texts), n_texts)
     theirs: list[Array] = []
 

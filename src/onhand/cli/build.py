@@ -87,13 +87,8 @@ def command(
     no_original: given.NoOriginal = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a model into a bundle that holds a budget, and prove it.
-
-    Raises:
-        InputError: if an option is missing or out of range.
-    """
-    if output is None and not plan:
-        raise InputError("where to? give -o NAME, or --plan to see what it would take")
+    """Compress a model into a bundle that holds a budget, and prove it."""
+    _check_place(output, plan=plan)
     if _is_network(context, source, task):
         _network(context, output)
         return
@@ -115,6 +110,16 @@ def command(
             adapter=adapter,
         )
         _run(context, source, work, None if plan else output, as_json=as_json)
+
+
+def _check_place(output: Path | None, *, plan: bool) -> None:
+    """Refuse a build that goes nowhere.
+
+    Raises:
+        InputError: if there is no place for it, and it is no plan.
+    """
+    if output is None and not plan:
+        raise InputError("where to? give -o NAME, or --plan to see what it would take")
 
 
 def _steps(recipe: Path | None, options: QuantizeOptions) -> "_Steps":

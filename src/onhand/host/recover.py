@@ -150,13 +150,7 @@ def recover_model(
     """
     import torch
 
-    if teacher.decoder.vocab_size != student.decoder.vocab_size:
-        raise InputError("the models have other vocabularies: one cannot learn from the other")
-    if training.hidden and teacher.decoder.width != student.decoder.width:
-        raise InputError(
-            f"hidden is {training.hidden}, but the widths differ ({teacher.decoder.width} and "
-            f"{student.decoder.width}): leave it out"
-        )
+    _check_pair(teacher, student, training)
     torch.set_num_threads(threads)
     longest = max(lessons.longest, *(tokens.shape[1] for tokens, _ in judges))
     room = _Room(
@@ -170,10 +164,28 @@ def recover_model(
     n_tokens = _train(room, lessons, folder, progress)
     after = room.judge(judges)
     (folder / _CHECKPOINT).unlink(missing_ok=True)
-    if not after < before:
-        return Recovered(model=student, before=before, after=before, n_tokens=n_tokens)
-    model = store_model(folder, student, room.student.arrays())
-    return Recovered(model=model, before=before, after=after, n_tokens=n_tokens)
+    is_better = after < before
+    return Recovered(
+        model=store_model(folder, student, room.student.arrays()) if is_better else student,
+        before=before,
+        after=after if is_better else before,
+        n_tokens=n_tokens,
+    )
+
+
+def _check_pair(teacher: Model, student: Model, training: Training) -> None:
+    """Refuse models of which one cannot learn from the other.
+
+    Raises:
+        InputError: if vocabularies differ, or widths where values inside are compared.
+    """
+    if teacher.decoder.vocab_size != student.decoder.vocab_size:
+        raise InputError("the models have other vocabularies: one cannot learn from the other")
+    if training.hidden and teacher.decoder.width != student.decoder.width:
+        raise InputError(
+            f"hidden is {training.hidden}, but the widths differ ({teacher.decoder.width} and "
+            f"{student.decoder.width}): leave it out"
+        )
 
 
 @dataclass(slots=True, kw_only=True)
