@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.host.networks.torch_cases import CASES, Case, graph_of, title
 
 from onhand.core.errors import EngineError, InputError
-from onhand.host.networks.graph import Array, Graph, Node, Value
+from onhand.host.networks.graph import Array, Attribute, Graph, Node, Value
 from onhand.host.networks.observe import GraphRunner
 from onhand.host.networks.onnx_files import read_onnx
 
@@ -206,7 +206,7 @@ def test_a_strided_convolution_of_each_channel_trains_as_with_strides(kind: str)
     """The way round strides that training takes gives the same numbers and gradients."""
     rng = np.random.default_rng(3)
     x, kernel, bias = (rng.normal(size=size) for size in ((2, 4, 7, 6), (4, 1, 3, 3), (4,)))
-    given = {"group": 4, "strides": (2, 3), "auto_pad": kind}
+    given: dict[str, Attribute] = {"group": 4, "strides": (2, 3), "auto_pad": kind}
     if kind == "NOTSET":
         given["pads"] = (1, 1, 1, 1)
     module = TorchGraph(graph_of(Case("Conv", (x,), (kernel, bias), given)))
