@@ -20,7 +20,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 from examples.small_pictures.data import read_zip
@@ -74,7 +74,7 @@ def main() -> None:
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
-    for line in told(results, times):
+    for line in (*told(results, times), "", *table(results, times)):
         print(line)
 
 
@@ -285,6 +285,34 @@ def told(
     for name, (low, middle, high) in ratios(times).items():
         lines.append(f"{WHOLE}: {middle:.2f} times ({low:.2f} to {high:.2f}) as fast as {name}")
     return lines
+
+
+def table(
+    results: Mapping[str, Mapping[str, object]], times: Mapping[str, Mapping[str, list[float]]]
+) -> list[str]:
+    """Return the rows of the page's table."""
+    rows = ["| network | right | lost, 95 % interval | kB | engine | one picture, ms |"]
+    rows.append("|---|---|---|---|---|---|")
+    for name in (EAGER, *results):
+        engine = quickest(times[name])
+        low, middle, high = statistics.quantiles(times[name][engine], n=4, method="inclusive")
+        took = f"{middle * 1e3:.3f} ({low * 1e3:.3f} to {high * 1e3:.3f})"
+        rows.append(f"| {name} | {_judgement(results.get(name))} | {engine} | {took} |")
+    return rows
+
+
+def _judgement(result: Mapping[str, object] | None) -> str:
+    if result is None:
+        return " | | "
+    figures = cast(Mapping[str, Mapping[str, float | list[float]]], result["figures"])
+    right, lost, size = (
+        cast(float, figures[name]["value"]) for name in ("accuracy", "accuracy_loss", "size_bytes")
+    )
+    low, high = cast(list[float], figures["accuracy_loss"]["interval"])
+    return (
+        f"{right:.2%} | {100 * lost:+.2f} ({100 * low:+.2f} to {100 * high:+.2f}) | "
+        f"{size / 1e3:,.0f}"
+    )
 
 
 if __name__ == "__main__":

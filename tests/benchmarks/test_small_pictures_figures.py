@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("PIL", reason="reads pictures")
 
-from benchmarks.small_pictures import EAGER, PLAIN, WHOLE, quickest, ratios, told, variants
+from benchmarks.small_pictures import EAGER, PLAIN, WHOLE, quickest, ratios, table, told, variants
 
 
 def test_each_network_counts_in_its_quickest_engine() -> None:
@@ -19,6 +19,13 @@ def test_each_network_counts_in_its_quickest_engine() -> None:
     assert ratios(times) == {EAGER: [5.0, 6.0, 7.0], PLAIN: [2.25, 2.5, 2.75]}
     lines = told({PLAIN: {}, WHOLE: {}}, times)
     assert [line.endswith("*") for line in lines[:5]] == [True, True, False, False, True]
+    figures = {
+        "accuracy": {"value": 0.8},
+        "accuracy_loss": {"value": -0.001, "interval": [-0.002, 0.003]},
+        "size_bytes": {"value": 2_474_000},
+    }
+    rows = table({PLAIN: {"figures": figures}}, times)
+    assert rows[-1].startswith("| int8 | 80.00% | -0.10 (-0.20 to +0.30) | 2,474 | onnx | 3500.000")
     assert lines[-1].endswith(f"2.50 times (2.25 to 2.75) as fast as {PLAIN}")
 
 
