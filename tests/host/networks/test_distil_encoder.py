@@ -47,7 +47,7 @@ def test_an_encoder_learns_from_texts_of_many_lengths(more: Mapping[str, object]
     rng = np.random.default_rng(2)
     texts = Samples(feeds=[{"ids": rng.integers(0, 12, (1, 3 + i % 5))} for i in range(60)])
     weak = damaged(encoder(), by=0.15)
-    weak = replace(weak, constants=weak.constants | {"table": encoder().constants["table"]})
+    weak = replace(weak, constants={**weak.constants, "table": encoder().constants["table"]})
     given = bench(encoder(), calibration=texts, task="text-embedding")
     transform = replace(QUICK, steps=80, freeze=("table",), **more)  # type: ignore[arg-type]
 
