@@ -1,4 +1,4 @@
-"""Distillation of encoders: texts of many lengths, a table of words that stays."""
+"""Distillation of encoders: texts of many lengths, vectors as answers."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -9,8 +9,6 @@ from tests.host.networks.test_distil import F32, QUICK, bench, damaged, figures
 
 from onhand.host.networks.graph import Array, Graph, Node, Value
 from onhand.host.networks.samples import Samples
-
-pytest.importorskip("torch", reason="trains in torch")
 
 
 def encoder(seed: int = 0) -> Graph:
@@ -49,7 +47,7 @@ def test_an_encoder_learns_from_texts_of_many_lengths(more: Mapping[str, object]
     rng = np.random.default_rng(2)
     texts = Samples(feeds=[{"ids": rng.integers(0, 12, (1, 3 + i % 5))} for i in range(60)])
     weak = damaged(encoder(), by=0.15)
-    weak = replace(weak, constants=dict(weak.constants) | {"table": encoder().constants["table"]})
+    weak = replace(weak, constants={**weak.constants, "table": encoder().constants["table"]})
     given = bench(encoder(), calibration=texts, task="text-embedding")
     transform = replace(QUICK, steps=80, freeze=("table",), **more)  # type: ignore[arg-type]
 
