@@ -8,7 +8,7 @@ original says of unlabelled photographs, or none; integers. What it is trained o
 photographs that calibrate, and all others of the assets but the 400 that judge: whole, and parts of
 random size and shape, which training mirrors, moves and mixes. The bundles stay in DIR with what
 their making took, and so does what each pass gave: the next run with the same DIR and `--steps`
-makes only what is missing. 300 steps take about five minutes on one quiet thread.
+makes only what is missing. A step takes about a second of processor time.
 All bundles are timed in each engine, taking turns; then each is judged in its fastest by a fresh
 process that holds the device's code alone, on the 400 photographs, picture by picture against the
 original (bootstrap over pictures).
