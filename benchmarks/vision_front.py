@@ -1,6 +1,6 @@
 """MobileNetV2 lightly pruned and distilled: accuracy against latency, in integers.
 
-    python -m benchmarks.vision_front --work DIR [--points NAME,NAME] [--steps 100]
+    python -m benchmarks.vision_front --work DIR [--points NAME,NAME] [--steps 300]
         [--rounds 15] [--out FILE.json]
 
 Each point goes through the project's own passes: some channels out, or none; training on what the
@@ -8,7 +8,7 @@ original says of unlabelled photographs, or none; integers. What it is trained o
 photographs that calibrate, and all others of the assets but the 400 that judge: whole, and parts of
 random size and shape, which training mirrors, moves and mixes. The bundles stay in DIR with what
 their making took, and so does what each pass gave: the next run with the same DIR and `--steps`
-makes only what is missing.
+makes only what is missing. A step takes about a second of processor time.
 All bundles are timed in each engine, taking turns; then each is judged in its fastest by a fresh
 process that holds the device's code alone, on the 400 photographs, picture by picture against the
 original (bootstrap over pictures).
@@ -65,7 +65,7 @@ TASK = "image-classification"
 RUNS = 20  # in a row, before the next one's turn
 INTEGERS = QuantizeNetwork()
 LEARN = Distil(
-    steps=100,
+    steps=300,
     batch=16,
     learning_rate=5e-5,
     warm_up=0.1,
