@@ -1,5 +1,6 @@
 """Detectors: what people drew, what two of them share, and a build from file to figures."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -255,8 +256,9 @@ def test_a_detector_from_file_to_figures(folder: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(prove, "bench_network", bench)
     monkeypatch.setattr(prove, "sample_read_bandwidth", lambda *_, **__: [1e9])
+    shutil.copytree(folder / "data", folder / "judged")
     options = NetworkOptions(
-        task="detection", variants={"fp32": ()}, data=folder / "data", heldout=folder / "data",
+        task="detection", variants={"fp32": ()}, data=folder / "data", heldout=folder / "judged",
         feed=str(folder / "feed.toml"), labels=folder / "labels.txt", threads=1,
         measure_original=False,
     )  # fmt: skip

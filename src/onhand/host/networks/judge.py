@@ -244,6 +244,9 @@ def _log_shares(scores: Doubles) -> Doubles:
 
 
 def _error(a: Doubles, b: Doubles) -> float:
+    """Return the relative error; all is lost where there are more or fewer numbers."""
+    if a.shape != b.shape:
+        return 1.0
     return float(np.sqrt(square_error(a, b))) / max(float(np.linalg.norm(a)), 1e-12)
 
 
