@@ -116,15 +116,11 @@ CASES = {
 }
 
 
-@dataclass(slots=True)
 class _Maker:
     """Builds what is not there yet."""
 
-    work: Path
-    bundles: Path
-    threads: int
-
-    def __post_init__(self) -> None:
+    def __init__(self, work: Path, bundles: Path, *, threads: int) -> None:
+        self.work, self.bundles, self.threads = work, bundles, threads
         self.model = load_model(str(MODEL))
         tokenizer = parse_text_files(self.model.files, where=str(MODEL)).tokenizer
         self.texts = split_texts(tokenizer, CALIBRATION, self.model.decoder, max_tokens=65536)
@@ -218,7 +214,7 @@ def main() -> None:
     given = parser.parse_args()
     folder = given.bundles or given.work / "bundles"
     folder.mkdir(parents=True, exist_ok=True)
-    places = _Maker(work=given.work, bundles=folder, threads=given.threads).all()
+    places = _Maker(given.work, folder, threads=given.threads).all()
     bundles = {name: read_bundle(place) for name, place in places.items()}
     examples = list(read_examples(HELD_OUT))
     speeds = _speeds(bundles, given.threads)
