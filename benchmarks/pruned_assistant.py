@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -43,7 +43,7 @@ from onhand.host.passes.quantize import Quantize
 from onhand.host.recover import Training, recover_model
 from onhand.host.sources import load_model
 from onhand.host.stored_model import has_model, read_model
-from onhand.host.texts import Texts, split_texts
+from onhand.host.texts import split_texts
 
 __all__ = ["CASES", "Case", "Commands", "main"]
 
@@ -116,17 +116,11 @@ CASES = {
 }
 
 
-@dataclass(slots=True)
 class _Maker:
     """Builds what is not there yet."""
 
-    work: Path
-    bundles: Path
-    threads: int
-    model: Model = field(init=False)
-    texts: Texts = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, work: Path, bundles: Path, *, threads: int) -> None:
+        self.work, self.bundles, self.threads = work, bundles, threads
         self.model = load_model(str(MODEL))
         tokenizer = parse_text_files(self.model.files, where=str(MODEL)).tokenizer
         self.texts = split_texts(tokenizer, CALIBRATION, self.model.decoder, max_tokens=65536)
@@ -220,7 +214,7 @@ def main() -> None:
     given = parser.parse_args()
     folder = given.bundles or given.work / "bundles"
     folder.mkdir(parents=True, exist_ok=True)
-    places = _Maker(work=given.work, bundles=folder, threads=given.threads).all()
+    places = _Maker(given.work, folder, threads=given.threads).all()
     bundles = {name: read_bundle(place) for name, place in places.items()}
     examples = list(read_examples(HELD_OUT))
     speeds = _speeds(bundles, given.threads)

@@ -125,21 +125,20 @@ def recover_model(
 ) -> Recovered:
     """Train all weights of a model towards the original's answers.
 
-    A checkpoint is kept in the folder every other minute: called again with the same arguments,
-    it goes on from there and ends with the same weights.
+    Called again with the same arguments, it goes on from its last checkpoint, of which there is
+    one every other minute, and ends with the same weights.
 
     Args:
         teacher: the original.
         student: the smaller model; the same vocabulary.
         lessons: gives the tokens of each step.
-        judges: batches that are not trained on; they say whether training helped, each place by
-            what it counts.
+        judges: batches that are not trained on; they say whether training helped.
         training: how.
         folder: keeps the checkpoint, and then the model.
         threads: threads to use.
         progress: told of every step, and of the divergence now and then.
-        forms: how matrices will be stored, by name: the model works, is judged and is returned
-            with what their codes stand for; None for a model that is not rounded.
+        forms: how matrices will be stored: the model works with what their codes stand for, and
+            is returned so; None for one that is not rounded.
 
     Returns:
         The trained model and what it gained.
@@ -153,13 +152,7 @@ def recover_model(
     _check_pair(teacher, student, training)
     torch.set_num_threads(threads)
     longest = max(lessons.longest, *(tokens.shape[1] for tokens, _ in judges))
-    room = _Room(
-        teacher=FixedWeights(teacher),
-        student=TrainedWeights(student, forms),
-        training=training,
-        teacher_ropes=RopeCache(teacher.decoder, longest),
-        ropes=RopeCache(student.decoder, longest),
-    )
+    room = _room(teacher, TrainedWeights(student, forms), training, longest)
     before = room.judge(judges)
     n_tokens = _train(room, lessons, folder, progress)
     after = room.judge(judges)
@@ -253,6 +246,16 @@ class _Room:
         import torch
 
         return torch.autocast("cpu", torch.bfloat16, enabled=self.training.in_bf16())
+
+
+def _room(teacher: Model, student: TrainedWeights, training: Training, longest: int) -> _Room:
+    return _Room(
+        teacher=FixedWeights(teacher),
+        student=student,
+        training=training,
+        teacher_ropes=RopeCache(teacher.decoder, longest),
+        ropes=RopeCache(student.decoder, longest),
+    )
 
 
 def _train(room: _Room, lessons: Lessons, folder: Path, progress: Progress) -> int:
