@@ -76,5 +76,7 @@ def test_costs_behind_a_loop_count_as_nothing() -> None:
     # A loop's condition is one for the whole batch.
     two = Samples(feeds=[{"x": np.full((1, 2), k, np.float32)} for k in (1, 2)])
     assert [len(values["y"]) for values in observe(made, two, threads=1)] == [1, 1]
+    looked = list(observe(made, two, threads=1, names=["l", "y"]))
+    np.testing.assert_allclose(looked[0]["l"], np.tanh(np.tanh(np.tanh(np.ones((1, 2))))), 1e-5)
     (both,) = observe(matrix(1, 2), two, threads=1)
     assert [len(array) for array in both.values()] == [2]

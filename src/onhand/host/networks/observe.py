@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from onhand.core.errors import EngineError, InputError
 from onhand.host.networks.graph import Array, Graph
-from onhand.host.networks.onnx_files import infer_shapes, model_bytes
+from onhand.host.networks.onnx_files import infer_shapes, model_bytes, watching_bytes
 from onhand.host.networks.samples import Samples
 
 __all__ = ["GraphRunner", "observe", "takes_batches"]
@@ -47,7 +47,7 @@ class GraphRunner:
         if not self._computed:  # only what is fed is asked for: ONNX Runtime refuses such graphs
             return
         try:
-            content = model_bytes(graph.live() if names is not None else graph)
+            content = model_bytes(graph) if names is None else watching_bytes(graph.live())
             self._session = ort.InferenceSession(content, options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own errors have no common class
             raise EngineError(f"ONNX Runtime cannot run the graph: {error}") from error
