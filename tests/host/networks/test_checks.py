@@ -11,7 +11,9 @@ from onhand.core.errors import SourceError
 from onhand.host.networks.checks import check_network
 from onhand.host.networks.costs import count_operations
 from onhand.host.networks.graph import Graph
+from onhand.host.networks.observe import observe
 from onhand.host.networks.onnx_files import graph_from_model
+from onhand.host.networks.samples import Samples
 
 
 def matrix(*numbers: float) -> Graph:
@@ -69,4 +71,12 @@ def test_costs_behind_a_loop_count_as_nothing() -> None:
     )
     model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17)])
 
-    assert count_operations(graph_from_model(model, where="loop")) == 6
+    made = graph_from_model(model, where="loop")
+    assert count_operations(made) == 6
+    # A loop's condition is one for the whole batch.
+    two = Samples(feeds=[{"x": np.full((1, 2), k, np.float32)} for k in (1, 2)])
+    assert [len(values["y"]) for values in observe(made, two, threads=1)] == [1, 1]
+    looked = list(observe(made, two, threads=1, names=["l", "y"]))
+    np.testing.assert_allclose(looked[0]["l"], np.tanh(np.tanh(np.tanh(np.ones((1, 2))))), 1e-5)
+    (both,) = observe(matrix(1, 2), two, threads=1)
+    assert [len(array) for array in both.values()] == [2]

@@ -143,6 +143,7 @@ def test_examples_that_are_no_rows(tmp_path: Path) -> None:
 
     assert [feeds["rate"].tolist() for feeds in samples.batches(8)] == [0, 1, 2]
     assert samples.feeds[0]["state"].shape == (2, 1, 4)
+    assert isinstance(samples.feeds[0]["rate"], np.ndarray)
     with pytest.raises(InputError, match=r"'state' of an example has shape \(2, 1, 4\)"):
         samples.batch([0, 1])
 

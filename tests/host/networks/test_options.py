@@ -6,8 +6,15 @@ from typing import Any
 import pytest
 
 from onhand.core.budget import parse_budget
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, SourceError
+from onhand.host.networks.loading import load_network
 from onhand.host.networks.options import NetworkOptions
+
+
+def test_a_source_that_is_not_there_is_one_short_sentence(tmp_path: Path) -> None:
+    """Not what every reader thinks of it."""
+    with pytest.raises(SourceError, match=r"net.onnx: no such file or folder$"):
+        load_network(str(tmp_path / "net.onnx"), task="features")
 
 
 @pytest.mark.parametrize(

@@ -322,15 +322,6 @@ def test_a_product_stays_one_where_no_bias_is_added() -> None:
     assert ops(dense_to_gemm(graph)) == ops(graph)
 
 
-def test_what_is_quantised_already_says_so() -> None:
-    """Its weights are integers: there is nothing to round again."""
-    graph = dense_net(6, 5, 4)
-    made = QuantizeNetwork().apply(graph, bench(graph)).graph
-
-    with pytest.raises(InputError, match="computes on integers already; give --bits 32"):
-        QuantizeNetwork().apply(made, bench(made))
-
-
 def test_nodes_kept_in_float_say_why() -> None:
     """By name and by operator; a pattern that fits nothing is a slip."""
     graph = dense_net(6, 5, 4)

@@ -10,6 +10,7 @@ from tests.host.networks.quantized_nets import (
     Floats,
     bench,
     bias,
+    dense_net,
     examples,
     optimised,
     relative_error,
@@ -255,3 +256,12 @@ def test_a_table_that_others_read_stays() -> None:
     result = made_without_examples(graph, scheme="dynamic")
 
     assert np.dtype(np.float32) == result.graph.constants[table].dtype
+
+
+def test_what_is_quantised_already_says_so() -> None:
+    """Its weights are integers: there is nothing to round again."""
+    graph = dense_net(6, 5, 4)
+    made = QuantizeNetwork().apply(graph, bench(graph)).graph
+
+    with pytest.raises(InputError, match="computes on integers already; give --bits 32"):
+        QuantizeNetwork().apply(made, bench(made))

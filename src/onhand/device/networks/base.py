@@ -121,7 +121,7 @@ def check_feeds(feeds: Mapping[str, Array], inputs: tuple[ArrayInfo, ...]) -> No
         raise ShapeError(f"input {odd[0]!r} {found}")
     for info in inputs:
         array = feeds[info.name]
-        if not isinstance(array, np.ndarray | np.generic):
+        if not isinstance(array, np.ndarray):
             raise ShapeError(f"input {info.name!r} is a {type(array).__name__}, must be an array")
         if array.dtype != np.dtype(info.dtype):
             raise ShapeError(f"input {info.name!r} is {array.dtype}, must be {info.dtype}")

@@ -200,8 +200,8 @@ def _from_arrays(path: Path, network: Network) -> Samples:
 
 def _row(array: Array, i: int, info: ArrayInfo) -> Array:
     """Return one example: a row, or the whole input where there is a size more than it has."""
-    whole: Array = array[i] if array.ndim > len(info.shape) else array[i : i + 1]
-    return whole
+    rows = array[i] if array.ndim > len(info.shape) else array[i : i + 1]
+    return np.asarray(rows)  # a row of a vector is no array
 
 
 def _from_texts(

@@ -53,9 +53,11 @@ def load_network(location: str, *, task: str) -> NetworkModel:
         The network.
 
     Raises:
-        SourceError: if no source understands it, or it is damaged.
+        SourceError: if it is not there, no source understands it, or it is damaged.
     """
     source, reasons = find_source(location)
+    if source is None and not Path(location).exists():
+        raise SourceError(f"{location}: no such file or folder")
     if source is None:
         raise SourceError(f"{location}: no source understands it: {'; '.join(reasons)}")
     return source.load(location, task=task)

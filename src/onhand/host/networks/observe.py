@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from onhand.core.errors import EngineError, InputError
 from onhand.host.networks.graph import Array, Graph
-from onhand.host.networks.onnx_files import infer_shapes, model_bytes
+from onhand.host.networks.onnx_files import infer_shapes, model_bytes, watching_bytes
 from onhand.host.networks.samples import Samples
 
-__all__ = ["GraphRunner", "observe"]
+__all__ = ["GraphRunner", "observe", "takes_batches"]
 
 
 class GraphRunner:
@@ -47,7 +47,7 @@ class GraphRunner:
         if not self._computed:  # only what is fed is asked for: ONNX Runtime refuses such graphs
             return
         try:
-            content = model_bytes(graph.live() if names is not None else graph)
+            content = model_bytes(graph) if names is None else watching_bytes(graph.live())
             self._session = ort.InferenceSession(content, options, ["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's own errors have no common class
             raise EngineError(f"ONNX Runtime cannot run the graph: {error}") from error
@@ -75,6 +75,16 @@ class GraphRunner:
         }
 
 
+def takes_batches(graph: Graph) -> bool:
+    """Say whether a graph may be run with several examples at once.
+
+    Not where a first size is fixed, nor where a branch or a loop depends on data: its condition is
+    a single one for the whole batch.
+    """
+    is_fixed = any(value.shape and isinstance(value.shape[0], int) for value in graph.inputs)
+    return not is_fixed and not any(node.bodies for node in graph.nodes)
+
+
 def observe(
     graph: Graph,
     samples: Samples,
@@ -90,7 +100,7 @@ def observe(
         samples: the examples.
         threads: of one run.
         names: values to compute; None for the graph's outputs.
-        batch: examples in one run; where the graph's first size is fixed, one.
+        batch: examples in one run, where the graph takes several.
 
     Yields:
         Name -> array (batch, ...), in the order of the examples.
@@ -100,6 +110,5 @@ def observe(
         EngineError: if ONNX Runtime fails.
     """
     runner = GraphRunner(graph, threads=threads, names=names)
-    is_fixed = any(value.shape and isinstance(value.shape[0], int) for value in graph.inputs)
-    for feeds in samples.batches(1 if is_fixed else batch):
+    for feeds in samples.batches(batch if takes_batches(graph) else 1):
         yield runner.run(feeds)

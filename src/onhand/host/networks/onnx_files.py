@@ -21,6 +21,7 @@ __all__ = [
     "infer_shapes",
     "model_bytes",
     "read_onnx",
+    "watching_bytes",
 ]
 
 OPSET: Final = 17
@@ -130,6 +131,19 @@ def model_bytes(graph: Graph, *, outside: Mapping[str, Place] | None = None) -> 
         The file's bytes; the same for the same graph.
     """
     content: bytes = _model(graph, outside or {}).SerializeToString(deterministic=True)
+    return content
+
+
+def watching_bytes(graph: Graph) -> bytes:
+    """Return a graph as an ONNX file that says nothing of its outputs' sizes.
+
+    For inner values that are looked at: behind a branch or a loop, inference may not even tell how
+    many sizes they have, and a file that said none would be refused.
+    """
+    proto = _model(graph, {})
+    for value in proto.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    content: bytes = proto.SerializeToString(deterministic=True)
     return content
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from onhand.core.errors import InputError
 from onhand.host.networks.graph import Array, Graph, Node, Value
-from onhand.host.networks.observe import GraphRunner
+from onhand.host.networks.observe import GraphRunner, takes_batches
 from onhand.host.networks.onnx_files import infer_shapes
 from onhand.host.networks.samples import Samples
 
@@ -32,8 +32,7 @@ class Stages:
             samples: the examples; all of them are held.
             threads: of one run.
         """
-        is_fixed = any(value.shape and isinstance(value.shape[0], int) for value in graph.inputs)
-        self._values = list(samples.batches(1 if is_fixed else _BATCH))
+        self._values = list(samples.batches(_BATCH if takes_batches(graph) else 1))
         self._graph, self._threads = graph, threads
         self._known = infer_shapes(graph)
         self._left = list(graph.nodes)
