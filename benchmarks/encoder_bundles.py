@@ -85,7 +85,8 @@ def layer_parameters(bundle: Bundle, variant: str) -> dict[str, int]:
     )
     found = {"layers": 0, "tables": 0}
     for tensor in graph.graph.initializer:
-        if len(tensor.dims) == 2:
+        # A column is the scales of a table's rows.
+        if len(tensor.dims) == 2 and min(tensor.dims) > 1:
             kind = "tables" if "embedding" in tensor.name else "layers"
             found[kind] += tensor.dims[0] * tensor.dims[1]
     return found
