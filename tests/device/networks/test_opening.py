@@ -305,6 +305,24 @@ def test_a_race_that_nobody_ends_is_an_error(bundle: Bundle) -> None:
     assert made.closed
 
 
+def test_what_went_wrong_is_said_beside_what_the_last_engine_lacks(
+    bundle: Bundle, home: Path
+) -> None:
+    """An engine that should run it and fails is the reason; the reference is asked behind it."""
+    with pytest.MonkeyPatch.context() as patch:
+        kind = sys.modules["fake_networks"]
+        patch.setattr(kind.Quick, "why_not", lambda *a, **k: "not today")
+        patch.setattr(kind.Breaks, "why_not", lambda *a, **k: None)
+        patch.setattr(kind.Breaks, "open", _fails)
+
+        with pytest.raises(EngineUnavailable, match=r"breaks: it fell over.*no operator Strange"):
+            open_network(bundle, home=home, variant="plain")
+
+
+def _fails(*_: object, **__: object) -> object:
+    raise EngineError("it fell over")
+
+
 def test_variants_are_ranked_with_their_engines(bundle: Bundle) -> None:
     """The quickest pair first, all closed, and why the others are not among them."""
     ranked, failed = rank_variants(bundle, variants=["plain", "not-quick"], budget_s=0.1)

@@ -157,9 +157,29 @@ def open_network(
         if engine is not None or LAST_RESORT in able:
             raise
         said = dict.fromkeys(able, str(error)) | reasons
-        said.pop(LAST_RESORT, None)
-        last, _ = able_engines(bundle, profile, variant=chosen, wanted=LAST_RESORT)
-        return _open_first(bundle, chosen, last, said, n_threads)
+        return _open_last(bundle, chosen, said, profile, n_threads, error)
+
+
+def _open_last(
+    bundle: Bundle,
+    variant: str,
+    reasons: Mapping[str, str],
+    profile: DeviceProfile,
+    threads: int,
+    error: EngineError,
+) -> tuple[NetworkLoaded, str, dict[str, str]]:
+    """Open the engine that nobody asked, after all others have failed.
+
+    Raises:
+        EngineUnavailable: if it cannot run the bundle, with every engine's reason.
+    """
+    said, last = dict(reasons), named_engine(LAST_RESORT)
+    # What it lacks is said beside what went wrong, not for it.
+    if reason := last.why_not(bundle, profile, variant=variant):
+        said[LAST_RESORT] = reason
+        raise EngineUnavailable(_none_able(bundle, variant, said)) from error
+    said.pop(LAST_RESORT, None)
+    return _open_first(bundle, variant, {LAST_RESORT: last}, said, threads)
 
 
 def threads_of_run(wanted: int | None, profile: DeviceProfile) -> int:
