@@ -111,6 +111,18 @@ def test_one_threshold_over_all_layers() -> None:
     assert zeros["c2"] > 0.8 > 0.3 > zeros["c0"]
 
 
+def test_weights_below_a_size_go_however_many_they_are() -> None:
+    """Those of just that size stay."""
+    graph = picture_net((residual,))
+    sizes = np.sort(np.abs(graph.constants["c2"]).reshape(-1))
+    least = float(sizes[10])
+    made = PruneWeights(method="magnitude", threshold=least).apply(graph, workbench(graph))
+
+    kept = np.abs(made.graph.constants["c2"])
+    assert (kept == 0).sum() == 10
+    assert kept[kept > 0].min() == sizes[10]
+
+
 def test_layers_are_kept_by_name() -> None:
     """The first and the last are often kept."""
     graph = picture_net((inverted,))
@@ -129,6 +141,8 @@ def test_layers_are_kept_by_name() -> None:
         ({"method": "luck"}, "method is 'luck'"),
         ({"scope": "world"}, "scope is 'world'"),
         ({"scope": "global"}, "goes with method 'magnitude'"),
+        ({"threshold": -1.0}, r"threshold is -1\.0"),
+        ({"threshold": 0.1}, "threshold goes with method 'magnitude'"),
         ({"ratio": 1.5}, r"ratio is 1\.5"),
         ({"pattern": "4:2"}, "pattern 4:2"),
     ],

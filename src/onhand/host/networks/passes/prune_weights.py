@@ -29,9 +29,11 @@ class PruneWeights:
     space, and a pass that trains keeps them. See `sparsify` for the methods.
 
     Attributes:
-        ratio: share of zeros, from 0 to below 1; without a pattern.
+        ratio: share of zeros, from 0 to below 1; without a pattern or a threshold.
         method: "sparsegpt" or "wanda", which need examples, or "magnitude".
         pattern: "2:4" leaves 2 of each 4 weights in a row; "" for any.
+        threshold: with "magnitude" alone: weights that are smaller than this become zero, however
+            many they are; 0 to go by `ratio`.
         scope: "row" for the same share of each row; "global" for one threshold over all layers,
             with "magnitude" alone.
         keep: patterns: weights with such a name stay.
@@ -44,6 +46,7 @@ class PruneWeights:
     ratio: float = 0.5
     method: str = "sparsegpt"
     pattern: str = ""
+    threshold: float = 0.0
     scope: str = "row"
     keep: tuple[str, ...] = field(default_factory=tuple)
     correct_bias: bool = True
@@ -59,6 +62,10 @@ class PruneWeights:
                 raise InputError(f"{key} is {value!r}, must be one of {', '.join(known)}")
         if self.scope == "global" and (self.method != "magnitude" or self.pattern):
             raise InputError("scope 'global' goes with method 'magnitude' and no pattern")
+        if not 0 <= self.threshold < np.inf:
+            raise InputError(f"threshold is {self.threshold}, must be 0 or more")
+        if self.threshold and (self.method != "magnitude" or self.pattern):
+            raise InputError("threshold goes with method 'magnitude' and no pattern")
         self._share()
 
     def apply(self, graph: Graph, bench: Workbench) -> PassResult:
@@ -81,13 +88,7 @@ class PruneWeights:
                 graph, layers, bench.calibration, threads=bench.threads,
                 pairs=self.method == "sparsegpt",
             )  # fmt: skip
-        if self.scope == "global":
-            made = _above_one_threshold(graph, layers, self.ratio)
-        else:
-            made = {}
-            for layer in layers:
-                made[layer.weight] = self._pruned(graph, layer, moments.get(layer.name))
-                bench.progress.advance(1)
+        made = self._made(graph, layers, moments, bench)
         changes = ChangedWeights(graph)
         for layer in layers:
             changes.constants[layer.weight] = made[layer.weight]
@@ -102,6 +103,25 @@ class PruneWeights:
             kept=kept,
             notes=_notes(graph, made),
         )
+
+    def _made(
+        self,
+        graph: Graph,
+        layers: list[Layer],
+        moments: Mapping[str, Moments],
+        bench: Workbench,
+    ) -> dict[str, Array]:
+        """Return the weights of all layers with their zeros."""
+        if self.threshold:
+            # Weights of just that size stay.
+            return _above(graph, layers, np.nextafter(np.float32(self.threshold), np.float32(0)))
+        if self.scope == "global":
+            return _above_one_threshold(graph, layers, self.ratio)
+        made: dict[str, Array] = {}
+        for layer in layers:
+            made[layer.weight] = self._pruned(graph, layer, moments.get(layer.name))
+            bench.progress.advance(1)
+        return made
 
     def _share(self) -> Share:
         return Share(self.ratio, parse_pattern(self.pattern) if self.pattern else None)
@@ -139,10 +159,15 @@ def _above_one_threshold(graph: Graph, layers: list[Layer], ratio: float) -> dic
     sizes = [np.abs(graph.constants[layer.weight]) for layer in layers]
     flat = np.concatenate([size.reshape(-1) for size in sizes]) if sizes else np.zeros(1)
     gone = round(ratio * flat.size)
-    threshold = np.partition(flat, gone - 1)[gone - 1] if gone else -1.0
+    return _above(graph, layers, np.partition(flat, gone - 1)[gone - 1] if gone else np.float32(-1))
+
+
+def _above(graph: Graph, layers: list[Layer], threshold: np.floating) -> dict[str, Array]:
+    """Return the weights of all layers without those up to a threshold."""
+    weights = {layer.weight: graph.constants[layer.weight] for layer in layers}
     return {
-        layer.weight: np.where(size > threshold, graph.constants[layer.weight], np.float32(0))
-        for layer, size in zip(layers, sizes, strict=True)
+        name: np.where(np.abs(weight) > threshold, weight, np.float32(0))
+        for name, weight in weights.items()
     }
 
 
