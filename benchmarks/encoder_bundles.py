@@ -20,8 +20,8 @@ from onhand.host.networks.steps import Step
 __all__ = ["VARIANTS", "calibration_texts", "layer_parameters", "open_bundles", "texts_to_learn"]
 
 RECIPE: Final = Path(__file__).parents[1] / "recipes" / "networks" / "encoder-slim.toml"
-_LEARNED: Final = 17_000
-_QUESTIONS: Final = 24_000  # among those that are drawn from
+_LEARNED: Final = 40_000
+_QUESTIONS: Final = 60_000  # among those that are drawn from
 CALIBRATION: Final = 100
 _HELD_OUT: Final = 200  # pairs that the build itself judges by
 # Bundle -> variant -> its steps; those of the recipe are read when they are needed.
