@@ -8,7 +8,18 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "onhand"
 CORE = {"numpy"}
-DEVICE = CORE | {"PIL", "jinja2", "onnxruntime", "openvino", "psutil", "tokenizers"}
+DEVICE = CORE | {
+    "PIL",
+    "jinja2",
+    "llguidance",
+    "onnxruntime",
+    "openvino",
+    "prometheus_client",
+    "psutil",
+    "starlette",
+    "tokenizers",
+    "uvicorn",
+}
 HOST = DEVICE | {
     "gguf",
     "google",

@@ -20,6 +20,8 @@ from onhand.host.networks.joining.checked import check_same, noise, pictures
 from onhand.host.networks.observe import GraphRunner
 from onhand.host.networks.onnx_files import model_bytes, read_onnx
 
+pytest.importorskip("onnx", reason="joining needs the host's packages")
+
 FLOAT32 = np.dtype(np.float32)
 PICTURE = "picture = { height = 8, width = 8, resize = 'stretch' }"
 

@@ -47,7 +47,9 @@ class ToySession:
 
     def fork(self) -> Session:
         """See `Session`."""
-        raise NotImplementedError
+        forked = ToySession(self.context)
+        forked.tokens = list(self.tokens)
+        return forked
 
     def save_state(self) -> bytes:
         """See `Session`."""

@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "report": "Show the evidence that was measured for a bundle.",
     "chat": "Talk with a bundle's model.",
     "run": "Answer one prompt.",
+    "serve": "Serve bundles to OpenAI's clients, on this device.",
     "bench": "Measure a bundle's speed, memory and energy on this device.",
     "evaluate": "Compare a bundle with its original on a text.",
     "export": "Write a bundle in the format of another runtime.",
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     called = f"onhand {name}" if name else "onhand"
     is_debugging = os.environ.get("ONHAND_DEBUG", "") not in {"", "0"}
     home = os.environ.get("ONHAND_HOME")
-    settings = Settings(Path(home).expanduser() if home else None)
+    settings = Settings(Path(home).expanduser() if home else None, environment=dict(os.environ))
     _accept_any_text()
     try:
         code = _run(arguments, settings, name)

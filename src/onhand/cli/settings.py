@@ -1,6 +1,7 @@
 """What the environment says, read once by `main` and handed to the command."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 __all__ = ["Settings"]
@@ -12,9 +13,11 @@ class Settings:
 
     Attributes:
         home_folder: ONHAND_HOME, or None where it is not set.
+        environment: all of it, for settings that name a variable which holds a secret.
     """
 
     home_folder: Path | None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def home(self) -> Path:
         """Return the state folder; it need not exist.

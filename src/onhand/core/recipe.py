@@ -1,12 +1,12 @@
 """A recipe: an ordered list of passes, read from TOML. Data only, never code."""
 
-import difflib
 import tomllib
 from collections.abc import Callable
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.manifest import NAME
+from onhand.core.tables import filled, unknown
 
 __all__ = ["Guard", "Recipe", "parse_recipe"]
 
@@ -63,7 +63,7 @@ def parse_recipe(
         raise RecipeError(f"{where} is not TOML: {error}") from error
     for key in table:
         if key not in {"name", "step"}:
-            raise RecipeError(f"{where}: {_unknown('key', key, ['name', 'step'])}")
+            raise RecipeError(f"{where}: {unknown('key', key, ['name', 'step'])}")
     name, steps = table.get("name", "unnamed"), table.get("step", [])
     if not isinstance(name, str):
         raise RecipeError(f"{where}: name is {name!r}, must be a text")
@@ -95,36 +95,7 @@ def _step(step: object, passes: Callable[[str], object], where: str) -> tuple[ob
         raise RecipeError(f"{where}: {error}") from error
     if not isinstance(made, type) or not is_dataclass(made):
         raise RecipeError(f"{where}: pass {name!r} is not a dataclass")
-    known = {field.name: field for field in fields(made)}
-    for option, value in options.items():
-        if option not in known:
-            unknown = _unknown("option", option, [*known, *_GUARD])
-            raise RecipeError(f"{where} ({name}): {unknown}")
-        options[option] = _fitting(value, known[option], f"{where} ({name})")
-    try:
-        return made(**options), guard
-    except (InputError, TypeError) as error:
-        raise RecipeError(f"{where} ({name}): {error}") from error
-
-
-def _fitting(value: object, option: Field[object], where: str) -> object:
-    """Return an option's value in the type of its default: "4" for 4 is a slip, not a number.
-
-    Raises:
-        RecipeError: if it is of another type.
-    """
-    default = option.default
-    if option.default_factory is tuple:
-        default = ()
-    if default is MISSING or default is None:
-        return value
-    if isinstance(default, tuple) and isinstance(value, list):
-        return tuple(value)
-    if isinstance(default, float) and type(value) is int:
-        return float(value)
-    if type(value) is not type(default):
-        raise RecipeError(f"{where}: {option.name} is {value!r}, must be like {default!r}")
-    return value
+    return filled(made, options, where=f"{where} ({name})", also=_GUARD), guard
 
 
 def _guard(step: dict[str, object], where: str) -> Guard:
@@ -135,9 +106,3 @@ def _guard(step: dict[str, object], where: str) -> Guard:
     if not isinstance(undo, bool):
         raise RecipeError(f"{where}: undo is {undo!r}, must be true or false")
     return Guard(most_loss=float(most) if isinstance(most, int | float) else None, undo=undo)
-
-
-def _unknown(kind: str, got: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(got, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-    return f"unknown {kind} {got!r}; {hint}"

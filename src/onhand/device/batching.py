@@ -18,7 +18,7 @@ from onhand.device.engines.base import Loaded, Session
 from onhand.device.engines.choosing import step_sample_of
 from onhand.device.engines.memory import check_fits, check_tokens
 from onhand.device.request import Job, Request, RequestEnd
-from onhand.device.sampling import Sampler, Sampling
+from onhand.device.sampling import Sampler, Sampling, Watcher
 from onhand.device.schedule import Limits, Pace, Turn, plan_step
 
 __all__ = ["Batcher"]
@@ -73,6 +73,7 @@ class Batcher:
         stop_ids: Collection[int] = (),
         seen: TokenArray | None = None,
         forbidden: NDArray[np.bool_] | None = None,
+        watchers: Sequence[Watcher] = (),
     ) -> Request:
         """Append a prompt to a session and continue it, beside other requests.
 
@@ -84,6 +85,7 @@ class Batcher:
             stop_ids: tokens that end the answer; the one that does is its last.
             seen: (T',) tokens for the repetition penalty; None for those of `prompt`.
             forbidden: (V,) True for ids that may never be chosen.
+            watchers: what follows the answer; called by whichever thread steps.
 
         Returns:
             The answer; read it to its end, or close it.
@@ -100,7 +102,12 @@ class Batcher:
         job = Job(
             session=session,
             tokens=tokens,
-            sampler=Sampler(sampling, seen=tokens if seen is None else seen, forbidden=forbidden),
+            sampler=Sampler(
+                sampling,
+                seen=tokens if seen is None else seen,
+                forbidden=forbidden,
+                watchers=watchers,
+            ),
             stop_ids=stop_ids,
             max_tokens=max_tokens,
             news=threading.Condition(self._lock),
@@ -112,7 +119,7 @@ class Batcher:
             if len(self._open) > 1:
                 self._start_worker()
             self._change.notify_all()
-        return Request(job, self._take, self._stop)
+        return Request(job, take=self._take, cancel=self._cancel, stop=self._stop)
 
     def generate(
         self,
@@ -174,9 +181,7 @@ class Batcher:
         with self._lock:
             self._is_closed = True
             for job in list(self._open):
-                job.is_cancelled = True
-                if not job.in_step:
-                    self._finish(job, "cancelled")
+                self._mark_cancelled(job)
             while self._open:
                 self._change.wait()
             worker = self._worker
@@ -215,16 +220,23 @@ class Batcher:
                     continue
             self._run(batch)
 
+    def _cancel(self, job: Job) -> None:
+        with self._lock:
+            self._mark_cancelled(job)
+
     def _stop(self, job: Job) -> None:
         with self._lock:
-            if job.finish_reason is None:
-                job.is_cancelled = True
-                while job.in_step:
-                    job.news.wait()
-                if job.finish_reason is None:
-                    self._finish(job, "cancelled")
+            self._mark_cancelled(job)
+            while job.finish_reason is None:
+                job.news.wait()
             job.chosen.clear()
             job.error = None
+
+    def _mark_cancelled(self, job: Job) -> None:
+        if job.finish_reason is None:
+            job.is_cancelled = True
+            if not job.in_step:
+                self._finish(job, "cancelled")
 
     def _rests(self, job: Job) -> bool:
         return len(job.chosen) >= self._limits.max_ahead and not self._is_closed

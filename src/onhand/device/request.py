@@ -71,9 +71,17 @@ class Request:
     One thread reads it; any thread may close it.
     """
 
-    def __init__(self, job: Job, take: Callable[[Job], int], stop: Callable[[Job], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        *,
+        take: Callable[[Job], int],
+        cancel: Callable[[Job], None],
+        stop: Callable[[Job], None],
+    ) -> None:
         self._job = job
         self._take = take
+        self._cancel = cancel
         self._stop = stop
 
     @property
@@ -90,6 +98,13 @@ class Request:
 
     def __next__(self) -> int:
         return self._take(self._job)
+
+    def cancel(self) -> None:
+        """Let no more tokens be computed, without waiting for the step that it is in.
+
+        Its reader still gets those that were; then `close` it.
+        """
+        self._cancel(self._job)
 
     def close(self) -> None:
         """Break the answer off; safe to call twice and after its end.

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ __all__ = [
     "Distribution",
     "Sampler",
     "Sampling",
+    "Watcher",
     "acceptance",
     "check_highest",
     "check_max_tokens",
@@ -83,6 +85,18 @@ def check_max_tokens(max_tokens: int | None) -> None:
         raise InputError(f"max_tokens is {max_tokens}, must be 1 or more")
 
 
+class Watcher(Protocol):
+    """What follows an answer token by token, and may narrow what comes next."""
+
+    def forbidden(self) -> NDArray[np.bool_] | None:
+        """Return (V,) True for ids that may not come next; None where all may."""
+        ...
+
+    def chose(self, logits: FloatArray, token: int) -> None:
+        """Hear what was chosen, from (V,) scores as the model gave them."""
+        ...
+
+
 class Sampler:
     """Draws the tokens of one answer and remembers them. One thread at a time."""
 
@@ -92,6 +106,7 @@ class Sampler:
         *,
         seen: Sequence[int] | TokenArray = (),
         forbidden: NDArray[np.bool_] | None = None,
+        watchers: Sequence[Watcher] = (),
     ) -> None:
         """Start an answer.
 
@@ -99,9 +114,11 @@ class Sampler:
             sampling: how to choose.
             seen: the prompt's tokens, for the repetition penalty.
             forbidden: (V,) True for ids that may never be chosen.
+            watchers: what follows it; engines hand such a sampler their logits.
         """
         self.sampling = sampling
         self.forbidden = forbidden
+        self.watchers = tuple(watchers)
         self._put_back: list[float] = []
         self._seen: dict[int, None] = {}
         if sampling.repetition_penalty != 1:
@@ -123,7 +140,7 @@ class Sampler:
             chosen = int(self._scores(logits).argmax())
         else:
             chosen = self._drawn(self._weights(logits))
-        self.remember(chosen)
+        self._settle(logits, chosen)
         return chosen
 
     def sample_from(self, distribution: Distribution) -> int:
@@ -162,7 +179,7 @@ class Sampler:
         target = self.distribution(logits)
         is_taken = self.draw() < acceptance(target, proposal, drafted)
         chosen = drafted if is_taken else self._drawn(residual(target, proposal))
-        self.remember(chosen)
+        self._settle(logits, chosen)
         return chosen
 
     def fork(self, *, temperature: float, forbidden: NDArray[np.bool_] | None) -> "Sampler":
@@ -251,6 +268,11 @@ class Sampler:
         place = np.searchsorted(sums, self.draw() * sums[-1], side="right")
         return int(ids[min(int(place), len(ids) - 1)])
 
+    def _settle(self, logits: FloatArray, chosen: int) -> None:
+        self.remember(chosen)
+        for watcher in self.watchers:
+            watcher.chose(logits, chosen)
+
     def _scores(self, logits: FloatArray) -> FloatArray:
         scores = logits
         if self._seen:
@@ -260,8 +282,9 @@ class Sampler:
             scores[seen] = np.where(
                 scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty
             )
-        if self.forbidden is not None:
-            scores = np.where(self.forbidden, np.float32(-np.inf), scores)
+        for mask in (self.forbidden, *(watcher.forbidden() for watcher in self.watchers)):
+            if mask is not None:
+                scores = np.where(mask, np.float32(-np.inf), scores)
         # The maximum of a row with a NaN is NaN.
         check_highest(float(scores.max()))
         return scores

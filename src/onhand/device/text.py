@@ -119,6 +119,21 @@ class Tokenizer:
         """Return a token as the vocabulary writes it, or None if the id has none."""
         return self._model.id_to_token(_checked(token_id))
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """Return the bytes that a token stands for: maybe a part of a character, or none.
+
+        Raises:
+            InputError: if the id is negative or beyond any vocabulary.
+        """
+        token = self.token(token_id)
+        if token is None:
+            return b""
+        if self._bytes_only and token_id not in self._special:
+            return _bytes_of(token)
+        byte = _fallback_byte(token) if self._byte_fallback else None
+        # In the middle of a text, so that a leading space stays.
+        return self.decode([token_id]).encode() if byte is None else byte
+
     def find(self, token: str) -> int | None:
         """Return the id of a token as the vocabulary writes it, or None."""
         return self._model.token_to_id(token)

@@ -61,18 +61,30 @@ def step_sample_of(loaded: Loaded) -> StepSample:
     """
     if isinstance(loaded, StepSampler):
         return loaded.step_sample
+    return partial(sample_by_scores, loaded)
 
-    def step_sample(
-        batch: Sequence[tuple[Session, TokenArray]], samplers: Sequence[Sampler | None]
-    ) -> list[int]:
-        check_samplers(len(batch), samplers)
-        logits = loaded.step(batch)
-        return [
-            -1 if sampler is None else sampler.sample(row)
-            for row, sampler in zip(logits, samplers, strict=True)
-        ]
 
-    return step_sample
+def sample_by_scores(
+    loaded: Loaded,
+    batch: Sequence[tuple[Session, TokenArray]],
+    samplers: Sequence[Sampler | None],
+) -> list[int]:
+    """Choose tokens by their scores; see `StepSampler.step_sample`.
+
+    Args:
+        loaded: the weights.
+        batch: sessions and tokens.
+        samplers: one for each row.
+
+    Returns:
+        Token ids, -1 where there is no sampler.
+    """
+    check_samplers(len(batch), samplers)
+    logits = loaded.step(batch)
+    return [
+        -1 if sampler is None else sampler.sample(row)
+        for row, sampler in zip(logits, samplers, strict=True)
+    ]
 
 
 def step_check_of(loaded: Loaded) -> StepCheck:

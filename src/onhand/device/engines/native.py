@@ -21,7 +21,7 @@ from onhand.core.errors import EngineError, EngineUnavailable, InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.weights import BundleWeights, open_weights
 from onhand.device.engines.base import KvKind, Session
-from onhand.device.engines.choosing import check_by_scores, check_samplers
+from onhand.device.engines.choosing import check_by_scores, check_samplers, sample_by_scores
 from onhand.device.engines.memory import (
     check_batch,
     check_context,
@@ -125,6 +125,8 @@ class NativeLoaded:
         self, batch: Sequence[tuple[Session, TokenArray]], samplers: Sequence[Sampler | None]
     ) -> list[int]:
         """See `StepSampler`."""
+        if any(sampler is not None and sampler.watchers for sampler in samplers):
+            return sample_by_scores(self, batch, samplers)
         rows = self._checked(batch)
         check_samplers(len(rows), samplers)
         sessions = [session.inner for session, _ in rows]
@@ -140,7 +142,8 @@ class NativeLoaded:
 
     def step_check(self, session: Session, tokens: TokenArray, sampler: Sampler) -> list[int]:
         """See `DraftChecker`."""
-        if sampler.sampling.repetition_penalty != 1:  # what is seen differs from place to place
+        # What is seen differs from place to place, and watchers want to see every row.
+        if sampler.sampling.repetition_penalty != 1 or sampler.watchers:
             return check_by_scores(self, session, tokens, sampler)
         ((own, row),) = self._checked([(session, tokens)])
         draws = [_draw(sampler) for _ in range(row.size)]

@@ -1,7 +1,9 @@
 """Pictures for a network's input: read, scaled, cut and normalised as its feed says."""
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ __all__ = [
     "PICTURE_SUFFIXES",
     "Placement",
     "feed_picture",
+    "parse_picture",
     "picture_size",
     "placement",
     "read_picture",
@@ -98,26 +101,50 @@ def read_picture(path: Path) -> Pixels:
     if path.suffix.lower() == ".npy":
         return _as_pixels(_read_array(path), str(path))
     try:
+        with path.open("rb") as file:
+            return _decoded(file, str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def parse_picture(content: bytes, *, where: str = "picture") -> Pixels:
+    """Read a picture from the bytes of a file.
+
+    Args:
+        content: of a file that Pillow reads.
+        where: its name for messages.
+
+    Returns:
+        As `read_picture`.
+
+    Raises:
+        InputError: if it cannot be read, or Pillow is missing.
+    """
+    return _decoded(BytesIO(content), where)
+
+
+def _decoded(file: BinaryIO, where: str) -> Pixels:
+    try:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise InputError(
-            f'{path}: reading pictures needs Pillow: pip install "onhand[vision]"'
+            f'{where}: reading pictures needs Pillow: pip install "onhand[vision]"'
         ) from error
     try:
-        with Image.open(path) as picture:
+        with Image.open(file) as picture:
             if picture.width * picture.height > _MOST_PIXELS:
                 raise InputError(
-                    f"{path}: has {picture.width} x {picture.height} pixels, over {_MOST_PIXELS}"
+                    f"{where}: has {picture.width} x {picture.height} pixels, over {_MOST_PIXELS}"
                 )
             turned = ImageOps.exif_transpose(picture)
             if turned.mode.startswith("I;16"):  # Pillow would cut off all above 255
                 deep = np.asarray(turned, dtype=np.float32)
-                return _as_pixels(np.rint(deep / 257).astype(np.uint8), str(path))
+                return _as_pixels(np.rint(deep / 257).astype(np.uint8), where)
             if turned.mode in {"I", "F"}:
-                raise InputError(f"{path}: has pixels of 32 bits, must have 8 or 16 for a channel")
+                raise InputError(f"{where}: has pixels of 32 bits, must have 8 or 16 for a channel")
             return np.asarray(turned.convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a picture that can be read: {error}") from error
+        raise InputError(f"{where}: not a picture that can be read: {error}") from error
 
 
 def feed_picture(pixels: Pixels, feed: PictureFeed, info: ArrayInfo) -> Array:

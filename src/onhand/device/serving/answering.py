@@ -1,0 +1,142 @@
+"""One answer: from the cache or the model, whole or as events."""
+
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from onhand.core.errors import OnhandError
+from onhand.device.serving.asks import Ending, Piece
+from onhand.device.serving.exact import Kept, is_repeatable, key_of
+from onhand.device.serving.local import LocalModel
+from onhand.device.serving.merging import merged
+from onhand.device.serving.refusals import refusal_of
+from onhand.device.serving.replies import JsonReply, until_gone
+from onhand.device.serving.shape import Asked, Stamp
+from onhand.device.serving.state import ServerState
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["Answer"]
+
+_LOG = logging.getLogger("onhand.serving")
+
+
+class Answer:
+    """One answer; an ASGI application that sends it as a whole.
+
+    Attributes:
+        headers: what they say of where it comes from.
+    """
+
+    def __init__(self, state: ServerState, model: LocalModel, asked: Asked) -> None:
+        """Look whether it is known; nothing is computed yet."""
+        self._state = state
+        self._model = model
+        self._asked = asked
+        self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
+        self._keys = self._cache_keys()
+        self._found = self._from_cache()
+        self.headers = {
+            "x-request-id": self._stamp.id,
+            "x-route": "local",
+            "x-cache": "exact" if self._found else "miss",
+        }
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Compute it, and send it as a whole; nothing is computed for a client that left."""
+        replies: list[JsonReply] = []
+
+        async def work() -> None:
+            replies.append(await self._whole())
+
+        if await until_gone(work(), receive):
+            await replies[0](scope, receive, send)
+
+    async def events(self) -> AsyncGenerator[bytes]:
+        """Yield it event by event; an error after the first is an event as well.
+
+        Yields:
+            What goes over the wire.
+        """
+        shaped = self._asked.shape.stream(self._stamp, len(self._asked.asks))
+        yield shaped.begin()
+        with self._state.metrics.counted(self._asked.route) as count:
+            try:
+                async with aclosing(self._parts()) as parts:
+                    async for index, part in parts:
+                        if isinstance(part, Ending):
+                            self._state.metrics.ended(part)
+                            yield shaped.ending(index, part)
+                        else:
+                            count.saw_text()
+                            yield shaped.piece(index, part)
+            except OnhandError as error:
+                _LOG.warning("answer %s broke off: %s", self._stamp.id, type(error).__name__)
+                count.end("error")
+                yield shaped.failure(refusal_of(error).body())
+                return
+            count.end("ok")
+        yield shaped.end()
+
+    async def _whole(self) -> JsonReply:
+        pieces: list[list[Piece]] = [[] for _ in self._asked.asks]
+        endings: dict[int, Ending] = {}
+        with self._state.metrics.counted(self._asked.route) as count:
+            try:
+                async with aclosing(self._parts()) as parts:
+                    async for index, part in parts:
+                        if isinstance(part, Ending):
+                            endings[index] = part
+                            self._state.metrics.ended(part)
+                        else:
+                            pieces[index].append(part)
+            except OnhandError:
+                count.end("error")
+                raise
+            count.end("ok")
+        answers = [(made, endings[index]) for index, made in enumerate(pieces)]
+        return JsonReply(self._asked.shape.whole(self._stamp, answers), headers=self.headers)
+
+    def _parts(self) -> AsyncGenerator[tuple[int, Piece | Ending]]:
+        if self._found:
+            return merged([_told(kept) for kept in self._found])
+        return merged([self._kept(i) for i in range(len(self._asked.asks))])
+
+    def _cache_keys(self) -> list[bytes]:
+        asks = self._asked.asks
+        if self._state.exact is None or not all(is_repeatable(ask) for ask in asks):
+            return []
+        return [key_of(ask, model=self._model.fingerprint) for ask in asks]
+
+    def _from_cache(self) -> list[Kept]:
+        found: list[Kept] = []
+        for key in self._keys:
+            kept = None if self._state.exact is None else self._state.exact.find(key)
+            if kept is None:
+                return []  # a part of the choices would help nobody
+            found.append(kept)
+        return found
+
+    async def _kept(self, index: int) -> AsyncGenerator[Piece | Ending]:
+        # Passed on as it comes, and kept when it has come to its end.
+        pieces: list[Piece] = []
+        async with aclosing(self._model.answer(self._asked.asks[index])) as parts:
+            async for part in parts:
+                if isinstance(part, Piece):
+                    pieces.append(part)
+                elif self._keys and self._state.exact is not None:
+                    self._state.exact.keep(self._keys[index], Kept(tuple(pieces), part))
+                yield part
+
+
+async def _told(kept: Kept) -> AsyncGenerator[Piece | Ending]:
+    # None of its prompt was computed.
+    if kept.pieces:
+        scores = tuple(score for piece in kept.pieces for score in piece.scores)
+        yield Piece("".join(piece.text for piece in kept.pieces), scores)
+    yield replace(kept.ending, cached_tokens=kept.ending.prompt_tokens)

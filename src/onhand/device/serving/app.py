@@ -1,0 +1,208 @@
+"""The routes of a server, as an ASGI application."""
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from onhand.core.errors import EngineError, OnhandError
+from onhand.device.sampling import Sampling
+from onhand.device.serving.answering import Answer
+from onhand.device.serving.bodies import Body, as_json, parse_body
+from onhand.device.serving.completions import read_chat, read_completion
+from onhand.device.serving.guard import Guard
+from onhand.device.serving.local import LocalModel
+from onhand.device.serving.network import ServedNetwork
+from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
+from onhand.device.serving.replies import EventStream, JsonReply
+from onhand.device.serving.responses import read_response
+from onhand.device.serving.settings import ServeSettings
+from onhand.device.serving.shape import Asked
+from onhand.device.serving.state import ServerState
+from onhand.device.serving.vectors import (
+    classified,
+    embedded,
+    read_classification,
+    read_embedding,
+)
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.types import ASGIApp
+
+__all__ = ["make_app"]
+
+_LOG = logging.getLogger("onhand.serving")
+_Kind = TypeVar("_Kind", LocalModel, ServedNetwork)
+
+
+class _Reader(Protocol):
+    """Understands the body of one route."""
+
+    def __call__(self, body: Body, *, tenant: str, usual: Sampling) -> Asked: ...
+
+
+def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
+    """Return the application.
+
+    Args:
+        state: the models, and whether requests are taken.
+        settings: who may call.
+
+    Returns:
+        What a server of ASGI runs.
+    """
+    from starlette.applications import Starlette
+    from starlette.routing import Route
+
+    routes = _Routes(state, settings)
+    app = Starlette(
+        routes=[
+            Route("/health", _health, methods=["GET"]),
+            Route("/ready", routes.ready, methods=["GET"]),
+            Route("/metrics", routes.metrics, methods=["GET"]),
+            Route("/v1/models", routes.models, methods=["GET"]),
+            Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
+            Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+            Route("/v1/completions", routes.completions, methods=["POST"]),
+            Route("/v1/responses", routes.responses, methods=["POST"]),
+            Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
+            Route("/v1/classify", routes.classify, methods=["POST"]),
+        ],
+        exception_handlers={
+            404: _unknown_path,
+            405: _unknown_method,
+            OnhandError: _refused,
+        },
+    )
+    return Guard(app, settings)
+
+
+class _Routes:
+    """What each path does."""
+
+    def __init__(self, state: ServerState, settings: ServeSettings) -> None:
+        self._state = state
+        self._settings = settings
+
+    async def ready(self, request: "Request") -> "ASGIApp":
+        """Say whether requests are taken.
+
+        Raises:
+            RefusedRequest: if the server is about to end.
+        """
+        if self._state.is_draining:
+            raise RefusedRequest(_draining())
+        return JsonReply({"status": "ready", "models": sorted(self._state.models)})
+
+    async def metrics(self, request: "Request") -> "ASGIApp":
+        """Show the counts, in the text format of Prometheus."""
+        from starlette.responses import Response
+
+        return Response(self._state.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def models(self, request: "Request") -> "ASGIApp":
+        """List what may be asked."""
+        listed = [self._described(model) for model in self._state.models.values()]
+        return JsonReply({"object": "list", "data": listed})
+
+    async def model(self, request: "Request") -> "ASGIApp":
+        """Describe one model."""
+        return JsonReply(self._described(self._state.named(request.path_params["name"])))
+
+    async def chat(self, request: "Request") -> "ASGIApp":
+        """Answer a conversation."""
+        return await self._answer(request, read_chat)
+
+    async def completions(self, request: "Request") -> "ASGIApp":
+        """Continue a text."""
+        return await self._answer(request, read_completion)
+
+    async def responses(self, request: "Request") -> "ASGIApp":
+        """Answer a conversation, in the newer form."""
+        return await self._answer(request, read_response)
+
+    async def embeddings(self, request: "Request") -> "ASGIApp":
+        """Return vectors of texts."""
+        body = parse_body(await request.body())
+        network = self._asked(body, ServedNetwork)
+        wanted = read_embedding(body)
+        with self._state.metrics.counted("embeddings") as count:
+            vectors, n_tokens = await network.embed(wanted.texts)
+            count.end("ok")
+        return JsonReply(embedded(wanted, vectors, n_tokens=n_tokens, model=network.name))
+
+    async def classify(self, request: "Request") -> "ASGIApp":
+        """Return the likeliest classes of a text or a picture."""
+        body = parse_body(await request.body())
+        network = self._asked(body, ServedNetwork)
+        wanted = read_classification(body)
+        with self._state.metrics.counted("classify") as count:
+            likely = await network.classify(wanted.example, top=wanted.top)
+            count.end("ok")
+        return JsonReply(classified(likely, model=network.name))
+
+    def _asked(self, body: Body, kind: type[_Kind]) -> _Kind:
+        if self._state.is_draining:
+            raise RefusedRequest(_draining())
+        return self._state.model(body.peek("model"), kind)
+
+    async def _answer(self, request: "Request", read: _Reader) -> "ASGIApp":
+        body = parse_body(await request.body())
+        model = self._asked(body, LocalModel)
+        asked = read(body, tenant=request.state.tenant, usual=model.usual)
+        answer = Answer(self._state, model, asked)
+        if asked.is_stream:
+            ping_s = self._settings.server.ping_s
+            return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)
+        return answer
+
+    def _described(self, model: LocalModel | ServedNetwork) -> Mapping[str, object]:
+        described: dict[str, object] = {
+            "id": model.name,
+            "object": "model",
+            "created": self._state.started_s,
+            "owned_by": "onhand",
+            "engine": model.engine_name,
+        }
+        if isinstance(model, LocalModel):
+            return described | {"task": "text-generation", "context_length": model.context}
+        return described | {"task": model.task}
+
+
+async def _health(request: "Request") -> "ASGIApp":
+    return JsonReply({"status": "ok"})
+
+
+async def _refused(request: "Request", error: Exception) -> "Response":
+    refusal = refusal_of(error if isinstance(error, OnhandError) else EngineError(str(error)))
+    if refusal.status >= 500:
+        _LOG.error("%s %s: %s", request.method, request.url.path, error)
+    return _response(refusal)
+
+
+async def _unknown_path(request: "Request", error: Exception) -> "Response":
+    message = "there is no such path; the API's begin with /v1"
+    return _response(Refusal(status=404, message=message, code="path"))
+
+
+async def _unknown_method(request: "Request", error: Exception) -> "Response":
+    message = "this path has no such method"
+    return _response(Refusal(status=405, message=message, code="method"))
+
+
+def _response(refusal: Refusal) -> "Response":
+    from starlette.responses import Response
+
+    return Response(
+        as_json(refusal.body()), refusal.status, refusal.headers, media_type="application/json"
+    )
+
+
+def _draining() -> Refusal:
+    return Refusal(
+        status=503,
+        message="the server is about to end, and takes no more requests",
+        code="draining",
+        headers={"Retry-After": "5"},
+    )

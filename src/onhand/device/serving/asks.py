@@ -1,0 +1,95 @@
+"""What is asked of a model and what comes back, whoever answers."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from onhand.device.sampling import Sampling
+from onhand.device.template import Message
+
+__all__ = ["Ask", "Backend", "EndReason", "Ending", "Piece"]
+
+EndReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One answer that is wanted.
+
+    Attributes:
+        tenant: for whom.
+        prompt: a text to continue as it is, or the messages of a conversation.
+        max_tokens: most tokens of the answer; None for as many as the context holds.
+        sampling: how tokens are chosen.
+        stop: texts that end the answer; they are not shown.
+        grammar: what the answer must follow, as `onhand.device.guide` takes it; None for none.
+        n_scores: likeliest tokens to name at each place, and the chosen one; None for no scores.
+    """
+
+    tenant: str
+    prompt: str | Sequence[Message]
+    max_tokens: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    grammar: str | None = None
+    n_scores: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely a token was.
+
+    Attributes:
+        token: its bytes.
+        logprob: natural logarithm of its probability, before temperature and other choices.
+        others: the likeliest tokens of its place, likeliest first; without others of their own.
+    """
+
+    token: bytes
+    logprob: float
+    others: tuple["Score", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of an answer.
+
+    Attributes:
+        text: what comes next; empty only where there are scores.
+        scores: of the tokens since the last piece, where they are wanted.
+    """
+
+    text: str
+    scores: tuple[Score, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """An answer's end.
+
+    Attributes:
+        reason: "stop" where the model or a stop text ended it, "length" where room or
+            `max_tokens` did.
+        prompt_tokens: of the whole prompt.
+        cached_tokens: those of them that were not computed again.
+        generated_tokens: of the answer.
+    """
+
+    reason: EndReason
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+
+
+class Backend(Protocol):
+    """Something that answers."""
+
+    def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
+        """Answer as it is computed: pieces, then one ending.
+
+        Closing the iterator breaks the answer off.
+
+        Raises:
+            OnhandError: what went wrong; no ending comes then.
+        """
+        ...

@@ -1,0 +1,142 @@
+"""Answers as `/v1/chat/completions` and `/v1/completions` give them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from onhand.device.serving.asks import Ending, Piece, Score
+from onhand.device.serving.bodies import as_json
+from onhand.device.serving.shape import Answered, Stamp
+
+__all__ = ["CompletionShape"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionShape:
+    """See `Shape`.
+
+    Attributes:
+        kind: which of the two routes.
+        wants_usage: whether a stream ends with a chunk of counts.
+        has_scores: whether scores of tokens are wanted.
+        echo: what stands before the answer's text.
+    """
+
+    kind: Literal["chat", "text"]
+    wants_usage: bool = False
+    has_scores: bool = False
+    echo: str = ""
+
+    def whole(self, stamp: Stamp, answers: Sequence[Answered]) -> object:
+        """See `Shape`."""
+        choices: list[dict[str, object]] = []
+        for index, (pieces, ending) in enumerate(answers):
+            text = "".join(piece.text for piece in pieces)
+            scores = [score for piece in pieces for score in piece.scores]
+            choice = self.choice(index, scores, ending)
+            if self.kind == "chat":
+                choice["message"] = {"role": "assistant", "content": text, "refusal": None}
+            else:
+                choice["text"] = self.echo + text
+            choices.append(choice)
+        usage = _usage([ending for _, ending in answers])
+        return self.head(stamp, is_chunk=False) | {"choices": choices, "usage": usage}
+
+    def stream(self, stamp: Stamp, n_choices: int) -> "_Chunks":
+        """See `Shape`."""
+        return _Chunks(self, stamp, n_choices)
+
+    def head(self, stamp: Stamp, *, is_chunk: bool) -> dict[str, object]:
+        """Return what every answer and chunk begins with."""
+        is_chat = self.kind == "chat"
+        kind = f"chat.completion{'.chunk' if is_chunk else ''}" if is_chat else "text_completion"
+        return {
+            "id": f"{'chatcmpl' if is_chat else 'cmpl'}-{stamp.id}",
+            "object": kind,
+            "created": stamp.created_s,
+            "model": stamp.model,
+        }
+
+    def choice(
+        self, index: int, scores: Sequence[Score], ending: Ending | None
+    ) -> dict[str, object]:
+        """Return what every choice begins with."""
+        logprobs = None
+        if self.has_scores:
+            content = [
+                _score(score) | {"top_logprobs": [_score(other) for other in score.others]}
+                for score in scores
+            ]
+            logprobs = {"content": content, "refusal": None}
+        reason = ending.reason if ending else None
+        return {"index": index, "finish_reason": reason, "logprobs": logprobs}
+
+
+class _Chunks:
+    """See `StreamShape`."""
+
+    def __init__(self, shape: CompletionShape, stamp: Stamp, n_choices: int) -> None:
+        self._shape = shape
+        self._head = shape.head(stamp, is_chunk=True)
+        self._n_choices = n_choices
+        self._endings: dict[int, Ending] = {}
+
+    def begin(self) -> bytes:
+        """See `StreamShape`."""
+        opened = {"role": "assistant", "content": ""}
+        choices = [self._shape.choice(index, (), None) for index in range(self._n_choices)]
+        texts = [self._with_text(choice, opened, self._shape.echo) for choice in choices]
+        return b"".join(self._event([choice]) for choice in texts)
+
+    def piece(self, index: int, piece: Piece) -> bytes:
+        """See `StreamShape`."""
+        choice = self._shape.choice(index, piece.scores, None)
+        return self._event([self._with_text(choice, {"content": piece.text}, piece.text)])
+
+    def ending(self, index: int, ending: Ending) -> bytes:
+        """See `StreamShape`."""
+        self._endings[index] = ending
+        choice = self._shape.choice(index, (), ending)
+        choice["logprobs"] = None
+        return self._event([self._with_text(choice, {}, "")])
+
+    def end(self) -> bytes:
+        """See `StreamShape`."""
+        counts = b""
+        if self._shape.wants_usage:
+            counts = self._event([], _usage([self._endings[i] for i in sorted(self._endings)]))
+        return counts + b"data: [DONE]\n\n"
+
+    def failure(self, body: dict[str, object]) -> bytes:
+        """See `StreamShape`."""
+        return b"data: " + as_json(body) + b"\n\n"
+
+    def _with_text(
+        self, choice: dict[str, object], delta: Mapping[str, object], text: str
+    ) -> dict[str, object]:
+        return choice | ({"delta": delta} if self._shape.kind == "chat" else {"text": text})
+
+    def _event(
+        self, choices: list[dict[str, object]], usage: dict[str, object] | None = None
+    ) -> bytes:
+        value = self._head | {"choices": choices}
+        if self._shape.wants_usage:
+            value["usage"] = usage
+        return b"data: " + as_json(value) + b"\n\n"
+
+
+def _usage(endings: Sequence[Ending]) -> dict[str, object]:
+    """Return the counts of an answer; the prompt of several choices counts once."""
+    n_prompt = endings[0].prompt_tokens
+    n_answer = sum(ending.generated_tokens for ending in endings)
+    return {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_answer,
+        "total_tokens": n_prompt + n_answer,
+        "prompt_tokens_details": {"cached_tokens": endings[0].cached_tokens},
+    }
+
+
+def _score(score: Score) -> dict[str, object]:
+    text = score.token.decode(errors="replace")
+    return {"token": text, "logprob": score.logprob, "bytes": list(score.token)}

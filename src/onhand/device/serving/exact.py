@@ -1,0 +1,232 @@
+"""Answers that were given before: the same request gets the same answer, at once.
+
+    CREATE TABLE answers (key BLOB PRIMARY KEY, answer TEXT, size INTEGER, used INTEGER)
+
+A key is the SHA-256 of everything that an answer depends on, whose it is included, so one tenant's
+request never finds another's answer.
+"""
+
+import base64
+import hashlib
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from onhand.core.errors import ResourceError
+from onhand.device.serving.asks import Ask, Ending, Piece, Score
+
+__all__ = ["ExactCache", "Kept", "is_repeatable", "key_of"]
+
+_FORMAT: Final = 1
+_ROW_BYTES: Final = 128  # beside the answer itself
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An answer as it was given."""
+
+    pieces: tuple[Piece, ...]
+    ending: Ending
+
+
+def is_repeatable(ask: Ask) -> bool:
+    """Say whether an answer is the same each time: nothing is drawn, or by a given seed."""
+    return ask.sampling.temperature == 0 or ask.sampling.seed is not None
+
+
+def key_of(ask: Ask, *, model: str) -> bytes:
+    """Return the key of an answer.
+
+    Args:
+        ask: what is asked.
+        model: what answers: the bundle's hash, the variant, and all else that changes answers.
+
+    Returns:
+        32 bytes.
+    """
+    prompt: object = ask.prompt
+    if not isinstance(ask.prompt, str):
+        prompt = [[message.role, message.content] for message in ask.prompt]
+    parts = [
+        _FORMAT,
+        ask.tenant,
+        model,
+        prompt,
+        ask.max_tokens,
+        asdict(ask.sampling),
+        ask.stop,
+        ask.grammar,
+        ask.n_scores,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+class ExactCache:
+    """Answers in one file of SQLite, the longest unused of which go first. One thread at a time.
+
+    A file that is damaged is begun anew: whatever was in it can be computed again.
+    """
+
+    def __init__(self, path: Path | None, *, most_bytes: int) -> None:
+        """Open the file.
+
+        Args:
+            path: its place; made if it is missing. None keeps answers in memory.
+            most_bytes: of all answers.
+
+        Raises:
+            ResourceError: if it cannot be written.
+        """
+        self._most_bytes = most_bytes
+        self._hits = self._misses = 0
+        self._n_bytes = self._clock = 0
+        try:
+            if path is not None:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._open(path)
+            except sqlite3.DatabaseError:
+                _remove(path)
+                self._open(path)
+        except (OSError, sqlite3.Error) as error:
+            raise ResourceError(f"{path}: the cache cannot be opened: {error}") from error
+
+    @property
+    def n_bytes(self) -> int:
+        """What is kept takes."""
+        return self._n_bytes
+
+    @property
+    def n_hits(self) -> int:
+        """Times that something was found."""
+        return self._hits
+
+    @property
+    def n_misses(self) -> int:
+        """Times that nothing was."""
+        return self._misses
+
+    def find(self, key: bytes) -> Kept | None:
+        """Return the answer of a key, or None."""
+        try:
+            row = self._rows.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                self._rows.execute("UPDATE answers SET used = ? WHERE key = ?", (self._tick(), key))
+            kept = None if row is None else _kept(json.loads(row[0]))
+        except (sqlite3.Error, ValueError, KeyError, TypeError):
+            kept = None  # what cannot be read is computed again
+        if kept is None:
+            self._misses += 1
+        else:
+            self._hits += 1
+        return kept
+
+    def keep(self, key: bytes, kept: Kept) -> None:
+        """Keep an answer, and forget others where there is no room; one that is too large is not.
+
+        A disk that is full is no error: the answer was given.
+        """
+        answer = json.dumps(_as_json(kept), separators=(",", ":"))
+        size = len(answer.encode()) + _ROW_BYTES
+        if size > self._most_bytes:
+            return
+        try:
+            self._forget(key)
+            self._rows.execute(
+                "INSERT INTO answers VALUES (?, ?, ?, ?)", (key, answer, size, self._tick())
+            )
+            self._n_bytes += size
+            while self._n_bytes > self._most_bytes:
+                oldest = "SELECT key FROM answers ORDER BY used LIMIT 1"
+                self._forget(self._rows.execute(oldest).fetchone()[0])
+        except sqlite3.Error:
+            self._n_bytes = self._counted()
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._rows.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _open(self, path: Path | None) -> None:
+        if path is not None:
+            # Before SQLite makes it by the usual rights: answers are their owner's alone.
+            path.touch(mode=0o600, exist_ok=True)
+        self._rows = sqlite3.connect(
+            ":memory:" if path is None else path, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._rows.execute("PRAGMA journal_mode = WAL")
+            self._rows.execute("PRAGMA synchronous = NORMAL")
+            self._rows.execute("PRAGMA journal_size_limit = 4194304")
+            self._rows.execute(
+                "CREATE TABLE IF NOT EXISTS answers "
+                "(key BLOB PRIMARY KEY, answer TEXT, size INTEGER, used INTEGER)"
+            )
+            self._rows.execute("CREATE INDEX IF NOT EXISTS by_use ON answers (used)")
+            self._n_bytes = self._counted()
+            last = self._rows.execute("SELECT max(used) FROM answers").fetchone()[0]
+        except sqlite3.Error:
+            self._rows.close()
+            raise
+        self._clock = int(last or 0)
+
+    def _counted(self) -> int:
+        return int(self._rows.execute("SELECT coalesce(sum(size), 0) FROM answers").fetchone()[0])
+
+    def _forget(self, key: bytes) -> None:
+        row = self._rows.execute("SELECT size FROM answers WHERE key = ?", (key,)).fetchone()
+        if row is not None:
+            self._rows.execute("DELETE FROM answers WHERE key = ?", (key,))
+            self._n_bytes -= int(row[0])
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
+
+
+def _remove(path: Path | None) -> None:
+    if path is None:
+        return
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _as_json(kept: Kept) -> dict[str, object]:
+    return {
+        "pieces": [[piece.text, [_score(one) for one in piece.scores]] for piece in kept.pieces],
+        "ending": asdict(kept.ending),
+    }
+
+
+def _score(score: Score) -> list[object]:
+    token = base64.b64encode(score.token).decode()
+    return [token, score.logprob, [_score(other) for other in score.others]]
+
+
+def _kept(table: Mapping[str, Any]) -> Kept:
+    pieces = tuple(
+        Piece(str(text), tuple(_parsed_score(one) for one in scores))
+        for text, scores in table["pieces"]
+    )
+    return Kept(pieces, Ending(**table["ending"]))
+
+
+def _parsed_score(value: Any) -> Score:
+    token, logprob, others = value
+    return Score(
+        base64.b64decode(token), float(logprob), tuple(_parsed_score(other) for other in others)
+    )

@@ -1,0 +1,178 @@
+"""Who may ask at all: checked before a request is routed, on every path.
+
+A web page that a person has open reaches every port of the device: by a form, by a script whose
+request needs no permission, or by a name that it lets point to 127.0.0.1 (DNS rebinding). So a
+request must name this server in Host, must not come from a page that is not listed, and must have a
+key where keys are configured.
+"""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Final
+
+from onhand.device.serving.refusals import Refusal
+from onhand.device.serving.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Guard", "refuse"]
+
+_LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+# They say only whether the process lives, and page scripts cannot read the answer.
+_OPEN_PATHS: Final = frozenset({"/health", "/ready"})
+
+
+class Guard:
+    """An ASGI application around another."""
+
+    def __init__(self, app: "ASGIApp", settings: ServeSettings) -> None:
+        self._app = app
+        self._settings = settings
+        self._hosts = _LOOPBACK_NAMES | {name.lower() for name in settings.server.hosts}
+        self._origins = frozenset(settings.server.origins)
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Answer a request, or hand it on with its tenant in `scope["state"]`."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = _headers(scope)
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await refuse(send, refusal)
+            return
+        origin = _one(headers, "origin")
+        if origin is not None:
+            send = _allowing(send, origin)
+            if scope["method"] == "OPTIONS":
+                await _preflight(send)
+                return
+        if scope["path"] not in _OPEN_PATHS:
+            tenant = self._settings.tenant_of(_bearer(headers))
+            if tenant is None:
+                message = "the API key is missing or unknown; send it as 'Authorization: Bearer'"
+                await refuse(send, Refusal(status=401, message=message, code="invalid_api_key"))
+                return
+            scope.setdefault("state", {})["tenant"] = tenant
+        await self._app(scope, _bounded(receive, self._settings.server.max_body_bytes), send)
+
+    def _refusal(self, scope: "Scope", headers: Mapping[str, list[str]]) -> Refusal | None:
+        host = _one(headers, "host") or ""
+        if _name_of(host) not in self._hosts:
+            message = (
+                f"Host is {host[:80]!r}, which is no name of this server: see hosts in its settings"
+            )
+            return Refusal(status=421, message=message, code="host")
+        origin = _one(headers, "origin")
+        if (
+            origin is not None
+            and origin not in self._origins
+            and not self._is_own(scope, origin, host)
+        ):
+            message = "pages of this origin may not call: see origins in the server's settings"
+            return Refusal(status=403, message=message, code="origin")
+        length = _one(headers, "content-length") or "0"
+        if not length.isdecimal() or int(length) > self._settings.server.max_body_bytes:
+            return _too_large(self._settings.server.max_body_bytes)
+        kind = (_one(headers, "content-type") or "").split(";")[0].strip().lower()
+        if scope["method"] == "POST" and kind != "application/json":
+            message = "Content-Type must be application/json"
+            return Refusal(status=415, message=message, code="content_type")
+        return None
+
+    def _is_own(self, scope: "Scope", origin: str, host: str) -> bool:
+        # The page that this server itself shows.
+        return origin == f"{scope['scheme']}://{host}"
+
+
+async def refuse(send: "Send", refusal: Refusal) -> None:
+    """Send a refusal as the whole answer.
+
+    Args:
+        send: of ASGI.
+        refusal: what to say.
+    """
+    body = json.dumps(refusal.body()).encode()
+    headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        **refusal.headers,
+    }
+    await send(_start(refusal.status, headers))
+    await send({"type": "http.response.body", "body": body})
+
+
+def _start(status: int, headers: Mapping[str, str]) -> "Message":
+    pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http.response.start", "status": status, "headers": pairs}
+
+
+async def _preflight(send: "Send") -> None:
+    allowed = {
+        "access-control-allow-methods": "GET, POST",
+        "access-control-allow-headers": "authorization, content-type, idempotency-key",
+        "access-control-max-age": "600",
+    }
+    await send(_start(204, allowed))
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _allowing(send: "Send", origin: str) -> "Send":
+    async def sending(message: "Message") -> None:
+        if message["type"] == "http.response.start":
+            pairs = [
+                (b"access-control-allow-origin", origin.encode()),
+                (b"vary", b"origin"),
+            ]
+            message = {**message, "headers": [*message.get("headers", ()), *pairs]}
+        await send(message)
+
+    return sending
+
+
+def _bounded(receive: "Receive", most: int) -> "Receive":
+    """Hand a body on as long as it is no longer than allowed, whatever its headers said."""
+    n_bytes = 0
+
+    async def receiving() -> "Message":
+        nonlocal n_bytes
+        message = await receive()
+        if message["type"] == "http.request":
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > most:
+                from onhand.device.serving.refusals import RefusedRequest
+
+                raise RefusedRequest(_too_large(most))
+        return message
+
+    return receiving
+
+
+def _too_large(most: int) -> Refusal:
+    return Refusal(
+        status=413, message=f"the request's body may have {most} bytes", code="body_too_large"
+    )
+
+
+def _headers(scope: "Scope") -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return found
+
+
+def _one(headers: Mapping[str, Collection[str]], name: str) -> str | None:
+    """Return a header's value; two of one name mean different things to different readers."""
+    values = list(headers.get(name, ()))
+    return ", ".join(values) if values else None
+
+
+def _name_of(host: str) -> str:
+    name, colon, port = host.rpartition(":")
+    return (name if colon and port.isdecimal() else host).lower()
+
+
+def _bearer(headers: Mapping[str, list[str]]) -> str | None:
+    kind, _, token = (_one(headers, "authorization") or "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else None

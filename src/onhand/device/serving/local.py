@@ -1,0 +1,333 @@
+"""A bundle on this device as a backend: its answers, computed together, read by async code."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from onhand.core.arrays import TokenArray
+from onhand.core.errors import EngineUnavailable, OnhandError
+from onhand.device.batching import Batcher
+from onhand.device.engines.base import KvKind, Session
+from onhand.device.engines.choosing import HeadUse, PrefillUse
+from onhand.device.guide import GuideMaker
+from onhand.device.opening import OpenedBundle, open_bundle
+from onhand.device.prompts import PromptReader
+from onhand.device.request import Request
+from onhand.device.sampling import Sampling, Watcher
+from onhand.device.serving.asks import Ask, Ending, EndReason, Piece, Score
+from onhand.device.serving.remembered import Remembered
+from onhand.device.serving.scores import ScoreKeeper
+from onhand.device.serving.settings import ModelSettings
+from onhand.device.stop_strings import StopStrings
+from onhand.device.text import Tokenizer
+from onhand.device.text_files import model_sampling
+
+__all__ = ["LocalModel", "open_local"]
+
+_HALF_BYTES = 2
+
+
+class LocalModel:
+    """See `Backend`. Made by `open_local`; to be used from one event loop.
+
+    Each answer is read by a thread of its own, which waits for tokens and hands text to the loop.
+
+    Attributes:
+        name: what requests call it.
+        usual: the sampling that the model's makers suggest.
+        context: most tokens of prompt and answer together.
+        engine_name: the engine that runs it.
+        fingerprint: the same for models that answer alike, to the bit.
+    """
+
+    def __init__(self, opened: OpenedBundle, settings: ModelSettings) -> None:
+        """Take an opened bundle over; `close` closes it."""
+        decoder = opened.bundle.manifest.decoder
+        self.name = settings.name or opened.bundle.manifest.name
+        self.usual: Sampling = model_sampling(opened.bundle)
+        self.context = min(settings.context or opened.loaded.context, opened.loaded.context)
+        self.engine_name = opened.engine_name
+        # All that answers depend on beside the request: another engine rounds otherwise.
+        self.fingerprint = repr((
+            opened.bundle.manifest_sha256,
+            settings.variant,
+            opened.engine_name,
+            settings.head,
+            settings.kv,
+            settings.prefill,
+            self.context,
+        ))
+        self._opened = opened
+        self._prompts = PromptReader(
+            tokenizer=opened.files.tokenizer, template=opened.files.template, name=self.name
+        )
+        limits = settings.limits
+        self._batcher = Batcher(opened.loaded, limits=limits)
+        self._forbidden = opened.files.tokenizer.missing(opened.loaded.vocab_size)
+        self._guides = GuideMaker(
+            opened.bundle.path("tokenizer.json"),
+            vocab_size=opened.loaded.vocab_size,
+            stop_ids=opened.files.stop_ids,
+        )
+        value_bytes = 1 if settings.kv == "int8" else _HALF_BYTES
+        self._remembered = Remembered(
+            opened.loaded,
+            context=self.context,
+            token_bytes=decoder.kv_values_per_token * value_bytes,
+            most_bytes=settings.prefix_cache_bytes,
+        )
+        self._threads = ThreadPoolExecutor(
+            limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
+        )
+
+    @property
+    def n_active(self) -> int:
+        """Answers that have not ended."""
+        return self._batcher.n_requests
+
+    @property
+    def prefix_cache_bytes(self) -> int:
+        """Memory of what ended conversations remember."""
+        return self._remembered.n_bytes
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
+        """See `Backend`.
+
+        Yields:
+            As in `Backend`.
+
+        Raises:
+            OnhandError: as in `Backend`.
+        """
+        loop = asyncio.get_running_loop()
+        news: asyncio.Queue[Piece | Ending | BaseException] = asyncio.Queue()
+
+        def post(item: Piece | Ending | BaseException) -> None:
+            loop.call_soon_threadsafe(news.put_nowait, item)
+
+        reading = _Reading(self, ask, post)
+        done = loop.run_in_executor(self._threads, reading.run)
+        try:
+            while True:
+                item = await news.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+                if isinstance(item, Ending):
+                    return
+        finally:
+            reading.cancel()
+            # Where it is cancelled itself, the thread ends all the same.
+            await asyncio.shield(done)
+
+    def break_off(self) -> None:
+        """End all answers that run, and take no more."""
+        self._batcher.close()
+
+    def close(self) -> None:
+        """Break answers off and release the weights; safe to call twice."""
+        self._batcher.close()
+        self._threads.shutdown()
+        self._remembered.close()
+        self._opened.loaded.close()
+
+    def begin(self, ask: Ask) -> "Begun":
+        """Read a prompt and submit it; called by the thread that reads the answer.
+
+        Raises:
+            OnhandError: as in `PromptReader.read` and `Batcher.submit`.
+        """
+        tokens, _ = self._prompts.read(
+            ask.prompt, context=self.context, max_tokens=ask.max_tokens, overflow="error"
+        )
+        scores = None
+        if ask.n_scores is not None:
+            scores = ScoreKeeper(self._opened.files.tokenizer, n_others=ask.n_scores)
+        watchers: list[Watcher] = [] if scores is None else [scores]
+        if ask.grammar is not None:
+            watchers.append(self._guides.guide(ask.grammar))
+        session = self._remembered.take(ask.tenant, tokens)
+        n_cached = session.length
+        try:
+            request = self._batcher.submit(
+                session,
+                tokens[n_cached:],
+                max_tokens=ask.max_tokens,
+                sampling=ask.sampling,
+                stop_ids=self._opened.files.stop_ids,
+                seen=tokens,
+                forbidden=self._forbidden,
+                watchers=watchers,
+            )
+        except BaseException:
+            self._remembered.give_back(ask.tenant, session, tokens)
+            raise
+        return Begun(session, request, tokens, n_cached, scores)
+
+    def read(self, ask: Ask, begun: "Begun", post: Callable[[Piece], None]) -> Ending | None:
+        """Read an answer to its end, and keep what its session remembers.
+
+        Returns:
+            Its end; None if it was cancelled.
+
+        Raises:
+            OnhandError: what the engine raised.
+        """
+        chosen: list[int] = []
+        is_whole = False
+        try:
+            ending = self._read(ask, begun, chosen, post)
+            is_whole = True
+            return ending
+        finally:
+            begun.request.close()
+            if is_whole:
+                tokens = np.concatenate((begun.tokens, np.asarray(chosen, dtype=np.int64)))
+                self._remembered.give_back(ask.tenant, begun.session, tokens)
+            else:  # a step that failed: nothing that it remembers can be trusted
+                begun.session.close()
+
+    def _read(
+        self, ask: Ask, begun: "Begun", chosen: list[int], post: Callable[[Piece], None]
+    ) -> Ending | None:
+        text = _Text(self._opened.files.tokenizer, ask.stop, post)
+        reason: EndReason | None = None
+        for token in begun.request:
+            chosen.append(token)
+            if token in self._opened.files.stop_ids:
+                continue  # it is the last
+            score = None if begun.scores is None else begun.scores.at(len(chosen) - 1)
+            if text.push(token, score):
+                reason = "stop"
+                break
+        if begun.request.finish_reason == "cancelled":
+            return None
+        if reason is None:
+            is_stop = text.finish() or begun.request.finish_reason == "stop"
+            reason = "stop" if is_stop else "length"
+        return Ending(
+            reason=reason,
+            prompt_tokens=begun.tokens.size,
+            cached_tokens=begun.n_cached,
+            generated_tokens=len(chosen),
+        )
+
+
+class _Text:
+    """Turns the tokens of one answer into pieces, up to a stop text."""
+
+    def __init__(
+        self, tokenizer: Tokenizer, stop: Sequence[str], post: Callable[[Piece], None]
+    ) -> None:
+        self._stream = tokenizer.stream()
+        self._stops = StopStrings(stop)
+        self._post = post
+        self._scores: list[Score] = []
+
+    def push(self, token: int, score: Score | None) -> bool:
+        """Take one more token; say whether a stop text came."""
+        if score is not None:
+            self._scores.append(score)
+        return self._show(self._stream.push(token))
+
+    def finish(self) -> bool:
+        """Show what was held back; say whether a stop text came after all."""
+        if self._show(self._stream.finish()):
+            return True
+        self._give(self._stops.finish())
+        return False
+
+    def _show(self, text: str) -> bool:
+        text, found = self._stops.push(text)
+        if text or found:
+            self._give(text)
+        return found
+
+    def _give(self, text: str) -> None:
+        if text or self._scores:
+            self._post(Piece(text, tuple(self._scores)))
+            self._scores.clear()
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An answer that was submitted."""
+
+    session: Session
+    request: Request
+    tokens: TokenArray
+    n_cached: int
+    scores: ScoreKeeper | None
+
+
+class _Reading:
+    """The thread that reads one answer, and how to stop it from outside."""
+
+    def __init__(
+        self, model: LocalModel, ask: Ask, post: Callable[[Piece | Ending | BaseException], None]
+    ) -> None:
+        self._model = model
+        self._ask = ask
+        self._post = post
+        self._lock = threading.Lock()
+        self._request: Request | None = None
+        self._is_cancelled = False
+
+    def run(self) -> None:
+        """Read to the end."""
+        try:
+            begun = self._model.begin(self._ask)
+            with self._lock:
+                self._request = begun.request
+                is_cancelled = self._is_cancelled
+            if is_cancelled:
+                begun.request.cancel()
+            ending = self._model.read(self._ask, begun, self._post)
+            closed = EngineUnavailable("the answer was broken off: the server ends")
+            self._post(closed if ending is None else ending)
+        except BaseException as error:  # noqa: BLE001 (raised again by who waits for the answer)
+            self._post(error)
+
+    def cancel(self) -> None:
+        """Let no more tokens be computed; returns at once."""
+        with self._lock:
+            self._is_cancelled = True
+            request = self._request
+        if request is not None:
+            request.cancel()
+
+
+def open_local(settings: ModelSettings) -> LocalModel:
+    """Open a bundle for serving.
+
+    Args:
+        settings: which, and how.
+
+    Returns:
+        The model; close it.
+
+    Raises:
+        OnhandError: as in `onhand.device.opening.open_bundle`.
+    """
+    head: HeadUse = settings.head  # type: ignore[assignment] # checked where it is used
+    prefill: PrefillUse = settings.prefill  # type: ignore[assignment]
+    kv: KvKind | None = settings.kv or None  # type: ignore[assignment]
+    opened = open_bundle(
+        Path(settings.bundle),
+        variant=settings.variant or None,
+        engine=settings.engine or None,
+        threads=settings.threads or None,
+        head=head,
+        kv=kv,
+        prefill=prefill,
+    )
+    try:
+        return LocalModel(opened, settings)
+    except OnhandError:
+        opened.loaded.close()
+        raise

@@ -1,0 +1,100 @@
+"""Counts of a server, in the text format of Prometheus. None of them holds what was asked."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from onhand.device.serving.asks import Ending
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["Count", "Metrics"]
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Count:
+    """One answer, from its beginning to its end. Made by `Metrics.counted`."""
+
+    def __init__(self, first: Callable[[float], None], clock: Callable[[], float]) -> None:
+        self._first = first
+        self._clock = clock
+        self._begun = clock()
+        self._is_first = True
+        self.outcome = "cancelled"
+
+    def saw_text(self) -> None:
+        """Note that text was sent."""
+        if self._is_first:
+            self._is_first = False
+            self._first(self._clock() - self._begun)
+
+    def end(self, outcome: str) -> None:
+        """Note how it ended: "ok" or "error"; without, its reader had left."""
+        self.outcome = outcome
+
+
+class Metrics:
+    """A registry of its own, so that several servers in one process do not mix."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+        self._clock = clock
+        self.registry: CollectorRegistry = CollectorRegistry()
+        self._requests = Counter(
+            "onhand_requests", "Answers that ended.", ["route", "outcome"], registry=self.registry
+        )
+        self._active = Gauge(
+            "onhand_active_requests", "Answers that have not ended.", registry=self.registry
+        )
+        self._tokens = Counter(
+            "onhand_tokens", "Tokens of prompts and answers.", ["kind"], registry=self.registry
+        )
+        self._first = Histogram(
+            "onhand_first_text_seconds",
+            "Time to the first text of a streamed answer.",
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+
+    @contextmanager
+    def counted(self, route: str) -> Iterator[Count]:
+        """Count an answer.
+
+        Args:
+            route: which.
+
+        Yields:
+            What notes its course.
+        """
+        count = Count(self._first.observe, self._clock)
+        self._active.inc()
+        try:
+            yield count
+        finally:
+            self._active.dec()
+            self._requests.labels(route, count.outcome).inc()
+
+    def ended(self, ending: Ending) -> None:
+        """Count the tokens of an answer that ended."""
+        for kind, n in (
+            ("prompt", ending.prompt_tokens),
+            ("cached", ending.cached_tokens),
+            ("generated", ending.generated_tokens),
+        ):
+            self._tokens.labels(kind).inc(n)
+
+    def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """Show a figure that is asked for when it is read."""
+        from prometheus_client import Gauge
+
+        Gauge(name, text, registry=self.registry).set_function(value)
+
+    def text(self) -> bytes:
+        """Return all of them."""
+        from prometheus_client import generate_latest
+
+        return generate_latest(self.registry)

@@ -1,0 +1,30 @@
+"""From settings to models that answer."""
+
+from pathlib import Path
+
+from onhand.core.bundle import read_manifest
+from onhand.core.manifest import NETWORK
+from onhand.device.serving.local import LocalModel, open_local
+from onhand.device.serving.network import ServedNetwork, open_network_model
+from onhand.device.serving.settings import ModelSettings
+
+__all__ = ["open_served"]
+
+
+def open_served(settings: ModelSettings, *, home: Path | None = None) -> LocalModel | ServedNetwork:
+    """Open a bundle for serving, whatever it holds.
+
+    Args:
+        settings: which, and how.
+        home: the state folder; None for the user's own.
+
+    Returns:
+        The model; close it.
+
+    Raises:
+        OnhandError: if it cannot be opened here, as `onhand.open` or `onhand.open_network` says.
+    """
+    manifest, _ = read_manifest(Path(settings.bundle))
+    if manifest.kind == NETWORK:
+        return open_network_model(settings, manifest.name, home=home)
+    return open_local(settings)

@@ -1,0 +1,132 @@
+"""Fields that requests for text have in common."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Final
+
+from onhand.core.errors import InputError
+from onhand.device.guide import json_grammar
+from onhand.device.sampling import Sampling
+from onhand.device.serving.asks import Ask
+from onhand.device.serving.bodies import Body
+from onhand.device.template import ROLES, Message
+
+__all__ = [
+    "MOST_TOKENS",
+    "WITHOUT_EFFECT",
+    "choices_of",
+    "grammar_of",
+    "read_message",
+    "read_sampling",
+]
+
+MOST_TOKENS: Final = 2**31 - 1
+WITHOUT_EFFECT: Final = (
+    "metadata",
+    "prompt_cache_key",
+    "safety_identifier",
+    "service_tier",
+    "user",
+)
+"""Fields that name the caller or choose a tariff."""
+
+
+def choices_of(ask: Ask, n: int) -> tuple[Ask, ...]:
+    """Return one request for each of several choices: with one seed all would be the same."""
+    seed = ask.sampling.seed
+    if seed is None:
+        return (ask,) * n
+    return tuple(replace(ask, sampling=replace(ask.sampling, seed=seed + i)) for i in range(n))
+
+
+def grammar_of(schema: object, body: Body, key: str) -> str:
+    """Return the grammar of a JSON schema.
+
+    Args:
+        schema: as the request gives it.
+        body: the fields it stands among.
+        key: its field's name.
+
+    Returns:
+        For `Ask.grammar`.
+
+    Raises:
+        RefusedRequest: if it is no schema.
+    """
+    try:
+        return json_grammar(schema)
+    except InputError as error:
+        raise body.wrong(key, str(error)) from error
+
+
+def read_sampling(body: Body, usual: Sampling) -> Sampling:
+    """Return how tokens are chosen.
+
+    Args:
+        body: the request's fields.
+        usual: the model's own, where the request says nothing.
+
+    Returns:
+        It.
+
+    Raises:
+        RefusedRequest: if a field is out of range, or a penalty is asked for.
+    """
+    for penalty in ("frequency_penalty", "presence_penalty"):
+        body.only(penalty, 0)
+    body.only("logit_bias", {})
+    return Sampling(
+        temperature=body.number("temperature", usual.temperature, least=0, most=2),
+        # 0 is allowed there, and keeps the likeliest token as any tiny number does.
+        top_p=max(body.number("top_p", usual.top_p, least=0, most=1), 1e-9),
+        top_k=_or(body.whole("top_k", least=0, most=2**31 - 1), usual.top_k),
+        min_p=body.number("min_p", usual.min_p, least=0, most=1),
+        repetition_penalty=body.number(
+            "repetition_penalty", usual.repetition_penalty, least=0.01, most=100
+        ),
+        seed=body.whole("seed", least=0, most=2**63 - 1),
+    )
+
+
+def _or(value: int | None, otherwise: int) -> int:
+    return otherwise if value is None else value
+
+
+def read_message(body: Body) -> Message:
+    """Return one turn of a conversation.
+
+    Args:
+        body: its fields.
+
+    Returns:
+        It, the parts of its content joined.
+
+    Raises:
+        RefusedRequest: if a field is wrong, or a part is no text.
+    """
+    role = body.text("role")
+    if role not in ROLES:
+        raise body.wrong("role", f"is {role!r}, must be one of {', '.join(ROLES)}")
+    content = body.value("content")
+    body.ignore(("name", "refusal", "annotations"))
+    body.only("tool_calls", [])
+    body.only("audio")
+    body.end()
+    if isinstance(content, list):
+        content = "".join(_part(part, body) for part in content)
+    if not isinstance(content, str):
+        raise body.wrong("content", "must be a text, or a list of parts of type text")
+    try:
+        return Message(role, content)
+    except InputError as error:
+        raise body.wrong("content", str(error)) from error
+
+
+def _part(part: object, body: Body) -> str:
+    if (
+        isinstance(part, Mapping)
+        and part.get("type") in {"text", "input_text", "output_text"}
+        and isinstance(part.get("text"), str)
+    ):
+        return str(part["text"])
+    raise body.wrong("content", "has a part that is no text, which this model does not take")

@@ -1,0 +1,96 @@
+"""What a client is told when its request is not answered, as OpenAI's clients expect it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from onhand.core.errors import (
+    BundleError,
+    ContextOverflow,
+    EngineBusy,
+    EngineUnavailable,
+    InputError,
+    OnhandError,
+    ResourceError,
+)
+
+__all__ = ["Refusal", "RefusedRequest", "refusal_of"]
+
+_KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """One refusal.
+
+    Attributes:
+        status: of HTTP.
+        message: one sentence for a person.
+        code: a word for a program; None for none.
+        param: which part of the request is wrong; None for none.
+        headers: of the answer.
+    """
+
+    status: int
+    message: str
+    code: str | None = None
+    param: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def body(self) -> dict[str, object]:
+        """Return the answer's JSON."""
+        kind = _KINDS.get(self.status)
+        if kind is None:
+            kind = "invalid_request_error" if self.status < 500 else "server_error"
+            kind = "rate_limit_error" if self.status == 429 else kind
+        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": error}
+
+
+class RefusedRequest(InputError):
+    """A request that is refused in a way of its own."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+
+
+def refusal_of(error: OnhandError) -> Refusal:
+    """Say how a request ends that ran into an error.
+
+    What a client gave wrongly is told in full; of what is wrong on this side the client is told
+    no more than that, since messages name paths and settings.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        The refusal.
+    """
+    match error:
+        case RefusedRequest():
+            return error.refusal
+        case ContextOverflow():
+            return Refusal(status=400, message=str(error), code="context_length_exceeded")
+        case InputError():
+            return Refusal(status=400, message=str(error))
+        case EngineBusy():
+            return Refusal(
+                status=429,
+                message="as many requests wait as may; ask again",
+                code="busy",
+                headers={"Retry-After": "1"},
+            )
+        case EngineUnavailable():
+            message = "the model is not there any more; ask again later"
+            return Refusal(
+                status=503, message=message, code="unavailable", headers={"Retry-After": "5"}
+            )
+        case ResourceError():
+            message = "this device lacks memory or disk for the answer; ask again later"
+            return Refusal(
+                status=503, message=message, code="no_resources", headers={"Retry-After": "10"}
+            )
+        case BundleError():
+            return Refusal(status=500, message="the model's files are damaged", code="bundle")
+        case _:
+            return Refusal(status=500, message="the engine failed; see the log", code="engine")

@@ -1,0 +1,119 @@
+"""What ended conversations remember, kept so that their beginning need not be computed again."""
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+
+from onhand.core.arrays import TokenArray
+from onhand.device.engines.base import Loaded, Session
+
+__all__ = ["Remembered"]
+
+# A shorter beginning is computed again sooner than a memory is forked for it.
+_LEAST_SHARED = 16
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    tenant: str
+    session: Session
+    tokens: TokenArray  # as many as the session remembers
+
+
+class Remembered:
+    """Sessions of one model that nobody uses at the moment. May be shared between threads.
+
+    A conversation that goes on finds its own; another that begins alike, as with the same
+    instructions, gets a fork. What is left of one tenant is never used for another, not even
+    where the texts are the same: how soon an answer begins would say what others asked.
+    """
+
+    def __init__(self, loaded: Loaded, *, context: int, token_bytes: int, most_bytes: int) -> None:
+        """Start with none.
+
+        Args:
+            loaded: the weights.
+            context: most tokens of a session.
+            token_bytes: what the memory of one token takes.
+            most_bytes: of all that is kept; the longest unused goes first.
+        """
+        self._loaded = loaded
+        self._context = context
+        self._token_bytes = token_bytes
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._kept: list[_Kept] = []  # the latest last
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of all that is kept; forks that share pages count in full."""
+        with self._lock:
+            return self._taken()
+
+    def take(self, tenant: str, tokens: TokenArray) -> Session:
+        """Return a session that remembers as much of the beginning of a prompt as is known.
+
+        Args:
+            tenant: who asks.
+            tokens: (T,) int64, T >= 1; the last is never taken as known, for its scores are needed.
+
+        Returns:
+            The session, the caller's own now; it remembers the first `length` of `tokens`.
+
+        Raises:
+            InputError: if the model is closed.
+        """
+        with self._lock:
+            best, n_shared = self._best(tenant, tokens)
+            if best is not None and n_shared == best.tokens.size:
+                self._kept.remove(best)
+                return best.session
+            if best is not None:
+                session = best.session.fork()
+                session.rewind(n_shared)
+                return session
+        return self._loaded.session(context=self._context)
+
+    def give_back(self, tenant: str, session: Session, tokens: TokenArray) -> None:
+        """Keep a session whose answer ended.
+
+        Args:
+            tenant: whose it was.
+            session: the caller's no more.
+            tokens: (T,) int64, of prompt and answer; they begin with what it remembers.
+        """
+        known = np.array(tokens[: session.length])
+        dropped: list[_Kept] = []
+        with self._lock:
+            if known.size * self._token_bytes > self._most_bytes or known.size < _LEAST_SHARED:
+                dropped.append(_Kept(tenant, session, known))
+            else:
+                self._kept.append(_Kept(tenant, session, known))
+                while self._taken() > self._most_bytes:
+                    dropped.append(self._kept.pop(0))
+        for kept in dropped:
+            kept.session.close()
+
+    def close(self) -> None:
+        """Forget all; safe to call twice."""
+        with self._lock:
+            kept, self._kept = self._kept, []
+        for one in kept:
+            one.session.close()
+
+    def _taken(self) -> int:
+        return sum(one.tokens.size for one in self._kept) * self._token_bytes
+
+    def _best(self, tenant: str, tokens: TokenArray) -> tuple[_Kept | None, int]:
+        best, most = None, _LEAST_SHARED - 1
+        for one in reversed(self._kept):
+            if one.tenant == tenant and (n := _shared(one.tokens, tokens[:-1])) > most:
+                best, most = one, n
+        return best, most
+
+
+def _shared(known: TokenArray, tokens: TokenArray) -> int:
+    n = min(known.size, tokens.size)
+    differs = np.flatnonzero(known[:n] != tokens[:n])
+    return int(differs[0]) if differs.size else n

@@ -1,0 +1,132 @@
+"""Answers over ASGI that end at once when their reader is gone."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+from onhand.device.serving.bodies import as_json
+
+__all__ = ["EventStream", "JsonReply", "until_gone"]
+
+
+class JsonReply:
+    """One JSON object as the whole answer; an ASGI application."""
+
+    def __init__(
+        self, value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self._value = value
+        self._status = status
+        self._headers = dict(headers or {})
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Send it."""
+        body = as_json(self._value)
+        headers = {
+            "content-type": "application/json",
+            "content-length": str(len(body)),
+            **self._headers,
+        }
+        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": self._status, "headers": pairs})
+        await send({"type": "http.response.body", "body": body})
+
+
+class EventStream:
+    """Server-sent events; an ASGI application.
+
+    Headers go out at once, and comments while there is no news, so that no proxy between gives
+    up on a long prompt. When the reader is gone, the events are closed.
+    """
+
+    def __init__(
+        self,
+        events: Callable[[], AsyncGenerator[bytes]],
+        *,
+        ping_s: float,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Prepare it.
+
+        Args:
+            events: makes the data of events; each is sent as it is.
+            ping_s: seconds without news after which a comment is sent.
+            headers: of the answer, beside those of an event stream.
+        """
+        self._events = events
+        self._ping_s = ping_s
+        self._headers = dict(headers or {})
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        """Send all of it."""
+        headers = {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-store",
+            "x-accel-buffering": "no",
+            **self._headers,
+        }
+        pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        await send({"type": "http.response.start", "status": 200, "headers": pairs})
+        await until_gone(self._send_all(send), receive)
+
+    async def _send_all(self, send: "Send") -> None:
+        async with aclosing(_pinged(self._events(), self._ping_s)) as events:
+            async for data in events:
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def until_gone(work: Awaitable[object], receive: "Receive") -> bool:
+    """Do some work for a client, and cancel it when the client goes.
+
+    Args:
+        work: what to do.
+        receive: of ASGI; the request's body was read.
+
+    Returns:
+        Whether the client stayed to the end.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.create_task(_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            await working  # raises what it raised
+            return True
+        return False
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _left(receive: "Receive") -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _pinged(events: AsyncGenerator[bytes], ping_s: float) -> AsyncGenerator[bytes]:
+    """Yield events, and a comment whenever none comes for a while."""
+    waiting: asyncio.Future[bytes] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(events))
+            done, _ = await asyncio.wait({waiting}, timeout=ping_s)
+            if not done:
+                yield b": ping\n\n"
+                continue
+            try:
+                data = waiting.result()
+            except StopAsyncIteration:
+                return
+            waiting = None
+            yield data
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        await events.aclose()

@@ -1,0 +1,108 @@
+"""The process: listens, says where, and lets running answers end when it is told to stop."""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from onhand.core.errors import ResourceError
+from onhand.device.serving.app import make_app
+from onhand.device.serving.settings import ServeSettings
+from onhand.device.serving.state import ServerState
+
+if TYPE_CHECKING:
+    import uvicorn
+
+__all__ = ["make_server", "serve"]
+
+_LOG = logging.getLogger("onhand.serving")
+
+
+def serve(state: ServerState, settings: ServeSettings, *, listening: Callable[[str], None]) -> None:
+    """Answer requests until a signal ends the process.
+
+    The first SIGTERM or SIGINT lets no new request in, and ends when those that run have ended or
+    `drain_s` is over; the second ends at once.
+
+    Args:
+        state: the models.
+        settings: where to listen, and who may call.
+        listening: told the address once requests are taken.
+
+    Raises:
+        ResourceError: if the address cannot be listened at.
+    """
+    listener = _listener(settings)
+    host, port = listener.getsockname()[:2]
+    server = make_server(state, settings)
+    shown = f"[{host}]" if ":" in host else host
+    listening(f"http://{shown}:{port}")
+    with listener:
+        asyncio.run(server.serve(sockets=[listener]))
+
+
+def _listener(settings: ServeSettings) -> socket.socket:
+    host, port = settings.server.host, settings.server.port
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
+        )
+    except OSError as error:
+        raise ResourceError(
+            f"{host}:{port}: cannot be listened at: {error.strerror}; choose another port"
+        ) from error
+
+
+def make_server(state: ServerState, settings: ServeSettings) -> "uvicorn.Server":
+    """Return a server that drains.
+
+    Args:
+        state: the models.
+        settings: who may call.
+
+    Returns:
+        What serves sockets.
+    """
+    import uvicorn
+
+    class DrainedServer(uvicorn.Server):
+        """A server that takes no new requests first, and closes its connections then."""
+
+        stop_at: float | None = None
+
+        def handle_exit(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+            self, sig: int, frame: FrameType | None
+        ) -> None:
+            """Begin to end; at once the second time."""
+            if state.is_draining:
+                super().handle_exit(sig, frame)
+                self.force_exit = True
+                return
+            state.is_draining = True
+            self.stop_at = time.monotonic() + settings.server.drain_s
+
+        async def on_tick(  # type: ignore[explicit-override] # likewise
+            self, counter: int
+        ) -> bool:
+            """Say whether to end; asked ten times a second."""
+            if self.stop_at is not None and not self.should_exit:
+                if time.monotonic() >= self.stop_at:
+                    await asyncio.to_thread(state.break_off)
+                self.should_exit = state.n_active == 0
+            return await super().on_tick(counter)
+
+    config = uvicorn.Config(
+        make_app(state, settings),
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+    )
+    return DrainedServer(config)

@@ -1,0 +1,266 @@
+"""What a server is told: `serve.toml`, read and checked as a whole before anything starts."""
+
+import hashlib
+import hmac
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from onhand.core.errors import InputError, RecipeError
+from onhand.core.tables import filled, unknown
+from onhand.device.schedule import Limits
+
+__all__ = [
+    "ANONYMOUS",
+    "CacheSettings",
+    "KeySettings",
+    "ModelSettings",
+    "NetworkSettings",
+    "ServeSettings",
+    "parse_settings",
+]
+
+ANONYMOUS: Final = "local"
+"""Who asks where no keys are configured."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkSettings:
+    """`[server]`: where it listens, and to whom.
+
+    Attributes:
+        host: address to listen at; a loopback one.
+        port: 0 lets the system choose.
+        hosts: names beside those of loopback that a request's Host header may have.
+        origins: pages, as "https://example.org", whose scripts may call.
+        max_body_bytes: of one request.
+        ping_s: seconds without news after which a stream sends a comment.
+        drain_s: seconds that running answers have to end when the server is told to.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8321
+    hosts: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    max_body_bytes: int = 32 * 2**20
+    ping_s: float = 10.0
+    drain_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.host not in _LOOPBACK:
+            raise InputError(
+                f"host is {self.host!r}, must be one of {', '.join(_LOOPBACK)}: what listens to "
+                f"others than this device needs TLS, which this server does not have"
+            )
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"port is {self.port}, must be from 0 to 65535")
+        if self.max_body_bytes < 1024:
+            raise InputError(f"max_body_bytes is {self.max_body_bytes}, must be 1024 or more")
+        for name, value in (("ping_s", self.ping_s), ("drain_s", self.drain_s)):
+            if not value > 0:  # so that NaN is refused as well
+                raise InputError(f"{name} is {value}, must be above 0")
+        for origin in self.origins:
+            if not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise InputError(f"origin {origin!r} must be like 'https://example.org'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSettings:
+    """One `[[model]]`: a bundle to serve.
+
+    Attributes:
+        bundle: its folder.
+        name: what requests call it; "" for the bundle's own name.
+        variant: as `onhand.open` takes it; "" for the default. So are the next five.
+        engine: "" for the first that can run it.
+        threads: 0 for what this process may use.
+        head: "full" or "two-stage".
+        kv: "fp16" or "int8"; "" for the engine's own way.
+        prefill: "exact" or "bf16".
+        context: most tokens of prompt and answer together; 0 for the model's own.
+        max_active: answers computed at once.
+        max_waiting: requests that may wait; one more is refused.
+        prefix_cache_bytes: memory for what ended conversations remember.
+    """
+
+    bundle: str
+    name: str = ""
+    variant: str = ""
+    engine: str = ""
+    threads: int = 0
+    head: str = "full"
+    kv: str = ""
+    prefill: str = "exact"
+    context: int = 0
+    max_active: int = 8
+    max_waiting: int = 64
+    prefix_cache_bytes: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        if not self.bundle:
+            raise InputError(f"bundle is {self.bundle!r}, must be a folder")
+        if self.name and not _NAME.fullmatch(self.name):
+            raise InputError(
+                f"name {self.name!r}: letters, digits and . _ / : - alone, at most 128"
+            )
+        for name in ("threads", "context", "prefix_cache_bytes"):
+            if (value := int(getattr(self, name))) < 0:
+                raise InputError(f"{name} is {value}, must be 0 or more")
+        _ = self.limits
+
+    @property
+    def limits(self) -> Limits:
+        """How much the model takes on at once."""
+        return Limits(max_active=self.max_active, max_waiting=self.max_waiting)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSettings:
+    """`[cache]`: what is kept of answers.
+
+    Attributes:
+        exact_bytes: of answers that the same request gets again; 0 keeps none.
+        on_disk: whether they outlive the process.
+    """
+
+    exact_bytes: int = 64 * 2**20
+    on_disk: bool = True
+
+    def __post_init__(self) -> None:
+        if self.exact_bytes < 0:
+            raise InputError(f"exact_bytes is {self.exact_bytes}, must be 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySettings:
+    """One `[[key]]`: who may call, and by what bearer token.
+
+    Attributes:
+        tenant: whose key it is; what is kept for one tenant is never used for another.
+        env: environment variable that holds the token; or
+        sha256: the token's SHA-256, in hex.
+    """
+
+    tenant: str
+    env: str = ""
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.tenant):
+            raise InputError(f"tenant is {self.tenant!r}: letters, digits and . _ / : - alone")
+        if bool(self.env) == bool(self.sha256):
+            raise InputError(f"tenant {self.tenant!r}: give env or sha256, one of the two")
+        if self.sha256 and not _DIGEST.fullmatch(self.sha256):
+            raise InputError(f"tenant {self.tenant!r}: sha256 must be 64 digits of lower-case hex")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeSettings:
+    """All of it.
+
+    Attributes:
+        server: where it listens.
+        cache: what is kept of answers.
+        models: what it serves; the first answers requests that name none.
+        tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
+            server is `ANONYMOUS`.
+    """
+
+    server: NetworkSettings = field(default_factory=NetworkSettings)
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    models: tuple[ModelSettings, ...] = ()
+    tenants: Mapping[str, str] = field(default_factory=dict)
+
+    def tenant_of(self, token: str | None) -> str | None:
+        """Return whose a bearer token is; None if it is nobody's.
+
+        Args:
+            token: as the request has it; None if it has none.
+        """
+        if not self.tenants:
+            return ANONYMOUS
+        digest = hashlib.sha256((token or "").encode()).hexdigest()
+        found = None
+        for known, tenant in self.tenants.items():
+            # All of them, so that the time says nothing about which is near.
+            if hmac.compare_digest(digest, known):
+                found = tenant
+        return found
+
+
+def parse_settings(
+    text: str, *, environment: Mapping[str, str], where: str = "serve.toml"
+) -> ServeSettings:
+    """Read a server's settings.
+
+    Args:
+        text: TOML with `[server]`, `[[model]]` and `[[key]]`.
+        environment: where keys may stand.
+        where: name of the file, for messages; bundles are looked for beside it.
+
+    Returns:
+        The settings.
+
+    Raises:
+        RecipeError: if the TOML, a key or a value is wrong, or an environment variable is not set.
+    """
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"{where} is not TOML: {error}") from error
+    known = ("server", "cache", "model", "key")
+    for key in table:
+        if key not in known:
+            raise RecipeError(f"{where}: {unknown('table', key, known)}")
+    server, cache = (_table(table, key, where) for key in ("server", "cache"))
+    models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
+    keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]
+    tenants: dict[str, str] = {}
+    for one, at in keys:
+        digest = one.sha256 or _digest_of(one.env, environment, at)
+        if digest in tenants:
+            raise RecipeError(f"{at}: the token is that of {tenants[digest]!r} already")
+        tenants[digest] = one.tenant
+    beside = Path(where).parent
+    return ServeSettings(
+        server=filled(NetworkSettings, server, where=f"{where}: server"),
+        cache=filled(CacheSettings, cache, where=f"{where}: cache"),
+        models=tuple(_placed(one, beside) for one in models),
+        tenants=tenants,
+    )
+
+
+def _table(table: Mapping[str, object], key: str, where: str) -> dict[str, object]:
+    given = table.get(key, {})
+    if not isinstance(given, dict):
+        raise RecipeError(f"{where}: {key} is {given!r}, must be a table: [{key}]")
+    return given
+
+
+def _tables(
+    table: Mapping[str, object], key: str, where: str
+) -> list[tuple[dict[str, object], str]]:
+    given = table.get(key, [])
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise RecipeError(f"{where}: {key} is no list of tables: write [[{key}]]")
+    return [(one, f"{where}: {key} {number}") for number, one in enumerate(given, start=1)]
+
+
+def _digest_of(name: str, environment: Mapping[str, str], where: str) -> str:
+    token = environment.get(name, "")
+    if len(token) < 16:
+        raise RecipeError(
+            f"{where}: the environment variable {name} must hold a token of 16 characters or more"
+        )
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _placed(model: ModelSettings, beside: Path) -> ModelSettings:
+    return replace(model, bundle=str(beside / Path(model.bundle).expanduser()))

@@ -1,0 +1,89 @@
+"""What a request asked, and the form in which its client wants the answer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from onhand.device.serving.asks import Ask, Ending, Piece
+
+__all__ = ["Answered", "Asked", "Shape", "Stamp", "StreamShape"]
+
+Answered = tuple[Sequence[Piece], Ending]
+"""The pieces of one choice, and its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """What marks an answer.
+
+    Attributes:
+        id: without the prefix that its kind has.
+        created_s: when, in seconds since 1970.
+        model: who answers.
+    """
+
+    id: str
+    created_s: int
+    model: str
+
+
+class Shape(Protocol):
+    """Turns answers into what a kind of client reads. Holds no state of an answer."""
+
+    def whole(self, stamp: Stamp, answers: Sequence[Answered]) -> object:
+        """Return a whole answer's JSON.
+
+        Args:
+            stamp: what marks it.
+            answers: one for each choice.
+        """
+        ...
+
+    def stream(self, stamp: Stamp, n_choices: int) -> "StreamShape":
+        """Begin an answer that comes piece by piece."""
+        ...
+
+
+class StreamShape(Protocol):
+    """The events of one answer, as they go over the wire."""
+
+    def begin(self) -> bytes:
+        """Return what comes before anything is known."""
+        ...
+
+    def piece(self, index: int, piece: Piece) -> bytes:
+        """Return a part of a choice."""
+        ...
+
+    def ending(self, index: int, ending: Ending) -> bytes:
+        """Return a choice's end."""
+        ...
+
+    def end(self) -> bytes:
+        """Return what comes after all choices; it may be nothing."""
+        ...
+
+    def failure(self, body: dict[str, object]) -> bytes:
+        """Return that it broke off.
+
+        Args:
+            body: the error's JSON.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A request for text that was understood.
+
+    Attributes:
+        route: its name for counts: "chat", "text" or "responses".
+        asks: one for each choice.
+        is_stream: whether it is answered piece by piece.
+        shape: of the answer.
+    """
+
+    route: str
+    asks: tuple[Ask, ...]
+    is_stream: bool
+    shape: Shape

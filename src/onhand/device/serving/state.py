@@ -1,0 +1,117 @@
+"""What all requests of a server share."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from onhand.core.errors import InputError
+from onhand.device.serving.exact import ExactCache
+from onhand.device.serving.local import LocalModel
+from onhand.device.serving.metrics import Metrics
+from onhand.device.serving.network import ServedNetwork
+from onhand.device.serving.refusals import Refusal, RefusedRequest
+
+__all__ = ["Served", "ServerState"]
+
+_Kind = TypeVar("_Kind", LocalModel, ServedNetwork)
+Served = LocalModel | ServedNetwork
+_KINDS = {LocalModel: "answers in text", ServedNetwork: "computes vectors or classes"}
+
+
+class ServerState:
+    """The models, and whether requests are taken. One event loop at a time.
+
+    Attributes:
+        models: name -> model; requests that name none go to the first of the kind they need.
+        metrics: what is counted.
+        exact: answers that the same request gets again; None for none.
+        is_draining: whether the server is about to end.
+        started_s: when it began, in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[Served],
+        *,
+        metrics: Metrics | None = None,
+        exact: ExactCache | None = None,
+    ) -> None:
+        """Take models and a cache over; `close` closes them.
+
+        Raises:
+            InputError: if there is none, or two have one name.
+        """
+        self.models: Mapping[str, Served] = {model.name: model for model in models}
+        if not models:
+            raise InputError("there is no model to serve; name a bundle or give [[model]]")
+        if len(self.models) != len(models):
+            raise InputError("two models have one name; give each [[model]] a name of its own")
+        self.metrics = metrics or Metrics()
+        self.exact = exact
+        self.is_draining = False
+        self.started_s = int(time.time())
+        self.metrics.gauge(
+            "onhand_prefix_cache_bytes",
+            "Memory of what ended conversations remember.",
+            lambda: sum(
+                model.prefix_cache_bytes for model in models if isinstance(model, LocalModel)
+            ),
+        )
+        if exact is not None:
+            gauge = self.metrics.gauge
+            gauge("onhand_exact_cache_bytes", "Answers kept.", lambda: exact.n_bytes)
+            gauge("onhand_exact_cache_hits", "Answers found.", lambda: exact.n_hits)
+            gauge("onhand_exact_cache_misses", "Answers not found.", lambda: exact.n_misses)
+
+    @property
+    def n_active(self) -> int:
+        """Answers that have not ended."""
+        return sum(model.n_active for model in self.models.values())
+
+    def named(self, name: str) -> Served:
+        """Return a model by its name.
+
+        Raises:
+            RefusedRequest: if there is none of that name.
+        """
+        if name in self.models:
+            return self.models[name]
+        known = ", ".join(self.models)
+        message = f"there is no model {name[:80]!r} here, but {known}"
+        raise RefusedRequest(_unknown(message))
+
+    def model(self, name: str | None, kind: type[_Kind]) -> _Kind:
+        """Return a model of a kind, by its name or the first.
+
+        Args:
+            name: None for the first of its kind.
+            kind: what is needed.
+
+        Returns:
+            The model.
+
+        Raises:
+            RefusedRequest: if there is none of that name, or of that kind.
+        """
+        listed = self.models.values() if name is None else [self.named(name)]
+        found = next((model for model in listed if isinstance(model, kind)), None)
+        if found is None:
+            whose = "no model here" if name is None else f"model {name[:80]!r} is not one that"
+            raise RefusedRequest(_unknown(f"{whose} {_KINDS[kind]}"))
+        return found
+
+    def break_off(self) -> None:
+        """End all answers that run; their readers are told."""
+        for model in self.models.values():
+            model.break_off()
+
+    def close(self) -> None:
+        """Close all models; safe to call twice."""
+        for model in self.models.values():
+            model.close()
+        if self.exact is not None:
+            self.exact.close()
+
+
+def _unknown(message: str) -> Refusal:
+    return Refusal(status=404, message=message, code="model_not_found", param="model")

@@ -1,0 +1,150 @@
+"""`/v1/embeddings` and `/v1/classify`: what they may ask, and what they are told."""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray
+from onhand.device.networks.answers import Likely
+from onhand.device.serving.bodies import Body
+
+__all__ = [
+    "Classification",
+    "Embedding",
+    "classified",
+    "embedded",
+    "read_classification",
+    "read_embedding",
+]
+
+_MOST_INPUTS = 2048
+_MOST_CLASSES = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """A request for vectors that was understood.
+
+    Attributes:
+        texts: at least one.
+        is_packed: whether vectors are wanted as base64 of float32 and not as numbers.
+    """
+
+    texts: tuple[str, ...]
+    is_packed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification:
+    """A request for classes that was understood.
+
+    Attributes:
+        example: a text, or the bytes of a picture.
+        top: how many classes.
+    """
+
+    example: str | bytes
+    top: int
+
+
+def read_embedding(body: Body) -> Embedding:
+    """Understand a request to `/v1/embeddings`.
+
+    Args:
+        body: its fields.
+
+    Returns:
+        It.
+
+    Raises:
+        RefusedRequest: if a field is wrong, unknown or not supported.
+    """
+    texts = body.texts("input", most=_MOST_INPUTS)
+    if not texts:
+        raise body.wrong("input", "must be a text that is not empty, or a list of such")
+    wanted = body.text("encoding_format") or "float"
+    if wanted not in {"float", "base64"}:
+        raise body.wrong("encoding_format", "must be float or base64")
+    body.only("dimensions")
+    body.ignore(("model", "user"))
+    body.end()
+    return Embedding(texts=texts, is_packed=wanted == "base64")
+
+
+def embedded(
+    wanted: Embedding, vectors: FloatArray, *, n_tokens: int, model: str
+) -> dict[str, object]:
+    """Return vectors.
+
+    Args:
+        wanted: what was asked.
+        vectors: (N, D) float32.
+        n_tokens: of all texts.
+        model: who answered.
+
+    Returns:
+        The answer's JSON.
+    """
+    data = [
+        {
+            "object": "embedding",
+            "index": index,
+            "embedding": _packed(vector) if wanted.is_packed else vector.tolist(),
+        }
+        for index, vector in enumerate(vectors)
+    ]
+    counts = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+    return {"object": "list", "data": data, "model": model, "usage": counts}
+
+
+def read_classification(body: Body) -> Classification:
+    """Understand a request to `/v1/classify`: `input`, a text, or `image`, a data URL or base64.
+
+    Args:
+        body: its fields.
+
+    Returns:
+        It.
+
+    Raises:
+        RefusedRequest: if a field is wrong or unknown, or not one of the two is given.
+    """
+    text, image = body.text("input"), body.text("image")
+    top = body.whole("top", least=1, most=_MOST_CLASSES)
+    body.ignore(("model", "user"))
+    body.end()
+    if (text is None) == (image is None):
+        raise body.wrong("input", "give input, a text, or image, a picture; one of the two")
+    example = text if image is None else _picture(image, body)
+    return Classification(example=example or "", top=5 if top is None else top)
+
+
+def classified(likely: Sequence[Likely], *, model: str) -> dict[str, object]:
+    """Return classes.
+
+    Args:
+        likely: the likeliest first.
+        model: who answered.
+
+    Returns:
+        The answer's JSON.
+    """
+    data = [{"index": one.index, "label": one.label, "score": one.share} for one in likely]
+    return {"object": "classification", "model": model, "data": data}
+
+
+def _packed(vector: FloatArray) -> str:
+    return base64.b64encode(np.ascontiguousarray(vector, dtype="<f4").tobytes()).decode()
+
+
+def _picture(given: str, body: Body) -> bytes:
+    head, comma, tail = given.partition(",")
+    if comma and not (head.startswith("data:image/") and head.endswith(";base64")):
+        raise body.wrong("image", "must be 'data:image/...;base64,...', or base64 alone")
+    try:
+        return base64.b64decode(tail if comma else given, validate=True)
+    except (ValueError, binascii.Error) as error:
+        raise body.wrong("image", f"is no base64: {error}") from error

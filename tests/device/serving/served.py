@@ -1,0 +1,92 @@
+"""A real server on a port of this machine, around a model whose answers are known."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import openai
+import uvicorn
+from tests.device.test_generate import END, TEMPLATE, FakeLoaded, Rule, letters, mixing
+from tests.device.test_opening import make_bundle
+
+from onhand.device.opening import OpenedBundle
+from onhand.device.serving.local import LocalModel
+from onhand.device.serving.server import make_server
+from onhand.device.serving.settings import ModelSettings, ServeSettings
+from onhand.device.serving.state import Served as ServedModel
+from onhand.device.serving.state import ServerState
+from onhand.device.template import ChatTemplate
+from onhand.device.text_files import TextFiles
+
+__all__ = ["Served", "client_of", "fake_model", "serving"]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server that runs.
+
+    Attributes:
+        url: its address.
+        state: its models.
+        server: what listens.
+    """
+
+    url: str
+    state: ServerState
+    server: uvicorn.Server
+
+
+def fake_model(
+    place: Path,
+    rule: Rule = mixing,
+    *,
+    loaded: FakeLoaded | None = None,
+    name: str = "toy",
+    **settings: int,
+) -> LocalModel:
+    """A model that says what a rule says, with a tokenizer of letters."""
+    opened = OpenedBundle(
+        bundle=make_bundle(place / name),
+        files=TextFiles(
+            tokenizer=letters(), template=ChatTemplate(TEMPLATE), stop_ids=frozenset({END})
+        ),
+        loaded=loaded or FakeLoaded(rule),
+        engine_name="fake",
+        passed_over={},
+    )
+    given = ModelSettings(bundle=str(place / name), name=name)
+    return LocalModel(opened, replace(given, **settings))  # type: ignore[arg-type] # numbers
+
+
+@contextmanager
+def serving(
+    *models: ServedModel,
+    settings: ServeSettings | None = None,
+    state: ServerState | None = None,
+) -> Iterator[Served]:
+    """Serve some models as long as the block runs."""
+    state = state or ServerState(models)
+    server = make_server(state, settings or ServeSettings())
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(
+        target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True
+    )
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+    try:
+        yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", state, server)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        state.close()
+        listener.close()
+
+
+def client_of(served: Served) -> openai.OpenAI:
+    """The official client, as it comes; close it."""
+    return openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0)

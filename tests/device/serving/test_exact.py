@@ -1,0 +1,114 @@
+"""Answers that were given before: found by everything they depend on, and by their owner alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.device.serving.served import fake_model, serving
+from tests.device.test_generate import FakeLoaded, mixing
+
+from onhand.core.errors import ResourceError
+from onhand.device.sampling import Sampling
+from onhand.device.serving.asks import Ask, Ending, Piece, Score
+from onhand.device.serving.exact import ExactCache, Kept, is_repeatable, key_of
+from onhand.device.serving.state import ServerState
+from onhand.device.template import Message
+
+ASK = Ask(tenant="a", prompt=(Message("user", "lamp"),), max_tokens=5)
+ENDING = Ending(reason="stop", prompt_tokens=7, cached_tokens=0, generated_tokens=3)
+KEPT = Kept((Piece("on"), Piece("灯", (Score(b"\xe7", -0.5, (Score(b"x", -1.0),)),))), ENDING)
+
+
+def test_an_answer_is_found_again(tmp_path: Path) -> None:
+    """With its scores; also by the next process."""
+    key = key_of(ASK, model="m")
+    with ExactCache(tmp_path / "c.sqlite", most_bytes=10_000) as cache:
+        assert cache.find(key) is None
+        cache.keep(key, KEPT)
+        assert cache.find(key) == KEPT
+        assert (cache.n_hits, cache.n_misses) == (1, 1)
+
+    with ExactCache(tmp_path / "c.sqlite", most_bytes=10_000) as again:
+        assert again.find(key) == KEPT
+        assert again.n_bytes > 0
+    assert (tmp_path / "c.sqlite").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(ASK, tenant="b"),
+        replace(ASK, prompt=(Message("system", "lamp"),)),
+        replace(ASK, prompt="lamp"),
+        replace(ASK, prompt=(Message("user", "la"), Message("user", "mp"))),
+        replace(ASK, max_tokens=6),
+        replace(ASK, sampling=Sampling(temperature=1, seed=1)),
+        replace(ASK, stop=("x",)),
+        replace(ASK, grammar="{}"),
+        replace(ASK, n_scores=0),
+    ],
+)
+def test_attack_another_request_is_another_answer(other: Ask) -> None:
+    """Whatever differs, the tenant first."""
+    assert key_of(other, model="m") != key_of(ASK, model="m")
+    assert key_of(ASK, model="n") != key_of(ASK, model="m")
+
+
+def test_what_is_drawn_is_not_kept() -> None:
+    """Unless a seed says which draw is meant."""
+    assert is_repeatable(ASK)
+    assert not is_repeatable(replace(ASK, sampling=Sampling(temperature=1)))
+    assert is_repeatable(replace(ASK, sampling=Sampling(temperature=1, seed=3)))
+
+
+@given(sizes=st.lists(st.integers(0, 600), max_size=12), most=st.integers(0, 2000))
+def test_the_budget_holds(sizes: list[int], most: int) -> None:
+    """The longest unused go; the last that fits is there."""
+    with ExactCache(None, most_bytes=most) as cache:
+        for i, size in enumerate(sizes):
+            cache.keep(bytes([i]), Kept((Piece("x" * size),), ENDING))
+            assert cache.n_bytes <= most
+            assert size + 400 > most or cache.find(bytes([i])) is not None
+
+
+def test_attack_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
+    """Nothing of it is trusted, and nothing is lost but time."""
+    place = tmp_path / "c.sqlite"
+    place.write_bytes(b"SQLite format 3\0" + b"\xff" * 4000)
+    with ExactCache(place, most_bytes=10_000) as cache:
+        cache.keep(b"k", KEPT)
+        assert cache.find(b"k") == KEPT
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    """By its name."""
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(ResourceError, match="the cache cannot be opened"):
+        ExactCache(tmp_path / "file" / "c.sqlite", most_bytes=1)
+
+
+def test_the_same_request_is_answered_at_once(tmp_path: Path) -> None:
+    """Whole and streamed alike, marked, with all of its prompt cached, and no step computed."""
+    loaded = FakeLoaded(mixing)
+    state = ServerState(
+        [fake_model(tmp_path, loaded=loaded)], exact=ExactCache(None, most_bytes=10_000)
+    )
+    asked = {"model": "toy", "prompt": "a prompt", "max_tokens": 9}
+    with serving(state=state) as served:
+        url = f"{served.url}/v1/completions"
+        first = httpx2.post(url, json=asked)
+        n_steps = len(loaded.fed)
+        again = httpx2.post(url, json=asked)
+        stream = httpx2.post(url, json=asked | {"stream": True}).text
+        other = httpx2.post(url, json=asked | {"temperature": 1})
+
+    text, usage = again.json()["choices"][0]["text"], again.json()["usage"]
+    assert text == first.json()["choices"][0]["text"]
+    assert f'"text":"{text}"' in stream
+    assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"]
+    assert [r.headers["x-cache"] for r in (first, again, other)] == ["miss", "exact", "miss"]
+    assert len(loaded.fed) == n_steps + 9
