@@ -70,7 +70,7 @@ def test_a_recipe_names_a_pass_of_another_package() -> None:
         ("raises", "'raises' (onhand_example_raises:Pass) cannot be loaded: no licence found"),
         ("syntax", "'syntax' (onhand_example_syntax:Pass) cannot be loaded: invalid syntax"),
         ("negat", "unknown pass 'negat'; did you mean 'negate'?"),
-        ("zzz", "unknown pass 'zzz'; known: absent-module, absent-name, distil, negate"),
+        ("zzz", "unknown pass 'zzz'; known: absent-module, absent-name, distil, factorize, negate"),
     ],
 )
 def test_a_broken_plugin_is_one_sentence(name: str, message: str) -> None:
