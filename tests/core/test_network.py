@@ -162,6 +162,7 @@ def test_a_text_that_cannot_be_is_refused(change: dict[str, object], message: st
         ({"layout": "rows", "most_boxes": 0}, "most_boxes is 0, must be a whole number"),
         ({"layout": "cells", "scores": "logits"}, "the layout 'cells' says scores; leave it out"),
         ({"layout": "boxes-scores", "objectness": True}, "'boxes-scores' has no objectness"),
+        ({"layout": "rows", "least_score": "x"}, "least_score is 'x', must be from 0 to 1"),
         ([], "must be a JSON object"),
     ],
 )
