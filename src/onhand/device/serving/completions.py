@@ -47,7 +47,7 @@ def read_chat(body: Body, *, tenant: str, usual: Sampling) -> Asked:
     body.ignore(("parallel_tool_calls", "reasoning_effort", "verbosity"))
     ask = replace(
         _ask(body, messages, tenant=tenant, usual=usual),
-        grammar=_grammar(body),
+        grammar=grammar_of(body.table("response_format"), body, "response_format", is_flat=False),
         n_scores=_n_scores(body),
     )
     shape = CompletionShape(
@@ -108,21 +108,6 @@ def _wants_usage(body: Body) -> bool:
     options.ignore(("include_obfuscation",))
     options.end()
     return wants
-
-
-def _grammar(body: Body) -> str | None:
-    wanted = body.table("response_format")
-    kind = wanted.text("type") or "text"
-    schema: object = {"type": "object"}
-    if kind == "json_schema":
-        described = wanted.table("json_schema")
-        described.ignore(("name", "description", "strict"))
-        schema = described.value("schema") or schema
-        described.end()
-    elif kind not in {"text", "json_object"}:
-        raise wanted.wrong("type", "must be text, json_object or json_schema")
-    wanted.end()
-    return None if kind == "text" else grammar_of(schema, body, "response_format")
 
 
 def _n_scores(body: Body) -> int | None:

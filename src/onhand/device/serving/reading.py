@@ -39,20 +39,33 @@ def choices_of(ask: Ask, n: int) -> tuple[Ask, ...]:
     return tuple(replace(ask, sampling=replace(ask.sampling, seed=seed + i)) for i in range(n))
 
 
-def grammar_of(schema: object, body: Body, key: str) -> str:
-    """Return the grammar of a JSON schema.
+def grammar_of(wanted: Body, body: Body, key: str, *, is_flat: bool) -> str | None:
+    """Return the grammar that a request wants its answer to follow.
 
     Args:
-        schema: as the request gives it.
+        wanted: the format: a type, and a schema where that is "json_schema".
         body: the fields it stands among.
         key: its field's name.
+        is_flat: whether the schema stands beside the type, not within "json_schema".
 
     Returns:
-        For `Ask.grammar`.
+        For `Ask.grammar`; None for any text.
 
     Raises:
-        RefusedRequest: if it is no schema.
+        RefusedRequest: if there is no such type, or it is no schema.
     """
+    kind = wanted.text("type") or "text"
+    schema: object = {"type": "object"}
+    if kind == "json_schema":
+        described = wanted if is_flat else wanted.table("json_schema")
+        described.ignore(("name", "description", "strict"))
+        schema = described.value("schema") or schema
+        described.end()
+    elif kind not in {"text", "json_object"}:
+        raise wanted.wrong("type", "must be text, json_object or json_schema")
+    wanted.end()
+    if kind == "text":
+        return None
     try:
         return json_grammar(schema)
     except InputError as error:

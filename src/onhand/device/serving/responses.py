@@ -193,14 +193,6 @@ def _messages(body: Body) -> list[Message]:
 def _grammar(body: Body) -> str | None:
     text = body.table("text")
     text.ignore(("verbosity",))
-    wanted = text.table("format")
-    kind = wanted.text("type") or "text"
-    schema: object = {"type": "object"}
-    if kind == "json_schema":
-        wanted.ignore(("name", "description", "strict"))
-        schema = wanted.value("schema") or schema
-    elif kind not in {"text", "json_object"}:
-        raise wanted.wrong("type", "must be text, json_object or json_schema")
-    wanted.end()
+    grammar = grammar_of(text.table("format"), body, "text", is_flat=True)
     text.end()
-    return None if kind == "text" else grammar_of(schema, body, "text")
+    return grammar

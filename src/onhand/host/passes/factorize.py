@@ -10,10 +10,10 @@ from typing import ClassVar
 
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
-from onhand.host.calibrate import run_original
 from onhand.host.factors import factorise, spectrum_of
 from onhand.host.model import Model
 from onhand.host.passes.base import ShapeReport, ShapeWork
+from onhand.host.passes.observed import STATISTICS, observe_inputs
 from onhand.host.stored_model import write_model
 
 __all__ = ["Factorize"]
@@ -98,17 +98,7 @@ class Factorize:
             InputError: if nothing may go.
         """
         free = self._free(model.decoder)
-        folder = work.folder / "statistics"
-        folder.mkdir(parents=True, exist_ok=True)
-        statistics = run_original(
-            model,
-            calibration=work.calibration,
-            heldout=(),
-            threads=work.threads,
-            progress=work.progress,
-            whole=True,
-            folder=folder,
-        ).statistics
+        statistics = observe_inputs(model, work)
         work.progress.start("taking matrices apart", 2 * len(free))
         curves: dict[str, Sequence[float]] = {}
         for name in free:
@@ -123,7 +113,7 @@ class Factorize:
         made = factorise(model, {**model.decoder.ranks, **ranks}, statistics)
         stored = write_model(work.folder, made)
         work.progress.advance(len(free))
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(work.folder / STATISTICS, ignore_errors=True)
         return stored
 
     def _free(self, decoder: Decoder) -> dict[str, tuple[int, int]]:

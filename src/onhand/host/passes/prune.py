@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
-from onhand.host.calibrate import InputStatistics, run_original
+from onhand.host.calibrate import InputStatistics
 from onhand.host.importance import (
     IMPORTANCES,
     Importance,
@@ -22,6 +22,7 @@ from onhand.host.importance import (
 )
 from onhand.host.model import Model
 from onhand.host.passes.base import ShapeReport, ShapeWork
+from onhand.host.passes.observed import STATISTICS, observe_inputs
 from onhand.host.prune_decoder import Kept, cut_decoder, prune_decoder
 from onhand.host.stored_model import write_model
 
@@ -115,7 +116,7 @@ class Prune:
         pruned = prune_decoder(model, kept, moments=statistics if self.refit else None)
         work.progress.start("writing what stays", pruned.decoder.n_parameters)
         stored = write_model(work.folder, pruned, advance=work.progress.advance)
-        shutil.rmtree(work.folder / "statistics", ignore_errors=True)
+        shutil.rmtree(work.folder / STATISTICS, ignore_errors=True)
         return stored
 
     @property
@@ -125,18 +126,7 @@ class Prune:
     def _observe(self, model: Model, work: ShapeWork) -> InputStatistics:
         if not self._observes:
             return InputStatistics()
-        folder = work.folder / "statistics"
-        folder.mkdir(parents=True, exist_ok=True)
-        run = run_original(
-            model,
-            calibration=work.calibration,
-            heldout=(),
-            threads=work.threads,
-            progress=work.progress,
-            whole=True,
-            folder=folder,
-        )
-        return run.statistics
+        return observe_inputs(model, work)
 
     def _judge(self, model: Model, statistics: InputStatistics, work: ShapeWork) -> Importance:
         if self.importance == "magnitude":

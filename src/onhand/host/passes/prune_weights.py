@@ -8,9 +8,10 @@ from typing import ClassVar
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
 from onhand.core.sparse import parse_pattern
-from onhand.host.calibrate import InputStatistics, run_original
+from onhand.host.calibrate import InputStatistics
 from onhand.host.model import Model
 from onhand.host.passes.base import ShapeReport, ShapeWork
+from onhand.host.passes.observed import STATISTICS, observe_inputs
 from onhand.host.prune import prune_matrices, pruned_names
 from onhand.host.sparsify import METHODS, Share, zero_share
 from onhand.host.stored_model import write_model
@@ -93,7 +94,7 @@ class PruneWeights:
         )
         work.progress.start("making weights zero", pruned.weights.decoder.n_parameters)
         stored = write_model(work.folder, pruned, advance=work.progress.advance)
-        shutil.rmtree(work.folder / "statistics", ignore_errors=True)
+        shutil.rmtree(work.folder / STATISTICS, ignore_errors=True)
         names, _ = pruned_names(model.decoder, self._share(), keep=self.keep)
         sizes = [n * k for n, k in (model.decoder.matrices()[name] for name in names)]
         zeros = sum(
@@ -112,14 +113,4 @@ class PruneWeights:
     def _observe(self, model: Model, work: ShapeWork) -> InputStatistics:
         if self.method == "magnitude":
             return InputStatistics()
-        folder = work.folder / "statistics"
-        folder.mkdir(parents=True, exist_ok=True)
-        return run_original(
-            model,
-            calibration=work.calibration,
-            heldout=(),
-            threads=work.threads,
-            progress=work.progress,
-            whole=True,
-            folder=folder,
-        ).statistics
+        return observe_inputs(model, work)
