@@ -12,7 +12,7 @@ from onhand.cli.settings import Settings
 from onhand.core.errors import InputError
 
 if TYPE_CHECKING:
-    from onhand.device.serving.exact import ExactCache
+    from onhand.device.serving.caches.exact import ExactCache
     from onhand.device.serving.settings import CacheSettings
 
 __all__ = ["command"]
@@ -42,7 +42,7 @@ def command(
     Raises:
         InputError: if there is nothing to serve.
     """
-    from onhand.device.serving.opening import open_served
+    from onhand.device.serving.models.opening import open_served
     from onhand.device.serving.settings import ModelSettings, ServeSettings, parse_settings
 
     settings = ServeSettings()
@@ -78,7 +78,7 @@ def command(
 
 
 def _exact_cache(settings: "CacheSettings", home: Path) -> "ExactCache | None":
-    from onhand.device.serving.exact import ExactCache
+    from onhand.device.serving.caches.exact import ExactCache
 
     if not settings.exact_bytes:
         return None

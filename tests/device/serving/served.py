@@ -14,7 +14,7 @@ from tests.device.test_generate import END, TEMPLATE, FakeLoaded, Rule, letters,
 from tests.device.test_opening import make_bundle
 
 from onhand.device.opening import OpenedBundle
-from onhand.device.serving.local import LocalModel
+from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.server import make_server
 from onhand.device.serving.settings import ModelSettings, ServeSettings
 from onhand.device.serving.state import Served as ServedModel

@@ -9,13 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onhand.core.errors import OnhandError
-from onhand.device.serving.asks import Ending, Piece
-from onhand.device.serving.exact import Kept, is_repeatable, key_of
-from onhand.device.serving.local import LocalModel
+from onhand.device.serving.api.replies import JsonReply, until_gone
+from onhand.device.serving.api.shape import Asked, Stamp
+from onhand.device.serving.asks import Ending, Piece, TextModel
+from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
 from onhand.device.serving.merging import merged
 from onhand.device.serving.refusals import refusal_of
-from onhand.device.serving.replies import JsonReply, until_gone
-from onhand.device.serving.shape import Asked, Stamp
 from onhand.device.serving.state import ServerState
 
 if TYPE_CHECKING:
@@ -33,19 +32,24 @@ class Answer:
         headers: what they say of where it comes from.
     """
 
-    def __init__(self, state: ServerState, model: LocalModel, asked: Asked) -> None:
-        """Look whether it is known; nothing is computed yet."""
+    def __init__(self, state: ServerState, model: TextModel, asked: Asked) -> None:
+        """Use `begun`."""
         self._state = state
         self._model = model
         self._asked = asked
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
         self._keys = self._cache_keys()
-        self._found = self._from_cache()
-        self.headers = {
-            "x-request-id": self._stamp.id,
-            "x-route": "local",
-            "x-cache": "exact" if self._found else "miss",
-        }
+        self._found: list[Kept] = []
+        self.headers = {"x-request-id": self._stamp.id, "x-route": "local", "x-cache": "miss"}
+
+    @classmethod
+    async def begun(cls, state: ServerState, model: TextModel, asked: Asked) -> "Answer":
+        """Return an answer that was looked for in the caches; nothing is computed yet."""
+        answer = cls(state, model, asked)
+        answer._found = answer._from_cache()
+        if answer._found:
+            answer.headers["x-cache"] = "exact"
+        return answer
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Compute it, and send it as a whole; nothing is computed for a client that left."""

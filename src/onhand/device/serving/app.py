@@ -2,28 +2,28 @@
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from onhand.core.errors import EngineError, OnhandError
 from onhand.device.sampling import Sampling
 from onhand.device.serving.answering import Answer
-from onhand.device.serving.bodies import Body, as_json, parse_body
-from onhand.device.serving.completions import read_chat, read_completion
-from onhand.device.serving.guard import Guard
-from onhand.device.serving.local import LocalModel
-from onhand.device.serving.network import ServedNetwork
-from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
-from onhand.device.serving.replies import EventStream, JsonReply
-from onhand.device.serving.responses import read_response
-from onhand.device.serving.settings import ServeSettings
-from onhand.device.serving.shape import Asked
-from onhand.device.serving.state import ServerState
-from onhand.device.serving.vectors import (
+from onhand.device.serving.api.bodies import Body, as_json, parse_body
+from onhand.device.serving.api.completions import read_chat, read_completion
+from onhand.device.serving.api.replies import EventStream, JsonReply
+from onhand.device.serving.api.responses import read_response
+from onhand.device.serving.api.shape import Asked
+from onhand.device.serving.api.vectors import (
     classified,
     embedded,
     read_classification,
     read_embedding,
 )
+from onhand.device.serving.asks import TextModel
+from onhand.device.serving.guard import Guard
+from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
+from onhand.device.serving.settings import ServeSettings
+from onhand.device.serving.state import Served, ServerState
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["make_app"]
 
 _LOG = logging.getLogger("onhand.serving")
-_Kind = TypeVar("_Kind", LocalModel, ServedNetwork)
 
 
 class _Reader(Protocol):
@@ -91,8 +90,7 @@ class _Routes:
         Raises:
             RefusedRequest: if the server is about to end.
         """
-        if self._state.is_draining:
-            raise RefusedRequest(_draining())
+        self._check_open()
         return JsonReply({"status": "ready", "models": sorted(self._state.models)})
 
     async def metrics(self, request: "Request") -> "ASGIApp":
@@ -125,7 +123,7 @@ class _Routes:
     async def embeddings(self, request: "Request") -> "ASGIApp":
         """Return vectors of texts."""
         body = parse_body(await request.body())
-        network = self._asked(body, ServedNetwork)
+        network = self._network(body)
         wanted = read_embedding(body)
         with self._state.metrics.counted("embeddings") as count:
             vectors, n_tokens = await network.embed(wanted.texts)
@@ -135,29 +133,36 @@ class _Routes:
     async def classify(self, request: "Request") -> "ASGIApp":
         """Return the likeliest classes of a text or a picture."""
         body = parse_body(await request.body())
-        network = self._asked(body, ServedNetwork)
+        network = self._network(body)
         wanted = read_classification(body)
         with self._state.metrics.counted("classify") as count:
             likely = await network.classify(wanted.example, top=wanted.top)
             count.end("ok")
         return JsonReply(classified(likely, model=network.name))
 
-    def _asked(self, body: Body, kind: type[_Kind]) -> _Kind:
+    def _text_model(self, body: Body) -> TextModel:
+        self._check_open()
+        return self._state.text_model(body.peek("model"))
+
+    def _network(self, body: Body) -> ServedNetwork:
+        self._check_open()
+        return self._state.network(body.peek("model"))
+
+    def _check_open(self) -> None:
         if self._state.is_draining:
             raise RefusedRequest(_draining())
-        return self._state.model(body.peek("model"), kind)
 
     async def _answer(self, request: "Request", read: _Reader) -> "ASGIApp":
         body = parse_body(await request.body())
-        model = self._asked(body, LocalModel)
+        model = self._text_model(body)
         asked = read(body, tenant=request.state.tenant, usual=model.usual)
-        answer = Answer(self._state, model, asked)
+        answer = await Answer.begun(self._state, model, asked)
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
             return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)
         return answer
 
-    def _described(self, model: LocalModel | ServedNetwork) -> Mapping[str, object]:
+    def _described(self, model: Served) -> Mapping[str, object]:
         described: dict[str, object] = {
             "id": model.name,
             "object": "model",
@@ -165,9 +170,9 @@ class _Routes:
             "owned_by": "onhand",
             "engine": model.engine_name,
         }
-        if isinstance(model, LocalModel):
-            return described | {"task": "text-generation", "context_length": model.context}
-        return described | {"task": model.task}
+        if isinstance(model, ServedNetwork):
+            return described | {"task": model.task}
+        return described | {"task": "text-generation", "context_length": model.context}
 
 
 async def _health(request: "Request") -> "ASGIApp":

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 from onhand.device.sampling import Sampling
 from onhand.device.template import Message
 
-__all__ = ["Ask", "Backend", "EndReason", "Ending", "Piece"]
+__all__ = ["Ask", "Backend", "EndReason", "Ending", "Piece", "Score", "TextModel"]
 
 EndReason = Literal["stop", "length"]
 
@@ -73,12 +73,14 @@ class Ending:
         prompt_tokens: of the whole prompt.
         cached_tokens: those of them that were not computed again.
         generated_tokens: of the answer.
+        source: who answered: "local", or the name of another backend.
     """
 
     reason: EndReason
     prompt_tokens: int
     cached_tokens: int
     generated_tokens: int
+    source: str = "local"
 
 
 class Backend(Protocol):
@@ -92,4 +94,51 @@ class Backend(Protocol):
         Raises:
             OnhandError: what went wrong; no ending comes then.
         """
+        ...
+
+
+class TextModel(Backend, Protocol):
+    """A backend under a name that requests call it by."""
+
+    @property
+    def name(self) -> str:
+        """What requests call it."""
+        ...
+
+    @property
+    def usual(self) -> Sampling:
+        """The sampling that the model's makers suggest."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        ...
+
+    @property
+    def engine_name(self) -> str:
+        """What computes its answers."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for models that answer alike, to the bit."""
+        ...
+
+    @property
+    def n_active(self) -> int:
+        """Answers that have not ended."""
+        ...
+
+    @property
+    def prefix_cache_bytes(self) -> int:
+        """Memory of what ended conversations remember."""
+        ...
+
+    def break_off(self) -> None:
+        """End all answers that run, and take no more."""
+        ...
+
+    def close(self) -> None:
+        """Break answers off and release what it holds; safe to call twice."""
         ...

@@ -2,20 +2,17 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 from onhand.core.errors import InputError
-from onhand.device.serving.exact import ExactCache
-from onhand.device.serving.local import LocalModel
+from onhand.device.serving.asks import TextModel
+from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.metrics import Metrics
-from onhand.device.serving.network import ServedNetwork
+from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
 __all__ = ["Served", "ServerState"]
 
-_Kind = TypeVar("_Kind", LocalModel, ServedNetwork)
-Served = LocalModel | ServedNetwork
-_KINDS = {LocalModel: "answers in text", ServedNetwork: "computes vectors or classes"}
+Served = TextModel | ServedNetwork
 
 
 class ServerState:
@@ -54,7 +51,7 @@ class ServerState:
             "onhand_prefix_cache_bytes",
             "Memory of what ended conversations remember.",
             lambda: sum(
-                model.prefix_cache_bytes for model in models if isinstance(model, LocalModel)
+                model.prefix_cache_bytes for model in models if not isinstance(model, ServedNetwork)
             ),
         )
         if exact is not None:
@@ -80,25 +77,39 @@ class ServerState:
         message = f"there is no model {name[:80]!r} here, but {known}"
         raise RefusedRequest(_unknown(message))
 
-    def model(self, name: str | None, kind: type[_Kind]) -> _Kind:
-        """Return a model of a kind, by its name or the first.
+    def text_model(self, name: str | None) -> TextModel:
+        """Return a model that answers in text.
 
         Args:
-            name: None for the first of its kind.
-            kind: what is needed.
+            name: its name; None for the first.
 
         Returns:
             The model.
 
         Raises:
-            RefusedRequest: if there is none of that name, or of that kind.
+            RefusedRequest: if there is none of that name, or it is another kind of model.
         """
-        listed = self.models.values() if name is None else [self.named(name)]
-        found = next((model for model in listed if isinstance(model, kind)), None)
-        if found is None:
-            whose = "no model here" if name is None else f"model {name[:80]!r} is not one that"
-            raise RefusedRequest(_unknown(f"{whose} {_KINDS[kind]}"))
-        return found
+        for model in self._candidates(name):
+            if not isinstance(model, ServedNetwork):
+                return model
+        raise RefusedRequest(_no_such(name, "answers in text"))
+
+    def network(self, name: str | None) -> ServedNetwork:
+        """Return a network, as `text_model` does.
+
+        Args:
+            name: its name; None for the first.
+
+        Returns:
+            The network.
+
+        Raises:
+            RefusedRequest: as in `text_model`.
+        """
+        for model in self._candidates(name):
+            if isinstance(model, ServedNetwork):
+                return model
+        raise RefusedRequest(_no_such(name, "computes vectors or classes"))
 
     def break_off(self) -> None:
         """End all answers that run; their readers are told."""
@@ -111,6 +122,14 @@ class ServerState:
             model.close()
         if self.exact is not None:
             self.exact.close()
+
+    def _candidates(self, name: str | None) -> Sequence[Served]:
+        return tuple(self.models.values()) if name is None else (self.named(name),)
+
+
+def _no_such(name: str | None, does: str) -> Refusal:
+    whose = "no model here" if name is None else f"model {name[:80]!r} is not one that"
+    return _unknown(f"{whose} {does}")
 
 
 def _unknown(message: str) -> Refusal:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
-from onhand.device.serving.bodies import as_json
+from onhand.device.serving.api.bodies import as_json
 
 __all__ = ["EventStream", "JsonReply", "until_gone"]
 

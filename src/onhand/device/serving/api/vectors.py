@@ -9,7 +9,7 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.device.networks.answers import Likely
-from onhand.device.serving.bodies import Body
+from onhand.device.serving.api.bodies import Body
 
 __all__ = [
     "Classification",

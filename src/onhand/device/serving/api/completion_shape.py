@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from onhand.device.serving.api.bodies import as_json
+from onhand.device.serving.api.shape import Answered, Stamp
 from onhand.device.serving.asks import Ending, Piece, Score
-from onhand.device.serving.bodies import as_json
-from onhand.device.serving.shape import Answered, Stamp
 
 __all__ = ["CompletionShape"]
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from onhand.device.sampling import Sampling
-from onhand.device.serving.asks import Ask
-from onhand.device.serving.bodies import Body
-from onhand.device.serving.completion_shape import CompletionShape
-from onhand.device.serving.reading import (
+from onhand.device.serving.api.bodies import Body
+from onhand.device.serving.api.completion_shape import CompletionShape
+from onhand.device.serving.api.reading import (
     MOST_TOKENS,
     WITHOUT_EFFECT,
     choices_of,
@@ -15,7 +14,8 @@ from onhand.device.serving.reading import (
     read_message,
     read_sampling,
 )
-from onhand.device.serving.shape import Asked
+from onhand.device.serving.api.shape import Asked
+from onhand.device.serving.asks import Ask
 from onhand.device.template import Message
 
 __all__ = ["read_chat", "read_completion"]

@@ -20,8 +20,8 @@ from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece, Score
-from onhand.device.serving.remembered import Remembered
-from onhand.device.serving.scores import ScoreKeeper
+from onhand.device.serving.caches.remembered import Remembered
+from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
 from onhand.device.stop_strings import StopStrings
 from onhand.device.text import Tokenizer

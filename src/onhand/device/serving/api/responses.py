@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onhand.device.sampling import Sampling
-from onhand.device.serving.asks import Ask, Ending, Piece
-from onhand.device.serving.bodies import Body, as_json
-from onhand.device.serving.reading import (
+from onhand.device.serving.api.bodies import Body, as_json
+from onhand.device.serving.api.reading import (
     MOST_TOKENS,
     WITHOUT_EFFECT,
     grammar_of,
     read_message,
     read_sampling,
 )
-from onhand.device.serving.shape import Answered, Asked, Stamp
+from onhand.device.serving.api.shape import Answered, Asked, Stamp
+from onhand.device.serving.asks import Ask, Ending, Piece
 from onhand.device.template import Message
 
 __all__ = ["ResponseShape", "read_response"]

@@ -7,8 +7,8 @@ from typing import Final
 from onhand.core.errors import InputError
 from onhand.device.guide import json_grammar
 from onhand.device.sampling import Sampling
+from onhand.device.serving.api.bodies import Body
 from onhand.device.serving.asks import Ask
-from onhand.device.serving.bodies import Body
 from onhand.device.template import ROLES, Message
 
 __all__ = [

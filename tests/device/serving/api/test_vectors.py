@@ -14,8 +14,8 @@ from tests.device.serving.served import Served, client_of, fake_model, serving
 from tests.network_bundles import Drawing, Op, classifier, info, pack
 
 from onhand.core.feed import PictureFeed, TextFeed
-from onhand.device.serving.network import ServedNetwork
-from onhand.device.serving.opening import open_served
+from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.settings import ModelSettings
 
 TABLE = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)

@@ -13,7 +13,7 @@ from tests.device.test_generate import FakeLoaded, mixing
 from onhand.core.errors import ResourceError
 from onhand.device.sampling import Sampling
 from onhand.device.serving.asks import Ask, Ending, Piece, Score
-from onhand.device.serving.exact import ExactCache, Kept, is_repeatable, key_of
+from onhand.device.serving.caches.exact import ExactCache, Kept, is_repeatable, key_of
 from onhand.device.serving.state import ServerState
 from onhand.device.template import Message
 

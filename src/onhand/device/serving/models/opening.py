@@ -4,8 +4,8 @@ from pathlib import Path
 
 from onhand.core.bundle import read_manifest
 from onhand.core.manifest import NETWORK
-from onhand.device.serving.local import LocalModel, open_local
-from onhand.device.serving.network import ServedNetwork, open_network_model
+from onhand.device.serving.models.local import LocalModel, open_local
+from onhand.device.serving.models.network import ServedNetwork, open_network_model
 from onhand.device.serving.settings import ModelSettings
 
 __all__ = ["open_served"]

@@ -8,7 +8,7 @@ from tests.device.test_generate import FakeLoaded, mixing
 from tests.device.toy_model import ToySession
 
 from onhand.core.arrays import TokenArray
-from onhand.device.serving.remembered import Remembered
+from onhand.device.serving.caches.remembered import Remembered
 
 
 def remembered(most_bytes: int = 10_000) -> Remembered:

@@ -1,0 +1,1 @@
+"""The API: what requests may ask, and the form of what they get."""

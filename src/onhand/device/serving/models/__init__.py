@@ -1,0 +1,1 @@
+"""Bundles on this device, as a server uses them."""
