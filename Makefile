@@ -46,5 +46,5 @@ clean:
 # What a device has, and a test runner.
 .venv-lean/.ready: $(PINNED)
 	$(PYTHON) -m venv .venv-lean
-	.venv-lean/bin/python $(PIP_INSTALL) --editable . pytest pytest-xdist hypothesis coverage openai httpx2
+	.venv-lean/bin/python $(PIP_INSTALL) --editable . pytest pytest-xdist hypothesis coverage openai
 	touch $@
