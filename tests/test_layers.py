@@ -10,6 +10,7 @@ SRC = Path(__file__).parents[1] / "src" / "onhand"
 CORE = {"numpy"}
 DEVICE = CORE | {
     "PIL",
+    "httpx2",
     "jinja2",
     "llguidance",
     "onnxruntime",

@@ -13,6 +13,7 @@ HEAVY = (
     "PIL",
     "gguf",
     "huggingface_hub",
+    "httpx2",
     "jinja2",
     "keras",
     "llguidance",
