@@ -13,6 +13,7 @@ from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
 from onhand.device.serving.asks import Ending, Piece, TextModel
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
+from onhand.device.serving.deadlines import until
 from onhand.device.serving.merging import merged
 from onhand.device.serving.refusals import refusal_of
 from onhand.device.serving.state import ServerState
@@ -109,7 +110,8 @@ class Answer:
     def _parts(self) -> AsyncGenerator[tuple[int, Piece | Ending]]:
         if self._found:
             return merged([_told(kept) for kept in self._found])
-        return merged([self._kept(i) for i in range(len(self._asked.asks))])
+        asks = self._asked.asks
+        return until(merged([self._kept(i) for i in range(len(asks))]), asks[0].deadline_s)
 
     def _cache_keys(self) -> list[bytes]:
         asks = self._asked.asks

@@ -1,5 +1,6 @@
 """The routes of a server, as an ASGI application."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -19,6 +20,7 @@ from onhand.device.serving.api.vectors import (
     read_embedding,
 )
 from onhand.device.serving.asks import TextModel
+from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
@@ -126,7 +128,8 @@ class _Routes:
         network = self._network(body)
         wanted = read_embedding(body)
         with self._state.metrics.counted("embeddings") as count:
-            vectors, n_tokens = await network.embed(wanted.texts)
+            work = network.embed(wanted.texts)
+            vectors, n_tokens = await in_time(work, self._deadline_s(request))
             count.end("ok")
         return JsonReply(embedded(wanted, vectors, n_tokens=n_tokens, model=network.name))
 
@@ -136,7 +139,8 @@ class _Routes:
         network = self._network(body)
         wanted = read_classification(body)
         with self._state.metrics.counted("classify") as count:
-            likely = await network.classify(wanted.example, top=wanted.top)
+            work = network.classify(wanted.example, top=wanted.top)
+            likely = await in_time(work, self._deadline_s(request))
             count.end("ok")
         return JsonReply(classified(likely, model=network.name))
 
@@ -155,12 +159,20 @@ class _Routes:
     async def _answer(self, request: "Request", read: _Reader) -> "ASGIApp":
         body = parse_body(await request.body())
         model = self._text_model(body)
-        asked = read(body, tenant=request.state.tenant, usual=model.usual)
+        deadline_s = self._deadline_s(request)
+        asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
         answer = await Answer.begun(self._state, model, asked)
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
             return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)
         return answer
+
+    def _deadline_s(self, request: "Request") -> float | None:
+        return deadline_of(
+            request.headers.get(HEADER),
+            most_s=self._settings.server.deadline_s,
+            now_s=asyncio.get_running_loop().time(),
+        )
 
     def _described(self, model: Served) -> Mapping[str, object]:
         described: dict[str, object] = {

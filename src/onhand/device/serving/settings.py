@@ -43,6 +43,7 @@ class NetworkSettings:
         max_body_bytes: of one request.
         ping_s: seconds without news after which a stream sends a comment.
         drain_s: seconds that running answers have to end when the server is told to.
+        deadline_s: most seconds of one answer, waiting included; 0 for no end.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +53,7 @@ class NetworkSettings:
     max_body_bytes: int = 32 * 2**20
     ping_s: float = 10.0
     drain_s: float = 30.0
+    deadline_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.host not in _LOOPBACK:
@@ -66,6 +68,8 @@ class NetworkSettings:
         for name, value in (("ping_s", self.ping_s), ("drain_s", self.drain_s)):
             if not value > 0:  # so that NaN is refused as well
                 raise InputError(f"{name} is {value}, must be above 0")
+        if not self.deadline_s >= 0:
+            raise InputError(f"deadline_s is {self.deadline_s}, must be 0 or more")
         for origin in self.origins:
             if not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise InputError(f"origin {origin!r} must be like 'https://example.org'")
