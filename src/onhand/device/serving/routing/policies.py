@@ -113,7 +113,8 @@ def fitting(now: Situation) -> tuple[list[Candidate], dict[str, tuple[str, str]]
 def _why_not(now: Situation, one: Candidate) -> tuple[str, str] | None:
     if one.place != "local" and now.privacy == "private":
         return "privacy", "the request is private"
-    if one.place != "local" and now.privacy == "redact" and not now.can_redact:
+    must_redact = one.place != "local" and now.privacy == "redact" and not one.sees_personal
+    if must_redact and not now.can_redact:
         return "privacy", "nothing here redacts personal data"
     lacking = now.needs - one.capabilities
     if lacking:

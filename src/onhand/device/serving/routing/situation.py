@@ -72,6 +72,7 @@ class Candidate:
         is_healthy: whether its last health checks passed and it is not cut off for errors.
         context: most tokens of prompt and answer together; 0 where it is not known.
         capabilities: what it can beside text: "tools", "schema", "pictures", "scores".
+        sees_personal: whether it may see personal data that a request of the class "redact" holds.
         n_active: requests that it answers now.
         most_active: requests that it answers at once; 0 where it is not known.
         expected: how fast it has been.
@@ -84,6 +85,7 @@ class Candidate:
     is_healthy: bool = True
     context: int = 0
     capabilities: frozenset[str] = frozenset()
+    sees_personal: bool = False
     n_active: int = 0
     most_active: int = 0
     expected: Expected = field(default_factory=Expected)
