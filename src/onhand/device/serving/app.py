@@ -22,6 +22,7 @@ from onhand.device.serving.api.vectors import (
 from onhand.device.serving.asks import TextModel
 from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
+from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.settings import ServeSettings
@@ -57,26 +58,21 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
     from starlette.routing import Route
 
     routes = _Routes(state, settings)
-    app = Starlette(
-        routes=[
-            Route("/health", _health, methods=["GET"]),
-            Route("/ready", routes.ready, methods=["GET"]),
-            Route("/metrics", routes.metrics, methods=["GET"]),
-            Route("/v1/models", routes.models, methods=["GET"]),
-            Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
-            Route("/v1/chat/completions", routes.chat, methods=["POST"]),
-            Route("/v1/completions", routes.completions, methods=["POST"]),
-            Route("/v1/responses", routes.responses, methods=["POST"]),
-            Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
-            Route("/v1/classify", routes.classify, methods=["POST"]),
-        ],
-        exception_handlers={
-            404: _unknown_path,
-            405: _unknown_method,
-            OnhandError: _refused,
-        },
-    )
-    return Guard(app, settings)
+    served = [
+        Route("/health", _health, methods=["GET"]),
+        Route("/ready", routes.ready, methods=["GET"]),
+        Route("/metrics", routes.metrics, methods=["GET"]),
+        Route("/v1/models", routes.models, methods=["GET"]),
+        Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
+        Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+        Route("/v1/completions", routes.completions, methods=["POST"]),
+        Route("/v1/responses", routes.responses, methods=["POST"]),
+        Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
+        Route("/v1/classify", routes.classify, methods=["POST"]),
+    ]
+    handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
+    app = Starlette(routes=served, exception_handlers=handlers)
+    return Journal(Guard(app, settings), paths=[route.path for route in served])
 
 
 class _Routes:
@@ -127,6 +123,7 @@ class _Routes:
         body = parse_body(await request.body())
         network = self._network(body)
         wanted = read_embedding(body)
+        entry_of(request.scope).note(model=network.name, inputs=len(wanted.texts))
         with self._state.metrics.counted("embeddings") as count:
             work = network.embed(wanted.texts)
             vectors, n_tokens = await in_time(work, self._deadline_s(request))
@@ -138,6 +135,7 @@ class _Routes:
         body = parse_body(await request.body())
         network = self._network(body)
         wanted = read_classification(body)
+        entry_of(request.scope).note(model=network.name)
         with self._state.metrics.counted("classify") as count:
             work = network.classify(wanted.example, top=wanted.top)
             likely = await in_time(work, self._deadline_s(request))
@@ -161,7 +159,7 @@ class _Routes:
         model = self._text_model(body)
         deadline_s = self._deadline_s(request)
         asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
-        answer = await Answer.begun(self._state, model, asked)
+        answer = await Answer.begun(self._state, model, asked, entry_of(request.scope))
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
             return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)
