@@ -14,7 +14,9 @@ from onhand.device.serving.api.replies import EventStream, JsonReply
 from onhand.device.serving.api.responses import read_response
 from onhand.device.serving.api.shape import Asked
 from onhand.device.serving.api.vectors import (
+    Classification,
     classified,
+    compared,
     embedded,
     read_classification,
     read_embedding,
@@ -137,10 +139,9 @@ class _Routes:
         wanted = read_classification(body)
         entry_of(request.scope).note(model=network.name)
         with self._state.metrics.counted("classify") as count:
-            work = network.classify(wanted.example, top=wanted.top)
-            likely = await in_time(work, self._deadline_s(request))
+            found = await in_time(_classes(network, wanted), self._deadline_s(request))
             count.end("ok")
-        return JsonReply(classified(likely, model=network.name))
+        return JsonReply(found)
 
     def _text_model(self, body: Body) -> TextModel:
         self._check_open()
@@ -183,6 +184,14 @@ class _Routes:
         if isinstance(model, ServedNetwork):
             return described | {"task": model.task}
         return described | {"task": "text-generation", "context_length": model.context}
+
+
+async def _classes(network: ServedNetwork, wanted: Classification) -> dict[str, object]:
+    if wanted.labels and isinstance(wanted.example, str):
+        similarities = await network.compare(wanted.example, wanted.texts)
+        return compared(wanted, similarities, model=network.name)
+    likely = await network.classify(wanted.example, top=wanted.top)
+    return classified(likely, model=network.name)
 
 
 async def _health(request: "Request") -> "ASGIApp":
