@@ -31,11 +31,12 @@ from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import Served, ServerState
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp
 
-__all__ = ["make_app"]
+__all__ = ["make_app", "make_routes"]
 
 _LOG = logging.getLogger("onhand.serving")
 
@@ -47,7 +48,7 @@ class _Reader(Protocol):
 
 
 def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
-    """Return the application.
+    """Return the application as the network sees it.
 
     Args:
         state: the models, and whether requests are taken.
@@ -55,6 +56,23 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
 
     Returns:
         What a server of ASGI runs.
+    """
+    from starlette.routing import Route
+
+    routes = make_routes(state, settings)
+    paths = [route.path for route in routes.routes if isinstance(route, Route)]
+    return Journal(Guard(routes, settings), paths=paths)
+
+
+def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
+    """Return the routes alone: who asks was checked, and is in `scope["state"]["tenant"]`.
+
+    Args:
+        state: the models, and whether requests are taken.
+        settings: how answers are given.
+
+    Returns:
+        An application of ASGI.
     """
     from starlette.applications import Starlette
     from starlette.routing import Route
@@ -73,8 +91,7 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
         Route("/v1/classify", routes.classify, methods=["POST"]),
     ]
     handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
-    app = Starlette(routes=served, exception_handlers=handlers)
-    return Journal(Guard(app, settings), paths=[route.path for route in served])
+    return Starlette(routes=served, exception_handlers=handlers)
 
 
 class _Routes:
