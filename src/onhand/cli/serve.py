@@ -1,5 +1,6 @@
 """`onhand serve`: bundles behind an API that OpenAI's clients speak."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,6 @@ import typer
 
 from onhand.cli.output import say, write
 from onhand.cli.settings import Settings
-from onhand.core.errors import InputError
 
 __all__ = ["command"]
 
@@ -37,25 +37,24 @@ def command(
     Raises:
         InputError: if there is nothing to serve.
     """
-    from onhand.device.serving.assembling import opened_state, read_settings
-    from onhand.device.serving.settings import ModelSettings, ServeSettings
+    from onhand.device.serving.assembling import opened_state, read_settings, with_bundles
+    from onhand.device.serving.settings import ServeSettings
 
     asked = context.ensure_object(Settings)
     settings = ServeSettings()
     if config is not None:
         settings = read_settings(config, environment=asked.environment)
-    added = tuple(ModelSettings(bundle=str(name)) for name in names or ())
-    settings = replace(settings, models=(*added, *settings.models))
+    settings = with_bundles(settings, names or ())
     if port is not None:
         settings = replace(settings, server=replace(settings.server, port=port))
-    if not settings.models:
-        raise InputError("there is no model to serve; name a bundle's folder, or give --config")
     if check:
         n_keys = len(settings.tenants)
         write(f"{len(settings.models)} models, {n_keys} keys, port {settings.server.port}: valid\n")
         return
+    from onhand.device.serving.journal import logging_to
     from onhand.device.serving.server import serve
 
+    logging_to(sys.stderr, is_json=settings.log.format == "json", requests=settings.log.requests)
     with opened_state(settings, home=asked.home(), told=say) as state:
         if not settings.tenants:
             say("no keys are configured: every program on this device may ask")

@@ -17,6 +17,7 @@ __all__ = [
     "ANONYMOUS",
     "CacheSettings",
     "KeySettings",
+    "LogSettings",
     "ModelSettings",
     "NetworkSettings",
     "ServeSettings",
@@ -143,6 +144,23 @@ class CacheSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """`[log]`: what the server writes to stderr; never what was asked or answered.
+
+    Attributes:
+        format: "text", or "json": one object a line.
+        requests: whether each request gets a line.
+    """
+
+    format: str = "text"
+    requests: bool = True
+
+    def __post_init__(self) -> None:
+        if self.format not in {"text", "json"}:
+            raise InputError(f"format is {self.format!r}, must be text or json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeySettings:
     """One `[[key]]`: who may call, and by what bearer token.
 
@@ -172,6 +190,7 @@ class ServeSettings:
     Attributes:
         server: where it listens.
         cache: what is kept of answers.
+        log: what is written of requests.
         models: what it serves; the first answers requests that name none.
         tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
             server is `ANONYMOUS`.
@@ -179,6 +198,7 @@ class ServeSettings:
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
 
@@ -219,11 +239,11 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "model", "key")
+    known = ("server", "cache", "log", "model", "key")
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
-    server, cache = (_table(table, key, where) for key in ("server", "cache"))
+    server, cache, log = (_table(table, key, where) for key in ("server", "cache", "log"))
     models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
     keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]
     tenants: dict[str, str] = {}
@@ -236,6 +256,7 @@ def parse_settings(
     return ServeSettings(
         server=filled(NetworkSettings, server, where=f"{where}: server"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
+        log=filled(LogSettings, log, where=f"{where}: log"),
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
     )
