@@ -23,7 +23,7 @@ class _Loop(asyncio.SelectorEventLoop):
         self.now_s = 1000.0
         super().__init__(_Selector(self))
 
-    def time(self) -> float:
+    def time(self) -> float:  # type: ignore[explicit-override] # Python 3.11 has no word for it
         return self.now_s
 
 
@@ -34,7 +34,9 @@ class _Selector(selectors.SelectSelector):
         super().__init__()
         self._loop = loop
 
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(  # type: ignore[explicit-override] # likewise
+        self, timeout: float | None = None
+    ) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("everything waits, and nothing is due: the test hangs")
         self._loop.now_s += timeout

@@ -1,13 +1,14 @@
 """Cascades, in virtual time: the device where it is sure, another where it is not."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
 from tests.device.serving.routing.acted import Actor, asked, piece, run, texts
 
 from onhand.core.errors import EngineUnavailable, InputError
-from onhand.device.serving.asks import Ask, Piece, Score
+from onhand.device.serving.asks import Ask, Ending, Piece, Score
 from onhand.device.serving.routing.cascade import CascadeRules, cascaded, shown
 from onhand.device.serving.routing.confidence import Judge
 from onhand.device.serving.routing.contests import Lane
@@ -53,7 +54,7 @@ class Story:
             for i, one in enumerate(self.far)
         ]
 
-        async def seen():  # type: ignore[no-untyped-def]
+        async def seen() -> AsyncGenerator[Piece | Ending]:
             answer = cascaded(near, far, self.rules, note=self.note, won=self.noted)
             async with aclosing(answer):
                 async for part in answer:

@@ -121,8 +121,8 @@ def test_without_a_budget_nothing_is_left_or_short() -> None:
 
 def test_a_meter_learns_its_delay_from_enough_answers() -> None:
     """And its speeds from each."""
+    assert Meter().slow_s is None
     meter = Meter(quantile=0.95)
-    assert meter.slow_s is None
     for n in range(1, 101):
         meter.saw_first(n / 100)
     meter.saw_answer(2.0, 5)

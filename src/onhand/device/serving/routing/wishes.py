@@ -72,9 +72,9 @@ def read_wishes(headers: Mapping[str, str], *, is_stream: bool) -> Wishes:
         message = "an answer that may come later cannot be streamed"
         raise RefusedRequest(_wrong(DEFER_HEADER, message))
     return Wishes(
-        privacy=privacy,  # type: ignore[arg-type] # checked above
+        privacy=privacy,
         policy=headers.get(POLICY_HEADER, "").strip(),
-        defer=defer,
+        defer=defer,  # type: ignore[arg-type] # checked above
         key=key,
         is_stream=is_stream,
     )
