@@ -1,5 +1,6 @@
 """`onhand serve`: bundles behind an API that OpenAI's clients speak."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -54,8 +55,10 @@ def command(
         n_keys = len(settings.tenants)
         write(f"{len(settings.models)} models, {n_keys} keys, port {settings.server.port}: valid\n")
         return
+    from onhand.device.serving.journal import logging_to
     from onhand.device.serving.server import serve
 
+    logging_to(sys.stderr, is_json=settings.log.format == "json", requests=settings.log.requests)
     with opened_state(settings, home=asked.home(), told=say) as state:
         if not settings.tenants:
             say("no keys are configured: every program on this device may ask")

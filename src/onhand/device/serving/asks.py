@@ -70,6 +70,7 @@ class Ask:
         stop: texts that end the answer; they are not shown.
         grammar: what the answer must follow, as `onhand.device.guide` takes it; None for none.
         n_scores: likeliest tokens to name at each place, and the chosen one; None for no scores.
+        deadline_s: until when the answer is of use, on the event loop's clock; None for no end.
         wire: the same request as other servers take it; None where it came by no route.
         told: called with who answers as soon as that is known, and again where it changes
             before the first piece.
@@ -82,6 +83,7 @@ class Ask:
     stop: tuple[str, ...] = ()
     grammar: str | None = None
     n_scores: int | None = None
+    deadline_s: float | None = None
     wire: Wire | None = field(default=None, repr=False)
     told: Callable[[Source], None] | None = field(default=None, repr=False, compare=False)
 

@@ -1,11 +1,12 @@
 """What another server says of an answer, event by event, as pieces and an ending."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NoReturn
 
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, OnhandError
 from onhand.core.outside import shown
 from onhand.device.serving.asks import EndReason, Piece, Score
 
@@ -14,7 +15,7 @@ __all__ = ["ChunkReader", "Counts", "SaidError"]
 _REASONS: Final[Mapping[object, EndReason]] = {"length": "length", "max_tokens": "length"}
 
 
-class SaidError(Exception):
+class SaidError(OnhandError):
     """The server says that the answer failed.
 
     Attributes:
@@ -128,12 +129,16 @@ class ChunkReader:
 
 def _object(data: bytes) -> Mapping[str, object]:
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
         raise InputError(f"an event is not JSON: {error}") from error
     if not isinstance(value, dict):
         raise InputError(f"an event is {shown(value)}, must be an object")
     return value
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
 
 
 def _said(error: object) -> SaidError:
@@ -161,7 +166,11 @@ def _score(one: object) -> Score:
     if not isinstance(one, Mapping):
         raise InputError(f"a score is {shown(one)}, must be an object")
     logprob, others = one.get("logprob"), one.get("top_logprobs")
-    if isinstance(logprob, bool) or not isinstance(logprob, int | float):
+    if (
+        isinstance(logprob, bool)
+        or not isinstance(logprob, int | float)
+        or not math.isfinite(logprob)
+    ):
         raise InputError(f"logprob is {shown(logprob)}, must be a number")
     listed: Sequence[object] = others if isinstance(others, list) else ()
     # JSON's -9999.0 for what cannot be: kept as it is said.
