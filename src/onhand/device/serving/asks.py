@@ -48,12 +48,14 @@ class Wire:
         path: of OpenAI's API.
         fields: of the body, as they were given, but for the model's name, the number of
             choices and the way the answer is sent; what was left out is left out here.
+        model: the name by which it was asked for; "" for whatever there is.
         headers: that go with it, such as "x-request-id".
         n_hops: servers of ours that handed it on before.
     """
 
     path: Literal["chat/completions", "completions"]
     fields: Mapping[str, object]
+    model: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     n_hops: int = 0
 

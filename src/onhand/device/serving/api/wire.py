@@ -48,7 +48,7 @@ def chat_wire(given: Mapping[str, object]) -> Wire:
     Returns:
         What another server is sent.
     """
-    return Wire(path="chat/completions", fields=_kept(given, _OURS))
+    return Wire(path="chat/completions", fields=_kept(given, _OURS), model=_model(given))
 
 
 def completion_wire(given: Mapping[str, object]) -> Wire:
@@ -64,7 +64,7 @@ def completion_wire(given: Mapping[str, object]) -> Wire:
     prompt = fields.get("prompt")
     if isinstance(prompt, list) and len(prompt) == 1:
         fields["prompt"] = prompt[0]
-    return Wire(path="completions", fields=fields)
+    return Wire(path="completions", fields=fields, model=_model(given))
 
 
 def response_wire(given: Mapping[str, object]) -> Wire:
@@ -90,7 +90,7 @@ def response_wire(given: Mapping[str, object]) -> Wire:
             fields["tool_choice"] = _tool(choice)
     else:
         fields.pop("parallel_tool_calls", None)
-    return Wire(path="chat/completions", fields=fields)
+    return Wire(path="chat/completions", fields=fields, model=_model(given))
 
 
 def wire_of(ask: Ask) -> Wire:
@@ -125,6 +125,11 @@ def _kept(given: Mapping[str, object], without: frozenset[str]) -> dict[str, obj
     return {
         name: value for name, value in given.items() if name not in without and value is not None
     }
+
+
+def _model(given: Mapping[str, object]) -> str:
+    model = given.get("model")
+    return model if isinstance(model, str) else ""
 
 
 def _messages(given: Mapping[str, object]) -> list[object]:

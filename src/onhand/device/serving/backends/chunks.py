@@ -72,8 +72,7 @@ class ChunkReader:
             SaidError: if it says that the answer failed.
         """
         chunk = _object(data)
-        if (error := chunk.get("error")) is not None:
-            raise _said(error)
+        _check_error(chunk.get("error"))
         usage = chunk.get("usage")
         if isinstance(usage, Mapping):
             self._count(usage)
@@ -141,12 +140,14 @@ def _refuse(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number")
 
 
-def _said(error: object) -> SaidError:
+def _check_error(error: object) -> None:
+    if error is None:
+        return
     if not isinstance(error, Mapping):
-        return SaidError(str(error)[:500], 0)
+        raise SaidError(str(error)[:500], 0)
     code = error.get("code")
     status = code if isinstance(code, int) and not isinstance(code, bool) else 0
-    return SaidError(str(error.get("message") or code or "no reason given")[:500], status)
+    raise SaidError(str(error.get("message") or code or "no reason given")[:500], status)
 
 
 def _said_text(said: object) -> object:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
@@ -21,23 +21,15 @@ _COMPRESSION: Final = ("auto", "gzip", "none")
 _CHOICES: Final = ("power-of-two", "least-outstanding")
 
 
+@dataclass(frozen=True, slots=True)
 class Secret:
-    """A key that no message, log or dump shows."""
+    """A key that no message, log or dump shows.
 
-    __slots__ = ("_text",)
+    Attributes:
+        text: the key, to be sent to whom it belongs.
+    """
 
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def reveal(self) -> str:
-        """Return the key, to be sent to whom it belongs."""
-        return self._text
-
-    def __repr__(self) -> str:
-        return "Secret(...)"
-
-    def __reduce__(self) -> str:
-        raise TypeError("a secret is not written to anything")
+    text: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
