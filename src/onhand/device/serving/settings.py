@@ -246,7 +246,7 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "log", "model", "key")
+    known = ("server", "cache", "log", "model", "key", "backend", "balance")
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
@@ -268,7 +268,7 @@ def parse_settings(
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
         backends=backends,
-        balance=filled(BalanceSettings, balance, where=f"{where}: balance"),
+        balance=filled(BalanceSettings, _table(table, "balance", where), where=f"{where}: balance"),
         secrets=secrets,
     )
 
