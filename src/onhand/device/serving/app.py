@@ -14,7 +14,9 @@ from onhand.device.serving.api.replies import EventStream, JsonReply
 from onhand.device.serving.api.responses import read_response
 from onhand.device.serving.api.shape import Asked
 from onhand.device.serving.api.vectors import (
+    Classification,
     classified,
+    compared,
     embedded,
     read_classification,
     read_embedding,
@@ -29,11 +31,12 @@ from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import Served, ServerState
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp
 
-__all__ = ["make_app"]
+__all__ = ["make_app", "make_routes"]
 
 _LOG = logging.getLogger("onhand.serving")
 
@@ -45,7 +48,7 @@ class _Reader(Protocol):
 
 
 def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
-    """Return the application.
+    """Return the application as the network sees it.
 
     Args:
         state: the models, and whether requests are taken.
@@ -53,6 +56,23 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
 
     Returns:
         What a server of ASGI runs.
+    """
+    from starlette.routing import Route
+
+    routes = make_routes(state, settings)
+    paths = [route.path for route in routes.routes if isinstance(route, Route)]
+    return Journal(Guard(routes, settings), paths=paths)
+
+
+def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
+    """Return the routes alone: who asks was checked, and is in `scope["state"]["tenant"]`.
+
+    Args:
+        state: the models, and whether requests are taken.
+        settings: how answers are given.
+
+    Returns:
+        An application of ASGI.
     """
     from starlette.applications import Starlette
     from starlette.routing import Route
@@ -71,8 +91,7 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
         Route("/v1/classify", routes.classify, methods=["POST"]),
     ]
     handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
-    app = Starlette(routes=served, exception_handlers=handlers)
-    return Journal(Guard(app, settings), paths=[route.path for route in served])
+    return Starlette(routes=served, exception_handlers=handlers)
 
 
 class _Routes:
@@ -137,10 +156,9 @@ class _Routes:
         wanted = read_classification(body)
         entry_of(request.scope).note(model=network.name)
         with self._state.metrics.counted("classify") as count:
-            work = network.classify(wanted.example, top=wanted.top)
-            likely = await in_time(work, self._deadline_s(request))
+            found = await in_time(_classes(network, wanted), self._deadline_s(request))
             count.end("ok")
-        return JsonReply(classified(likely, model=network.name))
+        return JsonReply(found)
 
     def _text_model(self, body: Body) -> TextModel:
         self._check_open()
@@ -183,6 +201,14 @@ class _Routes:
         if isinstance(model, ServedNetwork):
             return described | {"task": model.task}
         return described | {"task": "text-generation", "context_length": model.context}
+
+
+async def _classes(network: ServedNetwork, wanted: Classification) -> dict[str, object]:
+    if wanted.labels and isinstance(wanted.example, str):
+        similarities = await network.compare(wanted.example, wanted.texts)
+        return compared(wanted, similarities, model=network.name)
+    likely = await network.classify(wanted.example, top=wanted.top)
+    return classified(likely, model=network.name)
 
 
 async def _health(request: "Request") -> "ASGIApp":
