@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from onhand.device.sampling import Sampling
+from onhand.device.serving.wishes import Wishes
 from onhand.device.template import Message
 
 __all__ = [
@@ -76,6 +77,8 @@ class Ask:
         wire: the same request as other servers take it; None where it came by no route.
         told: called with who answers as soon as that is known, and again where it changes
             before the first piece.
+        wishes: what the request says of who may answer it, and when.
+        only: names of the backends that may answer; None for all.
     """
 
     tenant: str
@@ -88,6 +91,8 @@ class Ask:
     deadline_s: float | None = None
     wire: Wire | None = field(default=None, repr=False)
     told: Callable[[Source], None] | None = field(default=None, repr=False, compare=False)
+    wishes: Wishes = field(default_factory=Wishes)
+    only: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

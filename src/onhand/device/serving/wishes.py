@@ -2,20 +2,31 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Final, Literal, get_args
 
 from onhand.core.tables import unknown
 from onhand.device.serving.refusals import Refusal, RefusedRequest
-from onhand.device.serving.routing.situation import PRIVACY_CLASSES, Defer, Privacy
 
 __all__ = [
     "DEFER_HEADER",
     "KEY_HEADER",
     "POLICY_HEADER",
+    "PRIVACY_CLASSES",
     "PRIVACY_HEADER",
+    "Defer",
+    "Privacy",
     "Wishes",
     "read_wishes",
 ]
+
+Privacy = Literal["public", "redact", "private"]
+"""Whether a request may leave the device: as it is, without personal data, or never."""
+
+Defer = Literal["never", "allow", "must"]
+"""Whether a request may be answered later: never, where nobody can now, or in any case."""
+
+PRIVACY_CLASSES: Final[tuple[Privacy, ...]] = ("public", "redact", "private")
+"""From the loosest to the strictest."""
 
 PRIVACY_HEADER: Final = "x-privacy"
 POLICY_HEADER: Final = "x-route-policy"

@@ -1,0 +1,356 @@
+"""A model that several backends can answer for: decides who does, and carries that out."""
+
+import random
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from onhand.device.sampling import Sampling
+from onhand.device.serving.asks import Ask, Backend, Ending, Source, TextModel
+from onhand.device.serving.refusals import Refusal, RefusedRequest
+from onhand.device.serving.routing.attempts import Part
+from onhand.device.serving.routing.cascade import CascadeRules, cascaded
+from onhand.device.serving.routing.contests import Event, Lane, Rules, contested
+from onhand.device.serving.routing.counts import RouteCounts
+from onhand.device.serving.routing.meters import Meter, Purse, TokenBucket
+from onhand.device.serving.routing.policies import decide
+from onhand.device.serving.routing.settings import RoutingSettings
+from onhand.device.serving.routing.situation import (
+    Candidate,
+    Decision,
+    Power,
+    Situation,
+    stricter,
+)
+from onhand.device.serving.wishes import Privacy
+
+__all__ = ["Means", "Routed", "RoutedModel", "Target"]
+
+_TOKEN_BYTES: Final = 4  # of a prompt that nobody has counted
+_USUAL_TOKENS: Final = 256  # of an answer whose length nobody bounds
+_DRAW: Final = random.SystemRandom().random
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One backend that can answer for a model.
+
+    Attributes:
+        name: of it.
+        backend: it.
+        facts: what is known of it now; its speed is measured by the router.
+    """
+
+    name: str
+    backend: Backend
+    facts: Callable[[], Candidate]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What all routed models of a server share.
+
+    Attributes:
+        counts: for `/metrics`.
+        purse: what may be spent.
+        hedges: how many hedges may be sent.
+        tenants: the class that each tenant's requests have at least.
+        power: what the device runs on.
+        cloud_share: share of answers that the governor wants to be given elsewhere.
+        draw: a number from 0 to below 1.
+    """
+
+    counts: RouteCounts
+    purse: Purse = field(default_factory=lambda: Purse(0.0, now=time.time))
+    hedges: TokenBucket = field(default_factory=lambda: TokenBucket(0.05))
+    tenants: Mapping[str, Privacy] = field(default_factory=dict)
+    power: Callable[[], Power] = Power
+    cloud_share: Callable[[], float] = lambda: 0.0
+    draw: Callable[[], float] = _DRAW
+
+
+class RoutedModel:
+    """See `TextModel`. One event loop."""
+
+    def __init__(
+        self, front: TextModel, targets: Sequence[Target], *, settings: RoutingSettings,
+        means: Means,
+    ) -> None:  # fmt: skip
+        """Put backends behind a name.
+
+        Args:
+            front: says what the model is called and how it samples; closed with this one. Where
+                it is on this device it is one of the targets as well.
+            targets: what can answer, at least one.
+            settings: who does.
+            means: what routed models share.
+        """
+        self._front = front
+        self._targets = {target.name: target for target in targets}
+        self._meters = {name: Meter(quantile=settings.hedge_quantile) for name in self._targets}
+        self._settings = settings
+        self._means = means
+        self._n_active = 0
+
+    @property
+    def name(self) -> str:
+        """What requests call it."""
+        return self._front.name
+
+    @property
+    def usual(self) -> Sampling:
+        """The sampling that the model's makers suggest."""
+        return self._front.usual
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together, of whatever takes most."""
+        return max(self._front.context, *(one.facts().context for one in self._targets.values()))
+
+    @property
+    def engine_name(self) -> str:
+        """What computes its answers."""
+        return self._front.engine_name
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for models that answer alike, to the bit."""
+        return repr((self._front.fingerprint, sorted(self._targets), self._settings.policy))
+
+    @property
+    def n_active(self) -> int:
+        """Answers that have not ended."""
+        return max(self._n_active, self._front.n_active)
+
+    @property
+    def prefix_cache_bytes(self) -> int:
+        """Memory of what ended conversations remember."""
+        return self._front.prefix_cache_bytes
+
+    @property
+    def front(self) -> TextModel:
+        """What gives it its name."""
+        return self._front
+
+    def break_off(self) -> None:
+        """End all answers that run on this device, and take no more."""
+        self._front.break_off()
+
+    def close(self) -> None:
+        """Release what it holds; safe to call twice."""
+        self._front.close()
+
+    async def answer(self, ask: Ask) -> AsyncGenerator[Part]:
+        """See `Backend`.
+
+        Yields:
+            As in `Backend`.
+
+        Raises:
+            OnhandError: if nobody can answer, or as in `Backend`.
+        """
+        async with aclosing(self.routed(ask).parts()) as parts:
+            async for part in parts:
+                yield part
+
+    def routed(self, ask: Ask) -> "Routed":
+        """Decide who answers; nothing is sent yet.
+
+        Args:
+            ask: what is asked.
+
+        Returns:
+            The answer, not begun; for the mode "defer" there is none now.
+
+        Raises:
+            RefusedRequest: if nobody can or may answer.
+            InputError: if the request chooses a policy that it may not.
+        """
+        now = self._situation(ask)
+        policy = self._settings.allowed(ask.wishes.policy)
+        decision = decide(now, policy)
+        self._means.counts.decided(policy, decision)
+        if decision.mode == "refuse":
+            raise RefusedRequest(_refusal(decision))
+        routed = Routed(self, ask, decision, prompt_tokens=now.prompt_tokens)
+        routed.announce()
+        return routed
+
+    def _situation(self, ask: Ask) -> Situation:
+        candidates = tuple(self.candidate(name) for name in self._targets)
+        prompt_tokens = _prompt_bytes(ask) // _TOKEN_BYTES
+        return Situation(
+            candidates=candidates,
+            privacy=stricter(
+                ask.wishes.privacy,
+                self._settings.least_privacy,
+                self._means.tenants.get(ask.tenant, "public"),
+            ),
+            needs=_needs(ask),
+            prompt_tokens=prompt_tokens,
+            max_tokens=ask.max_tokens or _USUAL_TOKENS,
+            deadline_s=None if ask.deadline_s is None else ask.deadline_s - _loop_s(),
+            budget_left=self._means.purse.left,
+            power=self._means.power(),
+            cloud_share=self._means.cloud_share(),
+            is_handed_on=ask.wire is not None and ask.wire.n_hops > 0,
+            draw=self._means.draw(),
+            defer=ask.wishes.defer,
+        )
+
+    def candidate(self, name: str) -> Candidate:
+        """Return what is known of a backend now, how fast it was here included."""
+        facts = self._targets[name].facts()
+        meter = self._meters[name]
+        n_active = max(facts.n_active, meter.n_active)
+        return replace(facts, expected=meter.expected, n_active=n_active)
+
+    def lane(self, name: str, ask: Ask) -> Lane:
+        """Return a backend as it may be asked."""
+        return Lane(
+            name=name, backend=self._targets[name].backend, ask=ask, meter=self._meters[name]
+        )
+
+    def hedge_s(self, name: str) -> float | None:
+        """Return the seconds after which an answer of a backend is slower than usual."""
+        return self._meters[name].slow_s or self._settings.hedge_s or None
+
+    def cascade_rules(self, *, is_whole: bool) -> CascadeRules:
+        """Return how long the device's answer may be held back."""
+        return CascadeRules(
+            judge=self._settings.judge,
+            wait_s=self._settings.cascade_wait_s,
+            cloud_wait_s=self._settings.cascade_cloud_wait_s,
+            is_beside=self._settings.cascade_beside,
+            is_whole=is_whole,
+        )
+
+    def began(self) -> Means:
+        """Note that an answer is computed."""
+        self._n_active += 1
+        return self._means
+
+    def ended(self) -> None:
+        """Note that it is not any more."""
+        self._n_active -= 1
+
+
+class Routed:
+    """One answer whose backends are chosen. Made by `RoutedModel.routed`.
+
+    Attributes:
+        decision: who is asked, and how.
+    """
+
+    def __init__(
+        self, model: RoutedModel, ask: Ask, decision: Decision, *, prompt_tokens: int
+    ) -> None:
+        self.decision = decision
+        self._model = model
+        self._ask = ask
+        self._prompt_tokens = prompt_tokens
+        self._winner = decision.targets[0] if decision.targets else ""
+        # A backend that is several itself says which of them it is.
+        self._sources: dict[str, Source] = {}
+
+    def announce(self) -> None:
+        """Tell who is to answer, as far as that is decided."""
+        if self._winner:
+            self._tell(self._winner, self.decision.reason)
+
+    async def parts(self) -> AsyncGenerator[Part]:
+        """Ask, and yield the answer.
+
+        Yields:
+            As in `Backend`.
+
+        Raises:
+            OnhandError: as in `Backend`.
+        """
+        means = self._model.began()
+        means.hedges.earn()
+        try:
+            async with aclosing(self._carried_out(means)) as parts:
+                async for part in parts:
+                    yield self._ended(part, means) if isinstance(part, Ending) else part
+        finally:
+            self._model.ended()
+
+    def _carried_out(self, means: Means) -> AsyncGenerator[Part]:
+        decision = self.decision
+        lanes = [self._lane(name) for name in decision.targets]
+
+        def note(event: Event, name: str) -> None:
+            means.counts.happened(event, name)
+            if event == "lost":  # what was read of a prompt is paid for
+                means.purse.pay(self._cost(name, self._prompt_tokens, 0))
+
+        if decision.mode == "cascade":
+            rules = self._model.cascade_rules(is_whole=not self._ask.wishes.is_stream)
+            return cascaded(lanes[0], lanes[1:], rules, note=note, won=self._won)
+        rules_of = {
+            "race": Rules(at_once=len(lanes)),
+            "hedge": Rules(
+                hedge_s=self._model.hedge_s(decision.targets[0]), may_hedge=means.hedges.spend
+            ),
+        }
+        rules_now = rules_of.get(decision.mode, Rules())
+        return contested(
+            lanes, rules_now, note=note, won=lambda name: self._won(name, decision.reason)
+        )
+
+    def _lane(self, name: str) -> Lane:
+        def told(source: Source) -> None:
+            self._sources[name] = source
+
+        return self._model.lane(name, replace(self._ask, told=told))
+
+    def _won(self, name: str, reason: str) -> None:
+        self._winner = name
+        self._tell(name, reason)
+
+    def _tell(self, name: str, reason: str) -> None:
+        if self._ask.told is not None:
+            place = self._model.candidate(name).place
+            source = self._sources.get(name, Source(route=place, backend=name))
+            self._ask.told(replace(source, reason=reason))
+
+    def _ended(self, ending: Ending, means: Means) -> Ending:
+        means.counts.ended(ending)
+        name = self._winner
+        means.purse.pay(self._cost(name, ending.prompt_tokens, ending.generated_tokens))
+        return ending
+
+    def _cost(self, name: str, prompt_tokens: int, answer_tokens: int) -> float:
+        return self._model.candidate(name).cost(prompt_tokens, answer_tokens)
+
+
+def _needs(ask: Ask) -> frozenset[str]:
+    needs = set()
+    if ask.grammar is not None:
+        needs.add("schema")
+    return frozenset(needs)
+
+
+def _prompt_bytes(ask: Ask) -> int:
+    if isinstance(ask.prompt, str):
+        return len(ask.prompt.encode(errors="surrogatepass"))
+    return sum(len(one.content.encode(errors="surrogatepass")) for one in ask.prompt)
+
+
+def _loop_s() -> float:
+    import asyncio
+
+    return asyncio.get_running_loop().time()
+
+
+def _refusal(decision: Decision) -> Refusal:
+    code = f"no_backend_{decision.why}"
+    if decision.is_passing:
+        return Refusal(status=503, message=decision.reason, code=code, headers={"Retry-After": "5"})
+    status = 403 if decision.why == "privacy" else 400
+    if decision.why == "context":
+        code = "context_length_exceeded"
+    return Refusal(status=status, message=decision.reason, code=code)
