@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from onhand.core.errors import OnhandError
 from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
-from onhand.device.serving.asks import Ending, Piece, TextModel
+from onhand.device.serving.asks import Ending, Piece, Source, TextModel
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
 from onhand.device.serving.deadlines import until
 from onhand.device.serving.journal import Entry
-from onhand.device.serving.merging import merged
+from onhand.device.serving.merging import Begun, merged
 from onhand.device.serving.metrics import Count
 from onhand.device.serving.refusals import refusal_of
 from onhand.device.serving.state import ServerState
@@ -40,8 +40,8 @@ class Answer:
         self._entry = entry
         self._state = state
         self._model = model
-        self._asked = asked
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
+        self._asked = asked.known_as(self._stamp.id, told=self._chosen)
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
         self.headers = {"x-request-id": self._stamp.id, "x-route": "local", "x-cache": "miss"}
@@ -65,6 +65,8 @@ class Answer:
         answer._found = answer._from_cache()
         if answer._found:
             answer.headers["x-cache"] = "exact"
+            saved = [kept.ending for kept in answer._found]
+            state.metrics.saved(sum(one.sent_bytes + one.received_bytes for one in saved))
         entry.note(id=answer.headers["x-request-id"], model=model.name)
         entry.note(stream=asked.is_stream, cache=answer.headers["x-cache"])
         return answer
@@ -86,10 +88,12 @@ class Answer:
             What goes over the wire.
         """
         shaped = self._asked.shape.stream(self._stamp, len(self._asked.asks))
-        yield shaped.begin()
         with self._counted() as count:
             try:
-                async with aclosing(self._parts()) as parts:
+                async with aclosing(Begun(self._parts())) as parts:
+                    await parts.start()
+                    # Whom it was given to is known by now, so the headers can say it.
+                    yield shaped.begin()
                     async for index, part in parts:
                         if isinstance(part, Ending):
                             self._ended(part)
@@ -134,6 +138,12 @@ class Answer:
                 if count.first_text_s is not None:
                     self._entry.note(first_text_s=round(count.first_text_s, 6))
 
+    def _chosen(self, source: Source) -> None:
+        self.headers["x-route"] = source.route
+        self.headers["x-backend"] = source.backend
+        if source.reason:
+            self.headers["x-route-reason"] = source.reason
+
     def _ended(self, ending: Ending) -> None:
         self._state.metrics.ended(ending)
         self._entry.note(source=ending.source)
@@ -171,7 +181,7 @@ class Answer:
             async for part in parts:
                 if isinstance(part, Piece):
                     pieces.append(part)
-                elif self._keys and self._state.exact is not None:
+                elif self._keys and self._state.exact is not None and part.is_repeatable:
                     self._state.exact.keep(self._keys[index], Kept(tuple(pieces), part))
                 yield part
 
@@ -181,4 +191,5 @@ async def _told(kept: Kept) -> AsyncGenerator[Piece | Ending]:
     if kept.pieces:
         scores = tuple(score for piece in kept.pieces for score in piece.scores)
         yield Piece("".join(piece.text for piece in kept.pieces), scores)
-    yield replace(kept.ending, cached_tokens=kept.ending.prompt_tokens)
+    cached = kept.ending.prompt_tokens
+    yield replace(kept.ending, cached_tokens=cached, sent_bytes=0, received_bytes=0)

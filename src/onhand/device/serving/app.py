@@ -22,6 +22,7 @@ from onhand.device.serving.api.vectors import (
     read_embedding,
 )
 from onhand.device.serving.asks import TextModel
+from onhand.device.serving.backends.remote import HOPS, hops_of
 from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
@@ -177,6 +178,7 @@ class _Routes:
         model = self._text_model(body)
         deadline_s = self._deadline_s(request)
         asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
+        asked = asked.handed_on(hops_of(request.headers.get(HOPS)))
         answer = await Answer.begun(self._state, model, asked, entry_of(request.scope))
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
@@ -200,7 +202,11 @@ class _Routes:
         }
         if isinstance(model, ServedNetwork):
             return described | {"task": model.task}
-        return described | {"task": "text-generation", "context_length": model.context}
+        return (
+            described
+            | {"task": "text-generation"}
+            | ({"context_length": model.context} if model.context else {})
+        )
 
 
 async def _classes(network: ServedNetwork, wanted: Classification) -> dict[str, object]:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
+from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.settings import (
@@ -49,7 +50,7 @@ def with_bundles(settings: ServeSettings, bundles: Sequence[Path]) -> ServeSetti
         InputError: if there is nothing to serve.
     """
     added = tuple(ModelSettings(bundle=str(one)) for one in bundles)
-    if not (*added, *settings.models):
+    if not (*added, *settings.models, *settings.backends):
         raise InputError("there is no model to serve; name a bundle's folder, or give settings")
     return replace(settings, models=(*added, *settings.models))
 
@@ -77,7 +78,10 @@ def opened_state(
             models.append(open_served(one, home=home))
             opened.callback(models[-1].close)
             told(f"{models[-1].name}: engine {models[-1].engine_name}")
-        state = ServerState(models, exact=_exact_cache(settings.cache, home))
+        served, remotes = mounted(models, settings)
+        for backend in remotes.backends:
+            told(f"{backend.name}: {backend.kind} for {', '.join(backend.settings.models)}")
+        state = ServerState(served, exact=_exact_cache(settings.cache, home), beside=[remotes])
         opened.callback(state.close)
         yield state
 

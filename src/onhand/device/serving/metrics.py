@@ -54,6 +54,11 @@ class Metrics:
         self._tokens = Counter(
             "onhand_tokens", "Tokens of prompts and answers.", ["kind"], registry=self.registry
         )
+        self._saved = Counter(
+            "onhand_network_saved_bytes",
+            "Bytes that caches kept off the network.",
+            registry=self.registry,
+        )
         self._first = Histogram(
             "onhand_first_text_seconds",
             "Time to the first text of a streamed answer.",
@@ -87,6 +92,10 @@ class Metrics:
             ("generated", ending.generated_tokens),
         ):
             self._tokens.labels(kind).inc(n)
+
+    def saved(self, n_bytes: int) -> None:
+        """Count bytes that a cache kept off the network."""
+        self._saved.inc(n_bytes)
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Show a figure that is asked for when it is read."""

@@ -73,7 +73,21 @@ def make_server(state: ServerState, settings: ServeSettings) -> "uvicorn.Server"
 
         stop_at: float | None = None
 
-        def handle_exit(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        async def startup(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+            self, sockets: list[socket.socket] | None = None
+        ) -> None:
+            """Begin to listen."""
+            await state.start()
+            await super().startup(sockets)
+
+        async def shutdown(  # type: ignore[explicit-override] # likewise
+            self, sockets: list[socket.socket] | None = None
+        ) -> None:
+            """Close all connections."""
+            await super().shutdown(sockets)
+            await state.stop()
+
+        def handle_exit(  # type: ignore[explicit-override] # likewise
             self, sig: int, frame: FrameType | None
         ) -> None:
             """Begin to end; at once the second time."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from onhand.core.errors import InputError
 from onhand.device.serving.asks import TextModel
@@ -10,9 +11,21 @@ from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
-__all__ = ["Served", "ServerState"]
+__all__ = ["Beside", "Served", "ServerState"]
 
 Served = TextModel | ServedNetwork
+
+
+class Beside(Protocol):
+    """What runs beside the requests, in their event loop."""
+
+    async def start(self) -> None:
+        """Begin; requests are not taken yet."""
+        ...
+
+    async def stop(self) -> None:
+        """End; no request runs any more."""
+        ...
 
 
 class ServerState:
@@ -32,8 +45,15 @@ class ServerState:
         *,
         metrics: Metrics | None = None,
         exact: ExactCache | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         """Take models and a cache over; `close` closes them.
+
+        Args:
+            models: at least one.
+            metrics: None for new ones.
+            exact: None for none.
+            beside: what runs from `start` to `stop`.
 
         Raises:
             InputError: if there is none, or two have one name.
@@ -46,6 +66,7 @@ class ServerState:
         self.metrics = metrics or Metrics()
         self.exact = exact
         self.is_draining = False
+        self._beside = tuple(beside)
         self.started_s = int(time.time())
         self.metrics.gauge(
             "onhand_prefix_cache_bytes",
@@ -110,6 +131,16 @@ class ServerState:
             if isinstance(model, ServedNetwork):
                 return model
         raise RefusedRequest(_no_such(name, "computes vectors or classes"))
+
+    async def start(self) -> None:
+        """Start what runs beside the requests; called in their event loop."""
+        for one in self._beside:
+            await one.start()
+
+    async def stop(self) -> None:
+        """Stop it; safe to call twice."""
+        for one in reversed(self._beside):
+            await one.stop()
 
     def break_off(self) -> None:
         """End all answers that run; their readers are told."""

@@ -1,10 +1,10 @@
 """What a request asked, and the form in which its client wants the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from onhand.device.serving.asks import Ask, Ending, Piece
+from onhand.device.serving.asks import Ask, Ending, Piece, Source, Wire
 
 __all__ = ["Answered", "Asked", "Shape", "Stamp", "StreamShape"]
 
@@ -91,3 +91,24 @@ class Asked:
     def until(self, deadline_s: float | None) -> "Asked":
         """Return the same request with a time at which its answer must have ended."""
         return replace(self, asks=tuple(replace(ask, deadline_s=deadline_s) for ask in self.asks))
+
+    def handed_on(self, n_hops: int) -> "Asked":
+        """Return it with the number of servers of ours that handed it on."""
+        return self._with_wires(lambda wire: replace(wire, n_hops=n_hops))
+
+    def known_as(self, request_id: str, *, told: Callable[[Source], None]) -> "Asked":
+        """Return it with what logs call it, here and elsewhere.
+
+        Args:
+            request_id: that.
+            told: of who answers; see `Ask`.
+        """
+        headers = {"x-request-id": request_id}
+        named = self._with_wires(lambda wire: replace(wire, headers={**wire.headers, **headers}))
+        return replace(named, asks=tuple(replace(ask, told=told) for ask in named.asks))
+
+    def _with_wires(self, change: Callable[[Wire], Wire]) -> "Asked":
+        asks = tuple(
+            ask if ask.wire is None else replace(ask, wire=change(ask.wire)) for ask in self.asks
+        )
+        return replace(self, asks=asks)
