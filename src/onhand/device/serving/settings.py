@@ -13,6 +13,13 @@ from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
+from onhand.device.serving.routing.settings import (
+    OutboxSettings,
+    RouteSettings,
+    RoutingSettings,
+    check_privacy,
+)
+from onhand.device.serving.routing.situation import stricter
 
 __all__ = [
     "ANONYMOUS",
@@ -169,11 +176,14 @@ class KeySettings:
         tenant: whose key it is; what is kept for one tenant is never used for another.
         env: environment variable that holds the token; or
         sha256: the token's SHA-256, in hex.
+        privacy: the class that the tenant's requests have at least: "public", "redact" or
+            "private", which never leave the device.
     """
 
     tenant: str
     env: str = ""
     sha256: str = ""
+    privacy: str = "public"
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.tenant):
@@ -182,6 +192,7 @@ class KeySettings:
             raise InputError(f"tenant {self.tenant!r}: give env or sha256, one of the two")
         if self.sha256 and not _DIGEST.fullmatch(self.sha256):
             raise InputError(f"tenant {self.tenant!r}: sha256 must be 64 digits of lower-case hex")
+        check_privacy(self.privacy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +209,10 @@ class ServeSettings:
         backends: other servers that answer.
         balance: how several backends of one model share its requests.
         secrets: a backend's name -> the key that it wants.
+        routing: who answers for models that several can answer for.
+        routes: what is different for single models.
+        privacy: tenant -> the class that its requests have at least.
+        outbox: what is answered later.
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
@@ -208,6 +223,10 @@ class ServeSettings:
     backends: tuple[BackendSettings, ...] = ()
     balance: BalanceSettings = field(default_factory=BalanceSettings)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
+    routes: tuple[RouteSettings, ...] = ()
+    privacy: Mapping[str, str] = field(default_factory=dict)
+    outbox: OutboxSettings = field(default_factory=OutboxSettings)
 
     def tenant_of(self, token: str | None) -> str | None:
         """Return whose a bearer token is; None if it is nobody's.
@@ -246,7 +265,18 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "log", "model", "key", "backend", "balance")
+    known = (
+        "server",
+        "cache",
+        "log",
+        "model",
+        "key",
+        "backend",
+        "balance",
+        "routing",
+        "route",
+        "outbox",
+    )
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
@@ -259,6 +289,10 @@ def parse_settings(
         if digest in tenants:
             raise RecipeError(f"{at}: the token is that of {tenants[digest]!r} already")
         tenants[digest] = one.tenant
+    privacy: dict[str, str] = {}
+    for one, _ in keys:  # of two keys of one tenant the stricter counts
+        earlier = check_privacy(privacy.get(one.tenant, "public"))
+        privacy[one.tenant] = stricter(earlier, check_privacy(one.privacy))
     backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
@@ -270,7 +304,21 @@ def parse_settings(
         backends=backends,
         balance=filled(BalanceSettings, _table(table, "balance", where), where=f"{where}: balance"),
         secrets=secrets,
+        routing=filled(RoutingSettings, _table(table, "routing", where), where=f"{where}: routing"),
+        routes=_routes(table, where),
+        privacy=privacy,
+        outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
     )
+
+
+def _routes(table: Mapping[str, object], where: str) -> tuple[RouteSettings, ...]:
+    found: dict[str, RouteSettings] = {}
+    for values, at in _tables(table, "route", where):
+        one = filled(RouteSettings, values, where=at)
+        if one.model in found:
+            raise RecipeError(f"{at}: there is a route of {one.model!r} already")
+        found[one.model] = one
+    return tuple(found.values())
 
 
 def _backends(

@@ -30,6 +30,7 @@ class PooledModel:
         engine_name: of the local model, or "remote".
         fingerprint: the same where the same model and servers answer.
         pool: its backends.
+        local: the local model; None where there is none.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class PooledModel:
         self.engine_name = "remote" if local is None else local.engine_name
         self.fingerprint = fingerprint
         self.pool = pool
-        self._local = local
+        self.local = local
         self._n_active = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Timeout] = set()
@@ -64,7 +65,7 @@ class PooledModel:
     @property
     def prefix_cache_bytes(self) -> int:
         """Memory of what ended conversations remember."""
-        return 0 if self._local is None else self._local.prefix_cache_bytes
+        return 0 if self.local is None else self.local.prefix_cache_bytes
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         """See `Backend`.
@@ -101,8 +102,8 @@ class PooledModel:
 
     def break_off(self) -> None:
         """End all answers that run, and take no more; from any thread."""
-        if self._local is not None:
-            self._local.break_off()
+        if self.local is not None:
+            self.local.break_off()
         self._is_broken_off = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._expire)
@@ -110,8 +111,8 @@ class PooledModel:
     def close(self) -> None:
         """Close the local model; safe to call twice."""
         self._is_broken_off = True
-        if self._local is not None:
-            self._local.close()
+        if self.local is not None:
+            self.local.close()
 
     def _expire(self) -> None:
         for running in self._running:

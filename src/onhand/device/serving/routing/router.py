@@ -1,5 +1,6 @@
 """A model that several backends can answer for: decides who does, and carries that out."""
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from onhand.device.serving.routing.contests import Event, Lane, Rules, contested
 from onhand.device.serving.routing.counts import RouteCounts
 from onhand.device.serving.routing.meters import Meter, Purse, TokenBucket
 from onhand.device.serving.routing.policies import decide
+from onhand.device.serving.routing.running import Running
 from onhand.device.serving.routing.settings import RoutingSettings
 from onhand.device.serving.routing.situation import (
     Candidate,
@@ -75,8 +77,8 @@ class RoutedModel:
     """See `TextModel`. One event loop."""
 
     def __init__(
-        self, front: TextModel, targets: Sequence[Target], *, settings: RoutingSettings,
-        means: Means,
+        self, front: TextModel, targets: Sequence[Target], *, balanced: Backend,
+        settings: RoutingSettings, means: Means,
     ) -> None:  # fmt: skip
         """Put backends behind a name.
 
@@ -84,7 +86,8 @@ class RoutedModel:
             front: says what the model is called and how it samples; closed with this one. Where
                 it is on this device it is one of the targets as well.
             targets: what can answer, at least one.
-            settings: who does.
+            balanced: all of them as one, which keeps to `Ask.only`.
+            settings: who answers.
             means: what routed models share.
         """
         self._front = front
@@ -92,7 +95,8 @@ class RoutedModel:
         self._meters = {name: Meter(quantile=settings.hedge_quantile) for name in self._targets}
         self._settings = settings
         self._means = means
-        self._n_active = 0
+        self._balanced = balanced
+        self._running = Running()
 
     @property
     def name(self) -> str:
@@ -122,7 +126,7 @@ class RoutedModel:
     @property
     def n_active(self) -> int:
         """Answers that have not ended."""
-        return max(self._n_active, self._front.n_active)
+        return max(self._running.n_active, self._front.n_active)
 
     @property
     def prefix_cache_bytes(self) -> int:
@@ -135,8 +139,9 @@ class RoutedModel:
         return self._front
 
     def break_off(self) -> None:
-        """End all answers that run on this device, and take no more."""
+        """End all answers that run, and take no more; from any thread."""
         self._front.break_off()
+        self._running.break_off()
 
     def close(self) -> None:
         """Release what it holds; safe to call twice."""
@@ -174,7 +179,7 @@ class RoutedModel:
         self._means.counts.decided(policy, decision)
         if decision.mode == "refuse":
             raise RefusedRequest(_refusal(decision))
-        routed = Routed(self, ask, decision, prompt_tokens=now.prompt_tokens)
+        routed = Routed(self, ask, decision, prompt_tokens=now.prompt_tokens, means=self._means)
         routed.announce()
         return routed
 
@@ -227,14 +232,14 @@ class RoutedModel:
             is_whole=is_whole,
         )
 
-    def began(self) -> Means:
-        """Note that an answer is computed."""
-        self._n_active += 1
-        return self._means
+    def balanced(self, ask: Ask) -> AsyncGenerator[Part]:
+        """Return the answer of whoever has room among `Ask.only`."""
+        return self._balanced.answer(ask)
 
-    def ended(self) -> None:
-        """Note that it is not any more."""
-        self._n_active -= 1
+    def begun(self, parts: AsyncGenerator[Part]) -> AsyncGenerator[Part]:
+        """Return an answer's parts, counted among those that run."""
+        self._means.hedges.earn()
+        return self._running.held(parts)
 
 
 class Routed:
@@ -245,9 +250,11 @@ class Routed:
     """
 
     def __init__(
-        self, model: RoutedModel, ask: Ask, decision: Decision, *, prompt_tokens: int
-    ) -> None:
+        self, model: RoutedModel, ask: Ask, decision: Decision, *, prompt_tokens: int,
+        means: Means,
+    ) -> None:  # fmt: skip
         self.decision = decision
+        self._means = means
         self._model = model
         self._ask = ask
         self._prompt_tokens = prompt_tokens
@@ -257,7 +264,7 @@ class Routed:
 
     def announce(self) -> None:
         """Tell who is to answer, as far as that is decided."""
-        if self._winner:
+        if self._winner and self.decision.mode != "balance":
             self._tell(self._winner, self.decision.reason)
 
     async def parts(self) -> AsyncGenerator[Part]:
@@ -269,17 +276,21 @@ class Routed:
         Raises:
             OnhandError: as in `Backend`.
         """
-        means = self._model.began()
-        means.hedges.earn()
-        try:
-            async with aclosing(self._carried_out(means)) as parts:
-                async for part in parts:
-                    yield self._ended(part, means) if isinstance(part, Ending) else part
-        finally:
-            self._model.ended()
+        async with (
+            aclosing(self._carried_out()) as made,
+            aclosing(self._model.begun(made)) as parts,
+        ):
+            async for part in parts:
+                if isinstance(part, Ending):
+                    self._ended(part)
+                yield part
 
-    def _carried_out(self, means: Means) -> AsyncGenerator[Part]:
-        decision = self.decision
+    def _carried_out(self) -> AsyncGenerator[Part]:
+        decision, means = self.decision, self._means
+        if decision.mode == "balance":
+            told = self._chosen if self._ask.told is not None else None
+            only = frozenset(decision.targets)
+            return self._model.balanced(replace(self._ask, told=told, only=only))
         lanes = [self._lane(name) for name in decision.targets]
 
         def note(event: Event, name: str) -> None:
@@ -317,11 +328,16 @@ class Routed:
             source = self._sources.get(name, Source(route=place, backend=name))
             self._ask.told(replace(source, reason=reason))
 
-    def _ended(self, ending: Ending, means: Means) -> Ending:
-        means.counts.ended(ending)
-        name = self._winner
-        means.purse.pay(self._cost(name, ending.prompt_tokens, ending.generated_tokens))
-        return ending
+    def _chosen(self, source: Source) -> None:
+        if self._ask.told is not None:
+            self._ask.told(replace(source, reason=self.decision.reason))
+
+    def _ended(self, ending: Ending) -> None:
+        self._means.counts.ended(ending)
+        is_one = ending.source in self.decision.targets
+        name = ending.source if is_one else self._winner
+        cost = self._cost(name, ending.prompt_tokens, ending.generated_tokens)
+        self._means.purse.pay(cost)
 
     def _cost(self, name: str, prompt_tokens: int, answer_tokens: int) -> float:
         return self._model.candidate(name).cost(prompt_tokens, answer_tokens)
@@ -341,8 +357,6 @@ def _prompt_bytes(ask: Ask) -> int:
 
 
 def _loop_s() -> float:
-    import asyncio
-
     return asyncio.get_running_loop().time()
 
 

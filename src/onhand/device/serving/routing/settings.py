@@ -10,7 +10,7 @@ from onhand.device.serving.routing.policies import check_policy
 from onhand.device.serving.routing.sending import Retries
 from onhand.device.serving.wishes import PRIVACY_CLASSES, Privacy
 
-__all__ = ["OutboxSettings", "RoutingSettings", "check_privacy"]
+__all__ = ["OutboxSettings", "RouteSettings", "RoutingSettings", "check_privacy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +106,26 @@ class RoutingSettings:
             known = ", ".join(sorted({self.policy, "local-only", *self.policies}))
             raise InputError(f"policy {policy!r} may not be chosen here, but {known}")
         return policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteSettings:
+    """One `[[route]]`: what is different for one model.
+
+    Attributes:
+        model: its name.
+        policy: "" for that of `[routing]`.
+        privacy: the class that its requests have at least; the stricter of both counts.
+    """
+
+    model: str
+    policy: str = ""
+    privacy: str = "public"
+
+    def __post_init__(self) -> None:
+        if self.policy:
+            check_policy(self.policy)
+        check_privacy(self.privacy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
