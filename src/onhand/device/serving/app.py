@@ -28,8 +28,10 @@ from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
+from onhand.device.serving.routing.desk import Desk, no_outbox
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import Served, ServerState
+from onhand.device.serving.wishes import read_wishes, sent_key
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -90,6 +92,8 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/v1/responses", routes.responses, methods=["POST"]),
         Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
         Route("/v1/classify", routes.classify, methods=["POST"]),
+        Route("/v1/outbox", routes.outbox, methods=["GET"]),
+        Route("/v1/outbox/{id}", routes.deferred, methods=["GET", "DELETE"]),
     ]
     handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
     return Starlette(routes=served, exception_handlers=handlers)
@@ -179,11 +183,34 @@ class _Routes:
         deadline_s = self._deadline_s(request)
         asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
         asked = asked.handed_on(hops_of(request.headers.get(HOPS)))
+        wishes = read_wishes(request.headers, is_stream=asked.is_stream)
+        self._settings.routing.allowed(wishes.policy)
+        asked = asked.wishing(wishes, sent_key=sent_key(wishes, tenant=request.state.tenant))
+        if wishes.defer != "never":
+            desk, entry = self._desk(), entry_of(request.scope)
+            return await desk.answered(model, asked, fields=body.given, entry=entry)
         answer = await Answer.begun(self._state, model, asked, entry_of(request.scope))
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
             return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)
         return answer
+
+    async def outbox(self, request: "Request") -> "ASGIApp":
+        """List the requests that are answered later."""
+        return await self._desk().listed(tenant=request.state.tenant)
+
+    async def deferred(self, request: "Request") -> "ASGIApp":
+        """Say how far one of them is, or forget it."""
+        name, tenant = request.path_params["id"], request.state.tenant
+        if request.method == "DELETE":
+            return await self._desk().removed(name, tenant=tenant)
+        return await self._desk().one(name, tenant=tenant)
+
+    def _desk(self) -> Desk:
+        for one in self._state.beside:
+            if isinstance(one, Desk):
+                return one
+        raise no_outbox()
 
     def _deadline_s(self, request: "Request") -> float | None:
         return deadline_of(

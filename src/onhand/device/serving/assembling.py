@@ -8,7 +8,13 @@ from pathlib import Path
 from onhand.core.errors import InputError, RecipeError
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.opening import open_served
+from onhand.device.serving.routing.building import routed
+from onhand.device.serving.routing.counts import show_outbox
+from onhand.device.serving.routing.desk import Desk
+from onhand.device.serving.routing.outbox import Outbox
+from onhand.device.serving.routing.settings import OutboxSettings
 from onhand.device.serving.settings import (
     CacheSettings,
     ModelSettings,
@@ -17,7 +23,7 @@ from onhand.device.serving.settings import (
 )
 from onhand.device.serving.state import ServerState
 
-__all__ = ["opened_state", "read_settings", "with_bundles"]
+__all__ = ["opened_outbox", "opened_state", "read_settings", "with_bundles"]
 
 
 def read_settings(path: Path, *, environment: Mapping[str, str]) -> ServeSettings:
@@ -81,9 +87,39 @@ def opened_state(
         served, remotes = mounted(models, settings)
         for backend in remotes.backends:
             told(f"{backend.name}: {backend.kind} for {', '.join(backend.settings.models)}")
-        state = ServerState(served, exact=_exact_cache(settings.cache, home), beside=[remotes])
+        metrics = Metrics()
+        served = routed(served, settings, metrics=metrics)
+        exact = _exact_cache(settings.cache, home)
+        state = ServerState(served, metrics=metrics, exact=exact, beside=[remotes])
         opened.callback(state.close)
+        if settings.outbox.most_bytes and settings.backends:
+            outbox = opened_outbox(settings.outbox, home=home, metrics=metrics)
+            opened.callback(outbox.close)
+            state.beside.append(Desk(outbox, state, settings.outbox))
         yield state
+
+
+def opened_outbox(settings: OutboxSettings, *, home: Path, metrics: Metrics) -> Outbox:
+    """Open what is answered later.
+
+    Args:
+        settings: how much it holds.
+        home: the state folder.
+        metrics: where it is counted.
+
+    Returns:
+        The outbox; close it.
+
+    Raises:
+        ResourceError: if it cannot be read or written.
+    """
+    outbox = Outbox(
+        home / "outbox" / "requests.sqlite",
+        most_bytes=settings.most_bytes,
+        most_waiting=settings.most_waiting,
+    )
+    show_outbox(metrics, outbox)
+    return outbox
 
 
 def _exact_cache(settings: CacheSettings, home: Path) -> ExactCache | None:

@@ -35,6 +35,7 @@ class ServerState:
         models: name -> model; requests that name none go to the first of the kind they need.
         metrics: what is counted.
         exact: answers that the same request gets again; None for none.
+        beside: what runs from `start` to `stop`.
         is_draining: whether the server is about to end.
         started_s: when it began, in seconds since 1970.
     """
@@ -66,7 +67,7 @@ class ServerState:
         self.metrics = metrics or Metrics()
         self.exact = exact
         self.is_draining = False
-        self._beside = tuple(beside)
+        self.beside = list(beside)
         self.started_s = int(time.time())
         self.metrics.gauge(
             "onhand_prefix_cache_bytes",
@@ -134,12 +135,12 @@ class ServerState:
 
     async def start(self) -> None:
         """Start what runs beside the requests; called in their event loop."""
-        for one in self._beside:
+        for one in self.beside:
             await one.start()
 
     async def stop(self) -> None:
         """Stop it; safe to call twice."""
-        for one in reversed(self._beside):
+        for one in reversed(self.beside):
             await one.stop()
 
     def break_off(self) -> None:

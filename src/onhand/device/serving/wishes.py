@@ -1,5 +1,6 @@
 """What a request says of who may answer it, and when: headers of HTTP."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
@@ -17,6 +18,7 @@ __all__ = [
     "Privacy",
     "Wishes",
     "read_wishes",
+    "sent_key",
 ]
 
 Privacy = Literal["public", "redact", "private"]
@@ -89,6 +91,21 @@ def read_wishes(headers: Mapping[str, str], *, is_stream: bool) -> Wishes:
         key=key,
         is_stream=is_stream,
     )
+
+
+def sent_key(wishes: Wishes, *, tenant: str) -> str:
+    """Return the idempotency key under which other servers know a request.
+
+    Args:
+        wishes: of the request.
+        tenant: whose it is: two tenants may choose the same key.
+
+    Returns:
+        The same for the same tenant and key; "" for none.
+    """
+    if not wishes.key:
+        return ""
+    return hashlib.sha256(f"{tenant}\0{wishes.key}".encode()).hexdigest()[:32]
 
 
 def _wrong(header: str, message: str) -> Refusal:

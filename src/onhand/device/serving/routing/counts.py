@@ -1,5 +1,6 @@
 """Counts of routing for `/metrics`; none of them holds what was asked."""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from onhand.device.serving.asks import Ending
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from onhand.device.serving.routing.meters import Purse
     from onhand.device.serving.routing.outbox import Outbox
 
-__all__ = ["RouteCounts"]
+__all__ = ["RouteCounts", "show_outbox"]
 
 
 class RouteCounts:
@@ -63,13 +64,22 @@ class RouteCounts:
             "onhand_route_spent", "Cost of today's answers (UTC).", lambda: purse.spent
         )
 
-    def show_outbox(self, outbox: "Outbox") -> None:
-        """Show what is in the outbox."""
-        gauge = self._metrics.gauge
-        gauge("onhand_outbox_bytes", "Requests and answers kept.", outbox.n_bytes)
-        for state in ("waiting", "sending", "done", "failed", "expired"):
-            gauge(
-                f"onhand_outbox_{state}",
-                f"Deferred requests that are {state}.",
-                lambda state=state: outbox.counts().get(state, 0),  # type: ignore[misc]
-            )
+
+def show_outbox(metrics: Metrics, outbox: "Outbox") -> None:
+    """Show what is in an outbox.
+
+    Args:
+        metrics: where.
+        outbox: its requests are counted when the figures are read.
+    """
+    metrics.gauge("onhand_outbox_bytes", "Requests and answers kept.", outbox.n_bytes)
+    for state in ("waiting", "sending", "done", "failed", "expired"):
+        metrics.gauge(
+            f"onhand_outbox_{state}",
+            f"Deferred requests that are {state}.",
+            partial(_n_in, outbox, state),
+        )
+
+
+def _n_in(outbox: "Outbox", state: str) -> float:
+    return outbox.counts().get(state, 0)
