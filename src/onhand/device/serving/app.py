@@ -1,5 +1,6 @@
 """The routes of a server, as an ASGI application."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -13,13 +14,17 @@ from onhand.device.serving.api.replies import EventStream, JsonReply
 from onhand.device.serving.api.responses import read_response
 from onhand.device.serving.api.shape import Asked
 from onhand.device.serving.api.vectors import (
+    Classification,
     classified,
+    compared,
     embedded,
     read_classification,
     read_embedding,
 )
 from onhand.device.serving.asks import TextModel
+from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
+from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.settings import ServeSettings
@@ -55,26 +60,21 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
     from starlette.routing import Route
 
     routes = _Routes(state, settings)
-    app = Starlette(
-        routes=[
-            Route("/health", _health, methods=["GET"]),
-            Route("/ready", routes.ready, methods=["GET"]),
-            Route("/metrics", routes.metrics, methods=["GET"]),
-            Route("/v1/models", routes.models, methods=["GET"]),
-            Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
-            Route("/v1/chat/completions", routes.chat, methods=["POST"]),
-            Route("/v1/completions", routes.completions, methods=["POST"]),
-            Route("/v1/responses", routes.responses, methods=["POST"]),
-            Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
-            Route("/v1/classify", routes.classify, methods=["POST"]),
-        ],
-        exception_handlers={
-            404: _unknown_path,
-            405: _unknown_method,
-            OnhandError: _refused,
-        },
-    )
-    return Guard(app, settings)
+    served = [
+        Route("/health", _health, methods=["GET"]),
+        Route("/ready", routes.ready, methods=["GET"]),
+        Route("/metrics", routes.metrics, methods=["GET"]),
+        Route("/v1/models", routes.models, methods=["GET"]),
+        Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
+        Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+        Route("/v1/completions", routes.completions, methods=["POST"]),
+        Route("/v1/responses", routes.responses, methods=["POST"]),
+        Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
+        Route("/v1/classify", routes.classify, methods=["POST"]),
+    ]
+    handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
+    app = Starlette(routes=served, exception_handlers=handlers)
+    return Journal(Guard(app, settings), paths=[route.path for route in served])
 
 
 class _Routes:
@@ -125,8 +125,10 @@ class _Routes:
         body = parse_body(await request.body())
         network = self._network(body)
         wanted = read_embedding(body)
+        entry_of(request.scope).note(model=network.name, inputs=len(wanted.texts))
         with self._state.metrics.counted("embeddings") as count:
-            vectors, n_tokens = await network.embed(wanted.texts)
+            work = network.embed(wanted.texts)
+            vectors, n_tokens = await in_time(work, self._deadline_s(request))
             count.end("ok")
         return JsonReply(embedded(wanted, vectors, n_tokens=n_tokens, model=network.name))
 
@@ -135,10 +137,11 @@ class _Routes:
         body = parse_body(await request.body())
         network = self._network(body)
         wanted = read_classification(body)
+        entry_of(request.scope).note(model=network.name)
         with self._state.metrics.counted("classify") as count:
-            likely = await network.classify(wanted.example, top=wanted.top)
+            found = await in_time(_classes(network, wanted), self._deadline_s(request))
             count.end("ok")
-        return JsonReply(classified(likely, model=network.name))
+        return JsonReply(found)
 
     def _text_model(self, body: Body) -> TextModel:
         self._check_open()
@@ -155,12 +158,20 @@ class _Routes:
     async def _answer(self, request: "Request", read: _Reader) -> "ASGIApp":
         body = parse_body(await request.body())
         model = self._text_model(body)
-        asked = read(body, tenant=request.state.tenant, usual=model.usual)
-        answer = await Answer.begun(self._state, model, asked)
+        deadline_s = self._deadline_s(request)
+        asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
+        answer = await Answer.begun(self._state, model, asked, entry_of(request.scope))
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
             return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)
         return answer
+
+    def _deadline_s(self, request: "Request") -> float | None:
+        return deadline_of(
+            request.headers.get(HEADER),
+            most_s=self._settings.server.deadline_s,
+            now_s=asyncio.get_running_loop().time(),
+        )
 
     def _described(self, model: Served) -> Mapping[str, object]:
         described: dict[str, object] = {
@@ -173,6 +184,14 @@ class _Routes:
         if isinstance(model, ServedNetwork):
             return described | {"task": model.task}
         return described | {"task": "text-generation", "context_length": model.context}
+
+
+async def _classes(network: ServedNetwork, wanted: Classification) -> dict[str, object]:
+    if wanted.labels and isinstance(wanted.example, str):
+        similarities = await network.compare(wanted.example, wanted.texts)
+        return compared(wanted, similarities, model=network.name)
+    likely = await network.classify(wanted.example, top=wanted.top)
+    return classified(likely, model=network.name)
 
 
 async def _health(request: "Request") -> "ASGIApp":
