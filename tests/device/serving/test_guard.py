@@ -69,8 +69,8 @@ def test_attack_form_of_a_page(served: Served) -> None:
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN])
 def test_attack_without_the_key(served: Served, header: str) -> None:
-    """On every path but those that say whether the process lives."""
-    for path in ("/v1/models", "/v1/models/toy", "/metrics", "/v1/unknown", "/"):
+    """On every path but the page's, and those that say whether the process lives."""
+    for path in ("/v1/models", "/v1/models/toy", "/metrics", "/v1/unknown", "/page", "/page/x"):
         answer = httpx2.get(served.url + path, headers={"authorization": header})
         assert answer.status_code == 401
         assert TOKEN not in answer.text

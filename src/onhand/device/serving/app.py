@@ -21,6 +21,7 @@ from onhand.device.serving.api.vectors import (
 from onhand.device.serving.asks import TextModel
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import Served, ServerState
@@ -67,6 +68,7 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
             Route("/v1/responses", routes.responses, methods=["POST"]),
             Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
             Route("/v1/classify", routes.classify, methods=["POST"]),
+            *page_routes(),
         ],
         exception_handlers={
             404: _unknown_path,
