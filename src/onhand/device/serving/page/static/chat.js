@@ -24,6 +24,7 @@ class Chat {
   #messages = []; // those that were answered, and their answers
   #running = null;
   #isFollowing = true;
+  #lastTop = 0;
   #models = new Map();
 
   constructor(told) {
@@ -43,11 +44,8 @@ class Chat {
     find("chat").addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !event.isComposing) this.#stop();
     });
-    find("scroller").addEventListener("scroll", () => {
-      const { scrollHeight, scrollTop, clientHeight } = find("scroller");
-      this.#isFollowing = scrollHeight - scrollTop - clientHeight < 48;
-      find("latest").hidden = this.#isFollowing;
-    });
+    find("scroller").addEventListener("scroll", () => this.#scrolled());
+    new ResizeObserver(() => this.#scroll()).observe(find("scroller"));
     // On a phone the keyboard would cover half of the page at once.
     if (!matchMedia("(pointer: coarse)").matches) input.focus();
   }
@@ -242,6 +240,15 @@ class Chat {
     this.#isFollowing = true;
     find("latest").hidden = true;
     this.#scroll();
+  }
+
+  #scrolled() {
+    const { scrollHeight, scrollTop, clientHeight } = find("scroller");
+    // Text that came since makes the end look far away: only a person goes upwards.
+    if (scrollHeight - scrollTop - clientHeight < 48) this.#isFollowing = true;
+    else if (scrollTop < this.#lastTop) this.#isFollowing = false;
+    this.#lastTop = scrollTop;
+    find("latest").hidden = this.#isFollowing;
   }
 
   #scroll() {
