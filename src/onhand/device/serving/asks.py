@@ -24,6 +24,7 @@ class Ask:
         stop: texts that end the answer; they are not shown.
         grammar: what the answer must follow, as `onhand.device.guide` takes it; None for none.
         n_scores: likeliest tokens to name at each place, and the chosen one; None for no scores.
+        deadline_s: until when the answer is of use, on the event loop's clock; None for no end.
     """
 
     tenant: str
@@ -33,6 +34,7 @@ class Ask:
     stop: tuple[str, ...] = ()
     grammar: str | None = None
     n_scores: int | None = None
+    deadline_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ __all__ = [
     "ANONYMOUS",
     "CacheSettings",
     "KeySettings",
+    "LogSettings",
     "ModelSettings",
     "NetworkSettings",
     "ServeSettings",
@@ -43,6 +44,7 @@ class NetworkSettings:
         max_body_bytes: of one request.
         ping_s: seconds without news after which a stream sends a comment.
         drain_s: seconds that running answers have to end when the server is told to.
+        deadline_s: most seconds of one answer, waiting included; 0 for no end.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +54,7 @@ class NetworkSettings:
     max_body_bytes: int = 32 * 2**20
     ping_s: float = 10.0
     drain_s: float = 30.0
+    deadline_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.host not in _LOOPBACK:
@@ -66,6 +69,8 @@ class NetworkSettings:
         for name, value in (("ping_s", self.ping_s), ("drain_s", self.drain_s)):
             if not value > 0:  # so that NaN is refused as well
                 raise InputError(f"{name} is {value}, must be above 0")
+        if not self.deadline_s >= 0:
+            raise InputError(f"deadline_s is {self.deadline_s}, must be 0 or more")
         for origin in self.origins:
             if not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise InputError(f"origin {origin!r} must be like 'https://example.org'")
@@ -139,6 +144,23 @@ class CacheSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """`[log]`: what the server writes to stderr; never what was asked or answered.
+
+    Attributes:
+        format: "text", or "json": one object a line.
+        requests: whether each request gets a line.
+    """
+
+    format: str = "text"
+    requests: bool = True
+
+    def __post_init__(self) -> None:
+        if self.format not in {"text", "json"}:
+            raise InputError(f"format is {self.format!r}, must be text or json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeySettings:
     """One `[[key]]`: who may call, and by what bearer token.
 
@@ -168,6 +190,7 @@ class ServeSettings:
     Attributes:
         server: where it listens.
         cache: what is kept of answers.
+        log: what is written of requests.
         models: what it serves; the first answers requests that name none.
         tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
             server is `ANONYMOUS`.
@@ -175,6 +198,7 @@ class ServeSettings:
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
 
@@ -215,11 +239,11 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "model", "key")
+    known = ("server", "cache", "log", "model", "key")
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
-    server, cache = (_table(table, key, where) for key in ("server", "cache"))
+    server, cache, log = (_table(table, key, where) for key in ("server", "cache", "log"))
     models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
     keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]
     tenants: dict[str, str] = {}
@@ -232,6 +256,7 @@ def parse_settings(
     return ServeSettings(
         server=filled(NetworkSettings, server, where=f"{where}: server"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
+        log=filled(LogSettings, log, where=f"{where}: log"),
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
     )
