@@ -26,6 +26,7 @@ from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import Served, ServerState
@@ -89,6 +90,7 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/v1/responses", routes.responses, methods=["POST"]),
         Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
         Route("/v1/classify", routes.classify, methods=["POST"]),
+        *page_routes(),
     ]
     handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
     return Starlette(routes=served, exception_handlers=handlers)
