@@ -134,7 +134,7 @@ class Sender:
                 self._lanes[found.lane] = asyncio.create_task(self._lane(found))
             due_s = await asyncio.to_thread(self._outbox.next_due_s)
         except OnhandError as error:
-            _LOG.error("%s", error)  # noqa: TRY400 (its trace says nothing more)
+            _LOG.error("%s", error)
             return self._retries.most_s
         if due_s is None:
             return _IDLE_S
@@ -145,7 +145,7 @@ class Sender:
         try:
             await self._one(request)
         except OnhandError as error:
-            _LOG.error("%s", error)  # noqa: TRY400 (its trace says nothing more)
+            _LOG.error("%s", error)
             await asyncio.sleep(self._retries.most_s)
         finally:
             self._lanes.pop(request.lane, None)
