@@ -27,6 +27,7 @@ from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import Served, ServerState
@@ -90,6 +91,7 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/v1/responses", routes.responses, methods=["POST"]),
         Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
         Route("/v1/classify", routes.classify, methods=["POST"]),
+        *page_routes(),
     ]
     handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
     return Starlette(routes=served, exception_handlers=handlers)
@@ -223,7 +225,7 @@ async def _health(request: "Request") -> "ASGIApp":
 
 async def _refused(request: "Request", error: Exception) -> "Response":
     refusal = refusal_of(error if isinstance(error, OnhandError) else EngineError(str(error)))
-    if refusal.status >= 500:
+    if refusal.status >= 500 and not isinstance(error, RefusedRequest):
         _LOG.error("%s %s: %s", request.method, request.url.path, error)
     return _response(refusal)
 
