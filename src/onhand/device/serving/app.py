@@ -27,6 +27,7 @@ from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.routing.desk import Desk, no_outbox
 from onhand.device.serving.settings import ServeSettings
@@ -94,6 +95,7 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/v1/classify", routes.classify, methods=["POST"]),
         Route("/v1/outbox", routes.outbox, methods=["GET"]),
         Route("/v1/outbox/{id}", routes.deferred, methods=["GET", "DELETE"]),
+        *page_routes(),
     ]
     handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
     return Starlette(routes=served, exception_handlers=handlers)

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 from onhand.device.sampling import Sampling
 from onhand.device.serving.wishes import Wishes
 from onhand.device.template import Message
+from onhand.device.tools.kinds import CallPart, ToolUse
 
 __all__ = [
     "Ask",
@@ -21,7 +22,7 @@ __all__ = [
     "Wire",
 ]
 
-EndReason = Literal["stop", "length"]
+EndReason = Literal["stop", "length", "tool_calls"]
 Route = Literal["local", "peer", "cloud"]
 """Where an answer is computed: on this device, on another of its owner's, or elsewhere."""
 
@@ -72,6 +73,8 @@ class Ask:
         sampling: how tokens are chosen.
         stop: texts that end the answer; they are not shown.
         grammar: what the answer must follow, as `onhand.device.guide` takes it; None for none.
+        tools: what the answer may call; None for nothing. With a grammar as well, an answer that
+            calls nothing follows it.
         n_scores: likeliest tokens to name at each place, and the chosen one; None for no scores.
         deadline_s: until when the answer is of use, on the event loop's clock; None for no end.
         wire: the same request as other servers take it; None where it came by no route.
@@ -87,6 +90,7 @@ class Ask:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     grammar: str | None = None
+    tools: ToolUse | None = None
     n_scores: int | None = None
     deadline_s: float | None = None
     wire: Wire | None = field(default=None, repr=False)
@@ -115,12 +119,14 @@ class Piece:
     """A part of an answer.
 
     Attributes:
-        text: what comes next; empty only where there are scores.
+        text: what comes next; empty only where there are scores, or a part of a call.
         scores: of the tokens since the last piece, where they are wanted.
+        call: a part of a call of a tool; None for none.
     """
 
     text: str
     scores: tuple[Score, ...] = ()
+    call: CallPart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +135,7 @@ class Ending:
 
     Attributes:
         reason: "stop" where the model or a stop text ended it, "length" where room or
-            `max_tokens` did.
+            `max_tokens` did, "tool_calls" where it ended and has at least one whole call.
         prompt_tokens: of the whole prompt.
         cached_tokens: those of them that were not computed again.
         generated_tokens: of the answer.
