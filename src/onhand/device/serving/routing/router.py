@@ -347,6 +347,8 @@ def _needs(ask: Ask) -> frozenset[str]:
     needs = set()
     if ask.grammar is not None:
         needs.add("schema")
+    if ask.tools is not None:
+        needs.add("tools")
     return frozenset(needs)
 
 
