@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
@@ -21,7 +22,7 @@ from onhand.device.serving.routing.router import RoutedModel
 from onhand.device.serving.routing.sending import Outcome, Sender
 from onhand.device.serving.routing.settings import OutboxSettings
 from onhand.device.serving.state import ServerState
-from onhand.device.serving.wishes import Wishes
+from onhand.device.serving.wishes import Wishes, sent_key
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope
@@ -92,6 +93,9 @@ class Desk:
         """
         ask = asked.asks[0]
         body = _kept(asked, fields, model)
+        # Tried at once or sent later, other servers know it by one key.
+        name = sent_key(ask.wishes, tenant=ask.tenant) or secrets.token_hex(16)
+        asked = asked.wishing(ask.wishes, sent_key=name)
         if ask.wishes.key:
             found = await asyncio.to_thread(
                 self._outbox.known, body, tenant=ask.tenant, key=ask.wishes.key
@@ -101,17 +105,17 @@ class Desk:
         if ask.wishes.defer == "must":
             if isinstance(model, RoutedModel):
                 model.routed(ask)  # what can never be answered is refused now
-            return await self._accepted(asked, body, entry)
+            return await self._accepted(asked, body, entry, name)
         answer = await Answer.begun(self._state, model, asked, entry)
         if answer.is_deferred:
-            return await self._accepted(asked, body, entry)
+            return await self._accepted(asked, body, entry, name)
 
         async def now_or_later(scope: "Scope", receive: "Receive", send: "SendMessage") -> None:
             try:
                 await answer(scope, receive, send)
             except (EngineError, ResourceError):
                 # Nothing was sent: a whole answer goes out at its end.
-                reply = await self._accepted(asked, body, entry)
+                reply = await self._accepted(asked, body, entry, name)
                 await reply(scope, receive, send)
 
         return now_or_later
@@ -142,7 +146,7 @@ class Desk:
             raise RefusedRequest(_unknown(name))
         return JsonReply({"id": name, "object": "outbox.request", "deleted": True})
 
-    async def _accepted(self, asked: Asked, body: bytes, entry: Entry) -> JsonReply:
+    async def _accepted(self, asked: Asked, body: bytes, entry: Entry, name: str) -> JsonReply:
         ask = asked.asks[0]
         kept, _ = await asyncio.to_thread(
             self._outbox.put,
@@ -152,6 +156,7 @@ class Desk:
             key=ask.wishes.key,
             now_s=self._now(),
             keep_s=self._settings.expire_s,
+            name=name,
         )
         entry.note(outcome="deferred", outbox=kept.id)
         if self._sender is not None:

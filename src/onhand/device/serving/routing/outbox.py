@@ -125,7 +125,15 @@ class Outbox:
             raise
 
     def put(
-        self, body: bytes, *, tenant: str, lane: str, key: str, now_s: float, keep_s: float
+        self,
+        body: bytes,
+        *,
+        tenant: str,
+        lane: str,
+        key: str,
+        now_s: float,
+        keep_s: float,
+        name: str = "",
     ) -> tuple[Deferred, bool]:
         """Keep a request; the same one again is the one that is there.
 
@@ -136,6 +144,7 @@ class Outbox:
             key: the client's idempotency key; "" for none.
             now_s: seconds since 1970.
             keep_s: seconds after which it is of no use any more.
+            name: its id, where other servers were asked under it already; "" for a new one.
 
         Returns:
             request: as it is now; of an earlier one with this key perhaps with its answer.
@@ -146,7 +155,7 @@ class Outbox:
             ResourceError: if it cannot be written.
         """
         digest = hashlib.sha256(body).digest()
-        name = secrets.token_hex(16)
+        name = name or secrets.token_hex(16)
         with self._work() as rows:
             if key and (found := self._of_key(rows, tenant, key, digest)) is not None:
                 return found, False
