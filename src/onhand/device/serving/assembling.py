@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
+from onhand.device.serving.backends.figures import show_backends
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.models.opening import open_served
@@ -82,6 +83,7 @@ def opened_state(
         for backend in remotes.backends:
             told(f"{backend.name}: {backend.kind} for {', '.join(backend.settings.models)}")
         state = ServerState(served, exact=_exact_cache(settings.cache, home), beside=[remotes])
+        show_backends(state.metrics, remotes, served)
         opened.callback(state.close)
         yield state
 

@@ -26,6 +26,7 @@ from onhand.device.serving.backends.remote import RemoteBackend
 from onhand.device.serving.backends.settings import BackendSettings, Secret
 from onhand.device.serving.refusals import BackendFailed, RefusedRequest, refusal_of
 from onhand.device.template import Message
+from onhand.device.tools.kinds import CallPart
 
 KEY = "a-key-that-nobody-may-see"
 CHAT = Wire(
@@ -172,6 +173,38 @@ def test_scores_where_they_are_wanted() -> None:
     assert [(one.token, one.logprob) for one in piece.scores] == [("灯".encode(), -0.5)]
     assert [one.token for one in piece.scores[0].others] == [b"b"]
     assert bare == Piece("灯")
+
+
+def test_calls_of_tools() -> None:
+    """Names, ids and arguments as they were streamed; each call has an end but one cut off."""
+
+    def call(index: int, arguments: str, **first: object) -> bytes:
+        function = {"arguments": arguments} | ({"name": first.pop("name")} if first else {})
+        told = {"index": index, "function": function, **first}
+        return chunk(delta={"tool_calls": [told]})
+
+    parts = [
+        chunk(delta={"content": "wait"}),
+        call(0, "", id="call_a", name="light"),
+        call(0, '{"on"'),
+        call(0, ": true}"),
+        call(1, "{}", id="call_b", name="door"),
+    ]
+    *pieces, ending = asked(says(*parts, chunk(delta={}, finish_reason="tool_calls")))
+    *cut_off, _ = asked(says(*parts, chunk(delta={}, finish_reason="length")))
+
+    assert [piece.call for piece in pieces if isinstance(piece, Piece)] == [
+        None,
+        CallPart(0, id="call_a", name="light"),
+        CallPart(0, arguments='{"on"'),
+        CallPart(0, arguments=": true}"),
+        CallPart(0, is_end=True),
+        CallPart(1, id="call_b", name="door", arguments="{}"),
+        CallPart(1, is_end=True),
+    ]
+    assert isinstance(ending, Ending)
+    assert ending.reason == "tool_calls"
+    assert cut_off == pieces[:-1]
 
 
 DENIED = gives(401, json.dumps({"error": {"message": f"bad key {KEY}"}}).encode())
