@@ -59,6 +59,7 @@ class Echo:
             await asyncio.sleep(max(due_s - time.monotonic(), 0))
             delta = {"content": f"@{time.monotonic_ns()}@ "}
             writer.write(_chunk({"choices": [{"index": 0, "delta": delta}]}))
+            await writer.drain()
         end = {"index": 0, "delta": {}, "finish_reason": "stop"}
         usage = {"prompt_tokens": 1, "completion_tokens": self.n_pieces}
         done = b"data: [DONE]\n\n"

@@ -148,7 +148,11 @@ class _Client:
                     late_s.append((now_ns - int(stamp)) / 1e9)
                     first_s = now_ns / 1e9 - begun_s if first_s is None else first_s
                 answer += part
-                if b'"error"' in answer:
+                if not answer.startswith(b"HTTP/1.1 200"):
+                    writer.close()
+                    raise ConnectionError(answer[:60].decode(errors="replace"))
+                if b'"error"' in part:
+                    writer.close()
                     raise ConnectionError(answer[answer.index(b'"error"') :][:200].decode())
             self._idle.append((reader, writer))
         except (ConnectionError, OSError) as failure:

@@ -19,6 +19,7 @@ from onhand.device.serving.merging import Begun, merged
 from onhand.device.serving.metrics import Count
 from onhand.device.serving.refusals import refusal_of
 from onhand.device.serving.state import ServerState
+from onhand.device.serving.unpacking import ACCEPTED
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -44,7 +45,12 @@ class Answer:
         self._asked = asked.known_as(self._stamp.id, told=self._chosen)
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
-        self.headers = {"x-request-id": self._stamp.id, "x-route": "local", "x-cache": "miss"}
+        self.headers = {
+            "x-request-id": self._stamp.id,
+            "x-route": "local",
+            "x-cache": "miss",
+            "accept-encoding": ACCEPTED,
+        }
 
     @classmethod
     async def begun(
