@@ -20,6 +20,7 @@ from onhand.device.serving.metrics import Count
 from onhand.device.serving.refusals import refusal_of
 from onhand.device.serving.routing.router import Routed, RoutedModel
 from onhand.device.serving.state import ServerState
+from onhand.device.serving.unpacking import ACCEPTED
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -46,7 +47,12 @@ class Answer:
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
         self._ways: list[Routed] = []
-        self.headers = {"x-request-id": self._stamp.id, "x-route": "local", "x-cache": "miss"}
+        self.headers = {
+            "x-request-id": self._stamp.id,
+            "x-route": "local",
+            "x-cache": "miss",
+            "accept-encoding": ACCEPTED,
+        }
 
     @classmethod
     async def begun(

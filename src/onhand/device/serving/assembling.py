@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
+from onhand.device.serving.backends.figures import show_backends
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.metrics import Metrics
@@ -88,9 +89,10 @@ def opened_state(
         for backend in remotes.backends:
             told(f"{backend.name}: {backend.kind} for {', '.join(backend.settings.models)}")
         metrics = Metrics()
-        served = routed(served, settings, metrics=metrics)
+        routes = routed(served, settings, metrics=metrics)
         exact = _exact_cache(settings.cache, home)
-        state = ServerState(served, metrics=metrics, exact=exact, beside=[remotes])
+        state = ServerState(routes, metrics=metrics, exact=exact, beside=[remotes])
+        show_backends(metrics, remotes, served)
         opened.callback(state.close)
         if settings.outbox.most_bytes and settings.backends:
             outbox = opened_outbox(settings.outbox, home=home, metrics=metrics)

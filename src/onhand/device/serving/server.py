@@ -68,6 +68,23 @@ def make_server(state: ServerState, settings: ServeSettings) -> "uvicorn.Server"
     """
     import uvicorn
 
+    config = uvicorn.Config(
+        make_app(state, settings),
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+    )
+    return _drained(state, settings)(config)
+
+
+def _drained(state: ServerState, settings: ServeSettings) -> "type[uvicorn.Server]":
+    import uvicorn
+
     class DrainedServer(uvicorn.Server):
         """A server that takes no new requests first, and closes its connections then."""
 
@@ -108,15 +125,4 @@ def make_server(state: ServerState, settings: ServeSettings) -> "uvicorn.Server"
                 self.should_exit = state.n_active == 0
             return await super().on_tick(counter)
 
-    config = uvicorn.Config(
-        make_app(state, settings),
-        access_log=False,
-        log_config=None,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=2,
-        loop="asyncio",
-        http="h11",
-        ws="none",
-    )
-    return DrainedServer(config)
+    return DrainedServer

@@ -1,17 +1,24 @@
 """Another server asked over real connections: what goes out, what comes back, what goes wrong."""
 
 import asyncio
-import gzip
 import json
 import traceback
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import pytest
+from tests.device.serving.backends.asking import (
+    ASK,
+    CHAT,
+    KEY,
+    asked,
+    backend,
+    collect,
+    text_of,
+)
 from tests.device.serving.backends.upstream import (
     Request,
     Script,
-    Upstream,
     events,
     freezes,
     gives,
@@ -23,40 +30,9 @@ from tests.device.serving.backends.upstream import (
 from onhand.core.errors import OnhandError
 from onhand.device.serving.asks import Ask, Ending, Piece, Wire
 from onhand.device.serving.backends.remote import RemoteBackend
-from onhand.device.serving.backends.settings import BackendSettings, Secret
+from onhand.device.serving.backends.settings import Secret
 from onhand.device.serving.refusals import BackendFailed, RefusedRequest, refusal_of
-from onhand.device.template import Message
-
-KEY = "a-key-that-nobody-may-see"
-CHAT = Wire(
-    path="chat/completions",
-    fields={"messages": [{"role": "user", "content": "hello"}], "temperature": 0},
-    headers={"x-request-id": "abc"},
-)
-ASK = Ask(tenant="local", prompt=(Message("user", "hello"),), wire=CHAT)
-
-
-def backend(server: Upstream, **given: object) -> RemoteBackend:
-    settings = BackendSettings(name="far", url=server.url, env="FAR_KEY", **given)  # type: ignore[arg-type]
-    return RemoteBackend(settings, key=Secret(KEY))
-
-
-async def collect(found: RemoteBackend, ask: Ask = ASK) -> list[Piece | Ending]:
-    try:
-        async with aclosing(found.answer(ask)) as parts:
-            return [part async for part in parts]
-    finally:
-        await found.aclose()
-
-
-def asked(script: Script, ask: Ask = ASK, **given: object) -> list[Piece | Ending]:
-    """What a server that does this gives."""
-    with upstream(script) as server:
-        return asyncio.run(collect(backend(server, **given), ask))
-
-
-def text_of(parts: list[Piece | Ending]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, Piece))
+from onhand.device.tools.kinds import CallPart
 
 
 def test_a_stream_becomes_pieces_and_an_ending() -> None:
@@ -172,6 +148,38 @@ def test_scores_where_they_are_wanted() -> None:
     assert [(one.token, one.logprob) for one in piece.scores] == [("灯".encode(), -0.5)]
     assert [one.token for one in piece.scores[0].others] == [b"b"]
     assert bare == Piece("灯")
+
+
+def test_calls_of_tools() -> None:
+    """Names, ids and arguments as they were streamed; each call has an end but one cut off."""
+
+    def call(index: int, arguments: str, **first: object) -> bytes:
+        function = {"arguments": arguments} | ({"name": first.pop("name")} if first else {})
+        told = {"index": index, "function": function, **first}
+        return chunk(delta={"tool_calls": [told]})
+
+    parts = [
+        chunk(delta={"content": "wait"}),
+        call(0, "", id="call_a", name="light"),
+        call(0, '{"on"'),
+        call(0, ": true}"),
+        call(1, "{}", id="call_b", name="door"),
+    ]
+    *pieces, ending = asked(says(*parts, chunk(delta={}, finish_reason="tool_calls")))
+    *cut_off, _ = asked(says(*parts, chunk(delta={}, finish_reason="length")))
+
+    assert [piece.call for piece in pieces if isinstance(piece, Piece)] == [
+        None,
+        CallPart(0, id="call_a", name="light"),
+        CallPart(0, arguments='{"on"'),
+        CallPart(0, arguments=": true}"),
+        CallPart(0, is_end=True),
+        CallPart(1, id="call_b", name="door", arguments="{}"),
+        CallPart(1, is_end=True),
+    ]
+    assert isinstance(ending, Ending)
+    assert ending.reason == "tool_calls"
+    assert cut_off == pieces[:-1]
 
 
 DENIED = gives(401, json.dumps({"error": {"message": f"bad key {KEY}"}}).encode())
@@ -300,83 +308,6 @@ def test_a_connection_is_used_again() -> None:
         asyncio.run(twice(backend(server)))
 
     assert ports[0] == ports[1]
-
-
-LONG = Ask(
-    tenant="t",
-    prompt="x",
-    wire=Wire(path="completions", fields={"prompt": "much the same again. " * 500}),
-)
-
-
-@pytest.mark.parametrize(
-    ("compression", "shown", "packed"),
-    [
-        ("none", "gzip", [False, False]),
-        ("gzip", "", [True, True]),
-        ("auto", "", [False, False]),
-        ("auto", "br, gzip;q=0.5", [False, True]),
-    ],
-)
-def test_requests_are_compressed_where_that_is_known_to_work(
-    compression: str, shown: str, packed: list[bool]
-) -> None:
-    """By the settings, or because the server has said so."""
-
-    async def twice(found: RemoteBackend) -> None:
-        for _ in range(2):
-            async with aclosing(found.answer(LONG)) as parts:
-                assert [part async for part in parts]
-        traffic = found.traffic
-        assert (traffic.sent < traffic.unpacked / 1.5) == any(packed)
-        await found.aclose()
-
-    with upstream(says(*events("x"), accept_encoding=shown)) as server:
-        asyncio.run(twice(backend(server, compression=compression)))
-        packed_here = [one.headers.get("content-encoding") == "gzip" for one in server.requests]
-        bodies = [
-            gzip.decompress(request.body) if is_packed else request.body
-            for request, is_packed in zip(server.requests, packed, strict=True)
-        ]
-
-    assert packed_here == packed
-    assert [json.loads(body)["prompt"] for body in bodies] == [
-        LONG.wire and LONG.wire.fields["prompt"]
-    ] * 2
-
-
-def test_a_server_that_refuses_compression_is_asked_without() -> None:
-    """Once; after that it is known."""
-
-    async def script(request: Request, writer: asyncio.StreamWriter) -> None:
-        is_packed = "content-encoding" in request.headers
-        await (gives(415) if is_packed else says(*events("x")))(request, writer)
-
-    with upstream(script) as server:
-        found = asyncio.run(collect(backend(server, compression="gzip"), LONG))
-        assert [("content-encoding" in one.headers) for one in server.requests] == [True, False]
-
-    assert text_of(found) == "x"
-
-
-@pytest.mark.parametrize(
-    ("probe", "is_well"),
-    [(gives(200), True), (gives(401), True), (gives(503), False), (resets, False)],
-)
-@pytest.mark.parametrize(("kind", "path"), [("peer", "/ready"), ("cloud", "/v1/models")])
-def test_probes(probe: Script, is_well: bool, kind: str, path: str) -> None:
-    """Whoever answers at all is alive, unless it says that it is not."""
-
-    async def probed(found: RemoteBackend) -> bool:
-        try:
-            return await found.probe()
-        finally:
-            await found.aclose()
-
-    with upstream(freezes) as server:
-        server.probe = probe
-        assert asyncio.run(probed(backend(server, kind=kind))) is is_well
-        assert [one.path for one in server.probes] == [path]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_nothing_is_needed() -> None:
     [
         ('[routing]\npolicy = "cascad"', "did you mean 'cascade'"),
         ('[routing]\npolicies = ["rase"]', "did you mean 'race'"),
-        ('[routing]\npolizy = "race"', "unknown option 'polizy'; did you mean 'policies'"),
+        ('[routing]\npolizy = "race"', "unknown option 'polizy'; did you mean 'policy'"),
         ('[routing]\nprivacy = "privat"', "did you mean 'private'"),
         ("[routing]\nhedge_share = 2", "hedge_share is 2, must be from 0 to 1"),
         ("[routing]\nhedge_quantile = 1", "must be within 0 and 1"),

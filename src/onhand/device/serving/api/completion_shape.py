@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onhand.device.serving.api.bodies import as_json
-from onhand.device.serving.api.shape import Answered, Stamp
+from onhand.device.serving.api.shape import Answered, Stamp, told_source
 from onhand.device.serving.asks import Ending, Piece, Score
 
 __all__ = ["CompletionShape"]
@@ -69,7 +69,12 @@ class CompletionShape:
             ]
             logprobs = {"content": content, "refusal": None}
         reason = ending.reason if ending else None
-        return {"index": index, "finish_reason": reason, "logprobs": logprobs}
+        choice: dict[str, object] = {
+            "index": index,
+            "finish_reason": reason,
+            "logprobs": logprobs,
+        }
+        return choice if ending is None else choice | told_source(ending)
 
 
 class _Chunks:

@@ -12,7 +12,7 @@ from onhand.device.serving.api.reading import (
     read_message,
     read_sampling,
 )
-from onhand.device.serving.api.shape import Answered, Asked, Stamp
+from onhand.device.serving.api.shape import Answered, Asked, Stamp, told_source
 from onhand.device.serving.api.wire import response_wire
 from onhand.device.serving.asks import Ask, Ending, Piece
 from onhand.device.template import Message
@@ -149,7 +149,7 @@ def _response(stamp: Stamp, text: str | None, ending: Ending | None) -> dict[str
         "tool_choice": "none",
         "tools": [],
         "usage": None if ending is None else _usage(ending),
-    }
+    } | ({} if ending is None else told_source(ending))
 
 
 def _item(stamp: Stamp, text: str | None, status: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ from typing import Protocol
 from onhand.device.serving.asks import Ask, Ending, Piece, Source, Wire
 from onhand.device.serving.wishes import Wishes
 
-__all__ = ["Answered", "Asked", "Shape", "Stamp", "StreamShape"]
+__all__ = ["Answered", "Asked", "Shape", "Stamp", "StreamShape", "told_source"]
 
 Answered = tuple[Sequence[Piece], Ending]
 """The pieces of one choice, and its end."""
@@ -71,6 +71,15 @@ class StreamShape(Protocol):
             body: the error's JSON.
         """
         ...
+
+
+def told_source(ending: Ending) -> dict[str, object]:
+    """Return the field by which an answer's end says who gave it, which headers came too early for.
+
+    Args:
+        ending: of the answer.
+    """
+    return {"onhand": {"route": ending.route, "backend": ending.source}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

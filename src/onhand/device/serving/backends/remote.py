@@ -206,9 +206,7 @@ class RemoteBackend:
                     reader.done()
                     events.is_done = True
                     break
-                piece = reader.read(data)
-                if piece is not None:
-                    pieces.append(piece)
+                pieces += reader.read(data)
         except SaidError as error:
             raise self._said(error) from None
         except InputError as error:

@@ -163,7 +163,7 @@ class BalanceSettings:
     affinity: bool = True
     attempts: int = 3
     retry_share: float = 0.2
-    retry_reserve: int = 10
+    retry_reserve: int = 64
     backoff_s: float = 0.25
     max_waiting: int = 64
     wait_s: float = 30.0
