@@ -68,8 +68,8 @@ class Story:
         self.model = RoutedModel(
             self.front,
             [
-                Target(name="local", backend=here, facts=self._here),
-                Target(name="cloud", backend=there, facts=self._there),
+                Target(name="local", backend=here, patient=here, facts=self._here),
+                Target(name="cloud", backend=there, patient=there, facts=self._there),
             ],
             balanced=there,
             settings=RoutingSettings(policy=policy, **settings),

@@ -219,6 +219,8 @@ def _local_member(model: TextModel, given: ModelSettings | None, settings: Serve
 
 
 def _may_use(ask: Ask, member: Member) -> bool:
+    if ask.only is not None and member.name not in ask.only:
+        return False
     # What a peer handed on goes to no other one: two that name each other would never end.
     return member.route != "peer" or ask.wire is None or ask.wire.n_hops == 0
 

@@ -11,7 +11,7 @@ from onhand.device.serving.asks import Ask
 from onhand.device.serving.backends.members import Member
 from onhand.device.serving.backends.mounting import PooledModel
 from onhand.device.serving.backends.pool import Pool
-from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings
+from onhand.device.serving.backends.settings import BackendSettings
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.routing.attempts import Part
 from onhand.device.serving.routing.counts import RouteCounts
@@ -81,12 +81,16 @@ def _routed(
 ) -> RoutedModel:
     given = {one.name: one for one in settings.backends}
     members = model.pool.members
-    # The router itself goes on to the next backend: a second try at the same would delay that.
-    single = _pool(members, replace(settings.balance, attempts=1))
+    # The router itself goes on to the next backend: a second try at the same, or waiting for its
+    # place, would only delay that. Behind the last there is nobody, so there it pays to wait.
+    once = replace(settings.balance, attempts=1)
+    patient = Pool(members, once, may_use=_may_use)
+    hasty = Pool(members, replace(once, max_waiting=0), may_use=_may_use)
     targets = [
         Target(
             name=member.name,
-            backend=_Only(single, member.name),
+            backend=_Only(hasty, member.name),
+            patient=_Only(patient, member.name),
             facts=_facts(member, given.get(member.name), model),
         )
         for member in members
@@ -94,10 +98,14 @@ def _routed(
     return RoutedModel(
         model,
         targets,
-        balanced=_pool(members, settings.balance),
+        balanced=model.pool,
         settings=_of_route(settings.routing, route),
         means=means,
     )
+
+
+def _may_use(ask: Ask, member: Member) -> bool:
+    return ask.only is not None and member.name in ask.only
 
 
 def _of_route(routing: RoutingSettings, route: RouteSettings | None) -> RoutingSettings:
@@ -107,12 +115,6 @@ def _of_route(routing: RoutingSettings, route: RouteSettings | None) -> RoutingS
         routing,
         policy=route.policy or routing.policy,
         privacy=stricter(routing.least_privacy, check_privacy(route.privacy)),
-    )
-
-
-def _pool(members: Sequence[Member], balance: BalanceSettings) -> Pool:
-    return Pool(
-        members, balance, may_use=lambda ask, member: ask.only is None or member.name in ask.only
     )
 
 

@@ -41,12 +41,14 @@ class Target:
 
     Attributes:
         name: of it.
-        backend: it.
+        backend: it; says at once where it has no room.
+        patient: it; waits for room, as there is nobody else to ask.
         facts: what is known of it now; its speed is measured by the router.
     """
 
     name: str
     backend: Backend
+    patient: Backend
     facts: Callable[[], Candidate]
 
 
@@ -212,11 +214,17 @@ class RoutedModel:
         n_active = max(facts.n_active, meter.n_active)
         return replace(facts, expected=meter.expected, n_active=n_active)
 
-    def lane(self, name: str, ask: Ask) -> Lane:
-        """Return a backend as it may be asked."""
-        return Lane(
-            name=name, backend=self._targets[name].backend, ask=ask, meter=self._meters[name]
-        )
+    def lane(self, name: str, ask: Ask, *, is_last: bool) -> Lane:
+        """Return a backend as it may be asked.
+
+        Args:
+            name: of it.
+            ask: what it is asked.
+            is_last: whether nobody is asked after it.
+        """
+        target = self._targets[name]
+        backend = target.patient if is_last else target.backend
+        return Lane(name=name, backend=backend, ask=ask, meter=self._meters[name])
 
     def hedge_s(self, name: str) -> float | None:
         """Return the seconds after which an answer of a backend is slower than usual."""
@@ -316,7 +324,8 @@ class Routed:
         def told(source: Source) -> None:
             self._sources[name] = source
 
-        return self._model.lane(name, replace(self._ask, told=told))
+        is_last = name == self.decision.targets[-1]
+        return self._model.lane(name, replace(self._ask, told=told), is_last=is_last)
 
     def _won(self, name: str, reason: str) -> None:
         self._winner = name
