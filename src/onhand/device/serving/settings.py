@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -289,10 +289,6 @@ def parse_settings(
         if digest in tenants:
             raise RecipeError(f"{at}: the token is that of {tenants[digest]!r} already")
         tenants[digest] = one.tenant
-    privacy: dict[str, str] = {}
-    for one, _ in keys:  # of two keys of one tenant the stricter counts
-        earlier = check_privacy(privacy.get(one.tenant, "public"))
-        privacy[one.tenant] = stricter(earlier, check_privacy(one.privacy))
     backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
@@ -306,9 +302,17 @@ def parse_settings(
         secrets=secrets,
         routing=filled(RoutingSettings, _table(table, "routing", where), where=f"{where}: routing"),
         routes=_routes(table, where),
-        privacy=privacy,
+        privacy=_privacy([one for one, _ in keys]),
         outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
     )
+
+
+def _privacy(keys: Sequence[KeySettings]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in keys:  # of two keys of one tenant the stricter counts
+        earlier = check_privacy(found.get(one.tenant, "public"))
+        found[one.tenant] = stricter(earlier, check_privacy(one.privacy))
+    return found
 
 
 def _routes(table: Mapping[str, object], where: str) -> tuple[RouteSettings, ...]:

@@ -202,6 +202,15 @@ def test_adaptive(facts: dict[str, object], why: str, mode: str, first: str) -> 
     assert (decision.why, decision.mode, decision.targets[0]) == (why, mode, first)
 
 
+def test_a_balanced_request_may_be_moved_by_the_governor() -> None:
+    """By its draw; alone on the device there is nowhere to move it."""
+    pressed = replace(ALL, cloud_share=0.6, draw=0.5)
+
+    assert decide(pressed, "balanced").targets[0] == "cloud"
+    assert decide(replace(pressed, privacy="private"), "balanced").targets == ("local",)
+    assert decide(replace(pressed, draw=0.7), "balanced").mode == "balance"
+
+
 def test_the_stricter_class_wins() -> None:
     """Whoever says it."""
     assert stricter("public", "private", "redact") == "private"

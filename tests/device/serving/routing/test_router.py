@@ -245,6 +245,17 @@ def test_a_balanced_request_goes_to_whoever_has_room() -> None:
     assert story.there.asks[1].only == frozenset({"local"})
 
 
+def test_a_governor_moves_a_share_elsewhere() -> None:
+    """Where the policy lets it: a request drawn below the share."""
+    story = Story(Actor(HERE), Actor(THERE), policy="adaptive")
+    story.model.use_cloud_share(0.6)
+    assert story.answer() == "there"
+    assert story.told[-1].reason == "the device is under load"
+    story.model.use_cloud_share(0.4)
+
+    assert story.answer(story.ask(privacy="private")) == "here"
+
+
 def test_a_deferred_request_is_not_begun() -> None:
     """Who asked for the answer sees that there is none now."""
     story = Story(Actor.broken(), Actor(THERE), policy="cloud-first")

@@ -34,7 +34,6 @@ def routed(
     settings: ServeSettings,
     *,
     metrics: Metrics,
-    cloud_share: Callable[[], float] = lambda: 0.0,
 ) -> list[Served]:
     """Put a policy in front of each model that other servers can answer for.
 
@@ -42,7 +41,6 @@ def routed(
         served: models as they are mounted.
         settings: which policy.
         metrics: where it is counted.
-        cloud_share: share of answers that the governor wants to be given elsewhere.
 
     Returns:
         The models, in their order.
@@ -65,7 +63,6 @@ def routed(
         hedges=TokenBucket(settings.routing.hedge_share),
         tenants={name: check_privacy(given) for name, given in settings.privacy.items()},
         power=PowerReader(),
-        cloud_share=cloud_share,
     )
     means.counts.show_spent(purse)
     return [

@@ -159,6 +159,10 @@ def _local_first(now: Situation, able: Sequence[Candidate]) -> Decision:
 
 
 def _balanced(now: Situation, able: Sequence[Candidate]) -> Decision:
+    away = [one for one in able if one.place != "local"]
+    if away and now.draw < now.cloud_share:
+        away_first = _cloud_first(now, able)
+        return replace(away_first, reason="the device is under load", why="governor")
     return _first(_by_nearness(now, able), "whoever has room", "load", "balance")
 
 

@@ -62,7 +62,6 @@ class Means:
         hedges: how many hedges may be sent.
         tenants: the class that each tenant's requests have at least.
         power: what the device runs on.
-        cloud_share: share of answers that the governor wants to be given elsewhere.
         draw: a number from 0 to below 1.
     """
 
@@ -71,7 +70,6 @@ class Means:
     hedges: TokenBucket = field(default_factory=lambda: TokenBucket(0.05))
     tenants: Mapping[str, Privacy] = field(default_factory=dict)
     power: Callable[[], Power] = Power
-    cloud_share: Callable[[], float] = lambda: 0.0
     draw: Callable[[], float] = _DRAW
 
 
@@ -99,6 +97,7 @@ class RoutedModel:
         self._means = means
         self._balanced = balanced
         self._running = Running()
+        self._cloud_share = 0.0
 
     @property
     def name(self) -> str:
@@ -139,6 +138,14 @@ class RoutedModel:
     def front(self) -> TextModel:
         """What gives it its name."""
         return self._front
+
+    def use_cloud_share(self, share: float) -> None:
+        """Give so many of new answers elsewhere, 0 to 1, where their policy lets them.
+
+        Args:
+            share: as a governor wants it; from any thread.
+        """
+        self._cloud_share = min(max(share, 0.0), 1.0)
 
     def break_off(self) -> None:
         """End all answers that run, and take no more; from any thread."""
@@ -201,7 +208,7 @@ class RoutedModel:
             deadline_s=None if ask.deadline_s is None else ask.deadline_s - _loop_s(),
             budget_left=self._means.purse.left,
             power=self._means.power(),
-            cloud_share=self._means.cloud_share(),
+            cloud_share=self._cloud_share,
             is_handed_on=ask.wire is not None and ask.wire.n_hops > 0,
             draw=self._means.draw(),
             defer=ask.wishes.defer,
