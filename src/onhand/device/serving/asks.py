@@ -74,6 +74,7 @@ class Ending:
         cached_tokens: those of them that were not computed again.
         generated_tokens: of the answer.
         source: who answered: "local", or the name of another backend.
+        fingerprint: of the model that did, where it may be another than when it was asked; else "".
     """
 
     reason: EndReason
@@ -81,6 +82,7 @@ class Ending:
     cached_tokens: int
     generated_tokens: int
     source: str = "local"
+    fingerprint: str = ""
 
 
 class Backend(Protocol):

@@ -12,6 +12,7 @@ from typing import Final
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
 from onhand.device.schedule import Limits
+from onhand.device.serving.models.shelf_settings import ShelfSettings
 
 __all__ = [
     "ANONYMOUS",
@@ -43,6 +44,8 @@ class NetworkSettings:
         max_body_bytes: of one request.
         ping_s: seconds without news after which a stream sends a comment.
         drain_s: seconds that running answers have to end when the server is told to.
+        memory_bytes: what all models, their conversations and caches may take; 0 for what is
+            free, less a margin: see `[shelf]`.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +55,7 @@ class NetworkSettings:
     max_body_bytes: int = 32 * 2**20
     ping_s: float = 10.0
     drain_s: float = 30.0
+    memory_bytes: int = 0
 
     def __post_init__(self) -> None:
         if self.host not in _LOOPBACK:
@@ -61,6 +65,8 @@ class NetworkSettings:
             )
         if not 0 <= self.port <= 65535:
             raise InputError(f"port is {self.port}, must be from 0 to 65535")
+        if self.memory_bytes < 0:
+            raise InputError(f"memory_bytes is {self.memory_bytes}, must be 0 or more")
         if self.max_body_bytes < 1024:
             raise InputError(f"max_body_bytes is {self.max_body_bytes}, must be 1024 or more")
         for name, value in (("ping_s", self.ping_s), ("drain_s", self.drain_s)):
@@ -88,6 +94,8 @@ class ModelSettings:
         max_active: answers computed at once.
         max_waiting: requests that may wait; one more is refused.
         prefix_cache_bytes: memory for what ended conversations remember.
+        load: "start", or "demand": when it is asked first.
+        keep_s: seconds without requests after which it is closed; 0 for never.
     """
 
     bundle: str
@@ -102,6 +110,8 @@ class ModelSettings:
     max_active: int = 8
     max_waiting: int = 64
     prefix_cache_bytes: int = 256 * 2**20
+    load: str = "start"
+    keep_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.bundle:
@@ -113,6 +123,10 @@ class ModelSettings:
         for name in ("threads", "context", "prefix_cache_bytes"):
             if (value := int(getattr(self, name))) < 0:
                 raise InputError(f"{name} is {value}, must be 0 or more")
+        if self.load not in {"start", "demand"}:
+            raise InputError(f"load is {self.load!r}, must be 'start' or 'demand'")
+        if not self.keep_s >= 0:  # so that NaN is refused as well
+            raise InputError(f"keep_s is {self.keep_s}, must be 0 or more")
         _ = self.limits
 
     @property
@@ -146,11 +160,13 @@ class KeySettings:
         tenant: whose key it is; what is kept for one tenant is never used for another.
         env: environment variable that holds the token; or
         sha256: the token's SHA-256, in hex.
+        may_manage: whether it may have bundles looked at again.
     """
 
     tenant: str
     env: str = ""
     sha256: str = ""
+    may_manage: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.tenant):
@@ -171,12 +187,16 @@ class ServeSettings:
         models: what it serves; the first answers requests that name none.
         tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
             server is `ANONYMOUS`.
+        shelf: how models share the memory.
+        managers: tenants that may have bundles looked at again.
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
+    shelf: ShelfSettings = field(default_factory=ShelfSettings)
+    managers: frozenset[str] = frozenset()
 
     def tenant_of(self, token: str | None) -> str | None:
         """Return whose a bearer token is; None if it is nobody's.
@@ -215,7 +235,7 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "model", "key")
+    known = ("server", "cache", "shelf", "model", "key")
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
@@ -234,6 +254,8 @@ def parse_settings(
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
+        shelf=filled(ShelfSettings, _table(table, "shelf", where), where=f"{where}: shelf"),
+        managers=frozenset(one.tenant for one, _ in keys if one.may_manage),
     )
 
 
