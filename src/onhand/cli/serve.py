@@ -1,24 +1,15 @@
 """`onhand serve`: bundles behind an API that OpenAI's clients speak."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from onhand.cli.output import say, write
 from onhand.cli.settings import Settings
-from onhand.core.errors import InputError
-from onhand.core.units import format_bytes
-
-if TYPE_CHECKING:
-    from onhand.device.serving.caches.exact import ExactCache
-    from onhand.device.serving.models.facts import Facts
-    from onhand.device.serving.models.shelf import Shelf
-    from onhand.device.serving.models.versions import Entry
-    from onhand.device.serving.settings import CacheSettings, ServeSettings
 
 __all__ = ["command"]
 
@@ -47,120 +38,32 @@ def command(
     Raises:
         InputError: if there is nothing to serve.
     """
-    from onhand.device.serving.settings import ModelSettings, ServeSettings, parse_settings
+    from onhand.device.serving.assembling import opened_state, read_settings, with_bundles
+    from onhand.device.serving.settings import ServeSettings
 
+    asked = context.ensure_object(Settings)
     settings = ServeSettings()
     if config is not None:
-        environment = context.ensure_object(Settings).environment
-        settings = parse_settings(_text_of(config), environment=environment, where=str(config))
-    added = tuple(ModelSettings(bundle=str(name)) for name in names or ())
-    settings = replace(settings, models=(*added, *settings.models))
+        settings = read_settings(config, environment=asked.environment)
+    settings = with_bundles(settings, names or ())
     if port is not None:
         settings = replace(settings, server=replace(settings.server, port=port))
-    if not settings.models:
-        raise InputError("there is no model to serve; name a bundle's folder, or give --config")
-    home = context.ensure_object(Settings).home()
     if check:
-        _check(settings, home)
-        return
-    _serve(settings, home)
+        from onhand.device.serving.shelving import what_fits
 
-
-def _check(settings: "ServeSettings", home: Path) -> None:
-    """Say whether the settings are valid, and what would fit."""
-    with _shelf(settings, home, has_thread=False) as shelf:
+        for sentence in what_fits(settings, home=asked.home()):
+            say(sentence)
         n_keys = len(settings.tenants)
-        n_models, port = len(settings.models), settings.server.port
-        write(f"{n_models} models, {n_keys} keys, port {port}: valid\n")
-        left = shelf.total_bytes
-        say(f"memory: {format_bytes(left)} for models, conversations and caches")
-        for one in settings.models:
-            facts = shelf.add(one).place().facts
-            least = facts.least_bytes
-            left -= least if one.load == "start" else 0
-            verdict = "fits" if least <= shelf.total_bytes else "DOES NOT FIT, even alone"
-            if one.load == "start" and left < 0 and verdict == "fits":
-                verdict = "fits, but not beside those above: it waits for its first request"
-                left += least
-            say(
-                f"{facts.name}: engine {facts.engine_name}, about "
-                f"{format_bytes(facts.footprint.idle_bytes)}{_context(facts)}: {verdict}"
-            )
-
-
-def _context(facts: "Facts") -> str:
-    if facts.is_network:
-        return ""
-    full = format_bytes(facts.footprint.session_bytes(facts.context))
-    return f" and {full} for a conversation of {facts.context} tokens"
-
-
-def _serve(settings: "ServeSettings", home: Path) -> None:
-    import signal
-
-    from onhand.device.serving.models.shelf_metrics import show_shelf
-    from onhand.device.serving.models.shelved import shelved
+        write(f"{len(settings.models)} models, {n_keys} keys, port {settings.server.port}: valid\n")
+        return
+    from onhand.device.serving.journal import logging_to
+    from onhand.device.serving.models.shelved import look_soon
     from onhand.device.serving.server import serve
-    from onhand.device.serving.state import ServerState
 
-    with ExitStack() as opened:
-        exact = _exact_cache(settings.cache, home)
-        if exact is not None:
-            opened.callback(exact.close)
-        shelf = opened.enter_context(_shelf(settings, home))
-        entries = [shelf.add(one) for one in settings.models]
-        state = ServerState([shelved(shelf, entry) for entry in entries], exact=exact)
-        opened.callback(state.close)
-        for entry in entries:
-            _open_at_start(shelf, entry)
+    logging_to(sys.stderr, is_json=settings.log.format == "json", requests=settings.log.requests)
+    with opened_state(settings, home=asked.home(), told=say) as state:
         if not settings.tenants:
             say("no keys are configured: every program on this device may ask")
-        show_shelf(shelf, state.metrics)
         if hasattr(signal, "SIGHUP"):  # not on Windows
-            signal.signal(signal.SIGHUP, lambda *_: shelf.look_soon())
+            signal.signal(signal.SIGHUP, lambda *_: look_soon(state.models))
         serve(state, settings, listening=lambda url: write(f"{url}/v1\n"))
-
-
-def _open_at_start(shelf: "Shelf", entry: "Entry") -> None:
-    if entry.settings.load == "demand":
-        say(f"{entry.name}: is opened when it is asked")
-    elif shelf.fits_beside(entry) or not shelf.fits_alone(entry):
-        shelf.open_now(entry)  # says so where it cannot fit
-        say(f"{entry.name}: engine {entry.place().facts.engine_name}")
-    else:
-        say(f"{entry.name}: there is no room beside the others: it is opened when it is asked")
-
-
-@contextmanager
-def _shelf(settings: "ServeSettings", home: Path, *, has_thread: bool = True) -> "Iterator[Shelf]":
-    from onhand.device.serving.models.shelf import Shelf
-
-    shelf = Shelf(
-        settings.shelf,
-        memory_bytes=settings.server.memory_bytes,
-        home=home,
-        has_thread=has_thread,
-    )
-    try:
-        if settings.cache.exact_bytes and not settings.cache.on_disk:
-            shelf.set_aside(settings.cache.exact_bytes)
-        yield shelf
-    finally:
-        shelf.close()
-
-
-def _exact_cache(settings: "CacheSettings", home: Path) -> "ExactCache | None":
-    from onhand.device.serving.caches.exact import ExactCache
-
-    if not settings.exact_bytes:
-        return None
-    place = home / "cache" / "answers.sqlite" if settings.on_disk else None
-    return ExactCache(place, most_bytes=settings.exact_bytes)
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise InputError(f"{path}: cannot be read: {reason}") from error

@@ -6,10 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineBusy, InputError
 from onhand.core.feed import PictureFeed, TextFeed
 from onhand.device.networks.answers import CLASSIFIES, Likely
+from onhand.device.networks.embeddings import cosines
 from onhand.device.networks.pictures import parse_picture
 from onhand.device.networks.session import NetworkSession, open_session
 from onhand.device.serving.settings import ModelSettings
@@ -29,6 +32,10 @@ class NetworkModel(Protocol):
 
     async def classify(self, example: str | bytes, *, top: int) -> list[Likely]:
         """Return the likeliest classes; see `ServedNetwork.classify`."""
+        ...
+
+    async def compare(self, text: str, others: Sequence[str]) -> FloatArray:
+        """Return how like a text is to others; see `ServedNetwork.compare`."""
         ...
 
     @property
@@ -140,6 +147,23 @@ class ServedNetwork:
         if self.task not in CLASSIFIES:
             raise InputError(f"{self.name} is for {self.task}, and has no classes")
         return await self._in_turn(lambda: self._classify(example, top))
+
+    async def compare(self, text: str, others: Sequence[str]) -> FloatArray:
+        """Return how like a text is to others.
+
+        Args:
+            text: one.
+            others: N of them.
+
+        Returns:
+            (N,) float32 cosines.
+
+        Raises:
+            InputError: as in `embed`; input 0 is the text.
+            EngineBusy: as in `embed`.
+        """
+        vectors, _ = await self.embed([text, *others])
+        return np.asarray(cosines(vectors[:1], vectors[1:])[0])
 
     def break_off(self) -> None:
         """Take no more requests; the one that runs ends."""

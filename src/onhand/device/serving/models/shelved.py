@@ -18,7 +18,7 @@ from onhand.device.serving.models.versions import Entry
 if TYPE_CHECKING:
     from onhand.device.serving.models.shelf import Shelf
 
-__all__ = ["ShelvedModel", "ShelvedNetwork", "shelved", "variant_of"]
+__all__ = ["ShelvedModel", "ShelvedNetwork", "look_soon", "shelved", "variant_of"]
 
 
 class _Shelved:
@@ -76,6 +76,10 @@ class _Shelved:
             Whether another version is about to answer.
         """
         return self._shelf.look(self.entry, again=True)
+
+    def look_soon(self) -> None:
+        """Have it looked whether a bundle was replaced; see `Shelf.look_soon`."""
+        self._shelf.look_soon()
 
     def described(self) -> Mapping[str, object]:
         """Return how it stands, for the list of models."""
@@ -174,6 +178,14 @@ class ShelvedNetwork(_Shelved):
         finally:
             lease.release()
 
+    async def compare(self, text: str, others: Sequence[str]) -> FloatArray:
+        """See `NetworkModel`."""
+        lease = await self._shelf.lease(self.entry, self._variant)
+        try:
+            return await self._network(lease.model).compare(text, others)
+        finally:
+            lease.release()
+
     async def classify(self, example: str | bytes, *, top: int) -> list[Likely]:
         """See `NetworkModel`."""
         lease = await self._shelf.lease(self.entry, self._variant)
@@ -219,3 +231,14 @@ def variant_of(models: Mapping[str, object], name: str) -> ShelvedModel | Shelve
         found = model.of_variant(variant)
         return found if isinstance(found, ShelvedModel | ShelvedNetwork) else None
     return None
+
+
+def look_soon(models: Mapping[str, object]) -> None:
+    """Have all bundles looked at again; may be called by a signal's handler.
+
+    Args:
+        models: name -> model.
+    """
+    for model in models.values():
+        if isinstance(model, ShelvedModel | ShelvedNetwork):
+            model.look_soon()
