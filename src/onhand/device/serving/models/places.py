@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Literal, Protocol
 
 from onhand.core.errors import EngineBusy, EngineUnavailable, OnhandError
@@ -57,6 +58,7 @@ class Ticket:
         asked_s: since when.
         on_end: told once, when it was granted or refused.
         place: where it waits, or waited.
+        number: of all that came, which this is.
         error: why it was refused.
         is_granted: whether the model answers it.
     """
@@ -64,6 +66,7 @@ class Ticket:
     asked_s: float
     on_end: Callable[["Ticket"], None]
     place: "Place | None" = None
+    number: int = 0
     error: OnhandError | None = None
     is_granted: bool = False
 
@@ -170,6 +173,7 @@ class Places:
         self.opening_s = 0.0
         self._most_wait_s = most_wait_s
         self._places: list[Place] = []
+        self._numbers = count(1)
 
     def __iter__(self) -> Iterator[Place]:
         return iter(tuple(self._places))
@@ -193,6 +197,7 @@ class Places:
         """
         now_s = ticket.asked_s
         ticket.place = place
+        ticket.number = ticket.number or next(self._numbers)
         if place.stage == "open":
             self._grant(place, ticket, now_s)
             return
@@ -316,10 +321,8 @@ class Places:
         for place in self._places:
             if place.stage == "open" and self._is_over(place, now_s):
                 place.stage = "leaving"
-        for job in (self._closing(), self._opening(now_s), self._closing()):
-            if job is not None:
-                return job
-        return None
+        # Each marks what it returns as begun; the last is what the second has sent away.
+        return self._closing() or self._opening(now_s) or self._closing()
 
     def due_s(self, now_s: float) -> float | None:
         """Return when `next_job` may have something to do though nothing has changed."""
@@ -456,7 +459,7 @@ class Places:
     def _opening(self, now_s: float) -> Job | None:
         wanted = [place for place in self._places if place.stage == "wanted"]
         # Requests go before a version that nobody waits for yet.
-        wanted.sort(key=lambda one: one.tickets[0].asked_s if one.tickets else float("inf"))
+        wanted.sort(key=lambda one: one.tickets[0].number if one.tickets else float("inf"))
         for number, place in enumerate(wanted):
             need = self.least_bytes(place)
             room = self.total_bytes - self.set_aside_bytes

@@ -119,6 +119,8 @@ class Swaps:
                 place.failure = None
                 self._places.want_beside(place, before)
         entry.coming = coming
+        if not coming.opening:
+            self._take_over(entry, coming)
 
     def _take_over(self, entry: Entry, coming: Coming) -> None:
         entry.coming = None
