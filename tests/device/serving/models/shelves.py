@@ -20,6 +20,8 @@ from onhand.device.text_files import TextFiles
 
 __all__ = ["Clock", "Openings", "bundle_saying", "entry_of", "shelf_of", "swap"]
 
+_FREE_TOKENS = 6
+
 
 @dataclass(slots=True)
 class Clock:
@@ -41,15 +43,18 @@ class Openings:
         loaded: their weights.
         failing: names whose opening fails.
         gate: opening waits for it.
+        steps: answers wait for it after a few tokens.
     """
 
     made: list[str] = field(default_factory=list)
     loaded: list[FakeLoaded] = field(default_factory=list)
     failing: set[str] = field(default_factory=set)
     gate: threading.Event = field(default_factory=threading.Event)
+    steps: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.steps.set()
 
     def __call__(
         self, settings: ModelSettings, *, home: Path | None, memory: SessionMemory
@@ -60,9 +65,16 @@ class Openings:
         self.made.append(f"{settings.name}:{settings.variant}")
         if settings.name in self.failing:
             raise RuntimeError("out of luck")
-        rule = saying(bundle.path("answer.txt").read_text())
-        # The first step is for nobody, and of any token.
-        self.loaded.append(FakeLoaded(lambda tokens: rule(tokens) if OPEN in tokens else 0))
+        said = saying(bundle.path("answer.txt").read_text())
+
+        def rule(tokens: list[int]) -> int:
+            if OPEN not in tokens:
+                return 0  # the first step is for nobody, and of any token
+            if len(tokens) > _FREE_TOKENS:
+                assert self.steps.wait(20)
+            return said(tokens)
+
+        self.loaded.append(FakeLoaded(rule))
         opened = OpenedBundle(
             bundle=bundle,
             files=TextFiles(

@@ -148,8 +148,8 @@ def test_a_model_that_answers_is_not_closed(two: tuple[Shelf, Entry, Entry], clo
         late = asyncio.ensure_future(_text(ShelvedModel(shelf, a)))
         await asyncio.sleep(0)
         seen.append(stages(a, b))
-        text = (await first).text + "".join([p.text async for p in stream if isinstance(p, Piece)])
-        assert text == "I am a"
+        parts = [await first, *[part async for part in stream]]
+        assert "".join(part.text for part in parts if isinstance(part, Piece)) == "I am a"
         while not other.done():
             await asyncio.sleep(0)
             shelf.work()
@@ -373,10 +373,10 @@ def test_a_replaced_bundle_answers_once_it_is_open(tmp_path: Path, openings: Ope
         return "".join(part.text for part in parts if isinstance(part, Piece)), new
 
     assert asyncio.run(scene()) == ("the old one answers", "the new one")
-    assert not openings.loaded[0].is_closed
+    assert [one.is_closed for one in openings.loaded] == [False, False]
     while shelf.work():
         pass
-    assert openings.loaded[0].is_closed
+    assert [one.is_closed for one in openings.loaded] == [True, False]
     assert entry.old == []
     shelf.close()
 
