@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onhand.core.errors import OnhandError
 from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
-from onhand.device.serving.asks import Ending, Piece, TextModel
+from onhand.device.serving.asks import Ending, Piece, TextModel, joined
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
 from onhand.device.serving.merging import merged
 from onhand.device.serving.refusals import refusal_of
@@ -140,7 +140,6 @@ class Answer:
 
 async def _told(kept: Kept) -> AsyncGenerator[Piece | Ending]:
     # None of its prompt was computed.
-    if kept.pieces:
-        scores = tuple(score for piece in kept.pieces for score in piece.scores)
-        yield Piece("".join(piece.text for piece in kept.pieces), scores)
+    for piece in joined(kept.pieces):
+        yield piece
     yield replace(kept.ending, cached_tokens=kept.ending.prompt_tokens)

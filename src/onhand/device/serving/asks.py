@@ -1,14 +1,14 @@
 """What is asked of a model and what comes back, whoever answers."""
 
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from onhand.device.sampling import Sampling
 from onhand.device.template import Message
 from onhand.device.tools.kinds import CallPart, ToolUse
 
-__all__ = ["Ask", "Backend", "EndReason", "Ending", "Piece", "Score", "TextModel"]
+__all__ = ["Ask", "Backend", "EndReason", "Ending", "Piece", "Score", "TextModel", "joined"]
 
 EndReason = Literal["stop", "length", "tool_calls"]
 
@@ -87,6 +87,35 @@ class Ending:
     cached_tokens: int
     generated_tokens: int
     source: str = "local"
+
+
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Return an answer in as few pieces as say the same: a text, or a call, in each.
+
+    Args:
+        pieces: of one answer, in order.
+
+    Returns:
+        Them, joined; a call that was cut off is there, and not ended.
+    """
+    whole: list[Piece] = []
+    for piece in pieces:
+        last = whole[-1] if whole else None
+        if last is None or not _goes_on(last.call, piece.call):
+            whole.append(piece)
+            continue
+        call = last.call
+        if call is not None and piece.call is not None:
+            arguments = call.arguments + piece.call.arguments
+            call = replace(call, arguments=arguments, is_end=piece.call.is_end)
+        whole[-1] = Piece(last.text + piece.text, last.scores + piece.scores, call)
+    return whole
+
+
+def _goes_on(last: CallPart | None, part: CallPart | None) -> bool:
+    if last is None or part is None:
+        return last is part
+    return last.index == part.index
 
 
 class Backend(Protocol):
