@@ -176,7 +176,7 @@ class _Events:
         place = len(self._items)
         return {"item_id": _item_id(self._stamp, place, piece), "output_index": place}
 
-    def _event(self, name: str, **fields: object) -> bytes:
+    def _event(self, name: str, /, **fields: object) -> bytes:
         self._number += 1
         value = {"type": name, "sequence_number": self._number} | fields
         return b"event: " + name.encode() + b"\ndata: " + as_json(value) + b"\n\n"

@@ -1,0 +1,457 @@
+"""Tools by the official client, unchanged: whole, streamed, over several turns, and refused."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+import pydantic
+import pytest
+from tests.device.serving.served import client_of, serving
+from tests.device.test_generate import FakeLoaded
+from tests.device.test_opening import make_bundle
+from tests.device.tools.families import (
+    END,
+    TEMPLATES,
+    Drawing,
+    Scripted,
+    lamp_tools,
+    tokenizer_content,
+    tokenizer_of,
+)
+
+from onhand.device.opening import OpenedBundle
+from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.models.local import LocalModel
+from onhand.device.serving.settings import ModelSettings
+from onhand.device.serving.state import ServerState
+from onhand.device.template import ChatTemplate
+from onhand.device.text_files import TextFiles
+
+ASK: dict[str, object] = {"role": "user", "content": "lights"}
+FUNCTIONS = [tool.described() for tool in lamp_tools()]
+TOOLS: list[Any] = [{"type": "function", "function": one} for one in FUNCTIONS]
+FLAT_TOOLS: list[Any] = [{"type": "function", **one} for one in FUNCTIONS]
+CALL = '<tool_call>\n{"name": "lamp", "arguments": {"room": "hall", "on": true}}\n</tool_call>'
+SAYS = {
+    "hermes": CALL,
+    "plain": CALL,
+    "mistral": '[TOOL_CALLS] [{"name": "lamp", "arguments": {"room": "hall", "on": true}}]',
+    "phi": '<|tool_call|>[{"name": "lamp", "arguments": {"room": "hall", "on": true}}]'
+    "<|/tool_call|>",
+    "llama": '<|python_tag|>{"name": "lamp", "parameters": {"room": "hall", "on": true}}',
+}
+
+
+def model_of(place: Path, loaded: FakeLoaded, *, family: str = "hermes") -> LocalModel:
+    """A model of a family, that says what is given."""
+    opened = OpenedBundle(
+        bundle=make_bundle(place / "toy", tokenizer_json=tokenizer_content()),
+        files=TextFiles(
+            tokenizer=tokenizer_of(),
+            template=ChatTemplate(TEMPLATES[family]),
+            stop_ids=frozenset({END}),
+        ),
+        loaded=loaded,
+        engine_name="fake",
+        passed_over={},
+    )
+    return LocalModel(opened, ModelSettings(bundle=str(place / "toy"), name="toy"))
+
+
+@contextmanager
+def client_for(
+    place: Path, loaded: FakeLoaded, *, family: str = "hermes"
+) -> Iterator[openai.OpenAI]:
+    with (
+        serving(model_of(place, loaded, family=family)) as served,
+        client_of(served) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
+    """Of a model that says nothing, for requests that are refused."""
+    with client_for(tmp_path_factory.mktemp("silent"), Scripted("")) as found:
+        yield found
+
+
+def chat(client: openai.OpenAI, **more: Any) -> Any:
+    asked: dict[str, Any] = {"model": "toy", "messages": [ASK], "tools": TOOLS}
+    return client.chat.completions.create(**(asked | more))
+
+
+@pytest.mark.parametrize("family", SAYS)
+def test_a_call_of_each_family(tmp_path: Path, family: str) -> None:
+    """Name, arguments and reason; markers that are tokens of their own are no text."""
+    with client_for(tmp_path, Scripted(SAYS[family]), family=family) as client:
+        answer = chat(client)
+    (call,) = answer.choices[0].message.tool_calls
+
+    assert (call.type, call.function.name) == ("function", "lamp")
+    assert json.loads(call.function.arguments) == {"room": "hall", "on": True}
+    assert call.id.startswith("call_")
+    assert answer.choices[0].finish_reason == "tool_calls"
+    assert answer.choices[0].message.content is None
+    assert answer.usage.completion_tokens == len(tokenizer_of().encode_template(SAYS[family])) + 1
+
+
+@pytest.mark.parametrize("family", SAYS)
+def test_a_streamed_call(tmp_path: Path, family: str) -> None:
+    """Text before it, then its name, then its arguments in pieces, then the reason."""
+    said = SAYS[family] if family == "llama" else f"One moment. {SAYS[family]}"
+    with client_for(tmp_path, Scripted(said), family=family) as client:
+        chunks = list(chat(client, stream=True))
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    calls = [call for delta in deltas for call in delta.tool_calls or ()]
+
+    text = "".join(delta.content or "" for delta in deltas)
+    assert text == ("" if family == "llama" else "One moment.")
+    assert {call.index for call in calls} == {0}
+    assert calls[0].function.name == "lamp"
+    assert calls[0].id
+    assert all(call.id is None and call.function.name is None for call in calls[1:])
+    assert len(calls) > 5
+    arguments = "".join(call.function.arguments for call in calls)
+    assert json.loads(arguments) == {"room": "hall", "on": True}
+    assert chunks[-1].choices[0].finish_reason == "tool_calls"
+
+
+def test_several_calls_and_text(tmp_path: Path) -> None:
+    """Each with an index and an id of its own."""
+    other = '<tool_call>{"name": "time", "arguments": {}}</tool_call>'
+    with client_for(tmp_path, Scripted(f"Both. {CALL}\n{other}")) as client:
+        answer = chat(client)
+        streamed = [
+            call
+            for chunk in chat(client, stream=True)
+            for call in chunk.choices[0].delta.tool_calls or ()
+        ]
+        single = chat(client, parallel_tool_calls=False)
+    calls = answer.choices[0].message.tool_calls
+
+    assert answer.choices[0].message.content == "Both."
+    assert [call.function.name for call in calls] == ["lamp", "time"]
+    assert len({call.id for call in calls}) == 2
+    assert [call.index for call in streamed if call.id] == [0, 1]
+    assert [one.function.name for one in single.choices[0].message.tool_calls] == ["lamp"]
+    assert single.choices[0].finish_reason == "tool_calls"
+
+
+def test_the_clients_own_stream_puts_a_call_together(tmp_path: Path) -> None:
+    """Its events are those that it expects."""
+    with (
+        client_for(tmp_path, Scripted(CALL)) as client,
+        client.chat.completions.stream(model="toy", messages=[ASK], tools=TOOLS) as stream,  # type: ignore[list-item]
+    ):
+        kinds = {event.type for event in stream}
+        final = stream.get_final_completion()
+
+    assert "tool_calls.function.arguments.done" in kinds
+    assert final.choices[0].message.tool_calls
+    assert json.loads(final.choices[0].message.tool_calls[0].function.arguments)["on"] is True
+
+
+@pytest.mark.parametrize("family", SAYS)
+def test_a_second_turn_with_results(tmp_path: Path, family: str) -> None:
+    """What the client was given goes back as it is; the model answers where it reads the result."""
+    with client_for(tmp_path, Scripted(SAYS[family], "It is on."), family=family) as client:
+        first = chat(client).choices[0].message
+        result = {"role": "tool", "tool_call_id": first.tool_calls[0].id, "content": "lit"}
+        history = [ASK, first.model_dump(exclude_none=True), result]
+        answer = chat(client, messages=history)
+        as_is = chat(client, messages=[ASK, first, result])
+
+    assert answer.choices[0].message.content == as_is.choices[0].message.content == "It is on."
+    assert answer.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize("family", SAYS)
+def test_required_makes_any_model_call(tmp_path: Path, family: str) -> None:
+    """Random weights call a tool, with arguments that follow its schema."""
+    with client_for(tmp_path, Drawing(), family=family) as client:
+        answer = chat(
+            client,
+            tool_choice="required",
+            parallel_tool_calls=False,
+            temperature=1,
+            seed=1,
+            max_tokens=900,
+        )
+    (call,) = answer.choices[0].message.tool_calls
+    arguments = json.loads(call.function.arguments)
+
+    assert answer.choices[0].finish_reason == "tool_calls"
+    if call.function.name == "time":
+        assert arguments == {}
+    else:
+        assert call.function.name == "lamp"
+        assert arguments["room"] in {"hall", "kitchen"}
+        assert isinstance(arguments["on"], bool)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"type": "function", "function": {"name": "time"}},
+        {
+            "type": "allowed_tools",
+            "allowed_tools": {
+                "mode": "required",
+                "tools": [{"type": "function", "function": {"name": "time"}}],
+            },
+        },
+    ],
+)
+def test_a_named_tool_is_called(tmp_path: Path, choice: dict[str, object]) -> None:
+    """That one and no other, by a model that wants none; streamed as well."""
+    with client_for(tmp_path, Scripted("I would rather not.")) as client:
+        answer = chat(client, tool_choice=choice, parallel_tool_calls=False)
+        chunks = list(chat(client, tool_choice=choice, parallel_tool_calls=False, stream=True))
+
+    assert [call.function.name for call in answer.choices[0].message.tool_calls] == ["time"]
+    names = [
+        call.function.name
+        for chunk in chunks
+        for call in chunk.choices[0].delta.tool_calls or ()
+        if call.function.name
+    ]
+    assert names == ["time"]
+
+
+def test_none_calls_nothing(tmp_path: Path) -> None:
+    """What looks like a call is text, and the model is told of no tools."""
+    loaded = Scripted(CALL)
+    with client_for(tmp_path, loaded) as client:
+        answer = chat(client, tool_choice="none")
+        allowed = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "time"}}]}
+        choice = {"type": "allowed_tools", "allowed_tools": allowed}
+        other = chat(client, tool_choice=choice, max_tokens=400)
+
+    assert answer.choices[0].message.content == CALL
+    assert answer.choices[0].message.tool_calls is None
+    assert answer.usage.prompt_tokens == len("u:lights;") + 1
+    assert {c.function.name for c in other.choices[0].message.tool_calls or ()} <= {"time"}
+
+
+def test_attack_a_call_that_was_cut_off_is_no_whole_one(tmp_path: Path) -> None:
+    """The reason says so, and a whole answer holds no half-made arguments."""
+    n_tokens = len(tokenizer_of().encode_template(CALL)) - 20
+    with client_for(tmp_path, Scripted(CALL)) as client:
+        answer = chat(client, max_tokens=n_tokens)
+        chunks = list(chat(client, max_tokens=n_tokens, stream=True))
+        response = client.responses.create(
+            model="toy", input="lights", tools=FLAT_TOOLS, max_output_tokens=n_tokens
+        )
+
+    assert answer.choices[0].finish_reason == "length"
+    assert answer.choices[0].message.tool_calls is None
+    assert chunks[-1].choices[0].finish_reason == "length"
+    assert response.status == "incomplete"
+    assert [item.status for item in response.output] == ["incomplete"]  # type: ignore[union-attr]
+
+
+def damaged(arguments: object) -> list[dict[str, object]]:
+    """A history with calls that something became of."""
+    call = {"id": "x", "type": "function", "function": {"name": "lamp", "arguments": arguments}}
+    return [
+        ASK,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "x", "content": None},
+        {"role": "assistant", "content": None, "tool_calls": [call, call]},
+        {"role": "tool", "tool_call_id": "lost", "content": [{"type": "text", "text": "lit"}]},
+        ASK,
+    ]
+
+
+@pytest.mark.parametrize("family", TEMPLATES)
+def test_attack_a_damaged_history_can_go_on(tmp_path: Path, family: str) -> None:
+    """Never an error of the server, nor a refusal."""
+    with client_for(tmp_path, Scripted("fine", "fine"), family=family) as client:
+        answers = [
+            chat(client, messages=damaged(arguments), tools=tools).choices[0].message.content
+            for arguments in ("", '{"room": "ha', "on", None, {"room": "hall"})
+            for tools in (TOOLS, [])
+        ]
+
+    assert answers == ["fine"] * 10
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ({"tools": "lamp"}, "tools"),
+        ({"tools": {}}, "tools"),
+        ({"tools": [TOOLS[0]] * 2}, "two functions named 'lamp'"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "a", "x": 1}}]}, "function.x"),
+        ({"tool_choice": "maybe"}, "tool_choice"),
+        ({"tool_choice": 5}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "door"}}}, "'door'"),
+        ({"tool_choice": {"type": "custom"}}, "tool_choice.type"),
+        ({"tool_choice": "required", "tools": []}, "tool_choice"),
+        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "x"}}}, "mode"),
+        ({"parallel_tool_calls": "yes"}, "parallel_tool_calls"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "tool_calls[0].function.name"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content"),
+    ],
+)
+def test_what_is_wrong_is_named(silent: openai.OpenAI, more: dict[str, object], where: str) -> None:
+    """In one sentence, whole and streamed alike."""
+    asked: dict[str, object] = {"messages": [ASK], "tools": TOOLS}
+    for stream in (False, True):
+        body = asked | more | {"stream": stream}
+        with pytest.raises(openai.BadRequestError) as refused:
+            silent.post("/chat/completions", body=body, cast_to=object)
+
+        message = refused.value.body["message"]  # type: ignore[index]
+        assert where in message
+        assert "\n" not in message
+
+
+def nested(depth: int) -> dict[str, object]:
+    inner: dict[str, object] = {"type": "object"}
+    for _ in range(depth):
+        inner = {"type": "object", "properties": {"a": inner}}
+    return inner
+
+
+WIDE = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(5000)}}
+BLOWN = {
+    "type": "object",
+    "allOf": [
+        {"anyOf": [{"properties": {f"p{i}_{j}": {"type": "string"}}} for j in range(4)]}
+        for i in range(12)
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "why"),
+    [
+        (nested(60), "nests over 32 deep"),
+        (WIDE, "2048 entries"),
+        ({"type": "object", "properties": {"a": {"enum": ["x" * 40_000]}}}, "letters"),
+        (BLOWN, "too large"),
+        ({"type": "array"}, "type object"),
+        ([], "an object"),
+        ({"type": "object", "properties": {"a": {"type": "no"}}}, "Invalid type"),
+        ({"type": "object", "$ref": "http://example.org/x"}, "cannot be followed"),
+        ({"type": "object", "not": {"required": ["a"]}}, "not"),
+    ],
+)
+def test_attack_a_schema_that_is_a_burden_is_refused(
+    silent: openai.OpenAI, parameters: object, why: str
+) -> None:
+    """Before anything is computed, by one sentence that says why."""
+    tool = {"name": "lamp", "parameters": parameters, "strict": True}
+    with pytest.raises(openai.BadRequestError) as refused:
+        chat(silent, tools=[{"type": "function", "function": tool}], stream=True)
+
+    message = refused.value.body["message"]  # type: ignore[index]
+    assert message.startswith("tools[0].function.parameters: ")
+    assert why in message
+    assert "\n" not in message
+
+
+def test_attack_there_is_an_end_of_tools(silent: openai.OpenAI) -> None:
+    """In number, and in what all their schemas take."""
+    many = [{"type": "function", "function": {"name": f"f{i}"}} for i in range(129)]
+    large = {"type": "object", "properties": {"a": {"enum": ["x" * 30_000]}}}
+    heavy = [
+        {"type": "function", "function": {"name": f"f{i}", "parameters": large}} for i in range(5)
+    ]
+
+    with pytest.raises(openai.BadRequestError, match="at most 128"):
+        chat(silent, tools=many)
+    with pytest.raises(openai.BadRequestError, match="letters together"):
+        chat(silent, tools=heavy)
+
+
+def test_the_same_request_gets_the_same_calls(tmp_path: Path) -> None:
+    """From the cache, with their ids, whole and streamed; other tools are another request."""
+    state = ServerState(
+        [model_of(tmp_path, Scripted(f"so {CALL}"))], exact=ExactCache(None, most_bytes=100_000)
+    )
+    asked = {"model": "toy", "messages": [ASK], "tools": TOOLS}
+    with serving(state=state) as served:
+        url = f"{served.url}/v1/chat/completions"
+        first, again = (httpx2.post(url, json=asked) for _ in range(2))
+        stream = httpx2.post(url, json=asked | {"stream": True})
+        others = [
+            httpx2.post(url, json=asked | more)
+            for more in (
+                {"tools": TOOLS[:1]},
+                {"tool_choice": "required"},
+                {"tool_choice": "none"},
+                {"parallel_tool_calls": False},
+            )
+        ]
+        replayed = httpx2.post(url, json=asked)
+
+    message = first.json()["choices"][0]["message"]
+    assert [one.headers["x-cache"] for one in (first, again, stream)] == ["miss", "exact", "exact"]
+    assert {one.headers["x-cache"] for one in others} == {"miss"}
+    for same in (again, replayed):
+        assert same.json()["choices"][0]["message"] == message
+        assert same.json()["choices"][0]["finish_reason"] == "tool_calls"
+    assert message["tool_calls"][0]["id"] in stream.text
+    assert message["content"] == "so"
+
+
+class Lamp(pydantic.BaseModel):
+    """Turn a lamp on or off."""
+
+    on: bool
+
+
+class Report(pydantic.BaseModel):
+    """How it went."""
+
+    fine: bool
+
+
+def test_parse_reads_calls_into_models(tmp_path: Path) -> None:
+    """The client's helpers work as they are, with strict tools."""
+    with client_for(tmp_path, Drawing(seed=3)) as client:
+        chatted = client.chat.completions.parse(
+            model="toy",
+            messages=[ASK],  # type: ignore[list-item]
+            tools=[openai.pydantic_function_tool(Lamp)],
+            tool_choice="required",
+            parallel_tool_calls=False,
+            max_tokens=900,
+        )
+        responded = client.responses.parse(
+            model="toy",
+            input="lights",
+            tools=[openai.pydantic_function_tool(Lamp)],
+            tool_choice="required",
+            parallel_tool_calls=False,
+        )
+    assert chatted.choices[0].message.tool_calls is not None
+    parsed = chatted.choices[0].message.tool_calls[0].function.parsed_arguments
+
+    assert isinstance(parsed, Lamp)
+    assert responded.output[0].type == "function_call"
+    assert isinstance(responded.output[0].parsed_arguments, Lamp)
+
+
+def test_a_format_and_tools_go_together(tmp_path: Path) -> None:
+    """An answer that calls nothing follows the format."""
+    with client_for(tmp_path, Scripted('{"fine": true}', CALL)) as client:
+        parsed = client.chat.completions.parse(
+            model="toy",
+            messages=[ASK],  # type: ignore[list-item]
+            tools=[openai.pydantic_function_tool(Lamp)],
+            response_format=Report,
+        )
+
+    assert parsed.choices[0].message.parsed == Report(fine=True)
