@@ -78,6 +78,7 @@ class Answer:
                             yield shaped.ending(index, part)
                         else:
                             count.saw_text()
+                            self._state.metrics.told(part)
                             yield shaped.piece(index, part)
             except OnhandError as error:
                 _LOG.warning("answer %s broke off: %s", self._stamp.id, type(error).__name__)
@@ -99,6 +100,7 @@ class Answer:
                             self._state.metrics.ended(part)
                         else:
                             pieces[index].append(part)
+                            self._state.metrics.told(part)
             except OnhandError:
                 count.end("error")
                 raise

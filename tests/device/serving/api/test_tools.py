@@ -395,6 +395,7 @@ def test_the_same_request_gets_the_same_calls(tmp_path: Path) -> None:
             )
         ]
         replayed = httpx2.post(url, json=asked)
+        counts = httpx2.get(f"{served.url}/metrics").text
 
     message = first.json()["choices"][0]["message"]
     assert [one.headers["x-cache"] for one in (first, again, stream)] == ["miss", "exact", "exact"]
@@ -404,6 +405,7 @@ def test_the_same_request_gets_the_same_calls(tmp_path: Path) -> None:
         assert same.json()["choices"][0]["finish_reason"] == "tool_calls"
     assert message["tool_calls"][0]["id"] in stream.text
     assert message["content"] == "so"
+    assert float(counts.partition("\nonhand_tool_calls_total ")[2].split()[0]) >= 4
 
 
 class Lamp(pydantic.BaseModel):
