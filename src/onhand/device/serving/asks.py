@@ -1,6 +1,6 @@
 """What is asked of a model and what comes back, whoever answers."""
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
@@ -8,9 +8,58 @@ from onhand.device.sampling import Sampling
 from onhand.device.template import Message
 from onhand.device.tools.kinds import CallPart, ToolUse
 
-__all__ = ["Ask", "Backend", "EndReason", "Ending", "Piece", "Score", "TextModel", "joined"]
+__all__ = [
+    "Ask",
+    "Backend",
+    "EndReason",
+    "Ending",
+    "Piece",
+    "Route",
+    "Score",
+    "Source",
+    "TextModel",
+    "Wire",
+    "joined",
+]
 
 EndReason = Literal["stop", "length", "tool_calls"]
+Route = Literal["local", "peer", "cloud"]
+"""Where an answer is computed: on this device, on another of its owner's, or elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Who answers.
+
+    Attributes:
+        route: where.
+        backend: its name; "local" for this device.
+        reason: why it was chosen; "" where there was no choice.
+    """
+
+    route: Route = "local"
+    backend: str = "local"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """A request as its client gave it, in the form in which another server takes it.
+
+    Attributes:
+        path: of OpenAI's API.
+        fields: of the body, as they were given, but for the model's name, the number of
+            choices and the way the answer is sent; what was left out is left out here.
+        model: the name by which it was asked for; "" for whatever there is.
+        headers: that go with it, such as "x-request-id".
+        n_hops: servers of ours that handed it on before.
+    """
+
+    path: Literal["chat/completions", "completions"]
+    fields: Mapping[str, object]
+    model: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    n_hops: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +76,10 @@ class Ask:
         tools: what the answer may call; None for nothing. With a grammar as well, an answer that
             calls nothing follows it.
         n_scores: likeliest tokens to name at each place, and the chosen one; None for no scores.
+        deadline_s: until when the answer is of use, on the event loop's clock; None for no end.
+        wire: the same request as other servers take it; None where it came by no route.
+        told: called with who answers as soon as that is known, and again where it changes
+            before the first piece.
     """
 
     tenant: str
@@ -37,6 +90,9 @@ class Ask:
     grammar: str | None = None
     tools: ToolUse | None = None
     n_scores: int | None = None
+    deadline_s: float | None = None
+    wire: Wire | None = field(default=None, repr=False)
+    told: Callable[[Source], None] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +136,10 @@ class Ending:
         cached_tokens: those of them that were not computed again.
         generated_tokens: of the answer.
         source: who answered: "local", or the name of another backend.
+        route: where that is.
+        is_repeatable: whether the same request may be given this answer again.
+        sent_bytes: over the network for it.
+        received_bytes: likewise.
     """
 
     reason: EndReason
@@ -87,6 +147,10 @@ class Ending:
     cached_tokens: int
     generated_tokens: int
     source: str = "local"
+    route: Route = "local"
+    is_repeatable: bool = True
+    sent_bytes: int = 0
+    received_bytes: int = 0
 
 
 def joined(pieces: Iterable[Piece]) -> list[Piece]:

@@ -16,6 +16,7 @@ from onhand.device.serving.api.reading import (
 )
 from onhand.device.serving.api.shape import Asked
 from onhand.device.serving.api.tool_fields import read_tools
+from onhand.device.serving.api.wire import chat_wire, completion_wire
 from onhand.device.serving.asks import Ask
 from onhand.device.template import Message
 
@@ -50,6 +51,7 @@ def read_chat(body: Body, *, tenant: str, usual: Sampling) -> Asked:
         grammar=grammar_of(body.table("response_format"), body, "response_format", is_flat=False),
         tools=tools.use,
         n_scores=_n_scores(body),
+        wire=chat_wire(body.given),
     )
     shape = CompletionShape(
         kind="chat", wants_usage=_wants_usage(body), has_scores=ask.n_scores is not None
@@ -79,6 +81,7 @@ def read_completion(body: Body, *, tenant: str, usual: Sampling) -> Asked:
     body.only("best_of", 1)
     echo = prompts[0] if body.flag("echo", False) else ""
     ask = _ask(body, prompts[0], tenant=tenant, usual=usual)
+    ask = replace(ask, wire=completion_wire(body.given))
     shape = CompletionShape(kind="text", wants_usage=_wants_usage(body), echo=echo)
     return _asked(body, "text", ask, shape)
 

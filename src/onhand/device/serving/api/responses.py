@@ -16,6 +16,7 @@ from onhand.device.serving.api.reading import (
 from onhand.device.serving.api.response_shape import ResponseShape
 from onhand.device.serving.api.shape import Asked
 from onhand.device.serving.api.tool_fields import read_tools
+from onhand.device.serving.api.wire import response_wire
 from onhand.device.serving.asks import Ask
 from onhand.device.template import Message
 
@@ -53,6 +54,7 @@ def read_response(body: Body, *, tenant: str, usual: Sampling) -> Asked:
         sampling=read_sampling(body, usual),
         grammar=_grammar(body),
         tools=tools.use,
+        wire=response_wire(body.given),
     )
     is_stream = body.flag("stream", False)
     body.ignore(("model", *WITHOUT_EFFECT))
