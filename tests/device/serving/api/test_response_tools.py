@@ -6,7 +6,7 @@ from typing import Any
 
 import openai
 import pytest
-from tests.device.serving.api.test_tools import CALL, FLAT_TOOLS, client_for
+from tests.device.serving.tool_serving import CALL, FLAT_TOOLS, client_for
 from tests.device.tools.families import Scripted, tokenizer_of
 
 OTHER = '<tool_call>{"name": "time", "arguments": {}}</tool_call>'

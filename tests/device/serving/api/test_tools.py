@@ -1,41 +1,31 @@
 """Tools by the official client, unchanged: whole, streamed, over several turns, and refused."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import openai
 import pydantic
 import pytest
-from tests.device.serving.served import client_of, serving
-from tests.device.test_generate import FakeLoaded
-from tests.device.test_opening import make_bundle
+from tests.device.serving.served import serving
+from tests.device.serving.tool_serving import (
+    ASK,
+    CALL,
+    FLAT_TOOLS,
+    TOOLS,
+    chat,
+    client_for,
+    model_of,
+)
 from tests.device.tools.families import (
-    END,
-    TEMPLATES,
     Drawing,
     Scripted,
-    lamp_tools,
-    tokenizer_content,
     tokenizer_of,
 )
 
-from onhand.device.opening import OpenedBundle
 from onhand.device.serving.caches.exact import ExactCache
-from onhand.device.serving.models.local import LocalModel
-from onhand.device.serving.settings import ModelSettings
 from onhand.device.serving.state import ServerState
-from onhand.device.template import ChatTemplate
-from onhand.device.text_files import TextFiles
 
-ASK: dict[str, object] = {"role": "user", "content": "lights"}
-FUNCTIONS = [tool.described() for tool in lamp_tools()]
-TOOLS: list[Any] = [{"type": "function", "function": one} for one in FUNCTIONS]
-FLAT_TOOLS: list[Any] = [{"type": "function", **one} for one in FUNCTIONS]
-CALL = '<tool_call>\n{"name": "lamp", "arguments": {"room": "hall", "on": true}}\n</tool_call>'
 SAYS = {
     "hermes": CALL,
     "plain": CALL,
@@ -44,45 +34,6 @@ SAYS = {
     "<|/tool_call|>",
     "llama": '<|python_tag|>{"name": "lamp", "parameters": {"room": "hall", "on": true}}',
 }
-
-
-def model_of(place: Path, loaded: FakeLoaded, *, family: str = "hermes") -> LocalModel:
-    """A model of a family, that says what is given."""
-    opened = OpenedBundle(
-        bundle=make_bundle(place / "toy", tokenizer_json=tokenizer_content()),
-        files=TextFiles(
-            tokenizer=tokenizer_of(),
-            template=ChatTemplate(TEMPLATES[family]),
-            stop_ids=frozenset({END}),
-        ),
-        loaded=loaded,
-        engine_name="fake",
-        passed_over={},
-    )
-    return LocalModel(opened, ModelSettings(bundle=str(place / "toy"), name="toy"))
-
-
-@contextmanager
-def client_for(
-    place: Path, loaded: FakeLoaded, *, family: str = "hermes"
-) -> Iterator[openai.OpenAI]:
-    with (
-        serving(model_of(place, loaded, family=family)) as served,
-        client_of(served) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
-def silent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
-    """Of a model that says nothing, for requests that are refused."""
-    with client_for(tmp_path_factory.mktemp("silent"), Scripted("")) as found:
-        yield found
-
-
-def chat(client: openai.OpenAI, **more: Any) -> Any:
-    asked: dict[str, Any] = {"model": "toy", "messages": [ASK], "tools": TOOLS}
-    return client.chat.completions.create(**(asked | more))
 
 
 @pytest.mark.parametrize("family", SAYS)
@@ -253,126 +204,6 @@ def test_attack_a_call_that_was_cut_off_is_no_whole_one(tmp_path: Path) -> None:
     assert chunks[-1].choices[0].finish_reason == "length"
     assert response.status == "incomplete"
     assert [item.status for item in response.output] == ["incomplete"]  # type: ignore[union-attr]
-
-
-def damaged(arguments: object) -> list[dict[str, object]]:
-    """A history with calls that something became of."""
-    call = {"id": "x", "type": "function", "function": {"name": "lamp", "arguments": arguments}}
-    return [
-        ASK,
-        {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "x", "content": None},
-        {"role": "assistant", "content": None, "tool_calls": [call, call]},
-        {"role": "tool", "tool_call_id": "lost", "content": [{"type": "text", "text": "lit"}]},
-        ASK,
-    ]
-
-
-@pytest.mark.parametrize("family", TEMPLATES)
-def test_attack_a_damaged_history_can_go_on(tmp_path: Path, family: str) -> None:
-    """Never an error of the server, nor a refusal."""
-    with client_for(tmp_path, Scripted("fine", "fine"), family=family) as client:
-        answers = [
-            chat(client, messages=damaged(arguments), tools=tools).choices[0].message.content
-            for arguments in ("", '{"room": "ha', "on", None, {"room": "hall"})
-            for tools in (TOOLS, [])
-        ]
-
-    assert answers == ["fine"] * 10
-
-
-@pytest.mark.parametrize(
-    ("more", "where"),
-    [
-        ({"tools": "lamp"}, "tools"),
-        ({"tools": {}}, "tools"),
-        ({"tools": [TOOLS[0]] * 2}, "two functions named 'lamp'"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
-        ({"tools": [{"type": "function"}]}, "tools[0].function.name"),
-        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name"),
-        ({"tools": [{"type": "function", "function": {"name": "a", "x": 1}}]}, "function.x"),
-        ({"tool_choice": "maybe"}, "tool_choice"),
-        ({"tool_choice": 5}, "tool_choice"),
-        ({"tool_choice": {"type": "function", "function": {"name": "door"}}}, "'door'"),
-        ({"tool_choice": {"type": "custom"}}, "tool_choice.type"),
-        ({"tool_choice": "required", "tools": []}, "tool_choice"),
-        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "x"}}}, "mode"),
-        ({"parallel_tool_calls": "yes"}, "parallel_tool_calls"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "tool_calls[0].function.name"),
-        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
-        ({"messages": [{"role": "assistant", "content": None}]}, "messages[0].content"),
-    ],
-)
-def test_what_is_wrong_is_named(silent: openai.OpenAI, more: dict[str, object], where: str) -> None:
-    """In one sentence, whole and streamed alike."""
-    asked: dict[str, object] = {"messages": [ASK], "tools": TOOLS}
-    for stream in (False, True):
-        body = asked | more | {"stream": stream}
-        with pytest.raises(openai.BadRequestError) as refused:
-            silent.post("/chat/completions", body=body, cast_to=object)
-
-        message = refused.value.body["message"]  # type: ignore[index]
-        assert where in message
-        assert "\n" not in message
-
-
-def nested(depth: int) -> dict[str, object]:
-    inner: dict[str, object] = {"type": "object"}
-    for _ in range(depth):
-        inner = {"type": "object", "properties": {"a": inner}}
-    return inner
-
-
-WIDE = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(5000)}}
-BLOWN = {
-    "type": "object",
-    "allOf": [
-        {"anyOf": [{"properties": {f"p{i}_{j}": {"type": "string"}}} for j in range(4)]}
-        for i in range(12)
-    ],
-}
-
-
-@pytest.mark.parametrize(
-    ("parameters", "why"),
-    [
-        (nested(60), "nests over 32 deep"),
-        (WIDE, "2048 entries"),
-        ({"type": "object", "properties": {"a": {"enum": ["x" * 40_000]}}}, "letters"),
-        (BLOWN, "too large"),
-        ({"type": "array"}, "type object"),
-        ([], "an object"),
-        ({"type": "object", "properties": {"a": {"type": "no"}}}, "Invalid type"),
-        ({"type": "object", "$ref": "http://example.org/x"}, "cannot be followed"),
-        ({"type": "object", "not": {"required": ["a"]}}, "not"),
-    ],
-)
-def test_attack_a_schema_that_is_a_burden_is_refused(
-    silent: openai.OpenAI, parameters: object, why: str
-) -> None:
-    """Before anything is computed, by one sentence that says why."""
-    tool = {"name": "lamp", "parameters": parameters, "strict": True}
-    with pytest.raises(openai.BadRequestError) as refused:
-        chat(silent, tools=[{"type": "function", "function": tool}], stream=True)
-
-    message = refused.value.body["message"]  # type: ignore[index]
-    assert message.startswith("tools[0].function.parameters: ")
-    assert why in message
-    assert "\n" not in message
-
-
-def test_attack_there_is_an_end_of_tools(silent: openai.OpenAI) -> None:
-    """In number, and in what all their schemas take."""
-    many = [{"type": "function", "function": {"name": f"f{i}"}} for i in range(129)]
-    large = {"type": "object", "properties": {"a": {"enum": ["x" * 30_000]}}}
-    heavy = [
-        {"type": "function", "function": {"name": f"f{i}", "parameters": large}} for i in range(5)
-    ]
-
-    with pytest.raises(openai.BadRequestError, match="at most 128"):
-        chat(silent, tools=many)
-    with pytest.raises(openai.BadRequestError, match="letters together"):
-        chat(silent, tools=heavy)
 
 
 def test_the_same_request_gets_the_same_calls(tmp_path: Path) -> None:
