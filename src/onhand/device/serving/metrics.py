@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from onhand.device.serving.asks import Ending
+from onhand.device.serving.asks import Ending, Piece
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -58,6 +58,9 @@ class Metrics:
         self._tokens = Counter(
             "onhand_tokens", "Tokens of prompts and answers.", ["kind"], registry=self.registry
         )
+        self._calls = Counter(
+            "onhand_tool_calls", "Whole calls of tools in answers.", registry=self.registry
+        )
         self._first = Histogram(
             "onhand_first_text_seconds",
             "Time to the first text of a streamed answer.",
@@ -91,6 +94,11 @@ class Metrics:
             ("generated", ending.generated_tokens),
         ):
             self._tokens.labels(kind).inc(n)
+
+    def told(self, piece: Piece) -> None:
+        """Count the calls of tools that come to their end."""
+        if piece.call is not None and piece.call.is_end:
+            self._calls.inc()
 
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Show a figure that is asked for when it is read."""
