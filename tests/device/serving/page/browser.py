@@ -195,7 +195,7 @@ class Page:
         """Close the tab."""
         self._browser.call("Target.disposeBrowserContext", browserContextId=self._context)
 
-    def run(self, code: str) -> Any:  # noqa: ANN401 (whatever the page says)
+    def run(self, code: str) -> Any:
         """Evaluate an expression in the page; a promise is waited for."""
         answer = self.call(
             "Runtime.evaluate", expression=code, awaitPromise=True, returnByValue=True
@@ -206,7 +206,7 @@ class Page:
             raise AssertionError(f"{code}: {thrown}; complaints: {self.complaints}")
         return answer["result"].get("value")
 
-    def wait(self, condition: str) -> Any:  # noqa: ANN401 (whatever the page says)
+    def wait(self, condition: str) -> Any:
         """Wait until an expression is true, and return what it became."""
         return self.run(_WAIT % (_PATIENCE_S * 1000, condition, json.dumps(condition)))
 

@@ -1,7 +1,6 @@
 """One browser for the tests of a file, and a tab for each test."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from tests.device.serving.page.browser import Browser, Page, find_browser

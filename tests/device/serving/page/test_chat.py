@@ -135,7 +135,9 @@ def test_code_is_shown_as_code(chat: Page) -> None:
 
     assert chat.text(".answer pre") == "if a < b:\n    <b>c</b>\n"
     assert chat.text(".answer figcaption").startswith("python")
-    shown = chat.run("[...document.querySelectorAll('.answer .body > p')].map((p) => p.textContent)")
+    shown = chat.run(
+        "[...document.querySelectorAll('.answer .body > p')].map((p) => p.textContent)"
+    )
     assert shown == ["Like so:\n", "That is `all`."]
 
 

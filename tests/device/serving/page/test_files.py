@@ -61,7 +61,9 @@ def test_nothing_is_inline() -> None:
 @pytest.mark.parametrize("path", sorted(path for path in PAGE_PATHS if path.endswith(".js")))
 def test_text_never_becomes_html_or_code(path: str) -> None:
     """None of the ways in which a browser reads a text as a page or a program."""
-    ways = r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|srcdoc|DOMParser"
+    ways = (
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function|srcdoc|DOMParser"
+    )
 
     assert re.findall(ways, TEXTS[path]) == []
     assert "localStorage" not in TEXTS[path]
