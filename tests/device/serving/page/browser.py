@@ -229,10 +229,11 @@ class Page:
             self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def click(self, selector: str) -> None:
-        """Click in the middle of an element."""
-        found = json.dumps(selector)
+        """Click in the middle of an element, when it is shown."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.wait(f"{found}?.checkVisibility()")
         x, y = self.run(
-            f"(() => {{ const box = document.querySelector({found}).getBoundingClientRect();"
+            f"(() => {{ const box = {found}.getBoundingClientRect();"
             " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         about = {"x": x, "y": y, "button": "left", "clickCount": 1}
