@@ -219,7 +219,7 @@ async def _health(request: "Request") -> "ASGIApp":
 
 async def _refused(request: "Request", error: Exception) -> "Response":
     refusal = refusal_of(error if isinstance(error, OnhandError) else EngineError(str(error)))
-    if refusal.status >= 500:
+    if refusal.status >= 500 and not isinstance(error, RefusedRequest):
         _LOG.error("%s %s: %s", request.method, request.url.path, error)
     return _response(refusal)
 
