@@ -79,7 +79,10 @@ export class Facts {
   #pairs() {
     const known = Object.keys(NAMES).filter((name) => this.#said.has(name));
     const names = [...known, ...[...this.#said.keys()].filter((name) => !(name in NAMES))];
-    const pairs = names.map((name) => [name, this.#said.get(name)]).map(([name, value]) => [
+    const said = names
+      .map((name) => [name, this.#said.get(name)])
+      .filter(([name, value]) => name !== "x-backend" || value !== this.#said.get("x-route"));
+    const pairs = said.map(([name, value]) => [
       NAMES[name] ?? name.slice(2).replaceAll("-", " "),
       name === "x-route" && value === "local" ? "this device" : value,
     ]);

@@ -11,11 +11,23 @@ import { quantile } from "/page/prometheus.js";
 /** Names of sections, in the order they are shown in, and which metrics belong there. */
 const SECTIONS = [
   ["Requests", /^(active_|waiting_)?requests$|^tokens$|^first_text/],
-  ["Caches", /cache|prefix|semantic|block/],
-  ["Backends and routes", /backend|peer|rout|hedge|retr|breaker|outbox|race|cascade/],
+  ["Caches", /^(?!governor).*(cache|prefix|semantic|block)/],
+  [
+    "Backends and routes",
+    /^(?!governor).*(backend|peer|rout|hedge|retr|breaker|outbox|race|cascade|network)/,
+  ],
   ["Governor", /governor|pressure|temperature|battery|threads|drift/],
   ["Models", /model|shelf|bundle|memory/],
   ["Other", /(?:)/],
+];
+/** Gauges that are parts of one thing share a panel. */
+const SHARED = [
+  [/^(active|waiting)_requests$/, { id: "at-work", title: "Requests at work", unit: "requests" }],
+  [/_cache(_.+)?_bytes$|^blocks_bytes$/, { id: "cache-bytes", title: "Held by caches" }],
+  [
+    /^outbox_(waiting|sending|done|failed|expired)$/,
+    { id: "outbox", title: "Deferred requests", unit: "requests" },
+  ],
 ];
 const PREFIX = "onhand_";
 const WINDOW_S = 30; // quantiles and hit rates are of what happened in it
@@ -67,12 +79,8 @@ function familyFigures(family, readings) {
 function panelOf(name, help, isCounter) {
   const section = SECTIONS.find(([, pattern]) => pattern.test(name))[0];
   const panel = { id: name, section, title: words(name), unit: unitOf(name, isCounter), help };
-  if (/^(active|waiting)_requests$/.test(name)) {
-    return { ...panel, id: "at-work", title: "Requests at work", unit: "requests", help: "" };
-  }
-  if (/_cache(_.+)?_bytes$/.test(name) && !isCounter) {
-    return { ...panel, id: "cache-bytes", title: "Held by caches", help: "" };
-  }
+  const shared = SHARED.find(([pattern]) => !isCounter && pattern.test(name));
+  if (shared) return { ...panel, ...shared[1], help: "" };
   if (name === "tokens") return { ...panel, unit: "tokens/s", help: "" };
   if (name === "requests") return { ...panel, title: "Answers that ended", help: "" };
   if (name === "first_text_seconds") return { ...panel, title: "Time to first text", help: "" };
@@ -80,12 +88,14 @@ function panelOf(name, help, isCounter) {
 }
 
 function plainLabel(name) {
-  return words(name.replace(/_(requests|cache|bytes|seconds)(?=_|$)/g, "") || name).toLowerCase();
+  const short = name.replace(/^outbox_|_(requests|cache|bytes|seconds)(?=_|$)/g, "");
+  return words(short || name).toLowerCase();
 }
 
 function unitOf(name, isCounter) {
   const unit = /_(bytes|seconds)$/.exec(name)?.[1];
-  if (/_(ratio|fraction|share|rate)$/.test(name) && !isCounter) return "fraction";
+  if (/_(ratio|fraction|share|pressure)$/.test(name) && !isCounter) return "fraction";
+  if (/_(celsius|c)$/.test(name)) return "°C";
   if (!isCounter) return unit ?? "";
   return unit === "bytes" ? "bytes/s" : unit === "seconds" ? "seconds per second" : "per second";
 }
