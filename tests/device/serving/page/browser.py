@@ -35,7 +35,7 @@ new Promise((resolve, reject) => {
     let found;
     try { found = (%s); } catch (error) { return reject(error); }
     if (found) return resolve(found);
-    if (performance.now() > end) return reject(new Error("this did not come true: " + %s));
+    if (performance.now() > end) return reject(new Error("this did not come true"));
     setTimeout(look, 20);
   };
   look();
@@ -208,7 +208,7 @@ class Page:
 
     def wait(self, condition: str) -> Any:
         """Wait until an expression is true, and return what it became."""
-        return self.run(_WAIT % (_PATIENCE_S * 1000, condition, json.dumps(condition)))
+        return self.run(_WAIT % (_PATIENCE_S * 1000, condition))
 
     def text(self, selector: str) -> str:
         """The text of an element."""

@@ -57,11 +57,12 @@ def test_plots_change_after_a_request(live: Page) -> None:
     """Rates, quantiles and hit rates appear when there is something to tell."""
     live.wait("document.querySelector('#live-state').textContent.startsWith('Read')")
     live.click("#to-chat")
+    live.wait("document.querySelector('#input').checkVisibility()")
     for _ in range(2):
         live.run("document.querySelector('#input').focus()")
         live.write("hello")
         live.press("Enter")
-        live.wait("!document.querySelector('#send').hidden")
+        live.wait("document.querySelector('.answer footer button')")
         live.click("#new")
     live.click("#to-live")
     live.wait(
