@@ -252,6 +252,22 @@ def served_busy(toy: Scripted) -> Iterator[Served]:
         yield served
 
 
+def test_a_lost_connection_is_said(page: Page, toy: Scripted) -> None:
+    """What came is kept; it is not taken for the whole answer."""
+    with serving(toy) as served:
+        page.open(served.url)
+        page.wait(READY)
+        toy.gate.clear()
+        page.write("hello")
+        page.press("Enter")
+        page.wait("document.querySelector('.answer .body')?.textContent === 'You '")
+        served.server.should_exit = True
+        page.wait("document.querySelector('.answer .error')")
+
+    assert "The connection to the server was lost" in last(page)
+    assert last(page).startswith("You ")
+
+
 def test_long_answers_follow_until_somebody_scrolls(chat: Page) -> None:
     """At the end of the text; a way back is offered to who went up."""
     away = (

@@ -215,7 +215,7 @@ def test_hits_and_misses_become_a_share(figures: Figures) -> None:
         )
 
     assert figures(text(10, 10), text(13, 11)) == [
-        ["Caches", "Found in caches", "fraction", "block disk", 0.75]
+        ["Caches", "Found in caches, of 30 s", "fraction", "block disk", 0.75]
     ]
     assert figures(text(10, 10), text(10, 10))[0][4] is None
 

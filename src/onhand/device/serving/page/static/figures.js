@@ -153,9 +153,9 @@ function hitRates(hits, cache, readings) {
   const panel = {
     id: "cache-hits",
     section: "Caches",
-    title: "Found in caches",
+    title: `Found in caches, of ${WINDOW_S} s`,
     unit: "fraction",
-    help: `Share of look-ups of the last ${WINDOW_S} s that found something.`,
+    help: "",
   };
   return hits.samples.map((sample) => {
     const label = [words(cache).toLowerCase(), labelOf(sample.labels)].filter(Boolean).join(" · ");
