@@ -230,9 +230,80 @@ def test_words_are_told_not_plotted(figures: Figures) -> None:
     )
 
     assert figures(text, text) == [
-        ["Governor", "Governor setting", "told", "Governor setting", "hot"],
+        ["Governor", "Setting", "told", "Setting", "hot"],
         ["Other", "Build", "told", "Version", "0.1"],
     ]
+
+
+def test_gauges_that_belong_together_share_a_panel(figures: Figures) -> None:
+    """Those of the outbox, of pressure, of memory; what waits is beside what is at work."""
+    text = """
+      onhand_outbox_waiting 3
+      onhand_outbox_failed 0
+      onhand_governor_read_cpu_pressure 0.25
+      onhand_governor_read_stolen 0.5
+      onhand_governor_read_waiting_requests 2
+      onhand_memory_budget_bytes 100
+      onhand_memory_taken_bytes{kind="weights"} 40
+      onhand_governor_read_temperature_celsius 61.5
+    """.replace("      ", "")
+
+    assert figures(text, text) == [
+        ["Backends and routes", "Deferred requests", "requests", "waiting", 3],
+        ["Backends and routes", "Deferred requests", "requests", "failed", 0],
+        ["Governor", "Pressure, as a share of time", "fraction", "cpu pressure", 0.25],
+        ["Governor", "Pressure, as a share of time", "fraction", "stolen", 0.5],
+        ["Requests", "Requests at work", "requests", "waiting", 2],
+        ["Models", "Memory for models", "bytes", "budget", 100],
+        ["Models", "Memory for models", "bytes", "weights", 40],
+        ["Governor", "Temperature", "°C", "temperature", 61.5],
+    ]
+
+
+def test_what_a_device_does_not_have_gets_no_plot(live: Page, served: Served) -> None:
+    """A gauge without a number is none that anybody wants to see."""
+    served.state.metrics.gauge("onhand_lamps_cold", "None here.", lambda: float("nan"))
+    served.state.metrics.gauge("onhand_lamps_on", "Lamps.", lambda: 2)
+    live.wait(f"'Lamps on' in {PANELS.strip()}")
+
+    assert "Lamps cold" not in live.run(PANELS)
+
+
+def test_the_governor_says_why(live: Page) -> None:
+    """What is set, against what is usual; what presses; the last changes, newest first."""
+    told = {
+        "enabled": True,
+        "setting": {"threads": 2, "speculation": False},
+        "usual": {"threads": 4, "speculation": False},
+        "findings": [
+            {"cause": "heat", "presses": False, "why": ""},
+            {"cause": "contention", "presses": True, "why": "others need <b>2</b> processors"},
+        ],
+        "changes": [
+            {"at_s": 10.0, "kind": "batch", "before": 8, "after": 4, "reason": "first"},
+            {"at_s": 30.0, "kind": "threads", "before": 4, "after": 2, "reason": "second"},
+        ],
+        "history": [{"at_s": 35.0}],
+    }
+    code = f"""
+      import("/page/governor.js").then(({{ GovernorPanel }}) => {{
+        const panel = new GovernorPanel();
+        panel.update({json.dumps(told)});
+        const shown = [...panel.element.querySelectorAll("dl > div, li")].map((e) => e.textContent);
+        panel.update({{ enabled: false }});
+        return [shown, [...panel.element.querySelectorAll("li")].map((e) => e.textContent)];
+      }})
+    """
+    shown, off = live.run(code)
+
+    assert shown == [
+        "Threads2, usually 4",
+        "Speculationoff",
+        "contention: others need <b>2</b> processors",
+        "5 s ago: threads 4 → 2, second",
+        "25 s ago: batch 8 → 4, first",
+    ]
+    assert off == ["The governor is off.", "None so far."]
 
 
 @pytest.mark.parametrize(

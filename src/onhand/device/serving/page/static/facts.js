@@ -1,5 +1,6 @@
 /** What is known of an answer: where it came from, how fast, what was remembered. */
 
+import { pair } from "/page/dom.js";
 import { seconds, short } from "/page/units.js";
 
 // Headers that say nothing of an answer's way; all other "x-" headers are shown.
@@ -64,16 +65,7 @@ export class Facts {
 
   /** Show them in a list of terms. */
   show(list) {
-    const rows = this.#pairs().map(([name, value]) => {
-      const row = document.createElement("div");
-      const term = document.createElement("dt");
-      const said = document.createElement("dd");
-      term.textContent = name;
-      said.textContent = value;
-      row.append(term, said);
-      return row;
-    });
-    list.replaceChildren(...rows);
+    list.replaceChildren(...this.#pairs().map(([name, value]) => pair(name, value)));
   }
 
   #pairs() {

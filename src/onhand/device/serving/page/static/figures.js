@@ -1,5 +1,6 @@
 /** Turns readings of `/metrics` into figures to plot: whatever the server counts gets its place. */
 
+import { words } from "/page/dom.js";
 import { quantile } from "/page/prometheus.js";
 
 /**
@@ -10,7 +11,7 @@ import { quantile } from "/page/prometheus.js";
 
 /** Names of sections, in the order they are shown in, and which metrics belong there. */
 const SECTIONS = [
-  ["Requests", /^(active_|waiting_)?requests$|^tokens$|^first_text/],
+  ["Requests", /^(active_|waiting_|governor_read_waiting_)?requests$|^tokens$|^first_text/],
   ["Caches", /^(?!governor).*(cache|prefix|semantic|block)/],
   [
     "Backends and routes",
@@ -22,11 +23,24 @@ const SECTIONS = [
 ];
 /** Gauges that are parts of one thing share a panel. */
 const SHARED = [
-  [/^(active|waiting)_requests$/, { id: "at-work", title: "Requests at work", unit: "requests" }],
+  [/^(active|waiting|governor_read_waiting)_requests$/, { id: "at-work", title: "Requests at work", unit: "requests" }],
   [/_cache(_.+)?_bytes$|^blocks_bytes$/, { id: "cache-bytes", title: "Held by caches" }],
   [
     /^outbox_(waiting|sending|done|failed|expired)$/,
     { id: "outbox", title: "Deferred requests", unit: "requests" },
+  ],
+  [
+    /^blocks_(written|evicted|damaged|skipped)$/,
+    { id: "blocks-events", title: "Key/value blocks, since the start", unit: "" },
+  ],
+  [/^memory_(budget|taken)_bytes$/, { id: "memory", title: "Memory for models" }],
+  [
+    /^governor_read_(cpu_pressure|memory_pressure|stolen|throttled)$/,
+    { id: "pressure", title: "Pressure, as a share of time", unit: "fraction" },
+  ],
+  [
+    /^governor_read_(others_cpus|waiting_threads)$/,
+    { id: "processors", title: "Processors", unit: "" },
   ],
 ];
 const PREFIX = "onhand_";
@@ -58,9 +72,9 @@ export function figuresOf(readings) {
 
 function familyFigures(family, readings) {
   const name = family.name.slice(PREFIX.length).replace(/_total$/, "");
-  const cache = /^(.+?)_cache(?:_(.+))?_(hits|misses)$/.exec(name);
-  if (cache?.[3] === "misses") return []; // with the hits
-  if (cache) return hitRates(family, [cache[1], cache[2]].filter(Boolean).join(" "), readings);
+  const found = /^(.+)_(hits|misses)$/.exec(name);
+  if (found?.[2] === "misses") return []; // with the hits
+  if (found) return hitRates(family, found[1].replace("_cache", ""), readings);
   if (isTold(family, name)) return toldFigures(family, name);
   if (family.type === "histogram") return quantiles(family, name, readings);
   const isCounter = family.type === "counter" || family.name.endsWith("_total");
@@ -78,7 +92,7 @@ function familyFigures(family, readings) {
 /** Where a metric is shown; several that belong together share one panel. */
 function panelOf(name, help, isCounter) {
   const section = SECTIONS.find(([, pattern]) => pattern.test(name))[0];
-  const panel = { id: name, section, title: words(name), unit: unitOf(name, isCounter), help };
+  const panel = { id: name, section, title: titleOf(name), unit: unitOf(name, isCounter), help };
   const shared = SHARED.find(([pattern]) => !isCounter && pattern.test(name));
   if (shared) return { ...panel, ...shared[1], help: "" };
   if (name === "tokens") return { ...panel, unit: "tokens/s", help: "" };
@@ -88,8 +102,8 @@ function panelOf(name, help, isCounter) {
 }
 
 function plainLabel(name) {
-  const short = name.replace(/^outbox_|_(requests|cache|bytes|seconds)(?=_|$)/g, "");
-  return words(short || name).toLowerCase();
+  const noise = /^(outbox|memory|governor_read|governor)_|_(requests|cache|bytes|seconds)(?=_|$)/g;
+  return titleOf(name.replace(noise, "") || name).toLowerCase();
 }
 
 function unitOf(name, isCounter) {
@@ -115,7 +129,7 @@ function toldFigures(family, name) {
     .flatMap(({ labels }) =>
       Object.entries(labels).map(([label, value]) => ({
         panel,
-        label: words(label.replace(PREFIX, "")),
+        label: titleOf(label.replace(PREFIX, "")),
         value,
       })),
     );
@@ -188,7 +202,6 @@ function labelOf(labels) {
   return Object.values(labels).join(" · ");
 }
 
-function words(name) {
-  const text = name.replace(/_(bytes|seconds|info)$/, "").replaceAll("_", " ");
-  return text.charAt(0).toUpperCase() + text.slice(1);
+function titleOf(name) {
+  return words(name.replace(/^governor_(read_)?|_(bytes|seconds|celsius|info)$/g, ""));
 }
