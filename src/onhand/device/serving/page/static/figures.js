@@ -23,7 +23,10 @@ const SECTIONS = [
 ];
 /** Gauges that are parts of one thing share a panel. */
 const SHARED = [
-  [/^(active|waiting|governor_read_waiting)_requests$/, { id: "at-work", title: "Requests at work", unit: "requests" }],
+  [
+    /^(active|waiting|governor_read_waiting)_requests$/,
+    { id: "at-work", title: "Requests at work", unit: "requests" },
+  ],
   [/_cache(_.+)?_bytes$|^blocks_bytes$/, { id: "cache-bytes", title: "Held by caches" }],
   [
     /^outbox_(waiting|sending|done|failed|expired)$/,
@@ -118,7 +121,9 @@ function unitOf(name, isCounter) {
 function isTold(family, name) {
   return (
     name.endsWith("_info") ||
-    family.samples.every(({ labels, value }) => family.name in labels && (value === 0 || value === 1))
+    family.samples.every(
+      ({ labels, value }) => family.name in labels && (value === 0 || value === 1),
+    )
   );
 }
 
@@ -190,12 +195,13 @@ function grown(sample, family, before) {
   return sample.value >= was ? sample.value - was : sample.value;
 }
 
-/** The newest reading that is at least so old, or else the oldest; null if there is none. */
+/** The newest reading that is at least so old, or else the oldest; null if all are too new. */
 function earlier(readings, ageS) {
-  if (readings.length < 2) return null;
   const now = readings.at(-1).timeS;
-  // A poll is a little early at times: half a second counts as a whole one.
-  return readings.findLast(({ timeS }) => now - timeS >= ageS - 0.5) ?? readings[0];
+  // A reading is a little early at times: half a second counts as a whole one. What happened in
+  // less than that is no rate.
+  const old = readings.filter(({ timeS }) => now - timeS >= 0.5);
+  return old.findLast(({ timeS }) => now - timeS >= ageS - 0.5) ?? old[0] ?? null;
 }
 
 function labelOf(labels) {

@@ -28,13 +28,15 @@ export class GovernorPanel {
    */
   update(told) {
     const { setting = {}, usual = {}, findings = [], changes = [], history = [] } = told;
-    this.#now.replaceChildren(...Object.entries(setting).map(([name, value]) => {
+    const set = Object.entries(setting).map(([name, value]) => {
       const isUsual = !(name in usual) || usual[name] === value;
-      return pair(words(name), isUsual ? written(value) : `${written(value)}, usually ${written(usual[name])}`);
-    }));
+      const more = isUsual ? "" : `, usually ${written(usual[name])}`;
+      return pair(words(name), written(value) + more);
+    });
+    this.#now.replaceChildren(...set);
     const pressing = findings.filter(({ presses }) => presses);
     const calm = told.enabled === false ? "The governor is off." : "Nothing presses.";
-    const why = pressing.map(({ cause, why: reason }) => made("li", reason ? `${cause}: ${reason}` : cause));
+    const why = pressing.map((one) => made("li", one.why ? `${one.cause}: ${one.why}` : one.cause));
     this.#why.replaceChildren(...(why.length ? why : [made("li", calm)]));
     const nowS = history.at(-1)?.at_s;
     const last = changes.slice(-MOST_CHANGES).reverse();
@@ -45,7 +47,8 @@ export class GovernorPanel {
 
 function sentenceOf({ at_s: atS, kind, before, after, reason }, nowS) {
   const when = Number.isFinite(nowS - atS) ? `${seconds(Math.round(nowS - atS))} ago: ` : "";
-  return `${when}${words(String(kind)).toLowerCase()} ${written(before)} → ${written(after)}, ${reason}`;
+  const what = words(String(kind)).toLowerCase();
+  return `${when}${what} ${written(before)} → ${written(after)}, ${reason}`;
 }
 
 function written(value) {
