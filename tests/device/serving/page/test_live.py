@@ -149,12 +149,12 @@ def test_a_server_that_goes_is_said(page: Page, served: Served) -> None:
 
 
 @pytest.fixture
-def figures(live: Page) -> Figures:
+def figures(library: Page) -> Figures:
     """Figures of a text of metrics and of the one a second before: panel, label, value."""
 
     def compute(before: str, after: str) -> list[list[object]]:
         texts = json.dumps([before, after])
-        found: list[list[object]] = live.run(f"""
+        found: list[list[object]] = library.run(f"""
           Promise.all([import("/page/figures.js"), import("/page/prometheus.js")]).then(
             ([{{ figuresOf }}, {{ parseMetrics }}]) =>
               figuresOf({texts}.map((text, timeS) => ({{ timeS, families: parseMetrics(text) }})))
@@ -269,7 +269,7 @@ def test_what_a_device_does_not_have_gets_no_plot(live: Page, served: Served) ->
     assert "Lamps cold" not in live.run(PANELS)
 
 
-def test_the_governor_says_why(live: Page) -> None:
+def test_the_governor_says_why(library: Page) -> None:
     """What is set, against what is usual; what presses; the last changes, newest first."""
     told = {
         "enabled": True,
@@ -294,7 +294,7 @@ def test_the_governor_says_why(live: Page) -> None:
         return [shown, [...panel.element.querySelectorAll("li")].map((e) => e.textContent)];
       }})
     """
-    shown, off = live.run(code)
+    shown, off = library.run(code)
 
     assert shown == [
         "Threads2, usually 4",
@@ -319,8 +319,8 @@ def test_the_governor_says_why(live: Page) -> None:
         (3 * 2**20, True, 4 * 2**20),
     ],
 )
-def test_axes_end_at_round_numbers(live: Page, most: float, is_binary: bool, top: float) -> None:
+def test_axes_end_at_round_numbers(library: Page, most: float, is_binary: bool, top: float) -> None:
     """Of ten, or of 1024 for bytes."""
     code = f"import('/page/plot.js').then((m) => m.niceTop({most}, {str(is_binary).lower()}))"
 
-    assert live.run(code) == pytest.approx(top)
+    assert library.run(code) == pytest.approx(top)
