@@ -58,4 +58,9 @@ def command(
     with opened_state(settings, home=asked.home(), told=say) as state:
         if not settings.tenants:
             say("no keys are configured: every program on this device may ask")
-        serve(state, settings, listening=lambda url: write(f"{url}/v1\n"))
+        serve(state, settings, listening=_show_address)
+
+
+def _show_address(url: str) -> None:
+    say(f"a page to talk to the models and to watch them: {url}/")
+    write(f"{url}/v1\n")
