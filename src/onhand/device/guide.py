@@ -72,8 +72,15 @@ class GuideMaker:
             tokenizer: the `tokenizer.json` of a verified bundle.
             vocab_size: V, logits in a row.
             stop_ids: tokens that may come when the grammar is complete; at least one.
+
+        Raises:
+            EngineError: if the file cannot be read.
         """
-        self._file = tokenizer
+        try:
+            # Read now: another version of the bundle may lie in its place when it is needed.
+            self._text = tokenizer.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise EngineError(f"the tokenizer cannot be read: {error}") from error
         self._vocab_size = vocab_size
         self._stop_ids = sorted(stop_ids)
         self._lock = threading.Lock()
@@ -110,12 +117,13 @@ class GuideMaker:
                     raise EngineError("the model has no token that ends an answer")
                 try:
                     self._tokens = llguidance.LLTokenizer(
-                        self._file.read_text("utf-8"),
+                        self._text,
                         n_vocab=self._vocab_size,
                         eos_token=self._stop_ids,
                     )
-                except (OSError, ValueError) as error:
+                except ValueError as error:
                     raise EngineError(f"the tokenizer cannot follow grammars: {error}") from error
+                self._text = ""  # megabytes, and not needed again
             return self._tokens
 
 

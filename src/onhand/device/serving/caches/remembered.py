@@ -1,6 +1,8 @@
 """What ended conversations remember, kept so that their beginning need not be computed again."""
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +21,7 @@ class _Kept:
     tenant: str
     session: Session
     tokens: TokenArray  # as many as the session remembers
+    used_s: float
 
 
 class Remembered:
@@ -29,7 +32,15 @@ class Remembered:
     where the texts are the same: how soon an answer begins would say what others asked.
     """
 
-    def __init__(self, loaded: Loaded, *, context: int, token_bytes: int, most_bytes: int) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        context: int,
+        token_bytes: int,
+        most_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Start with none.
 
         Args:
@@ -37,11 +48,13 @@ class Remembered:
             context: most tokens of a session.
             token_bytes: what the memory of one token takes.
             most_bytes: of all that is kept; the longest unused goes first.
+            clock: seconds that only grow.
         """
         self._loaded = loaded
         self._context = context
         self._token_bytes = token_bytes
         self._most_bytes = most_bytes
+        self._clock = clock
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []  # the latest last
 
@@ -50,6 +63,22 @@ class Remembered:
         """Memory of all that is kept; forks that share pages count in full."""
         with self._lock:
             return self._taken()
+
+    def ages(self) -> list[tuple[float, int]]:
+        """Return when each was used last, and its bytes; the longest unused first."""
+        with self._lock:
+            return [(one.used_s, one.tokens.size * self._token_bytes) for one in self._kept]
+
+    def forget(self, n: int) -> None:
+        """Forget the longest unused ones.
+
+        Args:
+            n: how many.
+        """
+        with self._lock:
+            dropped, self._kept = self._kept[:n], self._kept[n:]
+        for kept in dropped:
+            kept.session.close()
 
     def take(self, tenant: str, tokens: TokenArray) -> Session:
         """Return a session that remembers as much of the beginning of a prompt as is known.
@@ -83,13 +112,14 @@ class Remembered:
             session: the caller's no more.
             tokens: (T,) int64, of prompt and answer; they begin with what it remembers.
         """
-        known = np.array(tokens[: session.length])
+        kept_one = _Kept(tenant, session, np.array(tokens[: session.length]), self._clock())
         dropped: list[_Kept] = []
         with self._lock:
-            if known.size * self._token_bytes > self._most_bytes or known.size < _LEAST_SHARED:
-                dropped.append(_Kept(tenant, session, known))
+            size = kept_one.tokens.size
+            if size * self._token_bytes > self._most_bytes or size < _LEAST_SHARED:
+                dropped.append(kept_one)
             else:
-                self._kept.append(_Kept(tenant, session, known))
+                self._kept.append(kept_one)
                 while self._taken() > self._most_bytes:
                     dropped.append(self._kept.pop(0))
         for kept in dropped:

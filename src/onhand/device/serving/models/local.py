@@ -21,15 +21,15 @@ from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece, Score
 from onhand.device.serving.caches.remembered import Remembered
+from onhand.device.serving.models.footprint import token_bytes
+from onhand.device.serving.models.memory import Hold, SessionMemory, UnboundedMemory
 from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
 from onhand.device.stop_strings import StopStrings
 from onhand.device.text import Tokenizer
 from onhand.device.text_files import model_sampling
 
-__all__ = ["LocalModel", "open_local"]
-
-_HALF_BYTES = 2
+__all__ = ["LocalModel", "fingerprint_of", "open_local"]
 
 
 class LocalModel:
@@ -45,24 +45,33 @@ class LocalModel:
         fingerprint: the same for models that answer alike, to the bit.
     """
 
-    def __init__(self, opened: OpenedBundle, settings: ModelSettings) -> None:
-        """Take an opened bundle over; `close` closes it."""
+    def __init__(
+        self,
+        opened: OpenedBundle,
+        settings: ModelSettings,
+        *,
+        memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
+    ) -> None:
+        """Take an opened bundle over; `close` closes it.
+
+        Args:
+            opened: the bundle.
+            settings: how it is served.
+            memory: where the key/value memory of answers is asked for.
+        """
         decoder = opened.bundle.manifest.decoder
         self.name = settings.name or opened.bundle.manifest.name
         self.usual: Sampling = model_sampling(opened.bundle)
         self.context = min(settings.context or opened.loaded.context, opened.loaded.context)
         self.engine_name = opened.engine_name
-        # All that answers depend on beside the request: another engine rounds otherwise.
-        self.fingerprint = repr((
+        self.fingerprint = fingerprint_of(
+            settings,
             opened.bundle.manifest_sha256,
-            settings.variant,
-            opened.engine_name,
-            settings.head,
-            settings.kv,
-            settings.prefill,
-            self.context,
-        ))
+            engine_name=opened.engine_name,
+            context=self.context,
+        )
         self._opened = opened
+        self._memory = memory
         self._prompts = PromptReader(
             tokenizer=opened.files.tokenizer, template=opened.files.template, name=self.name
         )
@@ -74,11 +83,10 @@ class LocalModel:
             vocab_size=opened.loaded.vocab_size,
             stop_ids=opened.files.stop_ids,
         )
-        value_bytes = 1 if settings.kv == "int8" else _HALF_BYTES
         self._remembered = Remembered(
             opened.loaded,
             context=self.context,
-            token_bytes=decoder.kv_values_per_token * value_bytes,
+            token_bytes=token_bytes(decoder, engine=opened.engine_name, kv=settings.kv),
             most_bytes=settings.prefix_cache_bytes,
         )
         self._threads = ThreadPoolExecutor(
@@ -94,6 +102,27 @@ class LocalModel:
     def prefix_cache_bytes(self) -> int:
         """Memory of what ended conversations remember."""
         return self._remembered.n_bytes
+
+    @property
+    def bundle_sha256(self) -> str:
+        """Hash of the bundle's manifest: which version it is."""
+        return self._opened.bundle.manifest_sha256
+
+    def remembered(self) -> list[tuple[float, int]]:
+        """Return when each conversation that is remembered was used last, and its bytes."""
+        return self._remembered.ages()
+
+    def forget(self, n: int) -> None:
+        """Forget the longest unused conversations; see `Remembered.forget`."""
+        self._remembered.forget(n)
+
+    def warm_up(self) -> None:
+        """Do a step for nobody, so that what the first one takes is there."""
+        session = self._opened.loaded.session(context=min(self.context, 64))
+        try:
+            self._opened.loaded.step([(session, np.zeros(1, dtype=np.int64))])
+        finally:
+            session.close()
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         """See `Backend`.
@@ -136,11 +165,11 @@ class LocalModel:
         self._remembered.close()
         self._opened.loaded.close()
 
-    def begin(self, ask: Ask) -> "Begun":
+    def begin(self, ask: Ask, *, is_wanted: Callable[[], bool]) -> "Begun":
         """Read a prompt and submit it; called by the thread that reads the answer.
 
         Raises:
-            OnhandError: as in `PromptReader.read` and `Batcher.submit`.
+            OnhandError: as in `PromptReader.read`, `SessionMemory.hold` and `Batcher.submit`.
         """
         tokens, _ = self._prompts.read(
             ask.prompt, context=self.context, max_tokens=ask.max_tokens, overflow="error"
@@ -153,7 +182,12 @@ class LocalModel:
             watchers.append(self._guides.guide(ask.grammar))
         session = self._remembered.take(ask.tenant, tokens)
         n_cached = session.length
+        hold = None
         try:
+            n_most = tokens.size + (self.context if ask.max_tokens is None else ask.max_tokens)
+            hold = self._memory.hold(
+                known=n_cached, most=min(n_most, self.context), is_wanted=is_wanted
+            )
             request = self._batcher.submit(
                 session,
                 tokens[n_cached:],
@@ -166,8 +200,10 @@ class LocalModel:
             )
         except BaseException:
             self._remembered.give_back(ask.tenant, session, tokens)
+            if hold is not None:
+                hold.release()
             raise
-        return Begun(session, request, tokens, n_cached, scores)
+        return Begun(session, request, tokens, n_cached, scores, hold)
 
     def read(self, ask: Ask, begun: "Begun", post: Callable[[Piece], None]) -> Ending | None:
         """Read an answer to its end, and keep what its session remembers.
@@ -191,6 +227,8 @@ class LocalModel:
                 self._remembered.give_back(ask.tenant, begun.session, tokens)
             else:  # a step that failed: nothing that it remembers can be trusted
                 begun.session.close()
+            # Last, so that what is remembered counts before this ends to count.
+            begun.hold.release()
 
     def _read(
         self, ask: Ask, begun: "Begun", chosen: list[int], post: Callable[[Piece], None]
@@ -263,6 +301,7 @@ class Begun:
     tokens: TokenArray
     n_cached: int
     scores: ScoreKeeper | None
+    hold: Hold
 
 
 class _Reading:
@@ -281,7 +320,7 @@ class _Reading:
     def run(self) -> None:
         """Read to the end."""
         try:
-            begun = self._model.begin(self._ask)
+            begun = self._model.begin(self._ask, is_wanted=lambda: not self._is_cancelled)
             with self._lock:
                 self._request = begun.request
                 is_cancelled = self._is_cancelled
@@ -302,11 +341,34 @@ class _Reading:
             request.cancel()
 
 
-def open_local(settings: ModelSettings) -> LocalModel:
+def fingerprint_of(
+    settings: ModelSettings, bundle_sha256: str, *, engine_name: str, context: int
+) -> str:
+    """Return what tells models apart that may answer differently.
+
+    Args:
+        settings: how a bundle is opened.
+        bundle_sha256: hash of its manifest.
+        engine_name: another engine rounds otherwise.
+        context: most tokens of prompt and answer together.
+
+    Returns:
+        All that answers depend on beside the request.
+    """
+    ways = (settings.variant, engine_name, settings.head, settings.kv, settings.prefill)
+    return repr((bundle_sha256, *ways, context))
+
+
+def open_local(
+    settings: ModelSettings,
+    *,
+    memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
+) -> LocalModel:
     """Open a bundle for serving.
 
     Args:
         settings: which, and how.
+        memory: where the key/value memory of answers is asked for.
 
     Returns:
         The model; close it.
@@ -327,7 +389,7 @@ def open_local(settings: ModelSettings) -> LocalModel:
         prefill=prefill,
     )
     try:
-        return LocalModel(opened, settings)
+        return LocalModel(opened, settings, memory=memory)
     except OnhandError:
         opened.loaded.close()
         raise

@@ -29,6 +29,7 @@ class ServedNetwork:
         name: what requests call it.
         task: what it is for.
         engine_name: the engine that runs it.
+        bundle_sha256: hash of the bundle's manifest: which version it is.
     """
 
     def __init__(self, name: str, session: NetworkSession, settings: ModelSettings) -> None:
@@ -36,6 +37,7 @@ class ServedNetwork:
         self.name = name
         self.task = session.network.task
         self.engine_name = session.engine_name
+        self.bundle_sha256 = session.bundle_sha256
         self._session = session
         self._most_waiting = settings.max_waiting
         # One, for a run uses all threads that it may.
@@ -172,4 +174,7 @@ def open_network_model(settings: ModelSettings, name: str, *, home: Path | None)
         threads=settings.threads or None,
         home=home,
     )
+    if isinstance(session.network.feed, TextFeed):
+        # The tokenizer is read now: another version may lie in its place when it is needed.
+        _ = session.max_tokens
     return ServedNetwork(settings.name or name, session, settings)

@@ -5,18 +5,25 @@ from pathlib import Path
 from onhand.core.bundle import read_manifest
 from onhand.core.manifest import NETWORK
 from onhand.device.serving.models.local import LocalModel, open_local
+from onhand.device.serving.models.memory import SessionMemory, UnboundedMemory
 from onhand.device.serving.models.network import ServedNetwork, open_network_model
 from onhand.device.serving.settings import ModelSettings
 
 __all__ = ["open_served"]
 
 
-def open_served(settings: ModelSettings, *, home: Path | None = None) -> LocalModel | ServedNetwork:
+def open_served(
+    settings: ModelSettings,
+    *,
+    home: Path | None = None,
+    memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
+) -> LocalModel | ServedNetwork:
     """Open a bundle for serving, whatever it holds.
 
     Args:
         settings: which, and how.
         home: the state folder; None for the user's own.
+        memory: where the key/value memory of answers is asked for.
 
     Returns:
         The model; close it.
@@ -27,4 +34,4 @@ def open_served(settings: ModelSettings, *, home: Path | None = None) -> LocalMo
     manifest, _ = read_manifest(Path(settings.bundle))
     if manifest.kind == NETWORK:
         return open_network_model(settings, manifest.name, home=home)
-    return open_local(settings)
+    return open_local(settings, memory=memory)
