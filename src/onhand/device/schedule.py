@@ -111,9 +111,7 @@ class Pace:
         return max(int(room_s / self.prompt_token_s), LEAST_PROMPT_TOKENS)
 
 
-def plan_step(
-    turns: Sequence[Turn], limits: Limits, pace: Pace, *, n_begun: int = 0
-) -> list[int]:
+def plan_step(turns: Sequence[Turn], limits: Limits, pace: Pace, *, n_begun: int = 0) -> list[int]:
     """Say how many tokens of each request the next step carries.
 
     The first `max_active` that do not rest are in it. Answers that run get their token, always;

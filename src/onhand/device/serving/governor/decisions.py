@@ -119,25 +119,22 @@ def adjust(before: Governed, now: Readings, aims: GovernorSettings, to: Bounds) 
     change = _given_up(after, now, aims, to, since_s) or _given_back(after, now, aims, to, since_s)
     if change is None:
         return after
-    setting = replace(before.setting, **{_FIELDS[change.kind]: _typed(change)})
+    setting = _changed(before.setting, change)
     return replace(after, setting=setting, changed_s=now.at_s, change=change)
 
 
-_FIELDS: Final[Mapping[Kind, str]] = {
-    "threads": "threads",
-    "prompts": "max_stall",
-    "batch": "max_active",
-    "context": "context",
-    "variant": "variant_step",
-    "speculation": "speculation",
-    "cloud": "cloud_share",
-}
-
-
-def _typed(change: Change) -> float | bool:
-    if change.kind == "speculation":
-        return change.after > 0
-    return change.after if change.kind in {"prompts", "cloud"} else int(change.after)
+def _changed(setting: Setting, change: Change) -> Setting:
+    value = change.after
+    changed: Mapping[Kind, Setting] = {
+        "threads": replace(setting, threads=int(value)),
+        "prompts": replace(setting, max_stall=value),
+        "batch": replace(setting, max_active=int(value)),
+        "context": replace(setting, context=int(value)),
+        "variant": replace(setting, variant_step=int(value)),
+        "speculation": replace(setting, speculation=value > 0),
+        "cloud": replace(setting, cloud_share=value),
+    }
+    return changed[change.kind]
 
 
 def _value(setting: Setting, kind: Kind) -> float:

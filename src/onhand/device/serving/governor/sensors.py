@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onhand.device.control_groups import read_text
+from onhand.device.free_memory import free_memory
 from onhand.device.serving.governor.readings import Readings
 from onhand.device.serving.governor.signals import (
     CpuTimes,
     Throttling,
     hottest_c,
-    least_available_bytes,
     parse_cpu_times,
     parse_runnable,
     pressure_of,
@@ -92,7 +92,7 @@ class Sensors:
             stolen=_stolen(now.cpu, before.cpu),
             throttled=_throttled(now.throttling, before.throttling, elapsed_s),
             n_runnable=parse_runnable(read_text(self._root / "proc/loadavg")),
-            memory_available_bytes=self._available_bytes(),
+            memory_available_bytes=free_memory(self._root).n_bytes,
             temperature_c=self._temperature_c(),
             battery=None if battery is None else battery.charge,
             is_plugged=None if battery is None else battery.is_plugged,
@@ -110,14 +110,6 @@ class Sensors:
             waited_s=waited_s(self._root),
             throttling=throttling_of(self._root),
         )
-
-    def _available_bytes(self) -> int | None:
-        found = least_available_bytes(self._root)
-        if found is None and self._is_here:
-            import psutil
-
-            found = int(psutil.virtual_memory().available)
-        return found
 
     def _temperature_c(self) -> float | None:
         found = hottest_c(self._root)

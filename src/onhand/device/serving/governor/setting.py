@@ -77,8 +77,8 @@ class GovernorSettings:
         least_stall: lowest `max_stall`: how many times as long steps beside prompts may take.
         least_context: lowest ceiling of the context of new answers.
         most_cloud_share: largest share of new answers to be given elsewhere.
-        variants: names of a bundle's variants that new answers may be given by, one after the
-            other; those that a bundle does not have are passed over.
+        variants: names of a bundle's variants that new answers are given by where the usual one
+            is too slow or too large, one after the other; bundles without one keep their own.
         speculation: whether a lone answer may be drafted.
         history: changes and readings that are kept for those who look.
     """
@@ -129,5 +129,5 @@ class GovernorSettings:
             raise InputError(
                 f"urgent_s is {self.urgent_s}, must be at most dwell_s, which is {self.dwell_s}"
             )
-        if not all(isinstance(name, str) and name for name in self.variants):
+        if any(type(name) is not str or not name for name in self.variants):
             raise InputError(f"variants is {list(self.variants)}, must be names of variants")

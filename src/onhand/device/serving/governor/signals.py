@@ -16,8 +16,6 @@ __all__ = [
     "CpuTimes",
     "Throttling",
     "hottest_c",
-    "least_available_bytes",
-    "parse_available_bytes",
     "parse_cpu_times",
     "parse_pressure",
     "parse_runnable",
@@ -29,7 +27,6 @@ __all__ = [
 ]
 
 _AVERAGE = re.compile(r"^some .*\bavg10=([0-9]{1,3}(?:\.[0-9]{1,4})?)\b", re.MULTILINE)
-_AVAILABLE = re.compile(r"^MemAvailable:\s*([0-9]{1,18}) kB$", re.MULTILINE)
 _MOST_THREADS: Final = 4096
 _TICKS: Final = 100  # of a second, in /proc/stat and /proc/self/stat, on every Linux of today
 _NANO: Final = 1e-9
@@ -98,12 +95,6 @@ def parse_runnable(text: str) -> int | None:
     return whole_number(words[3].partition("/")[0]) if len(words) == 5 else None
 
 
-def parse_available_bytes(text: str) -> int | None:
-    """Return the memory that can be had without swapping, as `/proc/meminfo` says."""
-    found = _AVAILABLE.search(text)
-    return None if found is None else int(found[1]) * 1024
-
-
 def parse_throttling(text: str) -> Throttling | None:
     """Return what a control group's `cpu.stat` says, v1 or v2; None if it has no such counts."""
     values: dict[str, int] = {}
@@ -150,27 +141,6 @@ def throttling_of(root: Path) -> Throttling | None:
         if (counts := parse_throttling(read_text(group / "cpu.stat"))) is not None
     ]
     return max(found, key=lambda counts: counts.throttled_s, default=None)
-
-
-def least_available_bytes(root: Path) -> int | None:
-    """Return the memory that this process can still have, its control groups' limits included."""
-    found = [parse_available_bytes(read_text(root / "proc/meminfo"))]
-    for group in groups("memory", root):
-        for limit, used, cache in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-        ):
-            found.append(_room(group, limit=limit, used=used, cache=cache))
-    return min((room for room in found if room is not None), default=None)
-
-
-def _room(group: Path, *, limit: str, used: str, cache: str) -> int | None:
-    most, taken = (whole_number(read_text(group / name)) for name in (limit, used))
-    if most is None or taken is None or most < 0:
-        return None
-    # Pages of files that nobody uses are given back before anything is refused.
-    found = re.search(rf"^{cache} ([0-9]{{1,18}})$", read_text(group / "memory.stat"), re.MULTILINE)
-    return max(most - taken + (int(found[1]) if found else 0), 0)
 
 
 def waited_s(root: Path) -> float | None:
