@@ -9,7 +9,6 @@ import typer
 
 from onhand.cli.output import say, write
 from onhand.cli.settings import Settings
-from onhand.core.errors import InputError
 
 __all__ = ["command"]
 
@@ -38,19 +37,16 @@ def command(
     Raises:
         InputError: if there is nothing to serve.
     """
-    from onhand.device.serving.assembling import opened_state, read_settings
-    from onhand.device.serving.settings import ModelSettings, ServeSettings
+    from onhand.device.serving.assembling import opened_state, read_settings, with_bundles
+    from onhand.device.serving.settings import ServeSettings
 
     asked = context.ensure_object(Settings)
     settings = ServeSettings()
     if config is not None:
         settings = read_settings(config, environment=asked.environment)
-    added = tuple(ModelSettings(bundle=str(name)) for name in names or ())
-    settings = replace(settings, models=(*added, *settings.models))
+    settings = with_bundles(settings, names or ())
     if port is not None:
         settings = replace(settings, server=replace(settings.server, port=port))
-    if not settings.models:
-        raise InputError("there is no model to serve; name a bundle's folder, or give --config")
     if check:
         n_keys = len(settings.tenants)
         write(f"{len(settings.models)} models, {n_keys} keys, port {settings.server.port}: valid\n")

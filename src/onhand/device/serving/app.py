@@ -26,16 +26,18 @@ from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import Served, ServerState
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp
 
-__all__ = ["make_app"]
+__all__ = ["make_app", "make_routes"]
 
 _LOG = logging.getLogger("onhand.serving")
 
@@ -47,7 +49,7 @@ class _Reader(Protocol):
 
 
 def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
-    """Return the application.
+    """Return the application as the network sees it.
 
     Args:
         state: the models, and whether requests are taken.
@@ -55,6 +57,23 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
 
     Returns:
         What a server of ASGI runs.
+    """
+    from starlette.routing import Route
+
+    routes = make_routes(state, settings)
+    paths = [route.path for route in routes.routes if isinstance(route, Route)]
+    return Journal(Guard(routes, settings), paths=paths)
+
+
+def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
+    """Return the routes alone: who asks was checked, and is in `scope["state"]["tenant"]`.
+
+    Args:
+        state: the models, and whether requests are taken.
+        settings: how answers are given.
+
+    Returns:
+        An application of ASGI.
     """
     from starlette.applications import Starlette
     from starlette.routing import Route
@@ -64,6 +83,7 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
         Route("/health", _health, methods=["GET"]),
         Route("/ready", routes.ready, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
+        Route("/v1/governor", routes.governor, methods=["GET"]),
         Route("/v1/models", routes.models, methods=["GET"]),
         Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
         Route("/v1/chat/completions", routes.chat, methods=["POST"]),
@@ -71,10 +91,10 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
         Route("/v1/responses", routes.responses, methods=["POST"]),
         Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
         Route("/v1/classify", routes.classify, methods=["POST"]),
+        *page_routes(),
     ]
     handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
-    app = Starlette(routes=served, exception_handlers=handlers)
-    return Journal(Guard(app, settings), paths=[route.path for route in served])
+    return Starlette(routes=served, exception_handlers=handlers)
 
 
 class _Routes:
@@ -98,6 +118,11 @@ class _Routes:
         from starlette.responses import Response
 
         return Response(self._state.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def governor(self, request: "Request") -> "ASGIApp":
+        """Say what the governor read, what it set, and why."""
+        governor = self._state.governor
+        return JsonReply({"enabled": False} if governor is None else governor.described())
 
     async def models(self, request: "Request") -> "ASGIApp":
         """List what may be asked."""
@@ -200,7 +225,7 @@ async def _health(request: "Request") -> "ASGIApp":
 
 async def _refused(request: "Request", error: Exception) -> "Response":
     refusal = refusal_of(error if isinstance(error, OnhandError) else EngineError(str(error)))
-    if refusal.status >= 500:
+    if refusal.status >= 500 and not isinstance(error, RefusedRequest):
         _LOG.error("%s %s: %s", request.method, request.url.path, error)
     return _response(refusal)
 

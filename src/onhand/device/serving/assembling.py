@@ -1,16 +1,23 @@
 """From settings to a server's state: models opened, caches at hand."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.governor.starting import start_governor
 from onhand.device.serving.models.opening import open_served
-from onhand.device.serving.settings import CacheSettings, ServeSettings, parse_settings
+from onhand.device.serving.settings import (
+    CacheSettings,
+    ModelSettings,
+    ServeSettings,
+    parse_settings,
+)
 from onhand.device.serving.state import ServerState
 
-__all__ = ["opened_state", "read_settings"]
+__all__ = ["opened_state", "read_settings", "with_bundles"]
 
 
 def read_settings(path: Path, *, environment: Mapping[str, str]) -> ServeSettings:
@@ -34,6 +41,18 @@ def read_settings(path: Path, *, environment: Mapping[str, str]) -> ServeSetting
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     return parse_settings(text, environment=environment, where=str(path))
+
+
+def with_bundles(settings: ServeSettings, bundles: Sequence[Path]) -> ServeSettings:
+    """Return settings that serve some bundles before all others.
+
+    Raises:
+        InputError: if there is nothing to serve.
+    """
+    added = tuple(ModelSettings(bundle=str(one)) for one in bundles)
+    if not (*added, *settings.models):
+        raise InputError("there is no model to serve; name a bundle's folder, or give settings")
+    return replace(settings, models=(*added, *settings.models))
 
 
 @contextmanager
@@ -61,6 +80,8 @@ def opened_state(
             told(f"{models[-1].name}: engine {models[-1].engine_name}")
         state = ServerState(models, exact=_exact_cache(settings.cache, home))
         opened.callback(state.close)
+        if settings.governor.enabled:
+            start_governor(state, settings.governor)
         yield state
 
 

@@ -1,7 +1,7 @@
 """Counts of a server, in the text format of Prometheus. None of them holds what was asked."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from onhand.device.serving.asks import Ending
@@ -93,6 +93,22 @@ class Metrics:
         from prometheus_client import Gauge
 
         Gauge(name, text, registry=self.registry).set_function(value)
+
+    def counter(self, name: str, text: str, *, labels: Sequence[str]) -> Callable[..., None]:
+        """Count something of one's own.
+
+        Args:
+            name: of the figure, without "_total".
+            text: what it says.
+            labels: names of what tells its parts from each other.
+
+        Returns:
+            What counts one more; takes a value for each label.
+        """
+        from prometheus_client import Counter
+
+        counter = Counter(name, text, labels, registry=self.registry)
+        return lambda *values: counter.labels(*values).inc()
 
     def text(self) -> bytes:
         """Return all of them."""

@@ -12,6 +12,8 @@ from typing import Final
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
 from onhand.device.schedule import Limits
+from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
+from onhand.device.serving.governor.setting import GovernorSettings
 
 __all__ = [
     "ANONYMOUS",
@@ -191,16 +193,24 @@ class ServeSettings:
         server: where it listens.
         cache: what is kept of answers.
         log: what is written of requests.
+        governor: what the device is to keep to.
         models: what it serves; the first answers requests that name none.
         tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
             server is `ANONYMOUS`.
+        backends: other servers that answer.
+        balance: how several backends of one model share its requests.
+        secrets: a backend's name -> the key that it wants.
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    governor: GovernorSettings = field(default_factory=GovernorSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
+    backends: tuple[BackendSettings, ...] = ()
+    balance: BalanceSettings = field(default_factory=BalanceSettings)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
 
     def tenant_of(self, token: str | None) -> str | None:
         """Return whose a bearer token is; None if it is nobody's.
@@ -239,7 +249,7 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "log", "model", "key")
+    known = ("server", "cache", "log", "model", "key", "backend", "balance", "governor")
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
@@ -252,14 +262,42 @@ def parse_settings(
         if digest in tenants:
             raise RecipeError(f"{at}: the token is that of {tenants[digest]!r} already")
         tenants[digest] = one.tenant
+    backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
         server=filled(NetworkSettings, server, where=f"{where}: server"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
+        governor=filled(
+            GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
+        ),
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
+        backends=backends,
+        balance=filled(BalanceSettings, _table(table, "balance", where), where=f"{where}: balance"),
+        secrets=secrets,
     )
+
+
+def _backends(
+    table: Mapping[str, object], environment: Mapping[str, str], where: str
+) -> tuple[tuple[BackendSettings, ...], dict[str, Secret]]:
+    found: list[BackendSettings] = []
+    secrets: dict[str, Secret] = {}
+    beside = Path(where).parent
+    for values, at in _tables(table, "backend", where):
+        one = filled(BackendSettings, values, where=at)
+        if one.name in {other.name for other in found}:
+            raise RecipeError(f"{at}: there is a backend {one.name!r} already")
+        if one.env:
+            key = environment.get(one.env, "").strip()
+            if not key or not key.isascii() or not key.isprintable():
+                raise RecipeError(f"{at}: the environment variable {one.env} must hold a key")
+            secrets[one.name] = Secret(key)
+        if one.ca:
+            one = replace(one, ca=str(beside / Path(one.ca).expanduser()))
+        found.append(one)
+    return tuple(found), secrets
 
 
 def _table(table: Mapping[str, object], key: str, where: str) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,17 +19,16 @@ from onhand.device.opening import OpenedBundle, open_bundle
 from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
-from onhand.device.serving.asks import Ask, Ending, EndReason, Piece, Score
+from onhand.device.serving.asks import Ask, Ending, EndReason, Piece
 from onhand.device.serving.caches.remembered import Remembered
-from onhand.device.serving.models.fingerprint import fingerprint_of
+from onhand.device.serving.models.answer_text import AnswerText
 from onhand.device.serving.models.footprint import token_bytes
 from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.memory import Hold, SessionMemory, UnboundedMemory
 from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
-from onhand.device.stop_strings import StopStrings
-from onhand.device.text import Tokenizer
 from onhand.device.text_files import model_sampling
+from onhand.device.tools.calling import Calling
 
 __all__ = ["LocalModel", "fingerprint_of", "open_local"]
 
@@ -88,6 +87,7 @@ class LocalModel:
             vocab_size=opened.loaded.vocab_size,
             stop_ids=opened.files.stop_ids,
         )
+        self._calling = Calling(opened.files.tokenizer, opened.files.template, self._guides)
         self._remembered = Remembered(
             opened.loaded,
             context=self.context,
@@ -188,15 +188,19 @@ class LocalModel:
             OnhandError: as in `PromptReader.read`, `SessionMemory.hold` and `Batcher.submit`.
         """
         tokens, _ = self._prompts.read(
-            ask.prompt, context=self.context, max_tokens=ask.max_tokens, overflow="error"
+            ask.prompt,
+            context=self.context,
+            max_tokens=ask.max_tokens,
+            overflow="error",
+            render=lambda messages: self._calling.render(messages, ask.tools),
         )
         max_tokens = self.governed.max_tokens(tokens.size, ask.max_tokens)
         scores = None
         if ask.n_scores is not None:
             scores = ScoreKeeper(self._opened.files.tokenizer, n_others=ask.n_scores)
         watchers: list[Watcher] = [] if scores is None else [scores]
-        if ask.grammar is not None:
-            watchers.append(self._guides.guide(ask.grammar))
+        if (guide := self._calling.guide(ask.tools, ask.grammar)) is not None:
+            watchers.append(guide)
         session = self._remembered.take(ask.tenant, tokens)
         n_cached = session.length
         hold = None
@@ -250,7 +254,7 @@ class LocalModel:
     def _read(
         self, ask: Ask, begun: "Begun", chosen: list[int], post: Callable[[Piece], None]
     ) -> Ending | None:
-        text = _Text(self._opened.files.tokenizer, ask.stop, post)
+        text = self._text(ask, post)
         reason: EndReason | None = None
         for token in begun.request:
             chosen.append(token)
@@ -265,6 +269,8 @@ class LocalModel:
         if reason is None:
             is_stop = text.finish() or begun.request.finish_reason == "stop"
             reason = "stop" if is_stop else "length"
+        if reason == "stop" and text.has_calls:
+            reason = "tool_calls"
         return Ending(
             reason=reason,
             prompt_tokens=begun.tokens.size,
@@ -272,41 +278,18 @@ class LocalModel:
             generated_tokens=len(chosen),
         )
 
-
-class _Text:
-    """Turns the tokens of one answer into pieces, up to a stop text."""
-
-    def __init__(
-        self, tokenizer: Tokenizer, stop: Sequence[str], post: Callable[[Piece], None]
-    ) -> None:
-        self._stream = tokenizer.stream()
-        self._stops = StopStrings(stop)
-        self._post = post
-        self._scores: list[Score] = []
-
-    def push(self, token: int, score: Score | None) -> bool:
-        """Take one more token; say whether a stop text came."""
-        if score is not None:
-            self._scores.append(score)
-        return self._show(self._stream.push(token))
-
-    def finish(self) -> bool:
-        """Show what was held back; say whether a stop text came after all."""
-        if self._show(self._stream.finish()):
-            return True
-        self._give(self._stops.finish())
-        return False
-
-    def _show(self, text: str) -> bool:
-        text, found = self._stops.push(text)
-        if text or found:
-            self._give(text)
-        return found
-
-    def _give(self, text: str) -> None:
-        if text or self._scores:
-            self._post(Piece(text, tuple(self._scores)))
-            self._scores.clear()
+    def _text(self, ask: Ask, post: Callable[[Piece], None]) -> AnswerText:
+        use = ask.tools
+        calls = None if use is None else self._calling.scanner(use)
+        return AnswerText(
+            self._opened.files.tokenizer.stream(
+                shown=() if use is None else self._calling.markers.values()
+            ),
+            stop=ask.stop,
+            calls=calls,
+            most_calls=None if use is None or use.is_parallel else 1,
+            post=post,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +339,24 @@ class _Reading:
             request = self._request
         if request is not None:
             request.cancel()
+
+
+def fingerprint_of(
+    settings: ModelSettings, bundle_sha256: str, *, engine_name: str, context: int
+) -> str:
+    """Return what tells models apart that may answer differently.
+
+    Args:
+        settings: how a bundle is opened.
+        bundle_sha256: hash of its manifest.
+        engine_name: another engine rounds otherwise.
+        context: most tokens of prompt and answer together.
+
+    Returns:
+        All that answers depend on beside the request.
+    """
+    ways = (settings.variant, engine_name, settings.head, settings.kv, settings.prefill)
+    return repr((bundle_sha256, *ways, context))
 
 
 def open_local(
