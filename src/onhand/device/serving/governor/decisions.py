@@ -24,12 +24,13 @@ __all__ = ["Change", "Governed", "adjust"]
 LADDERS: Final[Mapping[Cause, tuple[Kind, ...]]] = {
     "memory": ("context", "batch", "variant", "cloud"),
     "quota": ("threads", "cloud"),
-    "contention": ("threads", "speculation"),
+    "contention": ("threads",),
     "heat": ("threads", "cloud", "variant"),
-    "battery": ("threads", "speculation", "variant", "cloud"),
+    "battery": ("threads", "variant", "cloud"),
     "speed": ("prompts", "batch", "cloud", "variant"),
 }
-"""Cause -> what is given up for it, in this order."""
+"""Cause -> what is given up for it, in this order. Beside others a thread that gets no core holds
+up the rest, or not: fewer threads are tried there, and kept if steps take less time."""
 
 # What comes back first hurts users most.
 _RETURNS: Final[tuple[Kind, ...]] = (
@@ -39,11 +40,12 @@ _RETURNS: Final[tuple[Kind, ...]] = (
     "batch",
     "prompts",
     "threads",
-    "speculation",
 )
 _CLOUD_STEP = 0.25
 _SMOOTH = 0.4  # of the newest in the mean of what others use
 _LEAST_STEP = 0.02
+_WORTH = 0.95  # of the time of a step before, that a trial must stay within
+_PATIENCE = 10.0  # times the dwell, until what failed is tried again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,21 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Fewer threads, tried beside others that compute: whether it helps is seen by what it does.
+
+    Attributes:
+        begun_s: when.
+        threads: how many there were before.
+        drift: how many times as long as at best steps took before.
+    """
+
+    begun_s: float
+    threads: int
+    drift: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Governed:
     """What is set, and what must be remembered for the next decision.
 
@@ -76,6 +93,9 @@ class Governed:
         changed_s: when something was changed last; None for never.
         calm_since_s: cause -> since when it has been calm; without those that are not.
         others_cpus: processors that others keep busy, a mean of late readings.
+        drift: how many times as long as at best steps take, a mean since the last change.
+        trial: of fewer threads, which is not judged yet; None for none.
+        failed_s: when a trial failed last; None for never.
         findings: of the last reading.
         change: what the last reading changed; None for nothing.
     """
@@ -84,6 +104,9 @@ class Governed:
     changed_s: float | None = None
     calm_since_s: Mapping[Cause, float] = field(default_factory=dict)
     others_cpus: float | None = None
+    drift: float | None = None
+    trial: Trial | None = None
+    failed_s: float | None = None
     findings: tuple[Finding, ...] = ()
     change: Change | None = None
 
@@ -112,15 +135,39 @@ def adjust(before: Governed, now: Readings, aims: GovernorSettings, to: Bounds) 
         before,
         calm_since_s=calm_since_s,
         others_cpus=others_cpus,
+        drift=_smoothed(before.drift, now.drift),
         findings=findings,
         change=None,
     )
     since_s = float("inf") if before.changed_s is None else now.at_s - before.changed_s
-    change = _given_up(after, now, aims, to, since_s) or _given_back(after, now, aims, to, since_s)
+    change = (
+        _judged(after, now, aims)
+        or _given_up(after, now, aims, to, since_s)
+        or _given_back(after, now, aims, to, since_s)
+    )
+    if after.trial is not None and now.at_s - after.trial.begun_s >= aims.dwell_s:
+        is_failed = change is not None and change.after == after.trial.threads
+        failed_s = now.at_s if is_failed else after.failed_s
+        after = replace(after, trial=None, failed_s=failed_s)
     if change is None:
         return after
+    if change.kind == "threads" and change.cause == "contention" and change.after < change.before:
+        trial = Trial(begun_s=now.at_s, threads=int(change.before), drift=after.drift or 1.0)
+        after = replace(after, trial=trial)
     setting = _changed(before.setting, change)
-    return replace(after, setting=setting, changed_s=now.at_s, change=change)
+    return replace(after, setting=setting, changed_s=now.at_s, change=change, drift=None)
+
+
+def _judged(state: Governed, now: Readings, aims: GovernorSettings) -> Change | None:
+    """Take fewer threads back that did not make steps shorter."""
+    trial, drift = state.trial, state.drift
+    if trial is None or now.at_s - trial.begun_s < aims.dwell_s:
+        return None
+    if drift is not None and drift < _WORTH * trial.drift:
+        return None
+    shown = "nothing was measured" if drift is None else f"{drift:.2f} times as long as at best"
+    reason = f"with fewer, steps took {shown}; {trial.drift:.2f} times with more"
+    return _change(now, "threads", state.setting.threads, trial.threads, "contention", reason)
 
 
 def _changed(setting: Setting, change: Change) -> Setting:
@@ -131,7 +178,6 @@ def _changed(setting: Setting, change: Change) -> Setting:
         "batch": replace(setting, max_active=int(value)),
         "context": replace(setting, context=int(value)),
         "variant": replace(setting, variant_step=int(value)),
-        "speculation": replace(setting, speculation=value > 0),
         "cloud": replace(setting, cloud_share=value),
     }
     return changed[change.kind]
@@ -144,7 +190,6 @@ def _value(setting: Setting, kind: Kind) -> float:
         "batch": setting.max_active,
         "context": setting.context,
         "variant": setting.variant_step,
-        "speculation": setting.speculation,
         "cloud": setting.cloud_share,
     }
     return float(values[kind])
@@ -171,9 +216,8 @@ def _less(
     held = state.setting
     if kind == "threads":
         least = min(aims.least_threads, held.threads)
-        if cause == "contention" and state.others_cpus is not None:
-            left = int(processors_left(state.others_cpus, to) + 0.4)
-            return max(min(left, held.threads - 1), least)
+        if cause == "contention":
+            return max(_tried_threads(state, now, aims, to), least)
         return max(held.threads - 1, least)
     if kind == "prompts":
         least_stall = min(aims.least_stall, held.max_stall)
@@ -186,10 +230,19 @@ def _less(
         return halved if halved < most else held.context
     if kind == "variant":
         return min(held.variant_step + 1, to.most_variant_step)
-    if kind == "speculation":
-        return 0.0
     share = min(held.cloud_share + _CLOUD_STEP, aims.most_cloud_share)
     return max(share, held.cloud_share) if to.has_cloud else held.cloud_share
+
+
+def _tried_threads(state: Governed, now: Readings, aims: GovernorSettings, to: Bounds) -> int:
+    """Return with how many threads to try it, as many as there are where it cannot be told."""
+    threads = state.setting.threads
+    rests_s = float("inf") if state.failed_s is None else now.at_s - state.failed_s
+    if state.drift is None or state.trial is not None or rests_s < _PATIENCE * aims.dwell_s:
+        return threads
+    if state.others_cpus is None:
+        return threads - 1
+    return min(int(processors_left(state.others_cpus, to) + 0.4), threads - 1)
 
 
 def _fewer(max_active: int, cause: Cause, now: Readings, aims: GovernorSettings) -> int:
@@ -241,8 +294,6 @@ def _more(kind: Kind, state: Governed, to: Bounds) -> float:
         return doubled if 0 < doubled < to.context else usual.context
     if kind == "variant":
         return max(held.variant_step - 1, usual.variant_step)
-    if kind == "speculation":
-        return float(usual.speculation)
     return max(held.cloud_share - _CLOUD_STEP, usual.cloud_share)
 
 

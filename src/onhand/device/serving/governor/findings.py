@@ -8,8 +8,8 @@ from onhand.device.serving.governor.setting import Bounds, GovernorSettings, Set
 
 __all__ = ["CAUSES", "Cause", "Finding", "find", "processors_left"]
 
-Cause = Literal["memory", "quota", "contention", "heat", "battery", "speed"]
-CAUSES: tuple[Cause, ...] = ("memory", "quota", "contention", "heat", "battery", "speed")
+Cause = Literal["memory", "quota", "heat", "battery", "speed", "contention"]
+CAUSES: tuple[Cause, ...] = ("memory", "quota", "heat", "battery", "speed", "contention")
 """What may be wrong, the most pressing first."""
 
 # Processors that others may use of those that the threads need, before one thread is given up;
@@ -65,10 +65,10 @@ def find(
     return (
         _memory(now, aims),
         _quota(now),
-        contention,
-        _heat(now, aims, is_contended=contention.presses),
+        _heat(now, aims, is_comparable=contention.is_calm and setting.threads == to.usual.threads),
         _battery(now, aims),
-        _speed(now, aims, is_quiet=contention.is_calm),
+        _speed(now, aims, setting, is_quiet=contention.is_calm),
+        contention,
     )
 
 
@@ -123,15 +123,15 @@ def _contention(now: Readings, setting: Setting, others_cpus: float | None, to: 
     return Finding(cause="contention", presses=presses, is_calm=is_calm, why=why)
 
 
-def _heat(now: Readings, aims: GovernorSettings, *, is_contended: bool) -> Finding:
+def _heat(now: Readings, aims: GovernorSettings, *, is_comparable: bool) -> Finding:
     if now.temperature_c is not None:
         presses = now.temperature_c > aims.hottest_c
         is_calm = now.temperature_c < aims.hottest_c - _COOLER_C
         why = f"it is {now.temperature_c:.0f} degrees hot" if presses else ""
         return Finding(cause="heat", presses=presses, is_calm=is_calm, why=why)
     drift = now.drift
-    # Steps also take longer where others compute: that is another cause.
-    presses = drift is not None and drift > aims.most_drift and not is_contended
+    # Steps also take longer with fewer threads, and where others compute: that is no heat.
+    presses = drift is not None and drift > aims.most_drift and is_comparable
     is_calm = drift is None or drift < (1 + aims.most_drift) / 2
     why = f"steps take {drift:.1f} times as long as at best" if presses else ""
     return Finding(cause="heat", presses=presses, is_calm=is_calm, why=why)
@@ -147,9 +147,12 @@ def _battery(now: Readings, aims: GovernorSettings) -> Finding:
     return Finding(cause="battery", presses=presses, is_calm=is_calm, why=why)
 
 
-def _speed(now: Readings, aims: GovernorSettings, *, is_quiet: bool) -> Finding:
+def _speed(now: Readings, aims: GovernorSettings, setting: Setting, *, is_quiet: bool) -> Finding:
     if aims.token_s == 0:
         return Finding(cause="speed", presses=False, is_calm=True)
+    if now.n_active > setting.max_active:
+        # Answers that had begun still run beside each other: what was changed shows later.
+        return Finding(cause="speed", presses=False, is_calm=False)
     if now.token_s is None:
         # Nobody asks, or too little was measured: what was slow may come back once others leave.
         return Finding(cause="speed", presses=False, is_calm=is_quiet and now.n_active == 0)

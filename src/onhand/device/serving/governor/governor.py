@@ -143,10 +143,14 @@ class Governor:
         drifts: list[float] = []
         for name, load in loads.items():
             self._times.add(now.at_s, load.token_s)
-            way = (name, setting.variant_step, setting.threads)
-            if (drift := self._baseline.drift(way, load.step_s)) is not None:
+            # What fewer threads or others do to steps is compared, and is no best to learn from.
+            learns = setting.threads == self._to.usual.threads
+            way = (name, setting.variant_step)
+            if (drift := self._baseline.drift(way, load.step_s, learns=learns)) is not None:
                 drifts.append(drift)
         self._times.add(now.at_s, ())
+        if sum(load.n_active for load in loads.values()) > setting.max_active:
+            self._times.clear()  # answers that had begun under a higher limit
         since_s = None if self._read_s is None else now.at_s - self._read_s
         self._read_s = now.at_s
         n_tokens = sum(len(load.token_s) for load in loads.values())
@@ -196,7 +200,7 @@ def _governables(models: Sequence[object]) -> list[Governable]:
 
 
 def _bounds(models: Sequence[object], aims: GovernorSettings, processors: int) -> Bounds:
-    usual = Setting(threads=1, max_active=1, max_stall=1.0, speculation=aims.speculation)
+    usual = Setting(threads=1, max_active=1, max_stall=1.0)
     to = Bounds(usual=usual, processors=processors)
     return _grown(to, models, _governables(models), aims)
 

@@ -61,12 +61,15 @@ class Baseline:
         """Start without knowing any."""
         self._best_s: dict[tuple[object, ...], float] = {}
 
-    def drift(self, way: tuple[object, ...], step_s: Mapping[int, float]) -> float | None:
+    def drift(
+        self, way: tuple[object, ...], step_s: Mapping[int, float], *, learns: bool = True
+    ) -> float | None:
         """Compare steps with the best, and learn from them.
 
         Args:
-            way: how they were computed: model, variant, threads.
+            way: how they were computed: model and variant.
             step_s: answers in a step -> median seconds of such steps.
+            learns: whether they count for the best.
 
         Returns:
             How many times as long as at best they took, the mean over all; None if there is none.
@@ -75,8 +78,13 @@ class Baseline:
         for n, seconds in step_s.items():
             if not seconds > 0:
                 continue
-            best_s = self._best_s.get((*way, n), seconds)
+            best_s = self._best_s.get((*way, n))
+            if best_s is None and not learns:
+                continue
+            best_s = seconds if best_s is None else best_s
             found.append(seconds / best_s)
+            if not learns:
+                continue
             rate = _FALL if seconds < best_s else _RISE
             self._best_s[*way, n] = best_s + rate * (seconds - best_s)
         return sum(found) / len(found) if found else None

@@ -7,7 +7,7 @@ from onhand.core.errors import InputError
 
 __all__ = ["Bounds", "GovernorSettings", "Kind", "Setting"]
 
-Kind = Literal["threads", "prompts", "batch", "context", "variant", "speculation", "cloud"]
+Kind = Literal["threads", "prompts", "batch", "context", "variant", "cloud"]
 """What is changed: a field of `Setting` each, in its order."""
 
 
@@ -21,7 +21,6 @@ class Setting:
         max_active: answers computed at once.
         context: most tokens of a new answer and its prompt; 0 for the model's own.
         variant_step: how many variants down from the usual one new answers are given by.
-        speculation: whether a lone answer may be drafted.
         cloud_share: share of new answers to be given elsewhere, where there is an elsewhere.
     """
 
@@ -30,7 +29,6 @@ class Setting:
     max_active: int = 8
     context: int = 0
     variant_step: int = 0
-    speculation: bool = True
     cloud_share: float = 0.0
 
 
@@ -79,7 +77,6 @@ class GovernorSettings:
         most_cloud_share: largest share of new answers to be given elsewhere.
         variants: names of a bundle's variants that new answers are given by where the usual one
             is too slow or too large, one after the other; bundles without one keep their own.
-        speculation: whether a lone answer may be drafted.
         history: changes and readings that are kept for those who look.
     """
 
@@ -100,7 +97,6 @@ class GovernorSettings:
     least_context: int = 1024
     most_cloud_share: float = 0.5
     variants: tuple[str, ...] = field(default_factory=tuple)
-    speculation: bool = True
     history: int = 300
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from onhand.core.errors import EngineBusy
+from onhand.core.errors import ResourceError
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded, ThreadsLoaded
 from onhand.device.serving.governor.governed import Extent
@@ -120,13 +120,13 @@ class GovernedBatcher:
             `wanted`, or what the ceiling leaves where nothing was asked for.
 
         Raises:
-            EngineBusy: if it asks for more than the device has room for at the moment.
+            ResourceError: if it asks for more than the device has room for at the moment.
         """
         ceiling = self.ceiling
         if not ceiling:
             return wanted
         if n_prompt + (wanted or 1) > ceiling:
-            raise EngineBusy(
+            raise ResourceError(
                 f"the device is short of memory, and takes {ceiling} tokens of prompt and answer "
                 f"at the moment; {n_prompt} and {wanted or 1} are asked for: ask again later, or "
                 f"for less"
