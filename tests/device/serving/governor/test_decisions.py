@@ -177,6 +177,18 @@ def test_a_trial_without_requests_is_taken_back() -> None:
     assert [change.after for change in walk(idle, 400, start=governed)] == [4]
 
 
+@pytest.mark.parametrize(("token_s", "more"), [(0.05, 4), (0.059, 3), (0.01, 4), (None, 3)])
+def test_as_many_answers_come_back_as_the_target_has_room_for(
+    token_s: float | None, more: int
+) -> None:
+    """At most twice as many, and one at least; one where nothing is measured."""
+    low = Governed(setting=replace(USUAL, max_active=2), changed_s=-100.0)
+    n_active = 0 if token_s is None else 2
+    changes = walk(replace(FINE, token_s=token_s, n_active=n_active), 40, start=low)
+
+    assert (changes[0].kind, changes[0].after) == ("batch", more)
+
+
 def test_between_the_thresholds_nothing_changes() -> None:
     """Neither fast enough to take more on, nor too slow."""
     low = Governed(setting=replace(USUAL, max_active=4), changed_s=-100.0)

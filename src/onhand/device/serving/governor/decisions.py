@@ -256,6 +256,14 @@ def _fewer(max_active: int, cause: Cause, now: Readings, aims: GovernorSettings)
     return min(max(wanted, aims.least_active), max_active)
 
 
+def _further(max_active: int, now: Readings, aims: GovernorSettings) -> int:
+    # As many as the target has room for, if time grew as answers do: it grows less.
+    wanted = max_active + max(max_active // 4, 1)
+    if aims.token_s and now.token_s:
+        wanted = int(max_active * aims.token_s / now.token_s)
+    return max(max_active + 1, min(wanted, 2 * max_active))
+
+
 def _given_back(
     state: Governed, now: Readings, aims: GovernorSettings, to: Bounds, since_s: float
 ) -> Change | None:
@@ -269,7 +277,7 @@ def _given_back(
         if now.at_s - max(calm) < aims.dwell_s:
             continue
         held = _value(state.setting, kind)
-        more = _more(kind, state, to)
+        more = _more(kind, state, now, aims, to)
         if abs(more - held) > 1e-9:
             cause = causes[calm.index(max(calm))]
             reason = f"nothing has pressed for {now.at_s - max(calm):.0f} s"
@@ -277,7 +285,7 @@ def _given_back(
     return None
 
 
-def _more(kind: Kind, state: Governed, to: Bounds) -> float:
+def _more(kind: Kind, state: Governed, now: Readings, aims: GovernorSettings, to: Bounds) -> float:
     """Return the next higher value of something, up to the usual one."""
     held, usual = state.setting, to.usual
     if kind == "threads":
@@ -288,7 +296,7 @@ def _more(kind: Kind, state: Governed, to: Bounds) -> float:
     if kind == "prompts":
         return min(1 + (held.max_stall - 1) * 2, usual.max_stall)
     if kind == "batch":
-        return min(held.max_active + max(held.max_active // 4, 1), usual.max_active)
+        return min(_further(held.max_active, now, aims), usual.max_active)
     if kind == "context":
         doubled = held.context * 2
         return doubled if 0 < doubled < to.context else usual.context

@@ -22,7 +22,7 @@ from onhand.device.step_log import BatchLoad
 __all__ = ["Governor"]
 
 _LOG = logging.getLogger("onhand.serving.governor")
-_WINDOW_S = 5.0
+_WINDOW_S = 8.0
 
 
 class Governor:

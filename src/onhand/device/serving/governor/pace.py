@@ -7,7 +7,7 @@ from typing import Final
 __all__ = ["Baseline", "TokenTimes"]
 
 # Fewer tokens say too little about the slowest twentieth of them.
-_LEAST_TOKENS: Final = 40
+_LEAST_TOKENS: Final = 60
 # Of the way to a longer time that a baseline goes in a second: a tenth in about a minute and a
 # half, so that what changed for good is accepted, and heat is seen before it is.
 _RISE: Final = 0.001
