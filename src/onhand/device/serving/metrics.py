@@ -1,7 +1,7 @@
 """Counts of a server, in the text format of Prometheus. None of them holds what was asked."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -125,6 +125,22 @@ class Metrics:
             is_count: whether they only grow.
         """
         self.registry.register(_Family(name, text, label, values, is_count=is_count))
+
+    def counter(self, name: str, text: str, *, labels: Sequence[str]) -> Callable[..., None]:
+        """Count something of one's own.
+
+        Args:
+            name: of the figure, without "_total".
+            text: what it says.
+            labels: names of what tells its parts from each other.
+
+        Returns:
+            What counts one more; takes a value for each label.
+        """
+        from prometheus_client import Counter
+
+        counter = Counter(name, text, labels, registry=self.registry)
+        return lambda *values: counter.labels(*values).inc()
 
     def text(self) -> bytes:
         """Return all of them."""

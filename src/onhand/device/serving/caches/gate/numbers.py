@@ -92,8 +92,12 @@ def _number(small: Sequence[str]) -> tuple[str, int]:
             last = 1000
         elif length == 0 and word == "a" and small[1:2] and small[1] in SCALES and small[1] != "k":
             part = 1.0
-        elif length and word == "and" and last == 1000 and small[length + 1 : length + 2] and (
-            small[length + 1] in NUMBERS
+        elif (
+            length
+            and word == "and"
+            and last == 1000
+            and small[length + 1 : length + 2]
+            and (small[length + 1] in NUMBERS)
         ):
             pass
         else:

@@ -128,7 +128,20 @@ def read_question(text: str) -> Reading:
 
 _AUXILIARIES: Final = english.PASSIVE | {"have", "has", "had", "having"}
 _BE: Final = frozenset({"is", "are", "was", "were", "am"})
-_HELPERS: Final = frozenset("do did does can could should would will may might must to".split())
+_HELPERS: Final = frozenset([
+    "do",
+    "did",
+    "does",
+    "can",
+    "could",
+    "should",
+    "would",
+    "will",
+    "may",
+    "might",
+    "must",
+    "to",
+])
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +289,33 @@ def _without_anybody(tokens: Sequence[_Token]) -> list[_Token]:
     return [token for token, then in kept if token.small != "one" or then not in _AFTER_ANYBODY]
 
 
-_AFTER_ANYBODY: Final = frozenset("can could may might must should to of has is would will".split())
-_DETERMINERS: Final = frozenset("a an the this that these those its my your our".split())
+_AFTER_ANYBODY: Final = frozenset([
+    "can",
+    "could",
+    "may",
+    "might",
+    "must",
+    "should",
+    "to",
+    "of",
+    "has",
+    "is",
+    "would",
+    "will",
+])
+_DETERMINERS: Final = frozenset([
+    "a",
+    "an",
+    "the",
+    "this",
+    "that",
+    "these",
+    "those",
+    "its",
+    "my",
+    "your",
+    "our",
+])
 
 
 def _item(token: _Token, marker: str) -> Item:
