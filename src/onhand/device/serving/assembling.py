@@ -9,8 +9,9 @@ from onhand.core.errors import InputError, RecipeError
 from onhand.device.serving.backends.figures import show_backends
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.governor.starting import start_governor
 from onhand.device.serving.metrics import Metrics
-from onhand.device.serving.models.opening import open_served
+from onhand.device.serving.models.shelf_metrics import show_shelf
 from onhand.device.serving.routing.building import routed
 from onhand.device.serving.routing.counts import show_outbox
 from onhand.device.serving.routing.desk import Desk
@@ -22,6 +23,7 @@ from onhand.device.serving.settings import (
     ServeSettings,
     parse_settings,
 )
+from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models
 from onhand.device.serving.state import ServerState
 
 __all__ = ["opened_outbox", "opened_state", "read_settings", "with_bundles"]
@@ -80,11 +82,9 @@ def opened_state(
         OnhandError: if a bundle cannot be opened here.
     """
     with ExitStack() as opened:
-        models = []
-        for one in settings.models:
-            models.append(open_served(one, home=home))
-            opened.callback(models[-1].close)
-            told(f"{models[-1].name}: engine {models[-1].engine_name}")
+        shelf = opened.enter_context(opened_shelf(settings, home=home))
+        models = shelved_models(shelf, settings)
+        open_at_start(shelf, told=told)
         served, remotes = mounted(models, settings)
         for backend in remotes.backends:
             told(f"{backend.name}: {backend.kind} for {', '.join(backend.settings.models)}")
@@ -92,12 +92,15 @@ def opened_state(
         routes = routed(served, settings, metrics=metrics)
         exact = _exact_cache(settings.cache, home)
         state = ServerState(routes, metrics=metrics, exact=exact, beside=[remotes])
-        show_backends(metrics, remotes, served)
         opened.callback(state.close)
+        show_backends(metrics, remotes, served)
+        show_shelf(shelf, metrics)
         if settings.outbox.most_bytes and settings.backends:
             outbox = opened_outbox(settings.outbox, home=home, metrics=metrics)
             opened.callback(outbox.close)
             state.beside.append(Desk(outbox, state, settings.outbox))
+        if settings.governor.enabled:
+            start_governor(state, settings.governor)
         yield state
 
 

@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from onhand.core.errors import InputError
-from onhand.device.serving.asks import TextModel
+from onhand.device.serving.asks import Fronts, TextModel
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.governor.governor import Governor
 from onhand.device.serving.metrics import Metrics
-from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.models.network import NetworkModel
+from onhand.device.serving.models.shelved import variant_of
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
-__all__ = ["Beside", "Served", "ServerState"]
+__all__ = ["Beside", "Served", "ServerState", "on_device"]
 
-Served = TextModel | ServedNetwork
+Served = TextModel | NetworkModel
 
 
 class Beside(Protocol):
@@ -36,6 +38,7 @@ class ServerState:
         metrics: what is counted.
         exact: answers that the same request gets again; None for none.
         beside: what runs from `start` to `stop`.
+        governor: what adjusts the models; None for nothing.
         is_draining: whether the server is about to end.
         started_s: when it began, in seconds since 1970.
     """
@@ -66,6 +69,7 @@ class ServerState:
             raise InputError("two models have one name; give each [[model]] a name of its own")
         self.metrics = metrics or Metrics()
         self.exact = exact
+        self.governor: Governor | None = None
         self.is_draining = False
         self.beside = list(beside)
         self.started_s = int(time.time())
@@ -73,7 +77,7 @@ class ServerState:
             "onhand_prefix_cache_bytes",
             "Memory of what ended conversations remember.",
             lambda: sum(
-                model.prefix_cache_bytes for model in models if not isinstance(model, ServedNetwork)
+                model.prefix_cache_bytes for model in models if not isinstance(model, NetworkModel)
             ),
         )
         if exact is not None:
@@ -81,6 +85,11 @@ class ServerState:
             gauge("onhand_exact_cache_bytes", "Answers kept.", lambda: exact.n_bytes)
             gauge("onhand_exact_cache_hits", "Answers found.", lambda: exact.n_hits)
             gauge("onhand_exact_cache_misses", "Answers not found.", lambda: exact.n_misses)
+
+    @property
+    def on_device(self) -> Mapping[str, Served]:
+        """Name -> the model of this device behind it, or what there is."""
+        return {name: on_device(model) for name, model in self.models.items()}
 
     @property
     def n_active(self) -> int:
@@ -95,6 +104,8 @@ class ServerState:
         """
         if name in self.models:
             return self.models[name]
+        if (variant := variant_of(self.on_device, name)) is not None:
+            return variant
         known = ", ".join(self.models)
         message = f"there is no model {name[:80]!r} here, but {known}"
         raise RefusedRequest(_unknown(message))
@@ -112,11 +123,11 @@ class ServerState:
             RefusedRequest: if there is none of that name, or it is another kind of model.
         """
         for model in self._candidates(name):
-            if not isinstance(model, ServedNetwork):
+            if not isinstance(model, NetworkModel):
                 return model
         raise RefusedRequest(_no_such(name, "answers in text"))
 
-    def network(self, name: str | None) -> ServedNetwork:
+    def network(self, name: str | None) -> NetworkModel:
         """Return a network, as `text_model` does.
 
         Args:
@@ -129,7 +140,7 @@ class ServerState:
             RefusedRequest: as in `text_model`.
         """
         for model in self._candidates(name):
-            if isinstance(model, ServedNetwork):
+            if isinstance(model, NetworkModel):
                 return model
         raise RefusedRequest(_no_such(name, "computes vectors or classes"))
 
@@ -150,6 +161,8 @@ class ServerState:
 
     def close(self) -> None:
         """Close all models; safe to call twice."""
+        if self.governor is not None:
+            self.governor.close()
         for model in self.models.values():
             model.close()
         if self.exact is not None:
@@ -157,6 +170,13 @@ class ServerState:
 
     def _candidates(self, name: str | None) -> Sequence[Served]:
         return tuple(self.models.values()) if name is None else (self.named(name),)
+
+
+def on_device(model: Served) -> Served:
+    """Return the model of this device behind a name; the model itself where none is behind it."""
+    while isinstance(model, Fronts) and model.near is not None:
+        model = model.near
+    return model
 
 
 def _no_such(name: str | None, does: str) -> Refusal:

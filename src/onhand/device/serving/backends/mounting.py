@@ -11,7 +11,7 @@ from onhand.device.serving.backends.health import HealthChecker
 from onhand.device.serving.backends.members import Member
 from onhand.device.serving.backends.pool import Pool
 from onhand.device.serving.backends.remote import RemoteBackend
-from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.settings import ModelSettings, ServeSettings
 
 __all__ = ["PooledModel", "Remotes", "mounted"]
@@ -100,6 +100,11 @@ class PooledModel:
         finally:
             self._running.discard(running)
 
+    @property
+    def near(self) -> TextModel | None:
+        """The model of this device; None where there is none."""
+        return self.local
+
     def break_off(self) -> None:
         """End all answers that run, and take no more; from any thread."""
         if self.local is not None:
@@ -143,8 +148,8 @@ class Remotes:
 
 
 def mounted(
-    models: Sequence[TextModel | ServedNetwork], settings: ServeSettings
-) -> tuple[list[TextModel | ServedNetwork], Remotes]:
+    models: Sequence[TextModel | NetworkModel], settings: ServeSettings
+) -> tuple[list[TextModel | NetworkModel], Remotes]:
     """Join models of this device with the backends that serve the same names, or others.
 
     Args:
@@ -164,15 +169,15 @@ def mounted(
         for name in remote.settings.models:
             by_name.setdefault(name, []).append(member)
     limits = {one.name: one for one in settings.models}
-    joined: list[TextModel | ServedNetwork] = []
+    joined: list[TextModel | NetworkModel] = []
     for model in models:
         others = by_name.pop(model.name, [])
-        if others and isinstance(model, ServedNetwork):
+        if others and isinstance(model, NetworkModel):
             raise InputError(
                 f"backend {others[0].name!r} serves {model.name!r}, which is a network here; "
                 f"give one of them another name"
             )
-        if others and not isinstance(model, ServedNetwork):
+        if others and not isinstance(model, NetworkModel):
             own = _local_member(model, limits.get(model.name), settings)
             joined.append(_pooled(model.name, [own, *others], settings, local=model))
         else:

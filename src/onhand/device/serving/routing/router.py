@@ -9,7 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from onhand.device.sampling import Sampling
-from onhand.device.serving.asks import Ask, Backend, Ending, Source, TextModel
+from onhand.device.serving.asks import Ask, Backend, Ending, Fronts, Source, TextModel
+from onhand.device.serving.governor.governed import (
+    Governable,
+    HoldsGovernable,
+    PrefersVariant,
+)
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 from onhand.device.serving.routing.attempts import Part
 from onhand.device.serving.routing.cascade import CascadeRules, cascaded
@@ -135,9 +140,22 @@ class RoutedModel:
         return self._front.prefix_cache_bytes
 
     @property
-    def front(self) -> TextModel:
-        """What gives it its name."""
-        return self._front
+    def near(self) -> TextModel | None:
+        """The model of this device; None where there is none."""
+        return self._front.near if isinstance(self._front, Fronts) else None
+
+    def governables(self) -> Sequence[Governable]:
+        """See `HoldsGovernable`: those of the model of this device."""
+        return self.near.governables() if isinstance(self.near, HoldsGovernable) else ()
+
+    def prefer_variant(self, name: str | None) -> None:
+        """See `PrefersVariant`: the model of this device does, where it can.
+
+        Args:
+            name: of the variant; None for the usual one.
+        """
+        if isinstance(self.near, PrefersVariant):
+            self.near.prefer_variant(name)
 
     def use_cloud_share(self, share: float) -> None:
         """Give so many of new answers elsewhere, 0 to 1, where their policy lets them.
