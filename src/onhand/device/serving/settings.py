@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -20,8 +20,9 @@ from onhand.device.serving.routing.settings import (
     RouteSettings,
     RoutingSettings,
     check_privacy,
+    read_routes,
+    strictest,
 )
-from onhand.device.serving.routing.situation import stricter
 
 __all__ = [
     "ANONYMOUS",
@@ -331,28 +332,10 @@ def parse_settings(
         balance=filled(BalanceSettings, _table(table, "balance", where), where=f"{where}: balance"),
         secrets=secrets,
         routing=filled(RoutingSettings, _table(table, "routing", where), where=f"{where}: routing"),
-        routes=_routes(table, where),
-        privacy=_privacy([one for one, _ in keys]),
+        routes=read_routes(_tables(table, "route", where)),
+        privacy=strictest((one.tenant, one.privacy) for one, _ in keys),
         outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
     )
-
-
-def _privacy(keys: Sequence[KeySettings]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for one in keys:  # of two keys of one tenant the stricter counts
-        earlier = check_privacy(found.get(one.tenant, "public"))
-        found[one.tenant] = stricter(earlier, check_privacy(one.privacy))
-    return found
-
-
-def _routes(table: Mapping[str, object], where: str) -> tuple[RouteSettings, ...]:
-    found: dict[str, RouteSettings] = {}
-    for values, at in _tables(table, "route", where):
-        one = filled(RouteSettings, values, where=at)
-        if one.model in found:
-            raise RecipeError(f"{at}: there is a route of {one.model!r} already")
-        found[one.model] = one
-    return tuple(found.values())
 
 
 def _backends(

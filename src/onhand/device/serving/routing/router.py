@@ -15,7 +15,8 @@ from onhand.device.serving.governor.governed import (
     HoldsGovernable,
     PrefersVariant,
 )
-from onhand.device.serving.refusals import Refusal, RefusedRequest
+from onhand.device.serving.refusals import RefusedRequest
+from onhand.device.serving.routing.asking import needs_of, prompt_tokens_of, refusal_of_decision
 from onhand.device.serving.routing.attempts import Part
 from onhand.device.serving.routing.cascade import CascadeRules, cascaded
 from onhand.device.serving.routing.contests import Event, Lane, Rules, contested
@@ -35,7 +36,6 @@ from onhand.device.serving.wishes import Privacy
 
 __all__ = ["Means", "Routed", "RoutedModel", "Target"]
 
-_TOKEN_BYTES: Final = 4  # of a prompt that nobody has counted
 _USUAL_TOKENS: Final = 256  # of an answer whose length nobody bounds
 _DRAW: Final = random.SystemRandom().random
 
@@ -142,11 +142,13 @@ class RoutedModel:
     @property
     def near(self) -> TextModel | None:
         """The model of this device; None where there is none."""
-        return self._front.near if isinstance(self._front, Fronts) else None
+        front: object = self._front
+        return front.near if isinstance(front, Fronts) else None
 
     def governables(self) -> Sequence[Governable]:
         """See `HoldsGovernable`: those of the model of this device."""
-        return self.near.governables() if isinstance(self.near, HoldsGovernable) else ()
+        near: object = self.near
+        return near.governables() if isinstance(near, HoldsGovernable) else ()
 
     def prefer_variant(self, name: str | None) -> None:
         """See `PrefersVariant`: the model of this device does, where it can.
@@ -154,8 +156,9 @@ class RoutedModel:
         Args:
             name: of the variant; None for the usual one.
         """
-        if isinstance(self.near, PrefersVariant):
-            self.near.prefer_variant(name)
+        near: object = self.near
+        if isinstance(near, PrefersVariant):
+            near.prefer_variant(name)
 
     def use_cloud_share(self, share: float) -> None:
         """Give so many of new answers elsewhere, 0 to 1, where their policy lets them.
@@ -205,14 +208,14 @@ class RoutedModel:
         decision = decide(now, policy)
         self._means.counts.decided(policy, decision)
         if decision.mode == "refuse":
-            raise RefusedRequest(_refusal(decision))
+            raise RefusedRequest(refusal_of_decision(decision))
         routed = Routed(self, ask, decision, prompt_tokens=now.prompt_tokens, means=self._means)
         routed.announce()
         return routed
 
     def _situation(self, ask: Ask) -> Situation:
         candidates = tuple(self.candidate(name) for name in self._targets)
-        prompt_tokens = _prompt_bytes(ask) // _TOKEN_BYTES
+        prompt_tokens = prompt_tokens_of(ask)
         return Situation(
             candidates=candidates,
             privacy=stricter(
@@ -220,7 +223,7 @@ class RoutedModel:
                 self._settings.least_privacy,
                 self._means.tenants.get(ask.tenant, "public"),
             ),
-            needs=_needs(ask),
+            needs=needs_of(ask),
             prompt_tokens=prompt_tokens,
             max_tokens=ask.max_tokens or _USUAL_TOKENS,
             deadline_s=None if ask.deadline_s is None else ask.deadline_s - _loop_s(),
@@ -377,30 +380,5 @@ class Routed:
         return self._model.candidate(name).cost(prompt_tokens, answer_tokens)
 
 
-def _needs(ask: Ask) -> frozenset[str]:
-    needs = set()
-    if ask.grammar is not None:
-        needs.add("schema")
-    if ask.tools is not None:
-        needs.add("tools")
-    return frozenset(needs)
-
-
-def _prompt_bytes(ask: Ask) -> int:
-    if isinstance(ask.prompt, str):
-        return len(ask.prompt.encode(errors="surrogatepass"))
-    return sum(len(one.content.encode(errors="surrogatepass")) for one in ask.prompt)
-
-
 def _loop_s() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _refusal(decision: Decision) -> Refusal:
-    code = f"no_backend_{decision.why}"
-    if decision.is_passing:
-        return Refusal(status=503, message=decision.reason, code=code, headers={"Retry-After": "5"})
-    status = 403 if decision.why == "privacy" else 400
-    if decision.why == "context":
-        code = "context_length_exceeded"
-    return Refusal(status=status, message=decision.reason, code=code)

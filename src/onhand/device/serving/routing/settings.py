@@ -1,16 +1,25 @@
 """`[routing]` and `[outbox]` of serve.toml: who answers, and what is answered later."""
 
 import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from onhand.core.errors import InputError
-from onhand.core.tables import unknown
+from onhand.core.errors import InputError, RecipeError
+from onhand.core.tables import filled, unknown
 from onhand.device.serving.routing.confidence import MEASURES, Judge, Measure
 from onhand.device.serving.routing.policies import check_policy
 from onhand.device.serving.routing.sending import Retries
+from onhand.device.serving.routing.situation import stricter
 from onhand.device.serving.wishes import PRIVACY_CLASSES, Privacy
 
-__all__ = ["OutboxSettings", "RouteSettings", "RoutingSettings", "check_privacy"]
+__all__ = [
+    "OutboxSettings",
+    "RouteSettings",
+    "RoutingSettings",
+    "check_privacy",
+    "read_routes",
+    "strictest",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,3 +185,39 @@ def check_privacy(name: str) -> Privacy:
     if name not in PRIVACY_CLASSES:
         raise InputError(f"privacy: {unknown('class', name, PRIVACY_CLASSES)}")
     return name
+
+
+def read_routes(tables: Sequence[tuple[Mapping[str, object], str]]) -> tuple[RouteSettings, ...]:
+    """Read `[[route]]`.
+
+    Args:
+        tables: each with its place, for messages.
+
+    Returns:
+        The routes.
+
+    Raises:
+        RecipeError: if one is wrong, or two are of one model.
+    """
+    found: dict[str, RouteSettings] = {}
+    for values, at in tables:
+        one = filled(RouteSettings, values, where=at)
+        if one.model in found:
+            raise RecipeError(f"{at}: there is a route of {one.model!r} already")
+        found[one.model] = one
+    return tuple(found.values())
+
+
+def strictest(classes: Iterable[tuple[str, str]]) -> dict[str, Privacy]:
+    """Return whose requests have which class at least.
+
+    Args:
+        classes: of each key, its tenant and class; of two keys of one tenant the stricter counts.
+
+    Raises:
+        InputError: if there is no such class.
+    """
+    found: dict[str, Privacy] = {}
+    for tenant, given in classes:
+        found[tenant] = stricter(found.get(tenant, "public"), check_privacy(given))
+    return found
