@@ -11,7 +11,13 @@ from onhand.core.errors import InputError, OnhandError
 from onhand.device.serving.api.wire import wire_of
 from onhand.device.serving.asks import Ask, Ending, Piece, Wire
 from onhand.device.serving.backends.chunks import ChunkReader, SaidError
-from onhand.device.serving.backends.failures import broken, late, of_status, unreachable
+from onhand.device.serving.backends.failures import (
+    broken,
+    late,
+    of_status,
+    told_failure,
+    unreachable,
+)
 from onhand.device.serving.backends.link import Link, Traffic
 from onhand.device.serving.backends.settings import BackendSettings, Kind, Secret
 from onhand.device.serving.backends.sse import EventReader
@@ -221,9 +227,8 @@ class RemoteBackend:
 
     def _said(self, error: SaidError) -> OnhandError:
         if error.status:
-            body = b""
-            return of_status(self.name, error.status, body=body, env=self.settings.env)
-        return broken(self.name, f"it says: {self._link.hidden(error.message)}")
+            return of_status(self.name, error.status, env=self.settings.env)
+        return told_failure(self.name, self._link.hidden(error.message))
 
     def _ending(self, ask: Ask, reader: ChunkReader, *, sent: int, received: int) -> Ending:
         return Ending(
