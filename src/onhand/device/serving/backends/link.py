@@ -75,6 +75,10 @@ class Link:
         self._packs = settings.compression == "gzip"
         self.traffic = Traffic()
 
+    def prepare(self) -> None:
+        """Load what sending takes, so that the first request does not wait for it."""
+        self._open_client()
+
     def hidden(self, text: str) -> str:
         """Return a text without the key, should it hold it."""
         return text if self._key is None else text.replace(self._key.text, "(key)")

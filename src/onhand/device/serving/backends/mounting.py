@@ -132,6 +132,8 @@ class Remotes:
 
     async def start(self) -> None:
         """Begin to ask."""
+        for backend in self.backends:
+            backend.prepare()
         await self._checker.start()
 
     async def stop(self) -> None:

@@ -75,6 +75,10 @@ class RemoteBackend:
         """Bytes so far."""
         return self._link.traffic
 
+    def prepare(self) -> None:
+        """Load what asking takes, so that the first request does not wait for it."""
+        self._link.prepare()
+
     async def probe(self) -> bool:
         """Say whether the server says that it is well."""
         return await self._link.probe()
