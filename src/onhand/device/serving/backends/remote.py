@@ -19,6 +19,7 @@ from onhand.device.serving.backends.failures import (
     unreachable,
 )
 from onhand.device.serving.backends.link import Link, Traffic
+from onhand.device.serving.backends.patience import in_fair_time
 from onhand.device.serving.backends.settings import BackendSettings, Kind, Secret
 from onhand.device.serving.backends.sse import EventReader
 from onhand.device.serving.deadlines import HEADER as DEADLINE
@@ -191,16 +192,15 @@ class RemoteBackend:
         # None at the end.
         import httpx2
 
-        timeout = asyncio.timeout_at(limit_s)
         try:
-            async with timeout:
+            if not has_begun:
+                return await in_fair_time(anext(parts, b""), limit_s)
+            async with asyncio.timeout_at(limit_s):
                 return await anext(parts, b"")
         except httpx2.TransportError as error:
             reason = self._link.hidden(str(error) or type(error).__name__)
             raise unreachable(self.name, f"the connection was lost: {reason}") from None
         except TimeoutError:
-            if not timeout.expired():
-                raise
             waited_s = self.settings.between_s if has_begun else self.settings.first_s
             raise late(self.name, "byte" if has_begun else "text", waited_s) from None
 
