@@ -1,18 +1,16 @@
 """Counts of a server, in the text format of Prometheus. None of them holds what was asked."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from onhand.device.serving.asks import Ending
+from onhand.device.serving.asks import Ending, Piece
 
 if TYPE_CHECKING:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-    from prometheus_client.metrics_core import Metric
+    from prometheus_client.core import Metric
 
-__all__ = ["Count", "Figure", "Metrics"]
+__all__ = ["Count", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -43,49 +41,6 @@ class Count:
         self.outcome = outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """What `Metrics.watch` shows.
-
-    Attributes:
-        name: of the figure, with its unit; a count gets "_total" added.
-        text: what it is.
-        labels: what its values are told apart by.
-        values: asked each time: a text for each label -> the value.
-        is_count: whether it only grows.
-    """
-
-    name: str
-    text: str
-    labels: tuple[str, ...]
-    values: Callable[[], Mapping[tuple[str, ...], float]]
-    is_count: bool = False
-
-
-class _Watched:
-    """See `prometheus_client.registry.Collector`."""
-
-    def __init__(self, figure: Figure) -> None:
-        self._figure = figure
-
-    def describe(self) -> "list[Metric]":
-        """Say its name without asking for values."""
-        return [self._family()]
-
-    def collect(self) -> "list[Metric]":
-        """Ask for the values."""
-        family = self._family()
-        for labels, value in self._figure.values().items():
-            family.add_metric(labels, value)
-        return [family]
-
-    def _family(self) -> "CounterMetricFamily | GaugeMetricFamily":
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        kind = CounterMetricFamily if self._figure.is_count else GaugeMetricFamily
-        return kind(self._figure.name, self._figure.text, labels=self._figure.labels)
-
-
 class Metrics:
     """A registry of its own, so that several servers in one process do not mix."""
 
@@ -107,6 +62,9 @@ class Metrics:
             "onhand_network_saved_bytes",
             "Bytes that caches kept off the network.",
             registry=self.registry,
+        )
+        self._calls = Counter(
+            "onhand_tool_calls", "Whole calls of tools in answers.", registry=self.registry
         )
         self._first = Histogram(
             "onhand_first_text_seconds",
@@ -146,18 +104,83 @@ class Metrics:
         """Count bytes that a cache kept off the network."""
         self._saved.inc(n_bytes)
 
+    def told(self, piece: Piece) -> None:
+        """Count the calls of tools that come to their end."""
+        if piece.call is not None and piece.call.is_end:
+            self._calls.inc()
+
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Show a figure that is asked for when it is read."""
         from prometheus_client import Gauge
 
         Gauge(name, text, registry=self.registry).set_function(value)
 
-    def watch(self, figure: Figure) -> None:
-        """Show figures that are asked for when they are read, one for each set of labels."""
-        self.registry.register(_Watched(figure))
+    def family(
+        self,
+        name: str,
+        text: str,
+        label: str,
+        values: Callable[[], Mapping[str, float]],
+        *,
+        is_count: bool = False,
+    ) -> None:
+        """Show figures that are asked for when they are read, one for each value of a label.
+
+        Args:
+            name: of the figures.
+            text: what they say.
+            label: its name.
+            values: value of the label -> figure.
+            is_count: whether they only grow.
+        """
+        self.registry.register(_Family(name, text, label, values, is_count=is_count))
+
+    def counter(self, name: str, text: str, *, labels: Sequence[str]) -> Callable[..., None]:
+        """Count something of one's own.
+
+        Args:
+            name: of the figure, without "_total".
+            text: what it says.
+            labels: names of what tells its parts from each other.
+
+        Returns:
+            What counts one more; takes a value for each label.
+        """
+        from prometheus_client import Counter
+
+        counter = Counter(name, text, labels, registry=self.registry)
+        return lambda *values: counter.labels(*values).inc()
 
     def text(self) -> bytes:
         """Return all of them."""
         from prometheus_client import generate_latest
 
         return generate_latest(self.registry)
+
+
+class _Family:
+    """What a registry of prometheus_client collects from."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        label: str,
+        values: Callable[[], Mapping[str, float]],
+        *,
+        is_count: bool,
+    ) -> None:
+        self._described = (name, text)
+        self._label = label
+        self._values = values
+        self._is_count = is_count
+
+    def collect(self) -> "Iterator[Metric]":
+        """Yield the figures as they are now."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        kind = CounterMetricFamily if self._is_count else GaugeMetricFamily
+        found = kind(*self._described, labels=[self._label])
+        for value, figure in self._values().items():
+            found.add_metric([value], figure)
+        yield found

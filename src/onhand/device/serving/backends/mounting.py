@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.sampling import Sampling
@@ -11,7 +12,7 @@ from onhand.device.serving.backends.health import HealthChecker
 from onhand.device.serving.backends.members import Member
 from onhand.device.serving.backends.pool import Pool
 from onhand.device.serving.backends.remote import RemoteBackend
-from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.settings import ModelSettings, ServeSettings
 
 __all__ = ["PooledModel", "Remotes", "mounted"]
@@ -28,8 +29,8 @@ class PooledModel:
         usual: the local model's sampling; without one, what no server promises.
         context: the largest of its backends; 0 where none is known.
         engine_name: of the local model, or "remote".
-        fingerprint: the same where the same model and servers answer.
         pool: its backends.
+        local: the model of this device among them; None where there is none.
     """
 
     def __init__(
@@ -42,19 +43,24 @@ class PooledModel:
             pool: its backends, the local model among them.
             local: that one, which is closed with it; None where there is none.
             context: most tokens of prompt and answer together; 0 where it is not known.
-            fingerprint: of all of them.
+            fingerprint: of the other servers.
         """
         self.name = name
         self.usual: Sampling = _UNKNOWN if local is None else local.usual
         self.context = context
         self.engine_name = "remote" if local is None else local.engine_name
-        self.fingerprint = fingerprint
+        self._servers = fingerprint
         self.pool = pool
-        self._local = local
+        self.local = local
         self._n_active = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Timeout] = set()
         self._is_broken_off = False
+
+    @property
+    def fingerprint(self) -> str:
+        """The same where the same model and servers answer."""
+        return self._with_servers("" if self.local is None else self.local.fingerprint)
 
     @property
     def n_active(self) -> int:
@@ -64,7 +70,7 @@ class PooledModel:
     @property
     def prefix_cache_bytes(self) -> int:
         """Memory of what ended conversations remember."""
-        return 0 if self._local is None else self._local.prefix_cache_bytes
+        return 0 if self.local is None else self.local.prefix_cache_bytes
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         """See `Backend`.
@@ -80,6 +86,8 @@ class PooledModel:
         try:
             async with aclosing(self.pool.answer(ask)) as parts:
                 while (part := await self._next(parts)) is not None:
+                    if isinstance(part, Ending) and part.fingerprint:
+                        part = replace(part, fingerprint=self._with_servers(part.fingerprint))
                     yield part
         finally:
             self._n_active -= 1
@@ -101,8 +109,8 @@ class PooledModel:
 
     def break_off(self) -> None:
         """End all answers that run, and take no more; from any thread."""
-        if self._local is not None:
-            self._local.break_off()
+        if self.local is not None:
+            self.local.break_off()
         self._is_broken_off = True
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._expire)
@@ -110,8 +118,11 @@ class PooledModel:
     def close(self) -> None:
         """Close the local model; safe to call twice."""
         self._is_broken_off = True
-        if self._local is not None:
-            self._local.close()
+        if self.local is not None:
+            self.local.close()
+
+    def _with_servers(self, fingerprint: str) -> str:
+        return f"{fingerprint} {self._servers}"
 
     def _expire(self) -> None:
         for running in self._running:
@@ -144,8 +155,8 @@ class Remotes:
 
 
 def mounted(
-    models: Sequence[TextModel | ServedNetwork], settings: ServeSettings
-) -> tuple[list[TextModel | ServedNetwork], Remotes]:
+    models: Sequence[TextModel | NetworkModel], settings: ServeSettings
+) -> tuple[list[TextModel | NetworkModel], Remotes]:
     """Join models of this device with the backends that serve the same names, or others.
 
     Args:
@@ -165,15 +176,15 @@ def mounted(
         for name in remote.settings.models:
             by_name.setdefault(name, []).append(member)
     limits = {one.name: one for one in settings.models}
-    joined: list[TextModel | ServedNetwork] = []
+    joined: list[TextModel | NetworkModel] = []
     for model in models:
         others = by_name.pop(model.name, [])
-        if others and isinstance(model, ServedNetwork):
+        if others and isinstance(model, NetworkModel):
             raise InputError(
                 f"backend {others[0].name!r} serves {model.name!r}, which is a network here; "
                 f"give one of them another name"
             )
-        if others and not isinstance(model, ServedNetwork):
+        if others and not isinstance(model, NetworkModel):
             own = _local_member(model, limits.get(model.name), settings)
             joined.append(_pooled(model.name, [own, *others], settings, local=model))
         else:
@@ -189,14 +200,13 @@ def _pooled(
     contexts = [one.settings.context for one in backends]
     if local is not None:
         contexts.append(local.context)
-    parts = [] if local is None else [local.fingerprint]
-    parts += sorted(f"{one.settings.url} {one.settings.model or name}" for one in backends)
+    servers = sorted(f"{one.settings.url} {one.settings.model or name}" for one in backends)
     return PooledModel(
         name,
         Pool(members, settings.balance, may_use=_may_use),
         local=local,
         context=max(contexts),
-        fingerprint=repr(parts),
+        fingerprint=repr(servers),
     )
 
 
