@@ -54,7 +54,8 @@ def command(
         for sentence in what_fits(settings, home=asked.home()):
             say(sentence)
         n_keys = len(settings.tenants)
-        write(f"{len(settings.models)} models, {n_keys} keys, port {settings.server.port}: valid\n")
+        counts = f"{len(settings.models)} models, {len(settings.backends)} backends, {n_keys} keys"
+        write(f"{counts}, port {settings.server.port}: valid\n")
         return
     from onhand.device.serving.journal import logging_to
     from onhand.device.serving.models.shelved import look_soon

@@ -83,9 +83,8 @@ def opened_state(
     """
     with ExitStack() as opened:
         shelf = opened.enter_context(opened_shelf(settings, home=home))
-        models = shelved_models(shelf, settings)
+        served, remotes = mounted(shelved_models(shelf, settings), settings)
         open_at_start(shelf, told=told)
-        served, remotes = mounted(models, settings)
         for backend in remotes.backends:
             told(f"{backend.name}: {backend.kind} for {', '.join(backend.settings.models)}")
         metrics = Metrics()

@@ -3,15 +3,14 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onhand.device.serving.asks import Ending, Piece
 
 if TYPE_CHECKING:
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.core import Metric
 
-__all__ = ["Count", "Figure", "Metrics"]
+__all__ = ["Count", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -40,49 +39,6 @@ class Count:
     def end(self, outcome: str) -> None:
         """Note how it ended: "ok" or "error"; without, its reader had left."""
         self.outcome = outcome
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Figure:
-    """What `Metrics.watch` shows.
-
-    Attributes:
-        name: of the figure, with its unit; a count gets "_total" added.
-        text: what it is.
-        labels: what its values are told apart by.
-        values: asked each time: a text for each label -> the value.
-        is_count: whether it only grows.
-    """
-
-    name: str
-    text: str
-    labels: tuple[str, ...]
-    values: Callable[[], Mapping[tuple[str, ...], float]]
-    is_count: bool = False
-
-
-class _Watched:
-    """See `prometheus_client.registry.Collector`."""
-
-    def __init__(self, figure: Figure) -> None:
-        self._figure = figure
-
-    def describe(self) -> "list[Metric]":
-        """Say its name without asking for values."""
-        return [self._family()]
-
-    def collect(self) -> "list[Metric]":
-        """Ask for the values."""
-        family = self._family()
-        for labels, value in self._figure.values().items():
-            family.add_metric(labels, value)
-        return [family]
-
-    def _family(self) -> "CounterMetricFamily | GaugeMetricFamily":
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        kind = CounterMetricFamily if self._figure.is_count else GaugeMetricFamily
-        return kind(self._figure.name, self._figure.text, labels=self._figure.labels)
 
 
 class Metrics:
@@ -158,10 +114,6 @@ class Metrics:
         from prometheus_client import Gauge
 
         Gauge(name, text, registry=self.registry).set_function(value)
-
-    def watch(self, figure: Figure) -> None:
-        """Show figures that are asked for when they are read, one for each set of labels."""
-        self.registry.register(_Watched(figure))
 
     def family(
         self,

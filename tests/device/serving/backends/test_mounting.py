@@ -171,7 +171,7 @@ def test_a_failure_is_not_seen_before_the_first_text() -> None:
 
     assert 'onhand_backend_requests_total{backend="c"} 8.0' in figures
     assert 'onhand_backend_up{backend="c"} 1.0' in figures
-    assert 'onhand_backend_bytes_total{backend="c",direction="sent"}' in figures
+    assert 'onhand_backend_sent_bytes_total{backend="c"}' in figures
     assert len(bad.requests) + len(worse.requests) <= 6
 
 

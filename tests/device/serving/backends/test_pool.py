@@ -132,6 +132,31 @@ def test_one_that_fails_gets_no_requests_for_a_while() -> None:
     assert refusal_of(nobody.value).status in {502, 503}
 
 
+def test_when_all_are_ejected_each_request_tries_one() -> None:
+    """As likely it is this device that was cut off; one that answers is back at once."""
+    backends = [Scripted([down()]), Scripted([down()])]
+    members = [member(one, name) for one, name in zip(backends, "ab", strict=True)]
+    pool = pool_of(*members)
+
+    async def until_all_are_ejected() -> None:
+        while any(one.permits for one in members):
+            with pytest.raises(BackendFailed):
+                await text_of(pool)
+
+    asyncio.run(until_all_are_ejected())
+    n_asked = sum(one.n_asked for one in backends)
+    waits = [one.breaker.wait_s for one in members]
+    with pytest.raises(BackendFailed):
+        asyncio.run(text_of(pool))
+    assert sum(one.n_asked for one in backends) == n_asked + 1
+    assert [one.breaker.wait_s for one in members] == waits
+    for one in backends:
+        one.steps = ["fine"]
+
+    assert asyncio.run(text_of(pool)) == "fine"
+    assert [one.permits for one in members].count(True) == 1
+
+
 def test_who_asks_to_be_left_alone_is() -> None:
     """For as long as it says; a short time is waited for."""
     slept = Slept()

@@ -211,7 +211,7 @@ GARBLED = {"content_type": "text/event-stream", "content_length": "6"}
         (says(b"data: [1]\n\n"), 502, "backend_broken", True),
         (says(b'data: {"choices": 1}\n\n'), 502, "backend_broken", True),
         (says(chunk(delta={"content": 5})), 502, "backend_broken", True),
-        (says(b'data: {"error": {"message": "oh"}}\n\n'), 502, "backend_broken", True),
+        (says(b'data: {"error": {"message": "oh"}}\n\n'), 502, "backend_failed", True),
         (says(b'data: {"error": {"code": 429}}\n\n'), 429, "backend_busy", False),
         (says(b"data: " + b"[" * 100_000 + b"\n\n"), 502, "backend_broken", True),
         (says(*[b"x" * 2**20] * 5), 502, "backend_broken", True),
@@ -237,6 +237,26 @@ def test_a_request_that_is_wrong_is_the_callers_error() -> None:
 
     assert (refusal.status, refusal.code, refusal.param) == (400, "odd", "top_p")
     assert refusal.message == "backend 'far': (key): no"
+
+
+def test_what_a_server_sends_is_in_no_error_that_is_logged() -> None:
+    """It may be what somebody wrote; only the client reads it."""
+    wrote = "a-thing-that-somebody-wrote"
+    sent = [
+        chunk(delta={"content": [wrote]}),
+        chunk(delta={"tool_calls": [wrote]}),
+        f'data: "{wrote}"\n\n'.encode(),
+        f"data: {wrote}\n\n".encode(),
+        f'data: {{"error": "{wrote}"}}\n\n'.encode(),
+    ]
+    told: list[str] = []
+    for part in sent:
+        with pytest.raises(BackendFailed) as failed:
+            asked(says(part))
+        assert wrote not in str(failed.value)
+        told.append(failed.value.refusal.message)
+
+    assert [wrote in message for message in told] == [False] * 4 + [True]
 
 
 def test_a_key_that_is_refused_is_said_to_who_runs_the_server(

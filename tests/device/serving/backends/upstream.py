@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -79,7 +80,7 @@ class Upstream:
                     await asyncio.gather(leaving, return_exceptions=True)
                 if writer.is_closing():
                     return
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             self.left.set()
         finally:
             writer.close()
@@ -100,15 +101,15 @@ async def _read(reader: asyncio.StreamReader) -> Request | None:
 
 
 @contextmanager
-def upstream(script: Script) -> Iterator[Upstream]:
-    """Run a server as long as the block does."""
+def upstream(script: Script, *, context: ssl.SSLContext | None = None) -> Iterator[Upstream]:
+    """Run a server as long as the block does, with TLS if there is a context for it."""
     found = Upstream(script)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
 
     async def listen() -> asyncio.Server:
-        return await asyncio.start_server(found.connected, "127.0.0.1", 0)
+        return await asyncio.start_server(found.connected, "127.0.0.1", 0, ssl=context)
 
     async def end() -> None:
         server.close()
@@ -118,7 +119,8 @@ def upstream(script: Script) -> Iterator[Upstream]:
         await asyncio.gather(*others, return_exceptions=True)
 
     server = asyncio.run_coroutine_threadsafe(listen(), loop).result()
-    found.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+    scheme = "http" if context is None else "https"
+    found.url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:
         yield found
     finally:

@@ -26,6 +26,7 @@ from tests.device.test_generate import saying
 from onhand.device.serving.assembling import opened_outbox
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings
+from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.routing.building import routed
 from onhand.device.serving.routing.desk import Desk
@@ -41,7 +42,12 @@ ASKED = {"model": "toy", "messages": [{"role": "user", "content": "lamp"}]}
 
 @contextmanager
 def device(
-    place: Path, cloud: Upstream, *, outbox: OutboxSettings = QUICK, **routing: Any
+    place: Path,
+    cloud: Upstream,
+    *,
+    outbox: OutboxSettings = QUICK,
+    exact: bool = False,
+    **routing: Any,
 ) -> Iterator[Served]:
     """A device with a model of its own, and a cloud that can answer for it."""
     settings = ServeSettings(
@@ -56,7 +62,8 @@ def device(
     bundles = Path(tempfile.mkdtemp(dir=place))
     served, remotes = mounted([fake_model(bundles, saying("from here"))], settings)
     models = routed(served, settings, metrics=metrics)
-    state = ServerState(models, metrics=metrics, beside=[remotes])
+    cache = ExactCache(None, most_bytes=100_000) if exact else None
+    state = ServerState(models, metrics=metrics, exact=cache, beside=[remotes])
     kept = opened_outbox(outbox, home=place, metrics=metrics)
     state.beside.append(Desk(kept, state, outbox))
     with serving(settings=settings, state=state) as found:
@@ -136,6 +143,20 @@ def test_a_policy_that_may_not_be_chosen_is_refused(tmp_path: Path) -> None:
 
     assert reply.status_code == 400
     assert "may not be chosen here, but balanced, local-only" in reply.json()["error"]["message"]
+
+
+def test_the_devices_answers_are_kept_and_the_clouds_are_not(tmp_path: Path) -> None:
+    """Unless the settings say that the cloud's may be; another policy asks again."""
+    with upstream(CLOUD) as cloud, device(
+        tmp_path, cloud, exact=True, policy="local-first", policies=("cloud-first",)
+    ) as served:  # fmt: skip
+        here = [post(served, temperature=0) for _ in range(2)]
+        away = {"x-route-policy": "cloud-first"}
+        there = [post(served, away, temperature=0) for _ in range(2)]
+
+    assert [one.headers["x-cache"] for one in here] == ["miss", "exact"]
+    assert [one.headers["x-cache"] for one in there] == ["miss", "miss"]
+    assert {text_of(one) for one in there} == {"from the cloud"}
 
 
 def test_a_failing_cloud_is_made_good_by_the_device(tmp_path: Path) -> None:

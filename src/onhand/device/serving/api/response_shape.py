@@ -53,7 +53,8 @@ class ResponseShape:
             item | {"status": status} if place == last and item["type"] == "message" else item
             for place, item in enumerate(items)
         ]
-        return {
+        source = {} if ending is None else told_source(ending)
+        return source | {
             "id": f"resp_{stamp.id}",
             "object": "response",
             "created_at": stamp.created_s,

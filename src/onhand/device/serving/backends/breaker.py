@@ -69,9 +69,14 @@ class Breaker:
     @property
     def permits(self) -> bool:
         """Whether a request may be sent now."""
-        if self._clock() < self._rests_until_s:
+        if self.is_resting:
             return False
         return not self._is_open or (self._may_try and not self._is_trying)
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether the backend asked to be left alone."""
+        return self._clock() < self._rests_until_s
 
     @property
     def wants_probe(self) -> bool:
@@ -101,10 +106,7 @@ class Breaker:
             return
         self._streak = 0
         self._recent.append(True)
-        if self._is_open:
-            self._is_open = False
-            self._closed_s = self._clock()
-            self._change()
+        self.recovered()
 
     def failed(self, epoch: int) -> None:
         """Note that a request was not answered, and the backend is to blame."""
@@ -121,6 +123,13 @@ class Breaker:
         """Note that a request ended in a way that says nothing about the backend."""
         if epoch == self._epoch:
             self._is_trying = False
+
+    def recovered(self) -> None:
+        """Note that a request was answered which was sent though none should have been."""
+        if self._is_open:
+            self._is_open = False
+            self._closed_s = self._clock()
+            self._change()
 
     def rest(self, seconds: float) -> None:
         """Let no request pass for a while: the backend asked for that."""

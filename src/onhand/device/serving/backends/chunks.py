@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from onhand.core.errors import InputError, OnhandError
-from onhand.core.outside import shown
 from onhand.device.serving.asks import EndReason, Piece, Score
 from onhand.device.tools.kinds import CallPart
 
@@ -86,7 +85,7 @@ class ChunkReader:
         choices = chunk.get("choices")
         if not isinstance(choices, list):
             if usage is None:
-                raise InputError(f"choices is {shown(choices)}, must be a list")
+                raise InputError(f"choices is {_kind(choices)}, must be a list")
             return []
         for choice in choices:
             if isinstance(choice, Mapping) and choice.get("index", 0) == 0:
@@ -110,7 +109,7 @@ class ChunkReader:
         said = choice.get("delta") or choice.get("message")
         text = choice.get("text") if said is None else _said_text(said)
         if text is not None and not isinstance(text, str):
-            raise InputError(f"a text is {shown(text)}, must be one")
+            raise InputError(f"a text is {_kind(text)}, must be one")
         scores = _scores(choice.get("logprobs")) if self._with_scores else ()
         pieces = [Piece(text or "", scores)] if text or scores else []
         pieces += self._calls(said.get("tool_calls") if isinstance(said, Mapping) else None)
@@ -128,10 +127,10 @@ class ChunkReader:
         pieces: list[Piece] = []
         for place, call in enumerate(calls if isinstance(calls, list) else ()):
             if not isinstance(call, Mapping):
-                raise InputError(f"a call is {shown(call)}, must be an object")
+                raise InputError(f"a call is {_kind(call)}, must be an object")
             index = call.get("index", place)  # whole answers count by their order
             if not isinstance(index, int) or not 0 <= index < _MOST_CALLS:
-                raise InputError(f"a call's index is {shown(index)}, must be a whole number")
+                raise InputError(f"a call's index is {_kind(index)}, must be a whole number")
             if index != self._open_call:
                 pieces += self._end_call()
                 self._open_call = index
@@ -165,10 +164,21 @@ def _object(data: bytes) -> Mapping[str, object]:
     try:
         value = json.loads(data, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"an event is not JSON: {error}") from error
+        raise InputError(f"an event is not JSON: {_place(error)}") from error
     if not isinstance(value, dict):
-        raise InputError(f"an event is {shown(value)}, must be an object")
+        raise InputError(f"an event is {_kind(value)}, must be an object")
     return value
+
+
+def _kind(value: object) -> str:
+    # What a server sends is what somebody wrote or was answered: no message shows it.
+    return "missing" if value is None else f"of type {type(value).__name__}"
+
+
+def _place(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg}, at character {error.pos}"
+    return type(error).__name__
 
 
 def _refuse(text: str) -> NoReturn:
@@ -187,7 +197,7 @@ def _check_error(error: object) -> None:
 
 def _said_text(said: object) -> object:
     if not isinstance(said, Mapping):
-        raise InputError(f"a delta is {shown(said)}, must be an object")
+        raise InputError(f"a delta is {_kind(said)}, must be an object")
     return said.get("content") or said.get("refusal")
 
 
@@ -204,14 +214,14 @@ def _scores(logprobs: object) -> tuple[Score, ...]:
 
 def _score(one: object) -> Score:
     if not isinstance(one, Mapping):
-        raise InputError(f"a score is {shown(one)}, must be an object")
+        raise InputError(f"a score is {_kind(one)}, must be an object")
     logprob, others = one.get("logprob"), one.get("top_logprobs")
     if (
         isinstance(logprob, bool)
         or not isinstance(logprob, int | float)
         or not math.isfinite(logprob)
     ):
-        raise InputError(f"logprob is {shown(logprob)}, must be a number")
+        raise InputError(f"logprob is {_kind(logprob)}, must be a number")
     listed: Sequence[object] = others if isinstance(others, list) else ()
     # JSON's -9999.0 for what cannot be: kept as it is said.
     return Score(_token(one), float(logprob), tuple(_score(other) for other in listed))

@@ -10,7 +10,7 @@ from typing import Final
 from onhand.core.errors import OnhandError
 from onhand.device.serving.refusals import BackendFailed, Refusal, RefusedRequest
 
-__all__ = ["broken", "late", "of_status", "retry_after_s", "unreachable"]
+__all__ = ["broken", "late", "of_status", "retry_after_s", "told_failure", "unreachable"]
 
 _OF_CALLER: Final = frozenset({400, 413, 422})
 _MOST_SHOWN: Final = 500
@@ -49,6 +49,17 @@ def broken(name: str, reason: str) -> BackendFailed:
     """
     message = f"backend {name!r} sent no valid answer"
     return BackendFailed(f"{message}: {reason}", _refusal(502, message, "backend_broken"))
+
+
+def told_failure(name: str, words: str) -> BackendFailed:
+    """Return that a server says that it failed, after it had begun to answer.
+
+    Args:
+        name: of the backend.
+        words: its own; for the client alone, as they may hold what was asked.
+    """
+    message = f"backend {name!r} says that the answer failed"
+    return BackendFailed(message, _refusal(502, f"{message}: {words}", "backend_failed"))
 
 
 def of_status(

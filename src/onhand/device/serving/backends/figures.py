@@ -1,14 +1,35 @@
 """What `/metrics` shows of other servers and of what is shared with them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
+from onhand.device.serving.backends.link import Traffic
 from onhand.device.serving.backends.members import Member
 from onhand.device.serving.backends.mounting import PooledModel, Remotes
-from onhand.device.serving.metrics import Figure, Metrics
+from onhand.device.serving.backends.pool import Pool
+from onhand.device.serving.metrics import Metrics
 
 __all__ = ["show_backends"]
 
-_BACKEND = ("backend",)
+_GAUGES: Final[Mapping[str, tuple[str, Callable[[Member], float]]]] = {
+    "up": ("1 where a backend may be asked.", lambda one: one.permits),
+    "active_requests": ("Answers that a backend computes.", lambda one: one.n_active),
+    "first_text_seconds": ("Expected time to a backend's first text.", lambda one: one.first_s),
+}
+_COUNTS: Final[Mapping[str, tuple[str, Callable[[Member], float]]]] = {
+    "requests": ("Requests that a backend got.", lambda one: one.n_requests),
+    "failures": ("Those of them that it failed.", lambda one: one.n_failures),
+    "ejections": ("Times that it was left alone.", lambda one: one.breaker.n_opened),
+}
+_BYTES: Final[Mapping[str, tuple[str, Callable[[Traffic], float]]]] = {
+    "sent_bytes": ("To a backend, without TLS.", lambda one: one.sent),
+    "received_bytes": ("From a backend, without TLS.", lambda one: one.received),
+    "packed_bytes": ("Kept off the network by compression.", lambda one: one.unpacked - one.sent),
+}
+_POOLS: Final[Mapping[str, tuple[str, Callable[[Pool], float], bool]]] = {
+    "retries": ("Second attempts, elsewhere or again.", lambda one: one.n_retries, True),
+    "waiting_requests": ("Waiting as all backends are full.", lambda one: one.n_waiting, False),
+}
 
 
 def show_backends(metrics: Metrics, remotes: Remotes, models: Sequence[object]) -> None:
@@ -21,68 +42,29 @@ def show_backends(metrics: Metrics, remotes: Remotes, models: Sequence[object]) 
     """
     if not remotes.members:
         return
-    _show_members(metrics, remotes.members)
-    _show_traffic(metrics, remotes)
-    pools = {model.name: model.pool for model in models if isinstance(model, PooledModel)}
-    metrics.watch(
-        Figure(
-            name="onhand_backend_retries",
-            text="Second attempts, at another backend or the same.",
-            labels=("model",),
-            values=lambda: {(name,): pool.n_retries for name, pool in pools.items()},
+    for is_count, figures in ((False, _GAUGES), (True, _COUNTS)):
+        for name, (text, value) in figures.items():
+            metrics.family(
+                f"onhand_backend_{name}",
+                text,
+                "backend",
+                lambda value=value: {one.name: value(one) for one in remotes.members},  # type: ignore[misc]
+                is_count=is_count,
+            )
+    for name, (text, n_bytes) in _BYTES.items():
+        metrics.family(
+            f"onhand_backend_{name}",
+            text,
+            "backend",
+            lambda n=n_bytes: {one.name: n(one.traffic) for one in remotes.backends},  # type: ignore[misc]
             is_count=True,
         )
-    )
-    metrics.watch(
-        Figure(
-            name="onhand_backend_waiting_requests",
-            text="Requests that wait because all backends of their model are full.",
-            labels=("model",),
-            values=lambda: {(name,): pool.n_waiting for name, pool in pools.items()},
+    pools = {one.name: one.pool for one in models if isinstance(one, PooledModel)}
+    for name, (text, of_pool, is_count) in _POOLS.items():
+        metrics.family(
+            f"onhand_backend_{name}",
+            text,
+            "model",
+            lambda n=of_pool: {name: n(pool) for name, pool in pools.items()},  # type: ignore[misc]
+            is_count=is_count,
         )
-    )
-
-
-def _show_members(metrics: Metrics, members: Sequence[Member]) -> None:
-    def each(
-        value: Callable[[Member], float],
-    ) -> Callable[[], Mapping[tuple[str, ...], float]]:
-        return lambda: {(one.name,): value(one) for one in members}
-
-    gauges: dict[str, tuple[str, Callable[[Member], float]]] = {
-        "onhand_backend_up": ("1 where it may be asked.", lambda one: one.permits),
-        "onhand_backend_active_requests": ("Answers it computes.", lambda one: one.n_active),
-        "onhand_backend_first_text_seconds": ("Expected for one.", lambda one: one.first_s),
-    }
-    counts: dict[str, tuple[str, Callable[[Member], float]]] = {
-        "onhand_backend_requests": ("Requests it got.", lambda one: one.n_requests),
-        "onhand_backend_failures": ("Those that it failed.", lambda one: one.n_failures),
-        "onhand_backend_ejections": ("Times it was left alone.", lambda one: one.breaker.n_opened),
-    }
-    for name, (text, value) in gauges.items():
-        metrics.watch(Figure(name=name, text=text, labels=_BACKEND, values=each(value)))
-    for name, (text, value) in counts.items():
-        metrics.watch(
-            Figure(name=name, text=text, labels=_BACKEND, values=each(value), is_count=True)
-        )
-
-
-def _show_traffic(metrics: Metrics, remotes: Remotes) -> None:
-    def values() -> Mapping[tuple[str, ...], float]:
-        found: dict[tuple[str, ...], float] = {}
-        for backend in remotes.backends:
-            traffic = backend.traffic
-            found[backend.name, "sent"] = traffic.sent
-            found[backend.name, "received"] = traffic.received
-            found[backend.name, "packed"] = traffic.unpacked - traffic.sent
-        return found
-
-    metrics.watch(
-        Figure(
-            name="onhand_backend_bytes",
-            text='Over the network, without TLS; "packed" is what compression kept off it.',
-            labels=("backend", "direction"),
-            values=values,
-            is_count=True,
-        )
-    )

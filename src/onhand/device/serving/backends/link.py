@@ -14,6 +14,7 @@ from onhand.core.errors import InputError
 from onhand.device.serving.api.bodies import as_json
 from onhand.device.serving.asks import Wire
 from onhand.device.serving.backends.failures import late, unreachable
+from onhand.device.serving.backends.patience import in_fair_time
 from onhand.device.serving.backends.settings import BackendSettings, Secret
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class Link:
         self._client: httpx2.AsyncClient | None = None
         self._packs = settings.compression == "gzip"
         self.traffic = Traffic()
+
+    def prepare(self) -> None:
+        """Load what sending takes, so that the first request does not wait for it."""
+        self._open_client()
 
     def hidden(self, text: str) -> str:
         """Return a text without the key, should it hold it."""
@@ -167,18 +172,14 @@ class Link:
         import httpx2
 
         name = self._settings.name
-        timeout = asyncio.timeout_at(until_s)
         try:
-            async with timeout:
-                return await client.send(request, stream=True)
+            return await in_fair_time(client.send(request, stream=True), until_s)
         except httpx2.ConnectTimeout:
             raise late(name, "connection", self._settings.connect_s) from None
         except httpx2.TransportError as error:
             # Without its cause: a traceback of it would show the request's headers.
             raise unreachable(name, self.hidden(str(error) or type(error).__name__)) from None
         except TimeoutError:
-            if not timeout.expired():
-                raise
             raise late(name, "text", self._settings.first_s) from None
 
     def _open_client(self) -> "httpx2.AsyncClient":

@@ -17,6 +17,7 @@ from onhand.device.serving.refusals import BackendFailed
 __all__ = ["Member", "Probed", "Use"]
 
 _NEW: Final = 0.3  # weight of the newest time to the first text
+_UNDUE: Final = -1  # asked though it was ejected, so that a failure says nothing new
 _HALF_LIFE_S: Final = 10.0  # after which what was slow is worth another look
 
 
@@ -141,7 +142,8 @@ class Member:
         """
         self.n_requests += 1
         self._n_active += 1
-        use = Use(number=self.n_requests, epoch=self.breaker.begin(), begun_s=self._clock())
+        epoch = self.breaker.begin() if self.breaker.permits else _UNDUE
+        use = Use(number=self.n_requests, epoch=epoch, begun_s=self._clock())
         self._waiting[use.number] = use.begun_s
         return use
 
@@ -154,6 +156,8 @@ class Member:
         self._first_s = usual_s + _NEW * (first_s - usual_s)
         self._measured_s = now_s
         self._is_measured = True
+        if use.epoch == _UNDUE:
+            self.breaker.recovered()
         self.breaker.succeeded(use.epoch)
 
     def ended(self, use: "Use", error: OnhandError | None, *, is_whole: bool) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.sampling import Sampling
@@ -28,9 +29,8 @@ class PooledModel:
         usual: the local model's sampling; without one, what no server promises.
         context: the largest of its backends; 0 where none is known.
         engine_name: of the local model, or "remote".
-        fingerprint: the same where the same model and servers answer.
         pool: its backends.
-        local: the local model; None where there is none.
+        local: the model of this device among them; None where there is none.
     """
 
     def __init__(
@@ -43,19 +43,24 @@ class PooledModel:
             pool: its backends, the local model among them.
             local: that one, which is closed with it; None where there is none.
             context: most tokens of prompt and answer together; 0 where it is not known.
-            fingerprint: of all of them.
+            fingerprint: of the other servers.
         """
         self.name = name
         self.usual: Sampling = _UNKNOWN if local is None else local.usual
         self.context = context
         self.engine_name = "remote" if local is None else local.engine_name
-        self.fingerprint = fingerprint
+        self._servers = fingerprint
         self.pool = pool
         self.local = local
         self._n_active = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: set[asyncio.Timeout] = set()
         self._is_broken_off = False
+
+    @property
+    def fingerprint(self) -> str:
+        """The same where the same model and servers answer."""
+        return self._with_servers("" if self.local is None else self.local.fingerprint)
 
     @property
     def n_active(self) -> int:
@@ -81,6 +86,8 @@ class PooledModel:
         try:
             async with aclosing(self.pool.answer(ask)) as parts:
                 while (part := await self._next(parts)) is not None:
+                    if isinstance(part, Ending) and part.fingerprint:
+                        part = replace(part, fingerprint=self._with_servers(part.fingerprint))
                     yield part
         finally:
             self._n_active -= 1
@@ -119,6 +126,9 @@ class PooledModel:
         if self.local is not None:
             self.local.close()
 
+    def _with_servers(self, fingerprint: str) -> str:
+        return f"{fingerprint} {self._servers}"
+
     def _expire(self) -> None:
         for running in self._running:
             running.reschedule(0)
@@ -138,6 +148,8 @@ class Remotes:
 
     async def start(self) -> None:
         """Begin to ask."""
+        for backend in self.backends:
+            backend.prepare()
         await self._checker.start()
 
     async def stop(self) -> None:
@@ -193,14 +205,13 @@ def _pooled(
     contexts = [one.settings.context for one in backends]
     if local is not None:
         contexts.append(local.context)
-    parts = [] if local is None else [local.fingerprint]
-    parts += sorted(f"{one.settings.url} {one.settings.model or name}" for one in backends)
+    servers = sorted(f"{one.settings.url} {one.settings.model or name}" for one in backends)
     return PooledModel(
         name,
         Pool(members, settings.balance, may_use=_may_use),
         local=local,
         context=max(contexts),
-        fingerprint=repr(parts),
+        fingerprint=repr(servers),
     )
 
 

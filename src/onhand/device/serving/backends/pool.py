@@ -110,22 +110,23 @@ class Pool:
         able = [member for member in self.members if self._may_use(ask, member)]
         has_waited = False
         while True:
-            ready = [one for one in able if one.permits and one not in attempts.given_up]
-            # Others first; the same one again only where there is no other.
-            fresh = [one for one in ready if one not in attempts.failures] or ready
-            free = [one for one in fresh if one.is_free]
-            if free and (has_waited or not self._waiting):
-                member = self._best(ask, free)
-                if (n_failed := attempts.failures.get(member, 0)) and not has_waited:
-                    await self._sleep(self._draw() * self._balance.backoff_s * 2 ** (n_failed - 1))
-                    has_waited = True
-                    continue  # what was free may be full by now
-                return member
+            ready = _ready(able, attempts)
             if not ready:
                 await self._rest(able, attempts, until_s)
                 continue
-            await self._wait(until_s, at_front=has_waited)
-            has_waited = True
+            # Others first; the same one again only where there is no other.
+            fresh = [one for one in ready if one not in attempts.failures] or ready
+            free = [one for one in fresh if one.is_free]
+            if not free or (self._waiting and not has_waited):
+                await self._wait(until_s, at_front=has_waited)
+                has_waited = True
+                continue
+            member = self._best(ask, free)
+            if (n_failed := attempts.failures.get(member, 0)) and not has_waited:
+                await self._sleep(self._draw() * self._balance.backoff_s * 2 ** (n_failed - 1))
+                has_waited = True
+                continue  # what was free may be full by now
+            return member
 
     def _best(self, ask: Ask, free: Sequence[Member]) -> Member:
         nearest = [one for one in free if one.route != "cloud"] or free
@@ -189,6 +190,15 @@ class _Attempts:
         self.error = error
         if isinstance(error, BackendFailed) and error.is_lasting:
             self.given_up.add(member)
+
+
+def _ready(able: Sequence[Member], attempts: _Attempts) -> list[Member]:
+    ready = [one for one in able if one.permits and one not in attempts.given_up]
+    if not ready and attempts.error is None and len(able) > 1:
+        # All are ejected at once: as likely it is this device that is cut off or held up. Each
+        # request tries one of them, which is back if it answers.
+        ready = [one for one in able if not one.breaker.is_resting]
+    return ready
 
 
 async def _answered(member: Member, ask: Ask) -> AsyncGenerator[Piece | Ending]:

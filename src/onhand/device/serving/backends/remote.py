@@ -11,8 +11,15 @@ from onhand.core.errors import InputError, OnhandError
 from onhand.device.serving.api.wire import wire_of
 from onhand.device.serving.asks import Ask, Ending, Piece, Wire
 from onhand.device.serving.backends.chunks import ChunkReader, SaidError
-from onhand.device.serving.backends.failures import broken, late, of_status, unreachable
+from onhand.device.serving.backends.failures import (
+    broken,
+    late,
+    of_status,
+    told_failure,
+    unreachable,
+)
 from onhand.device.serving.backends.link import Link, Traffic
+from onhand.device.serving.backends.patience import in_fair_time
 from onhand.device.serving.backends.settings import BackendSettings, Kind, Secret
 from onhand.device.serving.backends.sse import EventReader
 from onhand.device.serving.deadlines import HEADER as DEADLINE
@@ -68,6 +75,10 @@ class RemoteBackend:
     def traffic(self) -> Traffic:
         """Bytes so far."""
         return self._link.traffic
+
+    def prepare(self) -> None:
+        """Load what asking takes, so that the first request does not wait for it."""
+        self._link.prepare()
 
     async def probe(self) -> bool:
         """Say whether the server says that it is well."""
@@ -181,16 +192,15 @@ class RemoteBackend:
         # None at the end.
         import httpx2
 
-        timeout = asyncio.timeout_at(limit_s)
         try:
-            async with timeout:
+            if not has_begun:
+                return await in_fair_time(anext(parts, b""), limit_s)
+            async with asyncio.timeout_at(limit_s):
                 return await anext(parts, b"")
         except httpx2.TransportError as error:
             reason = self._link.hidden(str(error) or type(error).__name__)
             raise unreachable(self.name, f"the connection was lost: {reason}") from None
         except TimeoutError:
-            if not timeout.expired():
-                raise
             waited_s = self.settings.between_s if has_begun else self.settings.first_s
             raise late(self.name, "byte" if has_begun else "text", waited_s) from None
 
@@ -221,9 +231,8 @@ class RemoteBackend:
 
     def _said(self, error: SaidError) -> OnhandError:
         if error.status:
-            body = b""
-            return of_status(self.name, error.status, body=body, env=self.settings.env)
-        return broken(self.name, f"it says: {self._link.hidden(error.message)}")
+            return of_status(self.name, error.status, env=self.settings.env)
+        return told_failure(self.name, self._link.hidden(error.message))
 
     def _ending(self, ask: Ask, reader: ChunkReader, *, sent: int, received: int) -> Ending:
         return Ending(
