@@ -12,6 +12,7 @@ from onhand.device.serving.governor.readings import Readings
 from onhand.device.serving.governor.setting import Bounds, GovernorSettings, Kind, Setting
 
 USUAL = Setting(threads=4, max_active=8, max_stall=3.0)
+DRAFTS = replace(USUAL, speculation=True)
 TO = Bounds(usual=USUAL, processors=4, context=8192, most_variant_step=2, has_cloud=True)
 AIMS = GovernorSettings(token_s=0.1, variants=("int4", "int3"))
 FINE = Readings(
@@ -204,6 +205,27 @@ def test_what_was_slow_waits_for_others_to_leave() -> None:
 
     assert walk(replace(idle, others_cpus=3.0), 200, start=low) == []
     assert {change.kind for change in walk(idle, 400, start=low)} == {"batch", "threads"}
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        replace(FINE, throttled=0.5),
+        replace(FINE, others_cpus=3.0),
+        replace(FINE, temperature_c=95),
+        replace(FINE, battery=0.1, is_plugged=False),
+    ],
+)
+def test_drafts_are_given_up_first_and_come_back_last(now: Readings) -> None:
+    """They compute tokens that may be of no use; where nothing presses they are free."""
+    to = replace(TO, usual=DRAFTS)
+    governed = adjust(Governed(setting=DRAFTS), now, AIMS, to)
+    assert governed.change is not None
+    assert (governed.change.kind, governed.setting.speculation) == ("speculation", False)
+
+    for i in range(200):
+        governed = adjust(governed, replace(FINE, at_s=1.0 + i), AIMS, to)
+    assert governed.setting == DRAFTS
 
 
 def test_without_a_target_speed_changes_nothing() -> None:

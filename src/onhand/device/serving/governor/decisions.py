@@ -23,10 +23,10 @@ __all__ = ["Change", "Governed", "adjust"]
 
 LADDERS: Final[Mapping[Cause, tuple[Kind, ...]]] = {
     "memory": ("context", "batch", "variant", "cloud"),
-    "quota": ("threads", "cloud"),
-    "contention": ("threads",),
-    "heat": ("threads", "cloud", "variant"),
-    "battery": ("threads", "variant", "cloud"),
+    "quota": ("speculation", "threads", "cloud"),
+    "contention": ("speculation", "threads"),
+    "heat": ("speculation", "threads", "cloud", "variant"),
+    "battery": ("speculation", "threads", "variant", "cloud"),
     "speed": ("prompts", "batch", "cloud", "variant"),
 }
 """Cause -> what is given up for it, in this order. Beside others a thread that gets no core holds
@@ -40,6 +40,7 @@ _RETURNS: Final[tuple[Kind, ...]] = (
     "batch",
     "prompts",
     "threads",
+    "speculation",
 )
 _CLOUD_STEP = 0.25
 _SMOOTH = 0.4  # of the newest in the mean of what others use
@@ -178,6 +179,7 @@ def _changed(setting: Setting, change: Change) -> Setting:
         "batch": replace(setting, max_active=int(value)),
         "context": replace(setting, context=int(value)),
         "variant": replace(setting, variant_step=int(value)),
+        "speculation": replace(setting, speculation=value > 0),
         "cloud": replace(setting, cloud_share=value),
     }
     return changed[change.kind]
@@ -190,6 +192,7 @@ def _value(setting: Setting, kind: Kind) -> float:
         "batch": setting.max_active,
         "context": setting.context,
         "variant": setting.variant_step,
+        "speculation": setting.speculation,
         "cloud": setting.cloud_share,
     }
     return float(values[kind])
@@ -230,6 +233,8 @@ def _less(
         return halved if halved < most else held.context
     if kind == "variant":
         return min(held.variant_step + 1, to.most_variant_step)
+    if kind == "speculation":
+        return 0.0
     share = min(held.cloud_share + _CLOUD_STEP, aims.most_cloud_share)
     return max(share, held.cloud_share) if to.has_cloud else held.cloud_share
 
@@ -302,6 +307,8 @@ def _more(kind: Kind, state: Governed, now: Readings, aims: GovernorSettings, to
         return doubled if 0 < doubled < to.context else usual.context
     if kind == "variant":
         return max(held.variant_step - 1, usual.variant_step)
+    if kind == "speculation":
+        return float(usual.speculation)
     return max(held.cloud_share - _CLOUD_STEP, usual.cloud_share)
 
 

@@ -19,12 +19,14 @@ class Extent:
         max_active: answers computed at once.
         max_stall: how much longer a step may take that carries parts of prompts.
         context: most tokens of prompt and answer together.
+        speculates: whether an answer that runs alone is drafted.
     """
 
     threads: int
     max_active: int
     max_stall: float
     context: int
+    speculates: bool = False
 
 
 class Governable(Protocol):

@@ -177,6 +177,7 @@ class Governor:
             threads=wider.threads if held.threads == usual.threads else held.threads,
             max_active=wider.max_active if held.max_active == usual.max_active else held.max_active,
             max_stall=wider.max_stall if held.max_stall == usual.max_stall else held.max_stall,
+            speculation=held.speculation or (wider.speculation and not usual.speculation),
         )
         return replace(before, setting=setting)
 
@@ -214,6 +215,7 @@ def _grown(
         threads=max([to.usual.threads, *(one.threads for one in extents)]),
         max_active=max([to.usual.max_active, *(one.max_active for one in extents)]),
         max_stall=max([to.usual.max_stall, *(one.max_stall for one in extents)]),
+        speculation=any([to.usual.speculation, *(one.speculates for one in extents)]),
     )
     has_variants = any(isinstance(model, PrefersVariant) for model in models)
     return replace(

@@ -79,7 +79,11 @@ class LocalModel:
         limits = settings.limits
         self._batcher = Batcher(opened.loaded, limits=limits)
         self.governed = GovernedBatcher(
-            self.name, opened.loaded, self._batcher, context=self.context
+            self.name,
+            opened.loaded,
+            self._batcher,
+            context=self.context,
+            speculates=settings.speculate == "lookup",
         )
         self._forbidden = opened.files.tokenizer.missing(opened.loaded.vocab_size)
         self._guides = GuideMaker(
@@ -245,6 +249,8 @@ class LocalModel:
             begun.request.close()
             if is_whole:
                 tokens = np.concatenate((begun.tokens, np.asarray(chosen, dtype=np.int64)))
+                if begun.session.length > tokens.size:  # it ran ahead of who read it
+                    begun.session.rewind(tokens.size)
                 self._remembered.give_back(ask.tenant, begun.session, tokens)
             else:  # a step that failed: nothing that it remembers can be trusted
                 begun.session.close()
