@@ -14,18 +14,18 @@ def said(model: LocalModel, prompt: str, *stop: str) -> str:
     """An answer, read by this thread."""
     ask = Ask(tenant="one", prompt=prompt, max_tokens=40, stop=stop)
     pieces: list[Piece] = []
-    model.read(ask, model.begin(ask), pieces.append)
+    model.read(ask, model.begin(ask, is_wanted=lambda: True), pieces.append)
     return "".join(piece.text for piece in pieces)
 
 
 def test_a_conversation_goes_on_from_what_was_read(tmp_path: Path) -> None:
     """Beside another request an answer runs ahead of its reader, past the text that ends it."""
-    first, fresh = "x" * 20, fake_model(tmp_path / "fresh")
+    first, fresh = "x" * 20, fake_model(tmp_path, name="fresh")
     whole = said(fresh, first)
     model = fake_model(tmp_path)
     ask = Ask(tenant="one", prompt=first, max_tokens=40, stop=(whole[3:6],))
     other = Ask(tenant="two", prompt="y" * 20, max_tokens=40)
-    begun, beside = model.begin(ask), model.begin(other)
+    begun, beside = (model.begin(one, is_wanted=lambda: True) for one in (ask, other))
     for _ in range(1000):
         if begun.session.length >= 30:
             break
