@@ -1,10 +1,14 @@
 """Counts of a server, in the text format of Prometheus. None of them holds what was asked."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from onhand.device.serving.asks import Ending
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 __all__ = ["Count", "Metrics"]
 
@@ -110,8 +114,56 @@ class Metrics:
         counter = Counter(name, text, labels, registry=self.registry)
         return lambda *values: counter.labels(*values).inc()
 
+    def family(
+        self,
+        name: str,
+        text: str,
+        label: str,
+        values: Callable[[], Mapping[str, float]],
+        *,
+        is_count: bool = False,
+    ) -> None:
+        """Show figures that are asked for when they are read, one for each value of a label.
+
+        Args:
+            name: of the figures.
+            text: what they say.
+            label: its name.
+            values: value of the label -> figure.
+            is_count: whether they only grow.
+        """
+        self.registry.register(_Family(name, text, label, values, is_count=is_count))
+
     def text(self) -> bytes:
         """Return all of them."""
         from prometheus_client import generate_latest
 
         return generate_latest(self.registry)
+
+
+class _Family:
+    """What a registry of prometheus_client collects from."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        label: str,
+        values: Callable[[], Mapping[str, float]],
+        *,
+        is_count: bool,
+    ) -> None:
+        self._described = (name, text)
+        self._label = label
+        self._values = values
+        self._is_count = is_count
+
+    def collect(self) -> "Iterator[Metric]":
+        """Yield the figures as they are now."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        kind = CounterMetricFamily if self._is_count else GaugeMetricFamily
+        found = kind(*self._described, labels=[self._label])
+        for value, figure in self._values().items():
+            found.add_metric([value], figure)
+        yield found

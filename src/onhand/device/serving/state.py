@@ -8,12 +8,13 @@ from onhand.device.serving.asks import TextModel
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.governor.governor import Governor
 from onhand.device.serving.metrics import Metrics
-from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.models.network import NetworkModel
+from onhand.device.serving.models.shelved import variant_of
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
 __all__ = ["Served", "ServerState"]
 
-Served = TextModel | ServedNetwork
+Served = TextModel | NetworkModel
 
 
 class ServerState:
@@ -54,7 +55,7 @@ class ServerState:
             "onhand_prefix_cache_bytes",
             "Memory of what ended conversations remember.",
             lambda: sum(
-                model.prefix_cache_bytes for model in models if not isinstance(model, ServedNetwork)
+                model.prefix_cache_bytes for model in models if not isinstance(model, NetworkModel)
             ),
         )
         if exact is not None:
@@ -76,6 +77,8 @@ class ServerState:
         """
         if name in self.models:
             return self.models[name]
+        if (variant := variant_of(self.models, name)) is not None:
+            return variant
         known = ", ".join(self.models)
         message = f"there is no model {name[:80]!r} here, but {known}"
         raise RefusedRequest(_unknown(message))
@@ -93,11 +96,11 @@ class ServerState:
             RefusedRequest: if there is none of that name, or it is another kind of model.
         """
         for model in self._candidates(name):
-            if not isinstance(model, ServedNetwork):
+            if not isinstance(model, NetworkModel):
                 return model
         raise RefusedRequest(_no_such(name, "answers in text"))
 
-    def network(self, name: str | None) -> ServedNetwork:
+    def network(self, name: str | None) -> NetworkModel:
         """Return a network, as `text_model` does.
 
         Args:
@@ -110,7 +113,7 @@ class ServerState:
             RefusedRequest: as in `text_model`.
         """
         for model in self._candidates(name):
-            if isinstance(model, ServedNetwork):
+            if isinstance(model, NetworkModel):
                 return model
         raise RefusedRequest(_no_such(name, "computes vectors or classes"))
 

@@ -75,8 +75,11 @@ class HoldsGovernable(Protocol):
 class PrefersVariant(Protocol):
     """What can give new answers by another variant of its bundle."""
 
-    def prefer_variant(self, name: str | None) -> None:
-        """Give new answers by this variant, where the bundle has it; None for the usual one."""
+    def govern_variant(self, name: str | None) -> None:
+        """Give new answers by this variant, or the usual one: for None, and where it has no such.
+
+        Called where the wish has changed.
+        """
         ...
 
 

@@ -100,7 +100,7 @@ class Governor:
         before = self._follow(models, governed)
         now = self._with_work(self._read(), governed, before.setting)
         after = adjust(before, now, self.aims, self._to)
-        self._carry_out(after.setting, models, governed)
+        self._carry_out(after, models, governed)
         if after.change is not None:
             self._times.clear()
             _LOG.info("%s", after.change.reason)
@@ -182,14 +182,20 @@ class Governor:
         return replace(before, setting=setting)
 
     def _carry_out(
-        self, setting: Setting, models: Sequence[object], governed: Sequence[Governable]
+        self, after: Governed, models: Sequence[object], governed: Sequence[Governable]
     ) -> None:
+        setting, change = after.setting, after.change
         for one in governed:
             one.govern(setting)
         step = setting.variant_step
+        variant = self.aims.variants[step - 1] if step else None
         for model in models:
-            if isinstance(model, PrefersVariant):
-                model.prefer_variant(self.aims.variants[step - 1] if step else None)
+            if (
+                isinstance(model, PrefersVariant)
+                and change is not None
+                and change.kind == "variant"
+            ):
+                model.govern_variant(variant)
             if isinstance(model, SharesOut):
                 model.use_cloud_share(setting.cloud_share)
 
