@@ -58,7 +58,7 @@ def walk(
         (replace(FINE, others_cpus=1.0, drift=1.2), "threads", 3),
         (replace(FINE, others_cpus=2.0, drift=1.2), "threads", 3),
         (replace(FINE, others_cpus=4.0, drift=1.2), "threads", 2),
-        (replace(FINE, others_cpus=4.0, drift=None), None, 0),
+        (replace(FINE, others_cpus=4.0, token_s=None, drift=None), None, 0),
         (replace(FINE, others_cpus=0.5, drift=1.2), None, 0),
         (replace(FINE, others_cpus=None, waiting_threads=3.0, drift=1.2), "threads", 3),
         (replace(FINE, temperature_c=90), "threads", 3),
@@ -151,28 +151,53 @@ def test_everything_comes_back_when_it_is_calm() -> None:
     }
 
 
-@pytest.mark.parametrize(("drift", "kept"), [(1.5, True), (1.95, False), (3.0, False)])
-def test_fewer_threads_beside_others_are_tried_and_judged(*, drift: float, kept: bool) -> None:
-    """They stay if steps take less time; else they come back, and are tried again much later."""
-    beside = replace(FINE, others_cpus=2.0, drift=2.0)
-    governed = after(beside)
+@pytest.mark.parametrize(
+    ("before", "later", "kept"),
+    [
+        (replace(FINE, token_s=0.09), replace(FINE, token_s=0.07), True),
+        (replace(FINE, token_s=0.07), replace(FINE, token_s=0.069), False),
+        (replace(FINE, token_s=0.07), replace(FINE, token_s=0.099), False),
+        (replace(FINE, token_s=None, drift=2.0), replace(FINE, token_s=None, drift=1.5), True),
+        (replace(FINE, token_s=None, drift=2.0), replace(FINE, token_s=None, drift=3.0), False),
+        (replace(FINE, token_s=0.09, drift=2.0), replace(FINE, token_s=None, drift=3.0), False),
+    ],
+)
+def test_fewer_threads_beside_others_are_tried_and_judged(
+    before: Readings, later: Readings, *, kept: bool
+) -> None:
+    """They stay if tokens come sooner; else they come back, and are tried again much later."""
+    governed = after(replace(before, others_cpus=2.0))
     assert governed.change is not None
     assert governed.change.kind == "threads"
     assert governed.trial is not None
 
-    changes = walk(replace(beside, at_s=1, drift=drift), 300, start=governed)
+    now = replace(later, at_s=1, others_cpus=2.0)
+    changes = walk(now, 300, start=governed)
     if kept:
         assert changes == []
         return
     assert (changes[0].at_s, changes[0].after) == (30, 4)
-    assert f"took {drift:.2f} times" in changes[0].reason
+    assert "times as long with fewer" in changes[0].reason
     assert changes[1:] == []
-    assert walk(replace(beside, at_s=1, drift=drift), 400, start=governed)[1].at_s == 330
+    assert walk(now, 400, start=governed)[1].at_s == 330
+
+
+def test_a_trial_is_not_disturbed() -> None:
+    """What is too slow meanwhile waits; what presses more does not."""
+    governed = after(replace(FINE, others_cpus=2.0))
+    slow = replace(FINE, at_s=1, others_cpus=2.0, token_s=0.9)
+    changes = walk(slow, 60, start=governed)
+    assert [(one.at_s, one.kind) for one in changes][:2] == [(30, "threads"), (35, "prompts")]
+
+    hot = walk(replace(slow, temperature_c=99), 60, start=governed)
+    assert [(one.at_s, one.kind, one.cause) for one in hot][:1] == [(30, "threads", "heat")]
+    short = walk(replace(slow, memory_pressure=0.9), 60, start=governed)
+    assert [(one.at_s, one.kind) for one in short][:1] == [(5, "context")]
 
 
 def test_a_trial_without_requests_is_taken_back() -> None:
     """Where nothing was measured, nothing is known in its favour."""
-    governed = after(replace(FINE, others_cpus=2.0, drift=2.0))
+    governed = after(replace(FINE, others_cpus=2.0))
     idle = replace(FINE, at_s=1, others_cpus=2.0, drift=None, token_s=None, n_active=0)
 
     assert [change.after for change in walk(idle, 400, start=governed)] == [4]
