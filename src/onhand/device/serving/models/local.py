@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from onhand.core.arrays import TokenArray
-from onhand.core.errors import EngineUnavailable, OnhandError
+from onhand.core.errors import EngineUnavailable, InputError, OnhandError
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import KvKind, Session
 from onhand.device.engines.choosing import HeadUse, PrefillUse
@@ -170,6 +170,7 @@ class LocalModel:
         """Read a prompt and submit it; called by the thread that reads the answer.
 
         Raises:
+            InputError: if a bias is for a token that the model does not have.
             OnhandError: as in `PromptReader.read`, `SessionMemory.hold` and `Batcher.submit`.
         """
         tokens, _ = self._prompts.read(
@@ -179,6 +180,10 @@ class LocalModel:
             overflow="error",
             render=lambda messages: self._calling.render(messages, ask.tools),
         )
+        vocab_size = self._opened.loaded.vocab_size
+        beyond = [token for token, _ in ask.sampling.logit_bias if token >= vocab_size]
+        if beyond:
+            raise InputError(f"logit_bias: there is no token {beyond[0]}, but {vocab_size} of them")
         scores = None
         if ask.n_scores is not None:
             scores = ScoreKeeper(self._opened.files.tokenizer, n_others=ask.n_scores)
