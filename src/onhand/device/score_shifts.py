@@ -9,7 +9,7 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
 
-__all__ = ["ScoreShifts", "check_shifts"]
+__all__ = ["ScoreShifts", "check_biased", "check_shifts"]
 
 
 class ScoreShifts:
@@ -89,3 +89,18 @@ def check_shifts(
     for token, value in bias:
         if token < 0 or not math.isfinite(value):
             raise InputError(f"sampling: logit_bias of token {token} is {value}, must be finite")
+
+
+def check_biased(bias: Sequence[tuple[int, float]], vocab_size: int) -> None:
+    """Refuse biases for tokens that a model does not have.
+
+    Args:
+        bias: as `ScoreShifts` takes it.
+        vocab_size: V, the model's scores.
+
+    Raises:
+        InputError: if a token's id is V or above.
+    """
+    beyond = [token for token, _ in bias if token >= vocab_size]
+    if beyond:
+        raise InputError(f"logit_bias: there is no token {beyond[0]}, but {vocab_size} of them")

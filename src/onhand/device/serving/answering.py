@@ -42,6 +42,7 @@ class Answer:
         self._model = model
         self._asked = asked
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
+        self._fingerprint = model.fingerprint
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
         self.headers = {"x-request-id": self._stamp.id, "x-route": "local", "x-cache": "miss"}
@@ -155,7 +156,7 @@ class Answer:
         asks = self._asked.asks
         if self._state.exact is None or not all(is_repeatable(ask) for ask in asks):
             return []
-        return [key_of(ask, model=self._model.fingerprint) for ask in asks]
+        return [key_of(ask, model=self._fingerprint) for ask in asks]
 
     def _from_cache(self) -> list[Kept]:
         found: list[Kept] = []
@@ -173,7 +174,12 @@ class Answer:
             async for part in parts:
                 if isinstance(part, Piece):
                     pieces.append(part)
-                elif self._keys and self._state.exact is not None:
+                elif (
+                    self._keys
+                    and self._state.exact is not None
+                    # The model may have been replaced since it was looked for.
+                    and part.fingerprint in {"", self._fingerprint}
+                ):
                     self._state.exact.keep(self._keys[index], Kept(tuple(pieces), part))
                 yield part
 

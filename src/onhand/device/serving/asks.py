@@ -136,6 +136,7 @@ class Ending:
         cached_tokens: those of them that were not computed again.
         generated_tokens: of the answer.
         source: who answered: "local", or the name of another backend.
+        fingerprint: of the model that did, where it may be another than when it was asked; else "".
         route: where that is.
         is_repeatable: whether the same request may be given this answer again.
         sent_bytes: over the network for it.
@@ -147,6 +148,7 @@ class Ending:
     cached_tokens: int
     generated_tokens: int
     source: str = "local"
+    fingerprint: str = ""
     route: Route = "local"
     is_repeatable: bool = True
     sent_bytes: int = 0
