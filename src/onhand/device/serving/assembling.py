@@ -7,13 +7,15 @@ from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.device.serving.caches.exact import ExactCache
-from onhand.device.serving.models.opening import open_served
+from onhand.device.serving.governor.starting import start_governor
+from onhand.device.serving.models.shelf_metrics import show_shelf
 from onhand.device.serving.settings import (
     CacheSettings,
     ModelSettings,
     ServeSettings,
     parse_settings,
 )
+from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models
 from onhand.device.serving.state import ServerState
 
 __all__ = ["opened_state", "read_settings", "with_bundles"]
@@ -72,13 +74,14 @@ def opened_state(
         OnhandError: if a bundle cannot be opened here.
     """
     with ExitStack() as opened:
-        models = []
-        for one in settings.models:
-            models.append(open_served(one, home=home))
-            opened.callback(models[-1].close)
-            told(f"{models[-1].name}: engine {models[-1].engine_name}")
+        shelf = opened.enter_context(opened_shelf(settings, home=home))
+        models = shelved_models(shelf, settings)
+        open_at_start(shelf, told=told)
         state = ServerState(models, exact=_exact_cache(settings.cache, home))
         opened.callback(state.close)
+        show_shelf(shelf, state.metrics)
+        if settings.governor.enabled:
+            start_governor(state, settings.governor)
         yield state
 
 
