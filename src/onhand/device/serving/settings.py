@@ -105,6 +105,8 @@ class ModelSettings:
         head: "full" or "two-stage".
         kv: "fp16" or "int8"; "" for the engine's own way.
         prefill: "exact" or "bf16".
+        speculate: "lookup": an answer that runs alone is drafted from its own text where that pays,
+            with the same tokens; or "off".
         context: most tokens of prompt and answer together; 0 for the model's own.
         max_active: answers computed at once.
         max_waiting: requests that may wait; one more is refused.
@@ -121,6 +123,7 @@ class ModelSettings:
     head: str = "full"
     kv: str = ""
     prefill: str = "exact"
+    speculate: str = "lookup"
     context: int = 0
     max_active: int = 8
     max_waiting: int = 64
@@ -135,6 +138,8 @@ class ModelSettings:
             raise InputError(
                 f"name {self.name!r}: letters, digits and . _ / : - alone, at most 128"
             )
+        if self.speculate not in {"lookup", "off"}:
+            raise InputError(f"speculate is {self.speculate!r}, must be lookup or off")
         for name in ("threads", "context", "prefix_cache_bytes"):
             if (value := int(getattr(self, name))) < 0:
                 raise InputError(f"{name} is {value}, must be 0 or more")
