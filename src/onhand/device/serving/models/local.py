@@ -19,6 +19,7 @@ from onhand.device.opening import OpenedBundle, open_bundle
 from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
+from onhand.device.score_shifts import check_biased
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.answer_text import AnswerText
@@ -193,6 +194,7 @@ class LocalModel:
             overflow="error",
             render=lambda messages: self._calling.render(messages, ask.tools),
         )
+        check_biased(ask.sampling.logit_bias, self._opened.loaded.vocab_size)
         max_tokens = self.governed.max_tokens(tokens.size, ask.max_tokens)
         scores = None
         if ask.n_scores is not None:
