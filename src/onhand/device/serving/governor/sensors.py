@@ -52,7 +52,7 @@ class _Counts:
 
 
 class Sensors:
-    """Reads a device. One thread at a time; a reading takes about a millisecond."""
+    """Reads a device. One thread at a time; a reading takes some milliseconds."""
 
     def __init__(
         self,
