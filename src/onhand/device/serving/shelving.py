@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onhand.core.units import format_bytes
+from onhand.device.resident import resident_bytes
 from onhand.device.serving.models.facts import Facts
 from onhand.device.serving.models.opener import OpenServed
 from onhand.device.serving.models.opening import open_served
@@ -22,6 +23,7 @@ def opened_shelf(
     *,
     home: Path,
     open_model: OpenServed = open_served,
+    resident: Callable[[], int] = resident_bytes,
     has_thread: bool = True,
 ) -> Iterator[Shelf]:
     """Give an empty shelf, and close all that is on it at the end of the block.
@@ -30,6 +32,7 @@ def opened_shelf(
         settings: how much memory there is, and how it is shared.
         home: the state folder.
         open_model: opens a bundle.
+        resident: memory that this process has in use.
         has_thread: False where nothing will be opened.
 
     Yields:
@@ -40,6 +43,7 @@ def opened_shelf(
         memory_bytes=settings.server.memory_bytes,
         home=home,
         open_model=open_model,
+        resident=resident,
         has_thread=has_thread,
     )
     try:
