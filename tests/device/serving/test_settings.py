@@ -103,7 +103,7 @@ def test_slips_are_named(text: str, said: str) -> None:
 def test_memory_is_shared_as_the_settings_say() -> None:
     """A budget, how models share it, when each is opened, and who may manage them."""
     found = parsed(
-        """
+        f"""
 [server]
 memory_bytes = 1000000
 [shelf]
@@ -115,10 +115,9 @@ load = "demand"
 keep_s = 60
 [[key]]
 tenant = "keeper"
-sha256 = "%s"
+sha256 = "{digest(PHONE)}"
 may_manage = true
 """
-        % digest(PHONE)
     )
 
     assert found.server.memory_bytes == 1000000
