@@ -66,4 +66,9 @@ def command(
             say("no keys are configured: every program on this device may ask")
         if hasattr(signal, "SIGHUP"):  # not on Windows
             signal.signal(signal.SIGHUP, lambda *_: look_soon(state.models))
-        serve(state, settings, listening=lambda url: write(f"{url}/v1\n"))
+        serve(state, settings, listening=_show_address)
+
+
+def _show_address(url: str) -> None:
+    say(f"a page to talk to the models and to watch them: {url}/")
+    write(f"{url}/v1\n")

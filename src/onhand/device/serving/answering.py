@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onhand.core.errors import OnhandError
 from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
-from onhand.device.serving.asks import Ending, Piece, TextModel
+from onhand.device.serving.asks import Ending, Piece, TextModel, joined
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
 from onhand.device.serving.deadlines import until
 from onhand.device.serving.journal import Entry
@@ -97,6 +97,7 @@ class Answer:
                             yield shaped.ending(index, part)
                         else:
                             count.saw_text()
+                            self._state.metrics.told(part)
                             yield shaped.piece(index, part)
             except OnhandError as error:
                 _LOG.warning("answer %s broke off: %s", self._stamp.id, type(error).__name__)
@@ -118,6 +119,7 @@ class Answer:
                             self._ended(part)
                         else:
                             pieces[index].append(part)
+                            self._state.metrics.told(part)
             except OnhandError:
                 count.end("error")
                 raise
@@ -184,7 +186,6 @@ class Answer:
 
 async def _told(kept: Kept) -> AsyncGenerator[Piece | Ending]:
     # None of its prompt was computed.
-    if kept.pieces:
-        scores = tuple(score for piece in kept.pieces for score in piece.scores)
-        yield Piece("".join(piece.text for piece in kept.pieces), scores)
+    for piece in joined(kept.pieces):
+        yield piece
     yield replace(kept.ending, cached_tokens=kept.ending.prompt_tokens)

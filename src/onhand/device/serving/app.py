@@ -84,6 +84,7 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/health", _health, methods=["GET"]),
         Route("/ready", routes.ready, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
+        Route("/v1/governor", routes.governor, methods=["GET"]),
         Route("/v1/models", routes.models, methods=["GET"]),
         Route("/v1/models/{name:path}/reload", routes.reload, methods=["POST"]),
         Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
@@ -119,6 +120,11 @@ class _Routes:
         from starlette.responses import Response
 
         return Response(self._state.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def governor(self, request: "Request") -> "ASGIApp":
+        """Say what the governor read, what it set, and why."""
+        governor = self._state.governor
+        return JsonReply({"enabled": False} if governor is None else governor.described())
 
     async def models(self, request: "Request") -> "ASGIApp":
         """List what may be asked."""

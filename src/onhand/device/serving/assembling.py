@@ -7,6 +7,7 @@ from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.governor.starting import start_governor
 from onhand.device.serving.models.shelf_metrics import show_shelf
 from onhand.device.serving.settings import (
     CacheSettings,
@@ -79,6 +80,8 @@ def opened_state(
         state = ServerState(models, exact=_exact_cache(settings.cache, home))
         opened.callback(state.close)
         show_shelf(shelf, state.metrics)
+        if settings.governor.enabled:
+            start_governor(state, settings.governor)
         yield state
 
 

@@ -1,11 +1,11 @@
 """Counts of a server, in the text format of Prometheus. None of them holds what was asked."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from onhand.device.serving.asks import Ending
+from onhand.device.serving.asks import Ending, Piece
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -58,6 +58,9 @@ class Metrics:
         self._tokens = Counter(
             "onhand_tokens", "Tokens of prompts and answers.", ["kind"], registry=self.registry
         )
+        self._calls = Counter(
+            "onhand_tool_calls", "Whole calls of tools in answers.", registry=self.registry
+        )
         self._first = Histogram(
             "onhand_first_text_seconds",
             "Time to the first text of a streamed answer.",
@@ -92,6 +95,11 @@ class Metrics:
         ):
             self._tokens.labels(kind).inc(n)
 
+    def told(self, piece: Piece) -> None:
+        """Count the calls of tools that come to their end."""
+        if piece.call is not None and piece.call.is_end:
+            self._calls.inc()
+
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Show a figure that is asked for when it is read."""
         from prometheus_client import Gauge
@@ -117,6 +125,22 @@ class Metrics:
             is_count: whether they only grow.
         """
         self.registry.register(_Family(name, text, label, values, is_count=is_count))
+
+    def counter(self, name: str, text: str, *, labels: Sequence[str]) -> Callable[..., None]:
+        """Count something of one's own.
+
+        Args:
+            name: of the figure, without "_total".
+            text: what it says.
+            labels: names of what tells its parts from each other.
+
+        Returns:
+            What counts one more; takes a value for each label.
+        """
+        from prometheus_client import Counter
+
+        counter = Counter(name, text, labels, registry=self.registry)
+        return lambda *values: counter.labels(*values).inc()
 
     def text(self) -> bytes:
         """Return all of them."""

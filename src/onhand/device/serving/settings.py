@@ -13,6 +13,7 @@ from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
+from onhand.device.serving.governor.setting import GovernorSettings
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 
 __all__ = [
@@ -208,6 +209,7 @@ class ServeSettings:
         server: where it listens.
         cache: what is kept of answers.
         log: what is written of requests.
+        governor: what the device is to keep to.
         models: what it serves; the first answers requests that name none.
         tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
             server is `ANONYMOUS`.
@@ -221,6 +223,7 @@ class ServeSettings:
     server: NetworkSettings = field(default_factory=NetworkSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    governor: GovernorSettings = field(default_factory=GovernorSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
     shelf: ShelfSettings = field(default_factory=ShelfSettings)
@@ -266,7 +269,7 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "log", "shelf", "model", "key", "backend", "balance")
+    known = ("server", "cache", "log", "shelf", "model", "key", "backend", "balance", "governor")
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
@@ -285,6 +288,9 @@ def parse_settings(
         server=filled(NetworkSettings, server, where=f"{where}: server"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
+        governor=filled(
+            GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
+        ),
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
         shelf=filled(ShelfSettings, _table(table, "shelf", where), where=f"{where}: shelf"),

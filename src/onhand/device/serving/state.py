@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from onhand.core.errors import InputError
 from onhand.device.serving.asks import TextModel
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.governor.governor import Governor
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.shelved import variant_of
@@ -23,6 +24,7 @@ class ServerState:
         models: name -> model; requests that name none go to the first of the kind they need.
         metrics: what is counted.
         exact: answers that the same request gets again; None for none.
+        governor: what adjusts the models; None for nothing.
         is_draining: whether the server is about to end.
         started_s: when it began, in seconds since 1970.
     """
@@ -46,6 +48,7 @@ class ServerState:
             raise InputError("two models have one name; give each [[model]] a name of its own")
         self.metrics = metrics or Metrics()
         self.exact = exact
+        self.governor: Governor | None = None
         self.is_draining = False
         self.started_s = int(time.time())
         self.metrics.gauge(
@@ -121,6 +124,8 @@ class ServerState:
 
     def close(self) -> None:
         """Close all models; safe to call twice."""
+        if self.governor is not None:
+            self.governor.close()
         for model in self.models.values():
             model.close()
         if self.exact is not None:

@@ -213,11 +213,8 @@ def test_what_does_not_fit_is_refused_before_it_is_opened(tmp_path: Path) -> Non
         count = httpx2.get(f"{served.url}/metrics").text
 
     assert refused.value.code == "model_too_large"
-    refusals = [
-        line
-        for line in count.splitlines()
-        if line.startswith("onhand_requests_total") and "error" in line
-    ]
+    counted = [line for line in count.splitlines() if line.startswith("onhand_requests_total")]
+    refusals = [line for line in counted if 'outcome="error"' in line]
     assert [line.split()[-1] for line in refusals] == ["1.0"]
     assert openings.made == []
 
