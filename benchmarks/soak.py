@@ -89,6 +89,8 @@ def main() -> None:
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "seed": given.seed,
             "at_once": given.at_once,
+            "leaving": given.leaving,
+            "kinds": given.kinds,
             **measure(Path(scratch), given),
         }
     print(json.dumps(results, indent=1) if given.json else table(results))
@@ -106,6 +108,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--at-once", type=int, default=16)
     parser.add_argument("--leaving", type=float, default=0.3)
     parser.add_argument("--bundle", type=Path, help="the house assistant, built already")
+    parser.add_argument(
+        "--kinds",
+        type=lambda text: text.split(","),
+        default=list(KINDS),
+        help="only these, to see which of them leaves something",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out/soak.json"))
@@ -154,7 +162,7 @@ async def _asked(
     requests = Requests(
         url, commands, seed=given.seed, leaving=given.leaving, n_at_once=given.at_once
     )
-    await requests.run(given.requests, between=between)  # type: ignore[arg-type] # a function
+    await requests.run(given.requests, kinds=given.kinds, between=between)  # type: ignore[arg-type] # a function
     return requests.tally
 
 
@@ -244,7 +252,6 @@ def summary(samples: Sequence[Sample], tally: Tally) -> dict[str, object]:
         "left": tally.left,
         "refused": tally.refused,
         "wrong": tally.wrong[:20],
-        "kinds": list(KINDS),
         "samples": [asdict(one) for one in samples],
     }
 
@@ -260,7 +267,7 @@ def growth(points: Sequence[tuple[int, int]]) -> tuple[float, float]:
 
 def table(results: Mapping[str, object]) -> str:
     """Lay the figures out for people."""
-    shown = {name: value for name, value in results.items() if name not in {"samples", "kinds"}}
+    shown = {name: value for name, value in results.items() if name not in {"samples"}}
     width = max(len(name) for name in shown)
     return "\n".join(f"{name:{width}} {value}" for name, value in shown.items())
 

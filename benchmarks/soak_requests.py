@@ -90,11 +90,12 @@ class Requests:
         limits = httpx2.Limits(max_connections=2 * n_at_once, max_keepalive_connections=n_at_once)
         self._client = httpx2.AsyncClient(base_url=url, timeout=120, limits=limits)
 
-    async def run(self, n: int, *, between: Callable[[int], None]) -> None:
+    async def run(self, n: int, *, kinds: Sequence[str], between: Callable[[int], None]) -> None:
         """Send requests, a bounded number of them at once.
 
         Args:
             n: how many.
+            kinds: of which kinds, names in `KINDS`.
             between: called with the number of those that ended, after each.
         """
         n_ended = 0
@@ -109,7 +110,7 @@ class Requests:
                 between(n_ended)
 
         async with self._client, asyncio.TaskGroup() as tasks:
-            for kind in self.random.choices(tuple(KINDS), k=n):
+            for kind in self.random.choices(kinds, k=n):
                 await self._places.acquire()
                 tasks.create_task(one(kind))
 

@@ -98,3 +98,49 @@ def test_slips_are_named(text: str, said: str) -> None:
     """With the file, the table and the number."""
     with pytest.raises(RecipeError, match=said):
         parsed(text, SHORT="x", KEY=PHONE)
+
+
+def test_memory_is_shared_as_the_settings_say() -> None:
+    """A budget, how models share it, when each is opened, and who may manage them."""
+    found = parsed(
+        f"""
+[server]
+memory_bytes = 1000000
+[shelf]
+stay_factor = 2
+watch_s = 0
+[[model]]
+bundle = "a"
+load = "demand"
+keep_s = 60
+[[key]]
+tenant = "keeper"
+sha256 = "{digest(PHONE)}"
+may_manage = true
+"""
+    )
+
+    assert found.server.memory_bytes == 1000000
+    assert (found.shelf.stay_factor, found.shelf.watch_s, found.shelf.margin) == (2, 0, 0.1)
+    assert (found.models[0].load, found.models[0].keep_s) == ("demand", 60)
+    assert found.managers == {"keeper"}
+    assert found.shelf.stay_s(0.1) == 1.0
+    assert found.shelf.stay_s(3.0) == 6.0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[server]\nmemory_bytes = -1", "memory_bytes is -1, must be 0 or more"),
+        ("[shelf]\nmargin = 1.0", "shelf: margin is 1.0, must be from 0 to below 1"),
+        ("[shelf]\nmost_wait_s = nan", "most_wait_s is nan, must be above 0"),
+        ("[shelf]\nwatch_s = -1", "watch_s is -1.0, must be 0 or more"),
+        ("[shelf]\nwatchs = 1", "did you mean 'watch_s'"),
+        ("[[model]]\nbundle = 'a'\nload = 'later'", "load is 'later', must be 'start' or 'demand'"),
+        ("[[model]]\nbundle = 'a'\nkeep_s = -1", "keep_s is -1.0, must be 0 or more"),
+    ],
+)
+def test_slips_about_memory_are_sentences(text: str, message: str) -> None:
+    """With the place and what was meant."""
+    with pytest.raises(RecipeError, match=message):
+        parsed(text)

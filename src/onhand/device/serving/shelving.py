@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from onhand.core.units import format_bytes
+from onhand.device.resident import resident_bytes
 from onhand.device.serving.models.facts import Facts
+from onhand.device.serving.models.opener import OpenServed
+from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.models.shelf import Shelf
 from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork, shelved
 from onhand.device.serving.models.versions import Entry
@@ -16,13 +19,20 @@ __all__ = ["open_at_start", "opened_shelf", "shelved_models", "what_fits"]
 
 @contextmanager
 def opened_shelf(
-    settings: ServeSettings, *, home: Path, has_thread: bool = True
+    settings: ServeSettings,
+    *,
+    home: Path,
+    open_model: OpenServed = open_served,
+    resident: Callable[[], int] = resident_bytes,
+    has_thread: bool = True,
 ) -> Iterator[Shelf]:
     """Give an empty shelf, and close all that is on it at the end of the block.
 
     Args:
         settings: how much memory there is, and how it is shared.
         home: the state folder.
+        open_model: opens a bundle.
+        resident: memory that this process has in use.
         has_thread: False where nothing will be opened.
 
     Yields:
@@ -32,6 +42,8 @@ def opened_shelf(
         settings.shelf,
         memory_bytes=settings.server.memory_bytes,
         home=home,
+        open_model=open_model,
+        resident=resident,
         has_thread=has_thread,
     )
     try:

@@ -248,20 +248,6 @@ def test_an_answer_waits_until_there_is_memory_for_it(tmp_path: Path) -> None:
     assert 0 < taken["remembered"] <= 3000
 
 
-def test_a_context_is_what_the_memory_has_room_for(tmp_path: Path) -> None:
-    """Halved until it fits, and shown; what is longer is refused as too long."""
-    openings = Openings()
-    shelf = shelf_of(openings)
-    full = entry_of(shelf, tmp_path / "a").place().facts
-    shelf.close()
-    room = full.footprint.idle_bytes + full.footprint.session_bytes(full.context) - 1
-    shelf = shelf_of(openings, memory_bytes=room, settings=QUICK)
-    cut = entry_of(shelf, tmp_path / "a", context=64).place().facts
-
-    assert (full.context, cut.context) == (64, 64)  # as short as it gets
-    shelf.close()
-
-
 def test_a_network_is_opened_when_it_is_asked(tmp_path: Path) -> None:
     """Beside a language model, by the same rules; its task is known before."""
     pytest.importorskip("onnxruntime")

@@ -39,6 +39,7 @@ class Remembered:
         context: int,
         token_bytes: int,
         most_bytes: int,
+        page_tokens: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Start with none.
@@ -48,12 +49,14 @@ class Remembered:
             context: most tokens of a session.
             token_bytes: what the memory of one token takes.
             most_bytes: of all that is kept; the longest unused goes first.
+            page_tokens: tokens whose memory is taken at once.
             clock: seconds that only grow.
         """
         self._loaded = loaded
         self._context = context
         self._token_bytes = token_bytes
         self._most_bytes = most_bytes
+        self._page_tokens = page_tokens
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []  # the latest last
@@ -67,7 +70,7 @@ class Remembered:
     def ages(self) -> list[tuple[float, int]]:
         """Return when each was used last, and its bytes; the longest unused first."""
         with self._lock:
-            return [(one.used_s, one.tokens.size * self._token_bytes) for one in self._kept]
+            return [(one.used_s, self._size(one)) for one in self._kept]
 
     def forget(self, n: int) -> None:
         """Forget the longest unused ones.
@@ -112,14 +115,13 @@ class Remembered:
             session: the caller's no more.
             tokens: (T,) int64, of prompt and answer; they begin with what it remembers.
         """
-        kept_one = _Kept(tenant, session, np.array(tokens[: session.length]), self._clock())
+        ended = _Kept(tenant, session, np.array(tokens[: session.length]), self._clock())
         dropped: list[_Kept] = []
         with self._lock:
-            size = kept_one.tokens.size
-            if size * self._token_bytes > self._most_bytes or size < _LEAST_SHARED:
-                dropped.append(kept_one)
+            if self._size(ended) > self._most_bytes or ended.tokens.size < _LEAST_SHARED:
+                dropped.append(ended)
             else:
-                self._kept.append(kept_one)
+                self._kept.append(ended)
                 while self._taken() > self._most_bytes:
                     dropped.append(self._kept.pop(0))
         for kept in dropped:
@@ -133,7 +135,11 @@ class Remembered:
             one.session.close()
 
     def _taken(self) -> int:
-        return sum(one.tokens.size for one in self._kept) * self._token_bytes
+        return sum(self._size(one) for one in self._kept)
+
+    def _size(self, one: _Kept) -> int:
+        n_pages = -(-one.tokens.size // self._page_tokens)
+        return n_pages * self._page_tokens * self._token_bytes
 
     def _best(self, tenant: str, tokens: TokenArray) -> tuple[_Kept | None, int]:
         best, most = None, _LEAST_SHARED - 1

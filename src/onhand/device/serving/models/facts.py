@@ -70,8 +70,7 @@ class Facts:
     @property
     def least_bytes(self) -> int:
         """What it takes with the shortest conversation."""
-        shortest = min(self.context, _LEAST_CONTEXT)
-        return self.footprint.idle_bytes + self.footprint.session_bytes(shortest)
+        return self.footprint.idle_bytes + self.footprint.session_bytes(min(self.context, 1))
 
     def as_opened(self, engine_name: str) -> "Facts":
         """Return the facts of what was opened, by whichever engine.
@@ -171,8 +170,9 @@ def read_facts(
     if manifest.kind == NETWORK:
         return _network_facts(bundle, settings, wanted=wanted, shared=shared)
     engine = _text_engine(bundle, settings, chosen)
-    footprint = predicted(manifest, described, engine=engine, kv=settings.kv)
-    context = _fitting_context(manifest, settings, footprint, total_bytes)
+    whole = predicted(manifest, described, engine=engine, kv=settings.kv)
+    context = _fitting_context(manifest, settings, whole, total_bytes)
+    footprint = predicted(manifest, described, engine=engine, kv=settings.kv, context=context)
     settings = replace(settings, variant=chosen, context=context)
     return Facts(
         **shared,  # type: ignore[arg-type] # fields of these types
@@ -224,7 +224,7 @@ def _fitting_context(
     # Halved, and not cut to the token: a context that changed with every start of the server
     # would be another model for every cache.
     room = total_bytes - footprint.idle_bytes
-    while context > _LEAST_CONTEXT and footprint.session_bytes(context) > room:
+    while context > _LEAST_CONTEXT and context * footprint.token_bytes > room:
         context = max(_LEAST_CONTEXT, context // 2)
     return context
 

@@ -10,13 +10,13 @@ from typing import Final
 from onhand.core.decoder import Decoder
 from onhand.core.manifest import Manifest, Variant
 
-__all__ = ["Footprint", "predicted", "token_bytes"]
+__all__ = ["Footprint", "page_tokens", "predicted", "token_bytes"]
 
 # A tokenizer in memory is several times its file.
 _TOKENIZER_TIMES: Final = 7
 _MIB: Final = 2**20
 # Buffers of a step, and what the engine's library keeps for itself.
-_FIXED: Final = {"native": 6 * _MIB, "onnx": 24 * _MIB, "openvino": 48 * _MIB}
+_FIXED: Final = {"native": 15 * _MIB, "onnx": 36 * _MIB, "openvino": 64 * _MIB}
 _OTHER_FIXED: Final = 12 * _MIB
 # ONNX Runtime maps the file and packs a copy; the native engine packs one and lets the file go.
 _WEIGHTS_TIMES: Final = {"native": 1}
@@ -53,7 +53,9 @@ class Footprint:
         return n_pages * self.page_tokens * self.token_bytes
 
 
-def predicted(manifest: Manifest, variant: Variant, *, engine: str, kv: str) -> Footprint:
+def predicted(
+    manifest: Manifest, variant: Variant, *, engine: str, kv: str, context: int = 0
+) -> Footprint:
     """Say what a model will take.
 
     Args:
@@ -61,6 +63,7 @@ def predicted(manifest: Manifest, variant: Variant, *, engine: str, kv: str) -> 
         variant: the one that is opened.
         engine: name of the engine.
         kv: what keys and values are kept as; "" for the engine's own way.
+        context: most tokens of a conversation; 0 for the model's own.
 
     Returns:
         The prediction.
@@ -79,14 +82,27 @@ def predicted(manifest: Manifest, variant: Variant, *, engine: str, kv: str) -> 
     if engine == "reference":
         taken += 4 * decoder.n_parameters
     each = token_bytes(decoder, engine=engine, kv=kv)
-    if engine != "native":
-        return Footprint(weights_bytes=taken, token_bytes=each)
+    spare_pages = _NATIVE_SPARE_PAGES if engine == "native" else 0
     return Footprint(
         weights_bytes=taken,
         token_bytes=each,
-        page_tokens=_NATIVE_PAGE,
-        spare_bytes=_NATIVE_SPARE_PAGES * _NATIVE_PAGE * each,
+        page_tokens=page_tokens(engine=engine, context=context or decoder.context),
+        spare_bytes=spare_pages * _NATIVE_PAGE * each,
     )
+
+
+def page_tokens(*, engine: str, context: int) -> int:
+    """Return the tokens of a conversation whose memory is taken at once.
+
+    Args:
+        engine: name of the engine.
+        context: most tokens of a conversation.
+
+    Returns:
+        A page of the native engine. Others reserve all of it as one array, of which the system
+        commits more than is written where its pages are large.
+    """
+    return _NATIVE_PAGE if engine == "native" else context
 
 
 def token_bytes(decoder: Decoder, *, engine: str, kv: str) -> int:

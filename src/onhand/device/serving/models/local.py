@@ -23,7 +23,7 @@ from onhand.device.score_shifts import check_biased
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.answer_text import AnswerText
-from onhand.device.serving.models.footprint import token_bytes
+from onhand.device.serving.models.footprint import page_tokens, token_bytes
 from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.memory import Hold, SessionMemory, UnboundedMemory
 from onhand.device.serving.models.scores import ScoreKeeper
@@ -98,6 +98,7 @@ class LocalModel:
             opened.loaded,
             context=self.context,
             token_bytes=token_bytes(decoder, engine=opened.engine_name, kv=settings.kv),
+            page_tokens=page_tokens(engine=opened.engine_name, context=self.context),
             most_bytes=settings.prefix_cache_bytes,
         )
         self._threads = ThreadPoolExecutor(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from onhand.device.serving.models.facts import Stamp
 from onhand.device.serving.models.places import Place, Places
@@ -28,6 +29,13 @@ class Swaps:
 
     def prefer(self, entry: Entry, variant: str, now_s: float) -> None:
         """Let requests get another variant as soon as it is open; see `Shelf.prefer_variant`."""
+        coming = entry.coming
+        if variant == (entry.variant if coming is None else coming.variant):
+            return  # it is said every second
+        if coming is not None and coming.version is not entry.version:
+            if variant in coming.version.places:  # it is opened when it is asked then
+                entry.coming = replace(coming, variant=variant)
+            return
         self._abandon(entry)
         place, current = entry.version.places[variant], entry.place()
         if place is current or not current.is_there or place.stage == "open":

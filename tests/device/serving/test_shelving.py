@@ -1,0 +1,90 @@
+"""From settings to models on a shelf, and what would fit."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.device.serving.models.shelves import Openings, bundle_saying
+
+from onhand.device.serving.models.shelf_settings import ShelfSettings
+from onhand.device.serving.refusals import RefusedRequest
+from onhand.device.serving.settings import (
+    CacheSettings,
+    ModelSettings,
+    NetworkSettings,
+    ServeSettings,
+)
+from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models, what_fits
+
+MIB = 2**20
+
+
+def settings_of(place: Path, *names: str, room: int, **more: str) -> ServeSettings:
+    """Toy bundles, each about 12 MiB, and so much room."""
+    models = tuple(
+        ModelSettings(bundle=str(bundle_saying(place / name, name)), name=name) for name in names
+    )
+    models = tuple(replace(one, load=more.get(one.name, "start")) for one in models)
+    return ServeSettings(
+        server=NetworkSettings(memory_bytes=room),
+        models=models,
+        shelf=ShelfSettings(watch_s=0.0),
+        cache=CacheSettings(exact_bytes=0),
+    )
+
+
+def opened(settings: ServeSettings, place: Path, openings: Openings) -> list[str]:
+    """What is told while models are opened."""
+    told: list[str] = []
+    with opened_shelf(
+        settings, home=place / "home", open_model=openings, resident=lambda: 0
+    ) as shelf:
+        shelved_models(shelf, settings)
+        open_at_start(shelf, told=told.append)
+    return told
+
+
+def test_models_are_opened_as_long_as_there_is_room(tmp_path: Path) -> None:
+    """Those that are for later, and those for which there is none, wait for a request."""
+    openings = Openings()
+    settings = settings_of(tmp_path, "a", "b", "c", room=20 * MIB, b="demand")
+
+    assert opened(settings, tmp_path, openings) == [
+        "a: engine reference",
+        "b: is opened when it is asked",
+        "c: there is no room for it beside the others; is opened when it is asked",
+    ]
+    assert openings.made == ["a:float"]
+
+
+def test_a_model_that_never_fits_ends_the_start(tmp_path: Path) -> None:
+    """With both numbers, not at the first request."""
+    settings = settings_of(tmp_path, "a", room=5 * MIB)
+
+    with pytest.raises(RefusedRequest, match=f"take {5 * MIB}"):
+        opened(settings, tmp_path, Openings())
+
+
+def test_what_fits_is_said_without_opening_anything(tmp_path: Path) -> None:
+    """The budget, then each model: what it is likely to take, and whether there is room."""
+    settings = settings_of(tmp_path, "a", "b", "c", room=20 * MIB, b="demand")
+    found = list(what_fits(settings, home=tmp_path))
+
+    assert found[0] == "memory: 20.0 MiB for models and conversations"
+    assert [line.rsplit(": ", 1)[1] for line in found[1:]] == [
+        "fits",
+        "fits, when it is asked",
+        "is opened when it is asked",
+    ]
+    assert found[1].startswith("a: engine reference, about 12.0 MiB and ")
+    small = replace(settings, server=NetworkSettings(memory_bytes=MIB))
+    assert list(what_fits(small, home=tmp_path))[1].endswith("does not fit, even alone")
+
+
+def test_a_cache_in_memory_is_set_aside(tmp_path: Path) -> None:
+    """One on the disk is not."""
+    settings = settings_of(tmp_path, room=20 * MIB)
+    for on_disk, expected in ((True, 0), (False, MIB)):
+        cache = CacheSettings(exact_bytes=MIB, on_disk=on_disk)
+        with opened_shelf(replace(settings, cache=cache), home=tmp_path) as shelf:
+            assert shelf.taken_bytes()["caches"] == expected
