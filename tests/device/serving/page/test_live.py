@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import Gauge
 from tests.device.serving.page.browser import Page
 from tests.device.serving.page.scripted import Scripted
 from tests.device.serving.served import Served, fake_model, serving
@@ -262,6 +263,21 @@ def test_gauges_that_belong_together_share_a_panel(figures: Figures) -> None:
         ["Models", "Memory for models", "bytes", "weights", 40],
         ["Governor", "Temperature", "°C", "temperature", 61.5],
     ]
+
+
+def test_backends_are_counted_at_a_glance(live: Page, served: Served) -> None:
+    """How many of them may be asked; each has its line in a plot."""
+    up = Gauge(
+        "onhand_backend_up",
+        "1 where it may be asked.",
+        ["backend"],
+        registry=served.state.metrics.registry,
+    )
+    for name, is_up in (("local", 1), ("far", 0), ("near", 1)):
+        up.labels(name).set(is_up)
+    live.wait("document.querySelector('#tiles').textContent.includes('Backends up2 of 3')")
+
+    assert live.run(PANELS)["Backend up"] == ["local 1", "far 0", "near 1"]
 
 
 def test_what_a_device_does_not_have_gets_no_plot(live: Page, served: Served) -> None:

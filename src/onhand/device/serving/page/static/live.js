@@ -21,6 +21,7 @@ const TILES = [
   ["first_text_seconds", /^median$/, "First text, median"],
   ["cache-hits", /^exact/, "Exact cache hits"],
   ["cache-hits", /^(prefix|block)/, "Prefix cache hits"],
+  ["cache-hits", /^semantic/, "Semantic cache hits"],
 ];
 
 export class Live {
@@ -179,6 +180,9 @@ export class Live {
       if (label === undefined) return [];
       return [pair(name, writerOf(kept.panel.unit)(kept.rows.at(-1).values.get(label)))];
     });
+    const backends = this.#panels.get("backend_up")?.rows.at(-1).values ?? new Map();
+    const nUp = [...backends.values()].filter((value) => value > 0).length;
+    if (backends.size) tiles.push(pair("Backends up", `${nUp} of ${backends.size}`));
     find("tiles").replaceChildren(...tiles);
   }
 }
