@@ -17,8 +17,10 @@ from onhand.device.serving.deadlines import until
 from onhand.device.serving.journal import Entry
 from onhand.device.serving.merging import Begun, merged
 from onhand.device.serving.metrics import Count
+from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.refusals import refusal_of
-from onhand.device.serving.state import ServerState
+from onhand.device.serving.routing.router import Routed, RoutedModel
+from onhand.device.serving.state import ServerState, on_device
 from onhand.device.serving.unpacking import ACCEPTED
 
 if TYPE_CHECKING:
@@ -44,8 +46,11 @@ class Answer:
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
         self._asked = asked.known_as(self._stamp.id, told=self._chosen)
         self._fingerprint = model.fingerprint
+        here = on_device(model)
+        self._here = "" if isinstance(here, NetworkModel) else here.fingerprint
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
+        self._ways: list[Routed] = []
         self.headers = {
             "x-request-id": self._stamp.id,
             "x-route": "local",
@@ -57,7 +62,7 @@ class Answer:
     async def begun(
         cls, state: ServerState, model: TextModel, asked: Asked, entry: Entry
     ) -> "Answer":
-        """Look for an answer in the caches; nothing is computed yet.
+        """Look for an answer in the caches, or decide who gives it; nothing is computed yet.
 
         Args:
             state: what requests share.
@@ -67,6 +72,9 @@ class Answer:
 
         Returns:
             The answer.
+
+        Raises:
+            OnhandError: if nobody can or may answer.
         """
         answer = cls(state, model, asked, entry)
         answer._found = answer._from_cache()
@@ -74,9 +82,24 @@ class Answer:
             answer.headers["x-cache"] = "exact"
             saved = [kept.ending for kept in answer._found]
             state.metrics.saved(sum(one.sent_bytes + one.received_bytes for one in saved))
+        elif isinstance(model, RoutedModel):
+            answer._ways = [model.routed(ask) for ask in answer._asked.asks]
         entry.note(id=answer.headers["x-request-id"], model=model.name)
         entry.note(stream=asked.is_stream, cache=answer.headers["x-cache"])
         return answer
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether it was decided that it is answered later."""
+        return any(way.decision.mode == "defer" for way in self._ways)
+
+    async def whole(self) -> JsonReply:
+        """Compute it, and return it as a whole.
+
+        Raises:
+            OnhandError: as in `Backend`.
+        """
+        return await self._whole()
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Compute it, and send it as a whole; nothing is computed for a client that left."""
@@ -172,7 +195,9 @@ class Answer:
         asks = self._asked.asks
         if self._state.exact is None or not all(is_repeatable(ask) for ask in asks):
             return []
-        return [key_of(ask, model=self._fingerprint) for ask in asks]
+        # Another policy is answered by others.
+        models = [f"{self._fingerprint}{ask.wishes.policy}" for ask in asks]
+        return [key_of(ask, model=model) for ask, model in zip(asks, models, strict=True)]
 
     def _from_cache(self) -> list[Kept]:
         found: list[Kept] = []
@@ -186,7 +211,11 @@ class Answer:
     async def _kept(self, index: int) -> AsyncGenerator[Piece | Ending]:
         # Passed on as it comes, and kept when it has come to its end.
         pieces: list[Piece] = []
-        async with aclosing(self._model.answer(self._asked.asks[index])) as parts:
+        if self._ways:
+            made = self._ways[index].parts()
+        else:
+            made = self._model.answer(self._asked.asks[index])
+        async with aclosing(made) as parts:
             async for part in parts:
                 if isinstance(part, Piece):
                     pieces.append(part)
@@ -195,7 +224,7 @@ class Answer:
                     and self._state.exact is not None
                     and part.is_repeatable
                     # The model may have been replaced since it was looked for.
-                    and part.fingerprint in {"", self._fingerprint}
+                    and part.fingerprint in {"", self._here}
                 ):
                     self._state.exact.keep(self._keys[index], Kept(tuple(pieces), part))
                 yield part

@@ -125,8 +125,11 @@ def _start(status: int, headers: Mapping[str, str]) -> "Message":
 
 async def _preflight(send: "Send") -> None:
     allowed = {
-        "access-control-allow-methods": "GET, POST",
-        "access-control-allow-headers": "authorization, content-type, idempotency-key",
+        "access-control-allow-methods": "DELETE, GET, POST",
+        "access-control-allow-headers": (
+            "authorization, content-type, idempotency-key, x-deadline-ms, x-defer, x-privacy, "
+            "x-route-policy"
+        ),
         "access-control-max-age": "600",
     }
     await send(_start(204, allowed))

@@ -14,18 +14,22 @@ __all__ = ["EventStream", "JsonReply", "until_gone"]
 
 
 class JsonReply:
-    """One JSON object as the whole answer; an ASGI application."""
+    """One JSON object as the whole answer; an ASGI application.
+
+    Attributes:
+        value: it.
+    """
 
     def __init__(
         self, value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        self._value = value
+        self.value = value
         self._status = status
         self._headers = dict(headers or {})
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Send it."""
-        body = as_json(self._value)
+        body = as_json(self.value)
         headers = {
             "content-type": "application/json",
             "content-length": str(len(body)),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from onhand.device.serving.asks import Ask, Ending, Piece, Source, Wire
+from onhand.device.serving.wishes import Wishes
 
 __all__ = ["Answered", "Asked", "Shape", "Stamp", "StreamShape", "told_source"]
 
@@ -104,6 +105,21 @@ class Asked:
     def handed_on(self, n_hops: int) -> "Asked":
         """Return it with the number of servers of ours that handed it on."""
         return self._with_wires(lambda wire: replace(wire, n_hops=n_hops))
+
+    def wishing(self, wishes: Wishes, *, sent_key: str = "") -> "Asked":
+        """Return it with what it says of who may answer, and when.
+
+        Args:
+            wishes: that.
+            sent_key: the idempotency key that other servers are sent; "" for none.
+        """
+        asked = self
+        if sent_key:
+            headers = {"idempotency-key": sent_key}
+            asked = self._with_wires(
+                lambda wire: replace(wire, headers={**wire.headers, **headers})
+            )
+        return replace(asked, asks=tuple(replace(ask, wishes=wishes) for ask in asked.asks))
 
     def known_as(self, request_id: str, *, told: Callable[[Source], None]) -> "Asked":
         """Return it with what logs call it, here and elsewhere.

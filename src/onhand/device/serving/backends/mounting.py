@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.sampling import Sampling
@@ -30,7 +29,7 @@ class PooledModel:
         context: the largest of its backends; 0 where none is known.
         engine_name: of the local model, or "remote".
         pool: its backends.
-        local: the model of this device among them; None where there is none.
+        local: the local model; None where there is none.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class PooledModel:
     @property
     def fingerprint(self) -> str:
         """The same where the same model and servers answer."""
-        return self._with_servers("" if self.local is None else self.local.fingerprint)
+        return f"{'' if self.local is None else self.local.fingerprint} {self._servers}"
 
     @property
     def n_active(self) -> int:
@@ -86,8 +85,6 @@ class PooledModel:
         try:
             async with aclosing(self.pool.answer(ask)) as parts:
                 while (part := await self._next(parts)) is not None:
-                    if isinstance(part, Ending) and part.fingerprint:
-                        part = replace(part, fingerprint=self._with_servers(part.fingerprint))
                     yield part
         finally:
             self._n_active -= 1
@@ -107,6 +104,11 @@ class PooledModel:
         finally:
             self._running.discard(running)
 
+    @property
+    def near(self) -> TextModel | None:
+        """The model of this device; None where there is none."""
+        return self.local
+
     def break_off(self) -> None:
         """End all answers that run, and take no more; from any thread."""
         if self.local is not None:
@@ -120,9 +122,6 @@ class PooledModel:
         self._is_broken_off = True
         if self.local is not None:
             self.local.close()
-
-    def _with_servers(self, fingerprint: str) -> str:
-        return f"{fingerprint} {self._servers}"
 
     def _expire(self) -> None:
         for running in self._running:
@@ -230,6 +229,8 @@ def _local_member(model: TextModel, given: ModelSettings | None, settings: Serve
 
 
 def _may_use(ask: Ask, member: Member) -> bool:
+    if ask.only is not None and member.name not in ask.only:
+        return False
     # What a peer handed on goes to no other one: two that name each other would never end.
     return member.route != "peer" or ask.wire is None or ask.wire.n_hops == 0
 
