@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineError, InputError
-from onhand.device.sampling import Watcher
 from onhand.device.tools.writing import Trigger
 
 if TYPE_CHECKING:
@@ -30,38 +29,46 @@ _WHITESPACE: Final = r"(\n[ ]{0,16}|[ ])?"
 
 
 class Guide:
-    """The grammar of one answer; see `Watcher`. One thread at a time."""
+    """The grammar of one answer; see `Watcher`. One thread at a time.
 
-    def __init__(self, matcher: "llguidance.LLMatcher", vocab_size: int) -> None:
+    A grammar that turns out too hard ends its answer and no other's: nothing is raised within a
+    step, which answers share.
+
+    Attributes:
+        failure: why it could not be followed to its end; None while it can.
+    """
+
+    def __init__(
+        self, matcher: "llguidance.LLMatcher", vocab_size: int, stop_ids: Collection[int]
+    ) -> None:
         self._matcher = matcher
         self._vocab_size = vocab_size
+        self._stop_ids = list(stop_ids)
+        self.failure: InputError | None = None
 
     def forbidden(self) -> NDArray[np.bool_]:
-        """See `Watcher`.
-
-        Raises:
-            EngineError: if the grammar is too hard to follow.
-        """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        """See `Watcher`."""
+        mask = b"" if self.failure else self._matcher.compute_bitmask()
         self._check()
+        if self.failure:
+            ended = np.ones(self._vocab_size, dtype=np.bool_)
+            ended[self._stop_ids] = False
+            return ended
+        bits = np.frombuffer(mask, dtype=np.uint8)
         allowed = np.unpackbits(bits, bitorder="little")[: self._vocab_size]
         return np.pad(allowed == 0, (0, self._vocab_size - allowed.size), constant_values=True)
 
     def chose(self, logits: FloatArray, token: int) -> None:
-        """See `Watcher`.
-
-        Raises:
-            EngineError: if the token was not allowed.
-        """
-        if not self._matcher.is_stopped():
+        """See `Watcher`."""
+        if self.failure is None and not self._matcher.is_stopped():
             self._matcher.consume_token(token)
             self._check()
 
     def _check(self) -> None:
-        if self._matcher.is_error():
+        if self.failure is None and self._matcher.is_error():
             # A message of several lines, the first of which says what.
             reason = self._matcher.get_error().splitlines()[0]
-            raise EngineError(f"the answer cannot follow its grammar: {reason}")
+            self.failure = InputError(f"grammar: is too hard to follow: {reason}")
 
 
 class AwaitingGuide:
@@ -89,20 +96,17 @@ class AwaitingGuide:
         self._is_waiting = True
         self._guide: Guide | None = None
 
-    def forbidden(self) -> NDArray[np.bool_] | None:
-        """See `Watcher`.
+    @property
+    def failure(self) -> InputError | None:
+        """See `Guide`."""
+        return None if self._guide is None else self._guide.failure
 
-        Raises:
-            EngineError: as in `Guide.forbidden`.
-        """
+    def forbidden(self) -> NDArray[np.bool_] | None:
+        """See `Watcher`."""
         return None if self._guide is None else self._guide.forbidden()
 
     def chose(self, logits: FloatArray, token: int) -> None:
-        """See `Watcher`.
-
-        Raises:
-            EngineError: as in `Guide.chose`.
-        """
+        """See `Watcher`."""
         if self._guide is not None:
             self._guide.chose(logits, token)
             return
@@ -162,9 +166,9 @@ class GuideMaker:
             InputError: if the grammar is not valid, or too large.
             EngineError: if the tokenizer cannot be used for this.
         """
-        return Guide(self._matcher(grammar), self._vocab_size)
+        return Guide(self._matcher(grammar), self._vocab_size, self._stop_ids)
 
-    def awaiting(self, trigger: Trigger, *, bytes_of: Callable[[int], bytes]) -> Watcher:
+    def awaiting(self, trigger: Trigger, *, bytes_of: Callable[[int], bytes]) -> AwaitingGuide:
         """Start an answer in free text that follows a grammar from some point on.
 
         Args:
@@ -199,7 +203,7 @@ class GuideMaker:
         tokens = self._tokenizer().tokenize_bytes(given) if given else []
         if matcher.try_consume_tokens(tokens) < len(tokens):
             return None
-        return Guide(matcher, self._vocab_size)
+        return Guide(matcher, self._vocab_size, self._stop_ids)
 
     def _matcher(self, grammar: str) -> "llguidance.LLMatcher":
         import llguidance

@@ -4,10 +4,9 @@ import secrets
 from collections.abc import Sequence
 from functools import cached_property
 
-from onhand.device.guide import GuideMaker
-from onhand.device.sampling import Watcher
+from onhand.device.guide import AwaitingGuide, Guide, GuideMaker
 from onhand.device.template import ChatTemplate, Message
-from onhand.device.text import Tokenizer
+from onhand.device.text import TextStream, Tokenizer
 from onhand.device.tools.kinds import ToolUse
 from onhand.device.tools.scanning import CallScanner
 from onhand.device.tools.telling import Telling, telling_of
@@ -65,7 +64,7 @@ class Calling:
             return self._template.render(messages)
         return self.telling.render(messages, use)
 
-    def guide(self, use: ToolUse | None, grammar: str | None) -> Watcher | None:
+    def guide(self, use: ToolUse | None, grammar: str | None) -> Guide | AwaitingGuide | None:
         """Return what keeps an answer to its grammars; None where it may be any text.
 
         Args:
@@ -85,8 +84,14 @@ class Calling:
             return self._guides.guide(writing.either(use, grammar))
         return self._guides.awaiting(writing.trigger(use), bytes_of=self._bytes_of)
 
-    def scanner(self, use: ToolUse) -> CallScanner:
-        """Start to read an answer that may call tools."""
+    def stream(self, use: ToolUse | None) -> TextStream:
+        """Start to turn tokens into text, the markers of calls included."""
+        return self._tokenizer.stream(shown=() if use is None else self.markers.values())
+
+    def scanner(self, use: ToolUse | None) -> CallScanner | None:
+        """Start to read an answer that may call tools; None for one that may not."""
+        if use is None:
+            return None
         return CallScanner(self.telling.form, use.names, make_id=_new_id)
 
     def _bytes_of(self, token: int) -> bytes:

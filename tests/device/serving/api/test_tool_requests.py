@@ -1,5 +1,6 @@
 """Requests with tools that are damaged, wrong or a burden, by the official client."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,3 +135,28 @@ def test_attack_there_is_an_end_of_tools(silent: openai.OpenAI) -> None:
         chat(silent, tools=many)
     with pytest.raises(openai.BadRequestError, match="letters together"):
         chat(silent, tools=heavy)
+
+
+def test_attack_a_schema_that_is_too_hard_ends_its_own_answer_alone(tmp_path: Path) -> None:
+    """Other answers of the same steps go on, and the client is told whose fault it is."""
+    keys = [{f"p{k}_{i}": {"type": "string"} for i in range(250)} for k in range(4)]
+    hard = {
+        "type": "object",
+        "properties": {"x": {"anyOf": [{"type": "object", "properties": one} for one in keys]}},
+        "required": ["x"],
+        "additionalProperties": False,
+    }
+    wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": hard}}
+    beside: list[str] = []
+    with client_for(tmp_path, Scripted("y" * 600)) as client:
+
+        def ask() -> None:
+            beside.append(chat(client, tools=[]).choices[0].message.content)
+
+        other = threading.Thread(target=ask)
+        other.start()
+        with pytest.raises(openai.BadRequestError, match="too hard to follow"):
+            chat(client, tools=[], response_format=wanted, max_tokens=300)
+        other.join(60)
+
+    assert beside == ["y" * 600]

@@ -19,6 +19,7 @@ _MOST_TOOLS: Final = 128
 _MOST_DESCRIPTION: Final = 8192  # letters
 _MOST_SCHEMA: Final = 32 * 2**10  # letters of its JSON
 _MOST_ENTRIES: Final = 2048  # of one schema: keys and members of lists
+_MOST_KEYS: Final = 256  # of one object: each may come next, and answers wait for all
 _MOST_TOTAL: Final = 128 * 2**10  # letters of all schemas
 _MOST_DEPTH: Final = 32
 _MODES: Final = ("none", "auto", "required")
@@ -121,7 +122,10 @@ def _why_not(schema: object, *, is_strict: bool) -> str | None:
     if schema.get("type", "object") != "object":
         return "must be a schema of the type object, as arguments have names"
     if _is_large(schema):
-        return f"nests over {_MOST_DEPTH} deep or has over {_MOST_ENTRIES} entries"
+        return (
+            f"nests over {_MOST_DEPTH} deep, or has over {_MOST_ENTRIES} entries or an object of "
+            f"over {_MOST_KEYS} keys"
+        )
     text = json.dumps(schema)
     if len(text) > _MOST_SCHEMA:
         return f"has {len(text)} letters, at most {_MOST_SCHEMA} are allowed"
@@ -147,6 +151,8 @@ def _is_large(schema: object) -> bool:
             continue
         n_entries += len(members)
         if depth >= _MOST_DEPTH or n_entries > _MOST_ENTRIES:
+            return True
+        if isinstance(value, dict) and len(value) > _MOST_KEYS:
             return True
         waiting += [(member, depth + 1) for member in members]
     return False

@@ -14,7 +14,7 @@ from onhand.core.errors import EngineUnavailable, OnhandError
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import KvKind, Session
 from onhand.device.engines.choosing import HeadUse, PrefillUse
-from onhand.device.guide import GuideMaker
+from onhand.device.guide import AwaitingGuide, Guide, GuideMaker
 from onhand.device.opening import OpenedBundle, open_bundle
 from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
@@ -88,12 +88,12 @@ class LocalModel:
             speculates=settings.speculate == "lookup",
         )
         self._forbidden = opened.files.tokenizer.missing(opened.loaded.vocab_size)
-        self._guides = GuideMaker(
+        guides = GuideMaker(
             opened.bundle.path("tokenizer.json"),
             vocab_size=opened.loaded.vocab_size,
             stop_ids=opened.files.stop_ids,
         )
-        self._calling = Calling(opened.files.tokenizer, opened.files.template, self._guides)
+        self._calling = Calling(opened.files.tokenizer, opened.files.template, guides)
         self._remembered = Remembered(
             opened.loaded,
             context=self.context,
@@ -227,7 +227,7 @@ class LocalModel:
                 hold.release()
             raise
         is_cut = max_tokens != ask.max_tokens
-        return Begun(session, request, tokens, n_cached, scores, hold, is_cut)
+        return Begun(session, request, tokens, n_cached, scores, hold, is_cut, guide)
 
     def read(self, ask: Ask, begun: "Begun", post: Callable[[Piece], None]) -> Ending | None:
         """Read an answer to its end, and keep what its session remembers.
@@ -271,6 +271,8 @@ class LocalModel:
                 break
         if begun.request.finish_reason == "cancelled":
             return None
+        if begun.guide is not None and begun.guide.failure is not None:
+            raise begun.guide.failure
         if reason is None:
             is_stop = text.finish() or begun.request.finish_reason == "stop"
             reason = "stop" if is_stop else "length"
@@ -287,13 +289,10 @@ class LocalModel:
 
     def _text(self, ask: Ask, post: Callable[[Piece], None]) -> AnswerText:
         use = ask.tools
-        calls = None if use is None else self._calling.scanner(use)
         return AnswerText(
-            self._opened.files.tokenizer.stream(
-                shown=() if use is None else self._calling.markers.values()
-            ),
+            self._calling.stream(use),
             stop=ask.stop,
-            calls=calls,
+            calls=self._calling.scanner(use),
             most_calls=None if use is None or use.is_parallel else 1,
             post=post,
         )
@@ -310,6 +309,7 @@ class Begun:
     scores: ScoreKeeper | None
     hold: Hold
     is_cut: bool
+    guide: Guide | AwaitingGuide | None
 
 
 class _Reading:
