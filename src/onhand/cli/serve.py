@@ -42,6 +42,7 @@ def command(
     Raises:
         InputError: if there is nothing to serve.
     """
+    from onhand.device.serving.caches.block_figures import open_blocks
     from onhand.device.serving.models.opening import open_served
     from onhand.device.serving.settings import ModelSettings, ServeSettings, parse_settings
 
@@ -64,15 +65,18 @@ def command(
 
     home = context.ensure_object(Settings).home()
     with ExitStack() as opened:
+        blocks = open_blocks(settings.cache, home)
+        if blocks is not None:
+            opened.callback(blocks.close)
         models = []
         for one in settings.models:
-            models.append(open_served(one, home=home))
+            models.append(open_served(one, home=home, blocks=blocks))
             opened.callback(models[-1].close)
             say(f"{models[-1].name}: engine {models[-1].engine_name}")
         if not settings.tenants:
             say("no keys are configured: every program on this device may ask")
         exact = _exact_cache(settings.cache, home)
-        state = ServerState(models, exact=exact)
+        state = ServerState(models, exact=exact, blocks=blocks)
         opened.callback(state.close)
         serve(state, settings, listening=lambda url: write(f"{url}/v1\n"))
 

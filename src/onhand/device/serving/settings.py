@@ -127,15 +127,18 @@ class CacheSettings:
 
     Attributes:
         exact_bytes: of answers that the same request gets again; 0 keeps none.
-        on_disk: whether they outlive the process.
+        blocks_bytes: on the disk, of what conversations remember; 0 keeps nothing there.
+        on_disk: whether what is kept outlives the process.
     """
 
     exact_bytes: int = 64 * 2**20
+    blocks_bytes: int = 2**30
     on_disk: bool = True
 
     def __post_init__(self) -> None:
-        if self.exact_bytes < 0:
-            raise InputError(f"exact_bytes is {self.exact_bytes}, must be 0 or more")
+        for name, value in (("exact_bytes", self.exact_bytes), ("blocks_bytes", self.blocks_bytes)):
+            if value < 0:
+                raise InputError(f"{name} is {value}, must be 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from onhand.core.errors import InputError
 from onhand.device.serving.asks import TextModel
+from onhand.device.serving.caches.block_figures import show_blocks
+from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.network import ServedNetwork
@@ -32,8 +34,9 @@ class ServerState:
         *,
         metrics: Metrics | None = None,
         exact: ExactCache | None = None,
+        blocks: BlockStore | None = None,
     ) -> None:
-        """Take models and a cache over; `close` closes them.
+        """Take models and caches over; `close` closes them.
 
         Raises:
             InputError: if there is none, or two have one name.
@@ -45,6 +48,7 @@ class ServerState:
             raise InputError("two models have one name; give each [[model]] a name of its own")
         self.metrics = metrics or Metrics()
         self.exact = exact
+        self._blocks = blocks
         self.is_draining = False
         self.started_s = int(time.time())
         self.metrics.gauge(
@@ -54,6 +58,8 @@ class ServerState:
                 model.prefix_cache_bytes for model in models if not isinstance(model, ServedNetwork)
             ),
         )
+        if blocks is not None:
+            show_blocks(blocks, self.metrics)
         if exact is not None:
             gauge = self.metrics.gauge
             gauge("onhand_exact_cache_bytes", "Answers kept.", lambda: exact.n_bytes)
@@ -122,6 +128,8 @@ class ServerState:
             model.close()
         if self.exact is not None:
             self.exact.close()
+        if self._blocks is not None:
+            self._blocks.close()
 
     def _candidates(self, name: str | None) -> Sequence[Served]:
         return tuple(self.models.values()) if name is None else (self.named(name),)

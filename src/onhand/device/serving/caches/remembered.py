@@ -7,6 +7,7 @@ import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.device.engines.base import Loaded, Session
+from onhand.device.serving.caches.blocks import ModelBlocks
 
 __all__ = ["Remembered"]
 
@@ -29,7 +30,15 @@ class Remembered:
     where the texts are the same: how soon an answer begins would say what others asked.
     """
 
-    def __init__(self, loaded: Loaded, *, context: int, token_bytes: int, most_bytes: int) -> None:
+    def __init__(
+        self,
+        loaded: Loaded,
+        *,
+        context: int,
+        token_bytes: int,
+        most_bytes: int,
+        blocks: ModelBlocks | None = None,
+    ) -> None:
         """Start with none.
 
         Args:
@@ -37,8 +46,10 @@ class Remembered:
             context: most tokens of a session.
             token_bytes: what the memory of one token takes.
             most_bytes: of all that is kept; the longest unused goes first.
+            blocks: what is kept on the disk beside it; None for nothing.
         """
         self._loaded = loaded
+        self._blocks = blocks
         self._context = context
         self._token_bytes = token_bytes
         self._most_bytes = most_bytes
@@ -54,6 +65,8 @@ class Remembered:
     def take(self, tenant: str, tokens: TokenArray) -> Session:
         """Return a session that remembers as much of the beginning of a prompt as is known.
 
+        Sessions in memory first, and blocks on the disk where they know more.
+
         Args:
             tenant: who asks.
             tokens: (T,) int64, T >= 1; the last is never taken as known, for its scores are needed.
@@ -64,16 +77,10 @@ class Remembered:
         Raises:
             InputError: if the model is closed.
         """
-        with self._lock:
-            best, n_shared = self._best(tenant, tokens)
-            if best is not None and n_shared == best.tokens.size:
-                self._kept.remove(best)
-                return best.session
-            if best is not None:
-                session = best.session.fork()
-                session.rewind(n_shared)
-                return session
-        return self._loaded.session(context=self._context)
+        session = self._in_memory(tenant, tokens)
+        if self._blocks is not None:
+            self._blocks.restore(tenant, session, tokens[:-1])
+        return session
 
     def give_back(self, tenant: str, session: Session, tokens: TokenArray) -> None:
         """Keep a session whose answer ended.
@@ -85,6 +92,8 @@ class Remembered:
         """
         known = np.array(tokens[: session.length])
         dropped: list[_Kept] = []
+        if self._blocks is not None:
+            self._blocks.keep(tenant, session, known)
         with self._lock:
             if known.size * self._token_bytes > self._most_bytes or known.size < _LEAST_SHARED:
                 dropped.append(_Kept(tenant, session, known))
@@ -101,6 +110,18 @@ class Remembered:
             kept, self._kept = self._kept, []
         for one in kept:
             one.session.close()
+
+    def _in_memory(self, tenant: str, tokens: TokenArray) -> Session:
+        with self._lock:
+            best, n_shared = self._best(tenant, tokens)
+            if best is not None and n_shared == best.tokens.size:
+                self._kept.remove(best)
+                return best.session
+            if best is not None:
+                session = best.session.fork()
+                session.rewind(n_shared)
+                return session
+        return self._loaded.session(context=self._context)
 
     def _taken(self) -> int:
         return sum(one.tokens.size for one in self._kept) * self._token_bytes

@@ -20,6 +20,7 @@ from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece, Score
+from onhand.device.serving.caches.blocks import BlockStore, ModelBlocks
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
@@ -45,8 +46,16 @@ class LocalModel:
         fingerprint: the same for models that answer alike, to the bit.
     """
 
-    def __init__(self, opened: OpenedBundle, settings: ModelSettings) -> None:
-        """Take an opened bundle over; `close` closes it."""
+    def __init__(
+        self, opened: OpenedBundle, settings: ModelSettings, *, blocks: BlockStore | None = None
+    ) -> None:
+        """Take an opened bundle over; `close` closes it.
+
+        Args:
+            opened: the bundle.
+            settings: how it is served.
+            blocks: where what conversations remember is kept on the disk; None for nowhere.
+        """
         decoder = opened.bundle.manifest.decoder
         self.name = settings.name or opened.bundle.manifest.name
         self.usual: Sampling = model_sampling(opened.bundle)
@@ -80,6 +89,7 @@ class LocalModel:
             context=self.context,
             token_bytes=decoder.kv_values_per_token * value_bytes,
             most_bytes=settings.prefix_cache_bytes,
+            blocks=None if blocks is None else ModelBlocks(blocks, settings.prefill),
         )
         self._threads = ThreadPoolExecutor(
             limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
@@ -302,11 +312,12 @@ class _Reading:
             request.cancel()
 
 
-def open_local(settings: ModelSettings) -> LocalModel:
+def open_local(settings: ModelSettings, *, blocks: BlockStore | None = None) -> LocalModel:
     """Open a bundle for serving.
 
     Args:
         settings: which, and how.
+        blocks: as `LocalModel` takes it.
 
     Returns:
         The model; close it.
@@ -327,7 +338,7 @@ def open_local(settings: ModelSettings) -> LocalModel:
         prefill=prefill,
     )
     try:
-        return LocalModel(opened, settings)
+        return LocalModel(opened, settings, blocks=blocks)
     except OnhandError:
         opened.loaded.close()
         raise

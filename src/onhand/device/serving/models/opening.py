@@ -4,6 +4,7 @@ from pathlib import Path
 
 from onhand.core.bundle import read_manifest
 from onhand.core.manifest import NETWORK
+from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.models.local import LocalModel, open_local
 from onhand.device.serving.models.network import ServedNetwork, open_network_model
 from onhand.device.serving.settings import ModelSettings
@@ -11,12 +12,15 @@ from onhand.device.serving.settings import ModelSettings
 __all__ = ["open_served"]
 
 
-def open_served(settings: ModelSettings, *, home: Path | None = None) -> LocalModel | ServedNetwork:
+def open_served(
+    settings: ModelSettings, *, home: Path | None = None, blocks: BlockStore | None = None
+) -> LocalModel | ServedNetwork:
     """Open a bundle for serving, whatever it holds.
 
     Args:
         settings: which, and how.
         home: the state folder; None for the user's own.
+        blocks: where what conversations remember is kept on the disk; None for nowhere.
 
     Returns:
         The model; close it.
@@ -27,4 +31,4 @@ def open_served(settings: ModelSettings, *, home: Path | None = None) -> LocalMo
     manifest, _ = read_manifest(Path(settings.bundle))
     if manifest.kind == NETWORK:
         return open_network_model(settings, manifest.name, home=home)
-    return open_local(settings)
+    return open_local(settings, blocks=blocks)
