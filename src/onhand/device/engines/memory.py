@@ -321,8 +321,15 @@ def _parts(saved: Saved, start: int, length: int, shapes: Sequence[PartShape]) -
     parts: list[np.ndarray] = []
     for size, (heads, width, dtype) in zip(sizes, shapes, strict=True):
         part = np.frombuffer(saved, dtype, count=size // dtype.itemsize, offset=start)
-        if dtype.kind == "f" and not np.isfinite(part).all():
+        if dtype.kind == "f" and not _is_finite(part):
             raise InputError("saved state is damaged: it holds a number that is not finite")
         parts.append(part.reshape(heads, length, width))
         start += size
     return parts
+
+
+def _is_finite(part: np.ndarray) -> bool:
+    if part.dtype != np.float16:
+        return bool(np.isfinite(part).all())
+    # By its bits, since numpy has no instructions for halves: an exponent of ones is no number.
+    return bool(part.size == 0 or (part.view(np.uint16) & 0x7FFF).max() < 0x7C00)

@@ -11,6 +11,7 @@
 #include "adapter.h"
 #include "matrix.h"
 #include "memory.h"
+#include "spans.h"
 
 namespace onhand {
 
@@ -79,22 +80,17 @@ class Conversation {
     for (size_t i = 0; i < head_dim_.size(); ++i) {
       const auto shape = shape_of(i, n, head_dim_[i]);
       auto keys = new_array<Number>(shape), values = new_array<Number>(shape);
+      const LayerSpan part(memory, *shape_, int(i), head_dim_[i], span);
       {
         nanobind::gil_scoped_release free;  // it takes a while, and only numbers are touched
-        memory.each<Number>(int(i), head_dim_[i], span, [&](Number key, Number value, size_t at) {
-          keys.data()[at] = key;
-          values.data()[at] = value;
-        });
+        part.get(keys.data(), values.data());
       }
       parts.append(keys);
       parts.append(values);
       if (!has_scales()) continue;
       const auto one = shape_of(i, n, 1);
       auto of_keys = new_array<float>(one), of_values = new_array<float>(one);
-      memory.each_scale(int(i), span, [&](float key, float value, size_t at) {
-        of_keys.data()[at] = key;
-        of_values.data()[at] = value;
-      });
+      part.get_scales(of_keys.data(), of_values.data());
       parts.append(of_keys);
       parts.append(of_values);
     }
@@ -143,15 +139,9 @@ class Conversation {
     to.reserve(n);
     to.set_length(span.end);
     for (size_t i = 0; i < head_dim_.size(); ++i) {
-      to.each<Number>(int(i), head_dim_[i], span, [&](Number& key, Number& value, size_t at) {
-        key = keys[i][at];
-        value = values[i][at];
-      });
-      if (!has_scales()) continue;
-      to.each_scale(int(i), span, [&](float& key, float& value, size_t at) {
-        key = of_keys[i][at];
-        value = of_values[i][at];
-      });
+      const LayerSpan part(to, *shape_, int(i), head_dim_[i], span);
+      part.put(keys[i], values[i]);
+      if (has_scales()) part.put_scales(of_keys[i], of_values[i]);
     }
   }
 

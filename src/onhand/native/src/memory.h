@@ -64,8 +64,6 @@ class Page {
   std::unique_ptr<uint8_t, Free> data_;
 };
 
-struct Span { int begin, end; };  // tokens
-
 class Memory {
  public:
   explicit Memory(const PageShape& shape) : shape_(&shape) {}
@@ -94,44 +92,6 @@ class Memory {
         pages_[i] = std::move(own);
       }
     }
-  }
-
-  // Call use(key, value, i) for every number of some tokens of a layer, i counting
-  // (n_kv_heads, tokens, dim).
-  template <class Number, class Use>
-  void each(int layer, int dim, Span span, Use use) const {
-    const int wide = shape_->wide[layer];
-    size_t at = 0;
-    for (int h = 0; h < shape_->n_kv_heads[layer]; ++h)
-      for (int t = span.begin; t < span.end; ++t) {
-        const int slot = t % kPage;
-        Number* k = reinterpret_cast<Number*>(keys(layer, h, t / kPage)) +
-                    static_cast<size_t>(slot / kLanes) * wide * kLanes + slot % kLanes;
-        Number* v = reinterpret_cast<Number*>(values(layer, h, t / kPage)) +
-                    static_cast<size_t>(slot) * wide;
-        for (int d = 0; d < dim; ++d, ++at) use(k[d * kLanes], v[d], at);
-      }
-  }
-
-  // The same for every token.
-  template <class Number, class Use>
-  void each(int layer, int dim, Use use) const {
-    each<Number>(layer, dim, Span{0, length_}, use);
-  }
-
-  // Call use(key's scale, value's scale, i), i counting (n_kv_heads, tokens).
-  template <class Use>
-  void each_scale(int layer, Span span, Use use) const {
-    size_t at = 0;
-    for (int h = 0; h < shape_->n_kv_heads[layer]; ++h)
-      for (int t = span.begin; t < span.end; ++t, ++at)
-        use(scales(keys(layer, h, t / kPage), layer)[t % kPage],
-            scales(values(layer, h, t / kPage), layer)[t % kPage], at);
-  }
-
-  template <class Use>
-  void each_scale(int layer, Use use) const {
-    each_scale(layer, Span{0, length_}, use);
   }
 
   // Of a head's part of a page, where numbers are int8: (kPage).

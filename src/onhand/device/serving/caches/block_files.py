@@ -1,6 +1,7 @@
 """Files of sealed blocks in one folder: written beside their place, checked when they are read."""
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -16,13 +17,29 @@ from onhand.core.errors import InputError
 from onhand.device.serving.caches.chains import BLOCK_TOKENS
 from onhand.device.serving.caches.seals import Sealer
 
-__all__ = ["BlockFiles"]
+__all__ = ["BlockFiles", "Room"]
 
 _MAGIC: Final = b"onhand-block-1\n\0"
 _SUFFIX: Final = ".block"
 _BESIDE: Final = ".writing-"
 _NAME: Final = re.compile(r"([0-9a-f]{64})\.block")
 _MOST_BYTES: Final = 2**30  # of one file
+
+
+class Room:
+    """Memory that one file after the other is read into. One thread at a time.
+
+    The system need not find fresh memory for each, which takes longer than to read it.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def of(self, size: int) -> memoryview:
+        """Return so many bytes; what was read before is gone."""
+        if len(self._bytes) < size:
+            self._bytes = bytearray(size)
+        return memoryview(self._bytes)[:size]
 
 
 class BlockFiles:
@@ -96,20 +113,21 @@ class BlockFiles:
         finally:
             Path(beside).unlink(missing_ok=True)
 
-    def read(self, key: bytes) -> tuple[TokenArray, memoryview]:
+    def read(self, key: bytes, room: Room) -> tuple[TokenArray, memoryview]:
         """Read a file.
 
         Args:
             key: the block's.
+            room: where to.
 
         Returns:
-            Its tokens and its span.
+            Its tokens and its span, the latter in `room`.
 
         Raises:
             OSError: if it is not there or cannot be read.
             InputError: if it is damaged, or another block's.
         """
-        content = memoryview(self._sealer.unseal(self._content(key), place=key))
+        content = memoryview(self._sealer.unseal(self._content(key, room), place=key))
         start = len(_MAGIC) + 16
         n = int.from_bytes(content[len(_MAGIC) : start], "little")
         end = start + 4 * n
@@ -128,15 +146,22 @@ class BlockFiles:
         """
         self._place(key).unlink(missing_ok=True)
 
-    def _content(self, key: bytes) -> bytes:
+    def _content(self, key: bytes, room: Room) -> memoryview:
         # What somebody put in its place, as a link or a pipe, is not followed or waited for.
         flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-        handle = os.open(self._place(key), flags | getattr(os, "O_BINARY", 0))
+        try:
+            handle = os.open(self._place(key), flags | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise InputError("a block's file is a link") from error
+            raise
         with os.fdopen(handle, "rb", buffering=0) as file:
-            about = os.fstat(file.fileno())
+            about = os.fstat(handle)
             if not stat.S_ISREG(about.st_mode) or about.st_size > _MOST_BYTES:
                 raise InputError("a block's file is not one")
-            return file.read(about.st_size)
+            content = room.of(about.st_size)
+            n_read = file.readinto(content)
+        return content[:n_read]
 
     def _place(self, key: bytes) -> Path:
         # Of a key alone, never of a text from outside: there is no way out of the folder.

@@ -24,7 +24,7 @@ import numpy as np
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import ContextOverflow, InputError, OnhandError, ResourceError
 from onhand.device.engines.base import Session, SpanSession
-from onhand.device.serving.caches.block_files import BlockFiles
+from onhand.device.serving.caches.block_files import BlockFiles, Room
 from onhand.device.serving.caches.block_index import ROW_BYTES, BlockIndex
 from onhand.device.serving.caches.chains import BLOCK_TOKENS, Chains, Link, Tags, n_shared
 from onhand.device.serving.caches.seals import MacSealer, Sealer
@@ -230,9 +230,10 @@ class BlockStore:
 
     def _read(self, links: Sequence[Link], session: SpanSession, total: int) -> None:
         first = session.length // BLOCK_TOKENS
+        room = Room()
         for link in links[first:]:
             try:
-                known, span = self._files.read(link.key)
+                known, span = self._files.read(link.key, room)
                 if not np.array_equal(known[: link.tokens.size], link.tokens):
                     raise InputError("a block's tokens are others")
                 session.rewind(link.begin)

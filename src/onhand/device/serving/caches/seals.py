@@ -27,12 +27,15 @@ class Sealer(Protocol):
         """
         ...
 
-    def unseal(self, sealed: bytes, *, place: bytes) -> bytes | memoryview:
+    def unseal(self, sealed: bytes | memoryview, *, place: bytes) -> bytes | memoryview:
         """Return what was kept.
 
         Args:
             sealed: what `seal` returned.
             place: as given to `seal`.
+
+        Returns:
+            The content; it may lie in `sealed`.
 
         Raises:
             InputError: if the bytes are not those of this place.
@@ -55,7 +58,7 @@ class MacSealer:
         """See `Sealer`."""
         return self._code(content, place) + content
 
-    def unseal(self, sealed: bytes, *, place: bytes) -> memoryview:
+    def unseal(self, sealed: bytes | memoryview, *, place: bytes) -> memoryview:
         """See `Sealer`.
 
         Raises:
