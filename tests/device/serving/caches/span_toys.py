@@ -19,7 +19,9 @@ class SpanToy(ToySession):
         self.span_key = hashlib.sha256(model.encode()).digest()
         self.model = model
 
-    def fork(self) -> "SpanToy":
+    def fork(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        self,
+    ) -> "SpanToy":
         """See `SpanSession`."""
         forked = SpanToy(self.context, self.model)
         forked.tokens = list(self.tokens)
@@ -45,7 +47,9 @@ class SpanLoaded(FakeLoaded):
 
     model = "toy"
 
-    def session(self, *, context: int | None = None) -> SpanToy:
+    def session(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        self, *, context: int | None = None
+    ) -> SpanToy:
         """See `Loaded`."""
         self.session_made = made = SpanToy(context or self.context, self.model)
         return made

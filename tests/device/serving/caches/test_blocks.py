@@ -403,10 +403,14 @@ def test_a_vault_may_seal(folder: Path) -> None:
     class Reversed(MacSealer):
         """A seal that nobody would call secret."""
 
-        def seal(self, content: bytes, *, place: bytes) -> bytes:
+        def seal(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+            self, content: bytes, *, place: bytes
+        ) -> bytes:
             return super().seal(content[::-1], place=place)
 
-        def unseal(self, sealed: bytes | memoryview, *, place: bytes) -> memoryview:
+        def unseal(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+            self, sealed: bytes | memoryview, *, place: bytes
+        ) -> memoryview:
             return memoryview(bytes(super().unseal(sealed, place=place))[::-1])
 
     store = opened(folder, sealer=Reversed(SECRET))
@@ -453,7 +457,9 @@ def test_writing_never_keeps_an_answer_waiting(folder: Path) -> None:
     class Slow(MacSealer):
         """Waits."""
 
-        def seal(self, content: bytes, *, place: bytes) -> bytes:
+        def seal(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+            self, content: bytes, *, place: bytes
+        ) -> bytes:
             may_go.wait(20)
             return super().seal(content, place=place)
 
@@ -462,7 +468,9 @@ def test_writing_never_keeps_an_answer_waiting(folder: Path) -> None:
     class Counted(SpanToy):
         """Its forks are known."""
 
-        def fork(self) -> SpanToy:
+        def fork(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+            self,
+        ) -> SpanToy:
             made.append(super().fork())
             return made[-1]
 
