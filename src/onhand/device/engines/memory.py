@@ -319,17 +319,30 @@ def _parts(saved: Saved, start: int, length: int, shapes: Sequence[PartShape]) -
             f"saved state is damaged: {len(saved)} bytes, {start + sum(sizes)} expected"
         )
     parts: list[np.ndarray] = []
+    of_one_kind = len({dtype for *_, dtype in shapes}) == 1
+    if of_one_kind:  # one look at all is sooner done than one at each
+        _check_finite(np.frombuffer(saved, shapes[0][2], offset=start))
     for size, (heads, width, dtype) in zip(sizes, shapes, strict=True):
         part = np.frombuffer(saved, dtype, count=size // dtype.itemsize, offset=start)
-        if dtype.kind == "f" and not _is_finite(part):
-            raise InputError("saved state is damaged: it holds a number that is not finite")
+        if not of_one_kind:
+            _check_finite(part)
         parts.append(part.reshape(heads, length, width))
         start += size
     return parts
 
 
-def _is_finite(part: np.ndarray) -> bool:
-    if part.dtype != np.float16:
-        return bool(np.isfinite(part).all())
-    # By its bits, since numpy has no instructions for halves: an exponent of ones is no number.
-    return bool(part.size == 0 or (part.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+def _check_finite(part: np.ndarray) -> None:
+    """Refuse numbers that are none.
+
+    Raises:
+        InputError: if there is one.
+    """
+    if part.size == 0 or part.dtype.kind != "f":
+        return
+    if part.dtype == np.float16:
+        # By its bits, since numpy has no instructions for halves: an exponent of ones is no number.
+        is_finite = bool((part.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+    else:
+        is_finite = bool(np.isfinite(part).all())
+    if not is_finite:
+        raise InputError("saved state is damaged: it holds a number that is not finite")

@@ -18,8 +18,9 @@ from tests.device.serving.caches.span_toys import SpanToy
 
 from onhand.core.errors import ResourceError
 from onhand.device.serving.caches.block_index import ROW_BYTES
-from onhand.device.serving.caches.blocks import BlockStore, ModelBlocks
+from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.caches.chains import BLOCK_TOKENS, Chains
+from onhand.device.serving.caches.model_blocks import ModelBlocks
 from onhand.device.serving.caches.seals import MacSealer
 
 SECRET = b"s" * 32
@@ -515,7 +516,8 @@ import sys
 import numpy as np
 from pathlib import Path
 from tests.device.serving.caches.span_toys import SpanToy
-from onhand.device.serving.caches.blocks import BlockStore, ModelBlocks
+from onhand.device.serving.caches.blocks import BlockStore
+from onhand.device.serving.caches.model_blocks import ModelBlocks
 store = BlockStore(Path(sys.argv[1]), secret=b"s" * 32, most_bytes=60_000)
 for first in range(10_000):
     session = SpanToy(1000)

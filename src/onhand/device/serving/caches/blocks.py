@@ -15,6 +15,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -23,13 +24,13 @@ import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import ContextOverflow, InputError, OnhandError, ResourceError
-from onhand.device.engines.base import Session, SpanSession
+from onhand.device.engines.base import SpanSession
 from onhand.device.serving.caches.block_files import BlockFiles, Room
 from onhand.device.serving.caches.block_index import ROW_BYTES, BlockIndex
 from onhand.device.serving.caches.chains import BLOCK_TOKENS, Chains, Link, Tags, n_shared
 from onhand.device.serving.caches.seals import MacSealer, Sealer
 
-__all__ = ["BlockCounts", "BlockStore", "ModelBlocks"]
+__all__ = ["BlockCounts", "BlockStore"]
 
 _LOG = logging.getLogger("onhand.serving")
 # Fewer are computed as soon as they are read, and not worth a file.
@@ -39,6 +40,8 @@ _MOST_WAITING: Final = 8
 # Of the disk, left to everybody else.
 _SPARE_BYTES: Final = 256 * 2**20
 _CLOSE_S: Final = 10.0
+# Prompts that read at once without waiting for each other.
+_READERS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +118,7 @@ class BlockStore:
             raise ResourceError(f"{folder}: blocks cannot be kept there: {error}") from error
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MOST_WAITING)
         self._is_closed = False
+        self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="onhand-blocks-read")
         self._writer = threading.Thread(target=self._work, name="onhand-blocks", daemon=True)
         self._writer.start()
 
@@ -151,13 +155,14 @@ class BlockStore:
             How many tokens it remembers more than before.
         """
         before = session.length
-        if tokens.size - before < _LEAST_TOKENS:
+        if self._is_closed or tokens.size - before < _LEAST_TOKENS:
             return 0
         try:
             links, total = self._found(start, tokens)
             if total - before >= _LEAST_TOKENS:
                 self._read(links, session, total)
-        except (OSError, sqlite3.Error, OnhandError) as error:
+        except (OSError, sqlite3.Error, OnhandError, RuntimeError) as error:
+            # The last where another thread closes the store meanwhile.
             _LOG.warning("blocks could not be read: %s", error)
         gained = session.length - before
         if gained > 0:
@@ -201,6 +206,7 @@ class BlockStore:
             self._is_closed = True
             with contextlib.suppress(queue.Full):  # a disk that hangs
                 self._jobs.put(None, timeout=_CLOSE_S)
+        self._reader.shutdown(wait=False, cancel_futures=True)
         self._writer.join(_CLOSE_S)
         self._index.close()
 
@@ -229,11 +235,16 @@ class BlockStore:
         return (key, shared) if shared else None
 
     def _read(self, links: Sequence[Link], session: SpanSession, total: int) -> None:
-        first = session.length // BLOCK_TOKENS
-        room = Room()
-        for link in links[first:]:
+        wanted = links[session.length // BLOCK_TOKENS :]
+        rooms = (Room(), Room())
+        # One block is read and checked by another thread while the one before it is loaded.
+        coming = self._reader.submit(self._files.read, wanted[0].key, rooms[0])
+        for i, link in enumerate(wanted):
             try:
-                known, span = self._files.read(link.key, room)
+                known, span = coming.result()
+                if i + 1 < len(wanted):
+                    room = rooms[(i + 1) % 2]
+                    coming = self._reader.submit(self._files.read, wanted[i + 1].key, room)
                 if not np.array_equal(known[: link.tokens.size], link.tokens):
                     raise InputError("a block's tokens are others")
                 session.rewind(link.begin)
@@ -340,48 +351,6 @@ class BlockStore:
             return figure()
         except sqlite3.Error:
             return 0
-
-
-@dataclass(frozen=True, slots=True)
-class ModelBlocks:
-    """A store as one model sees it: its tenants' chains.
-
-    Attributes:
-        store: where blocks are.
-        way: how it computes, beside what `SpanSession.span_key` names.
-    """
-
-    store: BlockStore
-    way: str
-
-    def restore(self, tenant: str, session: Session, tokens: TokenArray) -> int:
-        """Do as `BlockStore.restore`; nothing where the engine saves no spans.
-
-        Args:
-            tenant: who asks.
-            session: as there.
-            tokens: as there.
-
-        Returns:
-            As there.
-        """
-        if not isinstance(session, SpanSession):
-            return 0
-        return self.store.restore(self._start(tenant, session), session, tokens)
-
-    def keep(self, tenant: str, session: Session, tokens: TokenArray) -> None:
-        """Do as `BlockStore.keep`; nothing where the engine saves no spans.
-
-        Args:
-            tenant: whose it was.
-            session: as there.
-            tokens: as there.
-        """
-        if isinstance(session, SpanSession):
-            self.store.keep(self._start(tenant, session), session, tokens)
-
-    def _start(self, tenant: str, session: SpanSession) -> bytes:
-        return self.store.chains.start(tenant, session.span_key + self.way.encode())
 
 
 def _needs_no_block(tags: Tags, children: Sequence[tuple[bytes, Tags]]) -> bool:

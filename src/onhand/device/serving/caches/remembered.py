@@ -7,7 +7,7 @@ import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.device.engines.base import Loaded, Session
-from onhand.device.serving.caches.blocks import ModelBlocks
+from onhand.device.serving.caches.model_blocks import ModelBlocks
 
 __all__ = ["Remembered"]
 

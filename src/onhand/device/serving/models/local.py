@@ -20,7 +20,8 @@ from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece, Score
-from onhand.device.serving.caches.blocks import BlockStore, ModelBlocks
+from onhand.device.serving.caches.blocks import BlockStore
+from onhand.device.serving.caches.model_blocks import ModelBlocks
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
