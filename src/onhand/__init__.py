@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onhand.device.engines.base import KvKind
     from onhand.device.generate import TextSession
     from onhand.device.networks.session import NetworkSession
+    from onhand.device.serving.inprocess import Service
     from onhand.device.text_model import TextModel
     from onhand.host.build import BuildResult
     from onhand.host.export.result import ExportResult
@@ -32,6 +33,7 @@ __all__ = [
     "open",
     "open_model",
     "open_network",
+    "open_service",
 ]
 
 __version__ = "0.1.0"
@@ -220,6 +222,44 @@ def open_network(
 
     where = None if home is None else Path(home)
     return open_session(path, variant=variant, engine=engine, threads=threads, home=where)
+
+
+def open_service(
+    *bundles: str | Path,
+    config: str | Path | None = None,
+    home: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> "Service":
+    """Open bundles behind the API of `onhand serve`, without a socket.
+
+    Args:
+        bundles: folders; the first answers requests that name none.
+        config: a `serve.toml`, whose models come after those; None for none.
+        home: the state folder; None for the user's own.
+        environment: where secrets stand that the settings name; None for nowhere.
+
+    Returns:
+        The service: `post` and `stream` take what the routes take, and `http` is a client for
+        OpenAI's. Close it, or use it in a `with` block.
+
+    Raises:
+        OnhandError: if settings are wrong, or a bundle cannot be opened here.
+    """
+    from onhand.device.serving.assembling import opened_state, read_settings, with_bundles
+    from onhand.device.serving.inprocess import Service
+    from onhand.device.serving.settings import ServeSettings
+    from onhand.device.state import default_home
+
+    settings = ServeSettings()
+    if config is not None:
+        settings = read_settings(Path(config), environment=environment or {})
+    where = default_home() if home is None else Path(home)
+    settings = with_bundles(settings, [Path(one) for one in bundles])
+    return Service(opened_state(settings, home=where, told=_quiet), settings)
+
+
+def _quiet(_: str) -> None:
+    """Say nothing."""
 
 
 def build_network(

@@ -51,6 +51,29 @@ void parts_of_a_job(int n_threads, int n, int chunk) {
   }
 }
 
+// Between jobs it may have fewer threads, and as many as before again.
+void other_sizes() {
+  Pool pool(4);
+  std::vector<int> done(100);
+  int n_jobs = 0;
+  for (int n_threads : {4, 1, 1, 3, 2, 4, 4, 1, 4}) {
+    pool.resize(n_threads);
+    expect(pool.size() == n_threads, "it has the threads that it was told");
+    for (int step = 0; step < 5; ++step, ++n_jobs) {
+      std::atomic<int> n_called{0};
+      pool.run([&](int thread) {
+        ++n_called;
+        pool.for_each_chunk(100, 4, thread, [&](int begin, int end) {
+          for (int i = begin; i < end; ++i) ++done[i];
+        });
+        pool.meet();
+        expect(done[99 - thread] == n_jobs + 1, "a part sees what was done before it");
+      });
+      expect(n_called == n_threads, "every thread is called once");
+    }
+  }
+}
+
 // A thread that is held up in its first chunk does not hold up the rest of its share.
 void others_take_over(int n_threads) {
   Pool pool(n_threads);
@@ -97,6 +120,7 @@ int main() {
     for (int n : {1, 2, 37, 400})
       for (int chunk : {1, 4, 64}) parts_of_a_job(n_threads, n, chunk);
   for (int n_threads : {2, 3, 5}) others_take_over(n_threads);
+  other_sizes();
   waiting_is_sleeping();
   std::printf("all is well\n");
 }

@@ -25,6 +25,7 @@ def opened(engine: Engine, pack: Pack, store: BlockStore) -> tuple[Loaded, Remem
 def answered(loaded: Loaded, remembered: Remembered, row: TokenArray) -> tuple[int, FloatArray]:
     """Read a prompt; return how much of it was known, and what is scored after it and a step."""
     session = remembered.take("a", row)
+    remembered.restore("a", session, row)
     n_known = session.length
     first = loaded.step([(session, row[n_known:])])[0]
     more = loaded.step([(session, np.array([int(first.argmax())]))])[0]

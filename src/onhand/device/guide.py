@@ -2,7 +2,8 @@
 
 import json
 import threading
-from collections.abc import Collection
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,14 +12,19 @@ from numpy.typing import NDArray
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineError, InputError
+from onhand.device.sampling import Watcher
+from onhand.device.tools.writing import Trigger
 
 if TYPE_CHECKING:
     import llguidance
 
-__all__ = ["Guide", "GuideMaker", "json_grammar"]
+__all__ = ["AwaitingGuide", "Guide", "GuideMaker", "json_grammar"]
 
 # Of a grammar's text: larger ones take seconds to compile.
 MAX_GRAMMAR: Final = 2**18
+# Agents send the same tools with every turn.
+_KEPT_GRAMMARS: Final = 8
+_KEPT_BYTES: Final = 64  # of an answer, in which a trigger's beginning may lie
 # Between parts of JSON: a small model that may write any number of spaces writes nothing else.
 _WHITESPACE: Final = r"(\n[ ]{0,16}|[ ])?"
 
@@ -58,6 +64,62 @@ class Guide:
             raise EngineError(f"the answer cannot follow its grammar: {reason}")
 
 
+class AwaitingGuide:
+    """Lets an answer be any text until it shows a trigger; see `Watcher`. One thread at a time."""
+
+    def __init__(
+        self,
+        trigger: Trigger,
+        *,
+        bytes_of: Callable[[int], bytes],
+        begin: Callable[[str, bytes], Guide | None],
+    ) -> None:
+        """Wait.
+
+        Args:
+            trigger: what to wait for.
+            bytes_of: the bytes of a token, a marker's text included.
+            begin: starts a grammar, some bytes of which are there already; None where they do
+                not follow it.
+        """
+        self._trigger = trigger
+        self._bytes_of = bytes_of
+        self._begin = begin
+        self._seen = b""
+        self._is_waiting = True
+        self._guide: Guide | None = None
+
+    def forbidden(self) -> NDArray[np.bool_] | None:
+        """See `Watcher`.
+
+        Raises:
+            EngineError: as in `Guide.forbidden`.
+        """
+        return None if self._guide is None else self._guide.forbidden()
+
+    def chose(self, logits: FloatArray, token: int) -> None:
+        """See `Watcher`.
+
+        Raises:
+            EngineError: as in `Guide.chose`.
+        """
+        if self._guide is not None:
+            self._guide.chose(logits, token)
+            return
+        if not self._is_waiting:
+            return
+        self._seen += self._bytes_of(token)
+        found = self._trigger.pattern.search(self._seen)
+        if found is not None:
+            self._is_waiting = False
+            name = found.groupdict().get("name", b"").decode()
+            self._guide = self._begin(self._trigger.grammars[name], self._seen[found.end() :])
+        elif self._trigger.most_bytes is None:
+            self._seen = self._seen[-_KEPT_BYTES:]
+        else:
+            self._is_waiting = len(self._seen) < self._trigger.most_bytes
+
+
 class GuideMaker:
     """Makes guides for one model's tokens. May be shared between threads.
 
@@ -72,12 +134,20 @@ class GuideMaker:
             tokenizer: the `tokenizer.json` of a verified bundle.
             vocab_size: V, logits in a row.
             stop_ids: tokens that may come when the grammar is complete; at least one.
+
+        Raises:
+            EngineError: if the file cannot be read.
         """
-        self._file = tokenizer
+        try:
+            # Read now: another version of the bundle may lie in its place when it is needed.
+            self._text = tokenizer.read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise EngineError(f"the tokenizer cannot be read: {error}") from error
         self._vocab_size = vocab_size
         self._stop_ids = sorted(stop_ids)
         self._lock = threading.Lock()
         self._tokens: llguidance.LLTokenizer | None = None
+        self._compiled: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
 
     def guide(self, grammar: str) -> Guide:
         """Start an answer that follows a grammar.
@@ -92,14 +162,64 @@ class GuideMaker:
             InputError: if the grammar is not valid, or too large.
             EngineError: if the tokenizer cannot be used for this.
         """
+        return Guide(self._matcher(grammar), self._vocab_size)
+
+    def awaiting(self, trigger: Trigger, *, bytes_of: Callable[[int], bytes]) -> Watcher:
+        """Start an answer in free text that follows a grammar from some point on.
+
+        Args:
+            trigger: what begins it; its grammars are checked at once.
+            bytes_of: the bytes of a token, a marker's text included.
+
+        Returns:
+            What watches its sampler.
+
+        Raises:
+            InputError: as in `guide`.
+            EngineError: as in `guide`.
+        """
+        for grammar in trigger.grammars.values():
+            self._matcher(grammar)
+        return AwaitingGuide(trigger, bytes_of=bytes_of, begin=self._begun)
+
+    def tokens_of(self, tokens: Mapping[str, int]) -> dict[str, int]:
+        """Return those of some tokens that a grammar must name by number.
+
+        Args:
+            tokens: text -> token.
+
+        Raises:
+            EngineError: as in `guide`.
+        """
+        known = self._tokenizer()
+        return {text: token for text, token in tokens.items() if known.is_special_token(token)}
+
+    def _begun(self, grammar: str, given: bytes) -> Guide | None:
+        matcher = self._matcher(grammar)
+        tokens = self._tokenizer().tokenize_bytes(given) if given else []
+        if matcher.try_consume_tokens(tokens) < len(tokens):
+            return None
+        return Guide(matcher, self._vocab_size)
+
+    def _matcher(self, grammar: str) -> "llguidance.LLMatcher":
         import llguidance
 
         if len(grammar) > MAX_GRAMMAR:
             raise InputError(f"grammar: has {len(grammar)} characters, at most {MAX_GRAMMAR}")
-        matcher = llguidance.LLMatcher(self._tokenizer(), grammar, log_level=0)
+        tokens = self._tokenizer()
+        with self._lock:
+            matcher = self._compiled.get(grammar)
+            if matcher is not None:
+                self._compiled.move_to_end(grammar)
+                return matcher.deep_copy()
+        matcher = llguidance.LLMatcher(tokens, grammar, log_level=0)
         if matcher.is_error():
             raise InputError(f"grammar: {matcher.get_error().splitlines()[0]}")
-        return Guide(matcher, self._vocab_size)
+        with self._lock:
+            self._compiled[grammar] = matcher
+            while len(self._compiled) > _KEPT_GRAMMARS:
+                self._compiled.popitem(last=False)
+            return matcher.deep_copy()
 
     def _tokenizer(self) -> "llguidance.LLTokenizer":
         import llguidance
@@ -110,12 +230,13 @@ class GuideMaker:
                     raise EngineError("the model has no token that ends an answer")
                 try:
                     self._tokens = llguidance.LLTokenizer(
-                        self._file.read_text("utf-8"),
+                        self._text,
                         n_vocab=self._vocab_size,
                         eos_token=self._stop_ids,
                     )
-                except (OSError, ValueError) as error:
+                except ValueError as error:
                     raise EngineError(f"the tokenizer cannot follow grammars: {error}") from error
+                self._text = ""  # megabytes, and not needed again
             return self._tokens
 
 

@@ -1,7 +1,7 @@
 """Prompts to tokens: plain texts and conversations, and what happens when they do not fit."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,6 +36,7 @@ class PromptReader:
         context: int,
         max_tokens: int | None,
         overflow: Overflow,
+        render: Callable[[Sequence[Message]], str] | None = None,
     ) -> tuple[TokenArray, int]:
         """Return the tokens of a prompt, none of them cut off.
 
@@ -44,6 +45,7 @@ class PromptReader:
             context: most tokens of prompt and answer together.
             max_tokens: most tokens of the answer, if known.
             overflow: "error", or "drop-oldest" to leave out whole turns of a conversation.
+            render: how messages become text; None for what the template does by itself.
 
         Returns:
             tokens: (T,) int64, 1 <= T <= `context`.
@@ -59,7 +61,7 @@ class PromptReader:
         is_plain = isinstance(prompt, str)
         dropped = 0
         if not isinstance(prompt, str):
-            tokens, dropped = self._conversation(prompt, context, max_tokens, overflow)
+            tokens, dropped = self._conversation(prompt, context, max_tokens, overflow, render)
         elif overflow == "drop-oldest":
             raise InputError("overflow='drop-oldest' needs messages: a plain prompt has no turns")
         else:
@@ -82,6 +84,7 @@ class PromptReader:
         context: int,
         max_tokens: int | None,
         overflow: Overflow,
+        render: Callable[[Sequence[Message]], str] | None,
     ) -> tuple[TokenArray, int]:
         if self.template is None:
             raise InputError(
@@ -89,7 +92,7 @@ class PromptReader:
                 f"tokenizer_config.json), so it cannot chat; give a plain prompt, as "
                 f"'onhand run NAME --prompt TEXT' does"
             )
-        render, encode = self.template.render, self.tokenizer.encode_template
+        render, encode = render or self.template.render, self.tokenizer.encode_template
         tokens = encode(render(messages))
         # Room for an answer, or dropping turns would only just make the question fit.
         quarter = context // 4

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from onhand.core.errors import BundleCorrupt, InputError
+from onhand.device.tools.kinds import Tool, ToolCall, parsed_arguments
 
 __all__ = ["ROLES", "ChatTemplate", "Message"]
 
@@ -23,10 +24,16 @@ class Message:
     Attributes:
         role: one of `ROLES`.
         content: its text.
+        calls: tools that this answer called.
+        call_id: which call this is the result of; "" for none.
+        name: the tool whose result this is; "" where nobody said.
     """
 
     role: str
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -36,7 +43,11 @@ class Message:
 
 
 class ChatTemplate:
-    """One model's chat template, run in a sandbox; safe to share between threads."""
+    """One model's chat template, run in a sandbox; safe to share between threads.
+
+    Attributes:
+        source: in jinja2's language.
+    """
 
     def __init__(
         self,
@@ -61,6 +72,7 @@ class ChatTemplate:
             raise BundleCorrupt(
                 f"{where}: has {len(source)} characters, more than the {_MAX_SOURCE} allowed"
             )
+        self.source = source
         self._where = where
         self._special_tokens = dict(special_tokens or {})
         self._purse = Purse(_WORK)
@@ -71,11 +83,18 @@ class ChatTemplate:
             # Parsing, compiling and folding constants run the outsider's text: anything may come.
             raise BundleCorrupt(f"{where}: cannot be used: {_clause(error)}") from error
 
-    def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[Message],
+        *,
+        tools: Sequence[Tool] = (),
+        add_generation_prompt: bool = True,
+    ) -> str:
         """Return the text that stands for a conversation.
 
         Args:
             messages: at least one.
+            tools: what the model is told that it may call.
             add_generation_prompt: whether to end with the opening of the assistant's turn.
 
         Returns:
@@ -87,7 +106,9 @@ class ChatTemplate:
         """
         if not messages:
             raise InputError("chat: there is no message; give at least one")
-        letters = sum(len(message.content) for message in messages)
+        turns = [_as_table(message) for message in messages]
+        offered = [{"type": "function", "function": tool.described()} for tool in tools]
+        letters = _letters_in([turns, offered])
         with self._lock:
             self._purse.left = (
                 _WORK + _WORK_PER_MESSAGE * len(messages) + _WORK_PER_LETTER * letters
@@ -95,8 +116,8 @@ class ChatTemplate:
             try:
                 return self._template.render(
                     **self._special_tokens,
-                    messages=[{"role": m.role, "content": m.content} for m in messages],
-                    tools=None,
+                    messages=turns,
+                    tools=offered or None,
                     documents=None,
                     add_generation_prompt=add_generation_prompt,
                 )
@@ -105,6 +126,39 @@ class ChatTemplate:
                 raise InputError(
                     f"{self._where}: cannot render these {len(messages)} messages: {_clause(error)}"
                 ) from error
+
+
+def _as_table(message: Message) -> dict[str, object]:
+    """Return a turn as templates expect it; they ask whether the keys of calls are there."""
+    turn: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": parsed_arguments(call.arguments)},
+            }
+            for call in message.calls
+        ]
+    if message.role == "tool":
+        turn["tool_call_id"] = message.call_id
+        turn["name"] = message.name
+    return turn
+
+
+def _letters_in(value: object) -> int:
+    letters, waiting = 0, [value]
+    while waiting:
+        thing = waiting.pop()
+        if isinstance(thing, str):
+            letters += len(thing)
+        elif isinstance(thing, Mapping):
+            letters += 8 * len(thing)
+            waiting += [*thing.keys(), *thing.values()]
+        elif isinstance(thing, list | tuple):
+            letters += 8 * len(thing)
+            waiting += thing
+    return letters
 
 
 def _clause(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import codecs
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -155,11 +155,16 @@ class Tokenizer:
             self._missing[vocab_size] = mask if mask.any() else None
         return self._missing[vocab_size]
 
-    def stream(self) -> "TextStream":
-        """Start to turn tokens into text one by one."""
+    def stream(self, *, shown: Collection[int] = ()) -> "TextStream":
+        """Start to turn tokens into text one by one.
+
+        Args:
+            shown: special tokens that are not left out, but shown as the vocabulary writes them.
+        """
         return TextStream(
             self,
             special=self._special,
+            shown=frozenset(shown) & self._special,
             bytes_only=self._bytes_only,
             byte_fallback=self._byte_fallback,
         )
@@ -179,11 +184,13 @@ class TextStream:
         tokenizer: Tokenizer,
         *,
         special: frozenset[int],
+        shown: frozenset[int],
         bytes_only: bool,
         byte_fallback: bool,
     ) -> None:
         self._tokenizer = tokenizer
         self._special = special
+        self._shown = shown
         self._bytes_only = bytes_only
         self._byte_fallback = byte_fallback
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -193,6 +200,10 @@ class TextStream:
     def push(self, token_id: int) -> str:
         """Return the text that one more token completes, often "" within a character."""
         token = self._tokenizer.token(token_id)
+        if token is not None and token_id in self._shown:
+            # A character that was begun before it never becomes whole.
+            cut = self._utf8.decode(b"", final=True) if self._bytes_only else self._drop_partial()
+            return cut + token
         if token is None or token_id in self._special:
             return ""
         if self._bytes_only:

@@ -6,15 +6,15 @@ file that is missing or cannot be understood sets no limit; elsewhere psutil ans
 """
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
+
+from onhand.device.control_groups import groups, read_text, whole_number
 
 __all__ = ["memory_limit_bytes", "physical_cores", "usable_threads"]
 
 HERE = Path("/")
 _CPUS = Path("sys/devices/system/cpu")
-_OCTAL = re.compile(r"\\([0-7]{3})")
 _MOST_CPUS = 2**16  # bounds what a garbled list such as "0-99999999999" may ask for
 
 
@@ -58,10 +58,10 @@ def memory_limit_bytes(root: Path = HERE) -> int:
         Bytes.
     """
     limits = [_total_memory(root)]
-    for folder in _groups("memory", root):
+    for folder in groups("memory", root):
         # v1 writes "no limit" as a number near 2**63, which is above any total.
         for name in ("memory.max", "memory.limit_in_bytes"):
-            limit = _whole(_read(folder / name))
+            limit = whole_number(read_text(folder / name))
             if limit is not None and limit > 0:
                 limits.append(limit)
     return min(limits)
@@ -69,7 +69,7 @@ def memory_limit_bytes(root: Path = HERE) -> int:
 
 def _cores(allowed: frozenset[int] | None, root: Path) -> int:
     """Count the cores behind the allowed processors (None: all that are online)."""
-    online = _parse_cpus(_read(root / _CPUS / "online"))
+    online = _parse_cpus(read_text(root / _CPUS / "online"))
     # The affinity names processors that the machine may get one day; only those online run.
     cpus = online if allowed is None else (allowed & online if online else allowed)
     cores = {siblings for cpu in cpus if (siblings := _siblings(cpu, root))}
@@ -84,13 +84,13 @@ def _cores(allowed: frozenset[int] | None, root: Path) -> int:
 def _siblings(cpu: int, root: Path) -> frozenset[int]:
     topology = root / _CPUS / f"cpu{cpu}" / "topology"
     for name in ("thread_siblings_list", "core_cpus_list"):
-        if cpus := _parse_cpus(_read(topology / name)):
+        if cpus := _parse_cpus(read_text(topology / name)):
             return cpus
     return frozenset()
 
 
 def _allowed_cpus(root: Path) -> frozenset[int] | None:
-    for line in _read(root / "proc/self/status").splitlines():
+    for line in read_text(root / "proc/self/status").splitlines():
         name, _, value = line.partition(":")
         if name == "Cpus_allowed_list" and (cpus := _parse_cpus(value)):
             return cpus
@@ -104,23 +104,23 @@ def _allowed_cpus(root: Path) -> frozenset[int] | None:
 
 def _quotas(root: Path) -> Iterator[float]:
     """Yield the CPUs that each control group around the process allows."""
-    for folder in _groups("cpu", root):
-        quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+    for folder in groups("cpu", root):
+        quota, _, period = read_text(folder / "cpu.max").strip().partition(" ")
         if (share := _share(quota, period)) is not None:
             yield share
-        period = _read(folder / "cpu.cfs_period_us")
-        if (share := _share(_read(folder / "cpu.cfs_quota_us"), period)) is not None:
+        period = read_text(folder / "cpu.cfs_period_us")
+        if (share := _share(read_text(folder / "cpu.cfs_quota_us"), period)) is not None:
             yield share
 
 
 def _share(quota: str, period: str) -> float | None:
     """Return quota / period; None for "max", -1 and what is no number."""
-    given, per = _whole(quota), _whole(period)
+    given, per = whole_number(quota), whole_number(period)
     return given / per if given is not None and given > 0 and per else None
 
 
 def _total_memory(root: Path) -> int:
-    found = re.search(r"^MemTotal:\s*([0-9]+) kB$", _read(root / "proc/meminfo"), re.MULTILINE)
+    found = re.search(r"^MemTotal:\s*([0-9]+) kB$", read_text(root / "proc/meminfo"), re.MULTILINE)
     if found and int(found[1]):
         return int(found[1]) * 1024
     import psutil
@@ -128,82 +128,14 @@ def _total_memory(root: Path) -> int:
     return int(psutil.virtual_memory().total)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Mount:
-    """A mounted hierarchy of control groups: the part below `shows` appears at `place`."""
-
-    kind: str
-    shows: str
-    place: Path
-    options: frozenset[str]
-
-
-def _groups(controller: str, root: Path) -> Iterator[Path]:
-    """Yield the process's group of a controller and every group around it, v1 and v2."""
-    mounts = list(_mounts(root))
-    for line in _read(root / "proc/self/cgroup").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0" and not controllers:
-            yield from _upwards(path, mounts, lambda mount: mount.kind == "cgroup2")
-        elif controller in controllers.split(","):
-            yield from _upwards(
-                path,
-                mounts,
-                lambda mount: mount.kind == "cgroup" and controller in mount.options,
-            )
-
-
-def _upwards(path: str, mounts: list[_Mount], wanted: Callable[[_Mount], bool]) -> Iterator[Path]:
-    for mount in filter(wanted, mounts):
-        # A container may see its own group as the mount's top ("shows"), under another name, or
-        # not at all: then the top of the mount is all that can be read.
-        shown = mount.shows.rstrip("/")
-        inside = path.removeprefix(shown) if f"{path}/".startswith(f"{shown}/") else ""
-        parts = [part for part in inside.split("/") if part]
-        if ".." in parts:
-            parts = []
-        for depth in range(len(parts), -1, -1):
-            yield mount.place.joinpath(*parts[:depth])
-
-
-def _mounts(root: Path) -> Iterator[_Mount]:
-    for line in _read(root / "proc/self/mountinfo").splitlines():
-        before, _, after = line.partition(" - ")
-        left, right = before.split(), after.split()
-        if len(left) > 4 and len(right) > 2 and right[0] in {"cgroup", "cgroup2"}:
-            yield _Mount(
-                kind=right[0],
-                shows=_unescape(left[3]),
-                place=root / _unescape(left[4]).lstrip("/"),
-                options=frozenset(right[2].split(",")),
-            )
-
-
-def _unescape(text: str) -> str:
-    return _OCTAL.sub(lambda match: chr(int(match[1], 8)), text)
-
-
 def _parse_cpus(text: str) -> frozenset[int]:
     """Read a list such as "0-3,8"; empty for what is no list."""
     cpus: set[int] = set()
     for part in text.strip().split(","):
         first, dash, last = part.strip().partition("-")
-        low = _whole(first)
-        high = _whole(last) if dash else low
+        low = whole_number(first)
+        high = whole_number(last) if dash else low
         if low is None or high is None or not 0 <= low <= high < _MOST_CPUS:
             return frozenset()
         cpus.update(range(low, high + 1))
     return frozenset(cpus)
-
-
-def _whole(text: str) -> int | None:
-    stripped = text.strip()
-    return int(stripped) if re.fullmatch(r"-?[0-9]{1,20}", stripped) else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):
-        return ""

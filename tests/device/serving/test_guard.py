@@ -9,6 +9,7 @@ import pytest
 from tests.device.serving.served import Served, fake_model, serving
 from tests.device.test_generate import saying
 
+from onhand.device.serving.page.files import PAGE_PATHS
 from onhand.device.serving.settings import NetworkSettings, ServeSettings
 
 TOKEN = "-".join(["a", "token", "of", "the", "phone"])
@@ -69,8 +70,8 @@ def test_attack_form_of_a_page(served: Served) -> None:
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", f"Basic {TOKEN}", TOKEN])
 def test_attack_without_the_key(served: Served, header: str) -> None:
-    """On every path but those that say whether the process lives."""
-    for path in ("/v1/models", "/v1/models/toy", "/metrics", "/v1/unknown", "/"):
+    """On every path but the page's, and those that say whether the process lives."""
+    for path in ("/v1/models", "/v1/models/toy", "/metrics", "/v1/unknown", "/page", "/page/x"):
         answer = httpx2.get(served.url + path, headers={"authorization": header})
         assert answer.status_code == 401
         assert TOKEN not in answer.text
@@ -112,3 +113,60 @@ def test_unknown_paths_and_methods_are_said(served: Served) -> None:
     assert httpx2.get(f"{served.url}/v2", headers=head).json()["error"]["code"] == "path"
     answer = httpx2.get(f"{served.url}/v1/chat/completions", headers=head)
     assert (answer.status_code, answer.json()["error"]["code"]) == (405, "method")
+
+
+def test_the_page_needs_no_key(served: Served) -> None:
+    """It holds nothing; what it shows needs the key, and other methods do."""
+    with httpx2.Client(base_url=served.url) as client:
+        for path in PAGE_PATHS:
+            assert client.get(path).status_code == client.head(path).status_code == 200
+        assert client.post("/", json={}).status_code == 401
+
+
+def test_attack_page_under_a_rebound_name(served: Served) -> None:
+    """A name that points here shows no page, and its scripts ask in vain, their Origin alike."""
+    evil = f"evil.example:{served.url.rpartition(':')[2]}"
+
+    with httpx2.Client(base_url=served.url, headers={"host": evil}) as client:
+        assert {client.get(path).status_code for path in PAGE_PATHS} == {421}
+    assert ask(served, host=evil, origin=f"http://{evil}").status_code == 421
+
+
+def test_only_the_page_that_was_asked_for_is_its_own(served: Served) -> None:
+    """The scheme, the name and the port in Origin are those of this Host, to the letter."""
+    port = served.url.rpartition(":")[2]
+
+    assert ask(served, host=f"localhost:{port}", origin=f"http://localhost:{port}").is_success
+    for host, origin in (
+        (f"localhost:{port}", served.url),
+        (f"127.0.0.1:{port}", f"http://localhost:{port}"),
+        (f"127.0.0.1:{port}", f"https://127.0.0.1:{port}"),
+        (f"127.0.0.1:{port}", "http://127.0.0.1"),
+        (f"127.0.0.1:{port}", f"http://127.0.0.1:{port}/"),
+        (f"127.0.0.1:{port}", f"{served.url}, http://evil.example"),
+    ):
+        assert ask(served, host=host, origin=origin).status_code == 403
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_attack_page_that_loads_answers_as_pictures(served: Served, site: str) -> None:
+    """Such requests have no Origin; browsers say otherwise where they come from."""
+    key = {"authorization": f"Bearer {TOKEN}"}
+
+    def status(mode: str, kind: str, path: str = "/metrics") -> int:
+        told = {"sec-fetch-site": site, "sec-fetch-mode": mode, "sec-fetch-dest": kind}
+        return httpx2.get(served.url + path, headers=key | told).status_code
+
+    assert status("no-cors", "script") == status("no-cors", "image") == 403
+    assert status("navigate", "iframe") == status("no-cors", "document") == 403
+    assert status("no-cors", "script", "/page/main.js") == 403
+    assert status("navigate", "document", "/") == 200  # a link that somebody follows
+    own = {"sec-fetch-site": "same-origin", "sec-fetch-mode": "cors", "sec-fetch-dest": "empty"}
+    assert httpx2.get(f"{served.url}/metrics", headers=key | own).status_code == 200
+
+
+def test_a_listed_page_may_ask_across_sites(served: Served) -> None:
+    """Its requests have an Origin."""
+    origin = {"origin": "https://home.example", "sec_fetch_site": "cross-site"}
+
+    assert ask(served, **origin).status_code == 200

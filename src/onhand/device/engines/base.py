@@ -21,6 +21,7 @@ __all__ = [
     "Session",
     "SpanSession",
     "StepSampler",
+    "ThreadsLoaded",
     "TwoStageHead",
     "as_adapting",
 ]
@@ -274,6 +275,36 @@ class Bf16Prefill(Protocol):
         Raises:
             EngineUnavailable: if the processor has no fast way.
             InputError: if the weights are closed.
+        """
+        ...
+
+
+@runtime_checkable
+class ThreadsLoaded(Loaded, Protocol):
+    """A `Loaded` that can compute with fewer threads than it was opened with, and with all again.
+
+    What it computes has the same bits, however many there are.
+    """
+
+    @property
+    def threads(self) -> int:
+        """Threads of the next step."""
+        ...
+
+    @property
+    def most_threads(self) -> int:
+        """Threads that it was opened with."""
+        ...
+
+    def use_threads(self, n: int) -> None:
+        """Compute later steps with so many threads; waits for the step that runs.
+
+        Args:
+            n: 1 to `most_threads`.
+
+        Raises:
+            InputError: if there cannot be so many, or the weights are closed.
+            EngineError: if the system gives no more threads; there is one then.
         """
         ...
 

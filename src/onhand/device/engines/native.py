@@ -84,7 +84,7 @@ class NativeLoaded:
         self.inner: Any = _module().Decoder(edges, layers, threads, instructions)
         self._head: Any = edges["head"][-1]
         self._coarse: Any = None
-        self._threads = threads
+        self.threads = self.most_threads = threads
         self._adapters: dict[str, _Adapted] = {}
         self._plain = _Adapted(None, self.key) if adapter is None else self._adapted(adapter)
 
@@ -162,6 +162,23 @@ class NativeLoaded:
             _settle(sampler, token)
         return found[:n_chosen]
 
+    def use_threads(self, n: int) -> None:
+        """See `ThreadsLoaded`.
+
+        Raises:
+            InputError: if there cannot be so many, or the weights are closed.
+            EngineError: if the system gives no more threads; there is one then.
+        """
+        check_open(self.closed, "the model")
+        if not 1 <= n <= self.most_threads:
+            raise InputError(f"threads is {n}, must be 1 to {self.most_threads}, as it was opened")
+        try:
+            self.inner.use_threads(n)
+        except RuntimeError as error:
+            raise EngineError(f"native: the system gives no more threads: {error}") from error
+        finally:
+            self.threads = int(self.inner.threads)
+
     def use_two_stage_head(self, *, candidates: int = 256) -> None:
         """See `TwoStageHead`.
 
@@ -172,7 +189,7 @@ class NativeLoaded:
         if candidates < 1:
             raise InputError(f"candidates is {candidates}, must be 1 or more")
         if self._coarse is None:
-            self._coarse = self._head.coarse(self._threads)
+            self._coarse = self._head.coarse(self.threads)
         self.inner.use_two_stages(self._coarse, candidates)
 
     def use_bf16_prefill(self) -> None:

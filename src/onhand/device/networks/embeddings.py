@@ -11,7 +11,7 @@ from onhand.core.errors import ShapeError
 from onhand.device.networks.base import NetworkLoaded
 from onhand.device.networks.texts import Text, TextReader
 
-__all__ = ["ClassMeans", "Embedded", "class_means", "cosines", "embed_texts"]
+__all__ = ["ClassMeans", "Embedded", "class_means", "cosines", "embed_texts", "shares_of"]
 
 _SHORTEST = 1e-12
 
@@ -116,6 +116,24 @@ class ClassMeans:
         found = cosines(vectors, self.means).argmax(axis=1)
         nearest: NDArray[np.int64] = np.asarray(self.classes, dtype=np.int64)[found]
         return nearest
+
+
+def shares_of(similarities: FloatArray, *, scale: float = 20.0) -> FloatArray:
+    """Return how much each of several texts is the one that is meant.
+
+    Args:
+        similarities: (N,) cosines.
+        scale: that a difference is multiplied by before the softmax.
+
+    Returns:
+        (N,) shares that sum to 1.
+
+    Source:
+        The scale is the one of sentence-transformers' MultipleNegativesRankingLoss, by which most
+        encoders were trained.
+    """
+    powers = np.exp(scale * (similarities - similarities.max()))
+    return np.asarray(powers / powers.sum())
 
 
 def class_means(vectors: FloatArray, labels: Sequence[int]) -> ClassMeans:

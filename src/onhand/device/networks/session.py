@@ -31,6 +31,7 @@ class NetworkSession:
     Attributes:
         network: its description.
         labels: names of its classes; empty where it has none.
+        bundle_sha256: hash of the bundle's manifest: which version it is.
         choice: the variant and the engine that run it, and why not others.
         engine_name: the engine.
         reasons: engine -> why it was not taken.
@@ -40,6 +41,7 @@ class NetworkSession:
         """Take a network that `open_quickest` opened."""
         self.network: Network = bundle.manifest.network
         self.labels = read_labels(bundle)
+        self.bundle_sha256 = bundle.manifest_sha256
         self.choice = choice
         self.engine_name = choice.engine
         self.reasons = dict(choice.engines)

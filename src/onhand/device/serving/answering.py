@@ -3,8 +3,8 @@
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,10 @@ from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
 from onhand.device.serving.asks import Ending, Piece, TextModel
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
+from onhand.device.serving.deadlines import until
+from onhand.device.serving.journal import Entry
 from onhand.device.serving.merging import merged
+from onhand.device.serving.metrics import Count
 from onhand.device.serving.refusals import refusal_of
 from onhand.device.serving.state import ServerState
 
@@ -32,8 +35,9 @@ class Answer:
         headers: what they say of where it comes from.
     """
 
-    def __init__(self, state: ServerState, model: TextModel, asked: Asked) -> None:
+    def __init__(self, state: ServerState, model: TextModel, asked: Asked, entry: Entry) -> None:
         """Use `begun`."""
+        self._entry = entry
         self._state = state
         self._model = model
         self._asked = asked
@@ -43,12 +47,26 @@ class Answer:
         self.headers = {"x-request-id": self._stamp.id, "x-route": "local", "x-cache": "miss"}
 
     @classmethod
-    async def begun(cls, state: ServerState, model: TextModel, asked: Asked) -> "Answer":
-        """Return an answer that was looked for in the caches; nothing is computed yet."""
-        answer = cls(state, model, asked)
+    async def begun(
+        cls, state: ServerState, model: TextModel, asked: Asked, entry: Entry
+    ) -> "Answer":
+        """Look for an answer in the caches; nothing is computed yet.
+
+        Args:
+            state: what requests share.
+            model: who answers.
+            asked: what is asked.
+            entry: where its course is noted.
+
+        Returns:
+            The answer.
+        """
+        answer = cls(state, model, asked, entry)
         answer._found = answer._from_cache()
         if answer._found:
             answer.headers["x-cache"] = "exact"
+        entry.note(id=answer.headers["x-request-id"], model=model.name)
+        entry.note(stream=asked.is_stream, cache=answer.headers["x-cache"])
         return answer
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -69,12 +87,12 @@ class Answer:
         """
         shaped = self._asked.shape.stream(self._stamp, len(self._asked.asks))
         yield shaped.begin()
-        with self._state.metrics.counted(self._asked.route) as count:
+        with self._counted() as count:
             try:
                 async with aclosing(self._parts()) as parts:
                     async for index, part in parts:
                         if isinstance(part, Ending):
-                            self._state.metrics.ended(part)
+                            self._ended(part)
                             yield shaped.ending(index, part)
                         else:
                             count.saw_text()
@@ -90,13 +108,13 @@ class Answer:
     async def _whole(self) -> JsonReply:
         pieces: list[list[Piece]] = [[] for _ in self._asked.asks]
         endings: dict[int, Ending] = {}
-        with self._state.metrics.counted(self._asked.route) as count:
+        with self._counted() as count:
             try:
                 async with aclosing(self._parts()) as parts:
                     async for index, part in parts:
                         if isinstance(part, Ending):
                             endings[index] = part
-                            self._state.metrics.ended(part)
+                            self._ended(part)
                         else:
                             pieces[index].append(part)
             except OnhandError:
@@ -106,10 +124,30 @@ class Answer:
         answers = [(made, endings[index]) for index, made in enumerate(pieces)]
         return JsonReply(self._asked.shape.whole(self._stamp, answers), headers=self.headers)
 
+    @contextmanager
+    def _counted(self) -> Iterator[Count]:
+        with self._state.metrics.counted(self._asked.route) as count:
+            try:
+                yield count
+            finally:
+                self._entry.note(outcome=count.outcome)
+                if count.first_text_s is not None:
+                    self._entry.note(first_text_s=round(count.first_text_s, 6))
+
+    def _ended(self, ending: Ending) -> None:
+        self._state.metrics.ended(ending)
+        self._entry.note(source=ending.source)
+        self._entry.add(
+            prompt_tokens=ending.prompt_tokens,
+            cached_tokens=ending.cached_tokens,
+            generated_tokens=ending.generated_tokens,
+        )
+
     def _parts(self) -> AsyncGenerator[tuple[int, Piece | Ending]]:
         if self._found:
             return merged([_told(kept) for kept in self._found])
-        return merged([self._kept(i) for i in range(len(self._asked.asks))])
+        asks = self._asked.asks
+        return until(merged([self._kept(i) for i in range(len(asks))]), asks[0].deadline_s)
 
     def _cache_keys(self) -> list[bytes]:
         asks = self._asked.asks

@@ -1,5 +1,6 @@
 """The routes of a server, as an ASGI application."""
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -13,24 +14,30 @@ from onhand.device.serving.api.replies import EventStream, JsonReply
 from onhand.device.serving.api.responses import read_response
 from onhand.device.serving.api.shape import Asked
 from onhand.device.serving.api.vectors import (
+    Classification,
     classified,
+    compared,
     embedded,
     read_classification,
     read_embedding,
 )
 from onhand.device.serving.asks import TextModel
+from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
+from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import Served, ServerState
 
 if TYPE_CHECKING:
+    from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import ASGIApp
 
-__all__ = ["make_app"]
+__all__ = ["make_app", "make_routes"]
 
 _LOG = logging.getLogger("onhand.serving")
 
@@ -42,7 +49,7 @@ class _Reader(Protocol):
 
 
 def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
-    """Return the application.
+    """Return the application as the network sees it.
 
     Args:
         state: the models, and whether requests are taken.
@@ -51,30 +58,42 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
     Returns:
         What a server of ASGI runs.
     """
+    from starlette.routing import Route
+
+    routes = make_routes(state, settings)
+    paths = [route.path for route in routes.routes if isinstance(route, Route)]
+    return Journal(Guard(routes, settings), paths=paths)
+
+
+def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
+    """Return the routes alone: who asks was checked, and is in `scope["state"]["tenant"]`.
+
+    Args:
+        state: the models, and whether requests are taken.
+        settings: how answers are given.
+
+    Returns:
+        An application of ASGI.
+    """
     from starlette.applications import Starlette
     from starlette.routing import Route
 
     routes = _Routes(state, settings)
-    app = Starlette(
-        routes=[
-            Route("/health", _health, methods=["GET"]),
-            Route("/ready", routes.ready, methods=["GET"]),
-            Route("/metrics", routes.metrics, methods=["GET"]),
-            Route("/v1/models", routes.models, methods=["GET"]),
-            Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
-            Route("/v1/chat/completions", routes.chat, methods=["POST"]),
-            Route("/v1/completions", routes.completions, methods=["POST"]),
-            Route("/v1/responses", routes.responses, methods=["POST"]),
-            Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
-            Route("/v1/classify", routes.classify, methods=["POST"]),
-        ],
-        exception_handlers={
-            404: _unknown_path,
-            405: _unknown_method,
-            OnhandError: _refused,
-        },
-    )
-    return Guard(app, settings)
+    served = [
+        Route("/health", _health, methods=["GET"]),
+        Route("/ready", routes.ready, methods=["GET"]),
+        Route("/metrics", routes.metrics, methods=["GET"]),
+        Route("/v1/models", routes.models, methods=["GET"]),
+        Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
+        Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+        Route("/v1/completions", routes.completions, methods=["POST"]),
+        Route("/v1/responses", routes.responses, methods=["POST"]),
+        Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
+        Route("/v1/classify", routes.classify, methods=["POST"]),
+        *page_routes(),
+    ]
+    handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
+    return Starlette(routes=served, exception_handlers=handlers)
 
 
 class _Routes:
@@ -125,8 +144,10 @@ class _Routes:
         body = parse_body(await request.body())
         network = self._network(body)
         wanted = read_embedding(body)
+        entry_of(request.scope).note(model=network.name, inputs=len(wanted.texts))
         with self._state.metrics.counted("embeddings") as count:
-            vectors, n_tokens = await network.embed(wanted.texts)
+            work = network.embed(wanted.texts)
+            vectors, n_tokens = await in_time(work, self._deadline_s(request))
             count.end("ok")
         return JsonReply(embedded(wanted, vectors, n_tokens=n_tokens, model=network.name))
 
@@ -135,10 +156,11 @@ class _Routes:
         body = parse_body(await request.body())
         network = self._network(body)
         wanted = read_classification(body)
+        entry_of(request.scope).note(model=network.name)
         with self._state.metrics.counted("classify") as count:
-            likely = await network.classify(wanted.example, top=wanted.top)
+            found = await in_time(_classes(network, wanted), self._deadline_s(request))
             count.end("ok")
-        return JsonReply(classified(likely, model=network.name))
+        return JsonReply(found)
 
     def _text_model(self, body: Body) -> TextModel:
         self._check_open()
@@ -155,12 +177,20 @@ class _Routes:
     async def _answer(self, request: "Request", read: _Reader) -> "ASGIApp":
         body = parse_body(await request.body())
         model = self._text_model(body)
-        asked = read(body, tenant=request.state.tenant, usual=model.usual)
-        answer = await Answer.begun(self._state, model, asked)
+        deadline_s = self._deadline_s(request)
+        asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
+        answer = await Answer.begun(self._state, model, asked, entry_of(request.scope))
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
             return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)
         return answer
+
+    def _deadline_s(self, request: "Request") -> float | None:
+        return deadline_of(
+            request.headers.get(HEADER),
+            most_s=self._settings.server.deadline_s,
+            now_s=asyncio.get_running_loop().time(),
+        )
 
     def _described(self, model: Served) -> Mapping[str, object]:
         described: dict[str, object] = {
@@ -175,13 +205,21 @@ class _Routes:
         return described | {"task": "text-generation", "context_length": model.context}
 
 
+async def _classes(network: ServedNetwork, wanted: Classification) -> dict[str, object]:
+    if wanted.labels and isinstance(wanted.example, str):
+        similarities = await network.compare(wanted.example, wanted.texts)
+        return compared(wanted, similarities, model=network.name)
+    likely = await network.classify(wanted.example, top=wanted.top)
+    return classified(likely, model=network.name)
+
+
 async def _health(request: "Request") -> "ASGIApp":
     return JsonReply({"status": "ok"})
 
 
 async def _refused(request: "Request", error: Exception) -> "Response":
     refusal = refusal_of(error if isinstance(error, OnhandError) else EngineError(str(error)))
-    if refusal.status >= 500:
+    if refusal.status >= 500 and not isinstance(error, RefusedRequest):
         _LOG.error("%s %s: %s", request.method, request.url.path, error)
     return _response(refusal)
 

@@ -1,15 +1,64 @@
 """What is asked of a model and what comes back, whoever answers."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from onhand.device.sampling import Sampling
 from onhand.device.template import Message
+from onhand.device.tools.kinds import CallPart, ToolUse
 
-__all__ = ["Ask", "Backend", "EndReason", "Ending", "Piece", "Score", "TextModel"]
+__all__ = [
+    "Ask",
+    "Backend",
+    "EndReason",
+    "Ending",
+    "Piece",
+    "Route",
+    "Score",
+    "Source",
+    "TextModel",
+    "Wire",
+]
 
-EndReason = Literal["stop", "length"]
+EndReason = Literal["stop", "length", "tool_calls"]
+Route = Literal["local", "peer", "cloud"]
+"""Where an answer is computed: on this device, on another of its owner's, or elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Who answers.
+
+    Attributes:
+        route: where.
+        backend: its name; "local" for this device.
+        reason: why it was chosen; "" where there was no choice.
+    """
+
+    route: Route = "local"
+    backend: str = "local"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wire:
+    """A request as its client gave it, in the form in which another server takes it.
+
+    Attributes:
+        path: of OpenAI's API.
+        fields: of the body, as they were given, but for the model's name, the number of
+            choices and the way the answer is sent; what was left out is left out here.
+        model: the name by which it was asked for; "" for whatever there is.
+        headers: that go with it, such as "x-request-id".
+        n_hops: servers of ours that handed it on before.
+    """
+
+    path: Literal["chat/completions", "completions"]
+    fields: Mapping[str, object]
+    model: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    n_hops: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +72,13 @@ class Ask:
         sampling: how tokens are chosen.
         stop: texts that end the answer; they are not shown.
         grammar: what the answer must follow, as `onhand.device.guide` takes it; None for none.
+        tools: what the answer may call; None for nothing. With a grammar as well, an answer that
+            calls nothing follows it.
         n_scores: likeliest tokens to name at each place, and the chosen one; None for no scores.
+        deadline_s: until when the answer is of use, on the event loop's clock; None for no end.
+        wire: the same request as other servers take it; None where it came by no route.
+        told: called with who answers as soon as that is known, and again where it changes
+            before the first piece.
     """
 
     tenant: str
@@ -32,7 +87,11 @@ class Ask:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     grammar: str | None = None
+    tools: ToolUse | None = None
     n_scores: int | None = None
+    deadline_s: float | None = None
+    wire: Wire | None = field(default=None, repr=False)
+    told: Callable[[Source], None] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +114,14 @@ class Piece:
     """A part of an answer.
 
     Attributes:
-        text: what comes next; empty only where there are scores.
+        text: what comes next; empty only where there are scores, or a part of a call.
         scores: of the tokens since the last piece, where they are wanted.
+        call: a part of a call of a tool; None for none.
     """
 
     text: str
     scores: tuple[Score, ...] = ()
+    call: CallPart | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +130,15 @@ class Ending:
 
     Attributes:
         reason: "stop" where the model or a stop text ended it, "length" where room or
-            `max_tokens` did.
+            `max_tokens` did, "tool_calls" where it ended and has at least one whole call.
         prompt_tokens: of the whole prompt.
         cached_tokens: those of them that were not computed again.
         generated_tokens: of the answer.
         source: who answered: "local", or the name of another backend.
+        route: where that is.
+        is_repeatable: whether the same request may be given this answer again.
+        sent_bytes: over the network for it.
+        received_bytes: likewise.
     """
 
     reason: EndReason
@@ -81,6 +146,10 @@ class Ending:
     cached_tokens: int
     generated_tokens: int
     source: str = "local"
+    route: Route = "local"
+    is_repeatable: bool = True
+    sent_bytes: int = 0
+    received_bytes: int = 0
 
 
 class Backend(Protocol):

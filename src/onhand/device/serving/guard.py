@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
+from onhand.device.serving.page.files import PAGE_PATHS
 from onhand.device.serving.refusals import Refusal
 from onhand.device.serving.settings import ServeSettings
 
@@ -21,6 +22,8 @@ __all__ = ["Guard", "refuse"]
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 # They say only whether the process lives, and page scripts cannot read the answer.
 _OPEN_PATHS: Final = frozenset({"/health", "/ready"})
+# What a browser says of a page that is neither this server's own nor the person's own doing.
+_FOREIGN: Final = frozenset({"cross-site", "same-site"})
 
 
 class Guard:
@@ -48,7 +51,7 @@ class Guard:
             if scope["method"] == "OPTIONS":
                 await _preflight(send)
                 return
-        if scope["path"] not in _OPEN_PATHS:
+        if not _is_open(scope):
             tenant = self._settings.tenant_of(_bearer(headers))
             if tenant is None:
                 message = "the API key is missing or unknown; send it as 'Authorization: Bearer'"
@@ -71,6 +74,9 @@ class Guard:
             and not self._is_own(scope, origin, host)
         ):
             message = "pages of this origin may not call: see origins in the server's settings"
+            return Refusal(status=403, message=message, code="origin")
+        if origin is None and _is_foreign(headers):
+            message = "pages of other origins may not load this; open it in a tab of its own"
             return Refusal(status=403, message=message, code="origin")
         length = _one(headers, "content-length") or "0"
         if not length.isdecimal() or int(length) > self._settings.server.max_body_bytes:
@@ -153,6 +159,21 @@ def _too_large(most: int) -> Refusal:
     return Refusal(
         status=413, message=f"the request's body may have {most} bytes", code="body_too_large"
     )
+
+
+def _is_open(scope: "Scope") -> bool:
+    is_read = scope["method"] in {"GET", "HEAD"}
+    return scope["path"] in _OPEN_PATHS or (is_read and scope["path"] in PAGE_PATHS)
+
+
+def _is_foreign(headers: Mapping[str, list[str]]) -> bool:
+    """Say whether another page loads this as a picture, a script or the like.
+
+    Such requests have no Origin. A link that a person follows is none of them.
+    """
+    is_link = _one(headers, "sec-fetch-mode") == "navigate"
+    is_tab = _one(headers, "sec-fetch-dest") == "document"
+    return _one(headers, "sec-fetch-site") in _FOREIGN and not (is_link and is_tab)
 
 
 def _headers(scope: "Scope") -> dict[str, list[str]]:

@@ -3,12 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from onhand.device.serving.asks import Ending
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Count", "Metrics"]
 
@@ -16,20 +12,25 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Count:
-    """One answer, from its beginning to its end. Made by `Metrics.counted`."""
+    """One answer, from its beginning to its end. Made by `Metrics.counted`.
+
+    Attributes:
+        outcome: how it ended.
+        first_text_s: when its first text came; None while none has.
+    """
 
     def __init__(self, first: Callable[[float], None], clock: Callable[[], float]) -> None:
         self._first = first
         self._clock = clock
         self._begun = clock()
-        self._is_first = True
+        self.first_text_s: float | None = None
         self.outcome = "cancelled"
 
     def saw_text(self) -> None:
         """Note that text was sent."""
-        if self._is_first:
-            self._is_first = False
-            self._first(self._clock() - self._begun)
+        if self.first_text_s is None:
+            self.first_text_s = self._clock() - self._begun
+            self._first(self.first_text_s)
 
     def end(self, outcome: str) -> None:
         """Note how it ended: "ok" or "error"; without, its reader had left."""

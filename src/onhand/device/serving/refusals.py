@@ -7,13 +7,14 @@ from onhand.core.errors import (
     BundleError,
     ContextOverflow,
     EngineBusy,
+    EngineError,
     EngineUnavailable,
     InputError,
     OnhandError,
     ResourceError,
 )
 
-__all__ = ["Refusal", "RefusedRequest", "refusal_of"]
+__all__ = ["BackendFailed", "Refusal", "RefusedRequest", "refusal_of"]
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
@@ -54,6 +55,32 @@ class RefusedRequest(InputError):
         self.refusal = refusal
 
 
+class BackendFailed(EngineError):
+    """Another server did not answer; another one may.
+
+    Attributes:
+        refusal: what a client is told if none does.
+        is_fault: whether it speaks against the server; one that is only busy is well.
+        is_lasting: whether asking the same server again cannot help: its key or model is wrong.
+        retry_after_s: seconds for which it asks to be left alone; None where it does not say.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        refusal: Refusal,
+        *,
+        is_fault: bool = True,
+        is_lasting: bool = False,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.refusal = refusal
+        self.is_fault = is_fault
+        self.is_lasting = is_lasting
+        self.retry_after_s = retry_after_s
+
+
 def refusal_of(error: OnhandError) -> Refusal:
     """Say how a request ends that ran into an error.
 
@@ -67,7 +94,7 @@ def refusal_of(error: OnhandError) -> Refusal:
         The refusal.
     """
     match error:
-        case RefusedRequest():
+        case RefusedRequest() | BackendFailed():
             return error.refusal
         case ContextOverflow():
             return Refusal(status=400, message=str(error), code="context_length_exceeded")

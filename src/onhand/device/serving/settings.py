@@ -12,11 +12,13 @@ from typing import Final
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
 from onhand.device.schedule import Limits
+from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
 
 __all__ = [
     "ANONYMOUS",
     "CacheSettings",
     "KeySettings",
+    "LogSettings",
     "ModelSettings",
     "NetworkSettings",
     "ServeSettings",
@@ -43,6 +45,7 @@ class NetworkSettings:
         max_body_bytes: of one request.
         ping_s: seconds without news after which a stream sends a comment.
         drain_s: seconds that running answers have to end when the server is told to.
+        deadline_s: most seconds of one answer, waiting included; 0 for no end.
     """
 
     host: str = "127.0.0.1"
@@ -52,6 +55,7 @@ class NetworkSettings:
     max_body_bytes: int = 32 * 2**20
     ping_s: float = 10.0
     drain_s: float = 30.0
+    deadline_s: float = 0.0
 
     def __post_init__(self) -> None:
         if self.host not in _LOOPBACK:
@@ -66,6 +70,8 @@ class NetworkSettings:
         for name, value in (("ping_s", self.ping_s), ("drain_s", self.drain_s)):
             if not value > 0:  # so that NaN is refused as well
                 raise InputError(f"{name} is {value}, must be above 0")
+        if not self.deadline_s >= 0:
+            raise InputError(f"deadline_s is {self.deadline_s}, must be 0 or more")
         for origin in self.origins:
             if not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise InputError(f"origin {origin!r} must be like 'https://example.org'")
@@ -142,6 +148,23 @@ class CacheSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """`[log]`: what the server writes to stderr; never what was asked or answered.
+
+    Attributes:
+        format: "text", or "json": one object a line.
+        requests: whether each request gets a line.
+    """
+
+    format: str = "text"
+    requests: bool = True
+
+    def __post_init__(self) -> None:
+        if self.format not in {"text", "json"}:
+            raise InputError(f"format is {self.format!r}, must be text or json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeySettings:
     """One `[[key]]`: who may call, and by what bearer token.
 
@@ -171,15 +194,23 @@ class ServeSettings:
     Attributes:
         server: where it listens.
         cache: what is kept of answers.
+        log: what is written of requests.
         models: what it serves; the first answers requests that name none.
         tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
             server is `ANONYMOUS`.
+        backends: other servers that answer.
+        balance: how several backends of one model share its requests.
+        secrets: a backend's name -> the key that it wants.
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
+    log: LogSettings = field(default_factory=LogSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
+    backends: tuple[BackendSettings, ...] = ()
+    balance: BalanceSettings = field(default_factory=BalanceSettings)
+    secrets: Mapping[str, Secret] = field(default_factory=dict)
 
     def tenant_of(self, token: str | None) -> str | None:
         """Return whose a bearer token is; None if it is nobody's.
@@ -218,11 +249,11 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "model", "key")
+    known = ("server", "cache", "log", "model", "key", "backend", "balance")
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
-    server, cache = (_table(table, key, where) for key in ("server", "cache"))
+    server, cache, log = (_table(table, key, where) for key in ("server", "cache", "log"))
     models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
     keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]
     tenants: dict[str, str] = {}
@@ -231,13 +262,39 @@ def parse_settings(
         if digest in tenants:
             raise RecipeError(f"{at}: the token is that of {tenants[digest]!r} already")
         tenants[digest] = one.tenant
+    backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
         server=filled(NetworkSettings, server, where=f"{where}: server"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
+        log=filled(LogSettings, log, where=f"{where}: log"),
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
+        backends=backends,
+        balance=filled(BalanceSettings, _table(table, "balance", where), where=f"{where}: balance"),
+        secrets=secrets,
     )
+
+
+def _backends(
+    table: Mapping[str, object], environment: Mapping[str, str], where: str
+) -> tuple[tuple[BackendSettings, ...], dict[str, Secret]]:
+    found: list[BackendSettings] = []
+    secrets: dict[str, Secret] = {}
+    beside = Path(where).parent
+    for values, at in _tables(table, "backend", where):
+        one = filled(BackendSettings, values, where=at)
+        if one.name in {other.name for other in found}:
+            raise RecipeError(f"{at}: there is a backend {one.name!r} already")
+        if one.env:
+            key = environment.get(one.env, "").strip()
+            if not key or not key.isascii() or not key.isprintable():
+                raise RecipeError(f"{at}: the environment variable {one.env} must hold a key")
+            secrets[one.name] = Secret(key)
+        if one.ca:
+            one = replace(one, ca=str(beside / Path(one.ca).expanduser()))
+        found.append(one)
+    return tuple(found), secrets
 
 
 def _table(table: Mapping[str, object], key: str, where: str) -> dict[str, object]:

@@ -237,6 +237,16 @@ class Decoder {
     return true;
   }
 
+  // Compute later steps with so many threads, 1 to as many as it was made for.
+  void use_threads(int n) {
+    expect(n >= 1 && size_t(n) <= work_->own.size(), "threads must be 1 to those it was made with");
+    nb::gil_scoped_release free;
+    std::lock_guard<std::mutex> between_steps(mutex_);
+    pool_.resize(n);
+  }
+
+  int threads() const { return pool_.size(); }
+
   // The tiles that the second stage scored for the first row of the last step.
   std::vector<int> picked() const {
     return work_->picked.empty() ? std::vector<int>{} : work_->picked[0];
@@ -382,6 +392,8 @@ NB_MODULE(_native, m) {
       .def("choose", &Decoder::choose)
       .def("use_two_stages", &Decoder::use_two_stages)
       .def("use_bf16_prefill", &Decoder::use_bf16_prefill)
+      .def("use_threads", &Decoder::use_threads)
+      .def_prop_ro("threads", &Decoder::threads)
       .def_prop_ro("picked", &Decoder::picked)
       .def("choose_each", &Decoder::choose_each)
       .def_prop_ro("isa", &Decoder::isa);

@@ -178,7 +178,8 @@ class Head {
     Choice* choice = row(k).choice;
     if (choice == nullptr) return;
     Best best;
-    for (const auto& one : w_.heads) best.merge(one.best[k]);
+    // Of threads that this step does not have, what an earlier one found is still there.
+    for (int i = 0; i < pool_.size(); ++i) best.merge(w_.heads[i].best[k]);
     if (choice->settle(best)) return;
     const int32_t* ids = w_.two_stage ? drawn_ids(k) : nullptr;
     const int n = w_.two_stage ? static_cast<int>(w_.picked[k].size()) * kRows : m_.vocab_size;

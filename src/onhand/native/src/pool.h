@@ -35,19 +35,27 @@ struct Range { int begin, end; };
 
 class Pool {
  public:
-  explicit Pool(int n_threads) : n_threads_(n_threads), shares_(new Share[n_threads]) {
-    try {
-      for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i] { work(i); });
-    } catch (...) {
-      end();  // the system gives no more threads
-      throw;
-    }
+  explicit Pool(int n_threads) : most_(n_threads), shares_(new Share[n_threads]) {
+    start(n_threads);
   }
   ~Pool() { end(); }
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   int size() const { return n_threads_; }
+
+  // Run later jobs on 1 to as many threads as the pool was made for. Between jobs only, and by one
+  // caller at a time. Threads that are not used do not exist: one that slept would be woken at
+  // every step with the others.
+  void resize(int n_threads) {
+    if (n_threads == n_threads_) return;
+    end();
+    for (int i = 0; i < most_; ++i) {
+      shares_[i].taken = 0;
+      shares_[i].call = 0;
+    }
+    start(n_threads);
+  }
 
   // A thread's part of n things.
   Range share(int n, int thread) const { return {begin_of(n, thread), begin_of(n, thread + 1)}; }
@@ -149,15 +157,28 @@ class Pool {
     condition_.notify_all();
   }
 
+  void start(int n_threads) {
+    stop_ = false;
+    const uint32_t seen = epoch_.load();
+    try {
+      for (int i = 1; i < n_threads; ++i) workers_.emplace_back([this, i, seen] { work(i, seen); });
+    } catch (...) {
+      end();  // the system gives no more threads; the caller's own is left
+      throw;
+    }
+    n_threads_ = n_threads;
+  }
+
   void end() {
     stop_ = true;
     epoch_.fetch_add(1);
     rouse();
     for (auto& one : workers_) one.join();
+    workers_.clear();
+    n_threads_ = 1;
   }
 
-  void work(int index) {
-    uint32_t seen = 0;
+  void work(int index, uint32_t seen) {
     while (true) {
       wait(kStepSpin, [&] { return epoch_.load() != seen; });
       ++seen;
@@ -167,7 +188,8 @@ class Pool {
     }
   }
 
-  const int n_threads_;
+  const int most_;
+  int n_threads_ = 1;
   std::unique_ptr<Share[]> shares_;
   const std::function<void(int)>* job_ = nullptr;
   alignas(64) std::atomic<uint32_t> epoch_{0};

@@ -151,3 +151,46 @@ def test_what_is_no_picture_is_refused(served: Served, asked: dict[str, object],
 
     assert answer.status_code == 400
     assert said in answer.json()["error"]["message"]
+
+
+def test_a_text_is_compared_with_labels(served: Served) -> None:
+    """No training is needed: the nearest first, with shares that sum to one."""
+    asked = {"model": "words", "input": "hello", "labels": ["you", "hello"]}
+    found = classify(served, **asked).json()
+
+    assert [one["label"] for one in found["data"]] == ["hello", "you"]
+    assert [one["index"] for one in found["data"]] == [1, 0]
+    assert found["data"][0]["similarity"] == pytest.approx(1, abs=1e-6)
+    assert sum(one["score"] for one in found["data"]) == pytest.approx(1)
+
+
+def test_labels_stand_in_a_template(served: Served) -> None:
+    """As the encoder saw such sentences."""
+    asked = {"model": "words", "input": "hello you", "labels": ["hello", "you"], "top": 1}
+    placed = classify(served, **asked, template="hello {}").json()["data"]
+
+    assert [one["label"] for one in placed] == ["you"]
+    assert placed[0]["similarity"] == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"labels": ["a", "b"], "image": "aaaa"}, "compared with input"),
+        ({"labels": ["a"], "input": "x"}, "two or more"),
+        ({"labels": ["a", "a"], "input": "x"}, "all different"),
+        ({"labels": ["a", ""], "input": "x"}, "not empty"),
+        ({"labels": ["a", "b"], "input": "x", "template": "about"}, "template"),
+        ({"labels": ["a", "b"], "input": "x", "template": "{} {}"}, "template"),
+        ({"input": "x", "template": "{}"}, "template"),
+        ({"labels": ["a", "b"], "input": "x"}, "is for image-classification"),
+    ],
+)
+def test_labels_that_cannot_be_compared_are_refused(
+    served: Served, asked: dict[str, object], said: str
+) -> None:
+    """One sentence that names what is wrong."""
+    answer = classify(served, **asked)
+
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]

@@ -24,8 +24,14 @@ class Body:
     """The fields of one JSON object; each is asked for once, and what is left over is refused."""
 
     def __init__(self, fields: Mapping[str, object], *, where: str = "") -> None:
+        self._given = fields
         self._left = dict(fields)
         self._where = where
+
+    @property
+    def given(self) -> Mapping[str, object]:
+        """All fields as they were given, asked for or not."""
+        return self._given
 
     def text(self, key: str) -> str | None:
         """Return a text; None where there is none."""

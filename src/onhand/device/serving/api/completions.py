@@ -15,6 +15,7 @@ from onhand.device.serving.api.reading import (
     read_sampling,
 )
 from onhand.device.serving.api.shape import Asked
+from onhand.device.serving.api.wire import chat_wire, completion_wire
 from onhand.device.serving.asks import Ask
 from onhand.device.template import Message
 
@@ -49,6 +50,7 @@ def read_chat(body: Body, *, tenant: str, usual: Sampling) -> Asked:
         _ask(body, messages, tenant=tenant, usual=usual),
         grammar=grammar_of(body.table("response_format"), body, "response_format", is_flat=False),
         n_scores=_n_scores(body),
+        wire=chat_wire(body.given),
     )
     shape = CompletionShape(
         kind="chat", wants_usage=_wants_usage(body), has_scores=ask.n_scores is not None
@@ -78,6 +80,7 @@ def read_completion(body: Body, *, tenant: str, usual: Sampling) -> Asked:
     body.only("best_of", 1)
     echo = prompts[0] if body.flag("echo", False) else ""
     ask = _ask(body, prompts[0], tenant=tenant, usual=usual)
+    ask = replace(ask, wire=completion_wire(body.given))
     shape = CompletionShape(kind="text", wants_usage=_wants_usage(body), echo=echo)
     return _asked(body, "text", ask, shape)
 

@@ -36,7 +36,14 @@ def choices_of(ask: Ask, n: int) -> tuple[Ask, ...]:
     seed = ask.sampling.seed
     if seed is None:
         return (ask,) * n
-    return tuple(replace(ask, sampling=replace(ask.sampling, seed=seed + i)) for i in range(n))
+    return tuple(_seeded(ask, seed + i) for i in range(n))
+
+
+def _seeded(ask: Ask, seed: int) -> Ask:
+    wire = ask.wire
+    if wire is not None:
+        wire = replace(wire, fields={**wire.fields, "seed": seed})
+    return replace(ask, sampling=replace(ask.sampling, seed=seed), wire=wire)
 
 
 def grammar_of(wanted: Body, body: Body, key: str, *, is_flat: bool) -> str | None:

@@ -13,6 +13,7 @@ from onhand.device.serving.api.reading import (
     read_sampling,
 )
 from onhand.device.serving.api.shape import Answered, Asked, Stamp
+from onhand.device.serving.api.wire import response_wire
 from onhand.device.serving.asks import Ask, Ending, Piece
 from onhand.device.template import Message
 
@@ -50,6 +51,7 @@ def read_response(body: Body, *, tenant: str, usual: Sampling) -> Asked:
         max_tokens=body.whole("max_output_tokens", least=1, most=MOST_TOKENS),
         sampling=read_sampling(body, usual),
         grammar=_grammar(body),
+        wire=response_wire(body.given),
     )
     is_stream = body.flag("stream", False)
     body.ignore(("model", *WITHOUT_EFFECT))

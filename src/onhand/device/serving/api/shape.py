@@ -1,7 +1,7 @@
 """What a request asked, and the form in which its client wants the answer."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from onhand.device.serving.asks import Ask, Ending, Piece
@@ -87,3 +87,7 @@ class Asked:
     asks: tuple[Ask, ...]
     is_stream: bool
     shape: Shape
+
+    def until(self, deadline_s: float | None) -> "Asked":
+        """Return the same request with a time at which its answer must have ended."""
+        return replace(self, asks=tuple(replace(ask, deadline_s=deadline_s) for ask in self.asks))

@@ -9,12 +9,14 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.device.networks.answers import Likely
+from onhand.device.networks.embeddings import shares_of
 from onhand.device.serving.api.bodies import Body
 
 __all__ = [
     "Classification",
     "Embedding",
     "classified",
+    "compared",
     "embedded",
     "read_classification",
     "read_embedding",
@@ -44,10 +46,20 @@ class Classification:
     Attributes:
         example: a text, or the bytes of a picture.
         top: how many classes.
+        labels: texts to choose from, for a network that embeds texts; empty for the classes that
+            the network was trained for.
+        template: what each label stands in, at {}.
     """
 
     example: str | bytes
     top: int
+    labels: tuple[str, ...] = ()
+    template: str = "{}"
+
+    @property
+    def texts(self) -> list[str]:
+        """The labels as the network reads them."""
+        return [self.template.replace("{}", label) for label in self.labels]
 
 
 def read_embedding(body: Body) -> Embedding:
@@ -103,6 +115,9 @@ def embedded(
 def read_classification(body: Body) -> Classification:
     """Understand a request to `/v1/classify`: `input`, a text, or `image`, a data URL or base64.
 
+    With `labels` a text is compared with each of them, put into `template` ("about {}"), so that
+    classes need no training.
+
     Args:
         body: its fields.
 
@@ -114,12 +129,24 @@ def read_classification(body: Body) -> Classification:
     """
     text, image = body.text("input"), body.text("image")
     top = body.whole("top", least=1, most=_MOST_CLASSES)
+    labels, template = body.texts("labels", most=_MOST_CLASSES), body.text("template")
+    if labels and text is None:
+        raise body.wrong("labels", "are compared with input, a text; give one")
+    if len(set(labels)) < len(labels) or len(labels) == 1:
+        raise body.wrong("labels", "must be two or more texts, all different")
+    if template is not None and (not labels or template.count("{}") != 1):
+        raise body.wrong("template", "must hold {} once, for each of labels to stand there")
     body.ignore(("model", "user"))
     body.end()
     if (text is None) == (image is None):
         raise body.wrong("input", "give input, a text, or image, a picture; one of the two")
     example = text if image is None else _picture(image, body)
-    return Classification(example=example or "", top=5 if top is None else top)
+    return Classification(
+        example=example or "",
+        top=5 if top is None else top,
+        labels=labels,
+        template=template or "{}",
+    )
 
 
 def classified(likely: Sequence[Likely], *, model: str) -> dict[str, object]:
@@ -133,6 +160,31 @@ def classified(likely: Sequence[Likely], *, model: str) -> dict[str, object]:
         The answer's JSON.
     """
     data = [{"index": one.index, "label": one.label, "score": one.share} for one in likely]
+    return {"object": "classification", "model": model, "data": data}
+
+
+def compared(wanted: Classification, similarities: FloatArray, *, model: str) -> dict[str, object]:
+    """Return the labels nearest to a text.
+
+    Args:
+        wanted: what was asked.
+        similarities: (N,) cosines of the text with each label.
+        model: who answered.
+
+    Returns:
+        The answer's JSON; a score is a label's share, a similarity the cosine itself.
+    """
+    shares = shares_of(similarities)
+    order = np.argsort(-similarities, kind="stable")[: wanted.top]
+    data = [
+        {
+            "index": index,
+            "label": wanted.labels[index],
+            "score": float(shares[index]),
+            "similarity": float(similarities[index]),
+        }
+        for index in order.tolist()
+    ]
     return {"object": "classification", "model": model, "data": data}
 
 

@@ -1,6 +1,8 @@
 """What ended conversations remember, kept so that their beginning need not be computed again."""
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,7 @@ class _Kept:
     tenant: str
     session: Session
     tokens: TokenArray  # as many as the session remembers
+    used_s: float
 
 
 class Remembered:
@@ -37,6 +40,7 @@ class Remembered:
         context: int,
         token_bytes: int,
         most_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
         blocks: ModelBlocks | None = None,
     ) -> None:
         """Start with none.
@@ -46,6 +50,7 @@ class Remembered:
             context: most tokens of a session.
             token_bytes: what the memory of one token takes.
             most_bytes: of all that is kept; the longest unused goes first.
+            clock: seconds that only grow.
             blocks: what is kept on the disk beside it; None for nothing.
         """
         self._loaded = loaded
@@ -53,6 +58,7 @@ class Remembered:
         self._context = context
         self._token_bytes = token_bytes
         self._most_bytes = most_bytes
+        self._clock = clock
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []  # the latest last
 
@@ -62,10 +68,24 @@ class Remembered:
         with self._lock:
             return self._taken()
 
-    def take(self, tenant: str, tokens: TokenArray) -> Session:
-        """Return a session that remembers as much of the beginning of a prompt as is known.
+    def ages(self) -> list[tuple[float, int]]:
+        """Return when each was used last, and its bytes; the longest unused first."""
+        with self._lock:
+            return [(one.used_s, one.tokens.size * self._token_bytes) for one in self._kept]
 
-        Sessions in memory first, and blocks on the disk where they know more.
+    def forget(self, n: int) -> None:
+        """Forget the longest unused ones.
+
+        Args:
+            n: how many.
+        """
+        with self._lock:
+            dropped, self._kept = self._kept[:n], self._kept[n:]
+        for kept in dropped:
+            kept.session.close()
+
+    def take(self, tenant: str, tokens: TokenArray) -> Session:
+        """Return a session that remembers as much of the beginning of a prompt as is in memory.
 
         Args:
             tenant: who asks.
@@ -77,10 +97,27 @@ class Remembered:
         Raises:
             InputError: if the model is closed.
         """
-        session = self._in_memory(tenant, tokens)
+        with self._lock:
+            best, n_shared = self._best(tenant, tokens)
+            if best is not None and n_shared == best.tokens.size:
+                self._kept.remove(best)
+                return best.session
+            if best is not None:
+                session = best.session.fork()
+                session.rewind(n_shared)
+                return session
+        return self._loaded.session(context=self._context)
+
+    def restore(self, tenant: str, session: Session, tokens: TokenArray) -> None:
+        """Let a session remember more of a prompt, where blocks on the disk know more.
+
+        Args:
+            tenant: who asks.
+            session: what `take` returned.
+            tokens: as given to `take`.
+        """
         if self._blocks is not None:
             self._blocks.restore(tenant, session, tokens[:-1])
-        return session
 
     def give_back(self, tenant: str, session: Session, tokens: TokenArray) -> None:
         """Keep a session whose answer ended.
@@ -90,15 +127,16 @@ class Remembered:
             session: the caller's no more.
             tokens: (T,) int64, of prompt and answer; they begin with what it remembers.
         """
-        known = np.array(tokens[: session.length])
+        kept_one = _Kept(tenant, session, np.array(tokens[: session.length]), self._clock())
         dropped: list[_Kept] = []
         if self._blocks is not None:
-            self._blocks.keep(tenant, session, known)
+            self._blocks.keep(tenant, session, kept_one.tokens)
         with self._lock:
-            if known.size * self._token_bytes > self._most_bytes or known.size < _LEAST_SHARED:
-                dropped.append(_Kept(tenant, session, known))
+            size = kept_one.tokens.size
+            if size * self._token_bytes > self._most_bytes or size < _LEAST_SHARED:
+                dropped.append(kept_one)
             else:
-                self._kept.append(_Kept(tenant, session, known))
+                self._kept.append(kept_one)
                 while self._taken() > self._most_bytes:
                     dropped.append(self._kept.pop(0))
         for kept in dropped:
@@ -110,18 +148,6 @@ class Remembered:
             kept, self._kept = self._kept, []
         for one in kept:
             one.session.close()
-
-    def _in_memory(self, tenant: str, tokens: TokenArray) -> Session:
-        with self._lock:
-            best, n_shared = self._best(tenant, tokens)
-            if best is not None and n_shared == best.tokens.size:
-                self._kept.remove(best)
-                return best.session
-            if best is not None:
-                session = best.session.fork()
-                session.rewind(n_shared)
-                return session
-        return self._loaded.session(context=self._context)
 
     def _taken(self) -> int:
         return sum(one.tokens.size for one in self._kept) * self._token_bytes

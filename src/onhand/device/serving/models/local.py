@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +19,19 @@ from onhand.device.opening import OpenedBundle, open_bundle
 from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
-from onhand.device.serving.asks import Ask, Ending, EndReason, Piece, Score
+from onhand.device.serving.asks import Ask, Ending, EndReason, Piece
 from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.caches.model_blocks import ModelBlocks
 from onhand.device.serving.caches.remembered import Remembered
+from onhand.device.serving.models.answer_text import AnswerText
+from onhand.device.serving.models.footprint import token_bytes
+from onhand.device.serving.models.memory import Hold, SessionMemory, UnboundedMemory
 from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
-from onhand.device.stop_strings import StopStrings
-from onhand.device.text import Tokenizer
 from onhand.device.text_files import model_sampling
+from onhand.device.tools.calling import Calling
 
-__all__ = ["LocalModel", "open_local"]
-
-_HALF_BYTES = 2
+__all__ = ["LocalModel", "fingerprint_of", "open_local"]
 
 
 class LocalModel:
@@ -48,13 +48,19 @@ class LocalModel:
     """
 
     def __init__(
-        self, opened: OpenedBundle, settings: ModelSettings, *, blocks: BlockStore | None = None
+        self,
+        opened: OpenedBundle,
+        settings: ModelSettings,
+        *,
+        memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
+        blocks: BlockStore | None = None,
     ) -> None:
         """Take an opened bundle over; `close` closes it.
 
         Args:
             opened: the bundle.
             settings: how it is served.
+            memory: where the key/value memory of answers is asked for.
             blocks: where what conversations remember is kept on the disk; None for nowhere.
         """
         decoder = opened.bundle.manifest.decoder
@@ -62,17 +68,14 @@ class LocalModel:
         self.usual: Sampling = model_sampling(opened.bundle)
         self.context = min(settings.context or opened.loaded.context, opened.loaded.context)
         self.engine_name = opened.engine_name
-        # All that answers depend on beside the request: another engine rounds otherwise.
-        self.fingerprint = repr((
+        self.fingerprint = fingerprint_of(
+            settings,
             opened.bundle.manifest_sha256,
-            settings.variant,
-            opened.engine_name,
-            settings.head,
-            settings.kv,
-            settings.prefill,
-            self.context,
-        ))
+            engine_name=opened.engine_name,
+            context=self.context,
+        )
         self._opened = opened
+        self._memory = memory
         self._prompts = PromptReader(
             tokenizer=opened.files.tokenizer, template=opened.files.template, name=self.name
         )
@@ -84,11 +87,11 @@ class LocalModel:
             vocab_size=opened.loaded.vocab_size,
             stop_ids=opened.files.stop_ids,
         )
-        value_bytes = 1 if settings.kv == "int8" else _HALF_BYTES
+        self._calling = Calling(opened.files.tokenizer, opened.files.template, self._guides)
         self._remembered = Remembered(
             opened.loaded,
             context=self.context,
-            token_bytes=decoder.kv_values_per_token * value_bytes,
+            token_bytes=token_bytes(decoder, engine=opened.engine_name, kv=settings.kv),
             most_bytes=settings.prefix_cache_bytes,
             blocks=None if blocks is None else ModelBlocks(blocks, settings.prefill),
         )
@@ -105,6 +108,27 @@ class LocalModel:
     def prefix_cache_bytes(self) -> int:
         """Memory of what ended conversations remember."""
         return self._remembered.n_bytes
+
+    @property
+    def bundle_sha256(self) -> str:
+        """Hash of the bundle's manifest: which version it is."""
+        return self._opened.bundle.manifest_sha256
+
+    def remembered(self) -> list[tuple[float, int]]:
+        """Return when each conversation that is remembered was used last, and its bytes."""
+        return self._remembered.ages()
+
+    def forget(self, n: int) -> None:
+        """Forget the longest unused conversations; see `Remembered.forget`."""
+        self._remembered.forget(n)
+
+    def warm_up(self) -> None:
+        """Do a step for nobody, so that what the first one takes is there."""
+        session = self._opened.loaded.session(context=min(self.context, 64))
+        try:
+            self._opened.loaded.step([(session, np.zeros(1, dtype=np.int64))])
+        finally:
+            session.close()
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         """See `Backend`.
@@ -147,24 +171,34 @@ class LocalModel:
         self._remembered.close()
         self._opened.loaded.close()
 
-    def begin(self, ask: Ask) -> "Begun":
+    def begin(self, ask: Ask, *, is_wanted: Callable[[], bool]) -> "Begun":
         """Read a prompt and submit it; called by the thread that reads the answer.
 
         Raises:
-            OnhandError: as in `PromptReader.read` and `Batcher.submit`.
+            OnhandError: as in `PromptReader.read`, `SessionMemory.hold` and `Batcher.submit`.
         """
         tokens, _ = self._prompts.read(
-            ask.prompt, context=self.context, max_tokens=ask.max_tokens, overflow="error"
+            ask.prompt,
+            context=self.context,
+            max_tokens=ask.max_tokens,
+            overflow="error",
+            render=lambda messages: self._calling.render(messages, ask.tools),
         )
         scores = None
         if ask.n_scores is not None:
             scores = ScoreKeeper(self._opened.files.tokenizer, n_others=ask.n_scores)
         watchers: list[Watcher] = [] if scores is None else [scores]
-        if ask.grammar is not None:
-            watchers.append(self._guides.guide(ask.grammar))
+        if (guide := self._calling.guide(ask.tools, ask.grammar)) is not None:
+            watchers.append(guide)
         session = self._remembered.take(ask.tenant, tokens)
-        n_cached = session.length
+        hold = None
         try:
+            n_most = tokens.size + (self.context if ask.max_tokens is None else ask.max_tokens)
+            hold = self._memory.hold(
+                known=session.length, most=min(n_most, self.context), is_wanted=is_wanted
+            )
+            self._remembered.restore(ask.tenant, session, tokens)
+            n_cached = session.length
             request = self._batcher.submit(
                 session,
                 tokens[n_cached:],
@@ -177,8 +211,10 @@ class LocalModel:
             )
         except BaseException:
             self._remembered.give_back(ask.tenant, session, tokens)
+            if hold is not None:
+                hold.release()
             raise
-        return Begun(session, request, tokens, n_cached, scores)
+        return Begun(session, request, tokens, n_cached, scores, hold)
 
     def read(self, ask: Ask, begun: "Begun", post: Callable[[Piece], None]) -> Ending | None:
         """Read an answer to its end, and keep what its session remembers.
@@ -202,11 +238,13 @@ class LocalModel:
                 self._remembered.give_back(ask.tenant, begun.session, tokens)
             else:  # a step that failed: nothing that it remembers can be trusted
                 begun.session.close()
+            # Last, so that what is remembered counts before this ends to count.
+            begun.hold.release()
 
     def _read(
         self, ask: Ask, begun: "Begun", chosen: list[int], post: Callable[[Piece], None]
     ) -> Ending | None:
-        text = _Text(self._opened.files.tokenizer, ask.stop, post)
+        text = self._text(ask, post)
         reason: EndReason | None = None
         for token in begun.request:
             chosen.append(token)
@@ -221,6 +259,8 @@ class LocalModel:
         if reason is None:
             is_stop = text.finish() or begun.request.finish_reason == "stop"
             reason = "stop" if is_stop else "length"
+        if reason == "stop" and text.has_calls:
+            reason = "tool_calls"
         return Ending(
             reason=reason,
             prompt_tokens=begun.tokens.size,
@@ -228,41 +268,18 @@ class LocalModel:
             generated_tokens=len(chosen),
         )
 
-
-class _Text:
-    """Turns the tokens of one answer into pieces, up to a stop text."""
-
-    def __init__(
-        self, tokenizer: Tokenizer, stop: Sequence[str], post: Callable[[Piece], None]
-    ) -> None:
-        self._stream = tokenizer.stream()
-        self._stops = StopStrings(stop)
-        self._post = post
-        self._scores: list[Score] = []
-
-    def push(self, token: int, score: Score | None) -> bool:
-        """Take one more token; say whether a stop text came."""
-        if score is not None:
-            self._scores.append(score)
-        return self._show(self._stream.push(token))
-
-    def finish(self) -> bool:
-        """Show what was held back; say whether a stop text came after all."""
-        if self._show(self._stream.finish()):
-            return True
-        self._give(self._stops.finish())
-        return False
-
-    def _show(self, text: str) -> bool:
-        text, found = self._stops.push(text)
-        if text or found:
-            self._give(text)
-        return found
-
-    def _give(self, text: str) -> None:
-        if text or self._scores:
-            self._post(Piece(text, tuple(self._scores)))
-            self._scores.clear()
+    def _text(self, ask: Ask, post: Callable[[Piece], None]) -> AnswerText:
+        use = ask.tools
+        calls = None if use is None else self._calling.scanner(use)
+        return AnswerText(
+            self._opened.files.tokenizer.stream(
+                shown=() if use is None else self._calling.markers.values()
+            ),
+            stop=ask.stop,
+            calls=calls,
+            most_calls=None if use is None or use.is_parallel else 1,
+            post=post,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +291,7 @@ class Begun:
     tokens: TokenArray
     n_cached: int
     scores: ScoreKeeper | None
+    hold: Hold
 
 
 class _Reading:
@@ -292,7 +310,7 @@ class _Reading:
     def run(self) -> None:
         """Read to the end."""
         try:
-            begun = self._model.begin(self._ask)
+            begun = self._model.begin(self._ask, is_wanted=lambda: not self._is_cancelled)
             with self._lock:
                 self._request = begun.request
                 is_cancelled = self._is_cancelled
@@ -313,11 +331,35 @@ class _Reading:
             request.cancel()
 
 
-def open_local(settings: ModelSettings, *, blocks: BlockStore | None = None) -> LocalModel:
+def fingerprint_of(
+    settings: ModelSettings, bundle_sha256: str, *, engine_name: str, context: int
+) -> str:
+    """Return what tells models apart that may answer differently.
+
+    Args:
+        settings: how a bundle is opened.
+        bundle_sha256: hash of its manifest.
+        engine_name: another engine rounds otherwise.
+        context: most tokens of prompt and answer together.
+
+    Returns:
+        All that answers depend on beside the request.
+    """
+    ways = (settings.variant, engine_name, settings.head, settings.kv, settings.prefill)
+    return repr((bundle_sha256, *ways, context))
+
+
+def open_local(
+    settings: ModelSettings,
+    *,
+    memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
+    blocks: BlockStore | None = None,
+) -> LocalModel:
     """Open a bundle for serving.
 
     Args:
         settings: which, and how.
+        memory: where the key/value memory of answers is asked for.
         blocks: as `LocalModel` takes it.
 
     Returns:
@@ -339,7 +381,7 @@ def open_local(settings: ModelSettings, *, blocks: BlockStore | None = None) -> 
         prefill=prefill,
     )
     try:
-        return LocalModel(opened, settings, blocks=blocks)
+        return LocalModel(opened, settings, memory=memory, blocks=blocks)
     except OnhandError:
         opened.loaded.close()
         raise

@@ -6,10 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineBusy, InputError
 from onhand.core.feed import PictureFeed, TextFeed
 from onhand.device.networks.answers import CLASSIFIES, Likely
+from onhand.device.networks.embeddings import cosines
 from onhand.device.networks.pictures import parse_picture
 from onhand.device.networks.session import NetworkSession, open_session
 from onhand.device.serving.settings import ModelSettings
@@ -26,6 +29,7 @@ class ServedNetwork:
         name: what requests call it.
         task: what it is for.
         engine_name: the engine that runs it.
+        bundle_sha256: hash of the bundle's manifest: which version it is.
     """
 
     def __init__(self, name: str, session: NetworkSession, settings: ModelSettings) -> None:
@@ -33,6 +37,7 @@ class ServedNetwork:
         self.name = name
         self.task = session.network.task
         self.engine_name = session.engine_name
+        self.bundle_sha256 = session.bundle_sha256
         self._session = session
         self._most_waiting = settings.max_waiting
         # One, for a run uses all threads that it may.
@@ -85,6 +90,23 @@ class ServedNetwork:
         if self.task not in CLASSIFIES:
             raise InputError(f"{self.name} is for {self.task}, and has no classes")
         return await self._in_turn(lambda: self._classify(example, top))
+
+    async def compare(self, text: str, others: Sequence[str]) -> FloatArray:
+        """Return how like a text is to others.
+
+        Args:
+            text: one.
+            others: N of them.
+
+        Returns:
+            (N,) float32 cosines.
+
+        Raises:
+            InputError: as in `embed`; input 0 is the text.
+            EngineBusy: as in `embed`.
+        """
+        vectors, _ = await self.embed([text, *others])
+        return np.asarray(cosines(vectors[:1], vectors[1:])[0])
 
     def break_off(self) -> None:
         """Take no more requests; the one that runs ends."""
@@ -152,4 +174,7 @@ def open_network_model(settings: ModelSettings, name: str, *, home: Path | None)
         threads=settings.threads or None,
         home=home,
     )
+    if isinstance(session.network.feed, TextFeed):
+        # The tokenizer is read now: another version may lie in its place when it is needed.
+        _ = session.max_tokens
     return ServedNetwork(settings.name or name, session, settings)

@@ -6,6 +6,7 @@ from onhand.core.bundle import read_manifest
 from onhand.core.manifest import NETWORK
 from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.models.local import LocalModel, open_local
+from onhand.device.serving.models.memory import SessionMemory, UnboundedMemory
 from onhand.device.serving.models.network import ServedNetwork, open_network_model
 from onhand.device.serving.settings import ModelSettings
 
@@ -13,13 +14,18 @@ __all__ = ["open_served"]
 
 
 def open_served(
-    settings: ModelSettings, *, home: Path | None = None, blocks: BlockStore | None = None
+    settings: ModelSettings,
+    *,
+    home: Path | None = None,
+    memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
+    blocks: BlockStore | None = None,
 ) -> LocalModel | ServedNetwork:
     """Open a bundle for serving, whatever it holds.
 
     Args:
         settings: which, and how.
         home: the state folder; None for the user's own.
+        memory: where the key/value memory of answers is asked for.
         blocks: where what conversations remember is kept on the disk; None for nowhere.
 
     Returns:
@@ -31,4 +37,4 @@ def open_served(
     manifest, _ = read_manifest(Path(settings.bundle))
     if manifest.kind == NETWORK:
         return open_network_model(settings, manifest.name, home=home)
-    return open_local(settings, blocks=blocks)
+    return open_local(settings, memory=memory, blocks=blocks)

@@ -1,0 +1,93 @@
+"""From settings to a server's state: models opened, caches at hand."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from onhand.core.errors import InputError, RecipeError
+from onhand.device.serving.caches.block_figures import open_blocks
+from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.models.opening import open_served
+from onhand.device.serving.settings import (
+    CacheSettings,
+    ModelSettings,
+    ServeSettings,
+    parse_settings,
+)
+from onhand.device.serving.state import ServerState
+
+__all__ = ["opened_state", "read_settings", "with_bundles"]
+
+
+def read_settings(path: Path, *, environment: Mapping[str, str]) -> ServeSettings:
+    """Read `serve.toml`.
+
+    Args:
+        path: the file.
+        environment: where keys may stand.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InputError: if it cannot be read.
+        RecipeError: as in `parse_settings`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: cannot be read: it is not UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    return parse_settings(text, environment=environment, where=str(path))
+
+
+def with_bundles(settings: ServeSettings, bundles: Sequence[Path]) -> ServeSettings:
+    """Return settings that serve some bundles before all others.
+
+    Raises:
+        InputError: if there is nothing to serve.
+    """
+    added = tuple(ModelSettings(bundle=str(one)) for one in bundles)
+    if not (*added, *settings.models):
+        raise InputError("there is no model to serve; name a bundle's folder, or give settings")
+    return replace(settings, models=(*added, *settings.models))
+
+
+@contextmanager
+def opened_state(
+    settings: ServeSettings, *, home: Path, told: Callable[[str], None]
+) -> Iterator[ServerState]:
+    """Open all that settings name, and close it with the block.
+
+    Args:
+        settings: what to serve.
+        home: the state folder.
+        told: of each model and its engine, as they are opened.
+
+    Yields:
+        What requests share.
+
+    Raises:
+        OnhandError: if a bundle cannot be opened here.
+    """
+    with ExitStack() as opened:
+        blocks = open_blocks(settings.cache, home)
+        if blocks is not None:
+            opened.callback(blocks.close)
+        models = []
+        for one in settings.models:
+            models.append(open_served(one, home=home, blocks=blocks))
+            opened.callback(models[-1].close)
+            told(f"{models[-1].name}: engine {models[-1].engine_name}")
+        state = ServerState(models, exact=_exact_cache(settings.cache, home), blocks=blocks)
+        opened.callback(state.close)
+        yield state
+
+
+def _exact_cache(settings: CacheSettings, home: Path) -> ExactCache | None:
+    if not settings.exact_bytes:
+        return None
+    place = home / "cache" / "answers.sqlite" if settings.on_disk else None
+    return ExactCache(place, most_bytes=settings.exact_bytes)

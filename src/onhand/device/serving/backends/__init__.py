@@ -1,0 +1,1 @@
+"""Other servers that answer: clouds and peers, and several backends as one."""

@@ -1,0 +1,189 @@
+"""What another server says of an answer, event by event, as pieces and an ending."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from onhand.core.errors import InputError, OnhandError
+from onhand.core.outside import shown
+from onhand.device.serving.asks import EndReason, Piece, Score
+
+__all__ = ["ChunkReader", "Counts", "SaidError"]
+
+_REASONS: Final[Mapping[object, EndReason]] = {"length": "length", "max_tokens": "length"}
+
+
+class SaidError(OnhandError):
+    """The server says that the answer failed.
+
+    Attributes:
+        message: its words.
+        status: of HTTP, as it gives it; 0 without.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """Tokens, as the server counts them; all 0 where it does not."""
+
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+
+
+class ChunkReader:
+    """Reads one answer, in the form of `chat/completions` or `completions`.
+
+    Attributes:
+        reason: why it ended; None as long as it has not.
+        counts: of tokens.
+    """
+
+    def __init__(self, *, with_scores: bool) -> None:
+        """Begin.
+
+        Args:
+            with_scores: whether scores of tokens were asked for.
+        """
+        self._with_scores = with_scores
+        self._n_pieces = 0
+        self._is_counted = False
+        self.reason: EndReason | None = None
+        self.counts = Counts()
+
+    def read(self, data: bytes) -> Piece | None:
+        """Take one event, or a whole answer.
+
+        Args:
+            data: its JSON.
+
+        Returns:
+            What it adds to the answer; None for nothing.
+
+        Raises:
+            InputError: if it is not of that form.
+            SaidError: if it says that the answer failed.
+        """
+        chunk = _object(data)
+        _check_error(chunk.get("error"))
+        usage = chunk.get("usage")
+        if isinstance(usage, Mapping):
+            self._count(usage)
+        choices = chunk.get("choices")
+        if not isinstance(choices, list):
+            if usage is None:
+                raise InputError(f"choices is {shown(choices)}, must be a list")
+            return None
+        for choice in choices:
+            if isinstance(choice, Mapping) and choice.get("index", 0) == 0:
+                return self._choice(choice)
+        return None
+
+    def finish(self) -> None:
+        """Note that nothing more comes.
+
+        Raises:
+            InputError: if the answer has not ended.
+        """
+        if self.reason is None:
+            raise InputError("the connection ended before the answer did")
+
+    def done(self) -> None:
+        """Note the server's word that the answer is whole."""
+        self.reason = self.reason or "stop"
+
+    def _choice(self, choice: Mapping[str, object]) -> Piece | None:
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            self.reason = _REASONS.get(reason, "stop")
+        said = choice.get("delta") or choice.get("message")
+        text = choice.get("text") if said is None else _said_text(said)
+        if text is not None and not isinstance(text, str):
+            raise InputError(f"a text is {shown(text)}, must be one")
+        scores = _scores(choice.get("logprobs")) if self._with_scores else ()
+        if not text and not scores:
+            return None
+        self._n_pieces += 1
+        if not self._is_counted:  # a server that never counts sends about one token at a time
+            self.counts = Counts(generated=self._n_pieces)
+        return Piece(text or "", scores)
+
+    def _count(self, usage: Mapping[str, object]) -> None:
+        details = usage.get("prompt_tokens_details")
+        cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+        self._is_counted = True
+        self.counts = Counts(
+            prompt=_whole(usage.get("prompt_tokens")),
+            cached=_whole(cached),
+            generated=_whole(usage.get("completion_tokens")),
+        )
+
+
+def _object(data: bytes) -> Mapping[str, object]:
+    try:
+        value = json.loads(data, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"an event is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InputError(f"an event is {shown(value)}, must be an object")
+    return value
+
+
+def _refuse(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
+
+
+def _check_error(error: object) -> None:
+    if error is None:
+        return
+    if not isinstance(error, Mapping):
+        raise SaidError(str(error)[:500], 0)
+    code = error.get("code")
+    status = code if isinstance(code, int) and not isinstance(code, bool) else 0
+    raise SaidError(str(error.get("message") or code or "no reason given")[:500], status)
+
+
+def _said_text(said: object) -> object:
+    if not isinstance(said, Mapping):
+        raise InputError(f"a delta is {shown(said)}, must be an object")
+    return said.get("content") or said.get("refusal")
+
+
+def _scores(logprobs: object) -> tuple[Score, ...]:
+    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    if not isinstance(content, list):
+        return ()
+    return tuple(_score(one) for one in content)
+
+
+def _score(one: object) -> Score:
+    if not isinstance(one, Mapping):
+        raise InputError(f"a score is {shown(one)}, must be an object")
+    logprob, others = one.get("logprob"), one.get("top_logprobs")
+    if (
+        isinstance(logprob, bool)
+        or not isinstance(logprob, int | float)
+        or not math.isfinite(logprob)
+    ):
+        raise InputError(f"logprob is {shown(logprob)}, must be a number")
+    listed: Sequence[object] = others if isinstance(others, list) else ()
+    # JSON's -9999.0 for what cannot be: kept as it is said.
+    return Score(_token(one), float(logprob), tuple(_score(other) for other in listed))
+
+
+def _token(one: Mapping[str, object]) -> bytes:
+    given = one.get("bytes")
+    if isinstance(given, list) and all(isinstance(n, int) and 0 <= n < 256 for n in given):
+        return bytes(given)
+    return str(one.get("token", "")).encode()
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
