@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import httpx2
 
-__all__ = ["Server", "Streamed", "counter", "streamed"]
+__all__ = ["Server", "Streamed", "counter", "streamed", "wait_until_ready"]
 
 START_S = 120.0
 
@@ -57,7 +57,11 @@ class Server:
         """
         home.mkdir(parents=True, exist_ok=True)
         config = home / "serve.toml"
-        tables = {"[cache]": cache, "[[model]]": {"bundle": str(bundle.resolve()), **model}}
+        tables: Mapping[str, Mapping[str, int | str]] = {
+            "[log]": {"requests": False},
+            "[cache]": cache,
+            "[[model]]": {"bundle": str(bundle.resolve()), **model},
+        }
         config.write_text("".join(_toml(name, table) for name, table in tables.items()))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "onhand", "serve", "--config", str(config), "--port", "0"],
@@ -126,6 +130,7 @@ def streamed(client: httpx2.Client, asked: Mapping[str, object]) -> Streamed:
     first_s = 0.0
     parts: list[str] = []
     usage: Mapping[str, Any] = {}
+    cached = 0
     with client.stream("POST", path, json=body) as response:
         response.raise_for_status()
         for line in response.iter_lines():
@@ -136,6 +141,7 @@ def streamed(client: httpx2.Client, asked: Mapping[str, object]) -> Streamed:
                 first_s = first_s or time.perf_counter()
                 parts.append(text)
             usage = event.get("usage") or usage
+            cached = (event.get("timings") or {}).get("cache_n", cached)  # as llama.cpp says it
     ended_s = time.perf_counter()
     details = usage.get("prompt_tokens_details") or {}
     return Streamed(
@@ -143,7 +149,7 @@ def streamed(client: httpx2.Client, asked: Mapping[str, object]) -> Streamed:
         whole_s=ended_s - begun_s,
         text="".join(parts),
         prompt_tokens=int(usage.get("prompt_tokens", 0)),
-        cached_tokens=int(details.get("cached_tokens") or 0),
+        cached_tokens=int(details.get("cached_tokens") or cached),
         answer_tokens=int(usage.get("completion_tokens", 0)),
     )
 
