@@ -18,7 +18,7 @@ ROW: TokenArray = np.random.default_rng(8).integers(0, VOCAB, 110)
 def opened(engine: Engine, pack: Pack, store: BlockStore) -> tuple[Loaded, Remembered]:
     """The model as a new process has it, and what it remembers: nothing."""
     loaded = engine.open(pack(), variant="small", threads=1)
-    blocks = ModelBlocks(store, "exact")
+    blocks = ModelBlocks(store=store, way="exact", size=64)
     return loaded, Remembered(loaded, context=128, token_bytes=1, most_bytes=1000, blocks=blocks)
 
 

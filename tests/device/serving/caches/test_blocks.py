@@ -19,7 +19,7 @@ from tests.device.serving.caches.span_toys import SpanToy
 from onhand.core.errors import ResourceError
 from onhand.device.serving.caches.block_index import ROW_BYTES
 from onhand.device.serving.caches.blocks import BlockStore
-from onhand.device.serving.caches.chains import BLOCK_TOKENS, Chains
+from onhand.device.serving.caches.chains import Chains
 from onhand.device.serving.caches.model_blocks import ModelBlocks
 from onhand.device.serving.caches.seals import MacSealer
 
@@ -43,7 +43,9 @@ def keep(store: BlockStore, tokens: list[int] | range, *, tenant: str = "a", way
     """A conversation ended that remembers these tokens; wait until it is written."""
     session = SpanToy(10_000)
     session.tokens = list(tokens)
-    ModelBlocks(store, way).keep(tenant, session, np.array(session.tokens, dtype=np.int64))
+    ModelBlocks(store=store, way=way, size=64).keep(
+        tenant, session, np.array(session.tokens, dtype=np.int64)
+    )
     store.flush()
 
 
@@ -59,7 +61,7 @@ def restored(
     session = SpanToy(10_000)
     session.tokens = list(tokens[:known])
     row = np.array(tokens, dtype=np.int64)
-    gained = ModelBlocks(store, way).restore(tenant, session, row)
+    gained = ModelBlocks(store=store, way=way, size=64).restore(tenant, session, row)
     assert session.tokens == list(tokens[: session.length])
     assert gained == session.length - known
     return session.length
@@ -114,7 +116,7 @@ def test_a_block_beyond_the_context_is_left_out(folder: Path) -> None:
     keep(store, range(220))
     session = SpanToy(150)
 
-    ModelBlocks(store, "").restore("a", session, np.arange(149))
+    ModelBlocks(store=store, way="", size=64).restore("a", session, np.arange(149))
 
     assert session.tokens == list(range(128))
     store.close()
@@ -175,7 +177,7 @@ def test_the_longest_beginning_is_found(
 
 
 def _kept(talk: list[int]) -> list[int]:
-    end = len(talk) % BLOCK_TOKENS
+    end = len(talk) % 64
     return talk if end >= LEAST else talk[: len(talk) - end]
 
 
@@ -226,8 +228,7 @@ def test_the_budget_holds(lengths: list[tuple[int, int]], most: int) -> None:
 def _orphans(folder: Path) -> int:
     with sqlite3.connect(folder / "index.sqlite") as rows:
         asked = (
-            "SELECT count(*) FROM blocks WHERE number > 0 "
-            "AND parent NOT IN (SELECT key FROM blocks)"
+            "SELECT count(*) FROM blocks WHERE place > 0 AND parent NOT IN (SELECT key FROM blocks)"
         )
         found = int(rows.execute(asked).fetchone()[0])
     rows.close()
@@ -242,7 +243,7 @@ def test_attack_other_tenants_find_nothing(folder: Path) -> None:
     assert restored(store, range(220), way="exact", tenant="b") == 0
     assert restored(store, range(220), way="bf16") == 0
     other = SpanToy(1000, "another model")
-    assert ModelBlocks(store, "exact").restore("a", other, np.arange(220)) == 0
+    assert ModelBlocks(store=store, way="exact", size=64).restore("a", other, np.arange(220)) == 0
     assert restored(store, range(220), way="exact") == 220
     store.close()
 
@@ -328,7 +329,7 @@ def test_attack_an_index_that_lies(folder: Path) -> None:
     keep(store, range(40))
     chains = Chains(SECRET)
     session = SpanToy(100)
-    start = chains.start("a", session.span_key)
+    start = chains.start("a", session.span_key, 64)
     with sqlite3.connect(folder / "index.sqlite") as rows:
         forged = chains.tags(start, np.arange(500, 540))
         rows.execute("UPDATE blocks SET tags = ?", (forged.tobytes(),))
@@ -479,7 +480,7 @@ def test_writing_never_keeps_an_answer_waiting(folder: Path) -> None:
     for first in range(20):
         session = Counted(1000)
         session.tokens = [first, *range(99)]
-        ModelBlocks(store, "").keep("a", session, np.array(session.tokens))
+        ModelBlocks(store=store, way="", size=64).keep("a", session, np.array(session.tokens))
 
     assert store.counts.skipped >= 11
     assert store.n_waiting == len(made) == 20 - store.counts.skipped
@@ -522,7 +523,7 @@ store = BlockStore(Path(sys.argv[1]), secret=b"s" * 32, most_bytes=60_000)
 for first in range(10_000):
     session = SpanToy(1000)
     session.tokens = [first % 50, *range(300)]
-    ModelBlocks(store, "").keep("a", session, np.array(session.tokens))
+    ModelBlocks(store=store, way="", size=64).keep("a", session, np.array(session.tokens))
     store.flush()
     print(first, flush=True)
 """

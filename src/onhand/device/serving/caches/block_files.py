@@ -14,7 +14,7 @@ import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import InputError
-from onhand.device.serving.caches.chains import BLOCK_TOKENS
+from onhand.device.serving.caches.chains import MOST_BLOCK_TOKENS
 from onhand.device.serving.caches.seals import Sealer
 
 __all__ = ["BlockFiles", "Room"]
@@ -86,7 +86,7 @@ class BlockFiles:
 
         Args:
             key: the block's.
-            tokens: (n,) int64, n <= `BLOCK_TOKENS`.
+            tokens: (n,) int64, n <= `MOST_BLOCK_TOKENS`.
             span: what the session saved.
         """
         count = tokens.size.to_bytes(16, "little")
@@ -131,7 +131,7 @@ class BlockFiles:
         start = len(_MAGIC) + 16
         n = int.from_bytes(content[len(_MAGIC) : start], "little")
         end = start + 4 * n
-        if bytes(content[: len(_MAGIC)]) != _MAGIC or n > BLOCK_TOKENS or len(content) < end:
+        if bytes(content[: len(_MAGIC)]) != _MAGIC or n > MOST_BLOCK_TOKENS or len(content) < end:
             raise InputError("a block's file is not one of this version")
         return np.frombuffer(content[start:end], dtype="<u4").astype(np.int64), content[end:]
 

@@ -1,10 +1,10 @@
 """Which key/value blocks there are, how they hang together, and which was unused longest.
 
-    CREATE TABLE blocks (key, parent, number, tags, size, used)   one row a block
+    CREATE TABLE blocks (key, parent, place, tags, size, used)   one row a block
     CREATE TABLE total (size)                                     of all rows, kept by triggers
 
 Whatever uses a block uses all before it, so no block is more recent than its parent: by `used`, and
-by `number` from behind where that is equal, children come before their parents.
+by `place` from behind where that is equal, children come before their parents.
 """
 
 import sqlite3
@@ -27,10 +27,10 @@ ROW_BYTES: Final = 1024
 _MOST_CHILDREN: Final = 256
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS blocks (key BLOB PRIMARY KEY, parent BLOB NOT NULL, "
-    "number INTEGER NOT NULL, tags BLOB NOT NULL, size INTEGER NOT NULL, used INTEGER NOT NULL) "
+    "place INTEGER NOT NULL, tags BLOB NOT NULL, size INTEGER NOT NULL, used INTEGER NOT NULL) "
     "WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS by_parent ON blocks (parent, used)",
-    "CREATE INDEX IF NOT EXISTS by_use ON blocks (used, number)",
+    "CREATE INDEX IF NOT EXISTS by_use ON blocks (used, place)",
     "CREATE TABLE IF NOT EXISTS total (size INTEGER NOT NULL)",
     "INSERT INTO total SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM total)",
     "CREATE TRIGGER IF NOT EXISTS added AFTER INSERT ON blocks "
@@ -101,7 +101,7 @@ class BlockIndex:
             size: bytes of its file.
             used: a time of `touch`.
         """
-        row = (link.key, link.parent, link.number, tags.tobytes(), size + ROW_BYTES, used)
+        row = (link.key, link.parent, link.begin, tags.tobytes(), size + ROW_BYTES, used)
         with self._lock:
             self._rows.execute("INSERT OR IGNORE INTO blocks VALUES (?, ?, ?, ?, ?, ?)", row)
 
@@ -131,16 +131,16 @@ class BlockIndex:
             Its key; None if there is none.
         """
         limit = 2**62 if before is None else before
-        asked = "SELECT key FROM blocks WHERE used < ? ORDER BY used, number DESC LIMIT 1"
+        asked = "SELECT key FROM blocks WHERE used < ? ORDER BY used, place DESC LIMIT 1"
         found: bytes | None = self._one(asked, limit)
         return found
 
     def below(self, key: bytes) -> Sequence[bytes]:
         """Return a block and all that follow it, the last ones first."""
         asked = (
-            "WITH RECURSIVE lost(key, number) AS (SELECT key, number FROM blocks WHERE key = ? "
-            "UNION ALL SELECT blocks.key, blocks.number FROM blocks JOIN lost "
-            "ON blocks.parent = lost.key) SELECT key FROM lost ORDER BY number DESC"
+            "WITH RECURSIVE lost(key, place) AS (SELECT key, place FROM blocks WHERE key = ? "
+            "UNION ALL SELECT blocks.key, blocks.place FROM blocks JOIN lost "
+            "ON blocks.parent = lost.key) SELECT key FROM lost ORDER BY place DESC"
         )
         with self._lock:
             return [row[0] for row in self._rows.execute(asked, (key,))]
@@ -171,7 +171,7 @@ class BlockIndex:
             for made in _TABLES:
                 self._rows.execute(made)
             # A file of ours has these columns; one that has others is not.
-            self._rows.execute("SELECT key, parent, number, tags, size, used FROM blocks LIMIT 1")
+            self._rows.execute("SELECT key, parent, place, tags, size, used FROM blocks LIMIT 1")
             if self._rows.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
                 raise sqlite3.DatabaseError("the index is damaged")
         except sqlite3.Error:

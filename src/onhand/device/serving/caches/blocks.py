@@ -14,6 +14,7 @@ import queue
 import shutil
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from onhand.core.errors import ContextOverflow, InputError, OnhandError, Resourc
 from onhand.device.engines.base import SpanSession
 from onhand.device.serving.caches.block_files import BlockFiles, Room
 from onhand.device.serving.caches.block_index import ROW_BYTES, BlockIndex
-from onhand.device.serving.caches.chains import BLOCK_TOKENS, Chains, Link, Tags, n_shared
+from onhand.device.serving.caches.chains import Chains, Link, Tags, n_shared
 from onhand.device.serving.caches.seals import MacSealer, Sealer
 
 __all__ = ["BlockCounts", "BlockStore"]
@@ -40,8 +41,9 @@ _MOST_WAITING: Final = 8
 # Of the disk, left to everybody else.
 _SPARE_BYTES: Final = 256 * 2**20
 _CLOSE_S: Final = 10.0
-# Prompts that read at once without waiting for each other.
 _READERS: Final = 4
+# Blocks that are read before the one that is loaded.
+_AHEAD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class BlockCounts:
 class _Job:
     start: bytes
     tokens: TokenArray
+    size: int
     session: SpanSession  # the job's own, closed when it is done
 
 
@@ -142,7 +145,7 @@ class BlockStore:
         """Conversations that are not written yet."""
         return self._jobs.unfinished_tasks
 
-    def restore(self, start: bytes, session: SpanSession, tokens: TokenArray) -> int:
+    def restore(self, start: bytes, session: SpanSession, tokens: TokenArray, *, size: int) -> int:
         """Let a session remember more of a prompt's beginning, as far as blocks are there.
 
         Args:
@@ -150,6 +153,7 @@ class BlockStore:
             session: it remembers the first `length` of `tokens`, and is nobody else's meanwhile;
                 what it remembers in a part of a block may be replaced by the whole block.
             tokens: (T,) int64, the beginning that may be remembered.
+            size: tokens of a block.
 
         Returns:
             How many tokens it remembers more than before.
@@ -158,7 +162,7 @@ class BlockStore:
         if self._is_closed or tokens.size - before < _LEAST_TOKENS:
             return 0
         try:
-            links, total = self._found(start, tokens)
+            links, total = self._found(start, tokens, size)
             if total - before >= _LEAST_TOKENS:
                 self._read(links, session, total)
         except (OSError, sqlite3.Error, OnhandError, RuntimeError) as error:
@@ -171,25 +175,26 @@ class BlockStore:
             self._count(misses=1)
         return gained
 
-    def keep(self, start: bytes, session: SpanSession, tokens: TokenArray) -> None:
+    def keep(self, start: bytes, session: SpanSession, tokens: TokenArray, *, size: int) -> None:
         """Write what a session remembers, soon, as far as it is not there yet.
 
         Args:
             start: of the tenant's chains.
             session: the caller's; a fork of it is written.
             tokens: (T,) int64, all that it remembers.
+            size: tokens of a block.
         """
         if self._is_closed or tokens.size < _LEAST_TOKENS:
             return
         try:
-            if self._is_kept(start, tokens):
+            if self._is_kept(start, tokens, size):
                 return
         except sqlite3.Error:
             return
         if self._jobs.full():
             self._count(skipped=1)
             return
-        job = _Job(start, np.array(tokens), session.fork())
+        job = _Job(start, np.array(tokens), size, session.fork())
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
@@ -212,15 +217,15 @@ class BlockStore:
 
     # Reading.
 
-    def _found(self, start: bytes, tokens: TokenArray) -> tuple[list[Link], int]:
+    def _found(self, start: bytes, tokens: TokenArray, size: int) -> tuple[list[Link], int]:
         """Return the blocks to read, and how many tokens of them are the prompt's."""
         links: list[Link] = []
-        for link in self.chains.links(start, tokens):
+        for link in self.chains.links(start, tokens, size):
             if not self._index.has(link.key):
                 nearest = self._nearest(link)
                 if nearest is not None:
                     key, n = nearest
-                    links.append(Link(key, link.parent, link.number, link.tokens[:n]))
+                    links.append(Link(key, link.parent, link.begin, link.tokens[:n]))
                 break
             links.append(link)
         return links, links[-1].end if links else 0
@@ -235,20 +240,23 @@ class BlockStore:
         return (key, shared) if shared else None
 
     def _read(self, links: Sequence[Link], session: SpanSession, total: int) -> None:
-        wanted = links[session.length // BLOCK_TOKENS :]
-        rooms = (Room(), Room())
-        # One block is read and checked by another thread while the one before it is loaded.
-        coming = self._reader.submit(self._files.read, wanted[0].key, rooms[0])
+        wanted = [link for link in links if link.end > session.length]
+        # Some blocks are read and checked by other threads while one is loaded.
+        coming = deque(
+            (self._reader.submit(self._files.read, link.key, room), room)
+            for link, room in zip(wanted, [Room() for _ in range(_AHEAD)], strict=False)
+        )
         for i, link in enumerate(wanted):
             try:
-                known, span = coming.result()
-                if i + 1 < len(wanted):
-                    room = rooms[(i + 1) % 2]
-                    coming = self._reader.submit(self._files.read, wanted[i + 1].key, room)
+                reading, room = coming.popleft()
+                known, span = reading.result()
                 if not np.array_equal(known[: link.tokens.size], link.tokens):
                     raise InputError("a block's tokens are others")
                 session.rewind(link.begin)
                 session.load_span(span)
+                if i + _AHEAD < len(wanted):  # into the room that is free now
+                    key = wanted[i + _AHEAD].key
+                    coming.append((self._reader.submit(self._files.read, key, room), room))
             except ContextOverflow:
                 break  # a block that goes on beyond what this session may remember
             except FileNotFoundError:
@@ -277,7 +285,7 @@ class BlockStore:
         self._jobs.task_done()
 
     def _write(self, job: _Job) -> None:
-        links = list(self.chains.links(job.start, job.tokens))
+        links = list(self.chains.links(job.start, job.tokens, job.size))
         now = self._index.touch(link.key for link in links)
         for link in links:
             if self._index.has(link.key):
@@ -312,8 +320,8 @@ class BlockStore:
             self._count(evicted=1)
         return True
 
-    def _is_kept(self, start: bytes, tokens: TokenArray) -> bool:
-        for link in self.chains.links(start, tokens):
+    def _is_kept(self, start: bytes, tokens: TokenArray, size: int) -> bool:
+        for link in self.chains.links(start, tokens, size):
             if not self._index.has(link.key):
                 tags = self.chains.tags(link.parent, link.tokens)
                 return _needs_no_block(tags, self._index.children(link.parent))

@@ -6,6 +6,7 @@ So a name says what the whole beginning was, whose, and for which model, to whoe
 secret, and nothing to others: not even a guessed text can be tried.
 """
 
+import hashlib
 import hmac
 import json
 from collections.abc import Iterator
@@ -18,10 +19,25 @@ from numpy.typing import NDArray
 from onhand.core.arrays import TokenArray
 from onhand.device.serving.secret import derived
 
-__all__ = ["BLOCK_TOKENS", "Chains", "Link", "Tags", "n_shared"]
+__all__ = [
+    "LEAST_BLOCK_TOKENS",
+    "MOST_BLOCK_TOKENS",
+    "Chains",
+    "Link",
+    "Tags",
+    "block_tokens",
+    "n_shared",
+]
 
-BLOCK_TOKENS: Final = 64
-"""Tokens of a block: a page of the native engine's memory, so a full block fills one."""
+LEAST_BLOCK_TOKENS: Final = 64
+"""Tokens of the smallest blocks: a page of the native engine's memory, which a block fills."""
+
+MOST_BLOCK_TOKENS: Final = 1024
+"""Tokens of the largest."""
+
+# Of a block, if it has no more tokens than the most: what is smaller takes longer to find and to
+# open than to read.
+_BLOCK_BYTES: Final = 2**20
 
 Tags = NDArray[np.uint32]
 
@@ -33,19 +49,14 @@ class Link:
     Attributes:
         key: 32 bytes, its name.
         parent: the name of the block before; the chain's start for the first.
-        number: its place, counted from 0.
-        tokens: (n,) int64, n <= `BLOCK_TOKENS`; fewer in the last block alone.
+        begin: tokens that come before it.
+        tokens: (n,) int64; fewer than a block's in the last one alone.
     """
 
     key: bytes
     parent: bytes
-    number: int
+    begin: int
     tokens: TokenArray
-
-    @property
-    def begin(self) -> int:
-        """Tokens that come before it."""
-        return self.number * BLOCK_TOKENS
 
     @property
     def end(self) -> int:
@@ -65,34 +76,36 @@ class Chains:
         self._keys = derived(secret, "names of key/value blocks")
         self._tags = derived(secret, "tags of key/value blocks")
 
-    def start(self, tenant: str, model: bytes) -> bytes:
+    def start(self, tenant: str, model: bytes, size: int) -> bytes:
         """Return the start of a tenant's chains.
 
         Args:
             tenant: whose.
             model: names all that the bits of a memory depend on.
+            size: tokens of its blocks.
 
         Returns:
             32 bytes.
         """
-        name = json.dumps([tenant, model.hex()]).encode()
+        name = json.dumps([tenant, model.hex(), size]).encode()
         return hmac.digest(self._keys, name, "sha256")
 
-    def links(self, start: bytes, tokens: TokenArray) -> Iterator[Link]:
+    def links(self, start: bytes, tokens: TokenArray, size: int) -> Iterator[Link]:
         """Name the blocks of a conversation, each when it is asked for.
 
         Args:
             start: as of `start`.
             tokens: (T,) int64.
+            size: tokens of a block.
 
         Yields:
             The blocks; the last has fewer tokens where T is no multiple.
         """
         parent = start
-        for number, begin in enumerate(range(0, tokens.size, BLOCK_TOKENS)):
-            part = tokens[begin : begin + BLOCK_TOKENS]
+        for begin in range(0, tokens.size, size):
+            part = tokens[begin : begin + size]
             key = hmac.digest(self._keys, parent + _as_bytes(part), "sha256")
-            yield Link(key, parent, number, part)
+            yield Link(key, parent, begin, part)
             parent = key
 
     def tags(self, parent: bytes, tokens: TokenArray) -> Tags:
@@ -105,12 +118,28 @@ class Chains:
         Returns:
             (n,) uint32; number i depends on the first i + 1 tokens.
         """
-        running = hmac.new(self._tags, parent, "sha256")
-        found = np.empty(tokens.size, dtype="<u4")
-        for i, token in enumerate(tokens.tolist()):
-            running.update(int(token).to_bytes(8, "little"))
-            found[i] = int.from_bytes(running.copy().digest()[:4], "little")
-        return found
+        running = hashlib.blake2b(parent, key=self._tags, digest_size=4)
+        whole = _as_bytes(tokens)
+        parts: list[bytes] = []
+        for place in range(0, len(whole), 8):
+            running.update(whole[place : place + 8])
+            parts.append(running.copy().digest())
+        return np.frombuffer(b"".join(parts), dtype="<u4")
+
+
+def block_tokens(token_bytes: int) -> int:
+    """Return how many tokens the blocks of a model have.
+
+    Args:
+        token_bytes: what the memory of one takes.
+
+    Returns:
+        A power of two.
+    """
+    size = LEAST_BLOCK_TOKENS
+    while size * token_bytes < _BLOCK_BYTES and size < MOST_BLOCK_TOKENS:
+        size *= 2
+    return size
 
 
 def n_shared(some: Tags, others: Tags) -> int:

@@ -21,6 +21,7 @@ from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece
 from onhand.device.serving.caches.blocks import BlockStore
+from onhand.device.serving.caches.chains import block_tokens
 from onhand.device.serving.caches.model_blocks import ModelBlocks
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.answer_text import AnswerText
@@ -88,12 +89,16 @@ class LocalModel:
             stop_ids=opened.files.stop_ids,
         )
         self._calling = Calling(opened.files.tokenizer, opened.files.template, self._guides)
+        n_bytes = token_bytes(decoder, engine=opened.engine_name, kv=settings.kv)
+        kept = None
+        if blocks is not None:
+            kept = ModelBlocks(store=blocks, way=settings.prefill, size=block_tokens(n_bytes))
         self._remembered = Remembered(
             opened.loaded,
             context=self.context,
-            token_bytes=token_bytes(decoder, engine=opened.engine_name, kv=settings.kv),
+            token_bytes=n_bytes,
             most_bytes=settings.prefix_cache_bytes,
-            blocks=None if blocks is None else ModelBlocks(blocks, settings.prefill),
+            blocks=kept,
         )
         self._threads = ThreadPoolExecutor(
             limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
