@@ -134,16 +134,18 @@ class CacheSettings:
     Attributes:
         exact_bytes: of answers that the same request gets again; 0 keeps none.
         blocks_bytes: on the disk, of what conversations remember; 0 keeps nothing there.
+        warm_bytes: in memory, of the latest of those, read when the server starts.
         on_disk: whether what is kept outlives the process.
     """
 
     exact_bytes: int = 64 * 2**20
     blocks_bytes: int = 2**30
+    warm_bytes: int = 64 * 2**20
     on_disk: bool = True
 
     def __post_init__(self) -> None:
-        for name, value in (("exact_bytes", self.exact_bytes), ("blocks_bytes", self.blocks_bytes)):
-            if value < 0:
+        for name in ("exact_bytes", "blocks_bytes", "warm_bytes"):
+            if (value := int(getattr(self, name))) < 0:
                 raise InputError(f"{name} is {value}, must be 0 or more")
 
 

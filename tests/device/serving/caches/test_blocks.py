@@ -135,6 +135,27 @@ def test_an_end_is_replaced_by_what_it_became(folder: Path) -> None:
     store.close()
 
 
+def test_the_latest_are_read_before_anybody_asks(folder: Path) -> None:
+    """Within their bytes, beginnings first; each is given up when it is used."""
+    store = opened(folder)
+    keep(store, range(192))
+    keep(store, range(1000, 1192))
+    sizes = {path.stat().st_size for path in files(folder)}
+    store.close()
+
+    again = opened(folder, warm_bytes=2 * (max(sizes) + ROW_BYTES))
+    again.flush()
+    keep(again, range(5000, 5100))  # the thread has warmed up by then
+    held = again.n_warm_bytes
+
+    assert 0 < held <= 2 * max(sizes)
+    assert restored(again, range(192)) == 192
+    assert again.n_warm_bytes == held
+    assert restored(again, range(1000, 1192)) == 192
+    assert again.n_warm_bytes == 0
+    again.close()
+
+
 def test_few_tokens_are_not_worth_a_file(folder: Path) -> None:
     """Neither to write nor to read."""
     store = opened(folder)

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from onhand.device.serving.caches.blocks import BlockCounts, BlockStore
+from onhand.device.serving.caches.block_counts import BlockCounts
+from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.secret import server_secret
 from onhand.device.serving.settings import CacheSettings
@@ -27,7 +28,10 @@ def open_blocks(settings: CacheSettings, home: Path) -> BlockStore | None:
     if not settings.blocks_bytes or not settings.on_disk:
         return None
     return BlockStore(
-        home / "cache" / "blocks", secret=server_secret(home), most_bytes=settings.blocks_bytes
+        home / "cache" / "blocks",
+        secret=server_secret(home),
+        most_bytes=settings.blocks_bytes,
+        warm_bytes=settings.warm_bytes,
     )
 
 
@@ -41,6 +45,7 @@ def show_blocks(blocks: BlockStore, metrics: Metrics) -> None:
     gauge = metrics.gauge
     gauge("onhand_blocks_bytes", "Key/value blocks on the disk.", lambda: blocks.n_bytes)
     gauge("onhand_blocks", "Key/value blocks on the disk.", lambda: blocks.n_blocks)
+    gauge("onhand_blocks_warm_bytes", "Blocks read ahead.", lambda: blocks.n_warm_bytes)
     gauge("onhand_blocks_waiting", "Conversations to be written.", lambda: blocks.n_waiting)
 
     def count(name: str, text: str, of: Callable[[BlockCounts], int]) -> None:

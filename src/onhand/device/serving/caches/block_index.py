@@ -25,6 +25,7 @@ ROW_BYTES: Final = 1024
 
 # Blocks of one parent that are looked through: conversations that part within one block.
 _MOST_CHILDREN: Final = 256
+_MOST_LATEST: Final = 1024
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS blocks (key BLOB PRIMARY KEY, parent BLOB NOT NULL, "
     "place INTEGER NOT NULL, tags BLOB NOT NULL, size INTEGER NOT NULL, used INTEGER NOT NULL) "
@@ -134,6 +135,12 @@ class BlockIndex:
         asked = "SELECT key FROM blocks WHERE used < ? ORDER BY used, place DESC LIMIT 1"
         found: bytes | None = self._one(asked, limit)
         return found
+
+    def latest(self) -> list[tuple[bytes, int]]:
+        """Return some blocks and their sizes, what was used last first, beginnings before ends."""
+        asked = "SELECT key, size FROM blocks ORDER BY used DESC, place LIMIT ?"
+        with self._lock:
+            return self._rows.execute(asked, (_MOST_LATEST,)).fetchall()
 
     def below(self, key: bytes) -> Sequence[bytes]:
         """Return a block and all that follow it, the last ones first."""

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -26,12 +26,13 @@ import numpy as np
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import ContextOverflow, InputError, OnhandError, ResourceError
 from onhand.device.engines.base import SpanSession
+from onhand.device.serving.caches.block_counts import BlockCounts
 from onhand.device.serving.caches.block_files import BlockFiles, Room
 from onhand.device.serving.caches.block_index import ROW_BYTES, BlockIndex
 from onhand.device.serving.caches.chains import Chains, Link, Tags, n_shared
 from onhand.device.serving.caches.seals import MacSealer, Sealer
 
-__all__ = ["BlockCounts", "BlockStore"]
+__all__ = ["BlockStore"]
 
 _LOG = logging.getLogger("onhand.serving")
 # Fewer are computed as soon as they are read, and not worth a file.
@@ -44,29 +45,6 @@ _CLOSE_S: Final = 10.0
 _READERS: Final = 4
 # Blocks that are read before the one that is loaded.
 _AHEAD: Final = 3
-
-
-@dataclass(frozen=True, slots=True)
-class BlockCounts:
-    """What happened since the store was opened.
-
-    Attributes:
-        hits: prompts of which something was read.
-        misses: prompts of which nothing was there, neither in memory nor here.
-        restored_tokens: tokens that were read.
-        written: blocks.
-        evicted: blocks that made room for others.
-        damaged: blocks that were not what was written, and were removed.
-        skipped: conversations that were not kept, since too many waited or the disk was full.
-    """
-
-    hits: int = 0
-    misses: int = 0
-    restored_tokens: int = 0
-    written: int = 0
-    evicted: int = 0
-    damaged: int = 0
-    skipped: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +71,7 @@ class BlockStore:
         *,
         secret: bytes,
         most_bytes: int,
+        warm_bytes: int = 0,
         sealer: Sealer | None = None,
         free_bytes: Callable[[], int] | None = None,
     ) -> None:
@@ -102,6 +81,8 @@ class BlockStore:
             folder: made if it is missing.
             secret: of `onhand.device.serving.secret.server_secret`.
             most_bytes: of all blocks; the longest unused goes first.
+            warm_bytes: in memory, of the latest blocks, which are read as soon as the store is
+                open; each is given up when it is asked for.
             sealer: how files are sealed; None for a code of their contents alone.
             free_bytes: what the disk has left; None asks the system.
 
@@ -112,6 +93,8 @@ class BlockStore:
         self._counts = BlockCounts()
         self._counting = threading.Lock()
         self._most_bytes = most_bytes
+        self._warm_bytes = warm_bytes
+        self._warm: dict[bytes, tuple[TokenArray, memoryview]] = {}
         self._free_bytes = free_bytes or (lambda: shutil.disk_usage(folder).free)
         try:
             self._files = BlockFiles(folder, sealer or MacSealer(secret))
@@ -139,6 +122,11 @@ class BlockStore:
     def n_blocks(self) -> int:
         """Blocks that are kept."""
         return self._asked(lambda: self._index.n_blocks)
+
+    @property
+    def n_warm_bytes(self) -> int:
+        """Memory of blocks that were read before anybody asked."""
+        return sum(span.nbytes for _, span in list(self._warm.values()))
 
     @property
     def n_waiting(self) -> int:
@@ -213,6 +201,7 @@ class BlockStore:
                 self._jobs.put(None, timeout=_CLOSE_S)
         self._reader.shutdown(wait=False, cancel_futures=True)
         self._writer.join(_CLOSE_S)
+        self._warm.clear()
         self._index.close()
 
     # Reading.
@@ -243,7 +232,7 @@ class BlockStore:
         wanted = [link for link in links if link.end > session.length]
         # Some blocks are read and checked by other threads while one is loaded.
         coming = deque(
-            (self._reader.submit(self._files.read, link.key, room), room)
+            (self._begun(link.key, room), room)
             for link, room in zip(wanted, [Room() for _ in range(_AHEAD)], strict=False)
         )
         for i, link in enumerate(wanted):
@@ -256,7 +245,7 @@ class BlockStore:
                 session.load_span(span)
                 if i + _AHEAD < len(wanted):  # into the room that is free now
                     key = wanted[i + _AHEAD].key
-                    coming.append((self._reader.submit(self._files.read, key, room), room))
+                    coming.append((self._begun(key, room), room))
             except ContextOverflow:
                 break  # a block that goes on beyond what this session may remember
             except FileNotFoundError:
@@ -270,9 +259,29 @@ class BlockStore:
         session.rewind(min(session.length, total))
         self._index.touch(link.key for link in links)
 
+    def _begun(self, key: bytes, room: Room) -> Future[tuple[TokenArray, memoryview]]:
+        warm = self._warm.pop(key, None)
+        if warm is None:
+            return self._reader.submit(self._files.read, key, room)
+        found: Future[tuple[TokenArray, memoryview]] = Future()
+        found.set_result(warm)
+        return found
+
+    def _warm_up(self) -> None:
+        left = self._warm_bytes
+        try:
+            for key, size in self._index.latest():
+                left -= size
+                if left < 0 or self._is_closed:
+                    return
+                self._warm[key] = self._files.read(key, Room())
+        except (OSError, sqlite3.Error, OnhandError):
+            return  # whoever asks for it will say so
+
     # Writing.
 
     def _work(self) -> None:
+        self._warm_up()
         while (job := self._jobs.get()) is not None:
             try:
                 self._write(job)
@@ -335,6 +344,7 @@ class BlockStore:
             self._forget(lost)
 
     def _forget(self, key: bytes) -> None:
+        self._warm.pop(key, None)
         self._files.remove(key)
         self._index.remove(key)
 
