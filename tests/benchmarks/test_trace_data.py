@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 from benchmarks.trace_data import Arrival, at_rate, best_hit_rate, read_azure, read_mooncake
 
 

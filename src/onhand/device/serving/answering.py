@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onhand.core.errors import OnhandError
 from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
-from onhand.device.serving.asks import Ending, Piece, TextModel
+from onhand.device.serving.asks import Ending, Piece, TextModel, joined
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
 from onhand.device.serving.deadlines import until
 from onhand.device.serving.journal import Entry
@@ -42,6 +42,7 @@ class Answer:
         self._model = model
         self._asked = asked
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
+        self._fingerprint = model.fingerprint
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
         self.headers = {"x-request-id": self._stamp.id, "x-route": "local", "x-cache": "miss"}
@@ -96,6 +97,7 @@ class Answer:
                             yield shaped.ending(index, part)
                         else:
                             count.saw_text()
+                            self._state.metrics.told(part)
                             yield shaped.piece(index, part)
             except OnhandError as error:
                 _LOG.warning("answer %s broke off: %s", self._stamp.id, type(error).__name__)
@@ -117,6 +119,7 @@ class Answer:
                             self._ended(part)
                         else:
                             pieces[index].append(part)
+                            self._state.metrics.told(part)
             except OnhandError:
                 count.end("error")
                 raise
@@ -153,7 +156,7 @@ class Answer:
         asks = self._asked.asks
         if self._state.exact is None or not all(is_repeatable(ask) for ask in asks):
             return []
-        return [key_of(ask, model=self._model.fingerprint) for ask in asks]
+        return [key_of(ask, model=self._fingerprint) for ask in asks]
 
     def _from_cache(self) -> list[Kept]:
         found: list[Kept] = []
@@ -171,14 +174,18 @@ class Answer:
             async for part in parts:
                 if isinstance(part, Piece):
                     pieces.append(part)
-                elif self._keys and self._state.exact is not None:
+                elif (
+                    self._keys
+                    and self._state.exact is not None
+                    # The model may have been replaced since it was looked for.
+                    and part.fingerprint in {"", self._fingerprint}
+                ):
                     self._state.exact.keep(self._keys[index], Kept(tuple(pieces), part))
                 yield part
 
 
 async def _told(kept: Kept) -> AsyncGenerator[Piece | Ending]:
     # None of its prompt was computed.
-    if kept.pieces:
-        scores = tuple(score for piece in kept.pieces for score in piece.scores)
-        yield Piece("".join(piece.text for piece in kept.pieces), scores)
+    for piece in joined(kept.pieces):
+        yield piece
     yield replace(kept.ending, cached_tokens=kept.ending.prompt_tokens)

@@ -3,18 +3,22 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.device.serving.caches.block_figures import open_blocks
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.governor.starting import start_governor
 from onhand.device.serving.models.opening import open_served
+from onhand.device.serving.models.shelf_metrics import show_shelf
 from onhand.device.serving.settings import (
     CacheSettings,
     ModelSettings,
     ServeSettings,
     parse_settings,
 )
+from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models
 from onhand.device.serving.state import ServerState
 
 __all__ = ["opened_state", "read_settings", "with_bundles"]
@@ -76,13 +80,15 @@ def opened_state(
         blocks = open_blocks(settings.cache, home)
         if blocks is not None:
             opened.callback(blocks.close)
-        models = []
-        for one in settings.models:
-            models.append(open_served(one, home=home, blocks=blocks))
-            opened.callback(models[-1].close)
-            told(f"{models[-1].name}: engine {models[-1].engine_name}")
+        open_model = partial(open_served, blocks=blocks)
+        shelf = opened.enter_context(opened_shelf(settings, home=home, open_model=open_model))
+        models = shelved_models(shelf, settings)
+        open_at_start(shelf, told=told)
         state = ServerState(models, exact=_exact_cache(settings.cache, home), blocks=blocks)
         opened.callback(state.close)
+        show_shelf(shelf, state.metrics)
+        if settings.governor.enabled:
+            start_governor(state, settings.governor)
         yield state
 
 

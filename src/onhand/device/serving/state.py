@@ -8,13 +8,15 @@ from onhand.device.serving.asks import TextModel
 from onhand.device.serving.caches.block_figures import show_blocks
 from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.governor.governor import Governor
 from onhand.device.serving.metrics import Metrics
-from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.models.network import NetworkModel
+from onhand.device.serving.models.shelved import variant_of
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
 __all__ = ["Served", "ServerState"]
 
-Served = TextModel | ServedNetwork
+Served = TextModel | NetworkModel
 
 
 class ServerState:
@@ -24,6 +26,7 @@ class ServerState:
         models: name -> model; requests that name none go to the first of the kind they need.
         metrics: what is counted.
         exact: answers that the same request gets again; None for none.
+        governor: what adjusts the models; None for nothing.
         is_draining: whether the server is about to end.
         started_s: when it began, in seconds since 1970.
     """
@@ -49,13 +52,14 @@ class ServerState:
         self.metrics = metrics or Metrics()
         self.exact = exact
         self._blocks = blocks
+        self.governor: Governor | None = None
         self.is_draining = False
         self.started_s = int(time.time())
         self.metrics.gauge(
             "onhand_prefix_cache_bytes",
             "Memory of what ended conversations remember.",
             lambda: sum(
-                model.prefix_cache_bytes for model in models if not isinstance(model, ServedNetwork)
+                model.prefix_cache_bytes for model in models if not isinstance(model, NetworkModel)
             ),
         )
         if blocks is not None:
@@ -79,6 +83,8 @@ class ServerState:
         """
         if name in self.models:
             return self.models[name]
+        if (variant := variant_of(self.models, name)) is not None:
+            return variant
         known = ", ".join(self.models)
         message = f"there is no model {name[:80]!r} here, but {known}"
         raise RefusedRequest(_unknown(message))
@@ -96,11 +102,11 @@ class ServerState:
             RefusedRequest: if there is none of that name, or it is another kind of model.
         """
         for model in self._candidates(name):
-            if not isinstance(model, ServedNetwork):
+            if not isinstance(model, NetworkModel):
                 return model
         raise RefusedRequest(_no_such(name, "answers in text"))
 
-    def network(self, name: str | None) -> ServedNetwork:
+    def network(self, name: str | None) -> NetworkModel:
         """Return a network, as `text_model` does.
 
         Args:
@@ -113,7 +119,7 @@ class ServerState:
             RefusedRequest: as in `text_model`.
         """
         for model in self._candidates(name):
-            if isinstance(model, ServedNetwork):
+            if isinstance(model, NetworkModel):
                 return model
         raise RefusedRequest(_no_such(name, "computes vectors or classes"))
 
@@ -124,6 +130,8 @@ class ServerState:
 
     def close(self) -> None:
         """Close all models; safe to call twice."""
+        if self.governor is not None:
+            self.governor.close()
         for model in self.models.values():
             model.close()
         if self.exact is not None:

@@ -18,10 +18,11 @@ from typing import Any, Final, Self
 
 from onhand.core.errors import ResourceError
 from onhand.device.serving.asks import Ask, Ending, Piece, Score
+from onhand.device.tools.kinds import CallPart, ToolUse
 
 __all__ = ["ExactCache", "Kept", "is_repeatable", "key_of"]
 
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _ROW_BYTES: Final = 128  # beside the answer itself
 
 
@@ -50,7 +51,7 @@ def key_of(ask: Ask, *, model: str) -> bytes:
     """
     prompt: object = ask.prompt
     if not isinstance(ask.prompt, str):
-        prompt = [[message.role, message.content] for message in ask.prompt]
+        prompt = [asdict(message) for message in ask.prompt]
     parts = [
         _FORMAT,
         ask.tenant,
@@ -60,9 +61,16 @@ def key_of(ask: Ask, *, model: str) -> bytes:
         asdict(ask.sampling),
         ask.stop,
         ask.grammar,
+        None if ask.tools is None else _tools(ask.tools),
         ask.n_scores,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def _tools(use: ToolUse) -> list[object]:
+    # Order counts: models read tools and their schemas as they are written.
+    told = [[json.dumps(tool.described()), tool.is_strict] for tool in use.tools]
+    return [told, use.names, use.is_required, use.is_parallel]
 
 
 class ExactCache:
@@ -207,7 +215,14 @@ def _remove(path: Path | None) -> None:
 
 def _as_json(kept: Kept) -> dict[str, object]:
     return {
-        "pieces": [[piece.text, [_score(one) for one in piece.scores]] for piece in kept.pieces],
+        "pieces": [
+            [
+                piece.text,
+                [_score(one) for one in piece.scores],
+                None if piece.call is None else asdict(piece.call),
+            ]
+            for piece in kept.pieces
+        ],
         "ending": asdict(kept.ending),
     }
 
@@ -219,8 +234,12 @@ def _score(score: Score) -> list[object]:
 
 def _kept(table: Mapping[str, Any]) -> Kept:
     pieces = tuple(
-        Piece(str(text), tuple(_parsed_score(one) for one in scores))
-        for text, scores in table["pieces"]
+        Piece(
+            str(text),
+            tuple(_parsed_score(one) for one in scores),
+            None if call is None else CallPart(**call),
+        )
+        for text, scores, call in table["pieces"]
     )
     return Kept(pieces, Ending(**table["ending"]))
 
