@@ -232,6 +232,14 @@ def test_attack_lengths(decoder: Any) -> None:
     for wrong in ([], parts[:-1], [*parts, parts[0]], [part[:, :4] for part in parts]):
         with pytest.raises(REFUSED):
             conversation.load(wrong, 5)
+        with pytest.raises(REFUSED):
+            conversation.append(wrong, 5)
+    for begin, end in ((-1, 2), (3, 2), (0, 6), (6, 6)):
+        with pytest.raises(ValueError, match="span"):
+            conversation.span(begin, end)
+    for n in (-1, 4, 6, 2**31 - 1):
+        with pytest.raises(ValueError, match=r"span|part"):
+            conversation.append(parts, n)
     assert conversation.length == 5
 
 

@@ -14,6 +14,7 @@ from tests.device.test_generate import END, TEMPLATE, FakeLoaded, Rule, letters,
 from tests.device.test_opening import make_bundle
 
 from onhand.device.opening import OpenedBundle
+from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.server import make_server
 from onhand.device.serving.settings import ModelSettings, ServeSettings
@@ -46,6 +47,7 @@ def fake_model(
     *,
     loaded: FakeLoaded | None = None,
     name: str = "toy",
+    blocks: BlockStore | None = None,
     **settings: int,
 ) -> LocalModel:
     """A model that says what a rule says, with a tokenizer of letters."""
@@ -59,7 +61,8 @@ def fake_model(
         passed_over={},
     )
     given = ModelSettings(bundle=str(place / name), name=name)
-    return LocalModel(opened, replace(given, **settings))  # type: ignore[arg-type] # numbers
+    given = replace(given, **settings)  # type: ignore[arg-type] # numbers
+    return LocalModel(opened, given, blocks=blocks)
 
 
 @contextmanager

@@ -13,16 +13,20 @@ from onhand.core.errors import ContextOverflow, InputError
 
 __all__ = [
     "PartShape",
+    "Saved",
     "check_batch",
     "check_context",
     "check_fits",
     "check_open",
     "check_rewind",
+    "check_span",
     "check_tokens",
     "narrowed_key",
+    "pack_span",
     "pack_state",
     "state_key",
     "unpack_parts",
+    "unpack_span",
     "unpack_state",
 ]
 
@@ -54,9 +58,13 @@ class OwnedSession(Protocol):
 PartShape = tuple[int, int, np.dtype[Any]]
 """Heads, numbers of each for a token, and their type."""
 
+Saved = bytes | memoryview
+"""What was saved, where it lies."""
+
 OwnSession = TypeVar("OwnSession", bound=OwnedSession)
 
 _MAGIC = b"onhand-kv1"
+_SPAN_MAGIC = b"onhand-span-1\n\0\0"  # with what follows 64 bytes: numbers lie as in memory
 _KEY_BYTES = 32
 _FEW = 16
 
@@ -218,26 +226,123 @@ def unpack_parts(
         InputError: if the bytes are damaged, or of another bundle, variant, engine or adapter.
         ContextOverflow: if the saved memory is longer than `context`.
     """
-    start = len(_MAGIC) + _KEY_BYTES + 8
-    if len(state) < start or not state.startswith(_MAGIC):
-        raise InputError("saved state is damaged: it does not begin as one")
-    if state[len(_MAGIC) : len(_MAGIC) + _KEY_BYTES] != key:
-        raise InputError("saved state is of another bundle, variant, engine or adapter")
-    length = int.from_bytes(state[start - 8 : start], "little")
+    (length,), start = _head(state, _MAGIC, key, n_numbers=1)
     if length > context:
         raise ContextOverflow(
             f"saved state has {length} tokens, the session's context is {context}"
         )
-    sizes = [heads * length * width * dtype.itemsize for heads, width, dtype in shapes]
-    if len(state) != start + sum(sizes):
+    return length, _parts(state, start, length, shapes)
+
+
+def pack_span(key: bytes, begin: int, parts: Sequence[np.ndarray]) -> bytes:
+    """Return a part of a memory as bytes.
+
+    Args:
+        key: 32 bytes, see `SpanSession.span_key`.
+        begin: tokens that come before it.
+        parts: (n_kv_heads, tokens, width) keys and values, layer by layer.
+
+    Returns:
+        The bytes; `unpack_span` reads them.
+    """
+    end = begin + parts[0].shape[1]
+    numbers = [number.to_bytes(8, "little") for number in (begin, end)]
+    body = [np.ascontiguousarray(part).data for part in parts]
+    return b"".join([_SPAN_MAGIC, key, *numbers, *body])
+
+
+def unpack_span(
+    span: Saved, key: bytes, shapes: Sequence[PartShape], *, length: int, context: int
+) -> tuple[int, list[Any]]:
+    """Undo `pack_span`.
+
+    Args:
+        span: what `pack_span` returned.
+        key: 32 bytes, see `SpanSession.span_key`.
+        shapes: heads, width and type of each part.
+        length: tokens that the session remembers.
+        context: most tokens that it can remember.
+
+    Returns:
+        The tokens it is of, and the parts, each (heads, tokens, width).
+
+    Raises:
+        InputError: if the bytes are damaged, of other weights or another engine, or do not begin
+            where the session ends.
+        ContextOverflow: if the span ends beyond `context`.
+    """
+    (begin, end), start = _head(span, _SPAN_MAGIC, key, n_numbers=2)
+    if begin != length:
+        raise InputError(f"a span of tokens from {begin} on cannot follow {length} tokens")
+    if end > context:
+        raise ContextOverflow(
+            f"the span has tokens up to {end}, the session's context is {context}"
+        )
+    if end < begin:
+        raise InputError(f"saved span is damaged: it ends at {end}, before {begin}")
+    return end - begin, _parts(span, start, end - begin, shapes)
+
+
+def check_span(begin: int, end: int, remembered: int) -> None:
+    """Refuse a part of a memory that is not there.
+
+    Raises:
+        InputError: if not 0 <= `begin` <= `end` <= `remembered`.
+    """
+    if not 0 <= begin <= end <= remembered:
         raise InputError(
-            f"saved state is damaged: {len(state)} bytes, {start + sum(sizes)} expected"
+            f"tokens {begin} to {end} are no part of the {remembered} that the session remembers"
+        )
+
+
+def _head(saved: Saved, magic: bytes, key: bytes, *, n_numbers: int) -> tuple[list[int], int]:
+    """Return the numbers behind magic and key, and where the parts begin.
+
+    Raises:
+        InputError: if magic or key are others.
+    """
+    named = len(magic) + _KEY_BYTES
+    start = named + 8 * n_numbers
+    head = bytes(saved[:start])
+    if len(head) < start or not head.startswith(magic):
+        raise InputError("saved state is damaged: it does not begin as one")
+    if head[len(magic) : named] != key:
+        raise InputError("saved state is of another bundle, variant, engine or adapter")
+    places = range(named, start, 8)
+    return [int.from_bytes(head[place : place + 8], "little") for place in places], start
+
+
+def _parts(saved: Saved, start: int, length: int, shapes: Sequence[PartShape]) -> list[Any]:
+    sizes = [heads * length * width * dtype.itemsize for heads, width, dtype in shapes]
+    if len(saved) != start + sum(sizes):
+        raise InputError(
+            f"saved state is damaged: {len(saved)} bytes, {start + sum(sizes)} expected"
         )
     parts: list[np.ndarray] = []
+    of_one_kind = len({dtype for *_, dtype in shapes}) == 1
+    if of_one_kind:  # one look at all is sooner done than one at each
+        _check_finite(np.frombuffer(saved, shapes[0][2], offset=start))
     for size, (heads, width, dtype) in zip(sizes, shapes, strict=True):
-        part = np.frombuffer(state, dtype, count=size // dtype.itemsize, offset=start)
-        if dtype.kind == "f" and not np.isfinite(part).all():
-            raise InputError("saved state is damaged: it holds a number that is not finite")
+        part = np.frombuffer(saved, dtype, count=size // dtype.itemsize, offset=start)
+        if not of_one_kind:
+            _check_finite(part)
         parts.append(part.reshape(heads, length, width))
         start += size
-    return length, parts
+    return parts
+
+
+def _check_finite(part: np.ndarray) -> None:
+    """Refuse numbers that are none.
+
+    Raises:
+        InputError: if there is one.
+    """
+    if part.size == 0 or part.dtype.kind != "f":
+        return
+    if part.dtype == np.float16:
+        # By its bits, since numpy has no instructions for halves: an exponent of ones is no number.
+        is_finite = bool((part.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+    else:
+        is_finite = bool(np.isfinite(part).all())
+    if not is_finite:
+        raise InputError("saved state is damaged: it holds a number that is not finite")

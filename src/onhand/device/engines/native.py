@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from onhand import native
+from onhand import __version__, native
 from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.bundle import Bundle
@@ -114,7 +114,9 @@ class NativeLoaded:
         check_open(self.closed, "the model")
         chosen = self._plain if adapter is None else self._chosen(adapter)
         inner = self.inner.conversation(chosen.inner)
-        return NativeSession(self, check_context(context, self.context), inner, chosen.key)
+        span_key = narrowed_key(chosen.key, __version__, self.inner.isa)
+        checked = check_context(context, self.context)
+        return NativeSession(self, checked, inner, chosen.key, span_key=span_key)
 
     def step(self, batch: Sequence[tuple[Session, TokenArray]]) -> FloatArray:
         """See `Loaded`."""

@@ -1,5 +1,6 @@
 """The memory of one conversation in the native engine."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -10,8 +11,11 @@ from onhand.device.engines.memory import (
     PartShape,
     check_open,
     check_rewind,
+    check_span,
+    pack_span,
     pack_state,
     unpack_parts,
+    unpack_span,
 )
 
 __all__ = ["NativeSession", "NativeWeights", "aligned"]
@@ -36,11 +40,14 @@ class NativeWeights(Protocol):
 class NativeSession:
     """See `Session`. Keys and values lie in pages that forks share until they differ."""
 
-    def __init__(self, loaded: NativeWeights, context: int, inner: Any, key: bytes) -> None:
+    def __init__(
+        self, loaded: NativeWeights, context: int, inner: Any, key: bytes, *, span_key: bytes
+    ) -> None:
         self.loaded = loaded
         self.context = context
         self.inner = inner
         self.key = key
+        self.span_key = span_key
         self.closed = False
 
     @property
@@ -57,7 +64,8 @@ class NativeSession:
     def fork(self) -> Self:
         """See `Session`."""
         check_open(self.closed, "the session")
-        return type(self)(self.loaded, self.context, self.inner.fork(), self.key)
+        inner = self.inner.fork()
+        return type(self)(self.loaded, self.context, inner, self.key, span_key=self.span_key)
 
     def save_state(self) -> bytes:
         """See `Session`."""
@@ -69,9 +77,21 @@ class NativeSession:
         """See `Session`."""
         check_open(self.closed, "the session")
         length, parts = unpack_parts(state, self.key, self._parts(), context=self.context)
-        # The native part knows fp16 by its bits.
-        halves = (part.view(np.uint16) if part.dtype == _HALF else part for part in parts)
-        self.inner.load([aligned(part) for part in halves], length)
+        self.inner.load(_as_inner(parts), length)
+
+    def save_span(self, begin: int, end: int) -> bytes:
+        """See `SpanSession`."""
+        check_open(self.closed, "the session")
+        check_span(begin, end, self.length)
+        return pack_span(self.span_key, begin, self.inner.span(begin, end))
+
+    def load_span(self, span: bytes | memoryview) -> None:
+        """See `SpanSession`."""
+        check_open(self.closed, "the session")
+        n, parts = unpack_span(
+            span, self.span_key, self._parts(), length=self.length, context=self.context
+        )
+        self.inner.append(_as_inner(parts), n)
 
     def close(self) -> None:
         """See `Session`."""
@@ -88,3 +108,8 @@ class NativeSession:
             else:
                 parts += [(heads, dim, _CODE)] * 2 + [(heads, 1, _SCALE)] * 2
         return parts
+
+
+def _as_inner(parts: Sequence[np.ndarray]) -> list[Any]:
+    # The native part knows fp16 by its bits.
+    return [aligned(part.view(np.uint16) if part.dtype == _HALF else part) for part in parts]

@@ -23,10 +23,15 @@ from onhand.device.engines.memory import (
     check_context,
     check_open,
     check_rewind,
+    check_span,
+    narrowed_key,
+    pack_span,
     pack_state,
     state_key,
+    unpack_span,
     unpack_state,
 )
+from onhand.device.processor import processor
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -89,6 +94,28 @@ class OnnxSession:
             mine[0, :, :length] = saved
         self.length = length
 
+    @property
+    def span_key(self) -> bytes:
+        """See `SpanSession`."""
+        return self.loaded.span_key
+
+    def save_span(self, begin: int, end: int) -> bytes:
+        """See `SpanSession`."""
+        check_open(self.closed, "the session")
+        check_span(begin, end, self.length)
+        return pack_span(self.span_key, begin, [part[0, :, begin:end] for part in self.memory])
+
+    def load_span(self, span: bytes | memoryview) -> None:
+        """See `SpanSession`."""
+        check_open(self.closed, "the session")
+        shapes = [(part.shape[1], part.shape[3], part.dtype) for part in self.memory]
+        n, parts = unpack_span(
+            span, self.span_key, shapes, length=self.length, context=self.context
+        )
+        for mine, saved in zip(self.memory, parts, strict=True):
+            mine[0, :, self.length : self.length + n] = saved
+        self.length += n
+
     def close(self) -> None:
         """See `Session`."""
         self.closed = True
@@ -122,8 +149,11 @@ class OnnxSession:
 class OnnxLoaded:
     """See `Loaded`. A step runs its rows one after the other: the graph holds one conversation."""
 
-    def __init__(self, inner: "ort.InferenceSession", decoder: Decoder, key: bytes) -> None:
+    def __init__(
+        self, inner: "ort.InferenceSession", decoder: Decoder, key: bytes, *, span_key: bytes
+    ) -> None:
         self.closed = False
+        self.span_key = span_key
         self._inner: ort.InferenceSession | None = inner
         self.decoder = decoder
         self.key = key
@@ -276,7 +306,9 @@ class OnnxEngine:
         with _engine_errors():
             inner = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         key = state_key(bundle, variant, self.name, adapter)
-        return OnnxLoaded(inner, bundle.manifest.decoder, key)
+        # How it divides sums depends on its version, the threads and the processor.
+        span_key = narrowed_key(key, ort.__version__, str(threads), *processor()[1])
+        return OnnxLoaded(inner, bundle.manifest.decoder, key, span_key=span_key)
 
 
 def _missing_kernel(bundle: Bundle, variant: str) -> str | None:

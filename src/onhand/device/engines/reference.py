@@ -18,12 +18,20 @@ from onhand.device.engines.memory import (
     check_context,
     check_open,
     check_rewind,
+    check_span,
+    narrowed_key,
+    pack_span,
     pack_state,
     state_key,
+    unpack_span,
     unpack_state,
 )
+from onhand.device.processor import processor
 
 __all__ = ["ReferenceEngine", "ReferenceLoaded", "ReferenceSession"]
+
+
+_SINGLE = np.dtype(np.float32)
 
 
 class _CachedWeights:
@@ -102,6 +110,32 @@ class ReferenceSession:
             layer.values[:, :length] = values
         self.length = length
 
+    @property
+    def span_key(self) -> bytes:
+        """See `SpanSession`."""
+        return self.loaded.span_key
+
+    def save_span(self, begin: int, end: int) -> bytes:
+        """See `SpanSession`."""
+        check_open(self.closed, "the session")
+        check_span(begin, end, self.length)
+        parts = [part[:, begin:end] for layer in self.memory for part in (layer.keys, layer.values)]
+        return pack_span(self.span_key, begin, parts)
+
+    def load_span(self, span: bytes | memoryview) -> None:
+        """See `SpanSession`."""
+        check_open(self.closed, "the session")
+        layers = self.loaded.weights.decoder.layers
+        shapes = [(one.n_kv_heads, one.head_dim, _SINGLE) for one in layers for _ in range(2)]
+        n, parts = unpack_span(
+            span, self.span_key, shapes, length=self.length, context=self.context
+        )
+        begin, end = self.length, self.length + n
+        for layer, keys, values in zip(self.memory, parts[::2], parts[1::2], strict=True):
+            layer.keys[:, begin:end] = keys
+            layer.values[:, begin:end] = values
+        self.length = end
+
     def close(self) -> None:
         """See `Session`."""
         self.closed = True
@@ -117,6 +151,8 @@ class ReferenceLoaded:
         self._pairs = pairs
         self.weights = _CachedWeights(weights)
         self.key = key
+        # numpy's library of matrices rounds sums as its version and the processor suggest.
+        self.span_key = narrowed_key(key, np.__version__, *processor()[1])
         decoder = weights.decoder
         self.vocab_size = decoder.vocab_size
         self.context = decoder.context

@@ -3,14 +3,17 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.device.serving.backends.figures import show_backends
 from onhand.device.serving.backends.mounting import mounted
+from onhand.device.serving.caches.block_figures import open_blocks
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.governor.starting import start_governor
 from onhand.device.serving.metrics import Metrics
+from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.models.shelf_metrics import show_shelf
 from onhand.device.serving.routing.building import routed
 from onhand.device.serving.routing.counts import show_outbox
@@ -82,7 +85,11 @@ def opened_state(
         OnhandError: if a bundle cannot be opened here.
     """
     with ExitStack() as opened:
-        shelf = opened.enter_context(opened_shelf(settings, home=home))
+        blocks = open_blocks(settings.cache, home)
+        if blocks is not None:
+            opened.callback(blocks.close)
+        open_model = partial(open_served, blocks=blocks)
+        shelf = opened.enter_context(opened_shelf(settings, home=home, open_model=open_model))
         served, remotes = mounted(shelved_models(shelf, settings), settings)
         open_at_start(shelf, told=told)
         for backend in remotes.backends:
@@ -90,7 +97,7 @@ def opened_state(
         metrics = Metrics()
         routes = routed(served, settings, metrics=metrics)
         exact = _exact_cache(settings.cache, home)
-        state = ServerState(routes, metrics=metrics, exact=exact, beside=[remotes])
+        state = ServerState(routes, metrics=metrics, exact=exact, blocks=blocks, beside=[remotes])
         opened.callback(state.close)
         show_backends(metrics, remotes, served)
         show_shelf(shelf, metrics)

@@ -161,15 +161,20 @@ class CacheSettings:
 
     Attributes:
         exact_bytes: of answers that the same request gets again; 0 keeps none.
-        on_disk: whether they outlive the process.
+        blocks_bytes: on the disk, of what conversations remember; 0 keeps nothing there.
+        warm_bytes: in memory, of the latest of those, read when the server starts.
+        on_disk: whether what is kept outlives the process.
     """
 
     exact_bytes: int = 64 * 2**20
+    blocks_bytes: int = 2**30
+    warm_bytes: int = 64 * 2**20
     on_disk: bool = True
 
     def __post_init__(self) -> None:
-        if self.exact_bytes < 0:
-            raise InputError(f"exact_bytes is {self.exact_bytes}, must be 0 or more")
+        for name in ("exact_bytes", "blocks_bytes", "warm_bytes"):
+            if (value := int(getattr(self, name))) < 0:
+                raise InputError(f"{name} is {value}, must be 0 or more")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

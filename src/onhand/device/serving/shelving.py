@@ -49,6 +49,8 @@ def opened_shelf(
     try:
         if settings.cache.exact_bytes and not settings.cache.on_disk:
             shelf.set_aside(settings.cache.exact_bytes)
+        if settings.cache.blocks_bytes and settings.cache.on_disk:
+            shelf.set_aside(settings.cache.warm_bytes)
         yield shelf
     finally:
         shelf.close()

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from onhand.core.errors import InputError
 from onhand.device.serving.asks import Fronts, TextModel
+from onhand.device.serving.caches.block_figures import show_blocks
+from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.governor.governor import Governor
 from onhand.device.serving.metrics import Metrics
@@ -50,13 +52,15 @@ class ServerState:
         metrics: Metrics | None = None,
         exact: ExactCache | None = None,
         beside: Sequence[Beside] = (),
+        blocks: BlockStore | None = None,
     ) -> None:
-        """Take models and a cache over; `close` closes them.
+        """Take models and caches over; `close` closes them.
 
         Args:
             models: at least one.
             metrics: None for new ones.
             exact: None for none.
+            blocks: None for none.
             beside: what runs from `start` to `stop`.
 
         Raises:
@@ -69,6 +73,7 @@ class ServerState:
             raise InputError("two models have one name; give each [[model]] a name of its own")
         self.metrics = metrics or Metrics()
         self.exact = exact
+        self._blocks = blocks
         self.governor: Governor | None = None
         self.is_draining = False
         self.beside = list(beside)
@@ -80,6 +85,8 @@ class ServerState:
                 model.prefix_cache_bytes for model in models if not isinstance(model, NetworkModel)
             ),
         )
+        if blocks is not None:
+            show_blocks(blocks, self.metrics)
         if exact is not None:
             gauge = self.metrics.gauge
             gauge("onhand_exact_cache_bytes", "Answers kept.", lambda: exact.n_bytes)
@@ -167,6 +174,8 @@ class ServerState:
             model.close()
         if self.exact is not None:
             self.exact.close()
+        if self._blocks is not None:
+            self._blocks.close()
 
     def _candidates(self, name: str | None) -> Sequence[Served]:
         return tuple(self.models.values()) if name is None else (self.named(name),)

@@ -376,7 +376,9 @@ NB_MODULE(_native, m) {
       .def_prop_ro("length", [](const Conversation& self) { return self.memory.length(); })
       .def("rewind", &Conversation::rewind)
       .def("state", &Conversation::state)
+      .def("span", &Conversation::span)
       .def("load", &Conversation::load)
+      .def("append", &Conversation::append)
       // A fork shares the pages, and needs the decoder as long as the first does.
       .def("fork", [](const Conversation& self) { return Conversation(self); },
            nb::keep_alive<0, 1>());

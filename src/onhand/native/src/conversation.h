@@ -11,6 +11,7 @@
 #include "adapter.h"
 #include "matrix.h"
 #include "memory.h"
+#include "spans.h"
 
 namespace onhand {
 
@@ -37,18 +38,30 @@ class Conversation {
     memory.set_length(length);
   }
 
-  // Of every layer in turn: keys and values, (n_kv_heads, length, head_dim) each, fp16 as uint16
-  // or int8; after those that are int8 their scales, (n_kv_heads, length, 1) float each.
-  nanobind::list state() const {
-    return shape_->kept == Kept::fp16 ? numbers<uint16_t>() : numbers<int8_t>();
+  nanobind::list state() const { return span(0, memory.length()); }
+
+  // Of some tokens, every layer in turn: keys and values, (n_kv_heads, tokens, head_dim) each, fp16 as uint16
+  // or int8; after those that are int8 their scales, (n_kv_heads, tokens, 1) float each.
+  nanobind::list span(int begin, int end) const {
+    expect(0 <= begin && begin <= end && end <= memory.length(), "a span is of what is remembered");
+    return shape_->kept == Kept::fp16 ? numbers<uint16_t>({begin, end})
+                                      : numbers<int8_t>({begin, end});
   }
 
-  // The same parts in.
+  // The same parts in, in the place of all.
   void load(const nanobind::list& parts, int length) {
     expect(length >= 0, "a state's length must be 0 or more");
     expect(length <= context_, "the state is longer than the context");
-    memory = shape_->kept == Kept::fp16 ? read<uint16_t>(parts, length)
-                                            : read<int8_t>(parts, length);
+    Memory fresh(*shape_);
+    fill(fresh, parts, length);
+    memory = std::move(fresh);
+  }
+
+  // The same parts in, behind all; what fails changes nothing.
+  void append(const nanobind::list& parts, int n) {
+    expect(n >= 0, "a span's length must be 0 or more");
+    expect(n <= context_ - memory.length(), "the span goes beyond the context");
+    fill(memory, parts, n);
   }
 
   Memory memory;
@@ -61,24 +74,23 @@ class Conversation {
   }
 
   template <class Number>
-  nanobind::list numbers() const {
+  nanobind::list numbers(Span span) const {
+    const int n = span.end - span.begin;
     nanobind::list parts;
     for (size_t i = 0; i < head_dim_.size(); ++i) {
-      const auto shape = shape_of(i, memory.length(), head_dim_[i]);
+      const auto shape = shape_of(i, n, head_dim_[i]);
       auto keys = new_array<Number>(shape), values = new_array<Number>(shape);
-      memory.each<Number>(int(i), head_dim_[i], [&](Number key, Number value, size_t at) {
-        keys.data()[at] = key;
-        values.data()[at] = value;
-      });
+      const LayerSpan part(memory, *shape_, int(i), head_dim_[i], span);
+      {
+        nanobind::gil_scoped_release free;  // it takes a while, and only numbers are touched
+        part.get(keys.data(), values.data());
+      }
       parts.append(keys);
       parts.append(values);
       if (!has_scales()) continue;
-      const auto one = shape_of(i, memory.length(), 1);
+      const auto one = shape_of(i, n, 1);
       auto of_keys = new_array<float>(one), of_values = new_array<float>(one);
-      memory.each_scale(int(i), [&](float key, float value, size_t at) {
-        of_keys.data()[at] = key;
-        of_values.data()[at] = value;
-      });
+      part.get_scales(of_keys.data(), of_values.data());
       parts.append(of_keys);
       parts.append(of_values);
     }
@@ -99,30 +111,38 @@ class Conversation {
     return found.data();
   }
 
+  // Append the parts to a memory, after all of them were checked.
+  void fill(Memory& to, const nanobind::list& parts, int n) const {
+    if (shape_->kept == Kept::fp16)
+      append_to<uint16_t>(to, parts, n);
+    else
+      append_to<int8_t>(to, parts, n);
+  }
+
   template <class Number>
-  Memory read(const nanobind::list& parts, int length) const {
+  void append_to(Memory& to, const nanobind::list& parts, int n) const {
     const size_t each = has_scales() ? 4 : 2;
     expect(parts.size() == each * head_dim_.size(), "another number of parts");
-    Memory fresh(*shape_);
-    fresh.reserve(length);
-    fresh.set_length(length);
+    std::vector<const Number*> keys, values;
+    std::vector<const float*> of_keys, of_values;
     for (size_t i = 0; i < head_dim_.size(); ++i) {
-      const auto shape = shape_of(i, length, head_dim_[i]);
-      const Number* keys = part<Number>(parts, each * i, shape);
-      const Number* values = part<Number>(parts, each * i + 1, shape);
-      fresh.each<Number>(int(i), head_dim_[i], [&](Number& key, Number& value, size_t at) {
-        key = keys[at];
-        value = values[at];
-      });
+      const auto shape = shape_of(i, n, head_dim_[i]), one = shape_of(i, n, 1);
+      keys.push_back(part<Number>(parts, each * i, shape));
+      values.push_back(part<Number>(parts, each * i + 1, shape));
       if (!has_scales()) continue;
-      const float* of_keys = part<float>(parts, each * i + 2, shape_of(i, length, 1));
-      const float* of_values = part<float>(parts, each * i + 3, shape_of(i, length, 1));
-      fresh.each_scale(int(i), [&](float& key, float& value, size_t at) {
-        key = of_keys[at];
-        value = of_values[at];
-      });
+      of_keys.push_back(part<float>(parts, each * i + 2, one));
+      of_values.push_back(part<float>(parts, each * i + 3, one));
     }
-    return fresh;
+    // Only numbers are read and written from here on: other threads may use Python meanwhile.
+    nanobind::gil_scoped_release free;
+    const Span span{to.length(), to.length() + n};
+    to.reserve(n);
+    to.set_length(span.end);
+    for (size_t i = 0; i < head_dim_.size(); ++i) {
+      const LayerSpan part(to, *shape_, int(i), head_dim_[i], span);
+      part.put(keys[i], values[i]);
+      if (has_scales()) part.put_scales(of_keys[i], of_values[i]);
+    }
   }
 
   const PageShape* shape_;

@@ -94,32 +94,6 @@ class Memory {
     }
   }
 
-  // Call use(key, value, i) for every number of a layer, i counting (n_kv_heads, length, dim).
-  template <class Number, class Use>
-  void each(int layer, int dim, Use use) const {
-    const int wide = shape_->wide[layer];
-    size_t at = 0;
-    for (int h = 0; h < shape_->n_kv_heads[layer]; ++h)
-      for (int t = 0; t < length_; ++t) {
-        const int slot = t % kPage;
-        Number* k = reinterpret_cast<Number*>(keys(layer, h, t / kPage)) +
-                    static_cast<size_t>(slot / kLanes) * wide * kLanes + slot % kLanes;
-        Number* v = reinterpret_cast<Number*>(values(layer, h, t / kPage)) +
-                    static_cast<size_t>(slot) * wide;
-        for (int d = 0; d < dim; ++d, ++at) use(k[d * kLanes], v[d], at);
-      }
-  }
-
-  // Call use(key's scale, value's scale, i), i counting (n_kv_heads, length).
-  template <class Use>
-  void each_scale(int layer, Use use) const {
-    size_t at = 0;
-    for (int h = 0; h < shape_->n_kv_heads[layer]; ++h)
-      for (int t = 0; t < length_; ++t, ++at)
-        use(scales(keys(layer, h, t / kPage), layer)[t % kPage],
-            scales(values(layer, h, t / kPage), layer)[t % kPage], at);
-  }
-
   // Of a head's part of a page, where numbers are int8: (kPage).
   float* scales(uint8_t* part, int layer) const {
     return reinterpret_cast<float*>(part + size_t(shape_->wide[layer]) * kPage);

@@ -315,19 +315,19 @@ def test_another_variant_takes_over_once_it_is_open(tmp_path: Path, openings: Op
     model = ShelvedModel(shelf, entry)
     says(shelf, entry)
 
-    model.prefer_variant("other")
+    model.govern_variant("other")
     before = entry.place().facts.variant
     while shelf.work():
-        model.prefer_variant("other")  # as a governor does, again and again
+        model.govern_variant("other")  # as a governor does, again and again
 
     assert (before, entry.place().facts.variant) == ("float", "other")
     assert openings.made == ["a:float", "a:other"]
     with pytest.raises(InputError, match="no variant 'int4' here; there are float, other"):
         shelf.prefer_variant(entry, "int4")
-    model.prefer_variant("int4")  # a governor says so to all models
+    model.govern_variant("int4")  # a governor says so to all models
     assert entry.place().facts.variant == "other"
     assert len(model.governables()) == 2
-    model.prefer_variant(None)  # it is open still
+    model.govern_variant(None)  # it is open still
     assert entry.place().facts.variant == "float"
     shelf.close()
 
@@ -341,7 +341,7 @@ def test_a_variant_that_has_no_room_beside_replaces_the_other(
     says(shelf, entry)
     clock.now_s += 5
 
-    ShelvedModel(shelf, entry).prefer_variant("other")
+    ShelvedModel(shelf, entry).govern_variant("other")
 
     assert entry.place().facts.variant == "other"
     assert says(shelf, entry) == "yes"
@@ -364,7 +364,7 @@ def test_a_replaced_bundle_answers_once_it_is_open(tmp_path: Path, openings: Ope
         before = model.fingerprint
         swap(tmp_path / "a", "the new one")
         assert model.reload()
-        model.prefer_variant(None)  # it does not keep the new one from coming
+        model.govern_variant(None)  # it does not keep the new one from coming
         assert model.fingerprint == before
         while shelf.work():
             pass

@@ -9,6 +9,7 @@ import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.device.engines.base import Loaded, Session
+from onhand.device.serving.caches.model_blocks import ModelBlocks
 
 __all__ = ["Remembered"]
 
@@ -41,6 +42,7 @@ class Remembered:
         most_bytes: int,
         page_tokens: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        blocks: ModelBlocks | None = None,
     ) -> None:
         """Start with none.
 
@@ -51,8 +53,10 @@ class Remembered:
             most_bytes: of all that is kept; the longest unused goes first.
             page_tokens: tokens whose memory is taken at once.
             clock: seconds that only grow.
+            blocks: what is kept on the disk beside it; None for nothing.
         """
         self._loaded = loaded
+        self._blocks = blocks
         self._context = context
         self._token_bytes = token_bytes
         self._most_bytes = most_bytes
@@ -84,7 +88,7 @@ class Remembered:
             kept.session.close()
 
     def take(self, tenant: str, tokens: TokenArray) -> Session:
-        """Return a session that remembers as much of the beginning of a prompt as is known.
+        """Return a session that remembers as much of the beginning of a prompt as is in memory.
 
         Args:
             tenant: who asks.
@@ -107,6 +111,17 @@ class Remembered:
                 return session
         return self._loaded.session(context=self._context)
 
+    def restore(self, tenant: str, session: Session, tokens: TokenArray) -> None:
+        """Let a session remember more of a prompt, where blocks on the disk know more.
+
+        Args:
+            tenant: who asks.
+            session: what `take` returned.
+            tokens: as given to `take`.
+        """
+        if self._blocks is not None:
+            self._blocks.restore(tenant, session, tokens[:-1])
+
     def give_back(self, tenant: str, session: Session, tokens: TokenArray) -> None:
         """Keep a session whose answer ended.
 
@@ -117,6 +132,8 @@ class Remembered:
         """
         ended = _Kept(tenant, session, np.array(tokens[: session.length]), self._clock())
         dropped: list[_Kept] = []
+        if self._blocks is not None:
+            self._blocks.keep(tenant, session, ended.tokens)
         with self._lock:
             if self._size(ended) > self._most_bytes or ended.tokens.size < _LEAST_SHARED:
                 dropped.append(ended)

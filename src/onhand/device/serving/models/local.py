@@ -21,6 +21,9 @@ from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
 from onhand.device.score_shifts import check_biased
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece
+from onhand.device.serving.caches.blocks import BlockStore
+from onhand.device.serving.caches.chains import block_tokens
+from onhand.device.serving.caches.model_blocks import ModelBlocks
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.answer_text import AnswerText
 from onhand.device.serving.models.footprint import page_tokens, token_bytes
@@ -54,6 +57,7 @@ class LocalModel:
         settings: ModelSettings,
         *,
         memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
+        blocks: BlockStore | None = None,
     ) -> None:
         """Take an opened bundle over; `close` closes it.
 
@@ -61,6 +65,7 @@ class LocalModel:
             opened: the bundle.
             settings: how it is served.
             memory: where the key/value memory of answers is asked for.
+            blocks: where what conversations remember is kept on the disk; None for nowhere.
         """
         decoder = opened.bundle.manifest.decoder
         self.name = settings.name or opened.bundle.manifest.name
@@ -94,12 +99,17 @@ class LocalModel:
             stop_ids=opened.files.stop_ids,
         )
         self._calling = Calling(opened.files.tokenizer, opened.files.template, guides)
+        n_bytes = token_bytes(decoder, engine=opened.engine_name, kv=settings.kv)
+        kept = None
+        if blocks is not None:
+            kept = ModelBlocks(store=blocks, way=settings.prefill, size=block_tokens(n_bytes))
         self._remembered = Remembered(
             opened.loaded,
             context=self.context,
-            token_bytes=token_bytes(decoder, engine=opened.engine_name, kv=settings.kv),
+            token_bytes=n_bytes,
             page_tokens=page_tokens(engine=opened.engine_name, context=self.context),
             most_bytes=settings.prefix_cache_bytes,
+            blocks=kept,
         )
         self._threads = ThreadPoolExecutor(
             limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
@@ -204,13 +214,14 @@ class LocalModel:
         if (guide := self._calling.guide(ask.tools, ask.grammar)) is not None:
             watchers.append(guide)
         session = self._remembered.take(ask.tenant, tokens)
-        n_cached = session.length
         hold = None
         try:
             n_most = tokens.size + (self.context if max_tokens is None else max_tokens)
             hold = self._memory.hold(
-                known=n_cached, most=min(n_most, self.context), is_wanted=is_wanted
+                known=session.length, most=min(n_most, self.context), is_wanted=is_wanted
             )
+            self._remembered.restore(ask.tenant, session, tokens)
+            n_cached = session.length
             request = self._batcher.submit(
                 session,
                 tokens[n_cached:],
@@ -371,12 +382,14 @@ def open_local(
     settings: ModelSettings,
     *,
     memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
+    blocks: BlockStore | None = None,
 ) -> LocalModel:
     """Open a bundle for serving.
 
     Args:
         settings: which, and how.
         memory: where the key/value memory of answers is asked for.
+        blocks: as `LocalModel` takes it.
 
     Returns:
         The model; close it.
@@ -397,7 +410,7 @@ def open_local(
         prefill=prefill,
     )
     try:
-        return LocalModel(opened, settings, memory=memory)
+        return LocalModel(opened, settings, memory=memory, blocks=blocks)
     except OnhandError:
         opened.loaded.close()
         raise

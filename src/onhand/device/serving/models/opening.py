@@ -4,6 +4,7 @@ from pathlib import Path
 
 from onhand.core.bundle import read_manifest
 from onhand.core.manifest import NETWORK
+from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.models.local import LocalModel, open_local
 from onhand.device.serving.models.memory import SessionMemory, UnboundedMemory
 from onhand.device.serving.models.network import ServedNetwork, open_network_model
@@ -17,6 +18,7 @@ def open_served(
     *,
     home: Path | None = None,
     memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
+    blocks: BlockStore | None = None,
 ) -> LocalModel | ServedNetwork:
     """Open a bundle for serving, whatever it holds.
 
@@ -24,6 +26,7 @@ def open_served(
         settings: which, and how.
         home: the state folder; None for the user's own.
         memory: where the key/value memory of answers is asked for.
+        blocks: where what conversations remember is kept on the disk; None for nowhere.
 
     Returns:
         The model; close it.
@@ -34,4 +37,4 @@ def open_served(
     manifest, _ = read_manifest(Path(settings.bundle))
     if manifest.kind == NETWORK:
         return open_network_model(settings, manifest.name, home=home)
-    return open_local(settings, memory=memory)
+    return open_local(settings, memory=memory, blocks=blocks)

@@ -12,7 +12,6 @@ from onhand.device.sampling import Sampling
 from onhand.device.serving.asks import Ask, Ending, Piece
 from onhand.device.serving.governor.governed import Governable, HoldsGovernable
 from onhand.device.serving.models.facts import Facts
-from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.models.versions import Entry
@@ -63,7 +62,7 @@ class _Shelved:
         """Return the same model in one variant, whichever is preferred."""
         return type(self)(self._shelf, self.entry, variant=variant)
 
-    def prefer_variant(self, name: str | None) -> None:
+    def govern_variant(self, name: str | None) -> None:
         """Give new answers by another variant, where the bundle has it; see `PrefersVariant`."""
         wanted = self.entry.version.default if name is None else name
         if wanted in self.entry.version.places:
@@ -138,17 +137,6 @@ class ShelvedModel(_Shelved):
         """See `TextModel`."""
         models = [place.model for place in self.entry.all_places()]
         return sum(one.prefix_cache_bytes for one in models if isinstance(one, LocalModel))
-
-    def govern_variant(self, name: str | None) -> None:
-        """See `PrefersVariant`."""
-        version = self.entry.version
-        wanted = name or version.default
-        self.prefer_variant(wanted if wanted in version.places else version.default)
-
-    def governables(self) -> list[GovernedBatcher]:
-        """See `HoldsGovernable`: of the models that are open."""
-        models = [place.model for place in self.entry.all_places()]
-        return [one.governed for one in models if isinstance(one, LocalModel)]
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         """See `Backend`.
