@@ -6,7 +6,7 @@ from typing import Literal
 
 from onhand.device.serving.api.bodies import as_json
 from onhand.device.serving.api.old_scores import OldScores
-from onhand.device.serving.api.shape import Answered, Stamp
+from onhand.device.serving.api.shape import Answered, Stamp, told_source
 from onhand.device.serving.asks import Ending, Piece, Score, joined
 from onhand.device.tools.kinds import CallPart
 
@@ -99,7 +99,12 @@ class CompletionShape:
             ]
             logprobs = {"content": content, "refusal": None}
         reason = ending.reason if ending else None
-        return {"index": index, "finish_reason": reason, "logprobs": logprobs}
+        choice: dict[str, object] = {
+            "index": index,
+            "finish_reason": reason,
+            "logprobs": logprobs,
+        }
+        return choice if ending is None else choice | told_source(ending)
 
 
 class _Chunks:

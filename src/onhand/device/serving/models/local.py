@@ -14,7 +14,7 @@ from onhand.core.errors import EngineUnavailable, OnhandError
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import KvKind, Session
 from onhand.device.engines.choosing import HeadUse, PrefillUse
-from onhand.device.guide import AwaitingGuide, Guide, GuideMaker
+from onhand.device.guide import AwaitingGuide, Guide
 from onhand.device.opening import OpenedBundle, open_bundle
 from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
@@ -29,7 +29,7 @@ from onhand.device.serving.models.memory import Hold, SessionMemory, UnboundedMe
 from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
 from onhand.device.text_files import model_sampling
-from onhand.device.tools.calling import Calling
+from onhand.device.tools.calling import calling_of
 
 __all__ = ["LocalModel", "fingerprint_of", "open_local"]
 
@@ -44,6 +44,7 @@ class LocalModel:
         usual: the sampling that the model's makers suggest.
         context: most tokens of prompt and answer together.
         engine_name: the engine that runs it.
+        fingerprint: the same for models that answer alike, to the bit.
         governed: what a governor changes of it.
     """
 
@@ -66,7 +67,7 @@ class LocalModel:
         self.usual: Sampling = model_sampling(opened.bundle)
         self.context = min(settings.context or opened.loaded.context, opened.loaded.context)
         self.engine_name = opened.engine_name
-        self._fingerprint = fingerprint_of(
+        self.fingerprint = fingerprint_of(
             settings,
             opened.bundle.manifest_sha256,
             engine_name=opened.engine_name,
@@ -80,15 +81,15 @@ class LocalModel:
         limits = settings.limits
         self._batcher = Batcher(opened.loaded, limits=limits)
         self.governed = GovernedBatcher(
-            self.name, opened.loaded, self._batcher, context=self.context
+            self.name,
+            opened.loaded,
+            self._batcher,
+            context=self.context,
+            speculates=settings.speculate == "lookup",
         )
         self._forbidden = opened.files.tokenizer.missing(opened.loaded.vocab_size)
-        guides = GuideMaker(
-            opened.bundle.path("tokenizer.json"),
-            vocab_size=opened.loaded.vocab_size,
-            stop_ids=opened.files.stop_ids,
-        )
-        self._calling = Calling(opened.files.tokenizer, opened.files.template, guides)
+        tokenizer = opened.bundle.path("tokenizer.json")
+        self._calling = calling_of(opened.files, tokenizer, opened.loaded.vocab_size)
         self._remembered = Remembered(
             opened.loaded,
             context=self.context,
@@ -98,12 +99,6 @@ class LocalModel:
         self._threads = ThreadPoolExecutor(
             limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """The same for models that answer alike, to the bit."""
-        ceiling = self.governed.ceiling
-        return f"{self._fingerprint} {ceiling}" if ceiling else self._fingerprint
 
     def governables(self) -> tuple[GovernedBatcher]:
         """See `HoldsGovernable`."""
@@ -226,7 +221,8 @@ class LocalModel:
             if hold is not None:
                 hold.release()
             raise
-        return Begun(session, request, tokens, n_cached, scores, hold, guide)
+        is_cut = max_tokens != ask.max_tokens
+        return Begun(session, request, tokens, n_cached, scores, hold, is_cut, guide)
 
     def read(self, ask: Ask, begun: "Begun", post: Callable[[Piece], None]) -> Ending | None:
         """Read an answer to its end, and keep what its session remembers.
@@ -247,6 +243,8 @@ class LocalModel:
             begun.request.close()
             if is_whole:
                 tokens = np.concatenate((begun.tokens, np.asarray(chosen, dtype=np.int64)))
+                if begun.session.length > tokens.size:  # it ran ahead of who read it
+                    begun.session.rewind(tokens.size)
                 self._remembered.give_back(ask.tenant, begun.session, tokens)
             else:  # a step that failed: nothing that it remembers can be trusted
                 begun.session.close()
@@ -280,6 +278,8 @@ class LocalModel:
             prompt_tokens=begun.tokens.size,
             cached_tokens=begun.n_cached,
             generated_tokens=len(chosen),
+            # Nobody who asks the same later is to get what a ceiling of now made of it.
+            fingerprint=f"{self.fingerprint} cut" if begun.is_cut else "",
         )
 
     def _text(self, ask: Ask, post: Callable[[Piece], None]) -> AnswerText:
@@ -303,6 +303,7 @@ class Begun:
     n_cached: int
     scores: ScoreKeeper | None
     hold: Hold
+    is_cut: bool
     guide: Guide | AwaitingGuide | None
 
 
