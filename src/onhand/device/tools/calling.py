@@ -3,16 +3,18 @@
 import secrets
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 from onhand.device.guide import AwaitingGuide, Guide, GuideMaker
 from onhand.device.template import ChatTemplate, Message
 from onhand.device.text import TextStream, Tokenizer
+from onhand.device.text_files import TextFiles
 from onhand.device.tools.kinds import ToolUse
 from onhand.device.tools.scanning import CallScanner
 from onhand.device.tools.telling import Telling, telling_of
 from onhand.device.tools.writing import CallWriting
 
-__all__ = ["Calling"]
+__all__ = ["Calling", "calling_of"]
 
 
 class Calling:
@@ -99,6 +101,18 @@ class Calling:
             if token == marker:
                 return text.encode()
         return self._tokenizer.token_bytes(token)
+
+
+def calling_of(files: TextFiles, tokenizer: Path, vocab_size: int) -> Calling:
+    """Return how a bundle's model is asked with tools.
+
+    Args:
+        files: what its text files say.
+        tokenizer: its `tokenizer.json`.
+        vocab_size: V, logits in a row of the model.
+    """
+    guides = GuideMaker(tokenizer, vocab_size=vocab_size, stop_ids=files.stop_ids)
+    return Calling(files.tokenizer, files.template, guides)
 
 
 def _concerns_tools(message: Message) -> bool:

@@ -14,7 +14,7 @@ from onhand.core.errors import EngineUnavailable, OnhandError
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import KvKind, Session
 from onhand.device.engines.choosing import HeadUse, PrefillUse
-from onhand.device.guide import AwaitingGuide, Guide, GuideMaker
+from onhand.device.guide import AwaitingGuide, Guide
 from onhand.device.opening import OpenedBundle, open_bundle
 from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
@@ -32,7 +32,7 @@ from onhand.device.serving.models.memory import Hold, SessionMemory, UnboundedMe
 from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
 from onhand.device.text_files import model_sampling
-from onhand.device.tools.calling import Calling
+from onhand.device.tools.calling import calling_of
 
 __all__ = ["LocalModel", "fingerprint_of", "open_local"]
 
@@ -93,12 +93,8 @@ class LocalModel:
             speculates=settings.speculate == "lookup",
         )
         self._forbidden = opened.files.tokenizer.missing(opened.loaded.vocab_size)
-        guides = GuideMaker(
-            opened.bundle.path("tokenizer.json"),
-            vocab_size=opened.loaded.vocab_size,
-            stop_ids=opened.files.stop_ids,
-        )
-        self._calling = Calling(opened.files.tokenizer, opened.files.template, guides)
+        tokenizer = opened.bundle.path("tokenizer.json")
+        self._calling = calling_of(opened.files, tokenizer, opened.loaded.vocab_size)
         n_bytes = token_bytes(decoder, engine=opened.engine_name, kv=settings.kv)
         kept = None
         if blocks is not None:
