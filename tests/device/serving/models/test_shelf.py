@@ -318,16 +318,16 @@ def test_another_variant_takes_over_once_it_is_open(tmp_path: Path, openings: Op
     model.prefer_variant("other")
     before = entry.place().facts.variant
     while shelf.work():
-        model.prefer_variant("other")  # as a governor does, again and again
+        model.govern_variant("other")  # again and again
 
     assert (before, entry.place().facts.variant) == ("float", "other")
     assert openings.made == ["a:float", "a:other"]
     with pytest.raises(InputError, match="no variant 'int4' here; there are float, other"):
-        shelf.prefer_variant(entry, "int4")
-    model.prefer_variant("int4")  # a governor says so to all models
+        model.prefer_variant("int4")
+    model.govern_variant("other")
     assert entry.place().facts.variant == "other"
     assert len(model.governables()) == 2
-    model.prefer_variant(None)  # it is open still
+    model.govern_variant(None)  # it is open still
     assert entry.place().facts.variant == "float"
     shelf.close()
 
@@ -364,7 +364,7 @@ def test_a_replaced_bundle_answers_once_it_is_open(tmp_path: Path, openings: Ope
         before = model.fingerprint
         swap(tmp_path / "a", "the new one")
         assert model.reload()
-        model.prefer_variant(None)  # it does not keep the new one from coming
+        model.govern_variant(None)  # it does not keep the new one from coming
         assert model.fingerprint == before
         while shelf.work():
             pass
