@@ -7,7 +7,7 @@ from benchmarks.soak_requests import Tally
 
 def test_growth_is_that_of_a_line() -> None:
     """From its first to its last point, over its first; one point has none."""
-    assert growth([(0, 100), (10, 110), (20, 120)]) == (pytest.approx(0.2), pytest.approx(1.0))
+    assert growth([(0, 100), (10, 110), (20, 120)]) == pytest.approx((0.2, 1.0))
     assert growth([(5, 100)]) == (0.0, 0.0)
 
 

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tests.device.serving.models.shelves import Openings, entry_of, shelf_of
-from tests.device.serving.models.test_shelf import says
+from tests.device.serving.models.shelves import Openings, entry_of, says, shelf_of
 
 from onhand.device.serving.governor.governor import Governor
 from onhand.device.serving.governor.readings import Readings

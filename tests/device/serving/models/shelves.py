@@ -1,5 +1,6 @@
 """Shelves of toy bundles: what a bundle's model says stands in a file of the bundle."""
 
+import asyncio
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,16 +10,31 @@ from tests.device.test_opening import make_bundle
 
 from onhand.core.bundle import read_bundle
 from onhand.device.opening import OpenedBundle
+from onhand.device.sampling import Sampling
+from onhand.device.serving.asks import Ask, Piece
 from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.models.memory import SessionMemory
 from onhand.device.serving.models.shelf import Shelf
 from onhand.device.serving.models.shelf_settings import ShelfSettings
+from onhand.device.serving.models.shelved import ShelvedModel
 from onhand.device.serving.models.versions import Entry
 from onhand.device.serving.settings import ModelSettings
 from onhand.device.template import ChatTemplate
 from onhand.device.text_files import TextFiles
 
-__all__ = ["Clock", "Openings", "bundle_saying", "entry_of", "shelf_of", "swap"]
+__all__ = [
+    "Clock",
+    "Openings",
+    "answered",
+    "ask",
+    "bundle_saying",
+    "entry_of",
+    "says",
+    "shelf_of",
+    "stages",
+    "swap",
+    "text_of",
+]
 
 _FREE_TOKENS = 6
 
@@ -126,3 +142,35 @@ def entry_of(shelf: Shelf, place: Path, *, says: str = "yes", **settings: object
     root = place if place.exists() else bundle_saying(place, says)
     given = ModelSettings(bundle=str(root), name=place.name, **settings)  # type: ignore[arg-type]
     return shelf.add(given)
+
+
+def ask(**more: object) -> Ask:
+    """A question that opens an answer."""
+    given = {"tenant": "t", "prompt": "<open>", "sampling": Sampling(), **more}
+    return Ask(**given)  # type: ignore[arg-type] # its fields
+
+
+async def answered(shelf: Shelf, entry: Entry, variant: str | None = None) -> str:
+    """What a model says, with all work of the shelf done meanwhile."""
+    model = ShelvedModel(shelf, entry, variant=variant)
+    task = asyncio.ensure_future(text_of(model))
+    while not task.done():
+        await asyncio.sleep(0)
+        while shelf.work():
+            pass
+    return await task
+
+
+async def text_of(model: ShelvedModel) -> str:
+    """All that a model says."""
+    return "".join([p.text async for p in model.answer(ask()) if isinstance(p, Piece)])
+
+
+def says(shelf: Shelf, entry: Entry, variant: str | None = None) -> str:
+    """What a model says, outside a loop."""
+    return asyncio.run(answered(shelf, entry, variant))
+
+
+def stages(*entries: Entry) -> list[str]:
+    """How models stand."""
+    return [entry.place().stage for entry in entries]

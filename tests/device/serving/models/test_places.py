@@ -17,7 +17,8 @@ from hypothesis.stateful import (
 from onhand.core.errors import EngineBusy, EngineError
 from onhand.device.serving.models.facts import Facts
 from onhand.device.serving.models.footprint import Footprint
-from onhand.device.serving.models.places import Place, Places, Ticket
+from onhand.device.serving.models.place import Place, Ticket
+from onhand.device.serving.models.places import Places
 from onhand.device.serving.refusals import RefusedRequest
 from onhand.device.serving.settings import ModelSettings
 

@@ -8,18 +8,20 @@ import pytest
 from tests.device.serving.models.shelves import (
     Clock,
     Openings,
-    bundle_saying,
+    answered,
+    ask,
     entry_of,
+    says,
     shelf_of,
-    swap,
+    stages,
+    text_of,
 )
 
 from onhand.core.errors import EngineBusy, EngineUnavailable, InputError, OnhandError
-from onhand.device.sampling import Sampling
-from onhand.device.serving.asks import Ask, Ending, Piece
+from onhand.device.serving.asks import Piece
 from onhand.device.serving.models.shelf import Shelf
 from onhand.device.serving.models.shelf_settings import ShelfSettings
-from onhand.device.serving.models.shelved import ShelvedModel, look_soon, shelved, variant_of
+from onhand.device.serving.models.shelved import ShelvedModel
 from onhand.device.serving.models.versions import Entry
 from onhand.device.serving.refusals import RefusedRequest
 
@@ -36,34 +38,6 @@ def openings() -> Openings:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def ask(**more: object) -> Ask:
-    given = {"tenant": "t", "prompt": "<open>", "sampling": Sampling(), **more}
-    return Ask(**given)  # type: ignore[arg-type] # its fields
-
-
-async def answered(shelf: Shelf, entry: Entry, variant: str | None = None) -> str:
-    """What a model says, with all work of the shelf done meanwhile."""
-    model = ShelvedModel(shelf, entry, variant=variant)
-    task = asyncio.ensure_future(_text(model))
-    while not task.done():
-        await asyncio.sleep(0)
-        while shelf.work():
-            pass
-    return await task
-
-
-async def _text(model: ShelvedModel) -> str:
-    return "".join([p.text async for p in model.answer(ask()) if isinstance(p, Piece)])
-
-
-def says(shelf: Shelf, entry: Entry, variant: str | None = None) -> str:
-    return asyncio.run(answered(shelf, entry, variant))
-
-
-def stages(*entries: Entry) -> list[str]:
-    return [entry.place().stage for entry in entries]
 
 
 @pytest.fixture
@@ -113,7 +87,7 @@ def test_a_model_that_was_just_opened_stays(
     says(shelf, a)
 
     async def scene() -> str:
-        waiting = asyncio.ensure_future(_text(ShelvedModel(shelf, b)))
+        waiting = asyncio.ensure_future(text_of(ShelvedModel(shelf, b)))
         for _ in range(5):
             await asyncio.sleep(0)
             shelf.work()
@@ -142,10 +116,10 @@ def test_a_model_that_answers_is_not_closed(two: tuple[Shelf, Entry, Entry], clo
             await asyncio.sleep(0)
             shelf.work()
         clock.now_s += 5
-        other = asyncio.ensure_future(_text(ShelvedModel(shelf, b)))
+        other = asyncio.ensure_future(text_of(ShelvedModel(shelf, b)))
         await asyncio.sleep(0)
         shelf.work()
-        late = asyncio.ensure_future(_text(ShelvedModel(shelf, a)))
+        late = asyncio.ensure_future(text_of(ShelvedModel(shelf, a)))
         await asyncio.sleep(0)
         seen.append(stages(a, b))
         parts = [await first, *[part async for part in stream]]
@@ -177,10 +151,10 @@ def test_a_turn_goes_on_when_nobody_waits_for_its_end(
             await asyncio.sleep(0)
             shelf.work()
         clock.now_s += 5
-        other = asyncio.ensure_future(_text(ShelvedModel(shelf, b)))
+        other = asyncio.ensure_future(text_of(ShelvedModel(shelf, b)))
         await asyncio.sleep(0)
         shelf.work()
-        late = asyncio.ensure_future(_text(ShelvedModel(shelf, a)))
+        late = asyncio.ensure_future(text_of(ShelvedModel(shelf, a)))
         await asyncio.sleep(0)
         assert stages(a, b) == ["leaving", "wanted"]
         other.cancel()
@@ -289,195 +263,6 @@ def test_what_is_not_asked_is_closed_after_a_while(
     while shelf.work():
         pass
     assert stages(kept, left) == ["open", "closed"]
-    shelf.close()
-
-
-def test_a_variant_is_asked_by_its_name(tmp_path: Path, openings: Openings) -> None:
-    """Beside the default; a name that is no variant is none."""
-    shelf = shelf_of(openings)
-    entry = entry_of(shelf, tmp_path / "a")
-    models = {"a": shelved(shelf, entry)}
-    other = variant_of(models, "a:other")
-    assert isinstance(other, ShelvedModel)
-    assert variant_of(models, "a:none") is None
-    assert variant_of(models, "b:other") is None
-
-    assert says(shelf, entry, "other") == "yes"
-    assert openings.made == ["a:other"]
-    assert (other.name, other.fingerprint != models["a"].fingerprint) == ("a:other", True)  # type: ignore[union-attr] # a model that answers in text
-    shelf.close()
-
-
-def test_another_variant_takes_over_once_it_is_open(tmp_path: Path, openings: Openings) -> None:
-    """Until then the one before answers."""
-    shelf = shelf_of(openings)
-    entry = entry_of(shelf, tmp_path / "a")
-    model = ShelvedModel(shelf, entry)
-    says(shelf, entry)
-
-    model.govern_variant("other")
-    before = entry.place().facts.variant
-    while shelf.work():
-        model.govern_variant("other")  # as a governor does, again and again
-
-    assert (before, entry.place().facts.variant) == ("float", "other")
-    assert openings.made == ["a:float", "a:other"]
-    with pytest.raises(InputError, match="no variant 'int4' here; there are float, other"):
-        shelf.prefer_variant(entry, "int4")
-    model.govern_variant("int4")  # a governor says so to all models
-    assert entry.place().facts.variant == "other"
-    assert len(model.governables()) == 2
-    model.govern_variant(None)  # it is open still
-    assert entry.place().facts.variant == "float"
-    shelf.close()
-
-
-def test_a_variant_that_has_no_room_beside_replaces_the_other(
-    tmp_path: Path, openings: Openings, clock: Clock
-) -> None:
-    """New requests wait for it, and the one before goes."""
-    shelf = shelf_of(openings, memory_bytes=ONE, clock=clock)
-    entry = entry_of(shelf, tmp_path / "a")
-    says(shelf, entry)
-    clock.now_s += 5
-
-    ShelvedModel(shelf, entry).govern_variant("other")
-
-    assert entry.place().facts.variant == "other"
-    assert says(shelf, entry) == "yes"
-    assert entry.version.places["float"].stage == "closed"
-    shelf.close()
-
-
-def test_a_replaced_bundle_answers_once_it_is_open(tmp_path: Path, openings: Openings) -> None:
-    """What answers goes on to its end with the old one, which is closed then."""
-    shelf = shelf_of(openings)
-    entry = entry_of(shelf, tmp_path / "a", says="the old one answers")
-
-    async def scene() -> tuple[str, str]:
-        model = ShelvedModel(shelf, entry)
-        stream = model.answer(ask())
-        first = asyncio.ensure_future(anext(stream))
-        while not first.done():
-            await asyncio.sleep(0)
-            shelf.work()
-        before = model.fingerprint
-        swap(tmp_path / "a", "the new one")
-        assert model.reload()
-        model.govern_variant(None)  # it does not keep the new one from coming
-        assert model.fingerprint == before
-        while shelf.work():
-            pass
-        assert model.fingerprint != before
-        new = await answered(shelf, entry)
-        parts = [await first, *[part async for part in stream]]
-        ending = parts[-1]
-        assert isinstance(ending, Ending)
-        assert ending.fingerprint == before
-        return "".join(part.text for part in parts if isinstance(part, Piece)), new
-
-    assert asyncio.run(scene()) == ("the old one answers", "the new one")
-    assert [one.is_closed for one in openings.loaded] == [False, False]
-    while shelf.work():
-        pass
-    assert [one.is_closed for one in openings.loaded] == [True, False]
-    assert entry.old == []
-    shelf.close()
-
-
-def test_what_answers_stays_where_the_new_one_fails(
-    tmp_path: Path, openings: Openings, caplog: pytest.LogCaptureFixture
-) -> None:
-    """The log says why, it is not tried again and again, and may be when somebody asks for it."""
-    shelf = shelf_of(openings)
-    entry = entry_of(shelf, tmp_path / "a", says="old")
-    says(shelf, entry)
-    swap(tmp_path / "a", "new")
-    (tmp_path / "a" / "answer.txt").write_text("changed")
-    sizes = len("changed")
-    assert sizes != len("new")
-
-    assert shelf.look(entry)
-    while shelf.work():
-        pass
-    shelf.work()
-
-    assert says(shelf, entry) == "old"
-    assert "what answers stays" in caplog.text
-    assert "expected" in caplog.text
-    assert not shelf.look(entry)
-    (tmp_path / "a" / "answer.txt").write_text("new")
-    assert shelf.look(entry, again=True)
-    while shelf.work():
-        pass
-    assert says(shelf, entry) == "new"
-    shelf.close()
-
-
-def test_a_bundle_that_nobody_uses_is_replaced_at_once(tmp_path: Path, openings: Openings) -> None:
-    """Nothing is opened for it; while no bundle lies there, the old facts hold."""
-    shelf = shelf_of(openings)
-    entry = entry_of(shelf, tmp_path / "a", says="old")
-    before = entry.version.bundle_sha256
-    (tmp_path / "a").rename(tmp_path / "elsewhere")
-    assert not shelf.look(entry)
-    assert entry.version.bundle_sha256 == before
-    bundle_saying(tmp_path / "a", "new")
-
-    assert shelf.look(entry)
-    assert entry.version.bundle_sha256 != before
-    assert openings.made == []
-    assert says(shelf, entry) == "new"
-    shelf.close()
-
-
-def test_who_waits_while_a_bundle_is_replaced_gets_the_new_one(
-    tmp_path: Path, openings: Openings
-) -> None:
-    """The old one was about to be opened, and is there no more."""
-    shelf = shelf_of(openings)
-    entry = entry_of(shelf, tmp_path / "a", says="old")
-    swap(tmp_path / "a", "new")
-
-    assert says(shelf, entry) == "new"
-    shelf.close()
-
-
-def test_a_pointer_says_where_the_bundle_lies(tmp_path: Path, openings: Openings) -> None:
-    """A link, or a text file with the path: when it points elsewhere, the bundle was replaced."""
-    bundle_saying(tmp_path / "versions" / "1", "one")
-    bundle_saying(tmp_path / "versions" / "2", "two")
-    (tmp_path / "linked").symlink_to(tmp_path / "versions" / "1")
-    (tmp_path / "pointed").write_text("versions/1\n")
-    shelf = shelf_of(openings)
-    linked, pointed = (entry_of(shelf, tmp_path / name) for name in ("linked", "pointed"))
-    assert (says(shelf, linked), says(shelf, pointed)) == ("one", "one")
-
-    (tmp_path / "new").symlink_to(tmp_path / "versions" / "2")
-    (tmp_path / "new").rename(tmp_path / "linked")
-    (tmp_path / "pointed").write_text("versions/2")
-    look_soon({"a": shelved(shelf, linked)})
-    while shelf.work():
-        pass
-
-    assert (says(shelf, linked), says(shelf, pointed)) == ("two", "two")
-    shelf.close()
-
-
-def test_bundles_are_looked_at_now_and_then(
-    tmp_path: Path, openings: Openings, clock: Clock
-) -> None:
-    """Every `watch_s` seconds, without anybody's asking."""
-    shelf = shelf_of(openings, clock=clock, settings=ShelfSettings(watch_s=2.0))
-    entry = entry_of(shelf, tmp_path / "a", says="old")
-    swap(tmp_path / "a", "new")
-    before = entry.version.bundle_sha256
-    shelf.work()
-    assert entry.version.bundle_sha256 == before
-
-    clock.now_s += 2
-    shelf.work()
-    assert entry.version.bundle_sha256 != before
     shelf.close()
 
 

@@ -62,7 +62,7 @@ def make_governor(
         "onhand_governor_changes", "Changes by the governor.", labels=("kind", "cause")
     )
     governor = Governor(
-        lambda: tuple(state.on_device.values()),
+        lambda: tuple(state.models.values()),
         aims,
         read=read,
         processors=physical_cores(),

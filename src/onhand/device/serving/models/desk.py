@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from onhand.core.errors import EngineUnavailable
 from onhand.device.serving.models.memory import Hold
-from onhand.device.serving.models.places import OpenModel, Place, Places, no_turn
+from onhand.device.serving.models.place import OpenModel, Place, no_turn
+from onhand.device.serving.models.places import Places
 from onhand.device.serving.refusals import RefusedRequest
 
 __all__ = ["Account", "Desk", "Lease"]

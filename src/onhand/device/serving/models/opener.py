@@ -10,7 +10,7 @@ from onhand.device.freed_memory import give_back_memory
 from onhand.device.serving.models.desk import Account, Desk
 from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.models.memory import SessionMemory
-from onhand.device.serving.models.places import OpenModel, Place
+from onhand.device.serving.models.place import OpenModel, Place
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.settings import ModelSettings
 

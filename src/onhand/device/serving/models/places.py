@@ -1,139 +1,28 @@
 """Models that share a budget of memory: who is open, who waits, who goes. No threads, no clock."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import Literal, Protocol
+from typing import Literal
 
 from onhand.core.errors import EngineBusy, EngineUnavailable, OnhandError
-from onhand.device.serving.models.facts import Facts
+from onhand.device.serving.models.place import (
+    OpenModel,
+    Place,
+    Ticket,
+    again,
+    no_room,
+    no_turn,
+    refuse,
+    too_large,
+)
 from onhand.device.serving.models.room import Holder, RoomPlan, plan_room
-from onhand.device.serving.refusals import Refusal, RefusedRequest
+from onhand.device.serving.refusals import RefusedRequest
 
-__all__ = ["Job", "OpenModel", "Place", "Places", "Ticket", "no_turn", "too_large"]
+__all__ = ["Job", "Places"]
 
-Stage = Literal["closed", "wanted", "opening", "open", "leaving", "closing"]
 # One that failed is not tried again for each request.
 _PAUSE_S = 5.0
-
-
-class OpenModel(Protocol):
-    """What was opened."""
-
-    @property
-    def engine_name(self) -> str:
-        """The engine that runs it."""
-        ...
-
-    @property
-    def bundle_sha256(self) -> str:
-        """Hash of the bundle's manifest: which version it is."""
-        ...
-
-    def remembered(self) -> Sequence[tuple[float, int]]:
-        """Return when each conversation that is remembered was used last, and its bytes.
-
-        The longest unused comes first.
-        """
-        ...
-
-    def forget(self, n: int) -> None:
-        """Forget as many of the longest unused conversations."""
-        ...
-
-    def break_off(self) -> None:
-        """End all answers that run, and take no more."""
-        ...
-
-    def close(self) -> None:
-        """Release what it holds; safe to call twice."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """A request that waits for its model.
-
-    Attributes:
-        asked_s: since when.
-        on_end: told once, when it was granted or refused.
-        place: where it waits, or waited.
-        number: of all that came, which this is.
-        error: why it was refused.
-        is_granted: whether the model answers it.
-    """
-
-    asked_s: float
-    on_end: Callable[["Ticket"], None]
-    place: "Place | None" = None
-    number: int = 0
-    error: OnhandError | None = None
-    is_granted: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Place:
-    """One variant of one version of a bundle.
-
-    Attributes:
-        facts: what is known of it.
-        stage: "closed"; "wanted" by requests; "opening"; "open"; "leaving", which is open still
-            and takes no more requests; "closing".
-        model: it, while it is open or leaving.
-        weights_bytes: what it takes when nobody asks it anything.
-        measured_bytes: the same as it was found after opening; 0 where that was not possible.
-        sessions_bytes: key/value memory of answers that run.
-        n_leases: answers that run.
-        used_s: when it was last asked, or an answer of it ended.
-        opening_s: seconds that opening it took.
-        stays_until_s: it goes no sooner.
-        tickets: requests that wait for it, the first first.
-        replaces: the version that it is opened beside, to take its place.
-        is_retired: whether another version took its place.
-        is_ended: whether its answers are broken off.
-        failure: why it could not be opened, and until when that is told again.
-    """
-
-    facts: Facts
-    stage: Stage = "closed"
-    model: OpenModel | None = None
-    weights_bytes: int = 0
-    measured_bytes: int = 0
-    sessions_bytes: int = 0
-    n_leases: int = 0
-    used_s: float = 0.0
-    opening_s: float = 0.0
-    stays_until_s: float = 0.0
-    tickets: list[Ticket] = field(default_factory=list)
-    replaces: "Place | None" = None
-    is_retired: bool = False
-    is_ended: bool = False
-    failure: tuple[OnhandError, float] | None = None
-
-    @property
-    def is_there(self) -> bool:
-        """Whether it takes memory."""
-        return self.stage not in {"closed", "wanted"}
-
-    @property
-    def key(self) -> str:
-        """Tells it from all others."""
-        return f"{self.facts.name}:{self.facts.variant}@{self.facts.bundle_sha256}"
-
-    def holder(self) -> Holder:
-        """Return what it takes."""
-        model = self.model
-        return Holder(
-            key=self.key,
-            weights_bytes=self.weights_bytes,
-            sessions_bytes=self.sessions_bytes,
-            remembered=() if model is None else tuple(model.remembered()),
-            used_s=self.used_s,
-            n_leases=self.n_leases,
-            stays_until_s=self.stays_until_s,
-            is_open=self.stage == "open",
-            is_leaving=self.stage in {"leaving", "closing"},
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +93,7 @@ class Places:
         if place.failure is not None and place.stage == "closed":
             error, until_s = place.failure
             if now_s < until_s:
-                known: OnhandError = _again(error)
+                known: OnhandError = again(error)
                 raise known
         most = place.facts.settings.max_waiting
         if len(place.tickets) > most:
@@ -249,7 +138,7 @@ class Places:
         """
         room = self.total_bytes - self.set_aside_bytes - place.weights_bytes
         if n_bytes > room:
-            raise RefusedRequest(_no_room(n_bytes, room))
+            raise RefusedRequest(no_room(n_bytes, room))
 
     def hold(self, place: Place, n_bytes: int, now_s: float) -> bool:
         """Take memory for an answer if there is room, and make some where there is not.
@@ -289,12 +178,12 @@ class Places:
         waiting, place.tickets = place.tickets, []
         for ticket in waiting:
             if successor is None:
-                _refuse(ticket, EngineUnavailable("the model is being closed"))
+                refuse(ticket, EngineUnavailable("the model is being closed"))
             else:
                 try:
                     self.ask(successor, ticket)
                 except OnhandError as error:
-                    _refuse(ticket, error)
+                    refuse(ticket, error)
         if place.stage == "open":
             place.stage = "leaving"
         elif place.stage in {"closed", "wanted"}:
@@ -374,11 +263,11 @@ class Places:
     def failed(self, place: Place, error: OnhandError, now_s: float) -> None:
         """Note that a model could not be opened, and tell those who wait."""
         place.stage, place.weights_bytes = "closed", 0
-        place.failure = (_again(error), now_s + _PAUSE_S)
+        place.failure = (again(error), now_s + _PAUSE_S)
         waiting, place.tickets = place.tickets, []
         self._forget(place)
         for ticket in waiting:
-            _refuse(ticket, error)
+            refuse(ticket, error)
 
     def closed(self, place: Place) -> None:
         """Note that a model was closed."""
@@ -432,7 +321,7 @@ class Places:
             late = [t for t in place.tickets if now_s >= t.asked_s + self._most_wait_s]
             for ticket in late:
                 place.tickets.remove(ticket)
-                _refuse(ticket, RefusedRequest(no_turn()))
+                refuse(ticket, RefusedRequest(no_turn()))
             self.drop_unwanted(place)
 
     def _take_back(self) -> None:
@@ -478,41 +367,3 @@ class Places:
     def _forget(self, place: Place) -> None:
         if place in self._places:
             self._places.remove(place)
-
-
-def too_large(name: str, need_bytes: int, room_bytes: int) -> Refusal:
-    """Say that a model does not fit, even alone."""
-    message = (
-        f"{name} needs about {need_bytes} bytes of memory, and all models of this server may take "
-        f"{room_bytes}; ask for a smaller variant"
-    )
-    # The official clients ask again after a 503 unless they are told not to.
-    headers = {"x-should-retry": "false"}
-    return Refusal(status=503, message=message, code="model_too_large", headers=headers)
-
-
-def _no_room(need_bytes: int, room_bytes: int) -> Refusal:
-    message = (
-        f"prompt and answer need up to {need_bytes} bytes of memory, and beside the model there "
-        f"are {max(0, room_bytes)}; shorten the prompt or lower max_tokens"
-    )
-    headers = {"x-should-retry": "false"}
-    return Refusal(status=503, message=message, code="no_memory", headers=headers)
-
-
-def no_turn() -> Refusal:
-    """Say that there was no memory in time."""
-    message = "the memory is taken by models that answer; ask again"
-    return Refusal(status=503, message=message, code="no_memory", headers={"Retry-After": "5"})
-
-
-def _refuse(ticket: Ticket, error: OnhandError) -> None:
-    ticket.error = _again(error)
-    ticket.on_end(ticket)
-
-
-def _again(error: OnhandError) -> OnhandError:
-    """Return an error like another one: one that is raised many times keeps all their traces."""
-    if isinstance(error, RefusedRequest):
-        return RefusedRequest(error.refusal)
-    return type(error)(*error.args)

@@ -15,7 +15,7 @@ from onhand.device.serving.models.desk import Desk, Lease
 from onhand.device.serving.models.facts import bundle_at, stamp_of
 from onhand.device.serving.models.opener import Opener, OpenServed
 from onhand.device.serving.models.opening import open_served
-from onhand.device.serving.models.places import Place, Ticket
+from onhand.device.serving.models.place import Place, Ticket
 from onhand.device.serving.models.room import budget_bytes
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.models.swapping import Swaps

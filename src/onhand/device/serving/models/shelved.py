@@ -10,8 +10,8 @@ from onhand.core.errors import EngineError
 from onhand.device.networks.answers import Likely
 from onhand.device.sampling import Sampling
 from onhand.device.serving.asks import Ask, Ending, Piece
-from onhand.device.serving.governor.governed import Governable, HoldsGovernable
 from onhand.device.serving.models.facts import Facts
+from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.models.versions import Entry
@@ -62,17 +62,13 @@ class _Shelved:
         """Return the same model in one variant, whichever is preferred."""
         return type(self)(self._shelf, self.entry, variant=variant)
 
-    def govern_variant(self, name: str | None) -> None:
-        """Give new answers by another variant, where the bundle has it; see `PrefersVariant`."""
-        wanted = self.entry.version.default if name is None else name
-        if wanted in self.entry.version.places:
-            self._shelf.prefer_variant(self.entry, wanted)
+    def prefer_variant(self, variant: str) -> None:
+        """Answer with another variant from now on; see `Shelf.prefer_variant`.
 
-    def governables(self) -> Sequence[Governable]:
-        """Return what computes its answers at the moment; see `HoldsGovernable`."""
-        models: list[object] = [place.model for place in self.entry.all_places()]
-        held = [one.governables() for one in models if isinstance(one, HoldsGovernable)]
-        return [one for several in held for one in several]
+        Raises:
+            InputError: if there is no such variant that can be run here.
+        """
+        self._shelf.prefer_variant(self.entry, variant)
 
     def reload(self) -> bool:
         """See whether the bundle was replaced; see `Shelf.look`.
@@ -137,6 +133,17 @@ class ShelvedModel(_Shelved):
         """See `TextModel`."""
         models = [place.model for place in self.entry.all_places()]
         return sum(one.prefix_cache_bytes for one in models if isinstance(one, LocalModel))
+
+    def govern_variant(self, name: str | None) -> None:
+        """See `PrefersVariant`."""
+        version = self.entry.version
+        wanted = name or version.default
+        self.prefer_variant(wanted if wanted in version.places else version.default)
+
+    def governables(self) -> list[GovernedBatcher]:
+        """See `HoldsGovernable`: of the models that are open."""
+        models = [place.model for place in self.entry.all_places()]
+        return [one.governed for one in models if isinstance(one, LocalModel)]
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         """See `Backend`.

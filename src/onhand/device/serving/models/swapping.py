@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from onhand.device.serving.models.facts import Stamp
-from onhand.device.serving.models.places import Place, Places
+from onhand.device.serving.models.place import Place
+from onhand.device.serving.models.places import Places
 from onhand.device.serving.models.versions import Coming, Entry, Version
 
 __all__ = ["Swaps"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.serving.models.facts import Facts, Stamp, read_facts
-from onhand.device.serving.models.places import Place
+from onhand.device.serving.models.place import Place
 from onhand.device.serving.settings import ModelSettings
 
 __all__ = ["Coming", "Entry", "Version", "read_version"]
