@@ -146,16 +146,18 @@ class RoutedModel:
 
     def governables(self) -> Sequence[Governable]:
         """See `HoldsGovernable`: those of the model of this device."""
-        return self.near.governables() if isinstance(self.near, HoldsGovernable) else ()
+        near: object = self.near
+        return near.governables() if isinstance(near, HoldsGovernable) else ()
 
-    def prefer_variant(self, name: str | None) -> None:
+    def govern_variant(self, name: str | None) -> None:
         """See `PrefersVariant`: the model of this device does, where it can.
 
         Args:
             name: of the variant; None for the usual one.
         """
-        if isinstance(self.near, PrefersVariant):
-            self.near.prefer_variant(name)
+        near: object = self.near
+        if isinstance(near, PrefersVariant):
+            near.govern_variant(name)
 
     def use_cloud_share(self, share: float) -> None:
         """Give so many of new answers elsewhere, 0 to 1, where their policy lets them.
