@@ -298,7 +298,7 @@ def test_an_answer_is_copied_as_it_came(chat: Page) -> None:
 
 
 def test_where_an_answer_came_from_is_told(library: Page) -> None:
-    """By its headers, all of them; what comes with the last chunk is newer. Speed by its clock."""
+    """By its headers, all of them; what comes with the end of a choice is newer."""
     code = """
       import("/page/facts.js").then(({ Facts }) => {
         let nowMs = 0;
@@ -311,10 +311,13 @@ def test_where_an_answer_came_from_is_told(library: Page) -> None:
         nowMs = 250;
         facts.saw({ choices: [{ delta: { content: "a" } }] }, true);
         nowMs = 1250;
-        facts.saw({ choices: [{ delta: { content: "b" }, finish_reason: "length" }] }, true);
+        facts.saw({ choices: [{ delta: { content: "b" } }] }, true);
+        facts.saw({ choices: [{
+          delta: {}, finish_reason: "length",
+          onhand: { route: "cloud", backend: "far", nested: {}, nothing: null },
+        }] }, false);
         facts.saw({
           choices: [],
-          onhand: { route: "cloud", backend: "far", nested: {}, nothing: null },
           usage: { prompt_tokens: 1200, completion_tokens: 11,
                    prompt_tokens_details: { cached_tokens: 1100 } },
         }, false);

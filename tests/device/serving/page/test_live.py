@@ -181,7 +181,7 @@ def test_a_counter_becomes_a_rate(figures: Figures) -> None:
         'onhand_peer_bytes_total{to="c\\"\\\\"} 3\n'
     )
 
-    section = ["Backends and routes", "Peer", "bytes/s"]
+    section = ["Backends and routes", "Peer bytes", "bytes/s"]
     assert figures(before, after) == [
         [*section, "a", 5],
         [*section, "b", 2],

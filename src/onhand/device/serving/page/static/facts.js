@@ -58,8 +58,8 @@ export class Facts {
     }
     this.reason = chunk.choices?.[0]?.finish_reason || this.reason;
     if (chunk.usage) this.#usage = chunk.usage;
-    // What is decided while an answer runs comes with its last chunk, and is newer.
-    for (const [name, value] of Object.entries(chunk.onhand ?? {})) {
+    // Who answered in the end comes with the end of the choice; headers may be older.
+    for (const [name, value] of Object.entries(chunk.choices?.[0]?.onhand ?? {})) {
       if (value !== null && typeof value !== "object") {
         this.#said.set(`x-${name.replaceAll("_", "-")}`, String(value));
       }

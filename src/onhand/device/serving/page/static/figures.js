@@ -99,7 +99,9 @@ function familyFigures(family, readings) {
 /** Where a metric is shown; several that belong together share one panel. */
 function panelOf(name, help, isCounter) {
   const section = SECTIONS.find(([, pattern]) => pattern.test(name))[0];
-  const panel = { id: name, section, title: titleOf(name), unit: unitOf(name, isCounter), help };
+  // Of a rate "bytes" says what is counted, of a gauge it only is the unit.
+  const title = isCounter && name.endsWith("_bytes") ? words(name) : titleOf(name);
+  const panel = { id: name, section, title, unit: unitOf(name, isCounter), help };
   const shared = SHARED.find(([pattern]) => !isCounter && pattern.test(name));
   if (shared) return { ...panel, ...shared[1], help: "" };
   if (name === "tokens") return { ...panel, unit: "tokens/s", help: "" };
@@ -109,7 +111,8 @@ function panelOf(name, help, isCounter) {
 }
 
 function plainLabel(name) {
-  const noise = /^(outbox|memory|governor_read|governor)_|_(requests|cache|bytes|seconds)(?=_|$)/g;
+  const noise =
+    /^(outbox(?!_bytes)|memory|governor_read|governor)_|_(requests|cache|bytes|seconds)(?=_|$)/g;
   return titleOf(name.replace(noise, "") || name).toLowerCase();
 }
 
