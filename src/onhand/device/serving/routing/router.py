@@ -150,7 +150,7 @@ class RoutedModel:
         near: object = self.near
         return near.governables() if isinstance(near, HoldsGovernable) else ()
 
-    def prefer_variant(self, name: str | None) -> None:
+    def govern_variant(self, name: str | None) -> None:
         """See `PrefersVariant`: the model of this device does, where it can.
 
         Args:
@@ -158,7 +158,7 @@ class RoutedModel:
         """
         near: object = self.near
         if isinstance(near, PrefersVariant):
-            near.prefer_variant(name)
+            near.govern_variant(name)
 
     def use_cloud_share(self, share: float) -> None:
         """Give so many of new answers elsewhere, 0 to 1, where their policy lets them.
