@@ -17,9 +17,10 @@ from onhand.device.serving.deadlines import until
 from onhand.device.serving.journal import Entry
 from onhand.device.serving.merging import Begun, merged
 from onhand.device.serving.metrics import Count
+from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.refusals import refusal_of
 from onhand.device.serving.routing.router import Routed, RoutedModel
-from onhand.device.serving.state import ServerState
+from onhand.device.serving.state import ServerState, on_device
 from onhand.device.serving.unpacking import ACCEPTED
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ class Answer:
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
         self._asked = asked.known_as(self._stamp.id, told=self._chosen)
         self._fingerprint = model.fingerprint
+        here = on_device(model)
+        self._here = "" if isinstance(here, NetworkModel) else here.fingerprint
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
         self._ways: list[Routed] = []
@@ -224,7 +227,7 @@ class Answer:
                     and self._state.exact is not None
                     and part.is_repeatable
                     # The model may have been replaced since it was looked for.
-                    and part.fingerprint in {"", self._fingerprint}
+                    and part.fingerprint in {"", self._here}
                 ):
                     self._state.exact.keep(self._keys[index], Kept(tuple(pieces), part))
                 yield part

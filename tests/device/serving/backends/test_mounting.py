@@ -270,6 +270,39 @@ def test_errors_reach_the_client_in_its_own_terms(
         assert failed.value.response.headers["retry-after"] == "9"
 
 
+@pytest.mark.parametrize("is_stream", [True, False])
+def test_tools_are_called_by_other_servers_too(is_stream: bool) -> None:
+    """Names, ids and arguments as they were sent; tools as they were asked."""
+    first = {"index": 0, "id": "call_1", "function": {"name": "light", "arguments": '{"on"'}}
+    second = {"index": 0, "function": {"arguments": ": true}"}}
+    chunks: list[dict[str, object]] = [
+        {"index": 0, "delta": {"tool_calls": [first]}},
+        {"index": 0, "delta": {"tool_calls": [second]}},
+        {"index": 0, "delta": {}, "finish_reason": "tool_calls"},
+    ]
+    parts = [b"data: " + json.dumps({"choices": [one]}).encode() + b"\n\n" for one in chunks]
+    tool = {"type": "function", "function": {"name": "light", "parameters": {"type": "object"}}}
+    with (
+        upstream(says(*parts)) as server,
+        before(remote(server)) as served,
+        client_of(served) as client,
+    ):
+        if is_stream:
+            asked = {"model": "far", "messages": ASKED, "tools": [tool]}
+            with client.chat.completions.stream(**asked) as stream:  # type: ignore[arg-type]
+                choice = stream.get_final_completion().choices[0]
+        else:
+            choice = chat(client, tools=[tool]).choices[0]  # type: ignore[assignment]
+        (request,) = server.requests
+
+    assert choice.finish_reason == "tool_calls"
+    (call,) = choice.message.tool_calls or []
+    assert call.type == "function"
+    assert (call.id, call.function.name) == ("call_1", "light")
+    assert json.loads(call.function.arguments) == {"on": True}
+    assert request.fields["tools"] == [tool]
+
+
 def test_answers_elsewhere_end_with_the_server() -> None:
     """When its time to drain is over they are broken off, and said to be."""
     with upstream(says(*events("a")[:2], then=freezes)) as server:

@@ -150,6 +150,23 @@ def test_scores_where_they_are_wanted() -> None:
     assert bare == Piece("灯")
 
 
+def test_scores_in_the_older_form() -> None:
+    """As lists, one entry for each token."""
+    given = {
+        "tokens": ["a", "灯"],
+        "token_logprobs": [-0.5, -1],
+        "top_logprobs": [{"a": -0.5, "b": -2.0}, None],
+    }
+    ask = Ask(tenant="t", prompt="x", n_scores=2)
+    piece, _ = asked(says(chunk(text="a灯", logprobs=given, finish_reason="stop")), ask)
+    with pytest.raises(BackendFailed, match="as long as tokens"):
+        asked(says(chunk(text="a", logprobs={"tokens": ["a"], "token_logprobs": []})), ask)
+
+    assert isinstance(piece, Piece)
+    assert [(one.token, one.logprob) for one in piece.scores] == [(b"a", -0.5), ("灯".encode(), -1)]
+    assert [[other.token for other in one.others] for one in piece.scores] == [[b"a", b"b"], []]
+
+
 def test_calls_of_tools() -> None:
     """Names, ids and arguments as they were streamed; each call has an end but one cut off."""
 

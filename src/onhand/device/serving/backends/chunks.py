@@ -206,10 +206,28 @@ def _text(value: object) -> str:
 
 
 def _scores(logprobs: object) -> tuple[Score, ...]:
-    content = logprobs.get("content") if isinstance(logprobs, Mapping) else None
+    if not isinstance(logprobs, Mapping):
+        return ()
+    content, tokens = logprobs.get("content"), logprobs.get("tokens")
+    if isinstance(tokens, list):  # the older form, of `completions`
+        content = _from_lists(tokens, logprobs)
     if not isinstance(content, list):
         return ()
     return tuple(_score(one) for one in content)
+
+
+def _from_lists(tokens: list[object], logprobs: Mapping[str, object]) -> list[object]:
+    likely, others = logprobs.get("token_logprobs"), logprobs.get("top_logprobs")
+    if not isinstance(likely, list) or len(likely) != len(tokens):
+        raise InputError("token_logprobs must be a list as long as tokens")
+    tables = others if isinstance(others, list) and len(others) == len(tokens) else []
+    scores: list[object] = []
+    for place, (token, logprob) in enumerate(zip(tokens, likely, strict=True)):
+        table = tables[place] if tables else None
+        listed = table.items() if isinstance(table, Mapping) else ()
+        top = [{"token": other, "logprob": value} for other, value in listed]
+        scores.append({"token": token, "logprob": logprob, "top_logprobs": top})
+    return scores
 
 
 def _score(one: object) -> Score:

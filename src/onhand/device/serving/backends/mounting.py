@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.sampling import Sampling
@@ -30,7 +29,7 @@ class PooledModel:
         context: the largest of its backends; 0 where none is known.
         engine_name: of the local model, or "remote".
         pool: its backends.
-        local: the model of this device among them; None where there is none.
+        local: the local model; None where there is none.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class PooledModel:
     @property
     def fingerprint(self) -> str:
         """The same where the same model and servers answer."""
-        return self._with_servers("" if self.local is None else self.local.fingerprint)
+        return f"{'' if self.local is None else self.local.fingerprint} {self._servers}"
 
     @property
     def n_active(self) -> int:
@@ -86,8 +85,6 @@ class PooledModel:
         try:
             async with aclosing(self.pool.answer(ask)) as parts:
                 while (part := await self._next(parts)) is not None:
-                    if isinstance(part, Ending) and part.fingerprint:
-                        part = replace(part, fingerprint=self._with_servers(part.fingerprint))
                     yield part
         finally:
             self._n_active -= 1
@@ -125,9 +122,6 @@ class PooledModel:
         self._is_broken_off = True
         if self.local is not None:
             self.local.close()
-
-    def _with_servers(self, fingerprint: str) -> str:
-        return f"{fingerprint} {self._servers}"
 
     def _expire(self) -> None:
         for running in self._running:
