@@ -54,6 +54,7 @@ class Answer:
         self.headers = {
             "x-request-id": self._stamp.id,
             "x-route": "local",
+            "x-backend": "local",
             "x-cache": "miss",
             "accept-encoding": ACCEPTED,
         }
@@ -81,6 +82,8 @@ class Answer:
         if answer._found:
             answer.headers["x-cache"] = "exact"
             saved = [kept.ending for kept in answer._found]
+            first = Source(route=saved[0].route, backend=saved[0].source, reason="answered before")
+            answer._chosen(first)
             state.metrics.saved(sum(one.sent_bytes + one.received_bytes for one in saved))
         elif isinstance(model, RoutedModel):
             answer._ways = [model.routed(ask) for ask in answer._asked.asks]

@@ -40,6 +40,10 @@ ANONYMOUS: Final = "local"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_KNOWN: Final = (
+    *("server", "cache", "log", "shelf", "model", "key"),
+    *("backend", "balance", "routing", "route", "outbox", "governor"),
+)
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -299,23 +303,9 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = (
-        "server",
-        "cache",
-        "log",
-        "shelf",
-        "model",
-        "key",
-        "backend",
-        "balance",
-        "routing",
-        "route",
-        "outbox",
-        "governor",
-    )
     for key in table:
-        if key not in known:
-            raise RecipeError(f"{where}: {unknown('table', key, known)}")
+        if key not in _KNOWN:
+            raise RecipeError(f"{where}: {unknown('table', key, _KNOWN)}")
     server, cache, log = (_table(table, key, where) for key in ("server", "cache", "log"))
     models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
     keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]

@@ -155,6 +155,8 @@ def test_the_devices_answers_are_kept_and_the_clouds_are_not(tmp_path: Path) -> 
         there = [post(served, away, temperature=0) for _ in range(2)]
 
     assert [one.headers["x-cache"] for one in here] == ["miss", "exact"]
+    assert here[1].headers["x-backend"] == "local"
+    assert here[1].headers["x-route-reason"] == "answered before"
     assert [one.headers["x-cache"] for one in there] == ["miss", "miss"]
     assert {text_of(one) for one in there} == {"from the cloud"}
 

@@ -32,6 +32,7 @@ class Front:
     fingerprint = "acted-1"
     n_active = 0
     prefix_cache_bytes = 0
+    near: Any = None
 
     def __init__(self) -> None:
         self.n_broken_off = self.n_closed = 0
@@ -254,6 +255,35 @@ def test_a_governor_moves_a_share_elsewhere() -> None:
     story.model.use_cloud_share(0.4)
 
     assert story.answer(story.ask(privacy="private")) == "here"
+
+
+class Governed(Front):
+    """A model of this device that a governor may adjust."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.variants: list[str | None] = []
+
+    def governables(self) -> tuple[str, ...]:
+        """See `HoldsGovernable`."""
+        return ("one",)
+
+    def govern_variant(self, name: str | None) -> None:
+        """Note it."""
+        self.variants.append(name)
+
+
+def test_a_governor_reaches_the_model_of_this_device() -> None:
+    """Through the router; where there is none, nothing happens."""
+    story, near = Story(Actor(HERE), Actor(THERE)), Governed()
+    before = [str(one) for one in story.model.governables()]
+    story.model.govern_variant("int8")
+    story.front.near = near
+    after = [str(one) for one in story.model.governables()]
+    story.model.govern_variant("int4")
+
+    assert (before, after) == ([], ["one"])
+    assert near.variants == ["int4"]
 
 
 def test_a_deferred_request_is_not_begun() -> None:

@@ -317,7 +317,9 @@ class Routed:
             aclosing(self._model.begun(made)) as parts,
         ):
             async for part in parts:
-                yield self._ended(part) if isinstance(part, Ending) else part
+                if isinstance(part, Ending):
+                    self._ended(part)
+                yield part
 
     def _carried_out(self) -> AsyncGenerator[Part]:
         decision, means = self.decision, self._means
@@ -367,16 +369,12 @@ class Routed:
         if self._ask.told is not None:
             self._ask.told(replace(source, reason=self.decision.reason))
 
-    def _ended(self, ending: Ending) -> Ending:
+    def _ended(self, ending: Ending) -> None:
         self._means.counts.ended(ending)
         is_one = ending.source in self.decision.targets
         name = ending.source if is_one else self._winner
         cost = self._cost(name, ending.prompt_tokens, ending.generated_tokens)
         self._means.purse.pay(cost)
-        near = self._model.near
-        if near is None or ending.fingerprint != near.fingerprint:
-            return ending  # not this device's, or of a version that was replaced meanwhile
-        return replace(ending, fingerprint=self._model.fingerprint)
 
     def _cost(self, name: str, prompt_tokens: int, answer_tokens: int) -> float:
         return self._model.candidate(name).cost(prompt_tokens, answer_tokens)
