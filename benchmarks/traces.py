@@ -146,8 +146,12 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, object]:
             with Server(folder, scratch / f"{name}-{way}", cache=cache, model=settings) as server:
                 figures[way] = replayed(server.client, arrivals, asked)
         if gguf.exists():
-            with _llama(given, gguf, decoder.context, most_bytes) as client:
-                figures["llama.cpp"] = replayed(client, arrivals, asked)
+            try:
+                with _llama(given, gguf, decoder.context, most_bytes) as client:
+                    figures["llama.cpp"] = replayed(client, arrivals, asked)
+            except (httpx2.HTTPError, RuntimeError) as error:
+                # As with a tokenizer that a GGUF file cannot hold.
+                skipped.append(f"{name}: llama.cpp's server is left out, it ended: {error}")
         found[name] = figures
     return found
 

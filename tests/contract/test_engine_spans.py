@@ -13,8 +13,9 @@ from tests.contract.test_engine_states import answer, cut, infinite, longer, nan
 from tests.models import DECODER, VOCAB, varied_decoder
 
 from onhand.core.errors import ContextOverflow, InputError
-from onhand.device.engines.base import Engine, KvEngine, KvKind, Loaded, SpanSession
+from onhand.device.engines.base import Engine, KvEngine, KvKind, Loaded
 from onhand.device.engines.named import named_engine
+from onhand.device.engines.span_session import SpanSession
 
 N = 120  # tokens: more than a page of the native engine, and room for an answer
 

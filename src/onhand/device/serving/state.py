@@ -51,8 +51,8 @@ class ServerState:
         *,
         metrics: Metrics | None = None,
         exact: ExactCache | None = None,
-        beside: Sequence[Beside] = (),
         blocks: BlockStore | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         """Take models and caches over; `close` closes them.
 

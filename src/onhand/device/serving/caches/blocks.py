@@ -25,7 +25,7 @@ import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import ContextOverflow, InputError, OnhandError, ResourceError
-from onhand.device.engines.base import SpanSession
+from onhand.device.engines.span_session import SpanSession
 from onhand.device.serving.caches.block_counts import BlockCounts
 from onhand.device.serving.caches.block_files import BlockFiles, Room
 from onhand.device.serving.caches.block_index import ROW_BYTES, BlockIndex

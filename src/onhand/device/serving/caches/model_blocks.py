@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 from onhand.core.arrays import TokenArray
-from onhand.device.engines.base import Session, SpanSession
+from onhand.device.engines.base import Session
+from onhand.device.engines.span_session import SpanSession
 from onhand.device.serving.caches.blocks import BlockStore
+from onhand.device.serving.caches.chains import block_tokens
 
-__all__ = ["ModelBlocks"]
+__all__ = ["ModelBlocks", "blocks_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +53,19 @@ class ModelBlocks:
 
     def _start(self, tenant: str, session: SpanSession) -> bytes:
         return self.store.chains.start(tenant, session.span_key + self.way.encode(), self.size)
+
+
+def blocks_of(store: BlockStore | None, *, way: str, token_bytes: int) -> ModelBlocks | None:
+    """Return a model's blocks.
+
+    Args:
+        store: where they are; None for nowhere.
+        way: as in `ModelBlocks`.
+        token_bytes: what the memory of one token takes.
+
+    Returns:
+        The blocks; None where there is no store.
+    """
+    if store is None:
+        return None
+    return ModelBlocks(store=store, way=way, size=block_tokens(token_bytes))

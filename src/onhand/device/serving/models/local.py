@@ -22,8 +22,7 @@ from onhand.device.sampling import Sampling, Watcher
 from onhand.device.score_shifts import check_biased
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece
 from onhand.device.serving.caches.blocks import BlockStore
-from onhand.device.serving.caches.chains import block_tokens
-from onhand.device.serving.caches.model_blocks import ModelBlocks
+from onhand.device.serving.caches.model_blocks import blocks_of
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.answer_text import AnswerText
 from onhand.device.serving.models.footprint import page_tokens, token_bytes
@@ -96,16 +95,13 @@ class LocalModel:
         tokenizer = opened.bundle.path("tokenizer.json")
         self._calling = calling_of(opened.files, tokenizer, opened.loaded.vocab_size)
         n_bytes = token_bytes(decoder, engine=opened.engine_name, kv=settings.kv)
-        kept = None
-        if blocks is not None:
-            kept = ModelBlocks(store=blocks, way=settings.prefill, size=block_tokens(n_bytes))
         self._remembered = Remembered(
             opened.loaded,
             context=self.context,
             token_bytes=n_bytes,
             page_tokens=page_tokens(engine=opened.engine_name, context=self.context),
             most_bytes=settings.prefix_cache_bytes,
-            blocks=kept,
+            blocks=blocks_of(blocks, way=settings.prefill, token_bytes=n_bytes),
         )
         self._threads = ThreadPoolExecutor(
             limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
