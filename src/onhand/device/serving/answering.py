@@ -13,6 +13,8 @@ from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
 from onhand.device.serving.asks import Ending, Piece, TextModel
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
+from onhand.device.serving.caches.questions import CacheUse
+from onhand.device.serving.caches.semantic import Lookup
 from onhand.device.serving.deadlines import until
 from onhand.device.serving.journal import Entry
 from onhand.device.serving.merging import merged
@@ -35,8 +37,12 @@ class Answer:
         headers: what they say of where it comes from.
     """
 
-    def __init__(self, state: ServerState, model: TextModel, asked: Asked, entry: Entry) -> None:
+    def __init__(
+        self, state: ServerState, model: TextModel, asked: Asked, entry: Entry, use: CacheUse
+    ) -> None:
         """Use `begun`."""
+        self._use = use
+        self._similar: Lookup | None = None
         self._entry = entry
         self._state = state
         self._model = model
@@ -48,7 +54,13 @@ class Answer:
 
     @classmethod
     async def begun(
-        cls, state: ServerState, model: TextModel, asked: Asked, entry: Entry
+        cls,
+        state: ServerState,
+        model: TextModel,
+        asked: Asked,
+        entry: Entry,
+        *,
+        use: CacheUse = CacheUse(),  # noqa: B008 (frozen)
     ) -> "Answer":
         """Look for an answer in the caches; nothing is computed yet.
 
@@ -57,17 +69,37 @@ class Answer:
             model: who answers.
             asked: what is asked.
             entry: where its course is noted.
+            use: what the request allows caches to do.
 
         Returns:
             The answer.
         """
-        answer = cls(state, model, asked, entry)
-        answer._found = answer._from_cache()
+        answer = cls(state, model, asked, entry, use)
+        answer._found = answer._from_cache() if use.finds else []
         if answer._found:
             answer.headers["x-cache"] = "exact"
+        else:
+            await answer._look_for_similar()
         entry.note(id=answer.headers["x-request-id"], model=model.name)
         entry.note(stream=asked.is_stream, cache=answer.headers["x-cache"])
         return answer
+
+    async def _look_for_similar(self) -> None:
+        cache, use = self._state.semantic, self._use
+        if cache is None or not (use.finds_similar or (use.finds and use.keeps)):
+            return
+        self._similar = await cache.look_up(
+            self._asked.asks,
+            name=self._model.name,
+            fingerprint=self._model.fingerprint,
+            finds=use.finds_similar,
+        )
+        if self._similar is None or (found := self._similar.found) is None:
+            return
+        similarity = round(found.similarity, 4)
+        self._found = [found.kept]
+        self._stamp = replace(self._stamp, similarity=similarity)
+        self.headers |= {"x-cache": "semantic", "x-cache-similarity": f"{similarity:.4f}"}
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Compute it, and send it as a whole; nothing is computed for a client that left."""
@@ -171,9 +203,17 @@ class Answer:
             async for part in parts:
                 if isinstance(part, Piece):
                     pieces.append(part)
-                elif self._keys and self._state.exact is not None:
-                    self._state.exact.keep(self._keys[index], Kept(tuple(pieces), part))
+                else:
+                    self._keep(index, Kept(tuple(pieces), part))
                 yield part
+
+    def _keep(self, index: int, kept: Kept) -> None:
+        if not self._use.keeps:
+            return
+        if self._keys and self._state.exact is not None:
+            self._state.exact.keep(self._keys[index], kept)
+        if self._similar is not None and self._state.semantic is not None:
+            self._state.semantic.keep(self._similar, kept)
 
 
 async def _told(kept: Kept) -> AsyncGenerator[Piece | Ending]:

@@ -22,6 +22,8 @@ from onhand.device.serving.api.vectors import (
     read_embedding,
 )
 from onhand.device.serving.asks import TextModel
+from onhand.device.serving.caches.questions import HEADER as CACHE_HEADER
+from onhand.device.serving.caches.questions import read_cache_use
 from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
@@ -179,7 +181,8 @@ class _Routes:
         model = self._text_model(body)
         deadline_s = self._deadline_s(request)
         asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
-        answer = await Answer.begun(self._state, model, asked, entry_of(request.scope))
+        use = read_cache_use(request.headers.get(CACHE_HEADER))
+        answer = await Answer.begun(self._state, model, asked, entry_of(request.scope), use=use)
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
             return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.caches.semantic import SemanticCache
+from onhand.device.serving.caches.semantic_store import SemanticStore
+from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.settings import (
     CacheSettings,
@@ -14,7 +17,7 @@ from onhand.device.serving.settings import (
     ServeSettings,
     parse_settings,
 )
-from onhand.device.serving.state import ServerState
+from onhand.device.serving.state import Served, ServerState
 
 __all__ = ["opened_state", "read_settings", "with_bundles"]
 
@@ -77,7 +80,8 @@ def opened_state(
             models.append(open_served(one, home=home))
             opened.callback(models[-1].close)
             told(f"{models[-1].name}: engine {models[-1].engine_name}")
-        state = ServerState(models, exact=_exact_cache(settings.cache, home))
+        semantic = _semantic_cache(settings.cache, models, home)
+        state = ServerState(models, exact=_exact_cache(settings.cache, home), semantic=semantic)
         opened.callback(state.close)
         yield state
 
@@ -87,3 +91,26 @@ def _exact_cache(settings: CacheSettings, home: Path) -> ExactCache | None:
         return None
     place = home / "cache" / "answers.sqlite" if settings.on_disk else None
     return ExactCache(place, most_bytes=settings.exact_bytes)
+
+
+def _semantic_cache(
+    settings: CacheSettings, models: Sequence[Served], home: Path
+) -> SemanticCache | None:
+    if not settings.semantic_encoder or not settings.semantic_bytes:
+        return None
+    named = {model.name: model for model in models}
+    for name in (settings.semantic_encoder, *settings.semantic_models):
+        if name not in named:
+            raise InputError(f"cache: there is no model {name!r} here, but {', '.join(named)}")
+    encoder = named[settings.semantic_encoder]
+    if not isinstance(encoder, ServedNetwork) or encoder.task != "text-embedding":
+        raise InputError(
+            f"cache: semantic_encoder {encoder.name!r} must be a bundle for text-embedding"
+        )
+    store = SemanticStore(
+        home / "cache" / "questions.sqlite" if settings.on_disk else None,
+        encoder=encoder.fingerprint,
+        most_bytes=settings.semantic_bytes,
+        closeness=settings.closeness,
+    )
+    return SemanticCache(store, encoder, models=settings.semantic_models)

@@ -1,8 +1,9 @@
 """Counts of a server, in the text format of Prometheus. None of them holds what was asked."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
 from onhand.device.serving.asks import Ending
 
@@ -94,8 +95,29 @@ class Metrics:
 
         Gauge(name, text, registry=self.registry).set_function(value)
 
+    def gauges(
+        self, name: str, text: str, *, label: str, values: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Show figures of several kinds, all of which are known from the beginning.
+
+        Args:
+            name: of all of them.
+            text: what they are.
+            label: what tells the kinds apart.
+            values: kind -> figure, asked for when they are read.
+        """
+        from prometheus_client import Gauge
+
+        gauge = Gauge(name, text, [label], registry=self.registry)
+        for kind in values():
+            gauge.labels(kind).set_function(partial(_of, values, kind))
+
     def text(self) -> bytes:
         """Return all of them."""
         from prometheus_client import generate_latest
 
         return generate_latest(self.registry)
+
+
+def _of(values: Callable[[], Mapping[str, float]], kind: str) -> float:
+    return values()[kind]

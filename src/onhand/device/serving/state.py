@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from onhand.core.errors import InputError
 from onhand.device.serving.asks import TextModel
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.caches.semantic import SemanticCache
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.refusals import Refusal, RefusedRequest
@@ -22,6 +23,7 @@ class ServerState:
         models: name -> model; requests that name none go to the first of the kind they need.
         metrics: what is counted.
         exact: answers that the same request gets again; None for none.
+        semantic: answers that similar questions get; None for none.
         is_draining: whether the server is about to end.
         started_s: when it began, in seconds since 1970.
     """
@@ -32,8 +34,9 @@ class ServerState:
         *,
         metrics: Metrics | None = None,
         exact: ExactCache | None = None,
+        semantic: SemanticCache | None = None,
     ) -> None:
-        """Take models and a cache over; `close` closes them.
+        """Take models and caches over; `close` closes them.
 
         Raises:
             InputError: if there is none, or two have one name.
@@ -45,6 +48,7 @@ class ServerState:
             raise InputError("two models have one name; give each [[model]] a name of its own")
         self.metrics = metrics or Metrics()
         self.exact = exact
+        self.semantic = semantic
         self.is_draining = False
         self.started_s = int(time.time())
         self.metrics.gauge(
@@ -59,6 +63,8 @@ class ServerState:
             gauge("onhand_exact_cache_bytes", "Answers kept.", lambda: exact.n_bytes)
             gauge("onhand_exact_cache_hits", "Answers found.", lambda: exact.n_hits)
             gauge("onhand_exact_cache_misses", "Answers not found.", lambda: exact.n_misses)
+        if semantic is not None:
+            _show_semantic(self.metrics, semantic)
 
     @property
     def n_active(self) -> int:
@@ -118,6 +124,8 @@ class ServerState:
 
     def close(self) -> None:
         """Close all models; safe to call twice."""
+        if self.semantic is not None:
+            self.semantic.close()
         for model in self.models.values():
             model.close()
         if self.exact is not None:
@@ -125,6 +133,20 @@ class ServerState:
 
     def _candidates(self, name: str | None) -> Sequence[Served]:
         return tuple(self.models.values()) if name is None else (self.named(name),)
+
+
+def _show_semantic(metrics: Metrics, cache: SemanticCache) -> None:
+    gauge = metrics.gauge
+    gauge("onhand_semantic_cache_bytes", "Questions and answers kept.", lambda: cache.n_bytes)
+    gauge("onhand_semantic_cache_entries", "Questions kept.", lambda: cache.n_entries)
+    gauge("onhand_semantic_cache_hits", "Similar questions found.", lambda: cache.n_hits)
+    gauge("onhand_semantic_cache_misses", "Similar questions not found.", lambda: cache.n_misses)
+    metrics.gauges(
+        "onhand_semantic_cache_rejected",
+        "Near questions that were not taken for the same.",
+        label="reason",
+        values=lambda: cache.rejected,
+    )
 
 
 def _no_such(name: str | None, does: str) -> Refusal:

@@ -55,6 +55,7 @@ class CompletionShape:
             "object": kind,
             "created": stamp.created_s,
             "model": stamp.model,
+            **stamp.mark,
         }
 
     def choice(

@@ -144,6 +144,7 @@ def _response(stamp: Stamp, text: str | None, ending: Ending | None) -> dict[str
         "instructions": None,
         "metadata": {},
         "model": stamp.model,
+        **stamp.mark,
         "output": [] if text is None else [_item(stamp, text, status)],
         "parallel_tool_calls": False,
         "tool_choice": "none",

@@ -29,6 +29,7 @@ class ServedNetwork:
         name: what requests call it.
         task: what it is for.
         engine_name: the engine that runs it.
+        fingerprint: the same for networks whose vectors can be compared.
         bundle_sha256: hash of the bundle's manifest: which version it is.
     """
 
@@ -37,6 +38,7 @@ class ServedNetwork:
         self.name = name
         self.task = session.network.task
         self.engine_name = session.engine_name
+        self.fingerprint = f"{session.bundle_sha256} {session.choice.variant} {session.engine_name}"
         self.bundle_sha256 = session.bundle_sha256
         self._session = session
         self._most_waiting = settings.max_waiting

@@ -187,9 +187,7 @@ def _modes(one: Reading, other: Reading, *, states: bool) -> str | None:
 def _tenses_differ(one: Reading, other: Reading, pairs: Sequence[_Pair]) -> bool:
     for pair in pairs:
         first, second = one.items[pair.first], other.items[pair.second]
-        if first.is_past != second.is_past and not (
-            one if first.is_past else other
-        ).has_auxiliary:
+        if first.is_past != second.is_past and not (one if first.is_past else other).has_auxiliary:
             return True
     return False
 
@@ -197,7 +195,7 @@ def _tenses_differ(one: Reading, other: Reading, pairs: Sequence[_Pair]) -> bool
 def _persons_differ(one: Reading, other: Reading) -> bool:
     if (one.first, one.second) == (other.first, other.second):
         return False
-    if one.first and one.second or other.first and other.second:
+    if (one.first and one.second) or (other.first and other.second):
         return True
     if not (one.is_question or other.is_question or one.first or other.first):
         return False  # "you can" is what can be done
@@ -258,5 +256,5 @@ def _longest_run(pairs: Sequence[_Pair]) -> set[_Pair]:
     best: list[list[_Pair]] = []
     for place, pair in enumerate(pairs):
         before = [best[i] for i in range(place) if pairs[i].second < pair.second]
-        best.append([*max(before, key=len, default=[]), pair])
-    return set(max(best, key=len, default=[]))
+        best.append([*(max(before, key=len) if before else ()), pair])
+    return set(max(best, key=len)) if best else set()
