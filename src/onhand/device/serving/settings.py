@@ -150,7 +150,7 @@ class CacheSettings:
     semantic_bytes: int = 32 * 2**20
     semantic_models: tuple[str, ...] = ()
     semantic_similarity: float = 0.85
-    semantic_reworded: float = 0.88
+    semantic_reworded: float = 0.85
     semantic_apart: float = 0.05
 
     def __post_init__(self) -> None:

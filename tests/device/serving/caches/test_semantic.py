@@ -36,6 +36,7 @@ class Letters:
     fails = False
 
     async def embed(self, texts: Sequence[str]) -> tuple[FloatArray, int]:
+        """See `Encoder`."""
         if self.fails:
             raise EngineBusy("busy")
         made = [[text.lower().count(letter) + 1 for letter in "aelmnop"] for text in texts]

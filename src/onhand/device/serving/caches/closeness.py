@@ -18,7 +18,7 @@ class Closeness:
     """
 
     same: float = 0.85
-    reworded: float = 0.88
+    reworded: float = 0.85
     apart: float = 0.05
 
     def __post_init__(self) -> None:

@@ -28,7 +28,7 @@ from onhand.device.serving.caches.gate.judge import REASONS, difference
 from onhand.device.serving.caches.nearest import Nearest
 from onhand.device.serving.caches.questions import Question
 
-__all__ = ["Found", "SemanticStore"]
+__all__ = ["Found", "SemanticStore", "why_not"]
 
 _LOG = logging.getLogger("onhand.serving")
 _FORMAT: Final = 1
@@ -55,6 +55,25 @@ class Found:
 
     kept: Kept
     similarity: float
+
+
+def why_not(asked: str, earlier: str, cosine: float, *, closeness: Closeness) -> str | None:
+    """Say why the answer to an earlier question is none to another.
+
+    Args:
+        asked: the question.
+        earlier: one that was answered.
+        cosine: of their vectors.
+        closeness: how near is near enough.
+
+    Returns:
+        None if it is one; else a reason of the gate, or "far".
+    """
+    found = difference(asked, earlier)
+    if found.reason is not None:
+        return found.reason
+    least = closeness.reworded if found.n_loose else closeness.same
+    return None if cosine >= least else "far"
 
 
 class SemanticStore:
@@ -190,7 +209,7 @@ class SemanticStore:
             text, answer = self._rows.execute(
                 "SELECT question, answer FROM entries WHERE number = ?", (number,)
             ).fetchone()
-            reason = self._why_not(question.text, text, cosine)
+            reason = why_not(question.text, text, cosine, closeness=self._closeness)
             if best is None:
                 if reason is not None:
                     # A nearer question that asks something else: what comes behind it is no match.
@@ -207,13 +226,6 @@ class SemanticStore:
             return None
         self._rows.execute("UPDATE entries SET used = ? WHERE number = ?", (self._tick(), best[0]))
         return Found(parse_kept(json.loads(best[2])), min(best[1], 1.0))
-
-    def _why_not(self, asked: str, earlier: str, cosine: float) -> str | None:
-        found = difference(asked, earlier)
-        if found.reason is not None:
-            return found.reason
-        least = self._closeness.reworded if found.n_loose else self._closeness.same
-        return None if cosine >= least else "far"
 
     def _write(self, question: Question, vector: FloatArray, answer: str, size: int) -> None:
         old = "SELECT number, around, size FROM entries WHERE around = ? AND question = ?"

@@ -80,7 +80,7 @@ def difference(one: str, other: str) -> str | None:
     whole, others = "".join(first), "".join(second)
     if [ask for ask in _ASKS if ask in whole] != [ask for ask in _ASKS if ask in others]:
         return "question"
-    left, right = Counter(first), Counter(second)
+    left, right = Counter(whole), Counter(others)
     if left == right:
         return "order"
     gone, come = set(left - right), set(right - left)
