@@ -249,6 +249,7 @@ def _phrased(tokens: Sequence[_Token]) -> Iterator[_Token]:
 def _items(tokens: Sequence[_Token]) -> Iterator[Item]:
     marker = ""
     asked = ""
+    last = next((token for token in reversed(tokens) if not token.is_stop), None)
     for token in with_numbers(_without_anybody(tokens), _Token):
         small = token.small
         if small in english.QUESTIONS or small.startswith("how_"):
@@ -261,6 +262,9 @@ def _items(tokens: Sequence[_Token]) -> Iterator[Item]:
         if asked and small not in {"is", "are", "the"} and not token.is_stop:
             yield _question(asked)
             asked = ""
+        if token is last and small == "do":
+            yield Item(small, frozenset({small}), "word")  # "what does it do" asks for doings
+            continue
         marker, item = _read_token(token, marker)
         if item is not None:
             yield item
