@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from onhand.device.threads import usable_threads
 
-__all__ = ["Worker", "half_busy"]
+__all__ = ["Worker", "busy", "half_busy"]
 
 _SCRIPT = Path(__file__).with_name("worker.py")
 
@@ -87,8 +87,15 @@ class Worker:
 @contextmanager
 def half_busy() -> Iterator[None]:
     """Keep half of the usable cores busy, at least one, with processes that do nothing else."""
+    with busy(max(usable_threads() // 2, 1)):
+        yield
+
+
+@contextmanager
+def busy(n: int) -> Iterator[None]:
+    """Run some processes that do nothing but compute, as long as the block runs."""
     spin = [sys.executable, "-c", "while True: pass"]
-    processes = [subprocess.Popen(spin) for _ in range(max(usable_threads() // 2, 1))]
+    processes = [subprocess.Popen(spin) for _ in range(n)]
     try:
         yield
     finally:

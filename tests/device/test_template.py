@@ -4,6 +4,7 @@ import pytest
 
 from onhand.core.errors import BundleCorrupt, InputError, OnhandError
 from onhand.device.template import ChatTemplate, Message
+from onhand.device.tools.kinds import Tool, ToolCall
 
 CHATML = """\
 {%- if messages[0]['role'] == 'system' %}
@@ -260,3 +261,30 @@ def test_messages_are_text_and_never_a_template() -> None:
     text = ChatTemplate(CHATML).render([Message("user", "{{ 7 * 7 }}{% for x in y %}")])
 
     assert "{{ 7 * 7 }}{% for x in y %}" in text
+
+
+TOOL_TURNS = (
+    "{% for t in tools or [] %}{{ t.function.name }}:{{ t.function.parameters | tojson }};"
+    "{% endfor %}{% for m in messages %}{% if 'tool_calls' in m %}"
+    "{% for c in m.tool_calls %}{{ c.id }}={{ c.function.name }}"
+    "{% for k, v in c.function.arguments | items %},{{ k }}={{ v }}{% endfor %};{% endfor %}"
+    "{% elif m.role == 'tool' %}{{ m.tool_call_id }}>{{ m.name }}>{{ m.content }};{% endif %}"
+    "{% endfor %}"
+)
+
+
+def test_tools_and_calls_have_the_form_that_templates_know() -> None:
+    """As transformers hands them over: arguments are an object, not its text."""
+    tool = Tool(name="lamp", description="", parameters={"type": "object"})
+    call = ToolCall("i", "lamp", '{"on": true}')
+    turns = [
+        Message("user", "x"),
+        Message("assistant", "", calls=(call,)),
+        Message("tool", "lit", call_id="i", name="lamp"),
+    ]
+    template = ChatTemplate(TOOL_TURNS)
+
+    assert template.render(turns, tools=[tool]) == (
+        'lamp:{"type": "object"};i=lamp,on=True;i>lamp>lit;'
+    )
+    assert template.render(turns[:1]) == ""

@@ -1,7 +1,7 @@
 """Text to tokens and back."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -190,6 +190,20 @@ def test_special_tokens_are_not_shown_and_others_are() -> None:
     ids = [tokenizer.find(token) for token in ("<s>", "a", "<tool call>", "</s>")]
 
     assert streamed(tokenizer, [i for i in ids if i is not None]) == "a<tool call>"
+
+
+@pytest.mark.parametrize("content", [byte_level, byte_fallback])
+def test_special_tokens_are_shown_where_they_are_asked_for(
+    content: Callable[[], bytes],
+) -> None:
+    """Those alone, between texts as they are without them; a character cut before one is marked."""
+    tokenizer = open_tokenizer(content())
+    first, last, letter = (tokenizer.find(token) or 0 for token in ("<s>", "</s>", "a"))
+    cut = tokenizer.find("Ã") or tokenizer.find("<0xC3>") or 0
+    stream = tokenizer.stream(shown=[last, letter])
+    text = [stream.push(token) for token in (letter, last, first, letter, cut, last)]
+
+    assert text == ["a", "</s>", "", "a", "", "\ufffd</s>"]
 
 
 def test_each_push_decodes_a_window_and_not_the_whole_text(

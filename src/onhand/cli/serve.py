@@ -1,5 +1,6 @@
 """`onhand serve`: bundles behind an API that OpenAI's clients speak."""
 
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -48,14 +49,26 @@ def command(
     if port is not None:
         settings = replace(settings, server=replace(settings.server, port=port))
     if check:
+        from onhand.device.serving.shelving import what_fits
+
+        for sentence in what_fits(settings, home=asked.home()):
+            say(sentence)
         n_keys = len(settings.tenants)
         write(f"{len(settings.models)} models, {n_keys} keys, port {settings.server.port}: valid\n")
         return
     from onhand.device.serving.journal import logging_to
+    from onhand.device.serving.models.shelved import look_soon
     from onhand.device.serving.server import serve
 
     logging_to(sys.stderr, is_json=settings.log.format == "json", requests=settings.log.requests)
     with opened_state(settings, home=asked.home(), told=say) as state:
         if not settings.tenants:
             say("no keys are configured: every program on this device may ask")
-        serve(state, settings, listening=lambda url: write(f"{url}/v1\n"))
+        if hasattr(signal, "SIGHUP"):  # not on Windows
+            signal.signal(signal.SIGHUP, lambda *_: look_soon(state.models))
+        serve(state, settings, listening=_show_address)
+
+
+def _show_address(url: str) -> None:
+    say(f"a page to talk to the models and to watch them: {url}/")
+    write(f"{url}/v1\n")

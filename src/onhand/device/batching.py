@@ -20,6 +20,7 @@ from onhand.device.engines.memory import check_fits, check_tokens
 from onhand.device.request import Job, Request, RequestEnd
 from onhand.device.sampling import Sampler, Sampling, Watcher
 from onhand.device.schedule import Limits, Pace, Turn, plan_step
+from onhand.device.step_log import BatchLoad, StepLog
 
 __all__ = ["Batcher"]
 
@@ -53,7 +54,9 @@ class Batcher:
         self._lock = threading.Lock()
         self._change = threading.Condition(self._lock)  # for the worker, and for `close`
         self._open: list[Job] = []  # in the order they came
+        self._n_begun = 0  # answers that ran when the limits were lowered, and still run
         self._pace = Pace()
+        self._log = StepLog()
         self._is_stepping = False
         self._is_closed = False
         self._worker: threading.Thread | None = None
@@ -62,6 +65,34 @@ class Batcher:
     def n_requests(self) -> int:
         """Requests that have not ended."""
         return len(self._open)
+
+    @property
+    def limits(self) -> Limits:
+        """How much is taken on at once."""
+        return self._limits
+
+    def use_limits(self, limits: Limits) -> None:
+        """Plan by other limits from the next step on.
+
+        What runs or waits is not touched: answers that have begun go on, all of them, while
+        those that wait do so until fewer than `max_active` run; as many as came before may wait.
+
+        Args:
+            limits: the new ones.
+        """
+        with self._lock:
+            n_running = sum(not job.is_prompt for job in self._open)
+            self._n_begun = n_running if n_running > limits.max_active else 0
+            self._limits = limits
+            self._change.notify_all()
+
+    def load(self) -> BatchLoad:
+        """Say how many requests run and wait, and how fast steps were since the last call."""
+        with self._lock:
+            n_open = len(self._open)
+            n_running = sum(not job.is_prompt for job in self._open)
+            n_active = min(n_open, max(self._limits.max_active, n_running))
+            return self._log.taken(n_active=n_active, n_waiting=n_open - n_active)
 
     def submit(
         self,
@@ -265,10 +296,15 @@ class Batcher:
 
     def _claim(self) -> list[tuple[Job, int]]:
         """Plan a step, and mark it as begun if there is anything in it."""
+        for job in self._open:
+            if self._rests(job):
+                job.chosen_s = None  # how long it rests is its reader's choice
         turns = [
             Turn(0 if self._rests(job) else job.tokens.size, job.is_prompt) for job in self._open
         ]
-        plan = plan_step(turns, self._limits, self._pace)
+        if self._n_begun:
+            self._n_begun = min(self._n_begun, sum(not job.is_prompt for job in self._open))
+        plan = plan_step(turns, self._limits, self._pace, n_begun=self._n_begun)
         batch = [(job, n) for job, n in zip(self._open, plan, strict=True) if n > 0]
         for job, _ in batch:
             job.in_step = True
@@ -284,10 +320,17 @@ class Batcher:
         try:
             outcomes = self._outcomes(batch)
         finally:
-            seconds = self._clock() - begun_s
+            ended_s = self._clock()
+            seconds = ended_s - begun_s
             with self._lock:
                 self._is_stepping = False
                 if not any(isinstance(outcome, OnhandError) for outcome in outcomes):
+                    self._log.step(
+                        begun_s,
+                        ended_s,
+                        answers=[job for job, _ in batch if not job.is_prompt],
+                        prompts=[job for job, _ in batch if job.is_prompt],
+                    )
                     self._pace = self._pace.after(
                         seconds,
                         n_answers=len(batch) - len(prompts),

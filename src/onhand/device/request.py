@@ -34,6 +34,7 @@ class Job:
         is_cancelled: whether to end it after that step.
         chosen: tokens that were chosen and not yet read.
         n_chosen: tokens chosen so far.
+        chosen_s: when the last was, on the batcher's clock; None where it rested since.
         finish_reason: see `Request`.
         error: what its reader is told after the last token.
     """
@@ -49,6 +50,7 @@ class Job:
     is_cancelled: bool = False
     chosen: deque[int] = field(default_factory=deque)
     n_chosen: int = 0
+    chosen_s: float | None = None
     finish_reason: RequestEnd | None = None
     error: OnhandError | None = None
 

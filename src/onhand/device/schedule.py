@@ -111,7 +111,7 @@ class Pace:
         return max(int(room_s / self.prompt_token_s), LEAST_PROMPT_TOKENS)
 
 
-def plan_step(turns: Sequence[Turn], limits: Limits, pace: Pace) -> list[int]:
+def plan_step(turns: Sequence[Turn], limits: Limits, pace: Pace, *, n_begun: int = 0) -> list[int]:
     """Say how many tokens of each request the next step carries.
 
     The first `max_active` that do not rest are in it. Answers that run get their token, always;
@@ -121,11 +121,17 @@ def plan_step(turns: Sequence[Turn], limits: Limits, pace: Pace) -> list[int]:
         turns: of all requests, in the order they came.
         limits: how much a step may carry.
         pace: how fast steps were.
+        n_begun: answers that had begun when `max_active` was lowered; so many go on together.
 
     Returns:
         Tokens for each request, 0 where it has to wait.
     """
-    active = [i for i, turn in enumerate(turns) if turn.n_tokens > 0][: limits.max_active]
+    wanting = [i for i, turn in enumerate(turns) if turn.n_tokens > 0]
+    answers = [i for i in wanting if not turns[i].is_prompt]
+    active = wanting[: limits.max_active]
+    if n_begun > limits.max_active:
+        # No answer that has begun stands still, however many prompts came before it.
+        active = sorted({*answers[:n_begun], *active[: max(limits.max_active - len(answers), 0)]})
     has_answers = any(not turns[i].is_prompt for i in active)
     n_left = pace.prompt_tokens(limits) if has_answers else limits.max_prompt_tokens
     plan = [0] * len(turns)

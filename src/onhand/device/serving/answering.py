@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from onhand.core.errors import OnhandError
 from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
-from onhand.device.serving.asks import Ending, Piece, TextModel
+from onhand.device.serving.asks import Ending, Piece, TextModel, joined
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
 from onhand.device.serving.caches.questions import CacheUse
 from onhand.device.serving.caches.semantic import Lookup
@@ -48,6 +48,7 @@ class Answer:
         self._model = model
         self._asked = asked
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
+        self._fingerprint = model.fingerprint
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
         self.headers = {"x-request-id": self._stamp.id, "x-route": "local", "x-cache": "miss"}
@@ -91,7 +92,7 @@ class Answer:
         self._similar = await cache.look_up(
             self._asked.asks,
             name=self._model.name,
-            fingerprint=self._model.fingerprint,
+            fingerprint=self._fingerprint,
             finds=use.finds_similar,
         )
         if self._similar is None or (found := self._similar.found) is None:
@@ -128,6 +129,7 @@ class Answer:
                             yield shaped.ending(index, part)
                         else:
                             count.saw_text()
+                            self._state.metrics.told(part)
                             yield shaped.piece(index, part)
             except OnhandError as error:
                 _LOG.warning("answer %s broke off: %s", self._stamp.id, type(error).__name__)
@@ -149,6 +151,7 @@ class Answer:
                             self._ended(part)
                         else:
                             pieces[index].append(part)
+                            self._state.metrics.told(part)
             except OnhandError:
                 count.end("error")
                 raise
@@ -185,7 +188,7 @@ class Answer:
         asks = self._asked.asks
         if self._state.exact is None or not all(is_repeatable(ask) for ask in asks):
             return []
-        return [key_of(ask, model=self._model.fingerprint) for ask in asks]
+        return [key_of(ask, model=self._fingerprint) for ask in asks]
 
     def _from_cache(self) -> list[Kept]:
         found: list[Kept] = []
@@ -208,7 +211,8 @@ class Answer:
                 yield part
 
     def _keep(self, index: int, kept: Kept) -> None:
-        if not self._use.keeps:
+        # The model may have been replaced since it was looked for.
+        if not self._use.keeps or kept.ending.fingerprint not in {"", self._fingerprint}:
             return
         if self._keys and self._state.exact is not None:
             self._state.exact.keep(self._keys[index], kept)
@@ -218,7 +222,6 @@ class Answer:
 
 async def _told(kept: Kept) -> AsyncGenerator[Piece | Ending]:
     # None of its prompt was computed.
-    if kept.pieces:
-        scores = tuple(score for piece in kept.pieces for score in piece.scores)
-        yield Piece("".join(piece.text for piece in kept.pieces), scores)
+    for piece in joined(kept.pieces):
+        yield piece
     yield replace(kept.ending, cached_tokens=kept.ending.prompt_tokens)

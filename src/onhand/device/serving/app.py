@@ -27,7 +27,8 @@ from onhand.device.serving.caches.questions import read_cache_use
 from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
-from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.models.network import NetworkModel
+from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork
 from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.settings import ServeSettings
@@ -85,7 +86,9 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/health", _health, methods=["GET"]),
         Route("/ready", routes.ready, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
+        Route("/v1/governor", routes.governor, methods=["GET"]),
         Route("/v1/models", routes.models, methods=["GET"]),
+        Route("/v1/models/{name:path}/reload", routes.reload, methods=["POST"]),
         Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
         Route("/v1/chat/completions", routes.chat, methods=["POST"]),
         Route("/v1/completions", routes.completions, methods=["POST"]),
@@ -120,6 +123,11 @@ class _Routes:
 
         return Response(self._state.metrics.text(), media_type="text/plain; version=0.0.4")
 
+    async def governor(self, request: "Request") -> "ASGIApp":
+        """Say what the governor read, what it set, and why."""
+        governor = self._state.governor
+        return JsonReply({"enabled": False} if governor is None else governor.described())
+
     async def models(self, request: "Request") -> "ASGIApp":
         """List what may be asked."""
         listed = [self._described(model) for model in self._state.models.values()]
@@ -128,6 +136,21 @@ class _Routes:
     async def model(self, request: "Request") -> "ASGIApp":
         """Describe one model."""
         return JsonReply(self._described(self._state.named(request.path_params["name"])))
+
+    async def reload(self, request: "Request") -> "ASGIApp":
+        """See whether a model's bundle was replaced, and open the new version beside it.
+
+        Raises:
+            RefusedRequest: if the key may not, or the model has no bundle here.
+        """
+        if request.state.tenant not in self._settings.managers:
+            raise RefusedRequest(_not_a_manager())
+        model = self._state.named(request.path_params["name"])
+        if not isinstance(model, ShelvedModel | ShelvedNetwork):
+            message = f"{model.name} has no bundle here that could be replaced"
+            raise RefusedRequest(Refusal(status=400, message=message, code="no_bundle"))
+        is_new = await asyncio.to_thread(model.reload)
+        return JsonReply({**self._described(model), "is_reloading": is_new})
 
     async def chat(self, request: "Request") -> "ASGIApp":
         """Answer a conversation."""
@@ -168,7 +191,7 @@ class _Routes:
         self._check_open()
         return self._state.text_model(body.peek("model"))
 
-    def _network(self, body: Body) -> ServedNetwork:
+    def _network(self, body: Body) -> NetworkModel:
         self._check_open()
         return self._state.network(body.peek("model"))
 
@@ -203,12 +226,14 @@ class _Routes:
             "owned_by": "onhand",
             "engine": model.engine_name,
         }
-        if isinstance(model, ServedNetwork):
+        if isinstance(model, ShelvedModel | ShelvedNetwork):
+            described |= model.described()
+        if isinstance(model, NetworkModel):
             return described | {"task": model.task}
         return described | {"task": "text-generation", "context_length": model.context}
 
 
-async def _classes(network: ServedNetwork, wanted: Classification) -> dict[str, object]:
+async def _classes(network: NetworkModel, wanted: Classification) -> dict[str, object]:
     if wanted.labels and isinstance(wanted.example, str):
         similarities = await network.compare(wanted.example, wanted.texts)
         return compared(wanted, similarities, model=network.name)
@@ -243,6 +268,11 @@ def _response(refusal: Refusal) -> "Response":
     return Response(
         as_json(refusal.body()), refusal.status, refusal.headers, media_type="application/json"
     )
+
+
+def _not_a_manager() -> Refusal:
+    message = "this needs a key with may_manage; without one, send the process SIGHUP"
+    return Refusal(status=403, message=message, code="not_a_manager")
 
 
 def _draining() -> Refusal:

@@ -1,7 +1,7 @@
 """What is asked of a model and what comes back, whoever answers."""
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
 
 from onhand.device.sampling import Sampling
@@ -19,6 +19,7 @@ __all__ = [
     "Source",
     "TextModel",
     "Wire",
+    "joined",
 ]
 
 EndReason = Literal["stop", "length", "tool_calls"]
@@ -135,6 +136,7 @@ class Ending:
         cached_tokens: those of them that were not computed again.
         generated_tokens: of the answer.
         source: who answered: "local", or the name of another backend.
+        fingerprint: of the model that did, where it may be another than when it was asked; else "".
         route: where that is.
         is_repeatable: whether the same request may be given this answer again.
         sent_bytes: over the network for it.
@@ -146,10 +148,40 @@ class Ending:
     cached_tokens: int
     generated_tokens: int
     source: str = "local"
+    fingerprint: str = ""
     route: Route = "local"
     is_repeatable: bool = True
     sent_bytes: int = 0
     received_bytes: int = 0
+
+
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Return an answer in as few pieces as say the same: a text, or a call, in each.
+
+    Args:
+        pieces: of one answer, in order.
+
+    Returns:
+        Them, joined; a call that was cut off is there, and not ended.
+    """
+    whole: list[Piece] = []
+    for piece in pieces:
+        last = whole[-1] if whole else None
+        if last is None or not _goes_on(last.call, piece.call):
+            whole.append(piece)
+            continue
+        call = last.call
+        if call is not None and piece.call is not None:
+            arguments = call.arguments + piece.call.arguments
+            call = replace(call, arguments=arguments, is_end=piece.call.is_end)
+        whole[-1] = Piece(last.text + piece.text, last.scores + piece.scores, call)
+    return whole
+
+
+def _goes_on(last: CallPart | None, part: CallPart | None) -> bool:
+    if last is None or part is None:
+        return last is part
+    return last.index == part.index
 
 
 class Backend(Protocol):

@@ -9,14 +9,16 @@ from onhand.core.errors import InputError, RecipeError
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.caches.semantic import SemanticCache
 from onhand.device.serving.caches.semantic_store import SemanticStore
-from onhand.device.serving.models.network import ServedNetwork
-from onhand.device.serving.models.opening import open_served
+from onhand.device.serving.governor.starting import start_governor
+from onhand.device.serving.models.network import NetworkModel
+from onhand.device.serving.models.shelf_metrics import show_shelf
 from onhand.device.serving.settings import (
     CacheSettings,
     ModelSettings,
     ServeSettings,
     parse_settings,
 )
+from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models
 from onhand.device.serving.state import Served, ServerState
 
 __all__ = ["opened_state", "read_settings", "with_bundles"]
@@ -75,14 +77,15 @@ def opened_state(
         OnhandError: if a bundle cannot be opened here.
     """
     with ExitStack() as opened:
-        models = []
-        for one in settings.models:
-            models.append(open_served(one, home=home))
-            opened.callback(models[-1].close)
-            told(f"{models[-1].name}: engine {models[-1].engine_name}")
+        shelf = opened.enter_context(opened_shelf(settings, home=home))
+        models = shelved_models(shelf, settings)
+        open_at_start(shelf, told=told)
         semantic = _semantic_cache(settings.cache, models, home)
         state = ServerState(models, exact=_exact_cache(settings.cache, home), semantic=semantic)
         opened.callback(state.close)
+        show_shelf(shelf, state.metrics)
+        if settings.governor.enabled:
+            start_governor(state, settings.governor)
         yield state
 
 
@@ -103,13 +106,13 @@ def _semantic_cache(
         if name not in named:
             raise InputError(f"cache: there is no model {name!r} here, but {', '.join(named)}")
     encoder = named[settings.semantic_encoder]
-    if not isinstance(encoder, ServedNetwork) or encoder.task != "text-embedding":
+    if not isinstance(encoder, NetworkModel) or encoder.task != "text-embedding":
         raise InputError(
             f"cache: semantic_encoder {encoder.name!r} must be a bundle for text-embedding"
         )
     store = SemanticStore(
         home / "cache" / "questions.sqlite" if settings.on_disk else None,
-        encoder=encoder.fingerprint,
+        encoder=encoder.name,
         most_bytes=settings.semantic_bytes,
         closeness=settings.closeness,
     )

@@ -1,11 +1,14 @@
 """Counts of a server, in the text format of Prometheus. None of them holds what was asked."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from typing import TYPE_CHECKING
 
-from onhand.device.serving.asks import Ending
+from onhand.device.serving.asks import Ending, Piece
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 __all__ = ["Count", "Metrics"]
 
@@ -55,6 +58,9 @@ class Metrics:
         self._tokens = Counter(
             "onhand_tokens", "Tokens of prompts and answers.", ["kind"], registry=self.registry
         )
+        self._calls = Counter(
+            "onhand_tool_calls", "Whole calls of tools in answers.", registry=self.registry
+        )
         self._first = Histogram(
             "onhand_first_text_seconds",
             "Time to the first text of a streamed answer.",
@@ -89,28 +95,52 @@ class Metrics:
         ):
             self._tokens.labels(kind).inc(n)
 
+    def told(self, piece: Piece) -> None:
+        """Count the calls of tools that come to their end."""
+        if piece.call is not None and piece.call.is_end:
+            self._calls.inc()
+
     def gauge(self, name: str, text: str, value: Callable[[], float]) -> None:
         """Show a figure that is asked for when it is read."""
         from prometheus_client import Gauge
 
         Gauge(name, text, registry=self.registry).set_function(value)
 
-    def gauges(
-        self, name: str, text: str, *, label: str, values: Callable[[], Mapping[str, float]]
+    def family(
+        self,
+        name: str,
+        text: str,
+        label: str,
+        values: Callable[[], Mapping[str, float]],
+        *,
+        is_count: bool = False,
     ) -> None:
-        """Show figures of several kinds, all of which are known from the beginning.
+        """Show figures that are asked for when they are read, one for each value of a label.
 
         Args:
-            name: of all of them.
-            text: what they are.
-            label: what tells the kinds apart.
-            values: kind -> figure, asked for when they are read.
+            name: of the figures.
+            text: what they say.
+            label: its name.
+            values: value of the label -> figure.
+            is_count: whether they only grow.
         """
-        from prometheus_client import Gauge
+        self.registry.register(_Family(name, text, label, values, is_count=is_count))
 
-        gauge = Gauge(name, text, [label], registry=self.registry)
-        for kind in values():
-            gauge.labels(kind).set_function(partial(_of, values, kind))
+    def counter(self, name: str, text: str, *, labels: Sequence[str]) -> Callable[..., None]:
+        """Count something of one's own.
+
+        Args:
+            name: of the figure, without "_total".
+            text: what it says.
+            labels: names of what tells its parts from each other.
+
+        Returns:
+            What counts one more; takes a value for each label.
+        """
+        from prometheus_client import Counter
+
+        counter = Counter(name, text, labels, registry=self.registry)
+        return lambda *values: counter.labels(*values).inc()
 
     def text(self) -> bytes:
         """Return all of them."""
@@ -119,5 +149,29 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-def _of(values: Callable[[], Mapping[str, float]], kind: str) -> float:
-    return values()[kind]
+class _Family:
+    """What a registry of prometheus_client collects from."""
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        label: str,
+        values: Callable[[], Mapping[str, float]],
+        *,
+        is_count: bool,
+    ) -> None:
+        self._described = (name, text)
+        self._label = label
+        self._values = values
+        self._is_count = is_count
+
+    def collect(self) -> "Iterator[Metric]":
+        """Yield the figures as they are now."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        kind = CounterMetricFamily if self._is_count else GaugeMetricFamily
+        found = kind(*self._described, labels=[self._label])
+        for value, figure in self._values().items():
+            found.add_metric([value], figure)
+        yield found

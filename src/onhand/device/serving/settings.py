@@ -14,6 +14,8 @@ from onhand.core.tables import filled, unknown
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
 from onhand.device.serving.caches.closeness import Closeness
+from onhand.device.serving.governor.setting import GovernorSettings
+from onhand.device.serving.models.shelf_settings import ShelfSettings
 
 __all__ = [
     "ANONYMOUS",
@@ -46,6 +48,8 @@ class NetworkSettings:
         max_body_bytes: of one request.
         ping_s: seconds without news after which a stream sends a comment.
         drain_s: seconds that running answers have to end when the server is told to.
+        memory_bytes: what all models, their conversations and caches may take; 0 for what is
+            free, less a margin: see `[shelf]`.
         deadline_s: most seconds of one answer, waiting included; 0 for no end.
     """
 
@@ -56,6 +60,7 @@ class NetworkSettings:
     max_body_bytes: int = 32 * 2**20
     ping_s: float = 10.0
     drain_s: float = 30.0
+    memory_bytes: int = 0
     deadline_s: float = 0.0
 
     def __post_init__(self) -> None:
@@ -66,6 +71,8 @@ class NetworkSettings:
             )
         if not 0 <= self.port <= 65535:
             raise InputError(f"port is {self.port}, must be from 0 to 65535")
+        if self.memory_bytes < 0:
+            raise InputError(f"memory_bytes is {self.memory_bytes}, must be 0 or more")
         if self.max_body_bytes < 1024:
             raise InputError(f"max_body_bytes is {self.max_body_bytes}, must be 1024 or more")
         for name, value in (("ping_s", self.ping_s), ("drain_s", self.drain_s)):
@@ -95,6 +102,8 @@ class ModelSettings:
         max_active: answers computed at once.
         max_waiting: requests that may wait; one more is refused.
         prefix_cache_bytes: memory for what ended conversations remember.
+        load: "start", or "demand": when it is asked first.
+        keep_s: seconds without requests after which it is closed; 0 for never.
     """
 
     bundle: str
@@ -109,6 +118,8 @@ class ModelSettings:
     max_active: int = 8
     max_waiting: int = 64
     prefix_cache_bytes: int = 256 * 2**20
+    load: str = "start"
+    keep_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.bundle:
@@ -120,6 +131,10 @@ class ModelSettings:
         for name in ("threads", "context", "prefix_cache_bytes"):
             if (value := int(getattr(self, name))) < 0:
                 raise InputError(f"{name} is {value}, must be 0 or more")
+        if self.load not in {"start", "demand"}:
+            raise InputError(f"load is {self.load!r}, must be 'start' or 'demand'")
+        if not self.keep_s >= 0:  # so that NaN is refused as well
+            raise InputError(f"keep_s is {self.keep_s}, must be 0 or more")
         _ = self.limits
 
     @property
@@ -194,11 +209,13 @@ class KeySettings:
         tenant: whose key it is; what is kept for one tenant is never used for another.
         env: environment variable that holds the token; or
         sha256: the token's SHA-256, in hex.
+        may_manage: whether it may have bundles looked at again.
     """
 
     tenant: str
     env: str = ""
     sha256: str = ""
+    may_manage: bool = False
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.tenant):
@@ -217,9 +234,12 @@ class ServeSettings:
         server: where it listens.
         cache: what is kept of answers.
         log: what is written of requests.
+        governor: what the device is to keep to.
         models: what it serves; the first answers requests that name none.
         tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
             server is `ANONYMOUS`.
+        shelf: how models share the memory.
+        managers: tenants that may have bundles looked at again.
         backends: other servers that answer.
         balance: how several backends of one model share its requests.
         secrets: a backend's name -> the key that it wants.
@@ -228,8 +248,11 @@ class ServeSettings:
     server: NetworkSettings = field(default_factory=NetworkSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    governor: GovernorSettings = field(default_factory=GovernorSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
+    shelf: ShelfSettings = field(default_factory=ShelfSettings)
+    managers: frozenset[str] = frozenset()
     backends: tuple[BackendSettings, ...] = ()
     balance: BalanceSettings = field(default_factory=BalanceSettings)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
@@ -271,7 +294,7 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "log", "model", "key", "backend", "balance")
+    known = ("server", "cache", "log", "shelf", "model", "key", "backend", "balance", "governor")
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
@@ -290,8 +313,13 @@ def parse_settings(
         server=filled(NetworkSettings, server, where=f"{where}: server"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
+        governor=filled(
+            GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
+        ),
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
+        shelf=filled(ShelfSettings, _table(table, "shelf", where), where=f"{where}: shelf"),
+        managers=frozenset(one.tenant for one, _ in keys if one.may_manage),
         backends=backends,
         balance=filled(BalanceSettings, _table(table, "balance", where), where=f"{where}: balance"),
         secrets=secrets,

@@ -7,13 +7,15 @@ from onhand.core.errors import InputError
 from onhand.device.serving.asks import TextModel
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.caches.semantic import SemanticCache
+from onhand.device.serving.governor.governor import Governor
 from onhand.device.serving.metrics import Metrics
-from onhand.device.serving.models.network import ServedNetwork
+from onhand.device.serving.models.network import NetworkModel
+from onhand.device.serving.models.shelved import variant_of
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
 __all__ = ["Served", "ServerState"]
 
-Served = TextModel | ServedNetwork
+Served = TextModel | NetworkModel
 
 
 class ServerState:
@@ -24,6 +26,7 @@ class ServerState:
         metrics: what is counted.
         exact: answers that the same request gets again; None for none.
         semantic: answers that similar questions get; None for none.
+        governor: what adjusts the models; None for nothing.
         is_draining: whether the server is about to end.
         started_s: when it began, in seconds since 1970.
     """
@@ -49,13 +52,14 @@ class ServerState:
         self.metrics = metrics or Metrics()
         self.exact = exact
         self.semantic = semantic
+        self.governor: Governor | None = None
         self.is_draining = False
         self.started_s = int(time.time())
         self.metrics.gauge(
             "onhand_prefix_cache_bytes",
             "Memory of what ended conversations remember.",
             lambda: sum(
-                model.prefix_cache_bytes for model in models if not isinstance(model, ServedNetwork)
+                model.prefix_cache_bytes for model in models if not isinstance(model, NetworkModel)
             ),
         )
         if exact is not None:
@@ -79,6 +83,8 @@ class ServerState:
         """
         if name in self.models:
             return self.models[name]
+        if (variant := variant_of(self.models, name)) is not None:
+            return variant
         known = ", ".join(self.models)
         message = f"there is no model {name[:80]!r} here, but {known}"
         raise RefusedRequest(_unknown(message))
@@ -96,11 +102,11 @@ class ServerState:
             RefusedRequest: if there is none of that name, or it is another kind of model.
         """
         for model in self._candidates(name):
-            if not isinstance(model, ServedNetwork):
+            if not isinstance(model, NetworkModel):
                 return model
         raise RefusedRequest(_no_such(name, "answers in text"))
 
-    def network(self, name: str | None) -> ServedNetwork:
+    def network(self, name: str | None) -> NetworkModel:
         """Return a network, as `text_model` does.
 
         Args:
@@ -113,7 +119,7 @@ class ServerState:
             RefusedRequest: as in `text_model`.
         """
         for model in self._candidates(name):
-            if isinstance(model, ServedNetwork):
+            if isinstance(model, NetworkModel):
                 return model
         raise RefusedRequest(_no_such(name, "computes vectors or classes"))
 
@@ -126,6 +132,8 @@ class ServerState:
         """Close all models; safe to call twice."""
         if self.semantic is not None:
             self.semantic.close()
+        if self.governor is not None:
+            self.governor.close()
         for model in self.models.values():
             model.close()
         if self.exact is not None:
@@ -141,11 +149,11 @@ def _show_semantic(metrics: Metrics, cache: SemanticCache) -> None:
     gauge("onhand_semantic_cache_entries", "Questions kept.", lambda: cache.n_entries)
     gauge("onhand_semantic_cache_hits", "Similar questions found.", lambda: cache.n_hits)
     gauge("onhand_semantic_cache_misses", "Similar questions not found.", lambda: cache.n_misses)
-    metrics.gauges(
+    metrics.family(
         "onhand_semantic_cache_rejected",
         "Near questions that were not taken for the same.",
-        label="reason",
-        values=lambda: cache.rejected,
+        "reason",
+        lambda: cache.rejected,
     )
 
 

@@ -3,10 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from onhand.device.tools.nesting import Nesting
 
 __all__ = ["CallPart", "Tool", "ToolCall", "ToolUse", "parsed_arguments"]
+
+_MOST_DEPTH: Final = 64  # of arguments that are mended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +121,7 @@ def _mended(text: str) -> list[str]:
     cut, cut_closers = 0, ""  # the last place where a value may end
     for place, letter in enumerate(text):
         was_in_string = nesting.in_string
-        if not nesting.take(letter):
+        if not nesting.take(letter) or len(nesting.closers) > _MOST_DEPTH:
             break
         if was_in_string:
             continue

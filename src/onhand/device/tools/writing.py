@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from onhand.core.errors import InputError
 from onhand.device.tools.formats import CallFormat
 from onhand.device.tools.kinds import Tool, ToolUse
 
-__all__ = ["CallWriting", "Trigger"]
+__all__ = ["CallWriting", "Trigger", "check_arguments"]
 
 _MOST_CALLS: Final = 16  # in one answer
 _MOST_SPACE: Final = 256  # bytes that a bare answer may have before it is known to be no call
@@ -128,11 +129,28 @@ def _quoted(text: str) -> str:
     return f'"{text}"'
 
 
+def check_arguments(schema: Mapping[str, object], *, is_strict: bool) -> None:
+    """Check that arguments can be made to follow a schema, whatever model writes them.
+
+    Args:
+        schema: of an object.
+        is_strict: whether parts that cannot be followed are an error.
+
+    Raises:
+        InputError: if they cannot.
+    """
+    import llguidance
+
+    tool = Tool(name="tool", description="", parameters=schema, is_strict=is_strict)
+    lark = _lark(["start: arguments_0", _arguments(0, tool)])
+    if error := llguidance.LLMatcher.validate_grammar(lark):
+        reason = error.splitlines()[0].rpartition("JSON schema: ")[2]
+        raise InputError(f"cannot be followed: {reason[:200]}")
+
+
 def _arguments(place: int, tool: Tool) -> str:
-    schema = (
-        {"type": "object", **tool.parameters}
-        if "$ref" not in tool.parameters
-        else {**tool.parameters}
-    )
+    schema = dict(tool.parameters)
+    if "$ref" not in schema:
+        schema.setdefault("type", "object")
     options = _OPTIONS | {"lenient": not tool.is_strict}
     return f"arguments_{place}: %json " + json.dumps(schema | {"x-guidance": options})

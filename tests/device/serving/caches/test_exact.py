@@ -12,12 +12,15 @@ from tests.device.test_generate import FakeLoaded, mixing
 
 from onhand.core.errors import ResourceError
 from onhand.device.sampling import Sampling
-from onhand.device.serving.asks import Ask, Ending, Piece, Score
+from onhand.device.serving.asks import Ask, Ending, Piece, Score, joined
 from onhand.device.serving.caches.exact import ExactCache, Kept, is_repeatable, key_of
 from onhand.device.serving.state import ServerState
 from onhand.device.template import Message
+from onhand.device.tools.kinds import CallPart, Tool, ToolCall, ToolUse
 
 ASK = Ask(tenant="a", prompt=(Message("user", "lamp"),), max_tokens=5)
+TOOL = Tool(name="a", description="", parameters={"properties": {"b": {}, "c": {}}})
+USE = ToolUse(tools=(TOOL,), names=("a",))
 ENDING = Ending(reason="stop", prompt_tokens=7, cached_tokens=0, generated_tokens=3)
 KEPT = Kept((Piece("on"), Piece("灯", (Score(b"\xe7", -0.5, (Score(b"x", -1.0),)),))), ENDING)
 
@@ -48,6 +51,9 @@ def test_an_answer_is_found_again(tmp_path: Path) -> None:
         replace(ASK, sampling=Sampling(temperature=1, seed=1)),
         replace(ASK, stop=("x",)),
         replace(ASK, grammar="{}"),
+        replace(ASK, prompt=(Message("user", "lamp", call_id="x"),)),
+        replace(ASK, prompt=(Message("user", "lamp", calls=(ToolCall("x", "a", ""),)),)),
+        replace(ASK, tools=USE),
         replace(ASK, n_scores=0),
     ],
 )
@@ -55,6 +61,41 @@ def test_attack_another_request_is_another_answer(other: Ask) -> None:
     """Whatever differs, the tenant first."""
     assert key_of(other, model="m") != key_of(ASK, model="m")
     assert key_of(ASK, model="n") != key_of(ASK, model="m")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(USE, names=()),
+        replace(USE, is_required=True),
+        replace(USE, is_parallel=False),
+        replace(USE, tools=(replace(TOOL, name="b"),)),
+        replace(USE, tools=(replace(TOOL, description="b"),)),
+        replace(USE, tools=(replace(TOOL, parameters={"properties": {"c": {}, "b": {}}}),)),
+        replace(USE, tools=(replace(TOOL, is_strict=True),)),
+        replace(USE, tools=(TOOL, replace(TOOL, name="b"))),
+    ],
+)
+def test_attack_other_tools_are_another_request(other: ToolUse) -> None:
+    """Their order too, for a model reads them as they are written."""
+    asked = replace(ASK, tools=USE)
+
+    assert key_of(replace(ASK, tools=other), model="m") != key_of(asked, model="m")
+
+
+def test_calls_are_kept(tmp_path: Path) -> None:
+    """Ids, names, arguments and whether they came to their end."""
+    parts = (CallPart(0, "i", "a"), CallPart(0, arguments="{}", is_end=True), CallPart(1, "j", "a"))
+    kept = Kept(tuple(Piece("", call=part) for part in parts), replace(ENDING, reason="tool_calls"))
+    with ExactCache(tmp_path / "c.sqlite", most_bytes=10_000) as cache:
+        cache.keep(b"k", kept)
+
+        assert cache.find(b"k") == kept
+    assert [piece.call for piece in joined((Piece("x"), *kept.pieces))] == [
+        None,
+        CallPart(0, "i", "a", "{}", True),
+        CallPart(1, "j", "a"),
+    ]
 
 
 def test_what_is_drawn_is_not_kept() -> None:

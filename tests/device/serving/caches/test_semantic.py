@@ -34,6 +34,7 @@ class Letters:
     """Vectors by the letters of a text; `fails` makes it refuse."""
 
     fails = False
+    fingerprint = "letters"
 
     async def embed(self, texts: Sequence[str]) -> tuple[FloatArray, int]:
         """See `Encoder`."""

@@ -35,7 +35,7 @@ new Promise((resolve, reject) => {
     let found;
     try { found = (%s); } catch (error) { return reject(error); }
     if (found) return resolve(found);
-    if (performance.now() > end) return reject(new Error("this did not come true: " + %s));
+    if (performance.now() > end) return reject(new Error("this did not come true"));
     setTimeout(look, 20);
   };
   look();
@@ -208,7 +208,7 @@ class Page:
 
     def wait(self, condition: str) -> Any:
         """Wait until an expression is true, and return what it became."""
-        return self.run(_WAIT % (_PATIENCE_S * 1000, condition, json.dumps(condition)))
+        return self.run(_WAIT % (_PATIENCE_S * 1000, condition))
 
     def text(self, selector: str) -> str:
         """The text of an element."""
@@ -229,10 +229,11 @@ class Page:
             self.call("Input.dispatchKeyEvent", type="keyUp", **about)
 
     def click(self, selector: str) -> None:
-        """Click in the middle of an element."""
-        found = json.dumps(selector)
+        """Click in the middle of an element, when it is shown."""
+        found = f"document.querySelector({json.dumps(selector)})"
+        self.wait(f"{found}?.checkVisibility()")
         x, y = self.run(
-            f"(() => {{ const box = document.querySelector({found}).getBoundingClientRect();"
+            f"(() => {{ const box = {found}.getBoundingClientRect();"
             " return [box.x + box.width / 2, box.y + box.height / 2]; })()"
         )
         about = {"x": x, "y": y, "button": "left", "clickCount": 1}

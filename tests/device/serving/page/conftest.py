@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 from tests.device.serving.page.browser import Browser, Page, find_browser
+from tests.device.serving.page.scripted import Scripted
+from tests.device.serving.served import serving
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +25,13 @@ def page(browser: Browser) -> Iterator[Page]:
     found.look()
     yield found
     found.close()
+
+
+@pytest.fixture(scope="module")
+def library(browser: Browser) -> Iterator[Page]:
+    """A tab to try functions of the page's modules in; no test changes anything there."""
+    with serving(Scripted(lambda _: ["on"])) as served:
+        page = browser.page()
+        page.open(served.url)
+        yield page
+        page.close()

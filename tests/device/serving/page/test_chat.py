@@ -252,6 +252,22 @@ def served_busy(toy: Scripted) -> Iterator[Served]:
         yield served
 
 
+def test_a_lost_connection_is_said(page: Page, toy: Scripted) -> None:
+    """What came is kept; it is not taken for the whole answer."""
+    with serving(toy) as served:
+        page.open(served.url)
+        page.wait(READY)
+        toy.gate.clear()
+        page.write("hello")
+        page.press("Enter")
+        page.wait("document.querySelector('.answer .body')?.textContent === 'You '")
+        served.server.should_exit = True
+        page.wait("document.querySelector('.answer .error')")
+
+    assert "The connection to the server was lost" in last(page)
+    assert last(page).startswith("You ")
+
+
 def test_long_answers_follow_until_somebody_scrolls(chat: Page) -> None:
     """At the end of the text; a way back is offered to who went up."""
     away = (
@@ -282,7 +298,7 @@ def test_an_answer_is_copied_as_it_came(chat: Page) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_text_is_cut_anywhere(chat: Page, size: int) -> None:
+def test_text_is_cut_anywhere(library: Page, size: int) -> None:
     """However an answer is cut into pieces, the same is shown."""
     text = "a\n~~~\n```x\n~~~\n`b`\n\n```js extra\nd\n ```` \n`` e\n```unfinished\nf"
     code = f"""
@@ -297,10 +313,10 @@ def test_text_is_cut_anywhere(chat: Page, size: int) -> None:
       }})
     """
 
-    assert chat.run(code) == ["a\n", "```x\n", "`b`\n", "d\n", "`` e\n", "f", True]
+    assert library.run(code) == ["a\n", "```x\n", "`b`\n", "d\n", "`` e\n", "f", True]
 
 
-def test_events_are_cut_anywhere(chat: Page) -> None:
+def test_events_are_cut_anywhere(library: Page) -> None:
     """Comments are passed over, and every kind of line end is one."""
     code = """
       import("/page/events.js").then(({ EventReader }) => {
@@ -316,4 +332,4 @@ def test_events_are_cut_anywhere(chat: Page) -> None:
       })
     """
 
-    assert chat.run(code) == [["a", "b\nc"]] * 4
+    assert library.run(code) == [["a", "b\nc"]] * 4

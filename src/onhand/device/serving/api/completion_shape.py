@@ -6,7 +6,8 @@ from typing import Literal
 
 from onhand.device.serving.api.bodies import as_json
 from onhand.device.serving.api.shape import Answered, Stamp
-from onhand.device.serving.asks import Ending, Piece, Score
+from onhand.device.serving.asks import Ending, Piece, Score, joined
+from onhand.device.tools.kinds import CallPart
 
 __all__ = ["CompletionShape"]
 
@@ -35,7 +36,7 @@ class CompletionShape:
             scores = [score for piece in pieces for score in piece.scores]
             choice = self.choice(index, scores, ending)
             if self.kind == "chat":
-                choice["message"] = {"role": "assistant", "content": text, "refusal": None}
+                choice["message"] = _message(text, joined(pieces))
             else:
                 choice["text"] = self.echo + text
             choices.append(choice)
@@ -92,7 +93,10 @@ class _Chunks:
     def piece(self, index: int, piece: Piece) -> bytes:
         """See `StreamShape`."""
         choice = self._shape.choice(index, piece.scores, None)
-        return self._event([self._with_text(choice, {"content": piece.text}, piece.text)])
+        delta: dict[str, object] = {"content": piece.text}
+        if piece.call is not None:
+            delta = {"tool_calls": [_call_delta(piece.call)]}
+        return self._event([self._with_text(choice, delta, piece.text)])
 
     def ending(self, index: int, ending: Ending) -> bytes:
         """See `StreamShape`."""
@@ -124,6 +128,29 @@ class _Chunks:
         if self._shape.wants_usage:
             value["usage"] = usage
         return b"data: " + as_json(value) + b"\n\n"
+
+
+def _message(text: str, pieces: Sequence[Piece]) -> dict[str, object]:
+    message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None}
+    # One that was cut off is left out: here nothing would tell it from a whole one.
+    calls = [piece.call for piece in pieces if piece.call is not None and piece.call.is_end]
+    if calls:
+        message["content"] = text or None
+        message["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": _function(call)} for call in calls
+        ]
+    return message
+
+
+def _call_delta(part: CallPart) -> dict[str, object]:
+    if part.name:
+        head = {"index": part.index, "id": part.id, "type": "function"}
+        return head | {"function": _function(part)}
+    return {"index": part.index, "function": {"arguments": part.arguments}}
+
+
+def _function(call: CallPart) -> dict[str, object]:
+    return {"name": call.name, "arguments": call.arguments}
 
 
 def _usage(endings: Sequence[Ending]) -> dict[str, object]:

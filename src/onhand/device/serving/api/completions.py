@@ -15,6 +15,7 @@ from onhand.device.serving.api.reading import (
     read_sampling,
 )
 from onhand.device.serving.api.shape import Asked
+from onhand.device.serving.api.tool_fields import read_tools
 from onhand.device.serving.api.wire import chat_wire, completion_wire
 from onhand.device.serving.asks import Ask
 from onhand.device.template import Message
@@ -43,12 +44,12 @@ def read_chat(body: Body, *, tenant: str, usual: Sampling) -> Asked:
     messages = [read_message(one) for one in body.objects("messages")]
     body.only("store", False)
     body.only("modalities", ["text"])
-    body.only("tools", [])
-    body.only("tool_choice", "none", "auto")
-    body.ignore(("parallel_tool_calls", "reasoning_effort", "verbosity"))
+    tools = read_tools(body, is_flat=False)
+    body.ignore(("reasoning_effort", "verbosity"))
     ask = replace(
         _ask(body, messages, tenant=tenant, usual=usual),
         grammar=grammar_of(body.table("response_format"), body, "response_format", is_flat=False),
+        tools=tools.use,
         n_scores=_n_scores(body),
         wire=chat_wire(body.given),
     )

@@ -1,5 +1,6 @@
 """Fields that requests for text have in common."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -10,14 +11,18 @@ from onhand.device.sampling import Sampling
 from onhand.device.serving.api.bodies import Body
 from onhand.device.serving.asks import Ask
 from onhand.device.template import ROLES, Message
+from onhand.device.tools.kinds import ToolCall
 
 __all__ = [
     "MOST_TOKENS",
     "WITHOUT_EFFECT",
     "choices_of",
     "grammar_of",
+    "read_call",
+    "read_calls",
     "read_message",
     "read_sampling",
+    "text_of",
 ]
 
 MOST_TOKENS: Final = 2**31 - 1
@@ -128,25 +133,101 @@ def read_message(body: Body) -> Message:
     if role not in ROLES:
         raise body.wrong("role", f"is {role!r}, must be one of {', '.join(ROLES)}")
     content = body.value("content")
-    body.ignore(("name", "refusal", "annotations"))
-    body.only("tool_calls", [])
+    calls = read_calls(body) if role == "assistant" else ()
+    call_id = (body.text("tool_call_id") or "") if role == "tool" else ""
+    name = body.text("name") or ""
+    body.ignore(("refusal", "annotations"))
     body.only("audio")
     body.end()
-    if isinstance(content, list):
-        content = "".join(_part(part, body) for part in content)
-    if not isinstance(content, str):
-        raise body.wrong("content", "must be a text, or a list of parts of type text")
+    # Answers that are calls alone have no text, and some programs send no results.
+    may_be_empty = bool(calls) or role == "tool"
+    text = "" if content is None and may_be_empty else text_of(content, body, "content")
     try:
-        return Message(role, content)
+        return Message(
+            role, text, calls=calls, call_id=call_id, name=name if role == "tool" else ""
+        )
     except InputError as error:
         raise body.wrong("content", str(error)) from error
 
 
-def _part(part: object, body: Body) -> str:
+def read_calls(body: Body) -> tuple[ToolCall, ...]:
+    """Return the calls of an earlier answer.
+
+    What a program sends back may be damaged: arguments that were cut off, or none at all. They
+    are taken as they are, for a conversation that is refused once is refused for ever.
+
+    Args:
+        body: the message's fields.
+
+    Returns:
+        Them, in order.
+
+    Raises:
+        RefusedRequest: if one has no name, or is no call of a function.
+    """
+    if body.peek_value("tool_calls") in (None, []):
+        body.ignore(("tool_calls",))
+        return ()
+    calls: list[ToolCall] = []
+    for one in body.objects("tool_calls"):
+        kind = one.text("type") or "function"
+        if kind != "function":
+            raise one.wrong("type", f"is {kind!r}, must be function")
+        function = one.table("function")
+        calls.append(read_call(function, one.text("id") or ""))
+        one.ignore(("index",))
+        function.end()
+        one.end()
+    return tuple(calls)
+
+
+def read_call(body: Body, call_id: str) -> ToolCall:
+    """Return one call of an earlier answer.
+
+    Args:
+        body: its name and arguments.
+        call_id: what its result is known by.
+
+    Returns:
+        It, whatever became of its arguments.
+
+    Raises:
+        RefusedRequest: if it has no name.
+    """
+    name, arguments = body.text("name"), body.value("arguments")
+    if not name:
+        raise body.wrong("name", "is missing; say which tool was called")
+    if not isinstance(arguments, str):  # some programs send JSON as it is
+        arguments = "" if arguments is None else json.dumps(arguments)
+    return ToolCall(call_id, name, arguments)
+
+
+def text_of(content: object, body: Body, key: str) -> str:
+    """Return a content's text, its parts joined.
+
+    Args:
+        content: a text, or a list of parts.
+        body: the fields that it stands among.
+        key: its field's name.
+
+    Returns:
+        The text.
+
+    Raises:
+        RefusedRequest: if it is neither, or a part is no text.
+    """
+    if isinstance(content, list):
+        content = "".join(_part(part, body, key) for part in content)
+    if not isinstance(content, str):
+        raise body.wrong(key, "must be a text, or a list of parts of type text")
+    return content
+
+
+def _part(part: object, body: Body, key: str) -> str:
     if (
         isinstance(part, Mapping)
         and part.get("type") in {"text", "input_text", "output_text"}
         and isinstance(part.get("text"), str)
     ):
         return str(part["text"])
-    raise body.wrong("content", "has a part that is no text, which this model does not take")
+    raise body.wrong(key, "has a part that is no text, which this model does not take")

@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 from onhand.core.errors import ResourceError
 from onhand.device.serving.asks import Ask, Ending, Piece, Score
+from onhand.device.tools.kinds import CallPart, ToolUse
 
 __all__ = ["ExactCache", "Kept", "is_repeatable", "kept_as_json", "key_of", "parse_kept"]
 
@@ -60,10 +61,16 @@ def key_of(ask: Ask, *, model: str) -> bytes:
         asdict(ask.sampling),
         ask.stop,
         ask.grammar,
-        None if ask.tools is None else asdict(ask.tools),
+        None if ask.tools is None else _tools(ask.tools),
         ask.n_scores,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+
+
+def _tools(use: ToolUse) -> list[object]:
+    # Order counts: models read tools and their schemas as they are written.
+    told = [[json.dumps(tool.described()), tool.is_strict] for tool in use.tools]
+    return [told, use.names, use.is_required, use.is_parallel]
 
 
 class ExactCache:
@@ -129,10 +136,10 @@ class ExactCache:
     def keep(self, key: bytes, kept: Kept) -> None:
         """Keep an answer, and forget others where there is no room.
 
-        One that is too large, calls tools or may not be repeated is not kept.
+        One that is too large or may not be repeated is not kept.
         A disk that is full is no error: the answer was given.
         """
-        if not kept.ending.is_repeatable or any(piece.call for piece in kept.pieces):
+        if not kept.ending.is_repeatable:
             return
         answer = json.dumps(kept_as_json(kept), separators=(",", ":"))
         size = len(answer.encode()) + _ROW_BYTES
@@ -212,7 +219,14 @@ def _remove(path: Path | None) -> None:
 def kept_as_json(kept: Kept) -> dict[str, object]:
     """Return an answer as JSON; see `parse_kept`."""
     return {
-        "pieces": [[piece.text, [_score(one) for one in piece.scores]] for piece in kept.pieces],
+        "pieces": [
+            [
+                piece.text,
+                [_score(one) for one in piece.scores],
+                None if piece.call is None else asdict(piece.call),
+            ]
+            for piece in kept.pieces
+        ],
         "ending": asdict(kept.ending),
     }
 
@@ -231,8 +245,12 @@ def parse_kept(table: Mapping[str, Any]) -> Kept:
         ValueError: if one is of another form.
     """
     pieces = tuple(
-        Piece(str(text), tuple(_parsed_score(one) for one in scores))
-        for text, scores in table["pieces"]
+        Piece(
+            str(text),
+            tuple(_parsed_score(one) for one in scores),
+            None if call is None else CallPart(**call),
+        )
+        for text, scores, call in table["pieces"]
     )
     return Kept(pieces, Ending(**table["ending"]))
 

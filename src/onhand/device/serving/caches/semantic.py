@@ -24,6 +24,11 @@ _LOG = logging.getLogger("onhand.serving")
 class Encoder(Protocol):
     """What turns texts into vectors."""
 
+    @property
+    def fingerprint(self) -> str:
+        """The same as long as its vectors can be compared."""
+        ...
+
     async def embed(self, texts: Sequence[str]) -> tuple[FloatArray, int]:
         """Return vectors (N, D) and how many tokens the texts have.
 
@@ -112,7 +117,8 @@ class SemanticCache:
         """
         if self._models and name not in self._models:
             return None
-        question = question_of(asks, model=fingerprint, salt=self._store.salt)
+        encoder = self._encoder.fingerprint
+        question = question_of(asks, model=f"{fingerprint} {encoder}", salt=self._store.salt)
         if question is None or self._is_closed:
             return None
         try:
@@ -121,6 +127,8 @@ class SemanticCache:
             # Too long for the encoder, or it is busy: the model answers.
             _LOG.info("no similar question was looked for: %s", type(error).__name__)
             return None
+        if self._encoder.fingerprint != encoder:
+            return None  # another version was put in its place meanwhile
         vector = vectors[0].astype(np.float32)  # (D,)
         vector = vector / max(float(np.linalg.norm(vector)), 1e-9)
         if not finds:

@@ -94,7 +94,7 @@ class SemanticStore:
 
         Args:
             path: its place; made if it is missing. None keeps all in memory.
-            encoder: what makes the vectors; those of another one are forgotten.
+            encoder: name of what makes the vectors; those of another one are forgotten.
             most_bytes: of all entries, on disk and in memory.
             closeness: how near is near enough.
 
@@ -287,16 +287,17 @@ class SemanticStore:
         """Read all vectors.
 
         Raises:
-            ValueError: if they are not of one width, or not of length 1.
+            ValueError: if they are not of one width among their like, or not of length 1.
         """
         self._near, self._n_bytes, self.n_entries = {}, 0, 0
         self._clock = 0
-        widths = set()
+        widths: dict[bytes, int] = {}
         every = "SELECT number, around, vector, size, used FROM entries ORDER BY number"
         for number, around, blob, size, used in self._rows.execute(every):
             vector = np.frombuffer(blob, dtype=np.float16).astype(np.float32)  # (D,)
-            widths.add(vector.size)
-            if len(widths) > 1 or not abs(float(vector @ vector) - 1) < 0.05:
+            widths.setdefault(bytes(around), vector.size)
+            is_unit = abs(float(vector @ vector) - 1) < 0.05  # not so for NaN
+            if not is_unit or widths[bytes(around)] != vector.size:
                 raise ValueError("a vector is damaged")
             self._add(int(number), bytes(around), vector, int(size))
             self._clock = max(self._clock, int(used))

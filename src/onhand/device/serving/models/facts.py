@@ -73,6 +73,19 @@ class Facts:
         shortest = min(self.context, _LEAST_CONTEXT)
         return self.footprint.idle_bytes + self.footprint.session_bytes(shortest)
 
+    def as_opened(self, engine_name: str) -> "Facts":
+        """Return the facts of what was opened, by whichever engine.
+
+        Raises:
+            OnhandError: as in `read_facts`, if the bundle is not there any more.
+        """
+        if engine_name == self.engine_name:
+            return self
+        if self.is_network:
+            return replace(self, engine_name=engine_name)
+        found = read_facts(replace(self.settings, engine=engine_name))
+        return replace(found, settings=self.settings)
+
 
 @dataclass(frozen=True, slots=True)
 class Stamp:

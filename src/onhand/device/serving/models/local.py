@@ -23,6 +23,7 @@ from onhand.device.serving.asks import Ask, Ending, EndReason, Piece
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.answer_text import AnswerText
 from onhand.device.serving.models.footprint import token_bytes
+from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.memory import Hold, SessionMemory, UnboundedMemory
 from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
@@ -42,7 +43,7 @@ class LocalModel:
         usual: the sampling that the model's makers suggest.
         context: most tokens of prompt and answer together.
         engine_name: the engine that runs it.
-        fingerprint: the same for models that answer alike, to the bit.
+        governed: what a governor changes of it.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class LocalModel:
         self.usual: Sampling = model_sampling(opened.bundle)
         self.context = min(settings.context or opened.loaded.context, opened.loaded.context)
         self.engine_name = opened.engine_name
-        self.fingerprint = fingerprint_of(
+        self._fingerprint = fingerprint_of(
             settings,
             opened.bundle.manifest_sha256,
             engine_name=opened.engine_name,
@@ -77,6 +78,9 @@ class LocalModel:
         )
         limits = settings.limits
         self._batcher = Batcher(opened.loaded, limits=limits)
+        self.governed = GovernedBatcher(
+            self.name, opened.loaded, self._batcher, context=self.context
+        )
         self._forbidden = opened.files.tokenizer.missing(opened.loaded.vocab_size)
         self._guides = GuideMaker(
             opened.bundle.path("tokenizer.json"),
@@ -93,6 +97,16 @@ class LocalModel:
         self._threads = ThreadPoolExecutor(
             limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for models that answer alike, to the bit."""
+        ceiling = self.governed.ceiling
+        return f"{self._fingerprint} {ceiling}" if ceiling else self._fingerprint
+
+    def governables(self) -> tuple[GovernedBatcher]:
+        """See `HoldsGovernable`."""
+        return (self.governed,)
 
     @property
     def n_active(self) -> int:
@@ -143,13 +157,14 @@ class LocalModel:
         reading = _Reading(self, ask, post)
         done = loop.run_in_executor(self._threads, reading.run)
         try:
-            while True:
-                item = await news.get()
-                if isinstance(item, BaseException):
-                    raise item
-                yield item
-                if isinstance(item, Ending):
-                    return
+            with self.governed.expecting(ask.deadline_s):
+                while True:
+                    item = await news.get()
+                    if isinstance(item, BaseException):
+                        raise item
+                    yield item
+                    if isinstance(item, Ending):
+                        return
         finally:
             reading.cancel()
             # Where it is cancelled itself, the thread ends all the same.
@@ -179,6 +194,7 @@ class LocalModel:
             overflow="error",
             render=lambda messages: self._calling.render(messages, ask.tools),
         )
+        max_tokens = self.governed.max_tokens(tokens.size, ask.max_tokens)
         scores = None
         if ask.n_scores is not None:
             scores = ScoreKeeper(self._opened.files.tokenizer, n_others=ask.n_scores)
@@ -189,14 +205,14 @@ class LocalModel:
         n_cached = session.length
         hold = None
         try:
-            n_most = tokens.size + (self.context if ask.max_tokens is None else ask.max_tokens)
+            n_most = tokens.size + (self.context if max_tokens is None else max_tokens)
             hold = self._memory.hold(
                 known=n_cached, most=min(n_most, self.context), is_wanted=is_wanted
             )
             request = self._batcher.submit(
                 session,
                 tokens[n_cached:],
-                max_tokens=ask.max_tokens,
+                max_tokens=max_tokens,
                 sampling=ask.sampling,
                 stop_ids=self._opened.files.stop_ids,
                 seen=tokens,

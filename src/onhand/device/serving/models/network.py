@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -17,9 +17,64 @@ from onhand.device.networks.pictures import parse_picture
 from onhand.device.networks.session import NetworkSession, open_session
 from onhand.device.serving.settings import ModelSettings
 
-__all__ = ["ServedNetwork", "open_network_model"]
+__all__ = ["NetworkModel", "ServedNetwork", "open_network_model"]
 
 _T = TypeVar("_T")
+
+
+@runtime_checkable
+class NetworkModel(Protocol):
+    """A network under a name that requests call it by."""
+
+    async def embed(self, texts: Sequence[str]) -> tuple[FloatArray, int]:
+        """Return the vectors of texts; see `ServedNetwork.embed`."""
+        ...
+
+    async def classify(self, example: str | bytes, *, top: int) -> list[Likely]:
+        """Return the likeliest classes; see `ServedNetwork.classify`."""
+        ...
+
+    async def compare(self, text: str, others: Sequence[str]) -> FloatArray:
+        """Return how like a text is to others; see `ServedNetwork.compare`."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What requests call it."""
+        ...
+
+    @property
+    def task(self) -> str:
+        """What it is for."""
+        ...
+
+    @property
+    def engine_name(self) -> str:
+        """The engine that runs it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for networks whose vectors can be compared."""
+        ...
+
+    @property
+    def n_active(self) -> int:
+        """Requests that have not ended."""
+        ...
+
+    @property
+    def reads_pictures(self) -> bool:
+        """Whether it takes pictures."""
+        ...
+
+    def break_off(self) -> None:
+        """Take no more requests."""
+        ...
+
+    def close(self) -> None:
+        """Release the network; safe to call twice."""
+        ...
 
 
 class ServedNetwork:
@@ -55,6 +110,13 @@ class ServedNetwork:
     def reads_pictures(self) -> bool:
         """Whether it takes pictures."""
         return isinstance(self._session.network.feed, PictureFeed)
+
+    def remembered(self) -> list[tuple[float, int]]:
+        """Return nothing: a network remembers no conversations."""
+        return []
+
+    def forget(self, n: int) -> None:
+        """Do nothing, likewise."""
 
     async def embed(self, texts: Sequence[str]) -> tuple[FloatArray, int]:
         """Return the vectors of texts and how many tokens they have.

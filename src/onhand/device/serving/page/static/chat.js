@@ -169,7 +169,9 @@ class Chat {
   }
 
   #close(turn, facts, problem, text) {
-    facts.show(turn.facts);
+    // What was not answered came from nowhere.
+    if (turn.body.textContent) facts.show(turn.facts);
+    else turn.facts.replaceChildren();
     if (!problem) {
       if (facts.reason === "length") note(turn, "Cut: as many tokens as were allowed, or as fit.");
       say(`The answer has ended. ${facts.summary()}`);

@@ -1,5 +1,7 @@
 /** Server-sent events, read from the body of an answer. */
 
+import { Refused } from "/page/api.js";
+
 /** Cuts a stream of text into the data of events; comments and other fields are passed over. */
 export class EventReader {
   #rest = "";
@@ -26,6 +28,11 @@ export class EventReader {
   }
 }
 
+function brokenOff(error) {
+  if (error.name === "AbortError") throw error;
+  throw new Refused("The connection to the server was lost; the answer is not whole.");
+}
+
 /**
  * Yield the chunks of a streamed answer, in groups as they arrive, up to its end.
  *
@@ -38,7 +45,7 @@ export async function* chunksOf(response) {
   const reader = response.body.getReader();
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reader.read().catch(brokenOff);
       const found = events.push(done ? decoder.decode() : decoder.decode(value, { stream: true }));
       const end = found.indexOf("[DONE]");
       const chunks = (end < 0 ? found : found.slice(0, end)).map((data) => JSON.parse(data));

@@ -1,5 +1,6 @@
 /** What is known of an answer: where it came from, how fast, what was remembered. */
 
+import { pair } from "/page/dom.js";
 import { seconds, short } from "/page/units.js";
 
 // Headers that say nothing of an answer's way; all other "x-" headers are shown.
@@ -64,22 +65,16 @@ export class Facts {
 
   /** Show them in a list of terms. */
   show(list) {
-    const rows = this.#pairs().map(([name, value]) => {
-      const row = document.createElement("div");
-      const term = document.createElement("dt");
-      const said = document.createElement("dd");
-      term.textContent = name;
-      said.textContent = value;
-      row.append(term, said);
-      return row;
-    });
-    list.replaceChildren(...rows);
+    list.replaceChildren(...this.#pairs().map(([name, value]) => pair(name, value)));
   }
 
   #pairs() {
     const known = Object.keys(NAMES).filter((name) => this.#said.has(name));
     const names = [...known, ...[...this.#said.keys()].filter((name) => !(name in NAMES))];
-    const pairs = names.map((name) => [name, this.#said.get(name)]).map(([name, value]) => [
+    const said = names
+      .map((name) => [name, this.#said.get(name)])
+      .filter(([name, value]) => name !== "x-backend" || value !== this.#said.get("x-route"));
+    const pairs = said.map(([name, value]) => [
       NAMES[name] ?? name.slice(2).replaceAll("-", " "),
       name === "x-route" && value === "local" ? "this device" : value,
     ]);

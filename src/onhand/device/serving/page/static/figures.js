@@ -1,5 +1,6 @@
 /** Turns readings of `/metrics` into figures to plot: whatever the server counts gets its place. */
 
+import { words } from "/page/dom.js";
 import { quantile } from "/page/prometheus.js";
 
 /**
@@ -10,12 +11,40 @@ import { quantile } from "/page/prometheus.js";
 
 /** Names of sections, in the order they are shown in, and which metrics belong there. */
 const SECTIONS = [
-  ["Requests", /^(active_|waiting_)?requests$|^tokens$|^first_text/],
-  ["Caches", /cache|prefix|semantic|block/],
-  ["Backends and routes", /backend|peer|rout|hedge|retr|breaker|outbox|race|cascade/],
+  ["Requests", /^(active_|waiting_|governor_read_waiting_)?requests$|^tokens$|^first_text/],
+  ["Caches", /^(?!governor).*(cache|prefix|semantic|block)/],
+  [
+    "Backends and routes",
+    /^(?!governor).*(backend|peer|rout|hedge|retr|breaker|outbox|race|cascade|network)/,
+  ],
   ["Governor", /governor|pressure|temperature|battery|threads|drift/],
   ["Models", /model|shelf|bundle|memory/],
   ["Other", /(?:)/],
+];
+/** Gauges that are parts of one thing share a panel. */
+const SHARED = [
+  [
+    /^(active|waiting|governor_read_waiting)_requests$/,
+    { id: "at-work", title: "Requests at work", unit: "requests" },
+  ],
+  [/_cache(_.+)?_bytes$|^blocks_bytes$/, { id: "cache-bytes", title: "Held by caches" }],
+  [
+    /^outbox_(waiting|sending|done|failed|expired)$/,
+    { id: "outbox", title: "Deferred requests", unit: "requests" },
+  ],
+  [
+    /^blocks_(written|evicted|damaged|skipped)$/,
+    { id: "blocks-events", title: "Key/value blocks, since the start", unit: "" },
+  ],
+  [/^memory_(budget|taken)_bytes$/, { id: "memory", title: "Memory for models" }],
+  [
+    /^governor_read_(cpu_pressure|memory_pressure|stolen|throttled)$/,
+    { id: "pressure", title: "Pressure, as a share of time", unit: "fraction" },
+  ],
+  [
+    /^governor_read_(others_cpus|waiting_threads)$/,
+    { id: "processors", title: "Processors", unit: "" },
+  ],
 ];
 const PREFIX = "onhand_";
 const WINDOW_S = 30; // quantiles and hit rates are of what happened in it
@@ -46,9 +75,9 @@ export function figuresOf(readings) {
 
 function familyFigures(family, readings) {
   const name = family.name.slice(PREFIX.length).replace(/_total$/, "");
-  const cache = /^(.+?)_cache(?:_(.+))?_(hits|misses)$/.exec(name);
-  if (cache?.[3] === "misses") return []; // with the hits
-  if (cache) return hitRates(family, [cache[1], cache[2]].filter(Boolean).join(" "), readings);
+  const found = /^(.+)_(hits|misses)$/.exec(name);
+  if (found?.[2] === "misses") return []; // with the hits
+  if (found) return hitRates(family, found[1].replace("_cache", ""), readings);
   if (isTold(family, name)) return toldFigures(family, name);
   if (family.type === "histogram") return quantiles(family, name, readings);
   const isCounter = family.type === "counter" || family.name.endsWith("_total");
@@ -66,13 +95,9 @@ function familyFigures(family, readings) {
 /** Where a metric is shown; several that belong together share one panel. */
 function panelOf(name, help, isCounter) {
   const section = SECTIONS.find(([, pattern]) => pattern.test(name))[0];
-  const panel = { id: name, section, title: words(name), unit: unitOf(name, isCounter), help };
-  if (/^(active|waiting)_requests$/.test(name)) {
-    return { ...panel, id: "at-work", title: "Requests at work", unit: "requests", help: "" };
-  }
-  if (/_cache(_.+)?_bytes$/.test(name) && !isCounter) {
-    return { ...panel, id: "cache-bytes", title: "Held by caches", help: "" };
-  }
+  const panel = { id: name, section, title: titleOf(name), unit: unitOf(name, isCounter), help };
+  const shared = SHARED.find(([pattern]) => !isCounter && pattern.test(name));
+  if (shared) return { ...panel, ...shared[1], help: "" };
   if (name === "tokens") return { ...panel, unit: "tokens/s", help: "" };
   if (name === "requests") return { ...panel, title: "Answers that ended", help: "" };
   if (name === "first_text_seconds") return { ...panel, title: "Time to first text", help: "" };
@@ -80,12 +105,14 @@ function panelOf(name, help, isCounter) {
 }
 
 function plainLabel(name) {
-  return words(name.replace(/_(requests|cache|bytes|seconds)(?=_|$)/g, "") || name).toLowerCase();
+  const noise = /^(outbox|memory|governor_read|governor)_|_(requests|cache|bytes|seconds)(?=_|$)/g;
+  return titleOf(name.replace(noise, "") || name).toLowerCase();
 }
 
 function unitOf(name, isCounter) {
   const unit = /_(bytes|seconds)$/.exec(name)?.[1];
-  if (/_(ratio|fraction|share|rate)$/.test(name) && !isCounter) return "fraction";
+  if (/_(ratio|fraction|share|pressure)$/.test(name) && !isCounter) return "fraction";
+  if (/_(celsius|c)$/.test(name)) return "°C";
   if (!isCounter) return unit ?? "";
   return unit === "bytes" ? "bytes/s" : unit === "seconds" ? "seconds per second" : "per second";
 }
@@ -94,7 +121,9 @@ function unitOf(name, isCounter) {
 function isTold(family, name) {
   return (
     name.endsWith("_info") ||
-    family.samples.every(({ labels, value }) => family.name in labels && (value === 0 || value === 1))
+    family.samples.every(
+      ({ labels, value }) => family.name in labels && (value === 0 || value === 1),
+    )
   );
 }
 
@@ -105,7 +134,7 @@ function toldFigures(family, name) {
     .flatMap(({ labels }) =>
       Object.entries(labels).map(([label, value]) => ({
         panel,
-        label: words(label.replace(PREFIX, "")),
+        label: titleOf(label.replace(PREFIX, "")),
         value,
       })),
     );
@@ -143,9 +172,9 @@ function hitRates(hits, cache, readings) {
   const panel = {
     id: "cache-hits",
     section: "Caches",
-    title: "Found in caches",
+    title: `Found in caches, of ${WINDOW_S} s`,
     unit: "fraction",
-    help: `Share of look-ups of the last ${WINDOW_S} s that found something.`,
+    help: "",
   };
   return hits.samples.map((sample) => {
     const label = [words(cache).toLowerCase(), labelOf(sample.labels)].filter(Boolean).join(" · ");
@@ -166,19 +195,19 @@ function grown(sample, family, before) {
   return sample.value >= was ? sample.value - was : sample.value;
 }
 
-/** The newest reading that is at least so old, or else the oldest; null if there is none. */
+/** The newest reading that is at least so old, or else the oldest; null if all are too new. */
 function earlier(readings, ageS) {
-  if (readings.length < 2) return null;
   const now = readings.at(-1).timeS;
-  // A poll is a little early at times: half a second counts as a whole one.
-  return readings.findLast(({ timeS }) => now - timeS >= ageS - 0.5) ?? readings[0];
+  // A reading is a little early at times: half a second counts as a whole one. What happened in
+  // less than that is no rate.
+  const old = readings.filter(({ timeS }) => now - timeS >= 0.5);
+  return old.findLast(({ timeS }) => now - timeS >= ageS - 0.5) ?? old[0] ?? null;
 }
 
 function labelOf(labels) {
   return Object.values(labels).join(" · ");
 }
 
-function words(name) {
-  const text = name.replace(/_(bytes|seconds|info)$/, "").replaceAll("_", " ");
-  return text.charAt(0).toUpperCase() + text.slice(1);
+function titleOf(name) {
+  return words(name.replace(/^governor_(read_)?|_(bytes|seconds|celsius|info)$/g, ""));
 }

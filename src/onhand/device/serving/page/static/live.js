@@ -1,7 +1,9 @@
 /** The second view: what the server counts, read every second while somebody looks. */
 
 import { call } from "/page/api.js";
+import { pair, told } from "/page/dom.js";
 import { figuresOf, orderOf } from "/page/figures.js";
+import { GovernorPanel } from "/page/governor.js";
 import { askKey } from "/page/key.js";
 import { Plot, SPAN_S } from "/page/plot.js";
 import { parseMetrics } from "/page/prometheus.js";
@@ -10,6 +12,7 @@ import { writerOf } from "/page/units.js";
 const find = (id) => document.getElementById(id);
 const EVERY_MS = 1000;
 const KEPT_S = 60; // readings as a whole; of figures, as much as a plot shows
+const GOVERNOR_EVERY_S = 3;
 // What is shown large: panel, its line, name.
 const TILES = [
   ["at-work", /^active$/, "Requests at work"],
@@ -26,9 +29,11 @@ export class Live {
   #asking = null;
   #isPaused = false;
   #readings = [];
-  #panels = new Map(); // id -> {panel, rows, told}
+  #panels = new Map(); // id -> {panel, rows, words}
   #shown = new Map(); // id -> Plot, or the list of what is told
   #sections = new Map();
+  #governor = null;
+  #governorS = -Infinity;
 
   constructor() {
     find("pause").addEventListener("click", () => {
@@ -65,6 +70,7 @@ export class Live {
     try {
       const text = await (await call("/metrics", { signal: asking.signal })).text();
       this.#take(performance.now() / 1000, parseMetrics(text));
+      await this.#askGovernor(asking.signal);
       this.#say("");
     } catch (error) {
       if (this.#asking !== asking) return;
@@ -76,6 +82,22 @@ export class Live {
     }
     if (this.#asking !== asking) return;
     this.#timer = setTimeout(() => this.#poll(), EVERY_MS - (performance.now() - begunMs));
+  }
+
+  /** Words say why; they change seldom, and are there only where a governor is. */
+  async #askGovernor(signal) {
+    const nowS = this.#readings.at(-1).timeS;
+    const isThere = [...this.#panels.values()].some(({ panel }) => panel.section === "Governor");
+    const isSeen = this.#reasons.has("view");
+    if (!isThere || !isSeen || nowS - this.#governorS < GOVERNOR_EVERY_S) return;
+    this.#governorS = nowS;
+    const status = await (await call("/v1/governor", { signal })).json();
+    if (!this.#governor) {
+      this.#governor = new GovernorPanel();
+      const grid = this.#section({ id: "", section: "Governor", title: "" });
+      insertSorted(grid, this.#governor.element, "");
+    }
+    this.#governor.update(status);
   }
 
   async #key(error) {
@@ -90,13 +112,15 @@ export class Live {
   #take(timeS, families) {
     this.#readings.push({ timeS, families });
     while (timeS - this.#readings[0].timeS > KEPT_S) this.#readings.shift();
-    for (const panel of this.#panels.values()) panel.told = [];
+    for (const panel of this.#panels.values()) panel.words = [];
     const rows = new Map();
     for (const { panel, label, value } of figuresOf(this.#readings)) {
-      if (!this.#panels.has(panel.id)) this.#panels.set(panel.id, { panel, rows: [], told: [] });
+      // What this device does not have gets no empty plot.
+      if (Number.isNaN(value) && !this.#panels.has(panel.id)) continue;
+      if (!this.#panels.has(panel.id)) this.#panels.set(panel.id, { panel, rows: [], words: [] });
       const kept = this.#panels.get(panel.id);
       if (typeof value === "string") {
-        kept.told.push([label, value]);
+        kept.words.push([label, value]);
         continue;
       }
       if (!rows.has(kept)) rows.set(kept, { timeS, values: new Map() });
@@ -110,11 +134,11 @@ export class Live {
 
   #draw() {
     if (!this.#reasons.has("view") || !this.#readings.length) return;
-    for (const [id, { panel, rows, told }] of this.#panels) {
+    for (const [id, { panel, rows, words }] of this.#panels) {
       if (!this.#shown.has(id)) this.#shown.set(id, this.#place(panel));
       const shown = this.#shown.get(id);
       if (shown instanceof Plot) shown.update(rows);
-      else shown.replaceChildren(...told.map(pair));
+      else shown.replaceChildren(...words.map(([name, value]) => pair(name, value)));
     }
     this.#drawTiles();
     const every = this.#isPaused ? "Paused." : "Read every second while this is open.";
@@ -132,11 +156,8 @@ export class Live {
     const { section: name } = panel;
     if (this.#sections.has(name)) return this.#sections.get(name);
     const section = document.createElement("section");
-    const title = document.createElement("h3");
-    const grid = document.createElement("div");
-    title.textContent = name;
-    grid.className = "grid";
-    section.append(title, grid);
+    const grid = told("div", "", "grid");
+    section.append(told("h3", name), grid);
     insertSorted(find("panels"), section, orderOf(panel));
     this.#sections.set(name, grid);
     return grid;
@@ -147,7 +168,7 @@ export class Live {
       const kept = this.#panels.get(id);
       const values = kept?.rows.at(-1)?.values ?? new Map();
       const label = [...values.keys()].find((one) => pattern.test(one));
-      return label === undefined ? [] : [pair([name, writerOf(kept.panel.unit)(values.get(label))])];
+      return label === undefined ? [] : [pair(name, writerOf(kept.panel.unit)(values.get(label)))];
     });
     find("tiles").replaceChildren(...tiles);
   }
@@ -161,21 +182,8 @@ function insertSorted(place, element, order) {
 }
 
 function toldPanel(panel, list) {
-  const place = document.createElement("section");
-  const title = document.createElement("h4");
-  place.className = "panel";
-  title.textContent = panel.title;
+  const place = told("section", "", "panel");
   list.className = "facts";
-  place.append(title, list);
+  place.append(told("h4", panel.title), list);
   return place;
-}
-
-function pair([name, value]) {
-  const row = document.createElement("div");
-  const term = document.createElement("dt");
-  const said = document.createElement("dd");
-  term.textContent = name;
-  said.textContent = value;
-  row.append(term, said);
-  return row;
 }

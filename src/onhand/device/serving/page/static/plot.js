@@ -172,11 +172,13 @@ export class Plot {
 
   *#marks(row) {
     const x = this.#x(row.timeS);
-    yield element("line", { class: "cursor", x1: x, x2: x, y1: EDGE.top, y2: HEIGHT - EDGE.bottom });
+    const ends = { x1: x, x2: x, y1: EDGE.top, y2: HEIGHT - EDGE.bottom };
+    yield element("line", { class: "cursor", ...ends });
     for (const [index, label] of this.#labels.entries()) {
       const value = row.values.get(label);
       if (!Number.isFinite(value)) continue;
-      yield element("circle", { class: `mark ${strokeOf(index)}`, cx: x, cy: this.#y(value), r: 4 });
+      const place = { cx: x, cy: this.#y(value), r: 4 };
+      yield element("circle", { class: `mark ${strokeOf(index)}`, ...place });
     }
   }
 
@@ -192,7 +194,7 @@ export class Plot {
     const rows = [];
     for (let ageS = 0; ageS <= SPAN_S; ageS += TABLE_STEP_S) {
       const row = this.#rows.findLast(({ timeS }) => this.#now - timeS >= ageS - 0.5);
-      if (row) rows.push([ageS ? ago(ageS) : "now", ...this.#labels.map((l) => this.#cell(row, l))]);
+      if (row) rows.push([ago(ageS), ...this.#labels.map((label) => this.#cell(row, label))]);
     }
     const cells = [["When", ...this.#labels], ...rows];
     // Cells are changed where they are, so that whoever reads the table keeps their place.
