@@ -12,7 +12,8 @@ WIDTH = 8
 
 def unit(rng: np.random.Generator, n: int) -> FloatArray:
     vectors = rng.standard_normal((n, WIDTH)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    made: FloatArray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return made
 
 
 @given(
