@@ -65,7 +65,7 @@ def command(
         if not settings.tenants:
             say("no keys are configured: every program on this device may ask")
         if hasattr(signal, "SIGHUP"):  # not on Windows
-            signal.signal(signal.SIGHUP, lambda *_: look_soon(state.models))
+            signal.signal(signal.SIGHUP, lambda *_: look_soon(state.on_device))
         serve(state, settings, listening=_show_address)
 
 

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import EngineBusy, EngineError, InputError, OnhandError
 from onhand.device.engines.base import Loaded, Session
-from onhand.device.engines.choosing import step_sample_of
 from onhand.device.engines.memory import check_fits, check_tokens
 from onhand.device.request import Job, Request, RequestEnd
 from onhand.device.sampling import Sampler, Sampling, Watcher
 from onhand.device.schedule import Limits, Pace, Turn, plan_step
 from onhand.device.step_log import BatchLoad, StepLog
+from onhand.device.stepping import Outcome, Stepper
 
 __all__ = ["Batcher"]
 
@@ -31,6 +31,9 @@ class Batcher:
     What a request asks for wrongly is its own error; an engine that fails ends every request of
     the step, since their memories cannot be trusted any more. The weights stay their owner's:
     close the batcher first, then the weights.
+
+    Attributes:
+        stepper: what does its steps; it may be told to draft the answer that runs alone.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class Batcher:
             limits: how much to take on at once.
             clock: seconds that only grow.
         """
-        self._step_sample = step_sample_of(loaded)
+        self.stepper = Stepper(loaded, clock=clock)
         self._vocab_size = loaded.vocab_size
         self._limits = limits
         self._clock = clock
@@ -142,6 +145,7 @@ class Batcher:
             stop_ids=stop_ids,
             max_tokens=max_tokens,
             news=threading.Condition(self._lock),
+            seen=tokens if seen is None else seen,
         )
         with self._lock:
             self._check_place(session)
@@ -315,10 +319,10 @@ class Batcher:
         """Do a step that was claimed; the lock is free meanwhile."""
         prompts = [n for job, n in batch if job.is_prompt]
         # What an interrupted step leaves behind.
-        outcomes: list[int | OnhandError] = [EngineError("the step was interrupted")] * len(batch)
+        outcomes: list[Outcome] = [EngineError("the step was interrupted")] * len(batch)
         begun_s = self._clock()
         try:
-            outcomes = self._outcomes(batch)
+            outcomes = self.stepper.step(batch)
         finally:
             ended_s = self._clock()
             seconds = ended_s - begun_s
@@ -330,6 +334,7 @@ class Batcher:
                         ended_s,
                         answers=[job for job, _ in batch if not job.is_prompt],
                         prompts=[job for job, _ in batch if job.is_prompt],
+                        n_tokens=_n_tokens(outcomes) if len(batch) == 1 else 1,
                     )
                     self._pace = self._pace.after(
                         seconds,
@@ -340,37 +345,16 @@ class Batcher:
                     self._settle(job, n, outcome)
                 self._change.notify_all()
 
-    def _outcomes(self, batch: Sequence[tuple[Job, int]]) -> list[int | OnhandError]:
-        """Return for each request its token, -1 where its prompt goes on, or what went wrong."""
-        try:
-            return [*self._step(batch)]
-        except InputError as error:
-            # No session has changed: whose fault it is shows when each goes by itself.
-            if len(batch) == 1:
-                return [error]
-            return [outcome for one in batch for outcome in self._outcomes([one])]
-        except OnhandError as error:
-            return [error] * len(batch)
-
-    def _step(self, batch: Sequence[tuple[Job, int]]) -> list[int]:
-        rows = [(job.session, job.tokens[:n]) for job, n in batch]
-        samplers = [job.sampler if n == job.tokens.size else None for job, n in batch]
-        try:
-            return self._step_sample(rows, samplers)
-        except OnhandError:
-            raise
-        except Exception as error:
-            raise EngineError(f"a step failed: {error}") from error
-
-    def _settle(self, job: Job, n: int, outcome: int | OnhandError) -> None:
+    def _settle(self, job: Job, n: int, outcome: Outcome) -> None:
         job.in_step = False
         if isinstance(outcome, OnhandError):
             self._finish(job, "error", outcome)
         elif job.is_cancelled:
             self._finish(job, "cancelled")
-        elif outcome < 0:
+        elif not outcome:
             job.tokens = job.tokens[n:]
-        elif reason := job.accept(outcome):
+        # A stop token is the last of a step's, and so is one that has no room behind it.
+        elif reason := [job.accept(token) for token in outcome][-1]:
             self._finish(job, reason)
         job.news.notify_all()
 
@@ -380,3 +364,7 @@ class Batcher:
         self._open.remove(job)
         job.news.notify_all()
         self._change.notify_all()
+
+
+def _n_tokens(outcomes: Sequence[Outcome]) -> int:
+    return sum(len(one) for one in outcomes if isinstance(one, list))

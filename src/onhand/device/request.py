@@ -29,6 +29,8 @@ class Job:
         stop_ids: tokens that end the answer.
         max_tokens: most tokens to choose; None for as many as the context holds.
         news: told of every change.
+        seen: the whole text before the answer.
+        said: the answer's tokens so far.
         is_prompt: whether `tokens` are of the prompt.
         in_step: whether a step with it runs.
         is_cancelled: whether to end it after that step.
@@ -45,6 +47,8 @@ class Job:
     stop_ids: Collection[int]
     max_tokens: int | None
     news: threading.Condition
+    seen: TokenArray
+    said: list[int] = field(default_factory=list)
     is_prompt: bool = True
     in_step: bool = False
     is_cancelled: bool = False
@@ -59,6 +63,7 @@ class Job:
         self.tokens = np.asarray([token], dtype=np.int64)
         self.is_prompt = False
         self.chosen.append(token)
+        self.said.append(token)
         self.n_chosen += 1
         if token in self.stop_ids:
             return "stop"

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import EngineError, InputError
+from onhand.device.exponentials import exponentials
+from onhand.device.score_shifts import ScoreShifts, check_shifts
 
 __all__ = [
     "Distribution",
@@ -32,7 +34,7 @@ class Sampling:
     """How the next token is chosen; the defaults take the most likely one, always.
 
     The steps run in this order, as in transformers' `GenerationMixin._get_logits_processor`:
-    repetition penalty, temperature, top-k, top-p, min-p.
+    repetition penalty, the other penalties and biases, temperature, top-k, top-p, min-p.
 
     Attributes:
         temperature: logits are divided by it; 0 takes the most likely token and draws nothing.
@@ -41,6 +43,9 @@ class Sampling:
         min_p: keep tokens at least this many times as likely as the likeliest; 0 keeps all.
         repetition_penalty: above 1 makes every token of the prompt or answer so far less likely:
             a positive logit is divided by it, a negative one multiplied.
+        frequency_penalty: taken from a token's logit for each time that the answer has it.
+        presence_penalty: taken from the logits of tokens that the answer has.
+        logit_bias: token ids, and what is added to their logits.
         seed: the same seed draws the same tokens; None draws others each time.
 
     Source:
@@ -53,6 +58,9 @@ class Sampling:
     top_p: float = 1.0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -68,6 +76,7 @@ class Sampling:
             raise InputError(
                 f"sampling: repetition_penalty is {self.repetition_penalty}, must be above 0"
             )
+        check_shifts(self.frequency_penalty, self.presence_penalty, self.logit_bias)
         if self.seed is not None and self.seed < 0:
             raise InputError(f"sampling: seed is {self.seed}, must be 0 or more")
 
@@ -120,9 +129,19 @@ class Sampler:
         self.forbidden = forbidden
         self.watchers = tuple(watchers)
         self._put_back: list[float] = []
+        self._shifts = ScoreShifts(
+            frequency_penalty=sampling.frequency_penalty,
+            presence_penalty=sampling.presence_penalty,
+            bias=sampling.logit_bias,
+        )
         self._seen: dict[int, None] = {}
         if sampling.repetition_penalty != 1:
             self._seen = dict.fromkeys(int(i) for i in seen)
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it must see logits: engines alone know nothing of watchers, biases and counts."""
+        return bool(self.watchers) or not self._shifts.is_idle
 
     def sample(self, logits: FloatArray) -> int:
         """Choose a token and remember it.
@@ -196,6 +215,7 @@ class Sampler:
         sampling = replace(self.sampling, temperature=temperature, seed=None)
         forked = Sampler(sampling, forbidden=forbidden)
         forked._seen |= self._seen
+        forked._shifts = self._shifts.copy()
         return forked
 
     @cached_property
@@ -217,6 +237,7 @@ class Sampler:
 
     def remember(self, token: int) -> None:
         """Count a token as seen, as `sample` does with what it chose."""
+        self._shifts.chose(token)
         if self.sampling.repetition_penalty != 1:
             self._seen[token] = None
 
@@ -257,7 +278,7 @@ class Sampler:
         # Subtract first: dividing by a tiny temperature may overflow.
         with np.errstate(over="ignore"):
             kept = (scores[ids].astype(np.float64) - scores.max()) / sampling.temperature
-        weights = _exp(kept)  # (N,)
+        weights = exponentials(kept)  # (N,)
         keep = _top_p(weights, sampling.top_p)
         keep &= (weights >= sampling.min_p) & (weights > 0)
         return ids[keep], weights[keep]
@@ -282,6 +303,7 @@ class Sampler:
             scores[seen] = np.where(
                 scores[seen] < 0, scores[seen] * penalty, scores[seen] / penalty
             )
+        scores = self._shifts.added_to(scores)
         for mask in (self.forbidden, *(watcher.forbidden() for watcher in self.watchers)):
             if mask is not None:
                 scores = np.where(mask, np.float32(-np.inf), scores)
@@ -343,34 +365,6 @@ def _at(distribution: Distribution, tokens: TokenArray) -> NDArray[np.float64]:
     ids, probabilities = distribution
     places = np.minimum(np.searchsorted(ids, tokens), len(ids) - 1)
     return np.where(ids[places] == tokens, probabilities[places], 0.0)
-
-
-# exp(x) = 2^k exp(r), |r| at most ln(2) / 2, by Taylor's series: sums and products alone, so that
-# every processor and the native part give the same bits, which exp() of libraries do not.
-_LOWEST = -708.0  # below it, 0
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_SERIES = [1 / math.factorial(i) for i in range(13, -1, -1)]
-_PIECE = 4096  # numbers that stay in the first caches
-
-
-def _exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return exp(x) of (N,) numbers up to 0, to 2 units in the last place; 0 below -708."""
-    result = np.empty_like(x)
-    for start in range(0, len(x), _PIECE):
-        part = np.maximum(x[start : start + _PIECE], _LOWEST)
-        powers = np.rint(part * _LOG2_E)
-        part -= powers * _LN2_HIGH
-        part -= powers * _LN2_LOW
-        sums = np.full_like(part, _SERIES[0])
-        for term in _SERIES[1:]:
-            sums *= part
-            sums += term
-        # A double's exponent, made of its bits.
-        sums *= ((powers.astype(np.int64) + 1023) << 52).view(np.float64)
-        result[start : start + _PIECE] = sums
-    result[x < _LOWEST] = 0
-    return result
 
 
 def _top_k(scores: FloatArray, k: int) -> TokenArray:

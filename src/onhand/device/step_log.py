@@ -23,7 +23,7 @@ class BatchLoad:
         n_waiting: requests that wait for their turn.
         token_s: seconds from each token of an answer to its next, waiting for prompts and other
             answers included; a token that its reader did not want yet is left out.
-        step_s: answers of a step that carried no prompt -> median seconds of such steps.
+        step_s: answers of a step with a token for each and no prompt -> median seconds of such.
     """
 
     n_active: int = 0
@@ -41,7 +41,13 @@ class StepLog:
         self._step_s: deque[tuple[int, float]] = deque(maxlen=_MOST_KEPT)
 
     def step(
-        self, begun_s: float, ended_s: float, *, answers: Sequence[Job], prompts: Sequence[Job]
+        self,
+        begun_s: float,
+        ended_s: float,
+        *,
+        answers: Sequence[Job],
+        prompts: Sequence[Job],
+        n_tokens: int = 1,
     ) -> None:
         """Note a step that went well.
 
@@ -50,14 +56,15 @@ class StepLog:
             ended_s: when its tokens were there, on the same clock.
             answers: those that got a token.
             prompts: those that a part of their prompt was read of.
+            n_tokens: that each of `answers` got; several where they were drafted.
         """
         for job in answers:
             if job.chosen_s is not None:
-                self._token_s.append(ended_s - job.chosen_s)
+                self._token_s.extend([(ended_s - job.chosen_s) / n_tokens] * n_tokens)
             job.chosen_s = ended_s
         for job in prompts:
             job.chosen_s = ended_s
-        if answers and not prompts:
+        if answers and not prompts and n_tokens == 1:
             self._step_s.append((len(answers), ended_s - begun_s))
 
     def taken(self, *, n_active: int, n_waiting: int) -> BatchLoad:

@@ -125,7 +125,7 @@ class NativeLoaded:
         self, batch: Sequence[tuple[Session, TokenArray]], samplers: Sequence[Sampler | None]
     ) -> list[int]:
         """See `StepSampler`."""
-        if any(sampler is not None and sampler.watchers for sampler in samplers):
+        if any(sampler is not None and sampler.needs_scores for sampler in samplers):
             return sample_by_scores(self, batch, samplers)
         rows = self._checked(batch)
         check_samplers(len(rows), samplers)
@@ -143,7 +143,7 @@ class NativeLoaded:
     def step_check(self, session: Session, tokens: TokenArray, sampler: Sampler) -> list[int]:
         """See `DraftChecker`."""
         # What is seen differs from place to place, and watchers want to see every row.
-        if sampler.sampling.repetition_penalty != 1 or sampler.watchers:
+        if sampler.sampling.repetition_penalty != 1 or sampler.needs_scores:
             return check_by_scores(self, session, tokens, sampler)
         ((own, row),) = self._checked([(session, tokens)])
         draws = [_draw(sampler) for _ in range(row.size)]

@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 from onhand.core.errors import OnhandError
 from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
-from onhand.device.serving.asks import Ending, Piece, TextModel, joined
+from onhand.device.serving.asks import Ending, Piece, Source, TextModel, joined
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
 from onhand.device.serving.caches.questions import CacheUse
 from onhand.device.serving.caches.semantic import Lookup
 from onhand.device.serving.deadlines import until
 from onhand.device.serving.journal import Entry
-from onhand.device.serving.merging import merged
+from onhand.device.serving.merging import Begun, merged
 from onhand.device.serving.metrics import Count
 from onhand.device.serving.refusals import refusal_of
+from onhand.device.serving.routing.router import Routed, RoutedModel
 from onhand.device.serving.state import ServerState
+from onhand.device.serving.unpacking import ACCEPTED
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -46,12 +48,18 @@ class Answer:
         self._entry = entry
         self._state = state
         self._model = model
-        self._asked = asked
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
+        self._asked = asked.known_as(self._stamp.id, told=self._chosen)
         self._fingerprint = model.fingerprint
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
-        self.headers = {"x-request-id": self._stamp.id, "x-route": "local", "x-cache": "miss"}
+        self._ways: list[Routed] = []
+        self.headers = {
+            "x-request-id": self._stamp.id,
+            "x-route": "local",
+            "x-cache": "miss",
+            "accept-encoding": ACCEPTED,
+        }
 
     @classmethod
     async def begun(
@@ -63,7 +71,7 @@ class Answer:
         *,
         use: CacheUse = CacheUse(),  # noqa: B008 (frozen)
     ) -> "Answer":
-        """Look for an answer in the caches; nothing is computed yet.
+        """Look for an answer in the caches, or decide who gives it; nothing is computed yet.
 
         Args:
             state: what requests share.
@@ -74,6 +82,9 @@ class Answer:
 
         Returns:
             The answer.
+
+        Raises:
+            OnhandError: if nobody can or may answer.
         """
         answer = cls(state, model, asked, entry, use)
         answer._found = answer._from_cache() if use.finds else []
@@ -81,6 +92,11 @@ class Answer:
             answer.headers["x-cache"] = "exact"
         else:
             await answer._look_for_similar()
+        if answer._found:
+            saved = [kept.ending for kept in answer._found]
+            state.metrics.saved(sum(one.sent_bytes + one.received_bytes for one in saved))
+        elif isinstance(model, RoutedModel):
+            answer._ways = [model.routed(ask) for ask in answer._asked.asks]
         entry.note(id=answer.headers["x-request-id"], model=model.name)
         entry.note(stream=asked.is_stream, cache=answer.headers["x-cache"])
         return answer
@@ -102,6 +118,19 @@ class Answer:
         self._stamp = replace(self._stamp, similarity=similarity)
         self.headers |= {"x-cache": "semantic", "x-cache-similarity": f"{similarity:.4f}"}
 
+    @property
+    def is_deferred(self) -> bool:
+        """Whether it was decided that it is answered later."""
+        return any(way.decision.mode == "defer" for way in self._ways)
+
+    async def whole(self) -> JsonReply:
+        """Compute it, and return it as a whole.
+
+        Raises:
+            OnhandError: as in `Backend`.
+        """
+        return await self._whole()
+
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Compute it, and send it as a whole; nothing is computed for a client that left."""
         replies: list[JsonReply] = []
@@ -119,10 +148,12 @@ class Answer:
             What goes over the wire.
         """
         shaped = self._asked.shape.stream(self._stamp, len(self._asked.asks))
-        yield shaped.begin()
         with self._counted() as count:
             try:
-                async with aclosing(self._parts()) as parts:
+                async with aclosing(Begun(self._parts())) as parts:
+                    await parts.start()
+                    # Whom it was given to is known by now, so the headers can say it.
+                    yield shaped.begin()
                     async for index, part in parts:
                         if isinstance(part, Ending):
                             self._ended(part)
@@ -169,6 +200,12 @@ class Answer:
                 if count.first_text_s is not None:
                     self._entry.note(first_text_s=round(count.first_text_s, 6))
 
+    def _chosen(self, source: Source) -> None:
+        self.headers["x-route"] = source.route
+        self.headers["x-backend"] = source.backend
+        if source.reason:
+            self.headers["x-route-reason"] = source.reason
+
     def _ended(self, ending: Ending) -> None:
         self._state.metrics.ended(ending)
         self._entry.note(source=ending.source)
@@ -188,7 +225,9 @@ class Answer:
         asks = self._asked.asks
         if self._state.exact is None or not all(is_repeatable(ask) for ask in asks):
             return []
-        return [key_of(ask, model=self._fingerprint) for ask in asks]
+        # Another policy is answered by others.
+        models = [f"{self._fingerprint}{ask.wishes.policy}" for ask in asks]
+        return [key_of(ask, model=model) for ask, model in zip(asks, models, strict=True)]
 
     def _from_cache(self) -> list[Kept]:
         found: list[Kept] = []
@@ -202,7 +241,11 @@ class Answer:
     async def _kept(self, index: int) -> AsyncGenerator[Piece | Ending]:
         # Passed on as it comes, and kept when it has come to its end.
         pieces: list[Piece] = []
-        async with aclosing(self._model.answer(self._asked.asks[index])) as parts:
+        if self._ways:
+            made = self._ways[index].parts()
+        else:
+            made = self._model.answer(self._asked.asks[index])
+        async with aclosing(made) as parts:
             async for part in parts:
                 if isinstance(part, Piece):
                     pieces.append(part)
@@ -212,7 +255,8 @@ class Answer:
 
     def _keep(self, index: int, kept: Kept) -> None:
         # The model may have been replaced since it was looked for.
-        if not self._use.keeps or kept.ending.fingerprint not in {"", self._fingerprint}:
+        is_other = kept.ending.fingerprint not in {"", self._fingerprint}
+        if is_other or not (self._use.keeps and kept.ending.is_repeatable):
             return
         if self._keys and self._state.exact is not None:
             self._state.exact.keep(self._keys[index], kept)
@@ -224,4 +268,5 @@ async def _told(kept: Kept) -> AsyncGenerator[Piece | Ending]:
     # None of its prompt was computed.
     for piece in joined(kept.pieces):
         yield piece
-    yield replace(kept.ending, cached_tokens=kept.ending.prompt_tokens)
+    cached = kept.ending.prompt_tokens
+    yield replace(kept.ending, cached_tokens=cached, sent_bytes=0, received_bytes=0)

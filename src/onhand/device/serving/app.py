@@ -22,6 +22,7 @@ from onhand.device.serving.api.vectors import (
     read_embedding,
 )
 from onhand.device.serving.asks import TextModel
+from onhand.device.serving.backends.remote import HOPS, hops_of
 from onhand.device.serving.caches.questions import HEADER as CACHE_HEADER
 from onhand.device.serving.caches.questions import read_cache_use
 from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
@@ -31,8 +32,10 @@ from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork
 from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
+from onhand.device.serving.routing.desk import Desk, no_outbox
 from onhand.device.serving.settings import ServeSettings
-from onhand.device.serving.state import Served, ServerState
+from onhand.device.serving.state import Served, ServerState, on_device
+from onhand.device.serving.wishes import read_wishes, sent_key
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -95,6 +98,8 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/v1/responses", routes.responses, methods=["POST"]),
         Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
         Route("/v1/classify", routes.classify, methods=["POST"]),
+        Route("/v1/outbox", routes.outbox, methods=["GET"]),
+        Route("/v1/outbox/{id}", routes.deferred, methods=["GET", "DELETE"]),
         *page_routes(),
     ]
     handlers = {404: _unknown_path, 405: _unknown_method, OnhandError: _refused}
@@ -145,7 +150,7 @@ class _Routes:
         """
         if request.state.tenant not in self._settings.managers:
             raise RefusedRequest(_not_a_manager())
-        model = self._state.named(request.path_params["name"])
+        model = on_device(self._state.named(request.path_params["name"]))
         if not isinstance(model, ShelvedModel | ShelvedNetwork):
             message = f"{model.name} has no bundle here that could be replaced"
             raise RefusedRequest(Refusal(status=400, message=message, code="no_bundle"))
@@ -204,12 +209,36 @@ class _Routes:
         model = self._text_model(body)
         deadline_s = self._deadline_s(request)
         asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
+        asked = asked.handed_on(hops_of(request.headers.get(HOPS)))
+        wishes = read_wishes(request.headers, is_stream=asked.is_stream)
+        self._settings.routing.allowed(wishes.policy)
+        asked = asked.wishing(wishes, sent_key=sent_key(wishes, tenant=request.state.tenant))
+        if wishes.defer != "never":
+            desk, entry = self._desk(), entry_of(request.scope)
+            return await desk.answered(model, asked, fields=body.given, entry=entry)
         use = read_cache_use(request.headers.get(CACHE_HEADER))
         answer = await Answer.begun(self._state, model, asked, entry_of(request.scope), use=use)
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
             return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)
         return answer
+
+    async def outbox(self, request: "Request") -> "ASGIApp":
+        """List the requests that are answered later."""
+        return await self._desk().listed(tenant=request.state.tenant)
+
+    async def deferred(self, request: "Request") -> "ASGIApp":
+        """Say how far one of them is, or forget it."""
+        name, tenant = request.path_params["id"], request.state.tenant
+        if request.method == "DELETE":
+            return await self._desk().removed(name, tenant=tenant)
+        return await self._desk().one(name, tenant=tenant)
+
+    def _desk(self) -> Desk:
+        for one in self._state.beside:
+            if isinstance(one, Desk):
+                return one
+        raise no_outbox()
 
     def _deadline_s(self, request: "Request") -> float | None:
         return deadline_of(
@@ -226,11 +255,16 @@ class _Routes:
             "owned_by": "onhand",
             "engine": model.engine_name,
         }
-        if isinstance(model, ShelvedModel | ShelvedNetwork):
-            described |= model.described()
+        here = on_device(model)
+        if isinstance(here, ShelvedModel | ShelvedNetwork):
+            described |= here.described()
         if isinstance(model, NetworkModel):
             return described | {"task": model.task}
-        return described | {"task": "text-generation", "context_length": model.context}
+        return (
+            described
+            | {"task": "text-generation"}
+            | ({"context_length": model.context} if model.context else {})
+        )
 
 
 async def _classes(network: NetworkModel, wanted: Classification) -> dict[str, object]:

@@ -2,9 +2,10 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from onhand.device.sampling import Sampling
+from onhand.device.serving.wishes import Wishes
 from onhand.device.template import Message
 from onhand.device.tools.kinds import CallPart, ToolUse
 
@@ -13,6 +14,7 @@ __all__ = [
     "Backend",
     "EndReason",
     "Ending",
+    "Fronts",
     "Piece",
     "Route",
     "Score",
@@ -80,6 +82,8 @@ class Ask:
         wire: the same request as other servers take it; None where it came by no route.
         told: called with who answers as soon as that is known, and again where it changes
             before the first piece.
+        wishes: what the request says of who may answer it, and when.
+        only: names of the backends that may answer; None for all.
     """
 
     tenant: str
@@ -93,6 +97,8 @@ class Ask:
     deadline_s: float | None = None
     wire: Wire | None = field(default=None, repr=False)
     told: Callable[[Source], None] | None = field(default=None, repr=False, compare=False)
+    wishes: Wishes = field(default_factory=Wishes)
+    only: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +201,16 @@ class Backend(Protocol):
         Raises:
             OnhandError: what went wrong; no ending comes then.
         """
+        ...
+
+
+@runtime_checkable
+class Fronts(Protocol):
+    """A model that stands before one of this device, and before others."""
+
+    @property
+    def near(self) -> "TextModel | None":
+        """The model of this device; None where there is none."""
         ...
 
 

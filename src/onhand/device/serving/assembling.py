@@ -6,12 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
+from onhand.device.serving.backends.figures import show_backends
+from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.caches.semantic import SemanticCache
 from onhand.device.serving.caches.semantic_store import SemanticStore
 from onhand.device.serving.governor.starting import start_governor
+from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.shelf_metrics import show_shelf
+from onhand.device.serving.routing.building import routed
+from onhand.device.serving.routing.counts import show_outbox
+from onhand.device.serving.routing.desk import Desk
+from onhand.device.serving.routing.outbox import Outbox
+from onhand.device.serving.routing.settings import OutboxSettings
 from onhand.device.serving.settings import (
     CacheSettings,
     ModelSettings,
@@ -21,7 +29,7 @@ from onhand.device.serving.settings import (
 from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models
 from onhand.device.serving.state import Served, ServerState
 
-__all__ = ["opened_state", "read_settings", "with_bundles"]
+__all__ = ["opened_outbox", "opened_state", "read_settings", "with_bundles"]
 
 
 def read_settings(path: Path, *, environment: Mapping[str, str]) -> ServeSettings:
@@ -54,7 +62,7 @@ def with_bundles(settings: ServeSettings, bundles: Sequence[Path]) -> ServeSetti
         InputError: if there is nothing to serve.
     """
     added = tuple(ModelSettings(bundle=str(one)) for one in bundles)
-    if not (*added, *settings.models):
+    if not (*added, *settings.models, *settings.backends):
         raise InputError("there is no model to serve; name a bundle's folder, or give settings")
     return replace(settings, models=(*added, *settings.models))
 
@@ -80,13 +88,49 @@ def opened_state(
         shelf = opened.enter_context(opened_shelf(settings, home=home))
         models = shelved_models(shelf, settings)
         open_at_start(shelf, told=told)
+        served, remotes = mounted(models, settings)
+        for backend in remotes.backends:
+            told(f"{backend.name}: {backend.kind} for {', '.join(backend.settings.models)}")
+        metrics = Metrics()
+        routes = routed(served, settings, metrics=metrics)
+        exact = _exact_cache(settings.cache, home)
         semantic = _semantic_cache(settings.cache, models, home)
-        state = ServerState(models, exact=_exact_cache(settings.cache, home), semantic=semantic)
+        state = ServerState(
+            routes, metrics=metrics, exact=exact, semantic=semantic, beside=[remotes]
+        )
         opened.callback(state.close)
-        show_shelf(shelf, state.metrics)
+        show_backends(metrics, remotes, served)
+        show_shelf(shelf, metrics)
+        if settings.outbox.most_bytes and settings.backends:
+            outbox = opened_outbox(settings.outbox, home=home, metrics=metrics)
+            opened.callback(outbox.close)
+            state.beside.append(Desk(outbox, state, settings.outbox))
         if settings.governor.enabled:
             start_governor(state, settings.governor)
         yield state
+
+
+def opened_outbox(settings: OutboxSettings, *, home: Path, metrics: Metrics) -> Outbox:
+    """Open what is answered later.
+
+    Args:
+        settings: how much it holds.
+        home: the state folder.
+        metrics: where it is counted.
+
+    Returns:
+        The outbox; close it.
+
+    Raises:
+        ResourceError: if it cannot be read or written.
+    """
+    outbox = Outbox(
+        home / "outbox" / "requests.sqlite",
+        most_bytes=settings.most_bytes,
+        most_waiting=settings.most_waiting,
+    )
+    show_outbox(metrics, outbox)
+    return outbox
 
 
 def _exact_cache(settings: CacheSettings, home: Path) -> ExactCache | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from onhand.device.serving.page.files import PAGE_PATHS
 from onhand.device.serving.refusals import Refusal
 from onhand.device.serving.settings import ServeSettings
+from onhand.device.serving.unpacking import ACCEPTED, unpacked
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -58,7 +59,11 @@ class Guard:
                 await refuse(send, Refusal(status=401, message=message, code="invalid_api_key"))
                 return
             scope.setdefault("state", {})["tenant"] = tenant
-        await self._app(scope, _bounded(receive, self._settings.server.max_body_bytes), send)
+        most = self._settings.server.max_body_bytes
+        receive = _bounded(receive, most)
+        if _coding(headers) == ACCEPTED:
+            receive = unpacked(receive, most_bytes=most)
+        await self._app(scope, receive, send)
 
     def _refusal(self, scope: "Scope", headers: Mapping[str, list[str]]) -> Refusal | None:
         host = _one(headers, "host") or ""
@@ -85,6 +90,10 @@ class Guard:
         if scope["method"] == "POST" and kind != "application/json":
             message = "Content-Type must be application/json"
             return Refusal(status=415, message=message, code="content_type")
+        if _coding(headers) not in {"identity", ACCEPTED}:
+            message = f"Content-Encoding must be {ACCEPTED}, or none"
+            told = {"Accept-Encoding": ACCEPTED}
+            return Refusal(status=415, message=message, code="content_encoding", headers=told)
         return None
 
     def _is_own(self, scope: "Scope", origin: str, host: str) -> bool:
@@ -116,8 +125,11 @@ def _start(status: int, headers: Mapping[str, str]) -> "Message":
 
 async def _preflight(send: "Send") -> None:
     allowed = {
-        "access-control-allow-methods": "GET, POST",
-        "access-control-allow-headers": "authorization, content-type, idempotency-key",
+        "access-control-allow-methods": "DELETE, GET, POST",
+        "access-control-allow-headers": (
+            "authorization, content-type, idempotency-key, x-deadline-ms, x-defer, x-privacy, "
+            "x-route-policy"
+        ),
         "access-control-max-age": "600",
     }
     await send(_start(204, allowed))
@@ -187,6 +199,10 @@ def _one(headers: Mapping[str, Collection[str]], name: str) -> str | None:
     """Return a header's value; two of one name mean different things to different readers."""
     values = list(headers.get(name, ()))
     return ", ".join(values) if values else None
+
+
+def _coding(headers: Mapping[str, list[str]]) -> str:
+    return (_one(headers, "content-encoding") or "identity").strip().lower()
 
 
 def _name_of(host: str) -> str:

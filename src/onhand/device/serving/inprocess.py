@@ -57,6 +57,7 @@ class Service:
             )
             self._thread.start()
             held.callback(self._stop)
+            asyncio.run_coroutine_threadsafe(self._state.start(), self._loop).result()
             self.http = _client(make_routes(self._state, settings), self._loop, tenant)
             held.callback(self.http.close)
             self._held = held.pop_all()
@@ -138,6 +139,7 @@ class Service:
     def _stop(self) -> None:
         self._state.break_off()
         asyncio.run_coroutine_threadsafe(_ended_tasks(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._state.stop(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import TypeVar
+from typing import Generic, Self, TypeVar
 
-__all__ = ["merged"]
+__all__ = ["Begun", "merged"]
 
 _T = TypeVar("_T")
 
@@ -44,6 +44,38 @@ async def merged(streams: Sequence[AsyncIterator[_T]]) -> AsyncGenerator[tuple[i
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Begun(Generic[_T]):
+    """A stream that can be started before anybody waits for its first item. Close it."""
+
+    def __init__(self, stream: AsyncGenerator[_T]) -> None:
+        """Take a stream over; it is closed with this."""
+        self._stream = stream
+        self._first: asyncio.Future[_T] | None = None
+
+    async def start(self) -> None:
+        """Ask for the first item, and let it be worked on until it has to wait for something."""
+        self._first = asyncio.ensure_future(anext(self._stream))
+        # One turn for the stream, one for those that it has started.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> _T:
+        """Return the next item."""
+        first, self._first = self._first, None
+        return await (anext(self._stream) if first is None else first)
+
+    async def aclose(self) -> None:
+        """Close the stream, wherever it is."""
+        first, self._first = self._first, None
+        if first is not None:
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        await self._stream.aclose()
 
 
 async def _read(

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onhand.device.serving.asks import Ending, Piece
 
 if TYPE_CHECKING:
-    from prometheus_client.core import Metric
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-__all__ = ["Count", "Metrics"]
+__all__ = ["Count", "Figure", "Metrics"]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -41,6 +42,49 @@ class Count:
         self.outcome = outcome
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """What `Metrics.watch` shows.
+
+    Attributes:
+        name: of the figure, with its unit; a count gets "_total" added.
+        text: what it is.
+        labels: what its values are told apart by.
+        values: asked each time: a text for each label -> the value.
+        is_count: whether it only grows.
+    """
+
+    name: str
+    text: str
+    labels: tuple[str, ...]
+    values: Callable[[], Mapping[tuple[str, ...], float]]
+    is_count: bool = False
+
+
+class _Watched:
+    """See `prometheus_client.registry.Collector`."""
+
+    def __init__(self, figure: Figure) -> None:
+        self._figure = figure
+
+    def describe(self) -> "list[Metric]":
+        """Say its name without asking for values."""
+        return [self._family()]
+
+    def collect(self) -> "list[Metric]":
+        """Ask for the values."""
+        family = self._family()
+        for labels, value in self._figure.values().items():
+            family.add_metric(labels, value)
+        return [family]
+
+    def _family(self) -> "CounterMetricFamily | GaugeMetricFamily":
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+        kind = CounterMetricFamily if self._figure.is_count else GaugeMetricFamily
+        return kind(self._figure.name, self._figure.text, labels=self._figure.labels)
+
+
 class Metrics:
     """A registry of its own, so that several servers in one process do not mix."""
 
@@ -57,6 +101,11 @@ class Metrics:
         )
         self._tokens = Counter(
             "onhand_tokens", "Tokens of prompts and answers.", ["kind"], registry=self.registry
+        )
+        self._saved = Counter(
+            "onhand_network_saved_bytes",
+            "Bytes that caches kept off the network.",
+            registry=self.registry,
         )
         self._calls = Counter(
             "onhand_tool_calls", "Whole calls of tools in answers.", registry=self.registry
@@ -95,6 +144,10 @@ class Metrics:
         ):
             self._tokens.labels(kind).inc(n)
 
+    def saved(self, n_bytes: int) -> None:
+        """Count bytes that a cache kept off the network."""
+        self._saved.inc(n_bytes)
+
     def told(self, piece: Piece) -> None:
         """Count the calls of tools that come to their end."""
         if piece.call is not None and piece.call.is_end:
@@ -105,6 +158,10 @@ class Metrics:
         from prometheus_client import Gauge
 
         Gauge(name, text, registry=self.registry).set_function(value)
+
+    def watch(self, figure: Figure) -> None:
+        """Show figures that are asked for when they are read, one for each set of labels."""
+        self.registry.register(_Watched(figure))
 
     def family(
         self,

@@ -72,12 +72,43 @@ def make_server(state: ServerState, settings: ServeSettings) -> "uvicorn.Server"
     """
     import uvicorn
 
+    config = uvicorn.Config(
+        make_app(state, settings),
+        access_log=False,
+        log_config=None,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=2,
+        loop="asyncio",
+        http="h11",
+        ws="none",
+    )
+    return _drained(state, settings)(config)
+
+
+def _drained(state: ServerState, settings: ServeSettings) -> "type[uvicorn.Server]":
+    import uvicorn
+
     class DrainedServer(uvicorn.Server):
         """A server that takes no new requests first, and closes its connections then."""
 
         stop_at: float | None = None
 
-        def handle_exit(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        async def startup(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+            self, sockets: list[socket.socket] | None = None
+        ) -> None:
+            """Begin to listen."""
+            await state.start()
+            await super().startup(sockets)
+
+        async def shutdown(  # type: ignore[explicit-override] # likewise
+            self, sockets: list[socket.socket] | None = None
+        ) -> None:
+            """Close all connections."""
+            await super().shutdown(sockets)
+            await state.stop()
+
+        def handle_exit(  # type: ignore[explicit-override] # likewise
             self, sig: int, frame: FrameType | None
         ) -> None:
             """Begin to end; at once the second time."""
@@ -98,15 +129,4 @@ def make_server(state: ServerState, settings: ServeSettings) -> "uvicorn.Server"
                 self.should_exit = state.n_active == 0
             return await super().on_tick(counter)
 
-    config = uvicorn.Config(
-        make_app(state, settings),
-        access_log=False,
-        log_config=None,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=2,
-        loop="asyncio",
-        http="h11",
-        ws="none",
-    )
-    return DrainedServer(config)
+    return DrainedServer

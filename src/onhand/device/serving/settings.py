@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,13 @@ from onhand.device.serving.backends.settings import BackendSettings, BalanceSett
 from onhand.device.serving.caches.closeness import Closeness
 from onhand.device.serving.governor.setting import GovernorSettings
 from onhand.device.serving.models.shelf_settings import ShelfSettings
+from onhand.device.serving.routing.settings import (
+    OutboxSettings,
+    RouteSettings,
+    RoutingSettings,
+    check_privacy,
+)
+from onhand.device.serving.routing.situation import stricter
 
 __all__ = [
     "ANONYMOUS",
@@ -98,6 +105,8 @@ class ModelSettings:
         head: "full" or "two-stage".
         kv: "fp16" or "int8"; "" for the engine's own way.
         prefill: "exact" or "bf16".
+        speculate: "lookup": an answer that runs alone is drafted from its own text where that pays,
+            with the same tokens; or "off".
         context: most tokens of prompt and answer together; 0 for the model's own.
         max_active: answers computed at once.
         max_waiting: requests that may wait; one more is refused.
@@ -114,6 +123,7 @@ class ModelSettings:
     head: str = "full"
     kv: str = ""
     prefill: str = "exact"
+    speculate: str = "lookup"
     context: int = 0
     max_active: int = 8
     max_waiting: int = 64
@@ -128,6 +138,8 @@ class ModelSettings:
             raise InputError(
                 f"name {self.name!r}: letters, digits and . _ / : - alone, at most 128"
             )
+        if self.speculate not in {"lookup", "off"}:
+            raise InputError(f"speculate is {self.speculate!r}, must be lookup or off")
         for name in ("threads", "context", "prefix_cache_bytes"):
             if (value := int(getattr(self, name))) < 0:
                 raise InputError(f"{name} is {value}, must be 0 or more")
@@ -209,12 +221,15 @@ class KeySettings:
         tenant: whose key it is; what is kept for one tenant is never used for another.
         env: environment variable that holds the token; or
         sha256: the token's SHA-256, in hex.
+        privacy: the class that the tenant's requests have at least: "public", "redact" or
+            "private", which never leave the device.
         may_manage: whether it may have bundles looked at again.
     """
 
     tenant: str
     env: str = ""
     sha256: str = ""
+    privacy: str = "public"
     may_manage: bool = False
 
     def __post_init__(self) -> None:
@@ -224,6 +239,7 @@ class KeySettings:
             raise InputError(f"tenant {self.tenant!r}: give env or sha256, one of the two")
         if self.sha256 and not _DIGEST.fullmatch(self.sha256):
             raise InputError(f"tenant {self.tenant!r}: sha256 must be 64 digits of lower-case hex")
+        check_privacy(self.privacy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +259,10 @@ class ServeSettings:
         backends: other servers that answer.
         balance: how several backends of one model share its requests.
         secrets: a backend's name -> the key that it wants.
+        routing: who answers for models that several can answer for.
+        routes: what is different for single models.
+        privacy: tenant -> the class that its requests have at least.
+        outbox: what is answered later.
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
@@ -256,6 +276,10 @@ class ServeSettings:
     backends: tuple[BackendSettings, ...] = ()
     balance: BalanceSettings = field(default_factory=BalanceSettings)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    routing: RoutingSettings = field(default_factory=RoutingSettings)
+    routes: tuple[RouteSettings, ...] = ()
+    privacy: Mapping[str, str] = field(default_factory=dict)
+    outbox: OutboxSettings = field(default_factory=OutboxSettings)
 
     def tenant_of(self, token: str | None) -> str | None:
         """Return whose a bearer token is; None if it is nobody's.
@@ -294,7 +318,20 @@ def parse_settings(
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
-    known = ("server", "cache", "log", "shelf", "model", "key", "backend", "balance", "governor")
+    known = (
+        "server",
+        "cache",
+        "log",
+        "shelf",
+        "model",
+        "key",
+        "backend",
+        "balance",
+        "routing",
+        "route",
+        "outbox",
+        "governor",
+    )
     for key in table:
         if key not in known:
             raise RecipeError(f"{where}: {unknown('table', key, known)}")
@@ -323,7 +360,29 @@ def parse_settings(
         backends=backends,
         balance=filled(BalanceSettings, _table(table, "balance", where), where=f"{where}: balance"),
         secrets=secrets,
+        routing=filled(RoutingSettings, _table(table, "routing", where), where=f"{where}: routing"),
+        routes=_routes(table, where),
+        privacy=_privacy([one for one, _ in keys]),
+        outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
     )
+
+
+def _privacy(keys: Sequence[KeySettings]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one in keys:  # of two keys of one tenant the stricter counts
+        earlier = check_privacy(found.get(one.tenant, "public"))
+        found[one.tenant] = stricter(earlier, check_privacy(one.privacy))
+    return found
+
+
+def _routes(table: Mapping[str, object], where: str) -> tuple[RouteSettings, ...]:
+    found: dict[str, RouteSettings] = {}
+    for values, at in _tables(table, "route", where):
+        one = filled(RouteSettings, values, where=at)
+        if one.model in found:
+            raise RecipeError(f"{at}: there is a route of {one.model!r} already")
+        found[one.model] = one
+    return tuple(found.values())
 
 
 def _backends(

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from onhand.core.errors import InputError
-from onhand.device.serving.asks import TextModel
+from onhand.device.serving.asks import Fronts, TextModel
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.caches.semantic import SemanticCache
 from onhand.device.serving.governor.governor import Governor
@@ -13,9 +14,21 @@ from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.shelved import variant_of
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
-__all__ = ["Served", "ServerState"]
+__all__ = ["Beside", "Served", "ServerState", "on_device"]
 
 Served = TextModel | NetworkModel
+
+
+class Beside(Protocol):
+    """What runs beside the requests, in their event loop."""
+
+    async def start(self) -> None:
+        """Begin; requests are not taken yet."""
+        ...
+
+    async def stop(self) -> None:
+        """End; no request runs any more."""
+        ...
 
 
 class ServerState:
@@ -26,6 +39,7 @@ class ServerState:
         metrics: what is counted.
         exact: answers that the same request gets again; None for none.
         semantic: answers that similar questions get; None for none.
+        beside: what runs from `start` to `stop`.
         governor: what adjusts the models; None for nothing.
         is_draining: whether the server is about to end.
         started_s: when it began, in seconds since 1970.
@@ -38,8 +52,16 @@ class ServerState:
         metrics: Metrics | None = None,
         exact: ExactCache | None = None,
         semantic: SemanticCache | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         """Take models and caches over; `close` closes them.
+
+        Args:
+            models: at least one.
+            metrics: None for new ones.
+            exact: None for none.
+            semantic: None for none.
+            beside: what runs from `start` to `stop`.
 
         Raises:
             InputError: if there is none, or two have one name.
@@ -54,6 +76,7 @@ class ServerState:
         self.semantic = semantic
         self.governor: Governor | None = None
         self.is_draining = False
+        self.beside = list(beside)
         self.started_s = int(time.time())
         self.metrics.gauge(
             "onhand_prefix_cache_bytes",
@@ -71,6 +94,11 @@ class ServerState:
             _show_semantic(self.metrics, semantic)
 
     @property
+    def on_device(self) -> Mapping[str, Served]:
+        """Name -> the model of this device behind it, or what there is."""
+        return {name: on_device(model) for name, model in self.models.items()}
+
+    @property
     def n_active(self) -> int:
         """Answers that have not ended."""
         return sum(model.n_active for model in self.models.values())
@@ -83,7 +111,7 @@ class ServerState:
         """
         if name in self.models:
             return self.models[name]
-        if (variant := variant_of(self.models, name)) is not None:
+        if (variant := variant_of(self.on_device, name)) is not None:
             return variant
         known = ", ".join(self.models)
         message = f"there is no model {name[:80]!r} here, but {known}"
@@ -123,6 +151,16 @@ class ServerState:
                 return model
         raise RefusedRequest(_no_such(name, "computes vectors or classes"))
 
+    async def start(self) -> None:
+        """Start what runs beside the requests; called in their event loop."""
+        for one in self.beside:
+            await one.start()
+
+    async def stop(self) -> None:
+        """Stop it; safe to call twice."""
+        for one in reversed(self.beside):
+            await one.stop()
+
     def break_off(self) -> None:
         """End all answers that run; their readers are told."""
         for model in self.models.values():
@@ -155,6 +193,13 @@ def _show_semantic(metrics: Metrics, cache: SemanticCache) -> None:
         "reason",
         lambda: cache.rejected,
     )
+
+
+def on_device(model: Served) -> Served:
+    """Return the model of this device behind a name; the model itself where none is behind it."""
+    while isinstance(model, Fronts) and model.near is not None:
+        model = model.near
+    return model
 
 
 def _no_such(name: str | None, does: str) -> Refusal:

@@ -15,6 +15,7 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import ResourceError
 from onhand.device.engines.base import Session
 from onhand.device.schedule import Limits
+from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.governor.governor import Governor
 from onhand.device.serving.governor.readings import Readings
 from onhand.device.serving.governor.setting import GovernorSettings, Setting
@@ -118,14 +119,13 @@ def test_what_was_given_up_comes_back(tmp_path: Path) -> None:
     while governor.tick() is not None:
         pass
     assert limits(model) != usual
-    assert model.fingerprint.endswith(" 16")
+    assert model.governed.ceiling == 16
 
     forced.now = Readings(at_s=0, memory_pressure=0)
     for _ in range(40):
         governor.tick()
     assert limits(model) == usual
     assert (loaded.threads, model.governed.ceiling) == (4, 0)
-    assert not model.fingerprint.endswith(" 16")
     state.close()
 
 
@@ -145,6 +145,26 @@ def test_new_answers_keep_to_the_ceiling(tmp_path: Path) -> None:
             client.completions.create(model="toy", prompt="x", max_tokens=100)
         with pytest.raises(openai.InternalServerError, match="lacks memory"):
             client.completions.create(model="toy", prompt="x" * 16)
+
+
+def test_what_a_ceiling_cut_is_not_what_others_get_later(tmp_path: Path) -> None:
+    """The exact cache keeps no answer that ended only because the device was short of memory."""
+    model = fake_model(tmp_path)
+    forced = Forced(SHORT_OF_MEMORY)
+    state = ServerState([model], exact=ExactCache(None, most_bytes=10**6))
+    governor = make_governor(state, AIMS, read=forced.read)
+    while model.governed.ceiling != 16:
+        governor.tick()
+
+    with serving(state=state) as served, client_of(served) as client:
+        cut = client.completions.create(model="toy", prompt="x").choices[0].text
+        forced.now = Readings(at_s=0)
+        while model.governed.ceiling:
+            governor.tick()
+        whole = client.completions.create(model="toy", prompt="x").choices[0].text
+
+    assert whole.startswith(cut)
+    assert len(whole) > len(cut)
 
 
 def test_the_ceiling_counts_tokens_of_prompt_and_answer(tmp_path: Path) -> None:
@@ -224,7 +244,7 @@ class Elsewhere:
         """See `SharesOut`."""
         self.shares.append(share)
 
-    def prefer_variant(self, name: str | None) -> None:
+    def govern_variant(self, name: str | None) -> None:
         """See `PrefersVariant`."""
         self.variants.append(name)
 

@@ -76,6 +76,7 @@ class Browser:
                     "--disable-background-networking",
                     "--disable-component-update",
                     "--force-device-scale-factor=1",
+                    "--lang=en-US",
                     "about:blank",
                 ],
                 {**os.environ, "HOME": str(place)},

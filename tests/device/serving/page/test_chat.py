@@ -82,7 +82,7 @@ def test_text_comes_as_it_is_computed(chat: Page, toy: Scripted) -> None:
         ".map((one) => [one.firstChild.textContent, one.lastChild.textContent]))"
     )
     assert facts["Answered by"] == "this device"
-    assert facts["Cache"] == "miss"
+    assert facts["Cache"] == "nothing found"
     assert facts["Prompt"] == "40 tokens"
     assert facts["Cached"] == "0 tokens"
     assert facts["Answer"] == "5 tokens"
@@ -295,6 +295,51 @@ def test_an_answer_is_copied_as_it_came(chat: Page) -> None:
     chat.wait("document.querySelector('.answer footer button').textContent === 'Copied'")
 
     assert chat.run("window.kept") == CODE
+
+
+def test_where_an_answer_came_from_is_told(library: Page) -> None:
+    """By its headers, all of them; what comes with the last chunk is newer. Speed by its clock."""
+    code = """
+      import("/page/facts.js").then(({ Facts }) => {
+        let nowMs = 0;
+        const facts = new Facts(() => nowMs);
+        facts.begin(new Headers({
+          "x-route": "local", "x-backend": "local", "x-cache": "semantic",
+          "x-route-reason": "fits <b>here</b>", "x-new-thing": "7",
+          "x-request-id": "secret", "content-type": "text/event-stream",
+        }));
+        nowMs = 250;
+        facts.saw({ choices: [{ delta: { content: "a" } }] }, true);
+        nowMs = 1250;
+        facts.saw({ choices: [{ delta: { content: "b" }, finish_reason: "length" }] }, true);
+        facts.saw({
+          choices: [],
+          onhand: { route: "cloud", backend: "far", nested: {}, nothing: null },
+          usage: { prompt_tokens: 1200, completion_tokens: 11,
+                   prompt_tokens_details: { cached_tokens: 1100 } },
+        }, false);
+        const list = document.createElement("dl");
+        facts.show(list);
+        return [facts.reason, [...list.children].map((row) =>
+          [row.firstChild.textContent, row.lastChild.textContent])];
+      })
+    """
+
+    assert library.run(code) == [
+        "length",
+        [
+            ["Answered by", "cloud"],
+            ["Backend", "far"],
+            ["Because", "fits <b>here</b>"],
+            ["Cache", "another request of the same meaning"],
+            ["new thing", "7"],
+            ["First text", "250 ms"],
+            ["Speed", "10 tokens/s"],
+            ["Prompt", "1,200 tokens"],
+            ["Cached", "1,100 tokens"],
+            ["Answer", "11 tokens"],
+        ],
+    ]
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])

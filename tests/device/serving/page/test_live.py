@@ -2,13 +2,17 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from tests.device.serving.page.browser import Page
 from tests.device.serving.page.scripted import Scripted
-from tests.device.serving.served import Served, serving
+from tests.device.serving.served import Served, fake_model, serving
 
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.governor.readings import Readings
+from onhand.device.serving.governor.setting import GovernorSettings
+from onhand.device.serving.governor.starting import make_governor
 from onhand.device.serving.state import ServerState
 
 PLOTS = "document.querySelectorAll('.panel .plot path').length"
@@ -267,6 +271,34 @@ def test_what_a_device_does_not_have_gets_no_plot(live: Page, served: Served) ->
     live.wait(f"'Lamps on' in {PANELS.strip()}")
 
     assert "Lamps cold" not in live.run(PANELS)
+
+
+def test_a_governor_is_shown(page: Page, tmp_path: Path) -> None:
+    """Its settings and readings as plots, and in words what presses and what was changed."""
+    times = iter(range(0, 10_000, 60))
+    state = ServerState([fake_model(tmp_path, max_active=8)])
+    governor = make_governor(
+        state,
+        GovernorSettings(),
+        read=lambda: Readings(at_s=next(times), memory_pressure=0.9, temperature_c=50.5),
+    )
+    governor.tick()
+    with serving(state=state) as served:
+        page.open(f"{served.url}/#live")
+        page.wait("document.querySelector('.panel .lines li')")
+        panels = page.run(PANELS)
+        texts = page.run("[...document.querySelectorAll('.lines li')].map((e) => e.textContent)")
+
+    changes = governor.described()["changes"]
+    assert isinstance(changes, list)
+    assert len(changes) == 1
+    assert panels["Pressure, as a share of time"] == ["memory pressure 90 %"]
+    assert panels["Temperature"] == ["temperature 50.5"]
+    assert "max active" in panels["Set by the governor"][1]
+    assert texts[0].startswith("memory: ")
+    assert texts[1].startswith("just now: ")
+    assert changes[0]["reason"] in texts[1]
+    assert page.complaints == []
 
 
 def test_the_governor_says_why(library: Page) -> None:

@@ -82,6 +82,7 @@ class Actor:
         n_whole: answers that came to their end.
         closing_s: seconds that it takes to break off.
         is_silent: whether it ends without anything.
+        source: what its endings call it.
     """
 
     pieces: Sequence[Piece | OnhandError] = (Piece("yes"),)
@@ -89,6 +90,7 @@ class Actor:
     between_s: float = 0.0
     closing_s: float = 0.0
     is_silent: bool = False
+    source: str = "local"
     asks: list[Ask] = field(default_factory=list)
     n_closed: int = 0
     n_whole: int = 0
@@ -112,7 +114,13 @@ class Actor:
                     raise one
                 yield one
             n = len(self.pieces)
-            yield Ending(reason="stop", prompt_tokens=3, cached_tokens=0, generated_tokens=n)
+            yield Ending(
+                reason="stop",
+                prompt_tokens=3,
+                cached_tokens=0,
+                generated_tokens=n,
+                source=self.source,
+            )
             self.n_whole += 1
         finally:
             if self.closing_s:

@@ -50,6 +50,7 @@ def down(one: Candidate) -> Candidate:
 @pytest.mark.parametrize(
     ("policy", "mode", "targets"),
     [
+        ("balanced", "balance", ("local", "peer", "cloud")),
         ("local-only", "first", ("local",)),
         ("local-first", "first", ("local", "peer", "cloud")),
         ("cloud-first", "first", ("cloud", "peer", "local")),
@@ -72,8 +73,8 @@ def test_what_each_policy_asks(policy: str, mode: str, targets: tuple[str, ...])
 def test_every_policy_is_in_the_table_above() -> None:
     """A new one needs its line."""
     assert set(POLICIES) == {
-        "local-only", "local-first", "cloud-first", "cheapest", "fastest", "hedge", "race",
-        "cascade", "adaptive",
+        "balanced", "local-only", "local-first", "cloud-first", "cheapest", "fastest", "hedge",
+        "race", "cascade", "adaptive",
     }  # fmt: skip
 
 
@@ -99,6 +100,11 @@ def test_what_cannot_answer_is_passed_over(facts: dict[str, object], kind: str) 
     _, passed_over = fitting(replace(ALL, **facts))  # type: ignore[arg-type] # as the table says
 
     assert passed_over["cloud"][0] == kind
+
+
+def test_what_a_peer_handed_on_goes_to_no_other_peer() -> None:
+    """Two devices that name each other would never end."""
+    assert decide(replace(ALL, is_handed_on=True), "balanced").targets == ("local", "cloud")
 
 
 def test_redacted_requests_may_leave_where_something_redacts() -> None:
@@ -196,6 +202,15 @@ def test_adaptive(facts: dict[str, object], why: str, mode: str, first: str) -> 
     assert (decision.why, decision.mode, decision.targets[0]) == (why, mode, first)
 
 
+def test_a_balanced_request_may_be_moved_by_the_governor() -> None:
+    """By its draw; alone on the device there is nowhere to move it."""
+    pressed = replace(ALL, cloud_share=0.6, draw=0.5)
+
+    assert decide(pressed, "balanced").targets[0] == "cloud"
+    assert decide(replace(pressed, privacy="private"), "balanced").targets == ("local",)
+    assert decide(replace(pressed, draw=0.7), "balanced").mode == "balance"
+
+
 def test_the_stricter_class_wins() -> None:
     """Whoever says it."""
     assert stricter("public", "private", "redact") == "private"
@@ -230,6 +245,7 @@ situations = st.builds(
     budget_left=st.none() | st.floats(0, 10),
     power=st.builds(Power, battery=st.none() | st.floats(0, 1), is_plugged=st.booleans()),
     cloud_share=st.floats(0, 1),
+    is_handed_on=st.booleans(),
     draw=st.floats(0, 1, exclude_max=True),
     defer=st.sampled_from(["never", "allow", "must"]),
 )

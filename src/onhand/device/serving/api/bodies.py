@@ -10,6 +10,9 @@ from onhand.device.serving.refusals import Refusal, RefusedRequest
 
 __all__ = ["Body", "as_json", "parse_body", "wrong"]
 
+# Made once: streams need it for every piece.
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
 
 def wrong(
     param: str, message: str, *, status: int = 400, code: str | None = None
@@ -177,4 +180,4 @@ def parse_body(content: bytes) -> Body:
 
 def as_json(value: object) -> bytes:
     """Return an answer's JSON."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onhand.device.serving.api.bodies import as_json
-from onhand.device.serving.api.shape import Answered, Stamp
+from onhand.device.serving.api.old_scores import OldScores
+from onhand.device.serving.api.shape import Answered, Stamp, told_source
 from onhand.device.serving.asks import Ending, Piece, Score, joined
 from onhand.device.tools.kinds import CallPart
 
@@ -20,13 +21,15 @@ class CompletionShape:
         kind: which of the two routes.
         wants_usage: whether a stream ends with a chunk of counts.
         has_scores: whether scores of tokens are wanted.
-        echo: what stands before the answer's text.
+        echoes: what stands before the text of each choice; empty for nothing.
+        n_prompts: prompts that were asked at once; each has as many choices.
     """
 
     kind: Literal["chat", "text"]
     wants_usage: bool = False
     has_scores: bool = False
-    echo: str = ""
+    echoes: tuple[str, ...] = ()
+    n_prompts: int = 1
 
     def whole(self, stamp: Stamp, answers: Sequence[Answered]) -> object:
         """See `Shape`."""
@@ -34,13 +37,13 @@ class CompletionShape:
         for index, (pieces, ending) in enumerate(answers):
             text = "".join(piece.text for piece in pieces)
             scores = [score for piece in pieces for score in piece.scores]
-            choice = self.choice(index, scores, ending)
+            choice = self.choice(index, scores, ending, OldScores())
             if self.kind == "chat":
                 choice["message"] = _message(text, joined(pieces))
             else:
-                choice["text"] = self.echo + text
+                choice["text"] = self.echo(index) + text
             choices.append(choice)
-        usage = _usage([ending for _, ending in answers])
+        usage = self.usage([ending for _, ending in answers])
         return self.head(stamp, is_chunk=False) | {"choices": choices, "usage": usage}
 
     def stream(self, stamp: Stamp, n_choices: int) -> "_Chunks":
@@ -59,19 +62,50 @@ class CompletionShape:
             **stamp.mark,
         }
 
+    def echo(self, index: int) -> str:
+        """Return what stands before the text of a choice."""
+        return self.echoes[index] if self.echoes else ""
+
+    def usage(self, endings: Sequence[Ending]) -> dict[str, object]:
+        """Return the counts of an answer; a prompt of several choices counts once."""
+        firsts = endings[:: len(endings) // self.n_prompts]
+        n_prompt = sum(ending.prompt_tokens for ending in firsts)
+        n_answer = sum(ending.generated_tokens for ending in endings)
+        n_cached = sum(ending.cached_tokens for ending in firsts)
+        return {
+            "prompt_tokens": n_prompt,
+            "completion_tokens": n_answer,
+            "total_tokens": n_prompt + n_answer,
+            "prompt_tokens_details": {"cached_tokens": n_cached},
+        }
+
     def choice(
-        self, index: int, scores: Sequence[Score], ending: Ending | None
+        self, index: int, scores: Sequence[Score], ending: Ending | None, told: OldScores
     ) -> dict[str, object]:
-        """Return what every choice begins with."""
-        logprobs = None
-        if self.has_scores:
+        """Return what every choice begins with.
+
+        Args:
+            index: its number.
+            scores: of its next tokens.
+            ending: its end; None while it runs.
+            told: where the older form of its scores stands.
+        """
+        logprobs: dict[str, object] | None = None
+        if self.has_scores and self.kind == "text":
+            logprobs = told.told(scores)
+        elif self.has_scores:
             content = [
                 _score(score) | {"top_logprobs": [_score(other) for other in score.others]}
                 for score in scores
             ]
             logprobs = {"content": content, "refusal": None}
         reason = ending.reason if ending else None
-        return {"index": index, "finish_reason": reason, "logprobs": logprobs}
+        choice: dict[str, object] = {
+            "index": index,
+            "finish_reason": reason,
+            "logprobs": logprobs,
+        }
+        return choice if ending is None else choice | told_source(ending)
 
 
 class _Chunks:
@@ -82,17 +116,20 @@ class _Chunks:
         self._head = shape.head(stamp, is_chunk=True)
         self._n_choices = n_choices
         self._endings: dict[int, Ending] = {}
+        self._told = [OldScores() for _ in range(n_choices)]
 
     def begin(self) -> bytes:
         """See `StreamShape`."""
         opened = {"role": "assistant", "content": ""}
-        choices = [self._shape.choice(index, (), None) for index in range(self._n_choices)]
-        texts = [self._with_text(choice, opened, self._shape.echo) for choice in choices]
-        return b"".join(self._event([choice]) for choice in texts)
+        events: list[bytes] = []
+        for index in range(self._n_choices):
+            choice = self._choice(index, (), None)
+            events.append(self._event([self._with_text(choice, opened, self._shape.echo(index))]))
+        return b"".join(events)
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """See `StreamShape`."""
-        choice = self._shape.choice(index, piece.scores, None)
+        choice = self._choice(index, piece.scores, None)
         delta: dict[str, object] = {"content": piece.text}
         if piece.call is not None:
             delta = {"tool_calls": [_call_delta(piece.call)]}
@@ -101,7 +138,7 @@ class _Chunks:
     def ending(self, index: int, ending: Ending) -> bytes:
         """See `StreamShape`."""
         self._endings[index] = ending
-        choice = self._shape.choice(index, (), ending)
+        choice = self._choice(index, (), ending)
         choice["logprobs"] = None
         return self._event([self._with_text(choice, {}, "")])
 
@@ -109,12 +146,18 @@ class _Chunks:
         """See `StreamShape`."""
         counts = b""
         if self._shape.wants_usage:
-            counts = self._event([], _usage([self._endings[i] for i in sorted(self._endings)]))
+            endings = [self._endings[index] for index in sorted(self._endings)]
+            counts = self._event([], self._shape.usage(endings))
         return counts + b"data: [DONE]\n\n"
 
     def failure(self, body: dict[str, object]) -> bytes:
         """See `StreamShape`."""
         return b"data: " + as_json(body) + b"\n\n"
+
+    def _choice(
+        self, index: int, scores: Sequence[Score], ending: Ending | None
+    ) -> dict[str, object]:
+        return self._shape.choice(index, scores, ending, self._told[index])
 
     def _with_text(
         self, choice: dict[str, object], delta: Mapping[str, object], text: str
@@ -151,18 +194,6 @@ def _call_delta(part: CallPart) -> dict[str, object]:
 
 def _function(call: CallPart) -> dict[str, object]:
     return {"name": call.name, "arguments": call.arguments}
-
-
-def _usage(endings: Sequence[Ending]) -> dict[str, object]:
-    """Return the counts of an answer; the prompt of several choices counts once."""
-    n_prompt = endings[0].prompt_tokens
-    n_answer = sum(ending.generated_tokens for ending in endings)
-    return {
-        "prompt_tokens": n_prompt,
-        "completion_tokens": n_answer,
-        "total_tokens": n_prompt + n_answer,
-        "prompt_tokens_details": {"cached_tokens": endings[0].cached_tokens},
-    }
 
 
 def _score(score: Score) -> dict[str, object]:

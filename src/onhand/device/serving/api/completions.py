@@ -23,6 +23,7 @@ from onhand.device.template import Message
 __all__ = ["read_chat", "read_completion"]
 
 _MOST_CHOICES = 16
+_MOST_PROMPTS = 16
 _MOST_STOPS = 4
 _MOST_SCORES = 20
 
@@ -56,7 +57,7 @@ def read_chat(body: Body, *, tenant: str, usual: Sampling) -> Asked:
     shape = CompletionShape(
         kind="chat", wants_usage=_wants_usage(body), has_scores=ask.n_scores is not None
     )
-    return _asked(body, "chat", ask, shape)
+    return _asked(body, "chat", [ask], shape)
 
 
 def read_completion(body: Body, *, tenant: str, usual: Sampling) -> Asked:
@@ -73,17 +74,31 @@ def read_completion(body: Body, *, tenant: str, usual: Sampling) -> Asked:
     Raises:
         RefusedRequest: as in `read_chat`.
     """
-    prompts = body.texts("prompt", most=1)
+    prompts = body.texts("prompt", most=_MOST_PROMPTS)
     if not prompts:
-        raise body.wrong("prompt", "is missing; give one text")
-    body.only("suffix", "")
-    body.only("logprobs")
+        raise body.wrong("prompt", "is missing; give a text or a list of texts")
+    if body.text("suffix"):
+        raise body.wrong("suffix", "is not supported: texts are continued at their end")
     body.only("best_of", 1)
-    echo = prompts[0] if body.flag("echo", False) else ""
-    ask = _ask(body, prompts[0], tenant=tenant, usual=usual)
-    ask = replace(ask, wire=completion_wire(body.given))
-    shape = CompletionShape(kind="text", wants_usage=_wants_usage(body), echo=echo)
-    return _asked(body, "text", ask, shape)
+    n_scores = body.whole("logprobs", least=0, most=_MOST_SCORES)
+    has_echo = body.flag("echo", False)
+    if has_echo and n_scores is not None:
+        raise body.wrong("logprobs", "cannot be given with echo: prompts are not scored")
+    ask = replace(_ask(body, "", tenant=tenant, usual=usual), n_scores=n_scores)
+    asks = [
+        replace(ask, prompt=prompt, wire=completion_wire({**body.given, "prompt": prompt}))
+        for prompt in prompts
+    ]
+    wants_usage = _wants_usage(body)
+    asked = _asked(body, "text", asks, CompletionShape(kind="text"))
+    shape = CompletionShape(
+        kind="text",
+        wants_usage=wants_usage,
+        has_scores=n_scores is not None,
+        echoes=tuple(str(one.prompt) for one in asked.asks) if has_echo else (),
+        n_prompts=len(prompts),
+    )
+    return replace(asked, shape=shape)
 
 
 def _ask(body: Body, prompt: str | Sequence[Message], *, tenant: str, usual: Sampling) -> Ask:
@@ -98,12 +113,15 @@ def _ask(body: Body, prompt: str | Sequence[Message], *, tenant: str, usual: Sam
     )
 
 
-def _asked(body: Body, route: str, ask: Ask, shape: CompletionShape) -> Asked:
+def _asked(body: Body, route: str, asks: Sequence[Ask], shape: CompletionShape) -> Asked:
     n = body.whole("n", least=1, most=_MOST_CHOICES) or 1
+    if n * len(asks) > _MOST_CHOICES:
+        raise body.wrong("n", f"makes {n * len(asks)} choices, at most {_MOST_CHOICES} are allowed")
     is_stream = body.flag("stream", False)
     body.ignore(("model", *WITHOUT_EFFECT))
     body.end()
-    return Asked(route=route, asks=choices_of(ask, n), is_stream=is_stream, shape=shape)
+    choices = tuple(choice for ask in asks for choice in choices_of(ask, n))
+    return Asked(route=route, asks=choices, is_stream=is_stream, shape=shape)
 
 
 def _wants_usage(body: Body) -> bool:

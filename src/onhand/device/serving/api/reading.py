@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 MOST_TOKENS: Final = 2**31 - 1
+_MOST_BIASES: Final = 1024
 WITHOUT_EFFECT: Final = (
     "metadata",
     "prompt_cache_key",
@@ -95,11 +96,8 @@ def read_sampling(body: Body, usual: Sampling) -> Sampling:
         It.
 
     Raises:
-        RefusedRequest: if a field is out of range, or a penalty is asked for.
+        RefusedRequest: if a field is out of range.
     """
-    for penalty in ("frequency_penalty", "presence_penalty"):
-        body.only(penalty, 0)
-    body.only("logit_bias", {})
     return Sampling(
         temperature=body.number("temperature", usual.temperature, least=0, most=2),
         # 0 is allowed there, and keeps the likeliest token as any tiny number does.
@@ -109,8 +107,27 @@ def read_sampling(body: Body, usual: Sampling) -> Sampling:
         repetition_penalty=body.number(
             "repetition_penalty", usual.repetition_penalty, least=0.01, most=100
         ),
+        frequency_penalty=body.number("frequency_penalty", 0.0, least=-2, most=2),
+        presence_penalty=body.number("presence_penalty", 0.0, least=-2, most=2),
+        logit_bias=_bias(body),
         seed=body.whole("seed", least=0, most=2**63 - 1),
     )
+
+
+def _bias(body: Body) -> tuple[tuple[int, float], ...]:
+    """Return biases by token; JSON's keys are texts."""
+    given = body.value("logit_bias")
+    if given is None:
+        return ()
+    if not isinstance(given, dict) or len(given) > _MOST_BIASES:
+        raise body.wrong("logit_bias", f"must be an object of at most {_MOST_BIASES} tokens")
+    fields = Body(given, where="logit_bias")
+    biases: list[tuple[int, float]] = []
+    for key in given:
+        if not (key.isascii() and key.isdigit() and len(key) <= 9):
+            raise fields.wrong(key[:20], "is no token's number")
+        biases.append((int(key), fields.number(key, 0.0, least=-100, most=100)))
+    return tuple(sorted(biases))
 
 
 def _or(value: int | None, otherwise: int) -> int:

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 from onhand.device.serving.api.bodies import as_json
 
@@ -14,18 +14,22 @@ __all__ = ["EventStream", "JsonReply", "until_gone"]
 
 
 class JsonReply:
-    """One JSON object as the whole answer; an ASGI application."""
+    """One JSON object as the whole answer; an ASGI application.
+
+    Attributes:
+        value: it.
+    """
 
     def __init__(
         self, value: object, *, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> None:
-        self._value = value
+        self.value = value
         self._status = status
         self._headers = dict(headers or {})
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Send it."""
-        body = as_json(self._value)
+        body = as_json(self.value)
         headers = {
             "content-type": "application/json",
             "content-length": str(len(body)),
@@ -55,14 +59,28 @@ class EventStream:
         Args:
             events: makes the data of events; each is sent as it is.
             ping_s: seconds without news after which a comment is sent.
-            headers: of the answer, beside those of an event stream.
+            headers: of the answer, beside those of an event stream; read when the first event
+                is there.
         """
         self._events = events
         self._ping_s = ping_s
-        self._headers = dict(headers or {})
+        self._headers = headers or {}
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Send all of it."""
+        await until_gone(self._send_all(send), receive)
+
+    async def _send_all(self, send: "Send") -> None:
+        has_begun = False
+        async with aclosing(_pinged(self._events(), self._ping_s)) as events:
+            async for data in events:
+                if not has_begun:
+                    await send(self._start())
+                    has_begun = True
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    def _start(self) -> "Message":
         headers = {
             "content-type": "text/event-stream; charset=utf-8",
             "cache-control": "no-store",
@@ -70,14 +88,7 @@ class EventStream:
             **self._headers,
         }
         pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        await send({"type": "http.response.start", "status": 200, "headers": pairs})
-        await until_gone(self._send_all(send), receive)
-
-    async def _send_all(self, send: "Send") -> None:
-        async with aclosing(_pinged(self._events(), self._ping_s)) as events:
-            async for data in events:
-                await send({"type": "http.response.body", "body": data, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        return {"type": "http.response.start", "status": 200, "headers": pairs}
 
 
 async def until_gone(work: Awaitable[object], receive: "Receive") -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onhand.device.serving.api.bodies import as_json
-from onhand.device.serving.api.shape import Answered, Stamp
+from onhand.device.serving.api.shape import Answered, Stamp, told_source
 from onhand.device.serving.api.tool_fields import ToolFields
 from onhand.device.serving.asks import Ending, Piece, joined
 from onhand.device.tools.kinds import CallPart
@@ -69,7 +69,7 @@ class ResponseShape:
             "tool_choice": self.tools.choice,
             "tools": list(self.tools.tools),
             "usage": None if ending is None else _usage(ending),
-        }
+        } | ({} if ending is None else told_source(ending))
 
 
 class _Events:

@@ -1,12 +1,13 @@
 """What a request asked, and the form in which its client wants the answer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from onhand.device.serving.asks import Ask, Ending, Piece
+from onhand.device.serving.asks import Ask, Ending, Piece, Source, Wire
+from onhand.device.serving.wishes import Wishes
 
-__all__ = ["Answered", "Asked", "Shape", "Stamp", "StreamShape"]
+__all__ = ["Answered", "Asked", "Shape", "Stamp", "StreamShape", "told_source"]
 
 Answered = tuple[Sequence[Piece], Ending]
 """The pieces of one choice, and its end."""
@@ -81,6 +82,15 @@ class StreamShape(Protocol):
         ...
 
 
+def told_source(ending: Ending) -> dict[str, object]:
+    """Return the field by which an answer's end says who gave it, which headers came too early for.
+
+    Args:
+        ending: of the answer.
+    """
+    return {"onhand": {"route": ending.route, "backend": ending.source}}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A request for text that was understood.
@@ -100,3 +110,39 @@ class Asked:
     def until(self, deadline_s: float | None) -> "Asked":
         """Return the same request with a time at which its answer must have ended."""
         return replace(self, asks=tuple(replace(ask, deadline_s=deadline_s) for ask in self.asks))
+
+    def handed_on(self, n_hops: int) -> "Asked":
+        """Return it with the number of servers of ours that handed it on."""
+        return self._with_wires(lambda wire: replace(wire, n_hops=n_hops))
+
+    def wishing(self, wishes: Wishes, *, sent_key: str = "") -> "Asked":
+        """Return it with what it says of who may answer, and when.
+
+        Args:
+            wishes: that.
+            sent_key: the idempotency key that other servers are sent; "" for none.
+        """
+        asked = self
+        if sent_key:
+            headers = {"idempotency-key": sent_key}
+            asked = self._with_wires(
+                lambda wire: replace(wire, headers={**wire.headers, **headers})
+            )
+        return replace(asked, asks=tuple(replace(ask, wishes=wishes) for ask in asked.asks))
+
+    def known_as(self, request_id: str, *, told: Callable[[Source], None]) -> "Asked":
+        """Return it with what logs call it, here and elsewhere.
+
+        Args:
+            request_id: that.
+            told: of who answers; see `Ask`.
+        """
+        headers = {"x-request-id": request_id}
+        named = self._with_wires(lambda wire: replace(wire, headers={**wire.headers, **headers}))
+        return replace(named, asks=tuple(replace(ask, told=told) for ask in named.asks))
+
+    def _with_wires(self, change: Callable[[Wire], Wire]) -> "Asked":
+        asks = tuple(
+            ask if ask.wire is None else replace(ask, wire=change(ask.wire)) for ask in self.asks
+        )
+        return replace(self, asks=asks)

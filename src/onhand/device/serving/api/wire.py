@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from onhand.device.serving.asks import Ask, Wire
+from onhand.device.template import Message
 
 __all__ = ["chat_wire", "completion_wire", "response_wire", "wire_of"]
 
@@ -116,8 +117,30 @@ def wire_of(ask: Ask) -> Wire:
         return Wire(path="completions", fields={"prompt": ask.prompt} | fields)
     if ask.n_scores is not None:
         fields |= {"logprobs": True, "top_logprobs": ask.n_scores}
-    messages = [{"role": one.role, "content": one.content} for one in ask.prompt]
+    if (use := ask.tools) is not None:
+        fields["tools"] = [
+            {"type": "function", "function": tool.described()} for tool in use.callable_tools
+        ]
+        fields["tool_choice"] = "required" if use.is_required else "auto"
+        fields["parallel_tool_calls"] = use.is_parallel
+    messages = [_turn(one) for one in ask.prompt]
     return Wire(path="chat/completions", fields={"messages": messages} | fields)
+
+
+def _turn(message: Message) -> dict[str, object]:
+    turn: dict[str, object] = {"role": message.role, "content": message.content}
+    if message.calls:
+        turn["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments},
+            }
+            for call in message.calls
+        ]
+    if message.call_id:
+        turn["tool_call_id"] = message.call_id
+    return turn
 
 
 def _kept(given: Mapping[str, object], without: frozenset[str]) -> dict[str, object]:

@@ -9,10 +9,16 @@ from typing import Final, NoReturn
 from onhand.core.errors import InputError, OnhandError
 from onhand.core.outside import shown
 from onhand.device.serving.asks import EndReason, Piece, Score
+from onhand.device.tools.kinds import CallPart
 
 __all__ = ["ChunkReader", "Counts", "SaidError"]
 
-_REASONS: Final[Mapping[object, EndReason]] = {"length": "length", "max_tokens": "length"}
+_REASONS: Final[Mapping[object, EndReason]] = {
+    "length": "length",
+    "max_tokens": "length",
+    "tool_calls": "tool_calls",
+}
+_MOST_CALLS: Final = 1024
 
 
 class SaidError(OnhandError):
@@ -55,17 +61,18 @@ class ChunkReader:
         self._with_scores = with_scores
         self._n_pieces = 0
         self._is_counted = False
+        self._open_call: int | None = None
         self.reason: EndReason | None = None
         self.counts = Counts()
 
-    def read(self, data: bytes) -> Piece | None:
+    def read(self, data: bytes) -> list[Piece]:
         """Take one event, or a whole answer.
 
         Args:
             data: its JSON.
 
         Returns:
-            What it adds to the answer; None for nothing.
+            What it adds to the answer.
 
         Raises:
             InputError: if it is not of that form.
@@ -80,11 +87,11 @@ class ChunkReader:
         if not isinstance(choices, list):
             if usage is None:
                 raise InputError(f"choices is {shown(choices)}, must be a list")
-            return None
+            return []
         for choice in choices:
             if isinstance(choice, Mapping) and choice.get("index", 0) == 0:
                 return self._choice(choice)
-        return None
+        return []
 
     def finish(self) -> None:
         """Note that nothing more comes.
@@ -99,21 +106,49 @@ class ChunkReader:
         """Note the server's word that the answer is whole."""
         self.reason = self.reason or "stop"
 
-    def _choice(self, choice: Mapping[str, object]) -> Piece | None:
-        reason = choice.get("finish_reason")
-        if reason is not None:
-            self.reason = _REASONS.get(reason, "stop")
+    def _choice(self, choice: Mapping[str, object]) -> list[Piece]:
         said = choice.get("delta") or choice.get("message")
         text = choice.get("text") if said is None else _said_text(said)
         if text is not None and not isinstance(text, str):
             raise InputError(f"a text is {shown(text)}, must be one")
         scores = _scores(choice.get("logprobs")) if self._with_scores else ()
-        if not text and not scores:
-            return None
-        self._n_pieces += 1
+        pieces = [Piece(text or "", scores)] if text or scores else []
+        pieces += self._calls(said.get("tool_calls") if isinstance(said, Mapping) else None)
+        reason = choice.get("finish_reason")
+        if reason is not None:
+            self.reason = _REASONS.get(reason, "stop")
+            if self.reason != "length":
+                pieces += self._end_call()
+        self._n_pieces += len(pieces)
         if not self._is_counted:  # a server that never counts sends about one token at a time
             self.counts = Counts(generated=self._n_pieces)
-        return Piece(text or "", scores)
+        return pieces
+
+    def _calls(self, calls: object) -> list[Piece]:
+        pieces: list[Piece] = []
+        for place, call in enumerate(calls if isinstance(calls, list) else ()):
+            if not isinstance(call, Mapping):
+                raise InputError(f"a call is {shown(call)}, must be an object")
+            index = call.get("index", place)  # whole answers count by their order
+            if not isinstance(index, int) or not 0 <= index < _MOST_CALLS:
+                raise InputError(f"a call's index is {shown(index)}, must be a whole number")
+            if index != self._open_call:
+                pieces += self._end_call()
+                self._open_call = index
+            function = call.get("function")
+            told = function if isinstance(function, Mapping) else {}
+            part = CallPart(
+                index,
+                id=_text(call.get("id")),
+                name=_text(told.get("name")),
+                arguments=_text(told.get("arguments")),
+            )
+            pieces.append(Piece("", call=part))
+        return pieces
+
+    def _end_call(self) -> list[Piece]:
+        index, self._open_call = self._open_call, None
+        return [] if index is None else [Piece("", call=CallPart(index, is_end=True))]
 
     def _count(self, usage: Mapping[str, object]) -> None:
         details = usage.get("prompt_tokens_details")
@@ -154,6 +189,10 @@ def _said_text(said: object) -> object:
     if not isinstance(said, Mapping):
         raise InputError(f"a delta is {shown(said)}, must be an object")
     return said.get("content") or said.get("refusal")
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _scores(logprobs: object) -> tuple[Score, ...]:

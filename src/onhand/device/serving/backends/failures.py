@@ -73,48 +73,51 @@ def of_status(
     Returns:
         `RefusedRequest` where the request is wrong, else `BackendFailed`.
     """
-    wait_s = retry_after_s((headers or {}).get("retry-after"), now=datetime.now(UTC))
     if status in _OF_CALLER:
-        said = _said(body)
-        message = hidden(str(said.get("message") or "the request was refused"))[:_MOST_SHOWN]
-        code, param = said.get("code"), said.get("param")
-        return RefusedRequest(
-            Refusal(
-                status=status,
-                message=f"backend {name!r}: {message}",
-                code=code if isinstance(code, str) else None,
-                param=param if isinstance(param, str) else None,
-            )
-        )
+        return _refused(name, status, _said(body), hidden)
     if status in {401, 403}:
         key = f"the key in {env}" if env else "requests without a key; set env"
         message = f"backend {name!r} refuses this server's key"
-        return BackendFailed(
-            f"backend {name!r} refuses {key} (status {status})",
-            _refusal(502, message, "backend_denied"),
-            is_lasting=True,
-        )
+        reason = f"backend {name!r} refuses {key} (status {status})"
+        return BackendFailed(reason, _refusal(502, message, "backend_denied"), is_lasting=True)
     if status == 404 or 300 <= status < 400:
         message = f"backend {name!r} does not have the model or path that its settings name"
-        return BackendFailed(
-            f"{message} (status {status})",
-            _refusal(502, message, "backend_denied"),
-            is_lasting=True,
-        )
+        reason = f"{message} (status {status})"
+        return BackendFailed(reason, _refusal(502, message, "backend_denied"), is_lasting=True)
+    wait_s = retry_after_s((headers or {}).get("retry-after"), now=datetime.now(UTC))
     if status in {402, 429, 503}:
-        shown = 503 if status == 503 else 429
-        message = f"backend {name!r} takes no more requests at present"
-        after = {"Retry-After": str(math.ceil(1.0 if wait_s is None else wait_s))}
-        return BackendFailed(
-            f"{message} (status {status})",
-            Refusal(status=shown, message=message, code="backend_busy", headers=after),
-            is_fault=status == 503 and wait_s is None,
-            retry_after_s=wait_s,
-        )
+        return _busy(name, status, wait_s)
     message = f"backend {name!r} failed"
     return BackendFailed(
         f"{message} (status {status})",
         _refusal(502, message, "backend_failed"),
+        retry_after_s=wait_s,
+    )
+
+
+def _refused(
+    name: str, status: int, said: Mapping[str, object], hidden: Callable[[str], str]
+) -> RefusedRequest:
+    message = hidden(str(said.get("message") or "the request was refused"))[:_MOST_SHOWN]
+    code, param = said.get("code"), said.get("param")
+    return RefusedRequest(
+        Refusal(
+            status=status,
+            message=f"backend {name!r}: {message}",
+            code=hidden(code) if isinstance(code, str) else None,
+            param=hidden(param) if isinstance(param, str) else None,
+        )
+    )
+
+
+def _busy(name: str, status: int, wait_s: float | None) -> BackendFailed:
+    message = f"backend {name!r} takes no more requests at present"
+    after = {"Retry-After": str(math.ceil(1.0 if wait_s is None else wait_s))}
+    shown = 503 if status == 503 else 429
+    return BackendFailed(
+        f"{message} (status {status})",
+        Refusal(status=shown, message=message, code="backend_busy", headers=after),
+        is_fault=status == 503 and wait_s is None,
         retry_after_s=wait_s,
     )
 

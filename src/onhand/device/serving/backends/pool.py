@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Final
 
@@ -40,7 +40,7 @@ class Pool:
         *,
         may_use: Callable[[Ask, Member], bool] = lambda ask, member: True,
         draw: Callable[[], float] = _DRAW,
-        sleep: Callable[[float], "asyncio.Future[None]"] | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Put backends together.
 
@@ -49,14 +49,14 @@ class Pool:
             balance: how they share.
             may_use: whether a backend may get a request at all.
             draw: numbers from 0 to 1, without 1.
-            sleep: waits for seconds; None for the event loop's.
+            sleep: waits for seconds.
         """
         self.members = tuple(members)
         self.n_retries = 0
         self._balance = balance
         self._may_use = may_use
         self._draw = draw
-        self._sleep = sleep or asyncio.sleep
+        self._sleep = sleep
         self._choose = CHOICES[balance.choice]
         self._budget = RetryBudget(share=balance.retry_share, reserve=balance.retry_reserve)
         self._waiting: deque[asyncio.Future[None]] = deque()

@@ -20,7 +20,7 @@ from onhand.device.serving.deadlines import HEADER as DEADLINE
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["HOPS", "RemoteBackend"]
+__all__ = ["HOPS", "RemoteBackend", "hops_of"]
 
 HOPS: Final = "x-onhand-hops"
 """Header that counts the servers of ours that handed a request on."""
@@ -206,9 +206,7 @@ class RemoteBackend:
                     reader.done()
                     events.is_done = True
                     break
-                piece = reader.read(data)
-                if piece is not None:
-                    pieces.append(piece)
+                pieces += reader.read(data)
         except SaidError as error:
             raise self._said(error) from None
         except InputError as error:
@@ -264,6 +262,17 @@ class _Events:
             self._whole = bytearray()
         self._whole += part
         return [] if part else [bytes(self._whole)]
+
+
+def hops_of(given: str | None) -> int:
+    """Return how many servers of ours handed a request on.
+
+    Args:
+        given: the header `HOPS`; None where there is none.
+    """
+    if given is None:
+        return 0
+    return int(given) if given.isdecimal() and len(given) < 4 else 1
 
 
 def _is_deterministic(wire: Wire) -> bool:

@@ -16,7 +16,7 @@ Choice = Literal["power-of-two", "least-outstanding"]
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _KINDS: Final = ("cloud", "peer")
-_PRIVACY: Final = ("public", "personal", "private")
+_PRIVACY: Final = ("public", "redact")
 _COMPRESSION: Final = ("auto", "gzip", "none")
 _CHOICES: Final = ("power-of-two", "least-outstanding")
 
@@ -48,8 +48,8 @@ class BackendSettings:
         context: most tokens of prompt and answer together; 0 where it is not known.
         price_in: of a million tokens of prompts, in whatever currency the others have.
         price_out: of a million tokens of answers.
-        privacy: the most private class of requests that it may see: "public", "personal" or
-            "private".
+        privacy: the strictest class of requests that it may see as they are: "public" or
+            "redact"; what is private never leaves this device.
         connect_s: seconds to connect.
         first_s: seconds to the first text of an answer; comments do not count.
         between_s: seconds without a byte, from then on; comments count.
@@ -163,7 +163,7 @@ class BalanceSettings:
     affinity: bool = True
     attempts: int = 3
     retry_share: float = 0.2
-    retry_reserve: int = 10
+    retry_reserve: int = 64
     backoff_s: float = 0.25
     max_waiting: int = 64
     wait_s: float = 30.0

@@ -23,14 +23,14 @@ __all__ = ["Change", "Governed", "adjust"]
 
 LADDERS: Final[Mapping[Cause, tuple[Kind, ...]]] = {
     "memory": ("context", "batch", "variant", "cloud"),
-    "quota": ("threads", "cloud"),
-    "contention": ("threads",),
-    "heat": ("threads", "cloud", "variant"),
-    "battery": ("threads", "variant", "cloud"),
+    "quota": ("speculation", "threads", "cloud"),
+    "contention": ("speculation", "threads"),
+    "heat": ("speculation", "threads", "cloud", "variant"),
+    "battery": ("speculation", "threads", "variant", "cloud"),
     "speed": ("prompts", "batch", "cloud", "variant"),
 }
 """Cause -> what is given up for it, in this order. Beside others a thread that gets no core holds
-up the rest, or not: fewer threads are tried there, and kept if steps take less time."""
+up the rest, or not: fewer threads are tried there, and kept if tokens come sooner."""
 
 # What comes back first hurts users most.
 _RETURNS: Final[tuple[Kind, ...]] = (
@@ -40,11 +40,12 @@ _RETURNS: Final[tuple[Kind, ...]] = (
     "batch",
     "prompts",
     "threads",
+    "speculation",
 )
 _CLOUD_STEP = 0.25
 _SMOOTH = 0.4  # of the newest in the mean of what others use
 _LEAST_STEP = 0.02
-_WORTH = 0.95  # of the time of a step before, that a trial must stay within
+_WORTH = 0.95  # of the time per token before, that a trial must stay within
 _PATIENCE = 10.0  # times the dwell, until what failed is tried again
 
 
@@ -76,12 +77,14 @@ class Trial:
     Attributes:
         begun_s: when.
         threads: how many there were before.
-        drift: how many times as long as at best steps took before.
+        drift: how many times as long as at best steps took before; None if it was not measured.
+        token_s: as in `Readings`, before.
     """
 
     begun_s: float
     threads: int
-    drift: float
+    drift: float | None
+    token_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,21 +155,34 @@ def adjust(before: Governed, now: Readings, aims: GovernorSettings, to: Bounds) 
     if change is None:
         return after
     if change.kind == "threads" and change.cause == "contention" and change.after < change.before:
-        trial = Trial(begun_s=now.at_s, threads=int(change.before), drift=after.drift or 1.0)
+        trial = Trial(
+            begun_s=now.at_s,
+            threads=int(change.before),
+            drift=after.drift,
+            token_s=now.token_s,
+        )
         after = replace(after, trial=trial)
     setting = _changed(before.setting, change)
     return replace(after, setting=setting, changed_s=now.at_s, change=change, drift=None)
 
 
 def _judged(state: Governed, now: Readings, aims: GovernorSettings) -> Change | None:
-    """Take fewer threads back that did not make steps shorter."""
-    trial, drift = state.trial, state.drift
+    """Take fewer threads back that did not make tokens come sooner."""
+    trial = state.trial
     if trial is None or now.at_s - trial.begun_s < aims.dwell_s:
         return None
-    if drift is not None and drift < _WORTH * trial.drift:
+    others = [one for one in state.findings if one.presses and one.cause != "contention"]
+    if any("threads" in LADDERS[one.cause] for one in others):
+        return None  # fewer are wanted whatever came of it
+    ratio = None
+    if now.token_s is not None and trial.token_s is not None:
+        ratio = now.token_s / max(trial.token_s, 1e-9)
+    elif state.drift is not None and trial.drift is not None:
+        ratio = state.drift / trial.drift
+    if ratio is not None and ratio < _WORTH:
         return None
-    shown = "nothing was measured" if drift is None else f"{drift:.2f} times as long as at best"
-    reason = f"with fewer, steps took {shown}; {trial.drift:.2f} times with more"
+    shown = "nothing was measured" if ratio is None else f"tokens took {ratio:.2f} times as long"
+    reason = f"{shown} with fewer"
     return _change(now, "threads", state.setting.threads, trial.threads, "contention", reason)
 
 
@@ -178,6 +194,7 @@ def _changed(setting: Setting, change: Change) -> Setting:
         "batch": replace(setting, max_active=int(value)),
         "context": replace(setting, context=int(value)),
         "variant": replace(setting, variant_step=int(value)),
+        "speculation": replace(setting, speculation=value > 0),
         "cloud": replace(setting, cloud_share=value),
     }
     return changed[change.kind]
@@ -190,6 +207,7 @@ def _value(setting: Setting, kind: Kind) -> float:
         "batch": setting.max_active,
         "context": setting.context,
         "variant": setting.variant_step,
+        "speculation": setting.speculation,
         "cloud": setting.cloud_share,
     }
     return float(values[kind])
@@ -201,6 +219,8 @@ def _given_up(
     for one in state.findings:
         if not one.presses or since_s < (aims.urgent_s if one.is_urgent else aims.dwell_s):
             continue
+        if state.trial is not None and one.cause in {"speed", "contention"}:
+            continue  # what else is changed would hide what it does
         for kind in LADDERS[one.cause]:
             held = _value(state.setting, kind)
             less = _less(kind, one.cause, state, now, aims, to)
@@ -230,6 +250,8 @@ def _less(
         return halved if halved < most else held.context
     if kind == "variant":
         return min(held.variant_step + 1, to.most_variant_step)
+    if kind == "speculation":
+        return 0.0
     share = min(held.cloud_share + _CLOUD_STEP, aims.most_cloud_share)
     return max(share, held.cloud_share) if to.has_cloud else held.cloud_share
 
@@ -238,8 +260,11 @@ def _tried_threads(state: Governed, now: Readings, aims: GovernorSettings, to: B
     """Return with how many threads to try it, as many as there are where it cannot be told."""
     threads = state.setting.threads
     rests_s = float("inf") if state.failed_s is None else now.at_s - state.failed_s
-    if state.drift is None or state.trial is not None or rests_s < _PATIENCE * aims.dwell_s:
+    is_measured = state.drift is not None or now.token_s is not None
+    if not is_measured or rests_s < _PATIENCE * aims.dwell_s:
         return threads
+    if now.n_active > state.setting.max_active:
+        return threads  # a lower limit still takes effect
     if state.others_cpus is None:
         return threads - 1
     return min(int(processors_left(state.others_cpus, to) + 0.4), threads - 1)
@@ -302,6 +327,8 @@ def _more(kind: Kind, state: Governed, now: Readings, aims: GovernorSettings, to
         return doubled if 0 < doubled < to.context else usual.context
     if kind == "variant":
         return max(held.variant_step - 1, usual.variant_step)
+    if kind == "speculation":
+        return float(usual.speculation)
     return max(held.cloud_share - _CLOUD_STEP, usual.cloud_share)
 
 

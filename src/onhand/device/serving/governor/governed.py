@@ -19,12 +19,14 @@ class Extent:
         max_active: answers computed at once.
         max_stall: how much longer a step may take that carries parts of prompts.
         context: most tokens of prompt and answer together.
+        speculates: whether an answer that runs alone is drafted.
     """
 
     threads: int
     max_active: int
     max_stall: float
     context: int
+    speculates: bool = False
 
 
 class Governable(Protocol):
@@ -73,8 +75,11 @@ class HoldsGovernable(Protocol):
 class PrefersVariant(Protocol):
     """What can give new answers by another variant of its bundle."""
 
-    def prefer_variant(self, name: str | None) -> None:
-        """Give new answers by this variant, where the bundle has it; None for the usual one."""
+    def govern_variant(self, name: str | None) -> None:
+        """Give new answers by this variant, or the usual one: for None, and where it has no such.
+
+        Called where the wish has changed.
+        """
         ...
 
 

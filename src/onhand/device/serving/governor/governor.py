@@ -100,7 +100,7 @@ class Governor:
         before = self._follow(models, governed)
         now = self._with_work(self._read(), governed, before.setting)
         after = adjust(before, now, self.aims, self._to)
-        self._carry_out(after.setting, models, governed)
+        self._carry_out(after, models, governed)
         if after.change is not None:
             self._times.clear()
             _LOG.info("%s", after.change.reason)
@@ -177,18 +177,25 @@ class Governor:
             threads=wider.threads if held.threads == usual.threads else held.threads,
             max_active=wider.max_active if held.max_active == usual.max_active else held.max_active,
             max_stall=wider.max_stall if held.max_stall == usual.max_stall else held.max_stall,
+            speculation=held.speculation or (wider.speculation and not usual.speculation),
         )
         return replace(before, setting=setting)
 
     def _carry_out(
-        self, setting: Setting, models: Sequence[object], governed: Sequence[Governable]
+        self, after: Governed, models: Sequence[object], governed: Sequence[Governable]
     ) -> None:
+        setting, change = after.setting, after.change
         for one in governed:
             one.govern(setting)
         step = setting.variant_step
+        variant = self.aims.variants[step - 1] if step else None
         for model in models:
-            if isinstance(model, PrefersVariant):
-                model.prefer_variant(self.aims.variants[step - 1] if step else None)
+            if (
+                isinstance(model, PrefersVariant)
+                and change is not None
+                and change.kind == "variant"
+            ):
+                model.govern_variant(variant)
             if isinstance(model, SharesOut):
                 model.use_cloud_share(setting.cloud_share)
 
@@ -214,6 +221,7 @@ def _grown(
         threads=max([to.usual.threads, *(one.threads for one in extents)]),
         max_active=max([to.usual.max_active, *(one.max_active for one in extents)]),
         max_stall=max([to.usual.max_stall, *(one.max_stall for one in extents)]),
+        speculation=any([to.usual.speculation, *(one.speculates for one in extents)]),
     )
     has_variants = any(isinstance(model, PrefersVariant) for model in models)
     return replace(

@@ -7,7 +7,7 @@ from onhand.core.errors import InputError
 
 __all__ = ["Bounds", "GovernorSettings", "Kind", "Setting"]
 
-Kind = Literal["threads", "prompts", "batch", "context", "variant", "cloud"]
+Kind = Literal["threads", "prompts", "batch", "context", "variant", "speculation", "cloud"]
 """What is changed: a field of `Setting` each, in its order."""
 
 
@@ -21,6 +21,7 @@ class Setting:
         max_active: answers computed at once.
         context: most tokens of a new answer and its prompt; 0 for the model's own.
         variant_step: how many variants down from the usual one new answers are given by.
+        speculation: whether an answer that runs alone is drafted.
         cloud_share: share of new answers to be given elsewhere, where there is an elsewhere.
     """
 
@@ -29,6 +30,7 @@ class Setting:
     max_active: int = 8
     context: int = 0
     variant_step: int = 0
+    speculation: bool = False
     cloud_share: float = 0.0
 
 

@@ -19,6 +19,7 @@ _SETTINGS: dict[str, tuple[str, Callable[[Setting], float]]] = {
     "max_stall": ("Longest step beside prompts, in plain steps.", lambda now: now.max_stall),
     "context": ("Ceiling of new answers in tokens; 0 for none.", lambda now: now.context),
     "variant_step": ("Variants below the usual one.", lambda now: now.variant_step),
+    "speculation": ("Whether lone answers are drafted.", lambda now: now.speculation),
     "cloud_share": ("Share of new answers to be given elsewhere.", lambda now: now.cloud_share),
 }
 _READINGS: dict[str, tuple[str, Callable[[Readings], float | None]]] = {

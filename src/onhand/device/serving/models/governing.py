@@ -32,6 +32,7 @@ class GovernedBatcher:
         batcher: Batcher,
         *,
         context: int,
+        speculates: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take what is set now for the usual.
@@ -41,6 +42,7 @@ class GovernedBatcher:
             loaded: its weights.
             batcher: what computes its answers.
             context: most tokens of prompt and answer together.
+            speculates: whether an answer that runs alone is drafted from its own text.
             clock: what deadlines are on: that of event loops.
         """
         self.name = name
@@ -56,7 +58,10 @@ class GovernedBatcher:
             max_active=self._usual.max_active,
             max_stall=self._usual.max_stall,
             context=context,
+            speculates=speculates and batcher.stepper.can_draft,
         )
+        if self.extent.speculates:
+            batcher.stepper.draft_alone()
 
     def nearest_deadline_s(self) -> float | None:
         """See `Governable`."""
@@ -103,6 +108,10 @@ class GovernedBatcher:
         )
         if limits != self._batcher.limits:
             self._batcher.use_limits(limits)
+        if setting.speculation and self.extent.speculates:
+            self._batcher.stepper.draft_alone()
+        else:
+            self._batcher.stepper.draft_no_more()
         loaded = self._loaded
         if isinstance(loaded, ThreadsLoaded):
             threads = min(setting.threads, loaded.most_threads)

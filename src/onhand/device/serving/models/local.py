@@ -19,6 +19,7 @@ from onhand.device.opening import OpenedBundle, open_bundle
 from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
+from onhand.device.score_shifts import check_biased
 from onhand.device.serving.asks import Ask, Ending, EndReason, Piece
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.answer_text import AnswerText
@@ -43,6 +44,7 @@ class LocalModel:
         usual: the sampling that the model's makers suggest.
         context: most tokens of prompt and answer together.
         engine_name: the engine that runs it.
+        fingerprint: the same for models that answer alike, to the bit.
         governed: what a governor changes of it.
     """
 
@@ -65,7 +67,7 @@ class LocalModel:
         self.usual: Sampling = model_sampling(opened.bundle)
         self.context = min(settings.context or opened.loaded.context, opened.loaded.context)
         self.engine_name = opened.engine_name
-        self._fingerprint = fingerprint_of(
+        self.fingerprint = fingerprint_of(
             settings,
             opened.bundle.manifest_sha256,
             engine_name=opened.engine_name,
@@ -79,7 +81,11 @@ class LocalModel:
         limits = settings.limits
         self._batcher = Batcher(opened.loaded, limits=limits)
         self.governed = GovernedBatcher(
-            self.name, opened.loaded, self._batcher, context=self.context
+            self.name,
+            opened.loaded,
+            self._batcher,
+            context=self.context,
+            speculates=settings.speculate == "lookup",
         )
         self._forbidden = opened.files.tokenizer.missing(opened.loaded.vocab_size)
         self._guides = GuideMaker(
@@ -97,12 +103,6 @@ class LocalModel:
         self._threads = ThreadPoolExecutor(
             limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """The same for models that answer alike, to the bit."""
-        ceiling = self.governed.ceiling
-        return f"{self._fingerprint} {ceiling}" if ceiling else self._fingerprint
 
     def governables(self) -> tuple[GovernedBatcher]:
         """See `HoldsGovernable`."""
@@ -194,6 +194,7 @@ class LocalModel:
             overflow="error",
             render=lambda messages: self._calling.render(messages, ask.tools),
         )
+        check_biased(ask.sampling.logit_bias, self._opened.loaded.vocab_size)
         max_tokens = self.governed.max_tokens(tokens.size, ask.max_tokens)
         scores = None
         if ask.n_scores is not None:
@@ -224,7 +225,8 @@ class LocalModel:
             if hold is not None:
                 hold.release()
             raise
-        return Begun(session, request, tokens, n_cached, scores, hold)
+        is_cut = max_tokens != ask.max_tokens
+        return Begun(session, request, tokens, n_cached, scores, hold, is_cut)
 
     def read(self, ask: Ask, begun: "Begun", post: Callable[[Piece], None]) -> Ending | None:
         """Read an answer to its end, and keep what its session remembers.
@@ -245,6 +247,8 @@ class LocalModel:
             begun.request.close()
             if is_whole:
                 tokens = np.concatenate((begun.tokens, np.asarray(chosen, dtype=np.int64)))
+                if begun.session.length > tokens.size:  # it ran ahead of who read it
+                    begun.session.rewind(tokens.size)
                 self._remembered.give_back(ask.tenant, begun.session, tokens)
             else:  # a step that failed: nothing that it remembers can be trusted
                 begun.session.close()
@@ -276,6 +280,8 @@ class LocalModel:
             prompt_tokens=begun.tokens.size,
             cached_tokens=begun.n_cached,
             generated_tokens=len(chosen),
+            # Nobody who asks the same later is to get what a ceiling of now made of it.
+            fingerprint=f"{self.fingerprint} cut" if begun.is_cut else "",
         )
 
     def _text(self, ask: Ask, post: Callable[[Piece], None]) -> AnswerText:
@@ -302,6 +308,7 @@ class Begun:
     n_cached: int
     scores: ScoreKeeper | None
     hold: Hold
+    is_cut: bool
 
 
 class _Reading:

@@ -11,6 +11,7 @@ from onhand.device.networks.answers import Likely
 from onhand.device.sampling import Sampling
 from onhand.device.serving.asks import Ask, Ending, Piece
 from onhand.device.serving.models.facts import Facts
+from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.models.versions import Entry
@@ -133,6 +134,17 @@ class ShelvedModel(_Shelved):
         models = [place.model for place in self.entry.all_places()]
         return sum(one.prefix_cache_bytes for one in models if isinstance(one, LocalModel))
 
+    def govern_variant(self, name: str | None) -> None:
+        """See `PrefersVariant`."""
+        version = self.entry.version
+        wanted = name or version.default
+        self.prefer_variant(wanted if wanted in version.places else version.default)
+
+    def governables(self) -> list[GovernedBatcher]:
+        """See `HoldsGovernable`: of the models that are open."""
+        models = [place.model for place in self.entry.all_places()]
+        return [one.governed for one in models if isinstance(one, LocalModel)]
+
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         """See `Backend`.
 
@@ -152,7 +164,8 @@ class ShelvedModel(_Shelved):
                     if isinstance(part, Piece):
                         yield part
                     else:
-                        yield replace(part, fingerprint=lease.fingerprint)
+                        # An answer that the model cut short is told apart already.
+                        yield replace(part, fingerprint=part.fingerprint or lease.fingerprint)
         finally:
             lease.release()
 

@@ -27,6 +27,7 @@ State = Literal["waiting", "sending", "done", "failed", "expired"]
 """waiting: to be sent. sending: was sent, no answer yet. done: answered. failed: refused for good.
 expired: not answered in time."""
 
+_LOCKED_S: Final = 0.5
 ROW_BYTES: Final = 512  # of a request, beside its body and its answer
 _FIELDS: Final = (
     "id, tenant, lane, key, body, state, attempts, created_s, expires_s, due_s, status, answer"
@@ -105,9 +106,13 @@ class Outbox:
             path.touch(mode=0o600, exist_ok=True)
         except OSError as error:
             raise ResourceError(f"{path}: the outbox cannot be made: {error.strerror}") from error
-        self._rows = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._rows = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=False, timeout=_LOCKED_S
+        )
         try:
             with self._work() as rows:
+                # Two that send the same requests would send each of them twice.
+                rows.execute("PRAGMA locking_mode = EXCLUSIVE")
                 rows.execute("PRAGMA journal_mode = WAL")
                 # A request that its client was promised survives a loss of power.
                 rows.execute("PRAGMA synchronous = FULL")
@@ -120,7 +125,15 @@ class Outbox:
             raise
 
     def put(
-        self, body: bytes, *, tenant: str, lane: str, key: str, now_s: float, keep_s: float
+        self,
+        body: bytes,
+        *,
+        tenant: str,
+        lane: str,
+        key: str,
+        now_s: float,
+        keep_s: float,
+        name: str = "",
     ) -> tuple[Deferred, bool]:
         """Keep a request; the same one again is the one that is there.
 
@@ -131,6 +144,7 @@ class Outbox:
             key: the client's idempotency key; "" for none.
             now_s: seconds since 1970.
             keep_s: seconds after which it is of no use any more.
+            name: its id, where other servers were asked under it already; "" for a new one.
 
         Returns:
             request: as it is now; of an earlier one with this key perhaps with its answer.
@@ -141,16 +155,10 @@ class Outbox:
             ResourceError: if it cannot be written.
         """
         digest = hashlib.sha256(body).digest()
-        name = secrets.token_hex(16)
+        name = name or secrets.token_hex(16)
         with self._work() as rows:
-            if key:
-                found = rows.execute(
-                    "SELECT id, digest FROM requests WHERE tenant = ? AND key = ?", (tenant, key)
-                ).fetchone()
-                if found is not None:
-                    if found[1] != digest:
-                        raise RefusedRequest(_another())
-                    return self._one(rows, found[0]), False
+            if key and (found := self._of_key(rows, tenant, key, digest)) is not None:
+                return found, False
             self._check_room(rows, tenant, len(body))
             rows.execute(
                 "INSERT INTO requests (id, tenant, lane, key, digest, body, state, created_s, "
@@ -158,6 +166,20 @@ class Outbox:
                 (name, tenant, lane, key or name, digest, body, now_s, now_s + keep_s, now_s),
             )
             return self._one(rows, name), True
+
+    def known(self, body: bytes, *, tenant: str, key: str) -> Deferred | None:
+        """Return a request that is there already.
+
+        Args:
+            body: what is asked.
+            tenant: whose it is.
+            key: the client's idempotency key.
+
+        Raises:
+            RefusedRequest: if the key belongs to another request.
+        """
+        with self._work() as rows:
+            return self._of_key(rows, tenant, key, hashlib.sha256(body).digest())
 
     def next(self, now_s: float, *, busy: Collection[str] = ()) -> Deferred | None:
         """Return the request to send now: the oldest of those that are the first of their lane.
@@ -290,6 +312,17 @@ class Outbox:
                 (*values, name),
             )
 
+    def _of_key(
+        self, rows: sqlite3.Connection, tenant: str, key: str, digest: bytes
+    ) -> Deferred | None:
+        query = "SELECT id, digest FROM requests WHERE tenant = ? AND key = ?"
+        found = rows.execute(query, (tenant, key)).fetchone()
+        if found is None:
+            return None
+        if found[1] != digest:
+            raise RefusedRequest(_another())
+        return self._one(rows, found[0])
+
     @staticmethod
     def _one(rows: sqlite3.Connection, name: str) -> Deferred:
         query = f"SELECT {_FIELDS} FROM requests WHERE id = ?"  # noqa: S608 (constants alone)
@@ -301,6 +334,11 @@ class Outbox:
             try:
                 yield self._rows
             except sqlite3.Error as error:
+                if "locked" in str(error):
+                    raise ResourceError(
+                        f"{self._path}: another server sends from this outbox; give this one a "
+                        f"state folder of its own, or no outbox: [outbox] most_bytes = 0"
+                    ) from error
                 raise ResourceError(f"{self._path}: the outbox failed: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 | policy | asks |
 |---|---|
+| `balanced` | the device and peers by their load, clouds where those are full or fail |
 | `local-only` | the device alone |
 | `local-first` | the device; others where it cannot answer or fails |
 | `cloud-first` | clouds, then peers, then the device |
@@ -22,7 +23,8 @@ from typing import Final
 
 from onhand.core.errors import InputError
 from onhand.core.tables import unknown
-from onhand.device.serving.routing.situation import Candidate, Decision, Mode, Place, Situation
+from onhand.device.serving.asks import Route
+from onhand.device.serving.routing.situation import Candidate, Decision, Mode, Situation
 
 __all__ = ["LOW_BATTERY", "POLICIES", "Policy", "check_policy", "decide", "fitting"]
 
@@ -34,7 +36,7 @@ LOW_BATTERY: Final = 0.2
 
 # What passes: asking again later may help. All else stays as long as the request is the same.
 _PASSING: Final = frozenset({"unreachable", "budget"})
-_NEAR_FIRST: Final[Mapping[Place, int]] = {"local": 0, "peer": 1, "cloud": 2}
+_NEAR_FIRST: Final[Mapping[Route, int]] = {"local": 0, "peer": 1, "cloud": 2}
 
 
 def decide(now: Situation, policy: str) -> Decision:
@@ -116,6 +118,9 @@ def _why_not(now: Situation, one: Candidate) -> tuple[str, str] | None:
     must_redact = one.place != "local" and now.privacy == "redact" and not one.sees_personal
     if must_redact and not now.can_redact:
         return "privacy", "nothing here redacts personal data"
+    if one.place == "peer" and now.is_handed_on:
+        # Two devices that name each other would hand it to and fro.
+        return "hops", "another device handed the request on"
     lacking = now.needs - one.capabilities
     if lacking:
         return "capability", f"it lacks {', '.join(sorted(lacking))}"
@@ -151,6 +156,14 @@ def _local_first(now: Situation, able: Sequence[Candidate]) -> Decision:
     if near[0].place == "local":
         return _first(near, "the device can answer", "local")
     return _first(near, "the device cannot answer this", "local-unable")
+
+
+def _balanced(now: Situation, able: Sequence[Candidate]) -> Decision:
+    away = [one for one in able if one.place != "local"]
+    if away and now.draw < now.cloud_share:
+        away_first = _cloud_first(now, able)
+        return replace(away_first, reason="the device is under load", why="governor")
+    return _first(_by_nearness(now, able), "whoever has room", "load", "balance")
 
 
 def _local_only(now: Situation, able: Sequence[Candidate]) -> Decision:
@@ -241,6 +254,7 @@ def adaptive(now: Situation, able: Sequence[Candidate]) -> Decision:
 
 
 POLICIES: Final[Mapping[str, Policy]] = {
+    "balanced": _balanced,
     "local-only": _local_only,
     "local-first": _local_first,
     "cloud-first": _cloud_first,

@@ -5,14 +5,17 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, ParamSpec, Protocol, TypeVar
 
 from onhand.core.errors import OnhandError
 from onhand.device.serving.routing.outbox import Deferred, Outbox
 
-__all__ = ["Outcome", "Retries", "Send", "Sender"]
+__all__ = ["OffLoop", "Outcome", "Retries", "Send", "Sender"]
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 _LOG = logging.getLogger("onhand.serving.outbox")
+_DRAW: Final = random.SystemRandom().random
 _IDLE_S: Final = 60.0  # between two looks for what has expired
 
 
@@ -35,6 +38,14 @@ class Outcome:
 
 Send = Callable[[Deferred], Awaitable[Outcome]]
 """Sends one request and returns how that ended."""
+
+
+class OffLoop(Protocol):
+    """Runs a function that waits for the disk, so that nothing else does."""
+
+    async def __call__(self, work: Callable[_P, _T], /, *given: _P.args, **named: _P.kwargs) -> _T:
+        """Run it, and return what it does."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +87,8 @@ class Sender:
         *,
         retries: Retries,
         now: Callable[[], float],
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] = _DRAW,
+        off_loop: "OffLoop" = asyncio.to_thread,
     ) -> None:
         """Prepare it.
 
@@ -86,12 +98,14 @@ class Sender:
             retries: when again.
             now: seconds since 1970.
             draw: a number from 0 to 1.
+            off_loop: runs what waits for the disk.
         """
         self._outbox = outbox
         self._send = send
         self._retries = retries
         self._now = now
         self._draw = draw
+        self._off_loop = off_loop
         self._news = asyncio.Event()
         self._lanes: dict[str, asyncio.Task[None]] = {}
 
@@ -120,19 +134,15 @@ class Sender:
         """Start what can be sent; return the seconds until there is something to do."""
         now_s = self._now()
         try:
-            n_expired = await asyncio.to_thread(
-                self._outbox.tidy, now_s, kept_s=self._retries.kept_s
-            )
+            n_expired = await self._off_loop(self._outbox.tidy, now_s, kept_s=self._retries.kept_s)
             if n_expired:
                 _LOG.warning("%d requests of the outbox expired", n_expired)
             while len(self._lanes) < self._retries.most_lanes:
-                found = await asyncio.to_thread(
-                    self._outbox.next, now_s, busy=frozenset(self._lanes)
-                )
+                found = await self._off_loop(self._outbox.next, now_s, busy=frozenset(self._lanes))
                 if found is None:
                     break
                 self._lanes[found.lane] = asyncio.create_task(self._lane(found))
-            due_s = await asyncio.to_thread(self._outbox.next_due_s)
+            due_s = await self._off_loop(self._outbox.next_due_s)
         except OnhandError as error:
             _LOG.error("%s", error)
             return self._retries.most_s
@@ -155,7 +165,7 @@ class Sender:
         outcome = await self._send(request)
         now_s = self._now()
         if outcome.status is not None:
-            await asyncio.to_thread(
+            await self._off_loop(
                 self._outbox.end,
                 request.id,
                 status=outcome.status,
@@ -168,4 +178,4 @@ class Sender:
         else:
             wait_s = self._retries.poll_s
         due_s = now_s + max(wait_s, outcome.retry_after_s)
-        await asyncio.to_thread(self._outbox.again, request.id, due_s=due_s)
+        await self._off_loop(self._outbox.again, request.id, due_s=due_s)

@@ -2,41 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Literal
+
+from onhand.device.serving.asks import Route
+from onhand.device.serving.wishes import PRIVACY_CLASSES, Defer, Privacy
 
 __all__ = [
-    "PRIVACY_CLASSES",
     "Candidate",
     "Decision",
-    "Defer",
     "Expected",
     "Mode",
-    "Place",
     "Power",
-    "Privacy",
     "Situation",
     "stricter",
 ]
 
-Place = Literal["local", "peer", "cloud"]
-"""Where something answers: on this device, on another one nearby, or far away."""
-
-Privacy = Literal["public", "redact", "private"]
-"""Whether a request may leave the device: as it is, without personal data, or never."""
-
-Mode = Literal["first", "cascade", "race", "hedge", "defer", "refuse"]
+Mode = Literal["first", "balance", "cascade", "race", "hedge", "defer", "refuse"]
 """How a decision's targets are asked.
 
-first: one after the other, the next only where the last failed. cascade: the device, and the next
+first: one after the other, the next only where the last failed. balance: one of them, by what
+they have to do, and another where that failed. cascade: the device, and the next
 where its answer is unsure. race: all at once, the first content wins. hedge: the next beside the
 last where that is slower than usual. defer: later, from the outbox. refuse: not at all.
 """
-
-Defer = Literal["never", "allow", "must"]
-"""Whether a request may be answered later: never, where nobody can now, or in any case."""
-
-PRIVACY_CLASSES: Final[tuple[Privacy, ...]] = ("public", "redact", "private")
-"""From the loosest to the strictest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +69,7 @@ class Candidate:
     """
 
     name: str
-    place: Place
+    place: Route
     is_healthy: bool = True
     context: int = 0
     capabilities: frozenset[str] = frozenset()
@@ -137,6 +125,7 @@ class Situation:
         budget_left: what may still be spent, in the budget's currency; None for no budget.
         power: what the device runs on.
         cloud_share: share of answers that the governor wants to be given elsewhere, 0 to 1.
+        is_handed_on: whether another device handed the request on.
         draw: a number from 0 to below 1, drawn for this request; decides about `cloud_share`.
         defer: whether the request may be answered later.
     """
@@ -151,6 +140,7 @@ class Situation:
     budget_left: float | None = None
     power: Power = field(default_factory=Power)
     cloud_share: float = 0.0
+    is_handed_on: bool = False
     draw: float = 0.5
     defer: Defer = "never"
 

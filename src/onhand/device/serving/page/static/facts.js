@@ -16,6 +16,14 @@ const NAMES = {
   "x-route-reason": "Because",
   "x-cache": "Cache",
 };
+const VALUES = {
+  "x-route": { local: "this device" },
+  "x-cache": {
+    miss: "nothing found",
+    exact: "the same request before",
+    semantic: "another request of the same meaning",
+  },
+};
 
 /** Collects them while an answer comes. */
 export class Facts {
@@ -76,7 +84,7 @@ export class Facts {
       .filter(([name, value]) => name !== "x-backend" || value !== this.#said.get("x-route"));
     const pairs = said.map(([name, value]) => [
       NAMES[name] ?? name.slice(2).replaceAll("-", " "),
-      name === "x-route" && value === "local" ? "this device" : value,
+      VALUES[name]?.[value] ?? value,
     ]);
     if (!Number.isNaN(this.#firstMs)) {
       pairs.push(["First text", seconds((this.#firstMs - this.#begunMs) / 1000)]);

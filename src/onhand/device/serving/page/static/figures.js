@@ -38,6 +38,10 @@ const SHARED = [
   ],
   [/^memory_(budget|taken)_bytes$/, { id: "memory", title: "Memory for models" }],
   [
+    /^governor_(threads|max_active|max_stall|variant_step)$/,
+    { id: "set", title: "Set by the governor", unit: "" },
+  ],
+  [
     /^governor_read_(cpu_pressure|memory_pressure|stolen|throttled)$/,
     { id: "pressure", title: "Pressure, as a share of time", unit: "fraction" },
   ],

@@ -46,7 +46,8 @@ export class GovernorPanel {
 }
 
 function sentenceOf({ at_s: atS, kind, before, after, reason }, nowS) {
-  const when = Number.isFinite(nowS - atS) ? `${seconds(Math.round(nowS - atS))} ago: ` : "";
+  const ageS = Math.round(nowS - atS);
+  const when = ageS > 0 ? `${seconds(ageS)} ago: ` : ageS === 0 ? "just now: " : "";
   const what = words(String(kind)).toLowerCase();
   return `${when}${what} ${written(before)} → ${written(after)}, ${reason}`;
 }

@@ -29,7 +29,7 @@ export class Live {
   #asking = null;
   #isPaused = false;
   #readings = [];
-  #panels = new Map(); // id -> {panel, rows, words}
+  #panels = new Map(); // id -> {panel, rows, words, labels}
   #shown = new Map(); // id -> Plot, or the list of what is told
   #sections = new Map();
   #governor = null;
@@ -115,21 +115,30 @@ export class Live {
     for (const panel of this.#panels.values()) panel.words = [];
     const rows = new Map();
     for (const { panel, label, value } of figuresOf(this.#readings)) {
-      // What this device does not have gets no empty plot.
-      if (Number.isNaN(value) && !this.#panels.has(panel.id)) continue;
-      if (!this.#panels.has(panel.id)) this.#panels.set(panel.id, { panel, rows: [], words: [] });
-      const kept = this.#panels.get(panel.id);
+      // What this device does not have gets no empty plot, and no line in another's.
+      if (Number.isNaN(value)) continue;
+      const kept = this.#panel(panel);
       if (typeof value === "string") {
         kept.words.push([label, value]);
         continue;
       }
       if (!rows.has(kept)) rows.set(kept, { timeS, values: new Map() });
       rows.get(kept).values.set(label, value);
+      kept.labels.add(label);
     }
-    for (const [kept, row] of rows) {
+    for (const kept of this.#panels.values()) {
+      // Time goes on where there is nothing new to say.
+      const row = rows.get(kept) ?? { timeS, values: new Map() };
       kept.rows = [...kept.rows.filter((one) => timeS - one.timeS <= SPAN_S), row];
     }
     this.#draw();
+  }
+
+  #panel(panel) {
+    if (!this.#panels.has(panel.id)) {
+      this.#panels.set(panel.id, { panel, rows: [], words: [], labels: new Set() });
+    }
+    return this.#panels.get(panel.id);
   }
 
   #draw() {
@@ -166,9 +175,9 @@ export class Live {
   #drawTiles() {
     const tiles = TILES.flatMap(([id, pattern, name]) => {
       const kept = this.#panels.get(id);
-      const values = kept?.rows.at(-1)?.values ?? new Map();
-      const label = [...values.keys()].find((one) => pattern.test(one));
-      return label === undefined ? [] : [pair(name, writerOf(kept.panel.unit)(values.get(label)))];
+      const label = [...(kept?.labels ?? [])].find((one) => pattern.test(one));
+      if (label === undefined) return [];
+      return [pair(name, writerOf(kept.panel.unit)(kept.rows.at(-1).values.get(label)))];
     });
     find("tiles").replaceChildren(...tiles);
   }

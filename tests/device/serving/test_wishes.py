@@ -3,7 +3,7 @@
 import pytest
 
 from onhand.device.serving.refusals import RefusedRequest
-from onhand.device.serving.routing.wishes import Wishes, read_wishes
+from onhand.device.serving.wishes import Wishes, read_wishes
 
 
 def test_a_request_that_says_nothing() -> None:

@@ -1,21 +1,34 @@
 """What a request says of who may answer it, and when: headers of HTTP."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, get_args
+from typing import Final, Literal, get_args
 
 from onhand.core.tables import unknown
 from onhand.device.serving.refusals import Refusal, RefusedRequest
-from onhand.device.serving.routing.situation import PRIVACY_CLASSES, Defer, Privacy
 
 __all__ = [
     "DEFER_HEADER",
     "KEY_HEADER",
     "POLICY_HEADER",
+    "PRIVACY_CLASSES",
     "PRIVACY_HEADER",
+    "Defer",
+    "Privacy",
     "Wishes",
     "read_wishes",
+    "sent_key",
 ]
+
+Privacy = Literal["public", "redact", "private"]
+"""Whether a request may leave the device: as it is, without personal data, or never."""
+
+Defer = Literal["never", "allow", "must"]
+"""Whether a request may be answered later: never, where nobody can now, or in any case."""
+
+PRIVACY_CLASSES: Final[tuple[Privacy, ...]] = ("public", "redact", "private")
+"""From the loosest to the strictest."""
 
 PRIVACY_HEADER: Final = "x-privacy"
 POLICY_HEADER: Final = "x-route-policy"
@@ -78,6 +91,21 @@ def read_wishes(headers: Mapping[str, str], *, is_stream: bool) -> Wishes:
         key=key,
         is_stream=is_stream,
     )
+
+
+def sent_key(wishes: Wishes, *, tenant: str) -> str:
+    """Return the idempotency key under which other servers know a request.
+
+    Args:
+        wishes: of the request.
+        tenant: whose it is: two tenants may choose the same key.
+
+    Returns:
+        The same for the same tenant and key; "" for none.
+    """
+    if not wishes.key:
+        return ""
+    return hashlib.sha256(f"{tenant}\0{wishes.key}".encode()).hexdigest()[:32]
 
 
 def _wrong(header: str, message: str) -> Refusal:
