@@ -13,7 +13,8 @@ from onhand.device.tools.kinds import ToolCall
 
 SALT = b"s" * 32
 TURNS = (Message("system", "be brief"), Message("user", "hello"), Message("assistant", "hi"))
-ASK = Ask(tenant="a", prompt=(*TURNS, Message("user", "a lamp?")))
+LAST = Message("user", "a lamp?")
+ASK = Ask(tenant="a", prompt=(*TURNS, LAST))
 
 
 def around(ask: Ask, model: str = "m", salt: bytes = SALT) -> bytes:
@@ -36,16 +37,16 @@ def test_only_the_last_message_may_differ() -> None:
     "other",
     [
         replace(ASK, tenant="b"),
-        replace(ASK, prompt=(Message("system", "be long"), *TURNS[1:], ASK.prompt[-1])),  # type: ignore[arg-type]
-        replace(ASK, prompt=(*TURNS[:2], ASK.prompt[-1])),  # type: ignore[arg-type]
+        replace(ASK, prompt=(Message("system", "be long"), *TURNS[1:], LAST)),
+        replace(ASK, prompt=(*TURNS[:2], LAST)),
         replace(
             ASK,
             prompt=(
                 *TURNS[:2],
                 Message("assistant", "hi", (ToolCall("1", "f", "{}"),)),
-                ASK.prompt[-1],
+                LAST,
             ),
-        ),  # type: ignore[arg-type]
+        ),
         replace(ASK, max_tokens=5),
         replace(ASK, sampling=Sampling(temperature=1, seed=1)),
         replace(ASK, stop=("x",)),

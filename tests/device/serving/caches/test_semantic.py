@@ -1,8 +1,9 @@
 """Similar questions over HTTP: marked, refused on request, never another tenant's."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx2
 import numpy as np
@@ -61,12 +62,19 @@ def served(tmp_path: Path, loaded: FakeLoaded) -> Iterator[Served]:
 
 
 def ask(
-    served: Served, text: str, *, tenant: str = "ann", use: str = "", **fields: object
+    served: Served,
+    text: str,
+    *,
+    tenant: str = "ann",
+    use: str = "",
+    max_tokens: int | None = None,
+    fields: Mapping[str, object] = MappingProxyType({}),
 ) -> httpx2.Response:
     body = {
         "model": "toy",
         "messages": [{"role": "user", "content": text}],
         "stop": ["e"],
+        "max_tokens": max_tokens,
         **fields,
     }
     headers = {"authorization": f"Bearer {TOKENS[tenant]}", "x-cache-control": use}
@@ -141,7 +149,7 @@ def test_attack_nothing_but_the_question_may_differ(
 ) -> None:
     """Other instructions, limits, models, formats, and what is drawn."""
     ask(served, OPEN)
-    response = ask(served, SAME, **fields)
+    response = ask(served, SAME, fields=fields)
 
     assert response.headers.get("x-cache", "miss") == "miss"
 

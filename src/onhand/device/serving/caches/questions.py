@@ -83,7 +83,8 @@ def question_of(asks: Sequence[Ask], *, model: str, salt: bytes) -> Question | N
     """
     if len(asks) != 1 or isinstance(asks[0].prompt, str) or not asks[0].prompt:
         return None
-    ask, last = asks[0], asks[0].prompt[-1]
+    ask, turns = asks[0], asks[0].prompt
+    last = turns[-1]
     if not is_repeatable(ask) or ask.tools is not None or ask.n_scores is not None:
         return None
     text = last.content
@@ -93,7 +94,7 @@ def question_of(asks: Sequence[Ask], *, model: str, salt: bytes) -> Question | N
         _FORMAT,
         ask.tenant,
         model,
-        [asdict(message) for message in ask.prompt[:-1]],
+        [asdict(message) for message in turns[:-1]],
         ask.max_tokens,
         asdict(ask.sampling),
         ask.stop,

@@ -256,5 +256,6 @@ def _longest_run(pairs: Sequence[_Pair]) -> set[_Pair]:
     best: list[list[_Pair]] = []
     for place, pair in enumerate(pairs):
         before = [best[i] for i in range(place) if pairs[i].second < pair.second]
-        best.append([*(max(before, key=len) if before else ()), pair])
+        longest: Sequence[_Pair] = max(before, key=len) if before else []
+        best.append([*longest, pair])
     return set(max(best, key=len)) if best else set()
