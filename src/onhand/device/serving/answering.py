@@ -13,6 +13,8 @@ from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
 from onhand.device.serving.asks import Ending, Piece, Source, TextModel, joined
 from onhand.device.serving.caches.exact import Kept, is_repeatable, key_of
+from onhand.device.serving.caches.questions import CacheUse
+from onhand.device.serving.caches.semantic import Lookup
 from onhand.device.serving.deadlines import until
 from onhand.device.serving.journal import Entry
 from onhand.device.serving.merging import Begun, merged
@@ -38,8 +40,12 @@ class Answer:
         headers: what they say of where it comes from.
     """
 
-    def __init__(self, state: ServerState, model: TextModel, asked: Asked, entry: Entry) -> None:
+    def __init__(
+        self, state: ServerState, model: TextModel, asked: Asked, entry: Entry, use: CacheUse
+    ) -> None:
         """Use `begun`."""
+        self._use = use
+        self._similar: Lookup | None = None
         self._entry = entry
         self._state = state
         self._model = model
@@ -61,7 +67,13 @@ class Answer:
 
     @classmethod
     async def begun(
-        cls, state: ServerState, model: TextModel, asked: Asked, entry: Entry
+        cls,
+        state: ServerState,
+        model: TextModel,
+        asked: Asked,
+        entry: Entry,
+        *,
+        use: CacheUse = CacheUse(),  # noqa: B008 (frozen)
     ) -> "Answer":
         """Look for an answer in the caches, or decide who gives it; nothing is computed yet.
 
@@ -70,6 +82,7 @@ class Answer:
             model: who answers.
             asked: what is asked.
             entry: where its course is noted.
+            use: what the request allows caches to do.
 
         Returns:
             The answer.
@@ -77,10 +90,13 @@ class Answer:
         Raises:
             OnhandError: if nobody can or may answer.
         """
-        answer = cls(state, model, asked, entry)
-        answer._found = answer._from_cache()
+        answer = cls(state, model, asked, entry, use)
+        answer._found = answer._from_cache() if use.finds else []
         if answer._found:
             answer.headers["x-cache"] = "exact"
+        else:
+            await answer._look_for_similar()
+        if answer._found:
             saved = [kept.ending for kept in answer._found]
             first = Source(route=saved[0].route, backend=saved[0].source, reason="answered before")
             answer._chosen(first)
@@ -90,6 +106,23 @@ class Answer:
         entry.note(id=answer.headers["x-request-id"], model=model.name)
         entry.note(stream=asked.is_stream, cache=answer.headers["x-cache"])
         return answer
+
+    async def _look_for_similar(self) -> None:
+        cache, use = self._state.semantic, self._use
+        if cache is None or not (use.finds_similar or (use.finds and use.keeps)):
+            return
+        self._similar = await cache.look_up(
+            self._asked.asks,
+            name=self._model.name,
+            fingerprint=self._fingerprint,
+            finds=use.finds_similar,
+        )
+        if self._similar is None or (found := self._similar.found) is None:
+            return
+        similarity = round(found.similarity, 4)
+        self._found = [found.kept]
+        self._stamp = replace(self._stamp, similarity=similarity)
+        self.headers |= {"x-cache": "semantic", "x-cache-similarity": f"{similarity:.4f}"}
 
     @property
     def is_deferred(self) -> bool:
@@ -222,15 +255,19 @@ class Answer:
             async for part in parts:
                 if isinstance(part, Piece):
                     pieces.append(part)
-                elif (
-                    self._keys
-                    and self._state.exact is not None
-                    and part.is_repeatable
-                    # The model may have been replaced since it was looked for.
-                    and part.fingerprint in {"", self._here}
-                ):
-                    self._state.exact.keep(self._keys[index], Kept(tuple(pieces), part))
+                else:
+                    self._keep(index, Kept(tuple(pieces), part))
                 yield part
+
+    def _keep(self, index: int, kept: Kept) -> None:
+        # The model may have been replaced since it was looked for.
+        is_other = kept.ending.fingerprint not in {"", self._here}
+        if is_other or not (self._use.keeps and kept.ending.is_repeatable):
+            return
+        if self._keys and self._state.exact is not None:
+            self._state.exact.keep(self._keys[index], kept)
+        if self._similar is not None and self._state.semantic is not None:
+            self._state.semantic.keep(self._similar, kept)
 
 
 async def _told(kept: Kept) -> AsyncGenerator[Piece | Ending]:

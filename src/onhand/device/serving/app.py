@@ -23,6 +23,8 @@ from onhand.device.serving.api.vectors import (
 )
 from onhand.device.serving.asks import TextModel
 from onhand.device.serving.backends.remote import HOPS, hops_of
+from onhand.device.serving.caches.questions import HEADER as CACHE_HEADER
+from onhand.device.serving.caches.questions import read_cache_use
 from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
@@ -214,7 +216,8 @@ class _Routes:
         if wishes.defer != "never":
             desk, entry = self._desk(), entry_of(request.scope)
             return await desk.answered(model, asked, fields=body.given, entry=entry)
-        answer = await Answer.begun(self._state, model, asked, entry_of(request.scope))
+        use = read_cache_use(request.headers.get(CACHE_HEADER))
+        answer = await Answer.begun(self._state, model, asked, entry_of(request.scope), use=use)
         if asked.is_stream:
             ping_s = self._settings.server.ping_s
             return EventStream(answer.events, ping_s=ping_s, headers=answer.headers)

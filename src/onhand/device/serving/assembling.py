@@ -11,8 +11,11 @@ from onhand.device.serving.backends.figures import show_backends
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.block_figures import open_blocks
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.caches.semantic import SemanticCache
+from onhand.device.serving.caches.semantic_store import SemanticStore
 from onhand.device.serving.governor.starting import start_governor
 from onhand.device.serving.metrics import Metrics
+from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.models.shelf_metrics import show_shelf
 from onhand.device.serving.routing.building import routed
@@ -27,7 +30,7 @@ from onhand.device.serving.settings import (
     parse_settings,
 )
 from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models
-from onhand.device.serving.state import ServerState
+from onhand.device.serving.state import Served, ServerState
 
 __all__ = ["opened_outbox", "opened_state", "read_settings", "with_bundles"]
 
@@ -90,14 +93,22 @@ def opened_state(
             opened.callback(blocks.close)
         open_model = partial(open_served, blocks=blocks)
         shelf = opened.enter_context(opened_shelf(settings, home=home, open_model=open_model))
-        served, remotes = mounted(shelved_models(shelf, settings), settings)
+        models = shelved_models(shelf, settings)
+        served, remotes = mounted(models, settings)
         open_at_start(shelf, told=told)
         for backend in remotes.backends:
             told(f"{backend.name}: {backend.kind} for {', '.join(backend.settings.models)}")
         metrics = Metrics()
         routes = routed(served, settings, metrics=metrics)
         exact = _exact_cache(settings.cache, home)
-        state = ServerState(routes, metrics=metrics, exact=exact, blocks=blocks, beside=[remotes])
+        state = ServerState(
+            routes,
+            metrics=metrics,
+            exact=exact,
+            blocks=blocks,
+            semantic=_semantic_cache(settings.cache, models, home),
+            beside=[remotes],
+        )
         opened.callback(state.close)
         show_backends(metrics, remotes, served)
         show_shelf(shelf, metrics)
@@ -138,3 +149,26 @@ def _exact_cache(settings: CacheSettings, home: Path) -> ExactCache | None:
         return None
     place = home / "cache" / "answers.sqlite" if settings.on_disk else None
     return ExactCache(place, most_bytes=settings.exact_bytes)
+
+
+def _semantic_cache(
+    settings: CacheSettings, models: Sequence[Served], home: Path
+) -> SemanticCache | None:
+    if not settings.semantic_encoder or not settings.semantic_bytes:
+        return None
+    named = {model.name: model for model in models}
+    for name in (settings.semantic_encoder, *settings.semantic_models):
+        if name not in named:
+            raise InputError(f"cache: there is no model {name!r} here, but {', '.join(named)}")
+    encoder = named[settings.semantic_encoder]
+    if not isinstance(encoder, NetworkModel) or encoder.task != "text-embedding":
+        raise InputError(
+            f"cache: semantic_encoder {encoder.name!r} must be a bundle for text-embedding"
+        )
+    store = SemanticStore(
+        home / "cache" / "questions.sqlite" if settings.on_disk else None,
+        encoder=encoder.name,
+        most_bytes=settings.semantic_bytes,
+        closeness=settings.closeness,
+    )
+    return SemanticCache(store, encoder, models=settings.semantic_models)

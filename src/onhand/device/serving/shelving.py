@@ -51,6 +51,8 @@ def opened_shelf(
             shelf.set_aside(settings.cache.exact_bytes)
         if settings.cache.blocks_bytes and settings.cache.on_disk:
             shelf.set_aside(settings.cache.warm_bytes)
+        if settings.cache.semantic_encoder:
+            shelf.set_aside(settings.cache.semantic_bytes)
         yield shelf
     finally:
         shelf.close()

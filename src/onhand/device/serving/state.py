@@ -9,6 +9,7 @@ from onhand.device.serving.asks import Fronts, TextModel
 from onhand.device.serving.caches.block_figures import show_blocks
 from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.caches.semantic import SemanticCache
 from onhand.device.serving.governor.governor import Governor
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.network import NetworkModel
@@ -39,6 +40,7 @@ class ServerState:
         models: name -> model; requests that name none go to the first of the kind they need.
         metrics: what is counted.
         exact: answers that the same request gets again; None for none.
+        semantic: answers that similar questions get; None for none.
         beside: what runs from `start` to `stop`.
         governor: what adjusts the models; None for nothing.
         is_draining: whether the server is about to end.
@@ -52,6 +54,7 @@ class ServerState:
         metrics: Metrics | None = None,
         exact: ExactCache | None = None,
         blocks: BlockStore | None = None,
+        semantic: SemanticCache | None = None,
         beside: Sequence[Beside] = (),
     ) -> None:
         """Take models and caches over; `close` closes them.
@@ -61,6 +64,7 @@ class ServerState:
             metrics: None for new ones.
             exact: None for none.
             blocks: None for none.
+            semantic: None for none.
             beside: what runs from `start` to `stop`.
 
         Raises:
@@ -74,6 +78,7 @@ class ServerState:
         self.metrics = metrics or Metrics()
         self.exact = exact
         self._blocks = blocks
+        self.semantic = semantic
         self.governor: Governor | None = None
         self.is_draining = False
         self.beside = list(beside)
@@ -92,6 +97,8 @@ class ServerState:
             gauge("onhand_exact_cache_bytes", "Answers kept.", lambda: exact.n_bytes)
             gauge("onhand_exact_cache_hits", "Answers found.", lambda: exact.n_hits)
             gauge("onhand_exact_cache_misses", "Answers not found.", lambda: exact.n_misses)
+        if semantic is not None:
+            _show_semantic(self.metrics, semantic)
 
     @property
     def on_device(self) -> Mapping[str, Served]:
@@ -168,6 +175,8 @@ class ServerState:
 
     def close(self) -> None:
         """Close all models; safe to call twice."""
+        if self.semantic is not None:
+            self.semantic.close()
         if self.governor is not None:
             self.governor.close()
         for model in self.models.values():
@@ -179,6 +188,20 @@ class ServerState:
 
     def _candidates(self, name: str | None) -> Sequence[Served]:
         return tuple(self.models.values()) if name is None else (self.named(name),)
+
+
+def _show_semantic(metrics: Metrics, cache: SemanticCache) -> None:
+    gauge = metrics.gauge
+    gauge("onhand_semantic_cache_bytes", "Questions and answers kept.", lambda: cache.n_bytes)
+    gauge("onhand_semantic_cache_entries", "Questions kept.", lambda: cache.n_entries)
+    gauge("onhand_semantic_cache_hits", "Similar questions found.", lambda: cache.n_hits)
+    gauge("onhand_semantic_cache_misses", "Similar questions not found.", lambda: cache.n_misses)
+    metrics.family(
+        "onhand_semantic_cache_rejected",
+        "Near questions that were not taken for the same.",
+        "reason",
+        lambda: cache.rejected,
+    )
 
 
 def on_device(model: Served) -> Served:

@@ -59,6 +59,7 @@ class CompletionShape:
             "object": kind,
             "created": stamp.created_s,
             "model": stamp.model,
+            **stamp.mark,
         }
 
     def echo(self, index: int) -> str:

@@ -53,27 +53,23 @@ class ResponseShape:
             item | {"status": status} if place == last and item["type"] == "message" else item
             for place, item in enumerate(items)
         ]
-        source = {} if ending is None else told_source(ending)
-        return (
-            source
-            | {
-                "id": f"resp_{stamp.id}",
-                "object": "response",
-                "created_at": stamp.created_s,
-                "status": status,
-                "error": None,
-                "incomplete_details": incomplete,
-                "instructions": None,
-                "metadata": {},
-                "model": stamp.model,
-                "output": output,
-                "parallel_tool_calls": self.tools.is_parallel,
-                "tool_choice": self.tools.choice,
-                "tools": list(self.tools.tools),
-                "usage": None if ending is None else _usage(ending),
-            }
-            | ({} if ending is None else told_source(ending))
-        )
+        return {
+            "id": f"resp_{stamp.id}",
+            "object": "response",
+            "created_at": stamp.created_s,
+            "status": status,
+            "error": None,
+            "incomplete_details": incomplete,
+            "instructions": None,
+            "metadata": {},
+            "model": stamp.model,
+            **stamp.mark,
+            "output": output,
+            "parallel_tool_calls": self.tools.is_parallel,
+            "tool_choice": self.tools.choice,
+            "tools": list(self.tools.tools),
+            "usage": None if ending is None else _usage(ending),
+        } | ({} if ending is None else told_source(ending))
 
 
 class _Events:

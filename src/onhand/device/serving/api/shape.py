@@ -21,11 +21,20 @@ class Stamp:
         id: without the prefix that its kind has.
         created_s: when, in seconds since 1970.
         model: who answers.
+        similarity: how near the question is whose answer this is; None where it is its own.
     """
 
     id: str
     created_s: int
     model: str
+    similarity: float | None = None
+
+    @property
+    def mark(self) -> dict[str, object]:
+        """What is said of where the answer comes from, beside what OpenAI's API says."""
+        if self.similarity is None:
+            return {}
+        return {"onhand": {"cache": "semantic", "similarity": self.similarity}}
 
 
 class Shape(Protocol):

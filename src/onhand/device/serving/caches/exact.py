@@ -20,7 +20,7 @@ from onhand.core.errors import ResourceError
 from onhand.device.serving.asks import Ask, Ending, Piece, Score
 from onhand.device.tools.kinds import CallPart, ToolUse
 
-__all__ = ["ExactCache", "Kept", "is_repeatable", "key_of"]
+__all__ = ["ExactCache", "Kept", "is_repeatable", "kept_as_json", "key_of", "parse_kept"]
 
 _FORMAT: Final = 2
 _ROW_BYTES: Final = 128  # beside the answer itself
@@ -124,7 +124,7 @@ class ExactCache:
             row = self._rows.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
             if row is not None:
                 self._rows.execute("UPDATE answers SET used = ? WHERE key = ?", (self._tick(), key))
-            kept = None if row is None else _kept(json.loads(row[0]))
+            kept = None if row is None else parse_kept(json.loads(row[0]))
         except (sqlite3.Error, ValueError, KeyError, TypeError):
             kept = None  # what cannot be read is computed again
         if kept is None:
@@ -134,11 +134,14 @@ class ExactCache:
         return kept
 
     def keep(self, key: bytes, kept: Kept) -> None:
-        """Keep an answer, and forget others where there is no room; one that is too large is not.
+        """Keep an answer, and forget others where there is no room.
 
+        One that is too large or may not be repeated is not kept.
         A disk that is full is no error: the answer was given.
         """
-        answer = json.dumps(_as_json(kept), separators=(",", ":"))
+        if not kept.ending.is_repeatable:
+            return
+        answer = json.dumps(kept_as_json(kept), separators=(",", ":"))
         size = len(answer.encode()) + _ROW_BYTES
         if size > self._most_bytes:
             return
@@ -213,7 +216,8 @@ def _remove(path: Path | None) -> None:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _as_json(kept: Kept) -> dict[str, object]:
+def kept_as_json(kept: Kept) -> dict[str, object]:
+    """Return an answer as JSON; see `parse_kept`."""
     return {
         "pieces": [
             [
@@ -232,7 +236,14 @@ def _score(score: Score) -> list[object]:
     return [token, score.logprob, [_score(other) for other in score.others]]
 
 
-def _kept(table: Mapping[str, Any]) -> Kept:
+def parse_kept(table: Mapping[str, Any]) -> Kept:
+    """Return an answer of its JSON.
+
+    Raises:
+        KeyError: if a part is missing.
+        TypeError: if one is of another type.
+        ValueError: if one is of another form.
+    """
     pieces = tuple(
         Piece(
             str(text),

@@ -54,6 +54,11 @@ class NetworkModel(Protocol):
         ...
 
     @property
+    def fingerprint(self) -> str:
+        """The same for networks whose vectors can be compared."""
+        ...
+
+    @property
     def n_active(self) -> int:
         """Requests that have not ended."""
         ...
@@ -79,6 +84,7 @@ class ServedNetwork:
         name: what requests call it.
         task: what it is for.
         engine_name: the engine that runs it.
+        fingerprint: the same for networks whose vectors can be compared.
         bundle_sha256: hash of the bundle's manifest: which version it is.
     """
 
@@ -87,6 +93,7 @@ class ServedNetwork:
         self.name = name
         self.task = session.network.task
         self.engine_name = session.engine_name
+        self.fingerprint = f"{session.bundle_sha256} {session.choice.variant} {session.engine_name}"
         self.bundle_sha256 = session.bundle_sha256
         self._session = session
         self._most_waiting = settings.max_waiting

@@ -179,6 +179,11 @@ class ShelvedNetwork(_Shelved):
         return self._facts.task
 
     @property
+    def fingerprint(self) -> str:
+        """The same for networks whose vectors can be compared: of what would compute now."""
+        return f"{self._facts.bundle_sha256} {self._facts.variant}"
+
+    @property
     def reads_pictures(self) -> bool:
         """See `NetworkModel`."""
         return self._facts.reads_pictures

@@ -156,8 +156,8 @@ def _left_over(
     for kind in ("negation", "number", "name"):
         if kind in kinds:
             return kind
-    # Where little else changed, the asker meant the word that differs.
-    if left and right and not is_reworded:
+    # Where little else changed, the asker meant the word that differs, or that is there at all.
+    if (left or right) and not is_reworded:
         return "words"
     if any(item.text in FIXED for item in (*left, *right)):
         return "thing"
@@ -166,7 +166,7 @@ def _left_over(
         for items in (left, right)
     )
     # In a long text that is said in other words, one of the two may name a thing once more.
-    is_long = is_reworded and n_same >= _LONG
+    is_long = n_same >= _LONG
     if (things or others) and not (is_long and not (things and others)):
         return "thing"
     return None
@@ -256,5 +256,6 @@ def _longest_run(pairs: Sequence[_Pair]) -> set[_Pair]:
     best: list[list[_Pair]] = []
     for place, pair in enumerate(pairs):
         before = [best[i] for i in range(place) if pairs[i].second < pair.second]
-        best.append([*max(before, key=len, default=[]), pair])
-    return set(max(best, key=len, default=[]))
+        longest: Sequence[_Pair] = max(before, key=len) if before else []
+        best.append([*longest, pair])
+    return set(max(best, key=len)) if best else set()

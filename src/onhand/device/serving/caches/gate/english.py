@@ -15,13 +15,11 @@ __all__ = [
     "MONTHS",
     "NEGATIONS",
     "NUMBERS",
-    "OPPOSITE",
     "ORDINALS",
     "PASSIVE",
     "PAST",
     "PHRASES",
     "QUESTIONS",
-    "SAME",
     "SCALES",
     "SECOND",
     "SKIPPED",
@@ -32,6 +30,14 @@ __all__ = [
 
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
+
+
+def _listed(text: str) -> list[str]:
+    return text.split()
+
+
+def _lines(text: str) -> list[str]:
+    return text.strip().splitlines()
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -110,32 +116,16 @@ SECOND: Final = _words("you your yours yourself u ur")
 
 NUMBERS: Final = {
     word: value
-    for value, word in enumerate([
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirteen",
-        "fourteen",
-        "fifteen",
-        "sixteen",
-        "seventeen",
-        "eighteen",
-        "nineteen",
-    ])
+    for value, word in enumerate(
+        _listed(
+            "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
+            "fifteen sixteen seventeen eighteen nineteen"
+        )
+    )
 } | {
     word: 10 * value
     for value, word in enumerate(
-        ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2
+        _listed("twenty thirty forty fifty sixty seventy eighty ninety"), start=2
     )
 }
 
@@ -153,20 +143,9 @@ SCALES: Final = {
 ORDINALS: Final = {
     word: value
     for value, word in enumerate(
-        [
-            "first",
-            "second",
-            "third",
-            "fourth",
-            "fifth",
-            "sixth",
-            "seventh",
-            "eighth",
-            "ninth",
-            "tenth",
-            "eleventh",
-            "twelfth",
-        ],
+        _listed(
+            "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth"
+        ),
         start=1,
     )
 }
@@ -174,20 +153,10 @@ ORDINALS: Final = {
 MONTHS: Final = {
     name: number
     for number, names in enumerate(
-        [
-            "january/jan",
-            "february/feb",
-            "march/mar",
-            "april/apr",
-            "may",
-            "june/jun",
-            "july/jul",
-            "august/aug",
-            "september/sep/sept",
-            "october/oct",
-            "november/nov",
-            "december/dec",
-        ],
+        _listed(
+            "january/jan february/feb march/mar april/apr may june/jun july/jul august/aug "
+            "september/sep/sept october/oct november/nov december/dec"
+        ),
         start=1,
     )
     for name in names.split("/")
@@ -195,48 +164,19 @@ MONTHS: Final = {
 
 UNITS: Final = {
     name: names.split("/")[0]
-    for names in [
-        "kilogram/kilograms/kg/kgs/kilo/kilos",
-        "gram/grams/g",
-        "milligram/milligrams/mg",
-        "pound/pounds/lb/lbs",
-        "ounce/ounces/oz",
-        "ton/tons/tonne/tonnes",
-        "kilometre/kilometres/kilometer/kilometers/km/kms",
-        "metre/metres/meter/meters",
-        "centimetre/centimetres/centimeter/centimeters/cm",
-        "millimetre/millimetres/millimeter/millimeters/mm",
-        "mile/miles",
-        "foot/feet/ft",
-        "inch/inches",
-        "yard/yards",
-        "litre/litres/liter/liters",
-        "millilitre/milliliter/ml",
-        "hour/hours/hr/hrs",
-        "minute/minutes/mins",
-        "sec/secs/seconds",
-        "day/days",
-        "week/weeks",
-        "month/months",
-        "year/years/yr/yrs",
-        "gigabyte/gigabytes/gb/gbs",
-        "megabyte/megabytes/mb/mbs",
-        "kilobyte/kilobytes/kb",
-        "terabyte/terabytes/tb",
-        "gigahertz/ghz",
-        "megahertz/mhz",
-        "dollar/dollars/usd/$",
-        "euro/euros/eur/€",
-        "yuan/rmb/cny/¥",
-        "sterling/£/gbp",
-        "rupee/rupees/rs/inr/₹",
-        "percent/percentage/%",
-        "celsius/°c",
-        "fahrenheit/°f",
-        "degree/degrees/°",
-        "watt/watts",
-        "volt/volts",
-    ]
+    for names in _listed(
+        "kilogram/kilograms/kg/kgs/kilo/kilos gram/grams/g milligram/milligrams/mg pound/pounds/lb/"
+        "lbs ounce/ounces/oz ton/tons/tonne/tonnes kilometre/kilometres/kilometer/kilometers/km "
+        "metre/metres/meter/meters centimetre/centimetres/centimeter/centimeters/cm "
+        "millimetre/millimetres/millimeter/millimeters/mm mile/miles foot/feet/ft inch/inches "
+        "yard/yards litre/litres/liter/liters millilitre/milliliter/ml hour/hours/hr/hrs "
+        "minute/minutes/mins sec/secs/seconds day/days week/weeks month/months "
+        "year/years/yr/yrs gigabyte/gigabytes/gb/gbs megabyte/megabytes/mb/mbs kilobyte/kilobytes/"
+        "kb "
+        "terabyte/terabytes/tb gigahertz/ghz megahertz/mhz dollar/dollars/usd/$ euro/euros/eur/€ "
+        "yuan/rmb/cny/¥ sterling/£/gbp rupee/rupees/rs/inr/₹ percent/percentage/% celsius/°c "
+        "fahrenheit/°f degree/degrees/° watt/watts volt/volts"
+    )
     for name in names.split("/")
 }
 """Spelling -> unit. Letters that are also words, as "in" and "m", are left as they are."""
@@ -245,7 +185,8 @@ PHRASES: Final = {
     tuple(old.split()): tuple(new.split())
     for old, new in (
         line.split(" = ")
-        for line in """
+        for line in _lines(
+            """
 how many = how_many
 how much = how_much
 how long = how_long
@@ -346,10 +287,8 @@ u.s.a = usa
 u.s = usa
 united kingdom = uk
 u.k = uk
-"""
-        .strip()
-        .replace("you_", "you")
-        .splitlines()
+""".replace("you_", "you")
+        )
     )
 }
 """Runs of words and what stands for them."""
@@ -362,380 +301,16 @@ IRREGULAR: Final = _pairs(
     "drove=drive driven=drive ate=eat eaten=eat fell=fall fallen=fall felt=feel forgot=forget "
     "forgotten=forget grew=grow grown=grow held=hold knew=know known=know led=lead meant=mean "
     "met=meet ran=run rose=rise risen=rise saw=see seen=see shown=show slept=sleep stole=steal "
-    "stolen=steal stood=stand swam=swim took=take understood=understand won=win wore=wear worn=wear "
+    "stolen=steal stood=stand swam=swim took=take understood=understand won=win wore=wear "
+    "worn=wear "
     "began=begin begun=begin became=become gave=give hid=hide hidden=hide drew=draw drawn=draw "
     "children=child men=man women=woman feet=foot teeth=tooth mice=mouse geese=goose people=person "
     "persons=person wives=wife lives=life knives=knife leaves=leaf data=datum criteria=criterion"
 )
 
-PAST_FORMS: Final = frozenset([
-    "wrote",
-    "went",
-    "came",
-    "said",
-    "told",
-    "kept",
-    "lost",
-    "paid",
-    "sold",
-    "bought",
-    "sent",
-    "spent",
-    "thought",
-    "brought",
-    "taught",
-    "caught",
-    "chose",
-    "broke",
-    "spoke",
-    "drove",
-    "ate",
-    "fell",
-    "felt",
-    "forgot",
-    "grew",
-    "held",
-    "knew",
-    "led",
-    "met",
-    "ran",
-    "rose",
-    "saw",
-    "slept",
-    "stole",
-    "stood",
-    "swam",
-    "took",
-    "understood",
-    "won",
-    "wore",
-    "began",
-    "became",
-    "gave",
-    "hid",
-    "drew",
-    "made",
-    "found",
-    "built",
-    "got",
-])
+PAST_FORMS: Final = _words(
+    "wrote went came said told kept lost paid sold bought sent spent thought brought taught caught "
+    "chose broke spoke drove ate fell felt forgot grew held knew led met ran rose saw slept stole "
+    "stood swam took understood won wore began became gave hid drew made found built got"
+)
 """Irregular forms that are, or may be, a past tense."""
-
-SAME: Final = tuple(
-    frozenset(group.split())
-    for group in """
-use utilize utilise employ
-specify designate indicate
-iterate cycle loop
-let allow permit enable
-execute run
-produce generate create
-determine specify define
-suggest recommend advise
-correctly properly
-hold store
-substitute replace
-quantity number
-locate find
-avoid prevent
-refer consult
-mention reference
-related corresponding
-fetch load
-retrieve select
-retrieve load
-pass supply
-cast convert
-provide give
-give return
-yield return
-illustration example
-foundation base basis
-library package
-specified provided given
-useful beneficial advantageous
-typically usually normally
-individually independently separately
-adjust alter
-instruction guideline
-deprecate discontinue
-necessary required
-various different
-specific particular
-entire whole complete
-get obtain
-retrieve fetch obtain
-purpose aim goal objective
-delete remove erase
-fix repair
-phone telephone
-mobile cellphone
-tv television
-bike bicycle
-film movie
-buy purchase
-start begin commence
-stop cease
-end finish
-choose select pick
-help assist
-show display
-require need
-method technique
-advice guidance
-info information
-quick fast rapid
-big large
-small little
-many numerous
-difference distinction
-simple easy
-simplest easiest
-kind type variety sort
-store save
-state declare
-supply provide furnish
-create generate
-make create
-provide supply
-modify alter
-change alter
-convert transform
-contain include
-utilization use usage
-different distinct
-additional extra
-also additionally
-hence therefore thus
-however nevertheless
-kid child
-doctor physician
-car automobile
-job occupation
-picture image photo photograph
-sofa couch
-quit exit
-configure setup
-folder directory
-example instance
-error mistake
-easy simple
-hard difficult
-cheap inexpensive
-expensive costly
-"""
-    .strip()
-    .replace("_", "")
-    .splitlines()
-)
-"""Words that stand for one another, beside what the lexicon knows."""
-
-OPPOSITE: Final = tuple(
-    pair.split("/")
-    for pair in [
-        "enable/disable",
-        "activate/deactivate",
-        "install/uninstall",
-        "lock/unlock",
-        "open/close",
-        "upload/download",
-        "import/export",
-        "push/pull",
-        "encrypt/decrypt",
-        "accept/decline",
-        "accept/reject",
-        "accept/refuse",
-        "allow/forbid",
-        "allow/block",
-        "permit/prohibit",
-        "include/exclude",
-        "cover/exclude",
-        "gain/lose",
-        "win/lose",
-        "buy/sell",
-        "lend/borrow",
-        "arrive/depart",
-        "arrive/leave",
-        "enter/exit",
-        "enter/leave",
-        "start/stop",
-        "begin/end",
-        "begin/finish",
-        "raise/lower",
-        "increase/decrease",
-        "increase/reduce",
-        "rise/fall",
-        "rise/set",
-        "grow/shrink",
-        "expand/shrink",
-        "expand/collapse",
-        "add/remove",
-        "add/delete",
-        "add/subtract",
-        "create/delete",
-        "create/destroy",
-        "build/destroy",
-        "insert/remove",
-        "insert/delete",
-        "save/load",
-        "save/discard",
-        "save/delete",
-        "save/spend",
-        "read/write",
-        "send/receive",
-        "give/take",
-        "give/receive",
-        "teach/learn",
-        "ask/answer",
-        "push/pop",
-        "attach/detach",
-        "connect/disconnect",
-        "mount/unmount",
-        "subscribe/unsubscribe",
-        "follow/unfollow",
-        "mute/unmute",
-        "hide/show",
-        "appear/disappear",
-        "freeze/thaw",
-        "freeze/boil",
-        "melt/freeze",
-        "heat/cool",
-        "warm/cool",
-        "brighten/dim",
-        "tighten/loosen",
-        "fill/empty",
-        "load/unload",
-        "pack/unpack",
-        "wrap/unwrap",
-        "zip/unzip",
-        "compress/decompress",
-        "compress/extract",
-        "compress/expand",
-        "love/hate",
-        "like/dislike",
-        "praise/blame",
-        "pass/fail",
-        "succeed/fail",
-        "hire/fire",
-        "employ/dismiss",
-        "deposit/withdraw",
-        "export/import",
-        "ascend/descend",
-        "advance/retreat",
-        "attack/defend",
-        "agree/disagree",
-        "approve/reject",
-        "confirm/cancel",
-        "continue/stop",
-        "continue/pause",
-        "pause/resume",
-        "play/pause",
-        "sit/stand",
-        "wake/sleep",
-        "live/die",
-        "laugh/cry",
-        "forget/remember",
-        "find/lose",
-        "keep/discard",
-        "merge/split",
-        "join/split",
-        "join/leave",
-        "combine/separate",
-        "multiply/divide",
-        "inhale/exhale",
-        "push/drag",
-        "positive/negative",
-        "advantage/disadvantage",
-        "pro/con",
-        "benefit/drawback",
-        "benefit/risk",
-        "maximum/minimum",
-        "max/min",
-        "upper/lower",
-        "top/bottom",
-        "front/back",
-        "head/tail",
-        "first/last",
-        "early/late",
-        "before/after",
-        "cheap/expensive",
-        "rich/poor",
-        "strong/weak",
-        "heavy/light",
-        "thick/thin",
-        "wide/narrow",
-        "deep/shallow",
-        "tall/short",
-        "long/short",
-        "fast/slow",
-        "hard/soft",
-        "hard/easy",
-        "difficult/easy",
-        "safe/dangerous",
-        "legal/illegal",
-        "public/private",
-        "local/remote",
-        "internal/external",
-        "input/output",
-        "source/target",
-        "source/destination",
-        "client/server",
-        "sender/receiver",
-        "buyer/seller",
-        "employer/employee",
-        "landlord/tenant",
-        "parent/child",
-        "husband/wife",
-        "man/woman",
-        "boy/girl",
-        "male/female",
-        "brother/sister",
-        "king/queen",
-        "morning/evening",
-        "day/night",
-        "summer/winter",
-        "north/south",
-        "east/west",
-        "inflation/deflation",
-        "introvert/extrovert",
-        "optional/required",
-        "optional/mandatory",
-        "optional/compulsory",
-        "available/unavailable",
-        "active/inactive",
-        "active/passive",
-        "visible/invisible",
-        "valid/invalid",
-        "true/false",
-        "right/wrong",
-        "correct/incorrect",
-        "same/different",
-        "larger/smaller",
-        "bigger/smaller",
-        "greater/smaller",
-        "greater/lesser",
-        "higher/lower",
-        "taller/shorter",
-        "older/younger",
-        "older/newer",
-        "faster/slower",
-        "warmer/cooler",
-        "warmer/colder",
-        "hotter/colder",
-        "cheaper/dearer",
-        "longer/shorter",
-        "largest/smallest",
-        "biggest/smallest",
-        "highest/lowest",
-        "oldest/youngest",
-        "oldest/newest",
-        "fastest/slowest",
-        "longest/shortest",
-        "most/least",
-        "better/worse",
-        "best/worst",
-        "more/less",
-        "many/few",
-    ]
-)
-"""Pairs that a question turns on, beside those of the lexicon."""

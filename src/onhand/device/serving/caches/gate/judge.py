@@ -7,6 +7,7 @@ from typing import Final
 
 from onhand.device.serving.caches.gate import compare, english, mandarin
 from onhand.device.serving.caches.gate.compare import Difference
+from onhand.device.serving.caches.gate.forms import forms_of
 from onhand.device.serving.caches.gate.lexicon import lexicon
 from onhand.device.serving.caches.gate.reading import Reading, plain, read_question
 
@@ -77,11 +78,14 @@ def _scripts(text: str) -> set[str]:
 @lru_cache(maxsize=2**10)
 def _is_english(text: str) -> bool:
     known = lexicon().known | english.SKIPPED | english.LIGHT | english.QUESTIONS
-    words = re.findall(r"[^\W\d_]+", plain(text))
-    return sum(_is_known(word, known) for word in words) >= _LEAST_KNOWN * len(words)
+    words = re.findall(r"[^\W\d_]+", text)
+    # Names belong to no language.
+    plain_words = [word.casefold() for word in words[:1]] + [
+        word for word in words[1:] if not word[0].isupper()
+    ]
+    n_known = sum(_is_known(word, known) for word in plain_words)
+    return bool(n_known) and n_known >= _LEAST_KNOWN * len(plain_words)
 
 
 def _is_known(word: str, known: frozenset[str]) -> bool:
-    from onhand.device.serving.caches.gate.forms import forms_of
-
     return not forms_of(word).isdisjoint(known) or len(word) == 1

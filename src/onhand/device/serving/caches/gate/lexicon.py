@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
-from onhand.device.serving.caches.gate.english import OPPOSITE, SAME
+from onhand.device.serving.caches.gate.likes import OPPOSITE, SAME
 
 __all__ = ["Lexicon", "lexicon"]
 

@@ -11,8 +11,13 @@ from typing import Final
 
 __all__ = ["difference"]
 
+
+def _listed(text: str) -> list[str]:
+    return text.split()
+
+
 _DIGITS: Final = {letter: value for value, letter in enumerate("零一二三四五六七八九")} | {
-    "〇": 0,
+    "〇": 0,  # noqa: RUF001 (a numeral)
     "两": 2,
 }
 _PLACES: Final = {"十": 10, "百": 100, "千": 1000}
@@ -47,38 +52,10 @@ _NEGATIONS: Final = frozenset("不没别无非未勿莫否")
 _ASKS: Final = ("为什么", "怎样", "怎么", "什么时候", "什么", "多少", "几", "谁", "哪")
 _OPPOSITES: Final = tuple(
     frozenset(pair.split("/"))
-    for pair in [
-        "开/关",
-        "上/下",
-        "左/右",
-        "前/后",
-        "大/小",
-        "高/低",
-        "多/少",
-        "快/慢",
-        "冷/热",
-        "早/晚",
-        "长/短",
-        "新/旧",
-        "亮/暗",
-        "增/减",
-        "升/降",
-        "买/卖",
-        "进/出",
-        "来/去",
-        "提/降",
-        "装/卸",
-        "锁/开",
-        "有/没",
-        "内/外",
-        "东/西",
-        "南/北",
-        "男/女",
-        "好/坏",
-        "先/后",
-        "加/减",
-        "始/终",
-    ]
+    for pair in _listed(
+        "开/关 上/下 左/右 前/后 大/小 高/低 多/少 快/慢 冷/热 早/晚 长/短 新/旧 亮/暗 增/减 升/降 "
+        "买/卖 进/出 来/去 提/降 装/卸 锁/开 有/没 内/外 东/西 南/北 男/女 好/坏 先/后 加/减 始/终"
+    )
 )
 
 
@@ -100,9 +77,10 @@ def difference(one: str, other: str) -> str | None:
         return "number"
     if _count(first, _NEGATIONS) != _count(second, _NEGATIONS):
         return "negation"
-    if [ask for ask in _ASKS if ask in first] != [ask for ask in _ASKS if ask in second]:
+    whole, others = "".join(first), "".join(second)
+    if [ask for ask in _ASKS if ask in whole] != [ask for ask in _ASKS if ask in others]:
         return "question"
-    left, right = Counter(first), Counter(second)
+    left, right = Counter(whole), Counter(others)
     if left == right:
         return "order"
     gone, come = set(left - right), set(right - left)

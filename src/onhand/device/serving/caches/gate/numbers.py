@@ -72,39 +72,39 @@ def _number(small: Sequence[str]) -> tuple[str, int]:
         return f"#{ORDINALS[first]}th", 1
     if re.fullmatch(r"\d+th", first):
         return f"#{int(first[:-2])}th", 1
-    if first == "half":
-        return "#0.5", 1
-    if first == "dozen" or small[:2] == ["a", "dozen"]:
-        return "#12", 1 + (first == "a")
+    if first in _FIXED:
+        return _FIXED[first], 1
+    if small[:2] == ["a", "dozen"]:
+        return _FIXED["dozen"], 2
+    if first == "a" and small[1:2] and small[1] in SCALES and small[1] != "k":
+        return _spelled(["one", *small[1:]])
+    return _spelled(small)
+
+
+_FIXED: Final = {"half": "#0.5", "dozen": "#12"}
+
+
+def _spelled(small: Sequence[str]) -> tuple[str, int]:
     total = part = 0.0
-    length = last = 0
-    while length < len(small):
-        word = small[length]
-        if word in NUMBERS and (length == 0 or last > NUMBERS[word] > 0):
+    last = length = 0  # what stands next has to be smaller than the last
+    for place, word in enumerate(small):
+        if word in NUMBERS and (place == 0 or last > NUMBERS[word] > 0):
             part += NUMBERS[word]
             last = 10 if NUMBERS[word] >= 20 else 1
-        elif length == 0 and _DIGITS.fullmatch(word):
+        elif place == 0 and _DIGITS.fullmatch(word):
             part, last = float(word), 1
-        elif word in SCALES and (length or word != "k"):
+        elif place and word in SCALES:
             part = max(part, 1) * SCALES[word]
             if SCALES[word] > 100:
                 total, part = total + part, 0.0
             last = 1000
-        elif length == 0 and word == "a" and small[1:2] and small[1] in SCALES and small[1] != "k":
-            part = 1.0
-        elif (
-            length
-            and word == "and"
-            and last == 1000
-            and small[length + 1 : length + 2]
-            and (small[length + 1] in NUMBERS)
-        ):
-            pass
-        else:
+        elif not (word == "and" and last == 1000 and set(small[place + 1 : place + 2]) & _ONES):
             break
-        length += 1
-    if not length:
-        return "", 0
-    if length == 1 and "." in first:
-        return f"#{first}", 1  # 3.10 is a later version than 3.1
-    return f"#{total + part:g}" if total + part < 1e6 else f"#{total + part:.0f}", length
+        length = place + 1
+    if length == 1 and "." in small[0]:
+        return f"#{small[0]}", 1  # 3.10 is a later version than 3.1
+    value = total + part
+    return (f"#{value:g}" if value < 1e6 else f"#{value:.0f}", length) if length else ("", 0)
+
+
+_ONES: Final = frozenset(NUMBERS)

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal
 
 from onhand.device.serving.caches.gate import english
@@ -24,11 +25,12 @@ _TOKEN: Final = re.compile(
     | (?P<word>[^\W\d_][^\W_]*(?:'[^\W\d_]+)?(?:[-_./:@#=][^\W_]+|_+)*(?:\(\))?[+\#]*)
     | (?P<mixed>\w+(?:[-_./:@#=]\w+)*)
     | (?P<stop>[.,;:?!]+)
-    | (?P<sign>[^\s\w"'`“”‘’()\[\]{}*~-])
+    | (?P<sign>[^\s\w"'`()\[\]{}*~-])
     """,
     re.VERBOSE,
 )
-_QUOTES: Final = str.maketrans({"’": "'", "‘": "'", "`": " ", "“": '"', "”": '"', "＇": "'"})
+# Of single and double quotes, as they are typed and printed.
+_QUOTES: Final = str.maketrans("\u2019\u2018`\u201c\u201d\uff07", "'' \"\"'")
 _LONGEST_PHRASE: Final = max(len(phrase) for phrase in english.PHRASES)
 
 
@@ -85,7 +87,7 @@ class Reading:
 def plain(text: str) -> str:
     """Return a text without what never matters, for telling whether two are the same."""
     folded = unicodedata.normalize("NFKC", text).translate(_QUOTES).casefold()
-    return " ".join(folded.split()).rstrip(" ?.!。？！")
+    return " ".join(folded.split()).rstrip(" ?.!\u3002")
 
 
 def read_question(text: str) -> Reading:
@@ -128,7 +130,7 @@ def read_question(text: str) -> Reading:
 
 _AUXILIARIES: Final = english.PASSIVE | {"have", "has", "had", "having"}
 _BE: Final = frozenset({"is", "are", "was", "were", "am"})
-_HELPERS: Final = frozenset([
+_HELPERS: Final = frozenset({
     "do",
     "did",
     "does",
@@ -141,7 +143,7 @@ _HELPERS: Final = frozenset([
     "might",
     "must",
     "to",
-])
+})
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,11 @@ def _begins_a_question(small: Sequence[str]) -> bool:
 
 
 def _phrased(tokens: Sequence[_Token]) -> Iterator[_Token]:
-    """Put what stands for a run of words in its place; the longest run first."""
+    """Put what stands for a run of words in its place; the longest run first.
+
+    Yields:
+        Tokens.
+    """
     place = 0
     while place < len(tokens):
         for length in range(min(_LONGEST_PHRASE, len(tokens) - place), 0, -1):
@@ -243,53 +249,58 @@ def _phrased(tokens: Sequence[_Token]) -> Iterator[_Token]:
 def _items(tokens: Sequence[_Token]) -> Iterator[Item]:
     marker = ""
     asked = ""
+    last = next((token for token in reversed(tokens) if not token.is_stop), None)
     for token in with_numbers(_without_anybody(tokens), _Token):
         small = token.small
-        if token.is_stop:
-            marker = ""
-            continue
         if small in english.QUESTIONS or small.startswith("how_"):
-            kind = {"whom": "who", "whose": "whose"}.get(small, small)
             # "Tell me what" asks once.
-            if asked == "what":
-                asked = kind
-            elif asked:
-                yield Item(asked, frozenset({asked}), "question")
-                asked = kind
-            else:
-                asked = kind
+            if asked not in {"", "what"}:
+                yield _question(asked)
+            asked = {"whom": "who"}.get(small, small)
             marker = ""
             continue
-        if asked and small not in {"is", "are", "the"}:
-            yield Item(asked, frozenset({asked}), "question")
+        if asked and small not in {"is", "are", "the"} and not token.is_stop:
+            yield _question(asked)
             asked = ""
-        if small in english.NEGATIONS:
-            yield Item(small, frozenset({"not" if small == "no" else small}), "negation")
-            marker = ""
+        if token is last and small == "do":
+            yield Item(small, frozenset({small}), "word")  # "what does it do" asks for doings
             continue
-        if small in english.MARKERS:
-            marker = small
-            if small in english.LIGHT or small in {"of", "to", "and", "as", "using"}:
-                continue
-            yield Item(small, frozenset({small}), "word", "")
-            continue
-        if small in english.SKIPPED:
-            if small not in _DETERMINERS:
-                marker = ""
-            continue
-        yield _item(token, marker)
+        marker, item = _read_token(token, marker)
+        if item is not None:
+            yield item
     if asked:
-        yield Item(asked, frozenset({asked}), "question")
+        yield _question(asked)
+
+
+_UNSAID: Final = english.LIGHT | {"of", "to", "and", "as", "using"}
+
+
+def _read_token(token: _Token, marker: str) -> tuple[str, Item | None]:
+    """Return what the next token hangs on, and what of this one is compared."""
+    small = token.small
+    if token.is_stop:
+        return "", None
+    if small in english.NEGATIONS:
+        return "", Item(small, frozenset({"not" if small == "no" else small}), "negation")
+    if small in english.MARKERS:
+        return small, None if small in _UNSAID else Item(small, frozenset({small}), "word")
+    if small in english.SKIPPED:
+        return marker if small in _DETERMINERS else "", None
+    return marker, _item(token, marker)
+
+
+def _question(asked: str) -> Item:
+    return Item(asked, frozenset({asked}), "question")
 
 
 def _without_anybody(tokens: Sequence[_Token]) -> list[_Token]:
     """Leave "one" away where it is no number: "one can", "one of"."""
     after = [token.small for token in tokens[1:]] + [""]
-    kept = zip(tokens, after, strict=True)
+    kept = zip(tokens, after, strict=False)
     return [token for token, then in kept if token.small != "one" or then not in _AFTER_ANYBODY]
 
 
-_AFTER_ANYBODY: Final = frozenset([
+_AFTER_ANYBODY: Final = frozenset({
     "can",
     "could",
     "may",
@@ -302,8 +313,8 @@ _AFTER_ANYBODY: Final = frozenset([
     "is",
     "would",
     "will",
-])
-_DETERMINERS: Final = frozenset([
+})
+_DETERMINERS: Final = frozenset({
     "a",
     "an",
     "the",
@@ -315,13 +326,11 @@ _DETERMINERS: Final = frozenset([
     "my",
     "your",
     "our",
-])
+})
 
 
 def _item(token: _Token, marker: str) -> Item:
     small = token.small
-    if small.startswith("#"):
-        return Item(small, frozenset({small}), "number", marker)
     if any(letter.isdigit() for letter in small):
         return Item(small, frozenset({small}), "number", marker)
     if (unit := english.UNITS.get(small)) is not None:
@@ -332,7 +341,7 @@ def _item(token: _Token, marker: str) -> Item:
 
 
 def _subject(small: Sequence[str]) -> str:
-    for before, word in zip(small, small[1:], strict=False):
+    for before, word in pairwise(small):
         if word in {"i", "you", "we"} and (before in _HELPERS or before in english.QUESTIONS):
             return "you" if word == "you" else "i"
     return ""

@@ -1,0 +1,326 @@
+"""Questions that were answered, with their vectors: the nearest that asks the same.
+
+    CREATE TABLE entries (number INTEGER PRIMARY KEY, around BLOB, question TEXT, vector BLOB,
+                          answer TEXT, size INTEGER, used INTEGER)
+
+Whatever stands around a question, the tenant first, is in the hash `around`; only entries of the
+same hash are ever looked at.
+"""
+
+import json
+import logging
+import secrets
+import sqlite3
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray
+from onhand.core.errors import ResourceError
+from onhand.device.serving.caches.closeness import Closeness
+from onhand.device.serving.caches.exact import Kept, kept_as_json, parse_kept
+from onhand.device.serving.caches.gate.judge import REASONS, difference
+from onhand.device.serving.caches.nearest import Nearest
+from onhand.device.serving.caches.questions import Question
+
+__all__ = ["Found", "SemanticStore", "why_not"]
+
+_LOG = logging.getLogger("onhand.serving")
+_FORMAT: Final = 1
+_ROW_BYTES: Final = 256  # beside texts and vector, on disk and in memory
+_VECTOR_BYTES: Final = 2 + 4  # of one number, on disk and in memory
+_LOOKED_AT: Final = 8
+_TABLES: Final = (
+    "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB)",
+    "CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, around BLOB, question TEXT, "
+    "vector BLOB, answer TEXT, size INTEGER, used INTEGER)",
+    "CREATE UNIQUE INDEX IF NOT EXISTS by_question ON entries (around, question)",
+    "CREATE INDEX IF NOT EXISTS by_use ON entries (used)",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An answer to a similar question.
+
+    Attributes:
+        kept: it.
+        similarity: the cosine of the two questions.
+    """
+
+    kept: Kept
+    similarity: float
+
+
+def why_not(asked: str, earlier: str, cosine: float, *, closeness: Closeness) -> str | None:
+    """Say why the answer to an earlier question is none to another.
+
+    Args:
+        asked: the question.
+        earlier: one that was answered.
+        cosine: of their vectors.
+        closeness: how near is near enough.
+
+    Returns:
+        None if it is one; else a reason of the gate, or "far".
+    """
+    found = difference(asked, earlier)
+    if found.reason is not None:
+        return found.reason
+    least = closeness.reworded if found.n_loose else closeness.same
+    return None if cosine >= least else "far"
+
+
+class SemanticStore:
+    """Answered questions in one file of SQLite, the longest unused of which go first.
+
+    One thread at a time. A file that is damaged is put aside and begun anew.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        encoder: str,
+        most_bytes: int,
+        closeness: Closeness = Closeness(),  # noqa: B008 (frozen)
+    ) -> None:
+        """Open the file.
+
+        Args:
+            path: its place; made if it is missing. None keeps all in memory.
+            encoder: name of what makes the vectors; those of another one are forgotten.
+            most_bytes: of all entries, on disk and in memory.
+            closeness: how near is near enough.
+
+        Raises:
+            ResourceError: if it cannot be written.
+        """
+        self._encoder = encoder
+        self._most_bytes = most_bytes
+        self._closeness = closeness
+        self._near: dict[bytes, Nearest] = {}
+        self._n_bytes = self._clock = self.n_entries = 0
+        self.n_hits = self.n_misses = 0
+        self._rejected: Counter[str] = Counter(dict.fromkeys((*REASONS, *_OTHER_REASONS), 0))
+        try:
+            if path is not None:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self._open(path)
+            except (sqlite3.DatabaseError, ValueError):
+                _put_aside(path)
+                self._open(path)
+        except (OSError, sqlite3.Error) as error:
+            raise ResourceError(f"{path}: the cache cannot be opened: {error}") from error
+
+    @property
+    def n_bytes(self) -> int:
+        """What is kept takes."""
+        return self._n_bytes
+
+    @property
+    def salt(self) -> bytes:
+        """What makes hashes of this server differ from any other's."""
+        return self._salt
+
+    @property
+    def rejected(self) -> Mapping[str, int]:
+        """Why -> near questions that were not taken for the same."""
+        return self._rejected
+
+    def find(self, question: Question, vector: FloatArray) -> Found | None:
+        """Return the answer to the nearest question that asks the same.
+
+        Args:
+            question: what is asked, and among what.
+            vector: (D,) float32, of the question's text, of length 1.
+
+        Returns:
+            None where there is none, or where two of them compete.
+        """
+        try:
+            found = self._found(question, vector)
+        except (sqlite3.Error, ValueError, KeyError, TypeError, IndexError):
+            found = None  # what cannot be read is computed again
+        if found is None:
+            self.n_misses += 1
+        else:
+            self.n_hits += 1
+        return found
+
+    def keep(self, question: Question, vector: FloatArray, kept: Kept) -> None:
+        """Keep an answer that came to its end, and forget others where there is no room.
+
+        A disk that is full is no error: the answer was given.
+
+        Args:
+            question: what was asked, and among what.
+            vector: (D,) float32, of the question's text, of length 1.
+            kept: the answer.
+        """
+        if kept.ending.reason != "stop" or not kept.ending.is_repeatable:
+            return
+        if any(piece.call is not None for piece in kept.pieces):
+            return
+        answer = json.dumps(kept_as_json(kept), separators=(",", ":"))
+        texts = len(answer.encode()) + len(question.text.encode())
+        size = texts + _VECTOR_BYTES * vector.size + _ROW_BYTES
+        if size > self._most_bytes:
+            return
+        try:
+            self._write(question, vector, answer, size)
+            while self._n_bytes > self._most_bytes:
+                oldest = "SELECT number, around, size FROM entries ORDER BY used LIMIT 1"
+                self._forget(*self._rows.execute(oldest).fetchone())
+        except sqlite3.Error as error:
+            _LOG.warning("an answer was not kept: %s", error)
+            self._load()
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._rows.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _found(self, question: Question, vector: FloatArray) -> Found | None:
+        near = self._near.get(question.around)
+        if near is None:
+            return None
+        best: tuple[int, float, str] | None = None
+        for number, cosine in near.search(vector, count=_LOOKED_AT):
+            # A second one competes however far below the threshold it is.
+            if cosine < self._closeness.same - self._closeness.apart:
+                break
+            text, answer = self._rows.execute(
+                "SELECT question, answer FROM entries WHERE number = ?", (number,)
+            ).fetchone()
+            reason = why_not(question.text, text, cosine, closeness=self._closeness)
+            if best is None:
+                if reason is not None:
+                    # A nearer question that asks something else: what comes behind it is no match.
+                    if cosine >= self._closeness.same:
+                        self._rejected[reason] += 1
+                    return None
+                best = (number, cosine, answer)
+            elif best[1] - cosine >= self._closeness.apart:
+                break
+            elif reason in {None, "far"} and _said(answer) != _said(best[2]):
+                self._rejected["ambiguous"] += 1
+                return None
+        if best is None:
+            return None
+        self._rows.execute("UPDATE entries SET used = ? WHERE number = ?", (self._tick(), best[0]))
+        return Found(parse_kept(json.loads(best[2])), min(best[1], 1.0))
+
+    def _write(self, question: Question, vector: FloatArray, answer: str, size: int) -> None:
+        old = "SELECT number, around, size FROM entries WHERE around = ? AND question = ?"
+        row = self._rows.execute(old, (question.around, question.text)).fetchone()
+        if row is not None:
+            self._forget(*row)
+        values = (question.around, question.text, vector.astype(np.float16).tobytes(), answer)
+        number = self._rows.execute(
+            "INSERT INTO entries (around, question, vector, answer, size, used) "
+            "VALUES (?, ?, ?, ?, ?, ?)",
+            (*values, size, self._tick()),
+        ).lastrowid
+        self._add(int(number or 0), question.around, vector, size)
+
+    def _add(self, number: int, around: bytes, vector: FloatArray, size: int) -> None:
+        near = self._near.setdefault(around, Nearest(vector.size))
+        near.add(number, vector)
+        self._n_bytes += size
+        self.n_entries += 1
+
+    def _forget(self, number: int, around: bytes, size: int) -> None:
+        self._rows.execute("DELETE FROM entries WHERE number = ?", (number,))
+        near = self._near[around]
+        near.remove(number)
+        if not len(near):
+            del self._near[around]
+        self._n_bytes -= size
+        self.n_entries -= 1
+
+    def _open(self, path: Path | None) -> None:
+        if path is not None:
+            # Before SQLite makes it by the usual rights: questions are their owner's alone.
+            path.touch(mode=0o600, exist_ok=True)
+        self._rows = sqlite3.connect(
+            ":memory:" if path is None else path, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._rows.execute("PRAGMA journal_mode = WAL")
+            self._rows.execute("PRAGMA synchronous = NORMAL")
+            self._rows.execute("PRAGMA journal_size_limit = 4194304")
+            for statement in _TABLES:
+                self._rows.execute(statement)
+            self._salt = self._fact("salt", secrets.token_bytes(32))
+            made_by = f"{_FORMAT} {self._encoder}".encode()
+            if self._fact("encoder", made_by) != made_by:
+                self._rows.execute("DELETE FROM entries")
+                self._rows.execute("UPDATE facts SET value = ? WHERE name = 'encoder'", (made_by,))
+            self._load()
+        except (sqlite3.Error, ValueError):
+            self._rows.close()
+            raise
+
+    def _fact(self, name: str, otherwise: bytes) -> bytes:
+        self._rows.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, otherwise))
+        row = self._rows.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return bytes(row[0])
+
+    def _load(self) -> None:
+        """Read all vectors.
+
+        Raises:
+            ValueError: if they are not of one width among their like, or not of length 1.
+        """
+        self._near, self._n_bytes, self.n_entries = {}, 0, 0
+        self._clock = 0
+        widths: dict[bytes, int] = {}
+        every = "SELECT number, around, vector, size, used FROM entries ORDER BY number"
+        for number, around, blob, size, used in self._rows.execute(every):
+            vector = np.frombuffer(blob, dtype=np.float16).astype(np.float32)  # (D,)
+            widths.setdefault(bytes(around), vector.size)
+            is_unit = abs(float(vector @ vector) - 1) < 0.05  # not so for NaN
+            if not is_unit or widths[bytes(around)] != vector.size:
+                raise ValueError("a vector is damaged")
+            self._add(int(number), bytes(around), vector, int(size))
+            self._clock = max(self._clock, int(used))
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
+
+
+_OTHER_REASONS: Final = ("ambiguous", "far")
+
+
+def _said(answer: str) -> str:
+    """Return the text of an answer: two that say the same do not compete."""
+    return "".join(piece.text for piece in parse_kept(json.loads(answer)).pieces)
+
+
+def _put_aside(path: Path | None) -> None:
+    """Move a file away that is damaged: whatever was in it can be computed again."""
+    if path is None:
+        return
+    aside = path.with_name(path.name + ".damaged")
+    _LOG.warning("%s is damaged; it was put aside as %s, and begun anew", path.name, aside.name)
+    path.replace(aside)
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
