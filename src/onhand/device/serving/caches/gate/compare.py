@@ -258,4 +258,5 @@ def _longest_run(pairs: Sequence[_Pair]) -> set[_Pair]:
         before = [best[i] for i in range(place) if pairs[i].second < pair.second]
         longest: Sequence[_Pair] = max(before, key=len) if before else []
         best.append([*longest, pair])
-    return set(max(best, key=len)) if best else set()
+    most: Sequence[_Pair] = max(best, key=len) if best else []
+    return set(most)
