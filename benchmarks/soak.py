@@ -48,6 +48,8 @@ port = 0
 drain_s = 10
 [cache]
 exact_bytes = 262144
+blocks_bytes = 4194304
+warm_bytes = 0
 [[model]]
 bundle = "{house}"
 name = "house"

@@ -6,9 +6,10 @@ import socket
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from onhand.core.errors import ResourceError
+from onhand.device.freed_memory import give_back_memory
 from onhand.device.serving.app import make_app
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import ServerState
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import uvicorn
 
 __all__ = ["make_server", "serve"]
+
+_TRIM_TICKS: Final = 100  # of a tenth of a second
 
 _LOG = logging.getLogger("onhand.serving")
 
@@ -127,6 +130,9 @@ def _drained(state: ServerState, settings: ServeSettings) -> "type[uvicorn.Serve
                 if time.monotonic() >= self.stop_at:
                     await asyncio.to_thread(state.break_off)
                 self.should_exit = state.n_active == 0
+            if counter % _TRIM_TICKS == 0:
+                # Many threads answer, each with a heap of its own, and what they free is scattered.
+                await asyncio.to_thread(give_back_memory)
             return await super().on_tick(counter)
 
     return DrainedServer
