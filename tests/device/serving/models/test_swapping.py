@@ -48,7 +48,10 @@ def test_a_variant_is_asked_by_its_name(tmp_path: Path, openings: Openings) -> N
 
     assert says(shelf, entry, "other") == "yes"
     assert openings.made == ["a:other"]
-    assert (other.name, other.fingerprint != models["a"].fingerprint) == ("a:other", True) # a model that answers in text
+    assert (other.name, other.fingerprint != models["a"].fingerprint) == (
+        "a:other",
+        True,
+    )  # a model that answers in text
     shelf.close()
 
 
