@@ -26,7 +26,7 @@ from onhand.device.serving.settings import (
 )
 from onhand.device.serving.state import ServerState
 
-OPEN, SAME, OTHER = "open a lamp", "Please open the lamp", "close a lamp"
+OPEN, SAME, OTHER = "open the lamp", "Please open the lamp", "close the lamp"
 TOKENS = {name: f"{name}-token-of-sixteen" for name in ("ann", "ben")}
 TENANTS = {hashlib.sha256(token.encode()).hexdigest(): name for name, token in TOKENS.items()}
 

@@ -64,8 +64,8 @@ def test_what_asks_the_same_in_other_words_passes() -> None:
     [
         ("How do I enable it?", "How do I disable it?", "opposite"),
         ("Is the mushroom safe?", "Is the mushroom not safe?", "negation"),
-        ("Wake me at ten", "Wake me at eleven", "number"),
-        ("Is 3.1 supported?", "Is 3.10 supported?", "number"),
+        ("Please wake me at ten", "Please wake me at eleven", "number"),
+        ("Is the 3.1 supported?", "Is the 3.10 supported?", "number"),
         ("Does Anna like Ben?", "Does Ben like Anna?", "order"),
         ("Who wrote it?", "When did they write it?", "question"),
         ("How do I mail Anna?", "How do I mail Hannah?", "name"),

@@ -23,7 +23,7 @@ FILES = {
     "abide v 1 0 1 0 00000020  \n",
     "index.adj": "brisk a 1 0 1 1 00000010  \nzesty a 1 0 1 1 00000010  \n",
     "index.adv": "briskly r 1 0 1 0 00000010  \n",
-    "cntlist.rev": "gadget%1:06:00:: 1 4\nwander%2:38:00:: 1 9\nbrisk%3:00:00:: 1 2\n"
+    "cntlist.rev": "gadget%1:06:00:: 1 6\nwander%2:38:00:: 1 9\nbrisk%3:00:00:: 1 2\n"
     "wander%2:38:09:: 7 3\n",
 }
 
@@ -31,8 +31,8 @@ FILES = {
 def made(folder: Path, **changed: str | bytes) -> Path:
     folder.mkdir()
     for name, text in FILES.items():
-        text = changed.get(name.replace(".", "_"), LICENCE + text)
-        (folder / name).write_bytes(text.encode() if isinstance(text, str) else text)
+        written = changed.get(name.replace(".", "_"), LICENCE + text)
+        (folder / name).write_bytes(written.encode() if isinstance(written, str) else written)
     return folder
 
 
@@ -55,7 +55,7 @@ def test_counts_may_be_in_the_index_of_senses(tmp_path: Path) -> None:
     """As other packages have them: key, offset, number, count."""
     folder = made(tmp_path / "dict")
     (folder / "cntlist.rev").unlink()
-    lines = "gadget%1:06:00:: 00000010 1 4\nwander%2:38:00:: 00000010 1 9\n"
+    lines = "gadget%1:06:00:: 00000010 1 6\nwander%2:38:00:: 00000010 1 9\n"
     (folder / "index.sense").write_text(lines)
 
     assert read_lexicon(folder).are_same({"gizmo"}, {"gadget"})
