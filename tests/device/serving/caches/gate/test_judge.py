@@ -125,7 +125,7 @@ def test_another_number_is_another_question(verb: str, thing: str, numbers: list
     same = one == other
     for form in ("{} the {} to {}", "{} the {} {} times", "{} the {} to 7.{}"):
         texts = [form.format(verb, thing, number) for number in (one, other)]
-        assert (difference(*texts).reason is None) == same
+        assert (difference(texts[0], texts[1]).reason is None) == same
 
 
 @given(verb=VERBS, things=st.lists(THINGS, min_size=2, max_size=2, unique=True))

@@ -11,20 +11,20 @@ from onhand.device.serving.caches.gate.wordnet import read_lexicon
 LICENCE = "  1 This line and those that begin like it are no senses.\n"
 FILES = {
     "data.noun": "00000010 06 n 02 gadget 0 gizmo 0 000 | a small thing\n"
-    "00000020 04 n 01 wandering 0 001 + 00000010 v 0101 | going about\n",
-    "data.verb": "00000010 38 v 02 wander 0 ramble 0 002 ! 00000020 v 0101 "
+    "00000020 04 n 01 roaming 0 001 + 00000010 v 0101 | going about\n",
+    "data.verb": "00000010 38 v 02 roam 0 ramble 0 002 ! 00000020 v 0101 "
     "@ 00000020 v 0000 01 + 02 00 | go about\n"
     "00000020 38 v 01 abide 0 000 | not go\n",
     "data.adj": "00000010 00 a 02 brisk(p) 0 Zesty 0 000 | lively\n",
     "data.adv": "00000010 02 r 01 briskly 0 000 | in a lively way\n",
     "index.noun": "gadget n 1 0 1 1 00000010  \ngizmo n 1 0 1 0 00000010  \n"
-    "wandering n 1 0 1 0 00000020  \n",
-    "index.verb": "wander v 1 0 1 1 00000010  \nramble v 1 0 1 0 00000010  \n"
+    "roaming n 1 0 1 0 00000020  \n",
+    "index.verb": "roam v 1 0 1 1 00000010  \nramble v 1 0 1 0 00000010  \n"
     "abide v 1 0 1 0 00000020  \n",
     "index.adj": "brisk a 1 0 1 1 00000010  \nzesty a 1 0 1 1 00000010  \n",
     "index.adv": "briskly r 1 0 1 0 00000010  \n",
-    "cntlist.rev": "gadget%1:06:00:: 1 6\nwander%2:38:00:: 1 9\nbrisk%3:00:00:: 1 2\n"
-    "wander%2:38:09:: 7 3\n",
+    "cntlist.rev": "gadget%1:06:00:: 1 6\nroam%2:38:00:: 1 9\nbrisk%3:00:00:: 1 2\n"
+    "roam%2:38:09:: 7 3\n",
 }
 
 
@@ -42,12 +42,12 @@ def test_words_are_read_beside_those_of_the_package(tmp_path: Path) -> None:
 
     assert words.is_wide
     assert words.are_same({"gizmo"}, {"gadget"})
-    assert words.are_same({"wander"}, {"wandering"})
-    assert words.are_opposite({"abide"}, {"wander"})
+    assert words.are_same({"roam"}, {"roaming"})
+    assert words.are_opposite({"abide"}, {"roam"})
     assert not words.are_same({"brisk"}, {"zesty"})
-    assert {"gadget", "wander", "brisk"} <= words.known
+    assert {"gadget", "roam", "brisk"} <= words.known
     assert "gadget" not in words.loose
-    assert "wander" in words.loose
+    assert "roam" in words.loose
     assert OWN_LEXICON.same - words.opposite <= words.same
 
 
@@ -55,7 +55,7 @@ def test_counts_may_be_in_the_index_of_senses(tmp_path: Path) -> None:
     """As other packages have them: key, offset, number, count."""
     folder = made(tmp_path / "dict")
     (folder / "cntlist.rev").unlink()
-    lines = "gadget%1:06:00:: 00000010 1 6\nwander%2:38:00:: 00000010 1 9\n"
+    lines = "gadget%1:06:00:: 00000010 1 6\nroam%2:38:00:: 00000010 1 9\n"
     (folder / "index.sense").write_text(lines)
 
     assert read_lexicon(folder).are_same({"gizmo"}, {"gadget"})
