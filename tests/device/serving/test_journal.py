@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def _restored() -> Iterator[None]:
     for one, (handlers, propagates, level) in zip(loggers, before, strict=True):
         one.handlers[:], one.propagate = handlers, propagates
         one.setLevel(level)
+
+
+def wait_for_line(stream: io.StringIO) -> None:
+    """A line is written once the reply has gone out."""
+    for _ in range(1000):
+        if stream.getvalue():
+            return
+        threading.Event().wait(0.01)
 
 
 def lines_of(stream: io.StringIO) -> list[dict[str, object]]:
@@ -100,6 +109,7 @@ def test_lines_for_people_and_none_at_all(tmp_path: Path) -> None:
     with serving(fake_model(tmp_path, saying("yes"))) as served:
         logging_to(plain, is_json=False, requests=True)
         httpx2.get(f"{served.url}/v1/models")
+        wait_for_line(plain)
         logging_to(silent, is_json=False, requests=False)
         httpx2.get(f"{served.url}/v1/models")
         logging.getLogger("onhand.serving").warning("the disk is full")

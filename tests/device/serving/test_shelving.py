@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.device.serving.models.shelves import Openings, bundle_saying
 
+from onhand.core.errors import InputError
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.refusals import RefusedRequest
 from onhand.device.serving.settings import (
@@ -29,7 +30,7 @@ def settings_of(place: Path, *names: str, room: int, **more: str) -> ServeSettin
         server=NetworkSettings(memory_bytes=room),
         models=models,
         shelf=ShelfSettings(watch_s=0.0),
-        cache=CacheSettings(exact_bytes=0),
+        cache=CacheSettings(exact_bytes=0, blocks_bytes=0),
     )
 
 
@@ -81,10 +82,30 @@ def test_what_fits_is_said_without_opening_anything(tmp_path: Path) -> None:
     assert list(what_fits(small, home=tmp_path))[1].endswith("does not fit, even alone")
 
 
-def test_a_cache_in_memory_is_set_aside(tmp_path: Path) -> None:
-    """One on the disk is not."""
+@pytest.mark.parametrize(
+    ("cache", "expected"),
+    [
+        (CacheSettings(exact_bytes=MIB, blocks_bytes=0), 0),
+        (CacheSettings(exact_bytes=MIB, blocks_bytes=0, on_disk=False), MIB),
+        (CacheSettings(exact_bytes=0, warm_bytes=3 * MIB), 3 * MIB),
+        (CacheSettings(exact_bytes=0, warm_bytes=3 * MIB, on_disk=False), 0),
+    ],
+)
+def test_a_cache_in_memory_is_set_aside(
+    tmp_path: Path, cache: CacheSettings, expected: int
+) -> None:
+    """One on the disk is not, but for what is read of it at the start."""
     settings = settings_of(tmp_path, room=20 * MIB)
-    for on_disk, expected in ((True, 0), (False, MIB)):
-        cache = CacheSettings(exact_bytes=MIB, on_disk=on_disk)
-        with opened_shelf(replace(settings, cache=cache), home=tmp_path) as shelf:
-            assert shelf.taken_bytes()["caches"] == expected
+    with opened_shelf(replace(settings, cache=cache), home=tmp_path) as shelf:
+        assert shelf.taken_bytes()["caches"] == expected
+
+
+def test_caches_that_leave_nothing_for_models_are_refused(tmp_path: Path) -> None:
+    """At the start, with what to change."""
+    settings = replace(settings_of(tmp_path, room=20 * MIB), cache=CacheSettings())
+
+    with (
+        pytest.raises(InputError, match="lower exact_bytes, warm_bytes"),
+        opened_shelf(settings, home=tmp_path),
+    ):
+        pass

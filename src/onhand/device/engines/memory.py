@@ -340,8 +340,10 @@ def _check_finite(part: np.ndarray) -> None:
     if part.size == 0 or part.dtype.kind != "f":
         return
     if part.dtype == np.float16:
-        # By its bits, since numpy has no instructions for halves: an exponent of ones is no number.
-        is_finite = bool((part.view(np.uint16) & 0x7FFF).max() < 0x7C00)
+        # By its bits, since numpy has no instructions for halves. With an exponent of ones it is no
+        # number: the largest of all positive ones with a sign, and of all without.
+        bits = part.view(np.uint16)
+        is_finite = bool(bits.view(np.int16).max() < 0x7C00 and bits.max() < 0xFC00)
     else:
         is_finite = bool(np.isfinite(part).all())
     if not is_finite:

@@ -37,6 +37,9 @@ def opened_shelf(
 
     Yields:
         The shelf.
+
+    Raises:
+        InputError: if caches in memory leave nothing for models.
     """
     shelf = Shelf(
         settings.shelf,

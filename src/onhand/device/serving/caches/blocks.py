@@ -257,7 +257,12 @@ class BlockStore:
                 self._remove(link.key)
                 break
         session.rewind(min(session.length, total))
-        self._index.touch(link.key for link in links)
+        # Nobody waits for it: it only says what goes last.
+        self._reader.submit(self._touch, [link.key for link in links])
+
+    def _touch(self, keys: Sequence[bytes]) -> None:
+        with contextlib.suppress(sqlite3.Error, ValueError):  # closed meanwhile
+            self._index.touch(keys)
 
     def _begun(self, key: bytes, room: Room) -> Future[tuple[TokenArray, memoryview]]:
         warm = self._warm.pop(key, None)

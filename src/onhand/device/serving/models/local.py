@@ -5,17 +5,15 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from onhand.core.arrays import TokenArray
-from onhand.core.errors import EngineUnavailable, OnhandError
+from onhand.core.errors import EngineUnavailable
 from onhand.device.batching import Batcher
-from onhand.device.engines.base import KvKind, Session
-from onhand.device.engines.choosing import HeadUse, PrefillUse
+from onhand.device.engines.base import Session
 from onhand.device.guide import AwaitingGuide, Guide
-from onhand.device.opening import OpenedBundle, open_bundle
+from onhand.device.opening import OpenedBundle
 from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
@@ -33,11 +31,11 @@ from onhand.device.serving.settings import ModelSettings
 from onhand.device.text_files import model_sampling
 from onhand.device.tools.calling import calling_of
 
-__all__ = ["LocalModel", "fingerprint_of", "open_local"]
+__all__ = ["LocalModel", "fingerprint_of"]
 
 
 class LocalModel:
-    """See `Backend`. Made by `open_local`; to be used from one event loop.
+    """See `Backend`. Made by `open_served`; to be used from one event loop.
 
     Each answer is read by a thread of its own, which waits for tokens and hands text to the loop.
 
@@ -368,41 +366,3 @@ def fingerprint_of(
     """
     ways = (settings.variant, engine_name, settings.head, settings.kv, settings.prefill)
     return repr((bundle_sha256, *ways, context))
-
-
-def open_local(
-    settings: ModelSettings,
-    *,
-    memory: SessionMemory = UnboundedMemory(),  # noqa: B008 (it has no state)
-    blocks: BlockStore | None = None,
-) -> LocalModel:
-    """Open a bundle for serving.
-
-    Args:
-        settings: which, and how.
-        memory: where the key/value memory of answers is asked for.
-        blocks: as `LocalModel` takes it.
-
-    Returns:
-        The model; close it.
-
-    Raises:
-        OnhandError: as in `onhand.device.opening.open_bundle`.
-    """
-    head: HeadUse = settings.head  # type: ignore[assignment] # checked where it is used
-    prefill: PrefillUse = settings.prefill  # type: ignore[assignment]
-    kv: KvKind | None = settings.kv or None  # type: ignore[assignment]
-    opened = open_bundle(
-        Path(settings.bundle),
-        variant=settings.variant or None,
-        engine=settings.engine or None,
-        threads=settings.threads or None,
-        head=head,
-        kv=kv,
-        prefill=prefill,
-    )
-    try:
-        return LocalModel(opened, settings, memory=memory, blocks=blocks)
-    except OnhandError:
-        opened.loaded.close()
-        raise

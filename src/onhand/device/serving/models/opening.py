@@ -3,9 +3,13 @@
 from pathlib import Path
 
 from onhand.core.bundle import read_manifest
+from onhand.core.errors import OnhandError
 from onhand.core.manifest import NETWORK
+from onhand.device.engines.base import KvKind
+from onhand.device.engines.choosing import HeadUse, PrefillUse
+from onhand.device.opening import open_bundle
 from onhand.device.serving.caches.blocks import BlockStore
-from onhand.device.serving.models.local import LocalModel, open_local
+from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.models.memory import SessionMemory, UnboundedMemory
 from onhand.device.serving.models.network import ServedNetwork, open_network_model
 from onhand.device.serving.settings import ModelSettings
@@ -37,4 +41,26 @@ def open_served(
     manifest, _ = read_manifest(Path(settings.bundle))
     if manifest.kind == NETWORK:
         return open_network_model(settings, manifest.name, home=home)
-    return open_local(settings, memory=memory, blocks=blocks)
+    return _open_local(settings, memory, blocks)
+
+
+def _open_local(
+    settings: ModelSettings, memory: SessionMemory, blocks: BlockStore | None
+) -> LocalModel:
+    head: HeadUse = settings.head  # type: ignore[assignment] # checked where it is used
+    prefill: PrefillUse = settings.prefill  # type: ignore[assignment]
+    kv: KvKind | None = settings.kv or None  # type: ignore[assignment]
+    opened = open_bundle(
+        Path(settings.bundle),
+        variant=settings.variant or None,
+        engine=settings.engine or None,
+        threads=settings.threads or None,
+        head=head,
+        kv=kv,
+        prefill=prefill,
+    )
+    try:
+        return LocalModel(opened, settings, memory=memory, blocks=blocks)
+    except OnhandError:
+        opened.loaded.close()
+        raise

@@ -113,9 +113,18 @@ class Shelf:
         }
 
     def set_aside(self, n_bytes: int) -> None:
-        """Keep a part of the budget for something else, such as a cache in memory."""
+        """Keep a part of the budget for something else, such as a cache in memory.
+
+        Raises:
+            InputError: if nothing would be left for models.
+        """
         with self._desk.lock:
             self._places.set_aside_bytes += n_bytes
+        if (left := self._room_bytes()) <= 0:
+            raise InputError(
+                f"caches in memory leave {left} bytes for models: lower exact_bytes, warm_bytes or "
+                f"semantic_bytes in [cache], or raise memory_bytes in [server]"
+            )
 
     def add(self, settings: ModelSettings) -> Entry:
         """Read what is known of a bundle, without opening it.
