@@ -1,7 +1,7 @@
 """Answers to similar questions: how many hits are right, by the published protocol and by others.
 
-    python -m benchmarks.semantic (--bundle DIR | --model DIR) [--pairs 4000] [--json]
-        [--out FILE.json]
+    python -m benchmarks.semantic (--bundle DIR | --model DIR) [--pairs 4000] [--words DIR]
+        [--json] [--out FILE.json]
 
 The encoder is a bundle for text-embedding, or the folder of all-MiniLM-L6-v2, of which one is built
 in int8 (`docs/encoders.md`). The store is the server's own; three sets of questions go through it:
@@ -15,13 +15,15 @@ in int8 (`docs/encoders.md`). The store is the server's own; three sets of quest
 * pairs written for this project (`benchmarks/questions`): questions that look alike and ask
   something else, of which none may be a hit, and paraphrases, of which most should be.
 
+All of it is measured with the project's own lists of words, and by --words once more with those of
+WordNet beside them (`with_words`).
+
 Figures "without_gate" take the nearest text above the threshold, as other caches do.
 """
 
 import argparse
 import json
 import math
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -39,6 +41,8 @@ from onhand.device.serving.asks import Ending, Piece
 from onhand.device.serving.caches.closeness import Closeness
 from onhand.device.serving.caches.exact import Kept
 from onhand.device.serving.caches.gate.judge import difference
+from onhand.device.serving.caches.gate.lexicon import OWN_LEXICON, Lexicon
+from onhand.device.serving.caches.gate.wordnet import read_lexicon
 from onhand.device.serving.caches.nearest import Nearest
 from onhand.device.serving.caches.questions import Question
 from onhand.device.serving.caches.semantic_store import SemanticStore, why_not
@@ -67,21 +71,46 @@ def main() -> None:
         vectors = embedded(session, texts)
         embed_s = (time.perf_counter() - begun) / len(vectors)
         results: dict[str, Any] = {
-            "command": " ".join(["python -m benchmarks.semantic", *sys.argv[1:]]),
+            "command": _command(given),
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "encoder": f"{session.network.task}, {session.choice.variant}, {session.engine_name}",
             "embedding_s": embed_s,
         }
         session.close()
     results["published"] = PUBLISHED
-    results["protocol"] = protocol(vectors)
-    results["labelled"] = labelled(pairs, vectors)
-    results["written"] = {name: by_kind(rows, vectors) for name, rows in sets.items()}
     results["index"] = index(list(vectors.values()))
-    results |= plain_figures(results)
+    results["index_recall"] = results["index"]["recall"][0]
+    results |= found(pairs, sets, vectors, OWN_LEXICON)
+    if given.words is not None:
+        begun = time.perf_counter()
+        words = read_lexicon(given.words)
+        read_s = time.perf_counter() - begun
+        results["with_words"] = {"read_s": read_s, **found(pairs, sets, vectors, words)}
     print(json.dumps(results, indent=1) if given.json else table(results))
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def found(
+    pairs: Sequence[tuple[str, str, int]],
+    sets: Mapping[str, Sequence[tuple[str, str, str]]],
+    vectors: Vectors,
+    words: Lexicon,
+) -> dict[str, Any]:
+    """Return what is found of all three sets of questions by one lexicon."""
+    results: dict[str, Any] = {
+        "protocol": protocol(vectors, words),
+        "labelled": labelled(pairs, vectors, words),
+        "written": {name: by_kind(rows, vectors, words) for name, rows in sets.items()},
+    }
+    return results | plain_figures(results)
+
+
+def _command(given: argparse.Namespace) -> str:
+    """Return what to run for the same figures, without paths of this machine."""
+    encoder = "--bundle BUNDLE" if given.bundle else "--model MODEL"
+    words = "" if given.words is None else " --words FOLDER"
+    return f"python -m benchmarks.semantic {encoder} --pairs {given.pairs}{words}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -92,18 +121,19 @@ def _arguments() -> argparse.Namespace:
     encoder.add_argument("--bundle", type=Path, help="a bundle for text-embedding")
     encoder.add_argument("--model", type=Path, help="the folder of an encoder")
     parser.add_argument("--pairs", type=int, default=4000, help="labelled pairs that judge")
+    parser.add_argument("--words", type=Path, help="a folder of WordNet's files: measured as well")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out/semantic.json"))
     return parser.parse_args()
 
 
-def protocol(vectors: Vectors) -> dict[str, Any]:
+def protocol(vectors: Vectors, words: Lexicon) -> dict[str, Any]:
     """Keep the texts of one side, ask those of the other, at each threshold and at the default."""
     rows = published()
-    with_gate = [_asked(rows, vectors, _closeness(one)) for one in THRESHOLDS]
+    with_gate = [_asked(rows, vectors, _closeness(one), words) for one in THRESHOLDS]
     return {
         "texts_kept": len({kept for kept, _ in rows}),
-        "default": _asked(rows, vectors, Closeness()),
+        "default": _asked(rows, vectors, Closeness(), words),
         "with_gate": with_gate,
         "without_gate": [_plainly_asked(rows, vectors, one) for one in THRESHOLDS],
     }
@@ -114,11 +144,13 @@ def _closeness(threshold: float) -> Closeness:
 
 
 def _asked(
-    rows: Sequence[tuple[str, str]], vectors: Vectors, closeness: Closeness
+    rows: Sequence[tuple[str, str]], vectors: Vectors, closeness: Closeness, words: Lexicon
 ) -> dict[str, Any]:
     outcomes: Counter[str] = Counter()
     find_s = []
-    with SemanticStore(None, encoder="", most_bytes=2**30, closeness=closeness) as store:
+    with SemanticStore(
+        None, encoder="", most_bytes=2**30, closeness=closeness, words=words
+    ) as store:
         for text, _ in rows:
             store.keep(Question(text, b""), vectors[text], Kept((Piece(text),), _ENDING))
         for partner, asked in rows:
@@ -164,14 +196,16 @@ def _shares(outcomes: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def labelled(pairs: Sequence[tuple[str, str, int]], vectors: Vectors) -> dict[str, Any]:
+def labelled(
+    pairs: Sequence[tuple[str, str, int]], vectors: Vectors, words: Lexicon
+) -> dict[str, Any]:
     """Return precision and recall over the labelled pairs, with the gate and without."""
     cosines = [float(vectors[one] @ vectors[other]) for one, other, _ in pairs]
     labels = [label for _, _, label in pairs]
 
     def row(closeness: Closeness) -> dict[str, Any]:
         hits = [
-            why_not(one, other, cosine, closeness=closeness) is None
+            why_not(one, other, cosine, closeness=closeness, words=words) is None
             for (one, other, _), cosine in zip(pairs, cosines, strict=True)
         ]
         return {"threshold": closeness.same, **_judged(hits, labels)}
@@ -204,19 +238,21 @@ def _judged(hits: Sequence[bool], labels: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def by_kind(rows: Sequence[tuple[str, str, str]], vectors: Vectors) -> dict[str, Any]:
+def by_kind(
+    rows: Sequence[tuple[str, str, str]], vectors: Vectors, words: Lexicon
+) -> dict[str, Any]:
     """Keep one question of each pair and ask the other, in both orders; count hits by kind."""
     hits: Counter[str] = Counter()
     passed = above = 0
     shown: list[list[str]] = []
     for kind, *pair in rows:
         for kept, asked in (pair, pair[::-1]):
-            with SemanticStore(None, encoder="", most_bytes=10**6) as store:
+            with SemanticStore(None, encoder="", most_bytes=10**6, words=words) as store:
                 store.keep(Question(kept, b""), vectors[kept], Kept((Piece("x"),), _ENDING))
                 if store.find(Question(asked, b""), vectors[asked]) is not None:
                     hits[kind] += 1
                     shown.append([kept, asked])
-            passed += difference(asked, kept).reason is None
+            passed += difference(asked, kept, words).reason is None
             above += float(vectors[kept] @ vectors[asked]) >= Closeness().same
     kinds = Counter(kind for kind, *_ in rows)
     return {
@@ -283,7 +319,6 @@ def plain_figures(results: Mapping[str, Any]) -> dict[str, Any]:
         "written_false_hits": pairs["different"]["hits"],
         "written_pairs": pairs["different"]["pairs"],
         "written_paraphrases_found": pairs["same"]["hit_share"][0],
-        "index_recall": results["index"]["recall"][0],
     }
 
 
@@ -306,7 +341,10 @@ def table(results: Mapping[str, Any]) -> str:
                 f"({low:.1%} to {high:.1%}) {row['recall'][0]:6.1%}"
             )
     keys = [key for key, value in results.items() if isinstance(value, int | float)]
-    return "\n".join([*lines, *(f"{key}: {results[key]:.6g}" for key in keys)])
+    lines += [f"{key}: {results[key]:.6g}" for key in keys]
+    if (other := results.get("with_words")) is not None:
+        lines += ["", "with the words of WordNet", table(other)]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

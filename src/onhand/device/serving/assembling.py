@@ -11,6 +11,8 @@ from onhand.device.serving.backends.figures import show_backends
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.block_figures import open_blocks
 from onhand.device.serving.caches.exact import ExactCache
+from onhand.device.serving.caches.gate.lexicon import OWN_LEXICON
+from onhand.device.serving.caches.gate.wordnet import read_lexicon
 from onhand.device.serving.caches.semantic import SemanticCache
 from onhand.device.serving.caches.semantic_store import SemanticStore
 from onhand.device.serving.governor.starting import start_governor
@@ -165,10 +167,12 @@ def _semantic_cache(
         raise InputError(
             f"cache: semantic_encoder {encoder.name!r} must be a bundle for text-embedding"
         )
+    words = read_lexicon(Path(settings.semantic_words)) if settings.semantic_words else OWN_LEXICON
     store = SemanticStore(
         home / "cache" / "questions.sqlite" if settings.on_disk else None,
         encoder=encoder.name,
         most_bytes=settings.semantic_bytes,
         closeness=settings.closeness,
+        words=words,
     )
     return SemanticCache(store, encoder, models=settings.semantic_models)

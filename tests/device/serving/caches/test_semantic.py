@@ -26,7 +26,7 @@ from onhand.device.serving.settings import (
 )
 from onhand.device.serving.state import ServerState
 
-OPEN, SAME, OTHER = "open a lamp", "Please open the lamp", "close a lamp"
+OPEN, SAME, OTHER = "open the lamp", "Please open the lamp", "close the lamp"
 TOKENS = {name: f"{name}-token-of-sixteen" for name in ("ann", "ben")}
 TENANTS = {hashlib.sha256(token.encode()).hexdigest(): name for name, token in TOKENS.items()}
 
@@ -214,6 +214,12 @@ def test_a_served_bundle_is_the_encoder(tmp_path: Path) -> None:
         opened_state(ServeSettings(models=(model,), cache=wrong), home=home, told=print),
     ):
         pass
+    lost = CacheSettings(semantic_encoder="words", semantic_words=str(tmp_path / "dict"))
+    with (
+        pytest.raises(InputError, match="semantic_words: there is no folder"),
+        opened_state(ServeSettings(models=(model,), cache=lost), home=home, told=print),
+    ):
+        pass
     named = CacheSettings(semantic_encoder="words", semantic_bytes=10**6)
     with opened_state(
         ServeSettings(models=(model,), cache=named), home=home, told=lambda _: None
@@ -227,6 +233,7 @@ def test_it_is_off_by_default() -> None:
     text = """
         [cache]
         semantic_encoder = "e"
+        semantic_words = "/usr/share/wordnet"
         semantic_models = ["m"]
         semantic_similarity = 0.9
         semantic_reworded = 1
@@ -234,5 +241,7 @@ def test_it_is_off_by_default() -> None:
     read = parse_settings(text, environment={}).cache
 
     assert CacheSettings().semantic_encoder == ""
+    assert CacheSettings().semantic_words == ""
+    assert read.semantic_words == "/usr/share/wordnet"
     assert read.semantic_models == ("m",)
     assert read.closeness.same == 0.9

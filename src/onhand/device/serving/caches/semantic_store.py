@@ -25,6 +25,7 @@ from onhand.core.errors import ResourceError
 from onhand.device.serving.caches.closeness import Closeness
 from onhand.device.serving.caches.exact import Kept, kept_as_json, parse_kept
 from onhand.device.serving.caches.gate.judge import REASONS, difference
+from onhand.device.serving.caches.gate.lexicon import OWN_LEXICON, Lexicon
 from onhand.device.serving.caches.nearest import Nearest
 from onhand.device.serving.caches.questions import Question
 
@@ -57,7 +58,9 @@ class Found:
     similarity: float
 
 
-def why_not(asked: str, earlier: str, cosine: float, *, closeness: Closeness) -> str | None:
+def why_not(
+    asked: str, earlier: str, cosine: float, *, closeness: Closeness, words: Lexicon
+) -> str | None:
     """Say why the answer to an earlier question is none to another.
 
     Args:
@@ -65,11 +68,12 @@ def why_not(asked: str, earlier: str, cosine: float, *, closeness: Closeness) ->
         earlier: one that was answered.
         cosine: of their vectors.
         closeness: how near is near enough.
+        words: what stands for what in English.
 
     Returns:
         None if it is one; else a reason of the gate, or "far".
     """
-    found = difference(asked, earlier)
+    found = difference(asked, earlier, words)
     if found.reason is not None:
         return found.reason
     least = closeness.reworded if found.n_loose else closeness.same
@@ -89,6 +93,7 @@ class SemanticStore:
         encoder: str,
         most_bytes: int,
         closeness: Closeness = Closeness(),  # noqa: B008 (frozen)
+        words: Lexicon = OWN_LEXICON,
     ) -> None:
         """Open the file.
 
@@ -97,6 +102,7 @@ class SemanticStore:
             encoder: name of what makes the vectors; those of another one are forgotten.
             most_bytes: of all entries, on disk and in memory.
             closeness: how near is near enough.
+            words: what stands for what in English.
 
         Raises:
             ResourceError: if it cannot be written.
@@ -104,6 +110,7 @@ class SemanticStore:
         self._encoder = encoder
         self._most_bytes = most_bytes
         self._closeness = closeness
+        self._words = words
         self._near: dict[bytes, Nearest] = {}
         self._n_bytes = self._clock = self.n_entries = 0
         self.n_hits = self.n_misses = 0
@@ -209,7 +216,9 @@ class SemanticStore:
             text, answer = self._rows.execute(
                 "SELECT question, answer FROM entries WHERE number = ?", (number,)
             ).fetchone()
-            reason = why_not(question.text, text, cosine, closeness=self._closeness)
+            reason = why_not(
+                question.text, text, cosine, closeness=self._closeness, words=self._words
+            )
             if best is None:
                 if reason is not None:
                     # A nearer question that asks something else: what comes behind it is no match.

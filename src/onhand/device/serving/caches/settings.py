@@ -20,6 +20,8 @@ class CacheSettings:
         semantic_encoder: name of the served bundle for text-embedding by whose vectors answers
             to similar questions are found; "" finds none.
         semantic_bytes: of questions, answers and vectors that are kept for that.
+        semantic_words: folder of WordNet's files, by which more questions count as the same in
+            other words; "" for the project's own lists alone.
         semantic_models: whose answers; empty for those of all models.
         semantic_similarity: least cosine of two questions that have the same words.
         semantic_reworded: least cosine where some are said in other words.
@@ -32,6 +34,7 @@ class CacheSettings:
     on_disk: bool = True
     semantic_encoder: str = ""
     semantic_bytes: int = 32 * 2**20
+    semantic_words: str = ""
     semantic_models: tuple[str, ...] = ()
     semantic_similarity: float = 0.85
     semantic_reworded: float = 0.85

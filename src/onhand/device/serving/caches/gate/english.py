@@ -6,6 +6,7 @@ __all__ = [
     "ABILITY",
     "CONTRACTIONS",
     "DUTY",
+    "ELSEWHERE",
     "FIRST",
     "FIXED",
     "FUTURE",
@@ -24,6 +25,7 @@ __all__ = [
     "SECOND",
     "SKIPPED",
     "STATED",
+    "TELLING",
     "UNITS",
 ]
 
@@ -104,6 +106,25 @@ FIXED: Final = _words(
 """Words of which none may be missing or stand for another, however long the question."""
 
 QUESTIONS: Final = _words("who whom whose what when where why how")
+
+TELLING: Final = _words(
+    "the this that these those its it are were does did doing being having would could should "
+    "might must and with from into about which there here please what when where why how who whose "
+    "your you our they their without if because between during after before turn show tell give "
+    "make find an for to by be can"
+)
+"""Small words of which a text has to have one to be taken for English."""
+
+ELSEWHERE: Final = _words(
+    "der das den dem des ein eine einen einem einer und ist sind nicht wie wer wo wann warum "
+    "ich du er sie wir ihr mir dir mich dich mit von zu zum zur auf aus bei nach auch es im kein "
+    "de le la les un une et est ne pas que qui quoi dans sur avec pour je tu il elle nous vous ce "
+    "cette mon mes tes ses au aux el los las una y con por para como "
+    "donde cuando quien mis tus su sus se lo gli di che della sono non "
+    "os um uma em na nao mais het een en niet ik jij wij zijn hoe waar wat voor "
+    "og til jeg det att och inte som jag hur nie czy jak bir bu ini itu az nem hogy"
+)
+"""Small words of other languages that share letters and small words with English."""
 
 PAST: Final = _words("did was were had")
 FUTURE: Final = _words("will shall would")

@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 from onhand.device.serving.caches.gate import compare, english, mandarin
 from onhand.device.serving.caches.gate.compare import Difference
 from onhand.device.serving.caches.gate.forms import forms_of
-from onhand.device.serving.caches.gate.lexicon import lexicon
+from onhand.device.serving.caches.gate.lexicon import Lexicon
 from onhand.device.serving.caches.gate.reading import Reading, plain, read_question
 
 __all__ = ["REASONS", "difference"]
@@ -29,11 +30,13 @@ REASONS: Final = (
 )
 """All reasons that the gate gives."""
 
+_QUOTES: Final = str.maketrans("\u2019\u2018", "''")
 _MOST_LETTERS: Final = 4096
 _LEAST_KNOWN: Final = 0.6
+_LEAST_LISTED: Final = 0.3
 
 
-def difference(one: str, other: str) -> Difference:
+def difference(one: str, other: str, words: Lexicon) -> Difference:
     """Say how two questions differ.
 
     English is judged word by word, Chinese character by character; in any other language only
@@ -42,6 +45,7 @@ def difference(one: str, other: str) -> Difference:
     Args:
         one: a question.
         other: another.
+        words: what stands for what in English.
 
     Returns:
         What keeps one from standing for the other, if anything does.
@@ -56,9 +60,9 @@ def difference(one: str, other: str) -> Difference:
     if "CJK" in scripts:
         return Difference(mandarin.difference(one, other))
     first, second = _read(one), _read(other)
-    if not (_is_english(one) and _is_english(other)):
+    if not (_is_english(one, words) and _is_english(other, words)):
         return Difference("language")
-    return compare.difference(first, second, lexicon())
+    return compare.difference(first, second, words)
 
 
 @lru_cache(maxsize=2**10)
@@ -75,16 +79,39 @@ def _scripts(text: str) -> set[str]:
     return found - {"LATIN"}
 
 
-@lru_cache(maxsize=2**10)
-def _is_english(text: str) -> bool:
-    known = lexicon().known | english.SKIPPED | english.LIGHT | english.QUESTIONS
-    words = re.findall(r"[^\W\d_]+", text)
-    # Names belong to no language.
-    plain_words = [word.casefold() for word in words[:1]] + [
+def _is_english(text: str, lexicon: Lexicon) -> bool:
+    """Say whether the words that a comparison leaves out mean in a text what they do in English.
+
+    With a wide lexicon most words have to be known. Without one the small words tell: one has to
+    be there that few other languages have, none that belongs to another, and no other letters.
+    """
+    if lexicon.is_wide:
+        words = _plain_words(re.findall(r"[^\W\d_]+", text))
+        n_known = sum(_is_known(word, lexicon.known) for word in words)
+        return bool(n_known) and n_known >= _LEAST_KNOWN * len(words)
+    # Parts of paths and of names in code belong to no language either.
+    tokens = re.findall(r"[^\s,;:?!\"\u201c\u201d()\[\]{}`]+", text.translate(_QUOTES))
+    words = _plain_words([
+        token.split("'")[0] for token in (token.strip(".'") for token in tokens) if _is_word(token)
+    ])
+    if not all(word.isascii() and word not in english.ELSEWHERE for word in words):
+        return False
+    is_told = not english.TELLING.isdisjoint(words) or any(
+        {"is", small}.issubset(words) for small in ("a", "not")
+    )
+    n_known = sum(_is_known(word, lexicon.known) for word in words)
+    return is_told and n_known >= _LEAST_LISTED * len(words)
+
+
+def _plain_words(words: Sequence[str]) -> list[str]:
+    """Return words in small letters, but for names: those belong to no language."""
+    return [word.casefold() for word in words[:1]] + [
         word for word in words[1:] if not word[0].isupper()
     ]
-    n_known = sum(_is_known(word, known) for word in plain_words)
-    return bool(n_known) and n_known >= _LEAST_KNOWN * len(plain_words)
+
+
+def _is_word(token: str) -> bool:
+    return re.fullmatch(r"[^\W\d_]+(?:['-][^\W\d_]+)*", token) is not None
 
 
 def _is_known(word: str, known: frozenset[str]) -> bool:

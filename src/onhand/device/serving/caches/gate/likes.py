@@ -116,6 +116,74 @@ easy simple
 hard difficult
 cheap inexpensive
 expensive costly
+answer reply
+ask inquire
+vital crucial essential
+fundamental basic
+beginning start
+assure ensure guarantee
+attempt try
+build construct
+collect gather
+connect link
+depict portray
+detect discover
+discuss debate
+divide split
+examine inspect
+finish complete
+fix correct
+form shape
+gift present
+happen occur
+immediately instantly
+improve enhance
+join combine merge
+keep retain preserve
+mend repair
+mostly mainly primarily chiefly
+need requirement
+observe notice
+obtain acquire
+own possess
+part portion
+place put
+possible feasible
+previous prior
+protect safeguard
+quickly rapidly swiftly
+receive get
+regulation rule
+remain stay
+reply respond
+result outcome
+rule principle
+seek search
+shut close
+speak talk
+story tale
+sufficient enough
+totally entirely completely fully
+trip journey
+understand comprehend
+verify check confirm
+website site
+handle manage
+imply mean
+unique distinctive
+several multiple
+appear seem
+assign allocate
+document documentation
+article essay
+lawyer attorney
+illness disease sickness
+rubbish garbage trash
+holiday vacation
+flat apartment
+lift elevator
+petrol gasoline
+shop store
 """.replace("_", "")
     )
 )
@@ -155,6 +223,13 @@ greater/lesser higher/lower taller/shorter older/younger older/newer faster/slow
 warmer/colder hotter/colder cheaper/dearer longer/shorter largest/smallest biggest/smallest
 highest/lowest oldest/youngest oldest/newest fastest/slowest longest/shortest most/least
 better/worse best/worst more/less many/few
+temporary/permanent temporarily/permanently automatic/manual automatically/manually
+explicit/implicit explicitly/implicitly similar/different similarity/difference like/unlike
+success/failure simple/complex easy/complicated general/specific generally/specifically local/global
+locally/globally common/rare partly/completely partially/fully initial/final initially/finally
+frequently/rarely gain/loss win/loss presence/absence accept/deny confirm/deny admit/deny
+strength/weakness beginning/end minimize/maximize minimise/maximise deep/superficial
+separately/together individually/collectively primary/secondary major/minor
 """
     )
 )
