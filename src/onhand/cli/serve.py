@@ -57,10 +57,12 @@ def command(
         counts = f"{len(settings.models)} models, {len(settings.backends)} backends, {n_keys} keys"
         write(f"{counts}, port {settings.server.port}: valid\n")
         return
+    from onhand.device.freed_memory import use_few_heaps
     from onhand.device.serving.journal import logging_to
     from onhand.device.serving.models.shelved import look_soon
     from onhand.device.serving.server import serve
 
+    use_few_heaps()
     logging_to(sys.stderr, is_json=settings.log.format == "json", requests=settings.log.requests)
     with opened_state(settings, home=asked.home(), told=say) as state:
         if not settings.tenants:
