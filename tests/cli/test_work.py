@@ -331,7 +331,7 @@ def test_probe_saves_a_profile_that_build_reads(
 ) -> None:
     """The table is for people, the file for `--device`."""
 
-    def probe(**_: object) -> DeviceProfile:
+    def probe(*_: object, **__: object) -> DeviceProfile:
         return DEVICE
 
     monkeypatch.setattr("onhand.device.probe.probe", probe)

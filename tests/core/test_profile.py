@@ -1,6 +1,8 @@
 """What a device has, written as TOML and read back."""
 
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile, parse_profile, read_profile, render_profile
+from onhand.core.profile_parts import CacheLevel, MatrixRate, Provider
 
 positive = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
 whole = st.integers(1, 2**62)
@@ -24,6 +27,73 @@ BOARD = DeviceProfile(
     watts=7.5,
     watts_source="measured at the plug",
 )
+
+
+FULL = replace(
+    BOARD,
+    quota_cpus=1.5,
+    affinity_cpus=3,
+    free_bytes=2**30,
+    storage_read=4e8,
+    storage_write=9e7,
+    power_source="battery",
+    temperature_c=51.5,
+    caches=(
+        CacheLevel(level=1, size_bytes=2**16),
+        CacheLevel(level=3, size_bytes=2**21, shared_by=4),
+    ),
+    matrix_rates=(
+        MatrixRate(
+            kind="int4", rows=1, inputs=2048, outputs=2048, threads=3, rate=4e10, engine="native"
+        ),
+    ),
+    providers=(
+        Provider(
+            name="GPU", package="openvino", is_usable=True, note="VideoCore", falls_back=("Conv",)
+        ),
+        Provider(name="CUDAExecutionProvider", package="onnxruntime", note="no driver"),
+    ),
+    sources=("https://example.org/board",),
+)
+
+
+def test_lists_are_kept() -> None:
+    """Caches, rates and providers, each as a table of its own."""
+    assert parse_profile(render_profile(FULL)) == FULL
+    assert "[[matrix_rates]]" in render_profile(FULL)
+
+
+def test_an_older_profile_is_read() -> None:
+    """What it does not say is not known."""
+    names = [field.name for field in fields(BOARD)]
+    first = names[: names.index("affinity_cpus")]
+    lines = [line for line in render_profile(BOARD).splitlines() if line.split(" ")[0] in first]
+
+    assert parse_profile("\n".join(["format = 1", *lines])) == BOARD
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('kind = "int4"', 'kind = "int5"'), "kind is 'int5', must be one of fp32, int8, int4"),
+        (("rate = 40000000000.0", "rate = 0"), "rate is 0, must be a number above 0"),
+        (("rate = 40000000000.0", "rate = true"), "rate is True"),
+        (("rate = 40000000000.0", "rate = inf"), "rate is inf"),
+        (("inputs = 2048", "inputs = 2.5"), "inputs is 2.5, must be a whole number"),
+        (('falls_back = ["Conv"]', "falls_back = [1]"), "falls_back is (1,), must be a list"),
+        (("is_usable = true", 'is_usable = "yes"'), "is_usable is 'yes'"),
+        (("shared_by = 4", "shared_by = 0"), "device profile: caches 2: shared_by is 0"),
+    ],
+)
+def test_attack_wrong_lists(change: tuple[str, str], message: str) -> None:
+    """The table's number and the key are named."""
+    text = render_profile(FULL)
+    assert change[0] in text
+
+    with pytest.raises(InputError) as caught:
+        parse_profile(text.replace(*change))
+
+    assert message in str(caught.value)
 
 
 @given(
@@ -45,8 +115,9 @@ def test_toml_keeps_everything(
 ) -> None:
     """Quotes, control characters, emoji: every text and number comes back the same."""
     keys = ("name", "system", "machine", "processor", "watts_source", "energy_counter")
+    named: dict[str, Any] = dict(zip(keys, texts, strict=True))
     made = DeviceProfile(
-        **dict(zip(keys, texts, strict=True)),
+        **named,
         physical_cores=counts[0],
         usable_threads=counts[1],
         memory_bytes=counts[2],
@@ -83,8 +154,9 @@ def test_what_may_be_left_out() -> None:
     [
         (("name = ", "nmae = "), "unknown key 'nmae'; did you mean 'name'?"),
         (("watts = ", "zzzz = "), "unknown key 'zzzz'"),
-        (("format = 1", "format = 2"), "format 2, this reader knows 1"),
-        (("format = 1\n", ""), "format None, this reader knows 1"),
+        (("format = 2", "format = 3"), "format 3, this reader knows up to 2"),
+        (("format = 2", "format = true"), "format True, this reader knows up to 2"),
+        (("format = 2\n", ""), "format None, this reader knows up to 2"),
         (('"board"', "7"), "name is 7, must be a text"),
         (("physical_cores = 4", "physical_cores = 0"), "physical_cores is 0"),
         (("physical_cores = 4", "physical_cores = true"), "physical_cores is True"),
@@ -99,7 +171,17 @@ def test_what_may_be_left_out() -> None:
         (('["asimd", "asimddp"]', "[1]"), "instruction_sets is 1, must be a text"),
         (("9000000000.0", '"fast"'), "read_bandwidth is 'fast'"),
         (("estimated = false", 'estimated = "no"'), "estimated is 'no', must be true or false"),
-        (("format = 1", "format = "), "device profile is not TOML"),
+        (("format = 2", "format = "), "device profile is not TOML"),
+        (("quota_cpus = 0.0", "quota_cpus = -1"), "quota_cpus is -1, must be a number from 0 on"),
+        (("storage_read = 0.0", 'storage_read = "x"'), "storage_read is 'x'"),
+        (("free_bytes = 0", "free_bytes = true"), "free_bytes is True"),
+        (('"unknown"', '"sun"'), "power_source is 'sun', must be one of mains, battery"),
+        (("sources = []", "sources = 1"), "sources is 1, must be a list"),
+        (("sources = []", "sources = []\ntemperature_c = -300"), "temperature_c is -300"),
+        (("sources = []", "sources = []\ncaches = 1"), "caches is no list of tables"),
+        (("sources = []", "sources = []\ncaches = [{level = 0, size_bytes = 1}]"), "level is 0"),
+        (("sources = []", "sources = []\ncaches = [{levle = 1}]"), "did you mean 'level'?"),
+        (("sources = []", "sources = []\ncaches = [{level = 1}]"), "size_bytes"),
         (("watts = 7.5", f"watts = {'9' * 5000}"), "device profile is not TOML"),
         (("watts = 7.5", f"watts = {'[' * 100_000}"), "device profile is not TOML"),
     ],

@@ -9,13 +9,16 @@ import typer
 from onhand.cli.options import AsJson
 from onhand.cli.output import say, write_json, write_table
 from onhand.cli.progress import shown_progress
+from onhand.cli.settings import Settings
 from onhand.core.profile import DeviceProfile
+from onhand.core.profile_parts import Provider
 from onhand.core.units import format_bytes
 
 __all__ = ["command"]
 
 
 def command(
+    context: typer.Context,
     *,
     output: Annotated[
         Path | None,
@@ -27,7 +30,7 @@ def command(
     from onhand.device.probe import probe, save_profile
 
     with shown_progress() as progress:
-        profile = probe(progress=progress)
+        profile = probe(context.ensure_object(Settings).home(), progress=progress)
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
@@ -41,15 +44,51 @@ def _rows(profile: DeviceProfile) -> list[tuple[str, str]]:
     bandwidth = ", ".join(
         f"{rate / 1e9:.1f} GB/s with {n}" for n, rate in enumerate(profile.read_bandwidth, start=1)
     )
-    return [
+    rows = [
         ("name", profile.name),
         ("system", f"{profile.system} on {profile.machine}"),
         ("processor", profile.processor),
-        ("physical cores", str(profile.physical_cores)),
+        ("cores", _cores(profile)),
         ("usable threads", str(profile.usable_threads)),
         ("instruction sets", " ".join(profile.instruction_sets) or "none known"),
-        ("memory", format_bytes(profile.memory_bytes)),
+        ("caches", _caches(profile)),
+        ("memory", _memory(profile)),
         ("memory bandwidth", f"{bandwidth} thread(s)" if bandwidth else "not measured"),
         ("power when busy", f"{profile.watts:g} W ({profile.watts_source})"),
         ("energy counter", profile.energy_counter or "none readable: energy is estimated"),
+        ("storage", _storage(profile)),
     ]
+    for one in profile.matrix_rates:
+        shape = f"{one.kind}, {one.rows} x {one.inputs} x {one.outputs}"
+        rows.append((shape, f"{one.rate / 1e9:.1f} G operations/s, {one.engine}"))
+    return rows + [(one.name, _provider(one)) for one in profile.providers]
+
+
+def _cores(profile: DeviceProfile) -> str:
+    limits = [f"{profile.affinity_cpus} threads allowed"] if profile.affinity_cpus else []
+    if profile.quota_cpus:
+        limits.append(f"time of {profile.quota_cpus:g} granted")
+    return f"{profile.physical_cores} physical" + "".join(f", {one}" for one in limits)
+
+
+def _caches(profile: DeviceProfile) -> str:
+    shown = [f"L{one.level} {format_bytes(one.size_bytes)}" for one in profile.caches]
+    return ", ".join(shown) or "not known"
+
+
+def _memory(profile: DeviceProfile) -> str:
+    free = f", {format_bytes(profile.free_bytes)} free" if profile.free_bytes else ""
+    return f"{format_bytes(profile.memory_bytes)}{free}"
+
+
+def _storage(profile: DeviceProfile) -> str:
+    speeds = (("read", profile.storage_read), ("written", profile.storage_write))
+    shown = [f"{rate / 1e6:.0f} MB/s {what}" for what, rate in speeds if rate]
+    return ", ".join(shown) or "not measured"
+
+
+def _provider(one: Provider) -> str:
+    if not one.is_usable:
+        return f"not used: {one.note}"
+    rest = f"; leaves to the processor: {', '.join(one.falls_back)}" if one.falls_back else ""
+    return f"{one.note or 'usable'} ({one.package}){rest}"

@@ -14,14 +14,13 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import BundleCorrupt
 from onhand.core.onnxfile import Field, walk_fields
+from onhand.core.onnxwrite import WrittenNode, bytes_field, node_message, tensor_message
 
-__all__ = ["LowRank", "add_low_rank", "varint"]
+__all__ = ["LowRank", "add_low_rank"]
 
 _MODEL_GRAPH = 7
 _GRAPH_NODE, _GRAPH_TENSOR = 1, 5
-_NODE_INPUT, _NODE_OUTPUT, _NODE_NAME, _NODE_KIND = 1, 2, 3, 4
-_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_RAW = 1, 2, 8, 9
-_FLOAT = 1
+_NODE_INPUT, _NODE_OUTPUT = 1, 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +54,7 @@ def add_low_rank(content: bytes, additions: Mapping[str, LowRank]) -> bytes:
     parts: list[bytes | memoryview] = []
     for field in walk_fields(memoryview(content)):
         if field.number == _MODEL_GRAPH and isinstance(field.value, memoryview):
-            parts.append(_bytes(_MODEL_GRAPH, b"".join(_graph(field.value, additions))))
+            parts.append(bytes_field(_MODEL_GRAPH, b"".join(_graph(field.value, additions))))
         else:
             parts.append(field.raw)
     return b"".join(parts)
@@ -80,7 +79,7 @@ def _graph(graph: memoryview, additions: Mapping[str, LowRank]) -> Iterator[byte
         if not made or not isinstance(field.value, memoryview):
             yield field.raw
             continue
-        yield _bytes(_GRAPH_NODE, b"".join(_renamed(field.value, made)))
+        yield bytes_field(_GRAPH_NODE, b"".join(_renamed(field.value, made)))
         for name in made:
             missing.discard(name)
             yield from _sum(name, inputs[name], additions[name])
@@ -105,7 +104,9 @@ def _renamed(node: memoryview, names: list[str]) -> Iterator[bytes | memoryview]
     for field in walk_fields(node):
         if field.number == _NODE_OUTPUT and isinstance(field.value, memoryview):
             text = bytes(field.value).decode(errors="replace")
-            yield _bytes(_NODE_OUTPUT, f"{text}.plain".encode()) if text in names else field.raw
+            yield (
+                bytes_field(_NODE_OUTPUT, f"{text}.plain".encode()) if text in names else field.raw
+            )
         else:
             yield field.raw
 
@@ -115,40 +116,12 @@ def _sum(name: str, x: str, added: LowRank) -> Iterator[bytes]:
     first, second, narrow, wide = (
         f"{name}.adapter.{part}" for part in ("first", "second", "narrow", "wide")
     )
-    yield _bytes(_GRAPH_TENSOR, _tensor(first, added.first.T))
-    yield _bytes(_GRAPH_TENSOR, _tensor(second, added.second.T))
-    yield _bytes(_GRAPH_NODE, _node("MatMul", [x, first], narrow))
-    yield _bytes(_GRAPH_NODE, _node("MatMul", [narrow, second], wide))
-    yield _bytes(_GRAPH_NODE, _node("Add", [f"{name}.plain", wide], name, f"{name}.adapter.sum"))
-
-
-def _node(kind: str, inputs: list[str], output: str, name: str = "") -> bytes:
-    """Return a node; its own name is that of its output unless another node has that."""
-    fields = [(_NODE_INPUT, text) for text in inputs]
-    fields += [(_NODE_OUTPUT, output), (_NODE_NAME, name or output), (_NODE_KIND, kind)]
-    return b"".join(_bytes(number, text.encode()) for number, text in fields)
-
-
-def _tensor(name: str, values: FloatArray) -> bytes:
-    little = np.ascontiguousarray(values, dtype="<f4")
-    fields = [_number(_TENSOR_DIMS, size) for size in little.shape]
-    fields += [_number(_TENSOR_TYPE, _FLOAT), _bytes(_TENSOR_NAME, name.encode())]
-    return b"".join([*fields, _bytes(_TENSOR_RAW, little.tobytes())])
-
-
-def _bytes(number: int, content: bytes) -> bytes:
-    return b"".join([varint(number << 3 | 2), varint(len(content)), content])
-
-
-def _number(number: int, value: int) -> bytes:
-    return varint(number << 3) + varint(value)
-
-
-def varint(value: int) -> bytes:
-    """Return a number above or equal to 0 as protocol buffers write it."""
-    content = bytearray()
-    while value > 127:
-        content.append(value & 127 | 128)
-        value >>= 7
-    content.append(value)
-    return bytes(content)
+    for tensor, values in ((first, added.first.T), (second, added.second.T)):
+        yield bytes_field(_GRAPH_TENSOR, tensor_message(tensor, np.asarray(values, np.float32)))
+    for node in (
+        WrittenNode(kind="MatMul", inputs=[x, first], output=narrow),
+        WrittenNode(kind="MatMul", inputs=[narrow, second], output=wide),
+    ):
+        yield bytes_field(_GRAPH_NODE, node_message(node))
+    total = WrittenNode(kind="Add", inputs=[f"{name}.plain", wide], output=name)
+    yield bytes_field(_GRAPH_NODE, node_message(total, name=f"{name}.adapter.sum"))

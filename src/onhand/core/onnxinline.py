@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from onhand.core.arrays import ByteArray
 from onhand.core.errors import BundleCorrupt
-from onhand.core.onnxedit import varint
 from onhand.core.onnxfields import messages, text_in
 from onhand.core.onnxfile import walk_fields
+from onhand.core.onnxwrite import varint
 
 __all__ = ["LEFT_OUT", "Waiting", "inline_tensors", "outside_of"]
 

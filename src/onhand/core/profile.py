@@ -4,14 +4,22 @@ import difflib
 import json
 import sys
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Final, TypedDict, TypeVar
 
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, RecipeError
+from onhand.core.profile_parts import POWER_SOURCES, CacheLevel, MatrixRate, Provider
+from onhand.core.tables import filled
 
 __all__ = ["DeviceProfile", "parse_profile", "read_profile", "render_profile"]
 
-FORMAT = 1
+FORMAT: Final = 2
+# The first had none of the lists, and nothing of storage, power or temperature.
+_READABLE: Final = (1, FORMAT)
+_LISTS: Final = {"caches": CacheLevel, "matrix_rates": MatrixRate, "providers": Provider}
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +41,17 @@ class DeviceProfile:
         watts_source: where `watts` comes from.
         energy_counter: path of a readable energy counter, or "" where there is none.
         estimated: True if the figures come from public sources, not from a probe.
+        affinity_cpus: logical processors that the process may run on; 0 where it is not known.
+        quota_cpus: processors' worth of time that a control group grants; 0 for no limit.
+        free_bytes: memory that was free when it was probed; 0 where it is not known.
+        storage_read: bytes per second read from storage, not from memory; 0 for not measured.
+        storage_write: bytes per second written, until they were on the storage; 0 likewise.
+        power_source: one of `POWER_SOURCES`, when it was probed.
+        temperature_c: of the hottest sensor of the processor; None where none can be read.
+        caches: for data, the nearest first.
+        matrix_rates: as measured, by kind and shape.
+        providers: what else may compute.
+        sources: where estimated figures come from.
     """
 
     name: str
@@ -48,19 +67,39 @@ class DeviceProfile:
     watts_source: str
     energy_counter: str = ""
     estimated: bool = False
+    affinity_cpus: int = 0
+    quota_cpus: float = 0.0
+    free_bytes: int = 0
+    storage_read: float = 0.0
+    storage_write: float = 0.0
+    power_source: str = "unknown"
+    temperature_c: float | None = None
+    caches: tuple[CacheLevel, ...] = ()
+    matrix_rates: tuple[MatrixRate, ...] = ()
+    providers: tuple[Provider, ...] = ()
+    sources: tuple[str, ...] = ()
 
 
 def render_profile(profile: DeviceProfile) -> str:
     """Write a profile as TOML; `parse_profile` reads it."""
     lines = [f"format = {FORMAT}"]
-    for field in fields(profile):
-        value = getattr(profile, field.name)
-        # JSON's strings, numbers, booleans and flat lists are TOML's as well, but for a bare
-        # DEL, and for pairs of surrogates instead of one character.
-        shown = list(value) if isinstance(value, tuple) else value
-        text = json.dumps(shown, ensure_ascii=False).replace("\x7f", "\\u007f")
-        lines.append(f"{field.name} = {text}")
+    plain = [field.name for field in fields(profile) if field.name not in _LISTS]
+    lines += [line for name in plain for line in _shown(name, getattr(profile, name))]
+    for name in _LISTS:
+        for one in getattr(profile, name):
+            lines += ["", f"[[{name}]]"]
+            lines += [line for f in fields(one) for line in _shown(f.name, getattr(one, f.name))]
     return "\n".join(lines) + "\n"
+
+
+def _shown(name: str, value: object) -> list[str]:
+    if value is None:  # TOML has no word for it
+        return []
+    # JSON's strings, numbers, booleans and flat lists are TOML's as well, but for a bare
+    # DEL, and for pairs of surrogates instead of one character.
+    shown = list(value) if isinstance(value, tuple) else value
+    text = json.dumps(shown, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return [f"{name} = {text}"]
 
 
 def parse_profile(text: str) -> DeviceProfile:
@@ -79,8 +118,8 @@ def parse_profile(text: str) -> DeviceProfile:
         table = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(f"device profile is not TOML: {error}") from error
-    if (found := table.pop("format", None)) != FORMAT:
-        raise InputError(f"device profile: format {found!r}, this reader knows {FORMAT}")
+    if (found := table.pop("format", None)) not in _READABLE or isinstance(found, bool):
+        raise InputError(f"device profile: format {found!r}, this reader knows up to {FORMAT}")
     known = {field.name: field for field in fields(DeviceProfile)}
     for key in table:
         if key not in known:
@@ -104,6 +143,11 @@ def parse_profile(text: str) -> DeviceProfile:
         watts_source=_text(table, "watts_source"),
         energy_counter=_text({"energy_counter": "", **table}, "energy_counter"),
         estimated=_flag({"estimated": False, **table}, "estimated"),
+        **_state(table),
+        caches=_listed(table, "caches", CacheLevel),
+        matrix_rates=_listed(table, "matrix_rates", MatrixRate),
+        providers=_listed(table, "providers", Provider),
+        sources=tuple(_text({"sources": item}, "sources") for item in _sources(table)),
     )
 
 
@@ -127,6 +171,64 @@ def read_profile(path: Path) -> DeviceProfile:
         return parse_profile(text)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def _sources(table: dict[str, object]) -> list[object]:
+    return _list({"sources": [], **table}, "sources")
+
+
+class _State(TypedDict):
+    affinity_cpus: int
+    quota_cpus: float
+    free_bytes: int
+    storage_read: float
+    storage_write: float
+    power_source: str
+    temperature_c: float | None
+
+
+def _state(table: Mapping[str, object]) -> _State:
+    source = table.get("power_source", "unknown")
+    if source not in POWER_SOURCES:
+        known = ", ".join(POWER_SOURCES)
+        raise InputError(f"device profile: power_source is {source!r}, must be one of {known}")
+    celsius = table.get("temperature_c")
+    return _State(
+        affinity_cpus=int(_at_least_zero(table, "affinity_cpus")),
+        quota_cpus=_at_least_zero(table, "quota_cpus"),
+        free_bytes=int(_at_least_zero(table, "free_bytes")),
+        storage_read=_at_least_zero(table, "storage_read"),
+        storage_write=_at_least_zero(table, "storage_write"),
+        power_source=str(source),
+        temperature_c=None if celsius is None else _number(celsius, "temperature_c", least=-273.15),
+    )
+
+
+def _at_least_zero(table: Mapping[str, object], key: str) -> float:
+    return _number(table.get(key, 0), key, least=0)
+
+
+def _number(value: object, key: str, *, least: float) -> float:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not least <= value <= sys.float_info.max
+    ):
+        raise InputError(f"device profile: {key} is {value!r}, must be a number from {least:g} on")
+    return float(value)
+
+
+def _listed(table: Mapping[str, object], key: str, kind: type[_T]) -> tuple[_T, ...]:
+    given = table.get(key, [])
+    if not isinstance(given, list) or not all(isinstance(one, dict) for one in given):
+        raise InputError(f"device profile: {key} is no list of tables: write [[{key}]]")
+    try:
+        return tuple(
+            filled(kind, one, where=f"device profile: {key} {number}")
+            for number, one in enumerate(given, start=1)
+        )
+    except RecipeError as error:
+        raise InputError(str(error)) from error
 
 
 def _text(table: dict[str, object], key: str) -> str:

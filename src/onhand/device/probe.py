@@ -16,9 +16,20 @@ from onhand.core.measurement import Measurement, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.energy import find_counter
+from onhand.device.free_memory import free_memory
+from onhand.device.hardware.caches import data_caches
+from onhand.device.hardware.providers import find_providers
+from onhand.device.hardware.rates import measure_rates
+from onhand.device.hardware.storage import measure_storage
 from onhand.device.processor import last_cache_bytes, processor, watts_of
 from onhand.device.state import write_text_atomically
-from onhand.device.threads import memory_limit_bytes, physical_cores, usable_threads
+from onhand.device.threads import (
+    affinity_cpus,
+    memory_limit_bytes,
+    physical_cores,
+    quota_cpus,
+    usable_threads,
+)
 
 __all__ = [
     "current_profile",
@@ -62,13 +73,17 @@ def current_profile(root: Path = HERE) -> DeviceProfile:
         watts=watts,
         watts_source=watts_source,
         energy_counter=find_counter(root),
+        affinity_cpus=affinity_cpus(root),
+        quota_cpus=quota_cpus(root),
+        caches=data_caches(root),
     )
 
 
-def probe(root: Path = HERE, *, progress: Progress | None = None) -> DeviceProfile:
-    """Return what this device has, with the memory bandwidth of 1 to `usable_threads` threads.
+def probe(home: Path, *, root: Path = HERE, progress: Progress | None = None) -> DeviceProfile:
+    """Return what this device has: memory, storage and products timed, providers tried.
 
     Args:
+        home: the state folder, on whose storage bundles and caches will lie.
         root: folder that holds `proc` and `sys`.
         progress: told of the measuring.
 
@@ -76,7 +91,7 @@ def probe(root: Path = HERE, *, progress: Progress | None = None) -> DeviceProfi
         The profile.
 
     Raises:
-        ResourceError: if there is no memory to measure with.
+        ResourceError: if there is no memory to measure with, or the storage cannot be written.
     """
     shown = progress or Quiet()
     profile = current_profile(root)
@@ -85,7 +100,22 @@ def probe(root: Path = HERE, *, progress: Progress | None = None) -> DeviceProfi
     for threads in range(1, profile.usable_threads + 1):
         found.append(measure_read_bandwidth(threads).value)
         shown.advance(1)
-    return replace(profile, read_bandwidth=tuple(found))
+    shown.start("measuring storage", 1)
+    storage = measure_storage(home)
+    shown.advance(1)
+    rates = measure_rates(profile.usable_threads, progress=shown)
+    shown.start("trying what else may compute", 1)
+    providers = find_providers(root)
+    shown.advance(1)
+    return replace(
+        profile,
+        read_bandwidth=tuple(found),
+        storage_read=storage.read,
+        storage_write=storage.write,
+        matrix_rates=rates,
+        providers=providers,
+        free_bytes=free_memory(root).n_bytes,
+    )
 
 
 def measure_read_bandwidth(

@@ -11,7 +11,13 @@ from pathlib import Path
 
 from onhand.device.control_groups import groups, read_text, whole_number
 
-__all__ = ["memory_limit_bytes", "physical_cores", "usable_threads"]
+__all__ = [
+    "affinity_cpus",
+    "memory_limit_bytes",
+    "physical_cores",
+    "quota_cpus",
+    "usable_threads",
+]
 
 HERE = Path("/")
 _CPUS = Path("sys/devices/system/cpu")
@@ -46,6 +52,24 @@ def physical_cores(root: Path = HERE) -> int:
         The number of cores.
     """
     return _cores(None, root)
+
+
+def affinity_cpus(root: Path = HERE) -> int:
+    """Return the logical processors that this process may run on; 0 where it is not known.
+
+    Args:
+        root: folder that holds `proc`.
+    """
+    return len(_allowed_cpus(root) or ())
+
+
+def quota_cpus(root: Path = HERE) -> float:
+    """Return the processors' worth of time that control groups grant; 0 for no limit.
+
+    Args:
+        root: folder that holds `proc` and `sys`.
+    """
+    return min(_quotas(root), default=0.0)
 
 
 def memory_limit_bytes(root: Path = HERE) -> int:

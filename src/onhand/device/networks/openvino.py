@@ -28,7 +28,7 @@ from onhand.device.state import recall_bytes, remember_bytes
 if TYPE_CHECKING:
     import openvino
 
-__all__ = ["OpenvinoNetwork", "OpenvinoNetworkEngine"]
+__all__ = ["OpenvinoNetwork", "OpenvinoNetworkEngine", "open_core"]
 
 _TELEMETRY: Final = "openvino_telemetry"
 _IMPORT = threading.Lock()
@@ -110,7 +110,7 @@ class OpenvinoNetworkEngine:
         content = read_graph_file(bundle, variant)
         if reason := _misplaced(bundle, variant):
             raise EngineUnavailable(f"{bundle.root}: {reason}")
-        core = _core()
+        core = open_core()
         settings: dict[str, object] = {
             "ENABLE_CPU_PINNING": False,  # pinned to the same cores, two networks would fight
             "INFERENCE_NUM_THREADS": threads,
@@ -165,7 +165,7 @@ def _misplaced(bundle: Bundle, variant: str | None) -> str | None:
     return None
 
 
-def _core() -> "openvino.Core":
+def open_core() -> "openvino.Core":
     """Import OpenVINO without its telemetry, and return its door.
 
     Importing it would count the use in the user's home folder and report it to a server. Without

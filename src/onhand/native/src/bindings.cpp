@@ -18,6 +18,7 @@
 #include "description.h"
 #include "kernels.h"
 #include "processor.h"
+#include "timing.h"
 
 namespace nb = nanobind;
 using namespace onhand;
@@ -361,6 +362,13 @@ NB_MODULE(_native, m) {
            nb::arg("bits"), nb::arg("group"), nb::arg("n_rows"), nb::arg("n_inputs"),
            nb::arg("codes"), nb::arg("scales"), nb::arg("zeros").none(), nb::arg("threads") = 1,
            nb::arg("arena").none() = nb::none())
+      .def("time_products",
+           [](const Matrix& self, int rows, int n_threads, int runs) {
+             expect(rows >= 1 && rows <= kMostRows && runs >= 1, "rows or runs are out of range");
+             checked_threads(n_threads);
+             nb::gil_scoped_release free;
+             return time_products(named(""), self.packed(), rows, n_threads, runs);
+           })
       .def("coarse", [](const Matrix& self, int n_threads) { return new Matrix(self, n_threads); })
       .def_prop_ro("n_bytes", [](const Matrix& self) { return self.packed().bytes(); });
   m.attr("ROTARY_BLOCK") = kRotaryBlock;

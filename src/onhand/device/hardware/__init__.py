@@ -1,0 +1,1 @@
+"""What a device has beside its processor, tried out and timed."""
