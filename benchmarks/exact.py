@@ -33,7 +33,7 @@ from onhand.device.serving.settings import ANONYMOUS, ModelSettings, ServeSettin
 __all__ = ["main"]
 
 _MODEL = Path(__file__).parents[1] / "examples" / "house_assistant" / "model"
-_PATH = "/v1/chat/completions"
+_PATH = "/v1/completions"  # which every bundle answers, with a chat template or without
 _ROOMS = ("kitchen", "bedroom", "hallway", "study", "bathroom")
 _DOINGS = ("turn on the light in the {}", "close the blinds in the {}", "dim the lamp in the {}")
 Samples = dict[str, list[float]]  # "uncached" and "hit" -> seconds
@@ -113,8 +113,7 @@ def _server(bundle: Path, home: Path) -> Iterator[str]:
 
 
 def _body(question: str) -> dict[str, object]:
-    messages = [{"role": "user", "content": question}]
-    return {"messages": messages, "max_tokens": 64, "temperature": 0}
+    return {"prompt": question, "max_tokens": 64, "temperature": 0}
 
 
 def _measured(
