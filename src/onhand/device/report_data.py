@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import UnionType
 from typing import TYPE_CHECKING, TypeVar, get_args, get_origin
 
 from onhand.core.budget import AXES, Breach
@@ -220,6 +221,10 @@ def _field(value: object, kind: object, where: str) -> object:
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         return tuple(_field(v, item, f"{where}[{i}]") for i, v in enumerate(_items(value, where)))
+    if isinstance(kind, UnionType):  # what may be None
+        return None if value is None else _field(value, get_args(kind)[0], where)
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
+        return _record(kind, value, where)
     scalars = {"str": str, "bool": bool, "int": int, "float": float}
     return _value(value, scalars[getattr(kind, "__name__", "")], where)
 

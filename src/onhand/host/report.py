@@ -132,6 +132,15 @@ def _device(device: DeviceProfile) -> dict[str, str]:
         f"{show_figure('read_bandwidth', value)} with {n}"
         for n, value in enumerate(device.read_bandwidth, start=1)
     )
+    shown["caches"] = ", ".join(
+        f"L{one.level} {format_bytes(one.size_bytes)}" for one in device.caches
+    )
+    shown["matrix_rates"] = ", ".join(
+        f"{one.kind} {one.rows} x {one.inputs} x {one.outputs}: {one.rate / 1e9:.0f} G/s"
+        for one in device.matrix_rates
+    )
+    shown["providers"] = ", ".join(one.name for one in device.providers if one.is_usable)
+    shown["sources"] = ", ".join(device.sources)
     shown["watts"] = f"{device.watts:g} W"
     shown["energy_counter"] = device.energy_counter or "none readable"
     shown["estimated"] = "from public sources" if device.estimated else "probed on the device"
@@ -140,4 +149,9 @@ def _device(device: DeviceProfile) -> dict[str, str]:
         "read_bandwidth": "read bandwidth by threads",
         "estimated": "figures",
     }
-    return {labels.get(key, key.replace("_", " ")): text for key, text in shown.items()}
+    unknown = {"", "0", "0.0", "None", "unknown"}
+    return {
+        labels.get(key, key.replace("_", " ")): text
+        for key, text in shown.items()
+        if text not in unknown
+    }
