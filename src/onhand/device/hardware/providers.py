@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 
 from onhand.core.arrays import FloatArray
+from onhand.core.errors import EngineUnavailable
 from onhand.core.profile_parts import Provider
 from onhand.device.hardware.trials import Trial, trials
 
@@ -138,7 +139,7 @@ def _onnxruntime() -> Iterable[str]:
 
 
 def _openvino() -> list[tuple[str, str]]:
-    with contextlib.suppress(ImportError, RuntimeError):
+    with contextlib.suppress(EngineUnavailable, RuntimeError):
         from onhand.device.networks.openvino import open_core
 
         core = open_core()
