@@ -135,7 +135,7 @@ def _mixed(
         group_size=group,
         embed_bits=embed,
         symmetric=symmetric,
-        layer_bits=layer_bits,
+        layers={name: {"bits": width} for name, width in layer_bits.items()},
     )
 
 
