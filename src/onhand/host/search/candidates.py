@@ -1,8 +1,8 @@
 """A point of the front, built and measured as it would ship; what is finished is kept."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +12,8 @@ from onhand.core.measurement import Measurement, measurement_from_json
 from onhand.core.progress import Progress
 from onhand.host.calibrate import InputStatistics
 from onhand.host.memory import MemoryGuard
-from onhand.host.pack import pack_bundle, plan_variants
+from onhand.host.model import Model
+from onhand.host.pack import Packed, VariantPlan, pack_bundle, plan_variants
 from onhand.host.prove import Proof, measure_variant
 from onhand.host.search.choices import Form, as_quantize, named_form
 from onhand.host.search.store import SearchStore, content_key
@@ -28,22 +29,28 @@ class Candidates:
     """Builds points in a folder, each once.
 
     Attributes:
-        proof: what every point is judged by; its bundle and plans are replaced.
+        proof_of: what there is to prove of a bundle and its plans.
+        model: what is stored.
         statistics: of the calibration text.
         method: how weights are rounded.
         store: keeps finished matrices.
         folder: keeps what was measured, for a build that goes on from there.
         guard: the build's memory ceiling.
         progress: told how far it is.
+        accuracy_level: of the graphs.
+        threads: threads to use.
     """
 
-    proof: Proof
+    proof_of: Callable[[Packed, list[VariantPlan]], Proof]
+    model: Model
     statistics: InputStatistics
     method: str
     store: SearchStore
     folder: Path
     guard: MemoryGuard
     progress: Progress
+    accuracy_level: int
+    threads: int
 
     def measure(self, choices: Mapping[str, str]) -> dict[str, Measurement]:
         """Return the figures of a point: those that are kept, or it is built now.
@@ -75,7 +82,7 @@ class Candidates:
         return figures
 
     def _build(self, choices: Mapping[str, str]) -> dict[str, Measurement]:
-        model = self.proof.shaped
+        model = self.model
         forms = {name: named_form(text) for name, text in choices.items()}
         plans = plan_variants(model.decoder, {_VARIANT: as_quantize(forms, method=self.method)})
         try:
@@ -91,16 +98,16 @@ class Candidates:
                 plans,
                 self.statistics,
                 root,
-                accuracy_level=self.proof.options.accuracy_level,
+                accuracy_level=self.accuracy_level,
                 provenance={},
-                threads=self.proof.threads,
+                threads=self.threads,
                 progress=self.progress,
                 work=matrices,
             )
             for name, form in forms.items():
                 if form is not None:
                     self.store.take(name, form, FinishedMatrices(matrices / _VARIANT))
-            proof = replace(self.proof, packed=packed, plans=plans)
+            proof = self.proof_of(packed, plans)
             figures, _ = measure_variant(
                 proof, read_bundle(root), _VARIANT, guard=self.guard, progress=self.progress
             )

@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 from onhand import __version__
 from onhand.core.arrays import TokenArray
 from onhand.core.budget import AXES, Budget
-from onhand.core.errors import InputError
+from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
 from onhand.host.calibrate import InputStatistics
@@ -40,13 +40,14 @@ from onhand.host.search.sensitivity import (
 )
 from onhand.host.search.store import SearchStore, content_key
 
-__all__ = ["QUICK", "THOROUGH", "Basis", "Opened", "open_planner"]
+__all__ = ["QUICK", "THOROUGH", "Basis", "Opened", "check_costs", "open_planner"]
 
 QUICK, THOROUGH = 2e11, 2e12
 """Operations for measuring what layers lose: before a forecast, and before a build."""
 
 _FORMAT = 1  # of what is kept: another one is not taken up
 _WHOLE_TOKENS = 2048
+_MANIFEST_BYTES = 4096
 # Damages of the whole at which a small model is run as a whole, to correct the sum of its parts.
 _WHOLE_DAMAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -133,7 +134,8 @@ def open_planner(basis: Basis, *, operations: float, progress: Progress) -> Open
         threads=basis.threads,
     )
     losses, observations = _kept_losses(ground, able, operations, progress)
-    table = cost_table(_costs(basis), able, FIGURES)
+    costs = _cost_model(basis.model, basis.profile, threads=basis.threads, home=basis.home)
+    table = cost_table(costs, able, FIGURES)
     groups, members = _groups(losses, table, basis.space.ties)
     shapes = decoder.matrices()
 
@@ -154,6 +156,58 @@ def open_planner(basis: Basis, *, operations: float, progress: Progress) -> Open
         engine=engine,
         notes=tuple(f"{form} is not tried: {_short(why)}" for form, why in reasons.items()),
     )
+
+
+def check_costs(
+    model: Model,
+    budget: Budget,
+    space: SearchSpace,
+    profile: DeviceProfile,
+    *,
+    accuracy_level: int,
+    threads: int,
+    home: Path,
+) -> None:
+    """Refuse a budget whose limits but that of quality cannot hold, from shapes alone.
+
+    Args:
+        model: the source; its weights are not read.
+        budget: what must hold.
+        space: what may be chosen.
+        profile: of the device built for.
+        accuracy_level: of the bundle's graphs.
+        threads: threads to use.
+        home: the state folder.
+
+    Raises:
+        BudgetExceeded: with the limit that binds, and the nearest point.
+        InputError: if the budget limits what no forecast knows.
+    """
+    _check_budget(budget)
+    forms = space.forms or usual_forms()
+    _, able, _ = able_forms(model.decoder, forms, profile, accuracy_level=accuracy_level)
+    costs = _cost_model(model, profile, threads=threads, home=home)
+    table = cost_table(costs, able, FIGURES)
+    shapes = model.decoder.matrices()
+    groups = [
+        Group(
+            name,
+            tuple(
+                Choice(name=text, damage=0.0, costs=cost) for text, cost in table.each[name].items()
+            ),
+        )
+        for name in able
+    ]
+    planner = Planner(
+        groups=groups,
+        members={name: [name] for name in able},
+        table=table,
+        budget=replace(budget, perplexity_increase=None),
+        observations=[],
+        label=lambda choices: _label(shapes, choices),
+    )
+    if (refusal := planner.refusal()) is not None:
+        raise BudgetExceeded(refusal.sentence(planner.budget.limits()))
 
 
 def _check_budget(budget: Budget) -> None:
@@ -187,15 +241,14 @@ def _content(basis: Basis) -> dict[str, object]:
     }
 
 
-def _costs(basis: Basis) -> Costs:
+def _cost_model(model: Model, profile: DeviceProfile, *, threads: int, home: Path) -> Costs:
     """Return the cost model, with this device's calibration if there is one."""
-    other = sum(len(content) for content in basis.model.files.values()) + 4096
     return DecoderCosts(
-        basis.model.decoder,
-        basis.profile,
-        other_bytes=other,
-        threads=basis.threads,
-        calibration=kept_calibration(basis.home, basis.profile, threads=basis.threads),
+        model.decoder,
+        profile,
+        other_bytes=sum(len(content) for content in model.files.values()) + _MANIFEST_BYTES,
+        threads=threads,
+        calibration=kept_calibration(home, profile, threads=threads),
     )
 
 
