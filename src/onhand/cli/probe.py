@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from onhand.cli import on_board
 from onhand.cli.options import AsJson
 from onhand.cli.output import say, write_json, write_table
 from onhand.cli.progress import shown_progress
@@ -24,20 +25,33 @@ def command(
         Path | None,
         typer.Option("-o", "--output", metavar="PROFILE.toml", help="Save the profile here."),
     ] = None,
+    on: on_board.On = None,
+    identity: on_board.Identity = None,
+    ssh_config: on_board.SshConfig = None,
+    python: on_board.Python = None,
+    wheels: on_board.Wheels = None,
+    keep: on_board.Keep = False,
+    timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this device has, and save it as a profile."""
+    """Measure what this device, or a board, has, and save it as a profile."""
     from onhand.device.probe import probe, save_profile
 
+    board = on_board.ways(context)
     with shown_progress() as progress:
-        profile = probe(context.ensure_object(Settings).home(), progress=progress)
+        if board is None:
+            profile = probe(context.ensure_object(Settings).home(), progress=progress)
+        else:
+            from onhand.host.target.measuring import probe_on
+
+            profile = probe_on(board, progress=progress)
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
     if as_json:
         write_json(asdict(profile))
     else:
-        write_table(["this device", ""], _rows(profile))
+        write_table(["this device" if board is None else str(board.address), ""], _rows(profile))
 
 
 def _rows(profile: DeviceProfile) -> list[tuple[str, str]]:
