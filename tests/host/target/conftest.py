@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,10 +76,10 @@ def key_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def board(tmp_path: Path, key_folder: Path) -> Iterator[Board]:
-    """A board whose host key is known, ended with the test."""
-    home = tmp_path / "board's home; $(touch owned)"
+@contextmanager
+def started(folder: Path, key_folder: Path) -> Iterator[Board]:
+    """A board whose host key is known, running while the block does."""
+    home = folder / "board's home; $(touch owned)"
     shutil.copytree(key_folder, home)
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.host.target.board", str(home)],
@@ -90,21 +91,48 @@ def board(tmp_path: Path, key_folder: Path) -> Iterator[Board]:
     try:
         assert server.stdout is not None
         port, limited_by = server.stdout.readline().split()
-        known = tmp_path / "known_hosts"
         host_key = " ".join((home / "host_key.pub").read_text().split()[:2])
-        known.write_text(f"[127.0.0.1]:{port} {host_key}\n")
-        config = tmp_path / "ssh_config"
-        config.write_text(f'UserKnownHostsFile "{known}"\nGlobalKnownHostsFile none\n')
-        yield Board(
+        made = Board(
             url=f"ssh://someone@127.0.0.1:{port}",
             home=home,
             identity=home / "user_key",
-            config=config,
+            config=folder / "ssh_config",
             limited_by=limited_by,
             server=server,
         )
+        know(made.config, f"[127.0.0.1]:{port} {host_key}\n")
+        yield made
     finally:
         server.kill()
         server.wait()
         if server.stdout is not None:
             server.stdout.close()
+
+
+def know(config: Path, hosts: str) -> Path:
+    """Write a configuration of OpenSSH that knows some hosts; return where they are listed."""
+    known = config.with_name("known_hosts")
+    known.write_text(hosts)
+    config.write_text(f'UserKnownHostsFile "{known}"\nGlobalKnownHostsFile none\n')
+    return known
+
+
+@pytest.fixture(scope="session")
+def lasting_board(tmp_path_factory: pytest.TempPathFactory, key_folder: Path) -> Iterator[Board]:
+    """One board for many tests."""
+    with started(tmp_path_factory.mktemp("board"), key_folder) as made:
+        yield made
+
+
+@pytest.fixture
+def board(lasting_board: Board) -> Iterator[Board]:
+    """A board on which nothing was measured before."""
+    yield lasting_board
+    shutil.rmtree(lasting_board.home / ".cache", ignore_errors=True)
+
+
+@pytest.fixture
+def mortal_board(tmp_path: Path, key_folder: Path) -> Iterator[Board]:
+    """A board of this test alone, which may die."""
+    with started(tmp_path, key_folder) as made:
+        yield made

@@ -221,7 +221,9 @@ class Agent:
             ValueError: if no one is there any more who asked for it.
         """
         output = self._root / "tmp" / "output"
-        environment = {**os.environ, "TMPDIR": str(self._root / "tmp"), **request["environment"]}
+        # What libraries keep for themselves is removed with the rest.
+        own = {"TMPDIR": str(self._root / "tmp"), "XDG_CACHE_HOME": str(self._root / "cache")}
+        environment = {**os.environ, **own, **request["environment"]}
         with output.open("w+b") as out:
             with self._guard:
                 if self._is_lost:  # what was asked before must not begin now
@@ -248,16 +250,22 @@ class Agent:
         return {"code": code, "output": text, "ended": self._ended}
 
     def _follow(self, process: subprocess.Popen[bytes], number: int) -> int:
+        waiter = threading.Thread(target=self._collect, args=[process], daemon=True)
+        waiter.start()
         lines = process.stderr
         while lines is not None and (line := lines.readline(LINE_BYTES)):
             self._send({"id": number, "line": line.decode(errors="replace").rstrip("\n")})
+        waiter.join()
+        return process.wait()
+
+    def _collect(self, process: subprocess.Popen[bytes]) -> None:
         # Not yet collected, its number stays its own: what it left behind can be ended safely.
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         with self._guard:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             self._running = None
-            return process.wait()
+            process.wait()
 
     def _end(self, why: str) -> None:
         with self._guard:
