@@ -135,7 +135,7 @@ def _mixed(
         group_size=group,
         embed_bits=embed,
         symmetric=symmetric,
-        layer_bits=layer_bits,
+        layers={pattern: {"bits": width} for pattern, width in layer_bits.items()},
     )
 
 
