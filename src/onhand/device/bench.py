@@ -23,9 +23,9 @@ from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.bench_child import TOKENIZER, Job, job_text
 from onhand.device.engines.choosing import EngineWays
+from onhand.device.hardware.bandwidth import RUNS as BANDWIDTH_RUNS
 from onhand.device.measured import Event, Events, run_measured
 from onhand.device.opening import able_engines
-from onhand.device.hardware.bandwidth import RUNS as BANDWIDTH_RUNS
 from onhand.device.probe import current_profile
 
 __all__ = ["GENERATED_TOKENS", "NAMES", "PROMPT_TOKENS", "bench", "random_prompt"]

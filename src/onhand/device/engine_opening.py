@@ -149,6 +149,7 @@ def _first_open(
 
     Raises:
         EngineError: if the one that is asked for fails, or the processor's engine does.
+        EngineUnavailable: if it is the one that is asked for, and cannot be.
     """
     profile = current_profile()
     for name in names:
@@ -171,9 +172,7 @@ def _first_open(
             taken = replace(choice, engine=name)
             if name != choice.engine:
                 taken = replace(taken, source="preferred", figures={})
-            return OpenedEngine(
-                loaded=loaded, choice=taken, passed_over=choice.others() | reasons
-            )
+            return OpenedEngine(loaded=loaded, choice=taken, passed_over=choice.others() | reasons)
     return None
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from typing_extensions import override
 
 from onhand.core.arrays import FloatArray
 from onhand.core.profile_parts import Provider
@@ -26,6 +27,7 @@ FAKE = Provider(name="FAKE", package="fake", note="Fake 9000")
 class Made(Reached):
     """A made provider that computes as the processor does."""
 
+    @override
     def run(self, trial: Trial) -> FloatArray:
         """See `Reached`."""
         return compute_on_processor(trial)

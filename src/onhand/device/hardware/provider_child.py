@@ -102,14 +102,17 @@ def try_source(
         tell(broken=_first_line(error))
         return
     for one in found:
-        if one.name in skip:
-            continue
-        given = Provider(name=one.name, package=one.package, note=one.note)
-        tell(trying=[one.name, "opening it"])
-        done = try_provider(
-            given, one.run, told=lambda operator, name=one.name: tell(trying=[name, operator])
-        )
-        tell(provider=asdict(done))
+        if one.name not in skip:
+            _try_one(one, tell)
+
+
+def _try_one(reached: Reached, tell: Callable[..., None]) -> None:
+    given = Provider(name=reached.name, package=reached.package, note=reached.note)
+    tell(trying=[reached.name, "opening it"])
+    done = try_provider(
+        given, reached.run, told=lambda operator: tell(trying=[reached.name, operator])
+    )
+    tell(provider=asdict(done))
 
 
 def main() -> int:
