@@ -22,11 +22,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import psutil
-from benchmarks.shapes import make_checkpoint
 
+from benchmarks.shapes import make_checkpoint
 from onhand.core.measurement import Measurement
 from onhand.core.progress import Quiet
 from onhand.device.bench import bench
@@ -110,10 +111,14 @@ def _points(n: int, threads: list[int]) -> list[Point]:
         ("2 bits, groups of 32, embedding 4", _mixed(2, 32, embed=4), 512),
         ("3 bits, groups of 64, zero points", _mixed(3, 64, symmetric=False), 256),
         ("3 bits, groups of 64, zero points", _mixed(3, 64, symmetric=False), 32),
-        ("4 bits, down 8", _mixed(4, 32, **{"layers.*.down": 8}), 512),
-        ("4 bits, first layers 8, MLP 2", _mixed(2, 64, embed=4, **_ENDS), 256),
-        ("4 bits, zero points, attention 8", _mixed(4, 64, symmetric=False, **_ATTENTION), 512),
-        ("8 bits, MLP 4, groups of 128", _mixed(8, 128, **_MLP), 128),
+        ("4 bits, down 8", _mixed(4, 32, others={"layers.*.down": 8}), 512),
+        ("4 bits, first layers 8, MLP 2", _mixed(2, 64, embed=4, others=_ENDS), 256),
+        (
+            "4 bits, zero points, attention 8",
+            _mixed(4, 64, symmetric=False, others=_ATTENTION),
+            512,
+        ),
+        ("8 bits, MLP 4, groups of 128", _mixed(8, 128, others=_MLP), 128),
     ]
     return [
         Point(name=name, quantize=how, prompt=prompt, threads=threads[i % len(threads)])
@@ -127,7 +132,12 @@ _MLP: Final = {"layers.*.gate_up": 4, "layers.*.down": 4}
 
 
 def _mixed(
-    bits: int, group: int, *, embed: int = 0, symmetric: bool = True, **layer_bits: int
+    bits: int,
+    group: int,
+    *,
+    embed: int = 0,
+    symmetric: bool = True,
+    others: Mapping[str, int] = MappingProxyType({}),
 ) -> Quantize:
     return Quantize(
         method="rtn",
@@ -135,7 +145,7 @@ def _mixed(
         group_size=group,
         embed_bits=embed,
         symmetric=symmetric,
-        layers={name: {"bits": width} for name, width in layer_bits.items()},
+        layers={pattern: {"bits": width} for pattern, width in others.items()},
     )
 
 
