@@ -261,7 +261,8 @@ def places(session: Session) -> list[int]:
         parts = [part for layer in session.memory for part in (layer.keys, layer.values)]
     else:
         assert isinstance(session, OnnxSession), "name the arrays of the new engine here"
-        parts = session.memory
+        assert session.memory is not None
+        return session.memory.places()
     return [part.ctypes.data for part in parts]
 
 

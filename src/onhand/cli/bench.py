@@ -6,13 +6,23 @@ import typer
 
 from onhand.cli import networks
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Head, Kv, Prefill, Threads, Variant
+from onhand.cli.options import (
+    AsJson,
+    BundleFolder,
+    Engine,
+    Head,
+    Kv,
+    Prefill,
+    Threads,
+    Trials,
+    Variant,
+)
 from onhand.cli.progress import shown_progress
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
 
 __all__ = ["command"]
 
-_OF_DECODERS = ("head", "kv", "prefill", "prompt_tokens", "generated_tokens")
+_OF_DECODERS = ("trials", "head", "kv", "prefill", "prompt_tokens", "generated_tokens")
 
 
 def command(
@@ -22,6 +32,7 @@ def command(
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,
+    trials: Trials = True,
     head: Head = "full",
     kv: Kv = None,
     prefill: Prefill = "exact",
@@ -53,6 +64,7 @@ def command(
             prompt_tokens=PROMPT_TOKENS if prompt_tokens is None else prompt_tokens,
             generated_tokens=GENERATED_TOKENS if generated_tokens is None else generated_tokens,
             runs=runs,
+            home=context.obj.home() if trials else None,
             progress=progress,
         )
     write_measurements(figures, as_json=as_json)

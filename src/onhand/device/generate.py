@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import InputError
-from onhand.device.batching import Batcher
 from onhand.device.adapting.choosing import WayChoice
+from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded, Session
 from onhand.device.engines.choosing import step_sample_of
 from onhand.device.prompts import Overflow, PromptReader

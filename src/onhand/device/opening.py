@@ -36,6 +36,7 @@ __all__ = [
     "open_text",
 ]
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedBundle:
     """What a bundle holds, ready for use.

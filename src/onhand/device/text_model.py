@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
-from onhand.device.batching import Batcher
 from onhand.device.adapting.choosing import WayChoice
+from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded
 from onhand.device.generate import TextSession
 from onhand.device.schedule import Limits

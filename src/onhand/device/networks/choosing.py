@@ -26,6 +26,7 @@ __all__ = [
     "remember_race",
 ]
 
+
 def race(
     bundle: Bundle, variant: str, engines: Mapping[str, NetworkEngine], *, threads: int
 ) -> tuple[NetworkLoaded, Race]:
