@@ -16,6 +16,7 @@ import numpy as np
 
 from onhand.core.bundle import Bundle
 from onhand.core.errors import EngineError, InputError
+from onhand.core.measurement import Measurement
 from onhand.core.network import Network
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
@@ -30,12 +31,18 @@ from onhand.host.networks.pack import pack_network
 from onhand.host.networks.quantization.mixed import FLOAT, MixedWork
 from onhand.host.networks.quantization.plan import Layer
 
-__all__ = ["CornerJob", "measure_costs", "mixes_of", "uniform"]
+__all__ = ["CornerJob", "measure_costs", "mixes_of", "stored_bytes", "uniform"]
 
 _BLOCKS: Final = 2
 _EACH_S: Final = 0.6  # of timing for each graph in each engine
 _MOST_MIXES: Final = 4
 _REFERENCE: Final = "reference"
+_OF_PROCESS: Final = ("peak_memory_bytes", "load_s", "cold_start_s")
+_PRODUCTS: Final = {"Gemm", "MatMul"}
+# What opens to the same arrays takes the same memory and time to open.
+_OPENS_LIKE: Final = {"static-4": "static-8", "weights-4": "weights-8"}
+# A choice for so few of the weights is not worth its measurement.
+_LEAST_SHARE: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +114,7 @@ def measure_costs(job: CornerJob) -> NetworkCosts:
         raise InputError("nothing to choose: no Conv, Gemm or MatMul with float32 weights")
     names = list(work.layers)
     corners = {choice: uniform(work, choice) for choice in job.choices}
-    corners = {c: made for c, made in corners.items() if c == FLOAT or c in made.values()}
+    corners = {c: made for c, made in corners.items() if c == FLOAT or _pays(work, c, made)}
     static = next((choice for choice in corners if is_static(choice)), None)
     mixes = [] if static is None else mixes_of(names, static)
     graphs = {choice: work.made(made) for choice, made in corners.items()}
@@ -179,19 +186,15 @@ def _engine(
         scale = walls[choice] / sum(taken.values())
         fixed_s[choice] = taken.pop(OTHER, 0.0) * scale
         layers_s[choice] = {name: seconds * scale for name, seconds in taken.items()}
-        figures, _ = bench_network(
-            bundles[choice].root,
-            engine=engine,
-            threads=job.threads,
-            runs=_BLOCKS,
-            profile=job.profile,
-        )
-        whole[choice] = {
-            axis: figures[axis].value for axis in ("peak_memory_bytes", "load_s", "cold_start_s")
-        }
-        energy = figures["energy_j_per_run"]
-        watts.append(energy.value / figures["latency_s"].value)
-        is_estimated = energy.estimated
+        like = _OPENS_LIKE.get(choice, "")
+        if like in whole and not _multiplies_few_bits(job.work, choice):
+            whole[choice] = whole[like]
+        else:
+            figures = _benched(job, bundles[choice], engine)
+            whole[choice] = {axis: figures[axis].value for axis in _OF_PROCESS}
+            energy = figures["energy_j_per_run"]
+            watts.append(energy.value / figures["latency_s"].value)
+            is_estimated = energy.estimated
         job.progress.advance(1)
     made = EngineCosts(
         layers_s=layers_s,
@@ -203,6 +206,26 @@ def _engine(
         is_estimated=is_estimated,
     )
     return _with_borders(made, walls, mixes, borders)
+
+
+def _benched(job: CornerJob, bundle: Bundle, engine: str) -> Mapping[str, Measurement]:
+    figures, _ = bench_network(
+        bundle.root, engine=engine, threads=job.threads, runs=_BLOCKS, profile=job.profile
+    )
+    return figures
+
+
+def _multiplies_few_bits(work: MixedWork, choice: str) -> bool:
+    """Whether weights of 4 bits are multiplied as they are: those of products of matrices."""
+    return choice == "weights-4" and any(
+        layer.node.op in _PRODUCTS for layer in work.layers.values()
+    )
+
+
+def _pays(work: MixedWork, choice: str, made: Mapping[str, str]) -> bool:
+    weights = {n: float(layer.weight_of(work.graph).size) for n, layer in work.layers.items()}
+    chosen = sum(weights[name] for name, one in made.items() if one == choice)
+    return chosen >= _LEAST_SHARE * sum(weights.values())
 
 
 def _with_borders(
@@ -250,7 +273,7 @@ def _sizes(
 ) -> tuple[dict[str, dict[str, float]], float]:
     """Return layer -> choice -> bytes, which add up to what was packed at every corner."""
     told = {
-        choice: {name: _stored(layer, work, choice) for name, layer in work.layers.items()}
+        choice: {name: stored_bytes(layer, work, choice) for name, layer in work.layers.items()}
         for choice in corners
     }
     fixed = packed[FLOAT] - sum(told[FLOAT].values())
@@ -265,14 +288,20 @@ def _sizes(
     return found, fixed
 
 
-def _stored(layer: Layer, work: MixedWork, choice: str) -> float:
-    """Return the bytes of a layer's numbers."""
+def stored_bytes(layer: Layer, work: MixedWork, choice: str) -> float:
+    """Return the bytes of a layer's numbers, without what the graph's file says of them.
+
+    Args:
+        layer: of the network.
+        work: that has it.
+        choice: of the layer.
+    """
     weight = layer.weight_of(work.graph)
     n, channels = int(weight.size), int(weight.shape[layer.axis])
     bias = 4 * channels * bool(layer.bias)
     if choice == FLOAT:
         return 4 * n + bias
-    if choice == "weights-4" and layer.node.op in {"Gemm", "MatMul"}:
+    if choice == "weights-4" and layer.node.op in _PRODUCTS:
         return n / 2 + 2 * n / 32 + bias
     codes = n / 2 if choice.endswith("-4") else n
     if is_static(choice):

@@ -59,11 +59,11 @@ class LossCurve:
 
     def loss(self, damage: float) -> float:
         """Return the share that is expected to be lost, 0 to 1."""
-        return min(self.scale * max(damage, 0.0) ** self.power, 1.0)
+        return min(self.scale * math.pow(max(damage, 0.0), self.power), 1.0)
 
     def damage(self, loss: float) -> float:
         """Return the squared error that costs so much."""
-        return (max(loss, 0.0) / self.scale) ** (1 / self.power)
+        return math.pow(max(loss, 0.0) / self.scale, 1 / self.power)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,7 +257,7 @@ def _to_measure(local: Mapping[str, Mapping[str, float]], most: int) -> list[str
 
 
 def _correction(found: float, summed: float) -> float:
-    """Return by how much a whole network differs from the sum; 1 where errors are no longer small."""
+    """Return by how much a whole network differs from the sum; 1 where errors are not small."""
     if summed <= _LEAST or found <= _LEAST or max(found, summed) > _SATURATED:
         return 1.0
     return min(max(found / summed, 1 / _MOST_CORRECTION), _MOST_CORRECTION)

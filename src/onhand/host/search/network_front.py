@@ -7,6 +7,7 @@ programming with the borders in it, and the borders that leave the chain by tryi
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -202,7 +203,7 @@ def _with_borders(
         return prices[1] * (engine.border_s + engine.value_s * n_values)
 
     following = {(b.before, b.after): toll(b.n_values) for b in space.costs.borders}
-    steps = [following.get(pair, 0.0) for pair in zip(names, names[1:], strict=False)]
+    steps = [following.get(pair, 0.0) for pair in pairwise(names)]
     index = _along_chain(own, static, steps)
     choices = {n: g.choices[i].name for n, g, i in zip(names, groups, index, strict=True)}
     best = min((choices, dict(begun)), key=lambda one: _priced(one, groups, own, space, toll))
