@@ -1,4 +1,4 @@
-"""The search for a network's budget: a predicted front, a few real builds, an answer or a refusal."""
+"""The search for a network's budget: a predicted front, a few real builds, an answer."""
 
 import hashlib
 import json
@@ -170,10 +170,6 @@ class NetworkSearch:
         return self._budget.breaches(
             figures.values(), accept_estimates=self._ground.options.accept_estimates
         )
-
-    def drop(self, one: Candidate) -> None:
-        """Leave out a point that did not hold the budget in the end."""
-        self.measured.setdefault(self._place(one), {})
 
     def others(self, chosen: Candidate, n: int) -> list[Candidate]:
         """Return more points of the front for a bundle: smaller or faster ones, and finer ones.
