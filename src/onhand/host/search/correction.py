@@ -97,7 +97,7 @@ def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
         weights: above 0.
 
     Source:
-        The pooling of adjacent violators (Ayer et al. 1955), doi:10.1214/aoms/1177728423.
+        Pooling of adjacent violators (Ayer et al. 1955, 10.1214/aoms/1177728423).
     """
     blocks: list[tuple[float, float, int]] = []  # mean, weight, length
     for value, weight in zip(values, weights, strict=True):
