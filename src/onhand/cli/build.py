@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 import typer
 
 from onhand.cli import build_options as given
-from onhand.cli import networks
+from onhand.cli import networks, search_network
 from onhand.cli.build_network import NETWORK_SUFFIXES, read_variants
 from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson, Threads
@@ -47,7 +47,6 @@ _OF_DECODERS = (
     "asymmetric",
     "embed_bits",
     "max_ram",
-    "plan",
     "accuracy_level",
 )
 _ROUNDING = ("bits", "preset", "method", "group", "asymmetric", "embed_bits", "variants")
@@ -147,14 +146,9 @@ def _is_network(context: typer.Context, source: str, task: str | None) -> bool:
 
 
 def _network(context: typer.Context, output: Path | None) -> None:
-    """Build a network from the command's options.
-
-    Raises:
-        InputError: if there is no place for it.
-    """
-    if output is None:
-        raise InputError("where to? give -o NAME")
+    """Build a network from the command's options, or search for how."""
     asked = context.params
+    searched = search_network.is_search(asked)
     with host_extra("building"):
         from onhand.host.networks.options import NetworkOptions
 
@@ -162,7 +156,9 @@ def _network(context: typer.Context, output: Path | None) -> None:
         n_examples = asked["calibration_examples"]
         work = NetworkOptions(
             task=asked["task"],
-            variants=read_variants(
+            variants={"mixed": ()}
+            if searched
+            else read_variants(
                 asked["recipe"],
                 bits=asked["bits"],
                 variants=asked["variants"],
@@ -182,9 +178,14 @@ def _network(context: typer.Context, output: Path | None) -> None:
             resume=asked["resume"],
         )
         settings: Settings = context.obj
-        _build_network(
-            asked["source"], work, output, home=settings.home(), as_json=asked["as_json"]
-        )
+        source, home, as_json = asked["source"], settings.home(), asked["as_json"]
+        if asked["plan"]:
+            search_network.plan(source, work, home=home, as_json=as_json)
+        elif output is not None and searched:
+            n_variants = search_network.wanted_variants(asked) or 1
+            _search(source, work, output, n_variants=n_variants, home=home, as_json=as_json)
+        elif output is not None:
+            _build_network(source, work, output, home=home, as_json=as_json)
 
 
 def _run(
@@ -231,6 +232,23 @@ def _build_network(
 
     def build(progress: Progress) -> "BuildResult":
         return build_network(source, output, work, home=home, progress=progress)
+
+    _built(build, output, as_json=as_json)
+
+
+def _search(
+    source: str,
+    work: "NetworkOptions",
+    output: Path,
+    *,
+    n_variants: int,
+    home: Path,
+    as_json: bool,
+) -> None:
+    def build(progress: Progress) -> "BuildResult":
+        return search_network.search(
+            source, output, work, n_variants=n_variants, home=home, progress=progress
+        )
 
     _built(build, output, as_json=as_json)
 
