@@ -7,9 +7,10 @@ from typing import Any
 from onhand.core.bundle import read_bundle
 from onhand.core.measurement import Measurement, Unit
 from onhand.core.progress import Progress
+from onhand.device.context_speed import ContextSpeed
 from onhand.device.memory_series import MemorySeries
 from onhand.device.networks.trials import NetworkTrial
-from onhand.device.trials import ContextSpeed, Trial
+from onhand.device.trials import Trial
 
 __all__ = ["VALUES", "stub_bench", "stub_network_way", "stub_way"]
 
