@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Final
 
 import psutil
-from benchmarks.shapes import make_checkpoint
 
+from benchmarks.shapes import make_checkpoint
 from onhand.core.measurement import Measurement
 from onhand.core.progress import Quiet
 from onhand.device.bench import bench
@@ -45,7 +45,6 @@ __all__ = ["main"]
 
 ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
 MODELS: Final = ("house-assistant", "tinystories", "135m")
-_MANIFEST_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +143,7 @@ def _judge(
 ) -> Iterator[dict[str, object]]:
     scratch.mkdir()
     model = _load(name, scratch)
-    other = _MANIFEST_BYTES + sum(len(content) for content in model.files.values())
+    other = sum(len(content) for content in model.files.values())
     made: dict[str, Path] = {}
     for point in points:
         if point.name not in made:

@@ -119,7 +119,7 @@ class DecoderCosts:
         Args:
             decoder: the model.
             profile: of the device.
-            other_bytes: of the bundle beside weights and graph: tokenizer, template, manifest.
+            other_bytes: of the bundle beside weights and graph: tokenizer, template and the like.
             threads: of a step.
             calibration: the device's small parts; None to estimate them from the profile.
         """
@@ -127,7 +127,9 @@ class DecoderCosts:
         self.profile = profile
         self.other_bytes = other_bytes
         self.threads = threads
-        self.calibration = calibration or estimate_calibration(profile)
+        known = calibration or estimate_calibration(profile)
+        # Memory's speed changes by the minute on shared machines; caches' does not.
+        self.calibration = known.at_bandwidth(profile.read_bandwidth)
         self._shapes = decoder.matrices()
         self._read = read_matrices(decoder)
 

@@ -31,8 +31,12 @@ _RATES: Final = (
 _SLOWEST: Final = (2e9, 2e9)
 # A processor with AVX-512, at which the parts below were measured.
 _REFERENCE_RATE: Final = 170e9
-_STEP: Final = StepCosts(step_s=7e-6, layer_s=1.5e-6, value_s=5e-10, score_s=1e-10, meet_s=6e-7)
-_PROMPT: Final = StepCosts(step_s=2e-6, layer_s=2e-6, value_s=1.2e-9, score_s=1.4e-10, meet_s=1e-6)
+_STEP: Final = StepCosts(
+    step_s=7e-6, layer_s=1.5e-6, value_s=5e-10, score_s=3e-11, pair_s=2.5e-9, meet_s=6e-7
+)
+_PROMPT: Final = StepCosts(
+    step_s=2e-6, layer_s=2e-6, value_s=1.2e-9, score_s=3e-11, pair_s=3e-9, meet_s=1e-6
+)
 _START: Final = StartCosts(
     process_s=0.25,
     open_s=0.02,
@@ -159,5 +163,6 @@ def _slowed(costs: StepCosts, by: float) -> StepCosts:
         layer_s=costs.layer_s * by,
         value_s=costs.value_s * by,
         score_s=costs.score_s * by,
+        pair_s=costs.pair_s * by,
         meet_s=costs.meet_s * by,
     )

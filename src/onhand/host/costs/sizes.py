@@ -10,7 +10,6 @@ from onhand.host.export.decoder_graph import decoder_graph
 from onhand.host.pack import file_tensors
 
 __all__ = [
-    "MANIFEST_BYTES",
     "Engine",
     "engine_of",
     "packed_bytes",
@@ -22,7 +21,6 @@ __all__ = [
 Formats = Mapping[str, GroupFormat | None]
 Engine = str
 
-MANIFEST_BYTES: Final = 4096
 _TILE_ROWS: Final = 16  # of `onhand/native/src/format.h`
 _LOOKED_UP: Final = "positions"
 
@@ -76,12 +74,12 @@ def read_matrices(decoder: Decoder) -> dict[str, tuple[int, int]]:
 def variant_bytes(
     decoder: Decoder, formats: Formats, *, other_bytes: int, accuracy_level: int = 4
 ) -> int:
-    """Return the size of a bundle with one variant, exact but for what a manifest's words take.
+    """Return the size of a bundle with one variant, exactly: its manifest is not counted.
 
     Args:
         decoder: the model.
         formats: matrix name -> how it is stored.
-        other_bytes: of tokenizer, template and the manifest.
+        other_bytes: of tokenizer, template and the like.
         accuracy_level: as it will be built.
 
     Returns:
