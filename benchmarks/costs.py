@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import psutil
@@ -36,6 +37,7 @@ from onhand.host.calibrate import InputStatistics
 from onhand.host.costs.calibration import Calibration
 from onhand.host.costs.decoders import FIGURES, DecoderCosts
 from onhand.host.costs.measuring import measure_calibration
+from onhand.host.costs.text import text_ratio
 from onhand.host.model import Model
 from onhand.host.pack import pack_bundle, plan_variants
 from onhand.host.passes.quantize import Quantize
@@ -61,7 +63,7 @@ def main() -> None:
     """Run the benchmark; print a table, or with --json the results alone."""
     given = _arguments()
     begun = time.perf_counter()
-    calibration = measure_calibration(current_profile(), threads=max(given.threads))
+    calibration = measure_calibration(current_profile())
     calibration_s = time.perf_counter() - begun
     models: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -109,10 +111,14 @@ def _points(n: int, threads: list[int]) -> list[Point]:
         ("2 bits, groups of 32, embedding 4", _mixed(2, 32, embed=4), 512),
         ("3 bits, groups of 64, zero points", _mixed(3, 64, symmetric=False), 256),
         ("3 bits, groups of 64, zero points", _mixed(3, 64, symmetric=False), 32),
-        ("4 bits, down 8", _mixed(4, 32, **{"layers.*.down": 8}), 512),
-        ("4 bits, first layers 8, MLP 2", _mixed(2, 64, embed=4, **_ENDS), 256),
-        ("4 bits, zero points, attention 8", _mixed(4, 64, symmetric=False, **_ATTENTION), 512),
-        ("8 bits, MLP 4, groups of 128", _mixed(8, 128, **_MLP), 128),
+        ("4 bits, down 8", _mixed(4, 32, layers={"layers.*.down": 8}), 512),
+        ("4 bits, first layers 8, MLP 2", _mixed(2, 64, embed=4, layers=_ENDS), 256),
+        (
+            "4 bits, zero points, attention 8",
+            _mixed(4, 64, symmetric=False, layers=_ATTENTION),
+            512,
+        ),
+        ("8 bits, MLP 4, groups of 128", _mixed(8, 128, layers=_MLP), 128),
     ]
     return [
         Point(name=name, quantize=how, prompt=prompt, threads=threads[i % len(threads)])
@@ -126,7 +132,12 @@ _MLP: Final = {"layers.*.gate_up": 4, "layers.*.down": 4}
 
 
 def _mixed(
-    bits: int, group: int, *, embed: int = 0, symmetric: bool = True, **layer_bits: int
+    bits: int,
+    group: int,
+    *,
+    embed: int = 0,
+    symmetric: bool = True,
+    layers: Mapping[str, int] = MappingProxyType({}),
 ) -> Quantize:
     return Quantize(
         method="rtn",
@@ -134,7 +145,7 @@ def _mixed(
         group_size=group,
         embed_bits=embed,
         symmetric=symmetric,
-        layer_bits=layer_bits,
+        layer_bits=dict(layers),
     )
 
 
@@ -195,6 +206,7 @@ def _forecast(
         other_bytes=other_bytes,
         threads=point.threads,
         calibration=calibration,
+        text_ratio=text_ratio(model.files["tokenizer.json"]),
     )
     formats = point.quantize.plan(model.decoder).formats
     prompt = min(point.prompt, model.decoder.context - 32)

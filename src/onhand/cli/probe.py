@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson
 from onhand.cli.output import say, write_json, write_table
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 from onhand.core.profile import DeviceProfile
 from onhand.core.profile_parts import Provider
+from onhand.core.progress import Progress
 from onhand.core.units import format_bytes
 
 __all__ = ["command"]
@@ -24,13 +26,24 @@ def command(
         Path | None,
         typer.Option("-o", "--output", metavar="PROFILE.toml", help="Save the profile here."),
     ] = None,
+    costs: Annotated[
+        bool,
+        typer.Option(
+            "--costs",
+            help="Measure as well what parts of a step cost here, so that `onhand build --plan` "
+            "says times of this device; kept in the state folder.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure what this device has, and save it as a profile."""
     from onhand.device.probe import probe, save_profile
 
+    home = context.ensure_object(Settings).home()
     with shown_progress() as progress:
-        profile = probe(context.ensure_object(Settings).home(), progress=progress)
+        profile = probe(home, progress=progress)
+        if costs:
+            _measure_costs(profile, home, progress)
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
@@ -38,6 +51,13 @@ def command(
         write_json(asdict(profile))
     else:
         write_table(["this device", ""], _rows(profile))
+
+
+def _measure_costs(profile: DeviceProfile, home: Path, progress: Progress) -> None:
+    with host_extra("forecasting"):
+        from onhand.host.costs.kept import calibrate_anew
+
+        calibrate_anew(home, profile, progress=progress)
 
 
 def _rows(profile: DeviceProfile) -> list[tuple[str, str]]:

@@ -27,6 +27,7 @@ from onhand.host.adapters import merge_adapter
 from onhand.host.advice import nearest_settings
 from onhand.host.awq import scale_inputs
 from onhand.host.calibrate import InputStatistics, run_original
+from onhand.host.costs.kept import calibration_for
 from onhand.host.distil import ScaleTraining, check_torch
 from onhand.host.evaluate import record_original
 from onhand.host.memory import MemoryGuard
@@ -74,13 +75,18 @@ class _Prepared:
 
 
 def plan_build(
-    source: str, options: BuildOptions, *, progress: Progress | None = None
+    source: str,
+    options: BuildOptions,
+    *,
+    home: Path | None = None,
+    progress: Progress | None = None,
 ) -> BuildPlan:
     """Say what a build would give and take, without doing it.
 
     Args:
         source: a folder, or an id on a hub.
         options: what is asked for; the budget is not judged here.
+        home: the builder's state folder, where this device's calibration is kept; None for none.
         progress: told how far it is.
 
     Returns:
@@ -90,7 +96,7 @@ def plan_build(
         SourceError: if the source is unknown, incomplete or damaged.
         InputError: if the text cannot be used.
     """
-    return _prepare(source, options, progress or Quiet()).forecast
+    return _prepare(source, options, home, progress or Quiet()).forecast
 
 
 def build_bundle(
@@ -123,7 +129,7 @@ def build_bundle(
         EngineError: if the bundle does not run.
     """
     shown = progress or Quiet()
-    ready = _prepare(source, options, shown)
+    ready = _prepare(source, options, home, shown)
     for note in (*ready.model.notes, *ready.texts.notes):
         shown.note(note)
     _check_forecast(ready, options, out)
@@ -154,7 +160,7 @@ def _load(source: str, options: BuildOptions) -> Model:
     return model if options.adapter is None else merge_adapter(model, options.adapter)
 
 
-def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
+def _prepare(source: str, options: BuildOptions, home: Path | None, shown: Progress) -> _Prepared:
     shown.start("reading the source", 1)
     model = _load(source, options)
     shown.advance(1)
@@ -178,6 +184,8 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
         template=files.template,
     )
     threads = options.threads or usable_threads()
+    device = options.device or current_profile()
+    calibration, unknown = calibration_for(device, home)
     shaped = replace(model, weights=ShapesAlone(shape_plan.decoder)) if options.shaping else model
     forecast = make_plan(
         shaped,
@@ -186,14 +194,16 @@ def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
         threads=threads,
         calibration_tokens=texts.calibration.n_tokens,
         heldout_tokens=texts.heldout.n_tokens,
-        notes=(*model.notes, *texts.notes),
+        device=device,
+        calibration=calibration,
+        notes=(*model.notes, *texts.notes, *unknown),
     )
     return _Prepared(
         model=model,
         shaped=shaped,
         plans=plans,
         texts=texts,
-        profile=options.device or current_profile(),
+        profile=device,
         threads=threads,
         forecast=add_to_forecast(forecast, model.decoder, shape_plan),
     )

@@ -137,6 +137,7 @@ class Calibration:
         read_bandwidth: as `onhand probe` measures it, for 1, 2, ... threads, at the same time.
         step: of one token.
         prompt: of many.
+        text_s: a token becomes text, with a plain tokenizer; a part of what a step takes.
         start: until the first token.
         memory: of a process.
         spread: how far what was measured lay from what these parts say of it: a fraction.
@@ -149,6 +150,7 @@ class Calibration:
     read_bandwidth: tuple[float, ...]
     step: StepCosts
     prompt: StepCosts
+    text_s: float
     start: StartCosts
     memory: MemoryCosts
     spread: float

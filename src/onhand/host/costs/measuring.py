@@ -35,7 +35,8 @@ from onhand.host.costs.calibration import (
 from onhand.host.costs.fitting import Timed, fit_step_costs
 from onhand.host.costs.products import decode_products, prompt_products_s
 from onhand.host.costs.starting import measure_starts
-from onhand.host.costs.synthetic import Sizes, make_bundle
+from onhand.host.costs.synthetic import Sizes, made_tokenizer, make_bundle
+from onhand.host.costs.text import text_seconds
 from onhand.host.costs.work import prompt_work, step_work
 
 __all__ = ["measure_calibration", "measure_products", "measure_streams"]
@@ -59,6 +60,7 @@ _PROMPTS: Final = (16, 128, 448)
 _ANSWER: Final = 48
 _ANSWERS_S: Final = 0.15  # for answers to one prompt
 _MOST_ANSWERS: Final = 40
+_PLAIN_TOKENS: Final = 1024
 _FINE_S: Final = 1e-7
 _NOTHING: Final = StepCosts(
     step_s=0.0, layer_s=0.0, value_s=0.0, score_s=0.0, pair_s=0.0, meet_s=0.0
@@ -180,14 +182,11 @@ def own_cache_bytes(profile: DeviceProfile) -> int:
     return max((one.size_bytes for one in profile.caches if one.shared_by == 1), default=2**19)
 
 
-def measure_calibration(
-    profile: DeviceProfile, *, threads: int, progress: Progress | None = None
-) -> Calibration:
+def measure_calibration(profile: DeviceProfile, *, progress: Progress | None = None) -> Calibration:
     """Measure this device's parts, in about 20 seconds.
 
     Args:
         profile: this device's.
-        threads: the most that a step is to use.
         progress: told how far it is.
 
     Returns:
@@ -204,16 +203,24 @@ def measure_calibration(
     shown = progress or Quiet()
     shown.start("measuring what parts of a step cost", 4)
     most = max(2**20, profile.memory_bytes // 32)
-    counts = sorted({1, threads})
+    threads = profile.usable_threads
+    counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < threads] + [threads]
+    products = (*measure_products(module), *_float_rates())
+    # Memory's speed may change by the minute: what is compared is measured together.
+    buffer = min(most, _BANDWIDTH_BYTES)
+    before = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
+    streams = measure_streams(module, counts, most_bytes=most, own_bytes=own_cache_bytes(profile))
+    after = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
     bare = Calibration(
         device=profile.name,
-        products=(*measure_products(module), *_float_rates(threads)),
-        streams=measure_streams(
-            module, counts, most_bytes=most, own_bytes=own_cache_bytes(profile)
+        products=products,
+        streams=streams,
+        read_bandwidth=tuple(
+            statistics.median([*first, *then]) for first, then in zip(before, after, strict=True)
         ),
-        read_bandwidth=_bandwidth(threads, min(most, _BANDWIDTH_BYTES)),
         step=_NOTHING,
         prompt=_NOTHING,
+        text_s=text_seconds(open_tokenizer(made_tokenizer(_PLAIN_TOKENS))),
         start=_NO_START,
         memory=_NO_MEMORY,
         spread=0.0,
@@ -221,7 +228,7 @@ def measure_calibration(
     )
     shown.advance(2)
     with tempfile.TemporaryDirectory(prefix="onhand-calibration-") as scratch:
-        steps, prompts = _measure_answers(bare, Path(scratch), counts)
+        steps, prompts = _measure_answers(bare, Path(scratch), sorted({1, threads}))
         shown.advance(1)
         start, memory = measure_starts(module, profile, Path(scratch))
         shown.advance(1)
@@ -237,14 +244,7 @@ def measure_calibration(
     )
 
 
-def _bandwidth(threads: int, buffer_bytes: int) -> tuple[float, ...]:
-    return tuple(
-        statistics.median(sample_read_bandwidth(n, buffer_bytes=buffer_bytes))
-        for n in range(1, threads + 1)
-    )
-
-
-def _float_rates(threads: int) -> Iterator[ProductRate]:
+def _float_rates() -> Iterator[ProductRate]:
     """Yield the rates of floats in ONNX Runtime, of one thread as far as they can be told."""
     shapes = [Shape(rows, 512, 512) for rows in ROWS]
     for rate in measure_rates(1, shapes=shapes, kinds=("fp32",)):
