@@ -198,17 +198,17 @@ def _run(
 ) -> None:
     """Build, or only plan where there is no place for the bundle."""
     if output is None:
-        _plan(source, work, as_json=as_json)
+        _plan(source, work, home=context.ensure_object(Settings).home(), as_json=as_json)
     else:
         settings: Settings = context.obj
         _build(source, work, output, home=settings.home(), as_json=as_json)
 
 
-def _plan(source: str, work: "BuildOptions", *, as_json: bool) -> None:
+def _plan(source: str, work: "BuildOptions", *, home: Path, as_json: bool) -> None:
     from onhand.host.build import plan_build
 
     with shown_progress() as progress:
-        made = plan_build(source, work, progress=progress)
+        made = plan_build(source, work, home=home, progress=progress)
     if as_json:
         write_json(made.to_json())
     else:

@@ -7,12 +7,15 @@ from typing import Annotated
 import typer
 
 from onhand.cli import on_board
+from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson
 from onhand.cli.output import say, write_json, write_table
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
+from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.profile_parts import EnergyCounter, Provider
+from onhand.core.progress import Progress
 from onhand.core.units import format_bytes
 
 __all__ = ["command"]
@@ -25,6 +28,14 @@ def command(
         Path | None,
         typer.Option("-o", "--output", metavar="PROFILE.toml", help="Save the profile here."),
     ] = None,
+    costs: Annotated[
+        bool,
+        typer.Option(
+            "--costs",
+            help="Measure as well what parts of a step cost here, so that `onhand build --plan` "
+            "says times of this device; kept in the state folder.",
+        ),
+    ] = False,
     on: on_board.On = None,
     identity: on_board.Identity = None,
     ssh_config: on_board.SshConfig = None,
@@ -34,13 +45,21 @@ def command(
     timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this device, or a board, has, and save it as a profile."""
+    """Measure what this device, or a board, has, and save it as a profile.
+
+    Raises:
+        InputError: if another device's costs are asked for.
+    """
     from onhand.device.probe import probe, save_profile
 
-    board = on_board.ways(context)
+    board, home = on_board.ways(context), context.ensure_object(Settings).home()
+    if costs and board is not None:
+        raise InputError("--costs measures this device; leave out --on")
     with shown_progress() as progress:
         if board is None:
-            profile = probe(context.ensure_object(Settings).home(), progress=progress)
+            profile = probe(home, progress=progress)
+            if costs:
+                _measure_costs(profile, home, progress)
         else:
             from onhand.host.target.measuring import probe_on
 
@@ -52,6 +71,13 @@ def command(
         write_json(asdict(profile))
     else:
         write_table(["this device" if board is None else str(board.address), ""], _rows(profile))
+
+
+def _measure_costs(profile: DeviceProfile, home: Path, progress: Progress) -> None:
+    with host_extra("forecasting"):
+        from onhand.host.costs.kept import calibrate_anew
+
+        calibrate_anew(home, profile, progress=progress)
 
 
 def _rows(profile: DeviceProfile) -> list[tuple[str, str]]:
