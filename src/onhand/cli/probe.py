@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from onhand.cli import on_board
 from onhand.cli.options import AsJson
 from onhand.cli.output import say, write, write_json, write_table
 from onhand.cli.profile_table import profile_rows
@@ -31,17 +32,30 @@ def command(
             help="Say what changed since an earlier probe, or is unlike a known device.",
         ),
     ] = None,
+    on: on_board.On = None,
+    identity: on_board.Identity = None,
+    ssh_config: on_board.SshConfig = None,
+    python: on_board.Python = None,
+    wheels: on_board.Wheels = None,
+    keep: on_board.Keep = False,
+    timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this device has, and save it as a profile."""
+    """Measure what this device, or a board, has, and save it as a profile."""
     from onhand.device.known_devices import read_device
     from onhand.device.probe import probe, save_profile
 
     # What is wrong with the options is told before the measuring.
+    board = on_board.ways(context)
     old = None if compare is None else read_device(compare)
     _check_folder(output)
     with shown_progress() as progress:
-        profile = probe(context.ensure_object(Settings).home(), progress=progress)
+        if board is None:
+            profile = probe(context.ensure_object(Settings).home(), progress=progress)
+        else:
+            from onhand.host.target.measuring import probe_on
+
+            profile = probe_on(board, progress=progress)
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
@@ -50,7 +64,8 @@ def command(
         compared = {} if changes is None else {"changes": [asdict(one) for one in changes]}
         write_json(asdict(profile) | compared)
         return
-    write_table(["this device", ""], profile_rows(profile))
+    what = "this device" if board is None else str(board.address)
+    write_table([what, ""], profile_rows(profile))
     if changes:
         write_table(["changed", "before", "now", ""], map(_change, changes))
     elif changes is not None:
