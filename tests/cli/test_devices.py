@@ -124,7 +124,7 @@ def test_a_probe_is_compared_with_an_earlier_one(
         (["--compare", "none.toml"], "none.toml cannot be read"),
         (["--compare", "jetsn"], "neither a file nor a device"),
         (["-o", "none/board.toml"], "there is no folder none; make it first"),
-        (["--jsn"], "no such option: --jsn; did you mean --json?"),
+        (["--jsn"], "no such option: --jsn; did you mean --json"),
     ],
 )
 def test_wrong_options_are_told_before_the_measuring(
