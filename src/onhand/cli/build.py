@@ -19,9 +19,9 @@ from onhand.cli.transforms import QuantizeOptions, read_shaping, read_transforms
 from onhand.core.budget import Budget, parse_budget
 from onhand.core.errors import InputError
 from onhand.core.network import TASKS
-from onhand.core.profile import read_profile
 from onhand.core.progress import Progress
 from onhand.core.units import parse_bytes
+from onhand.device.known_devices import read_device
 
 if TYPE_CHECKING:
     from onhand.host.build import BuildResult
@@ -98,7 +98,7 @@ def command(
         work = BuildOptions(
             **_steps(recipe, options),
             budget=Budget() if budget is None else parse_budget(budget),
-            device=None if device is None else read_profile(device),
+            device=None if device is None else read_device(device),
             calibrate=calibrate,
             max_ram=None if max_ram is None else _size(max_ram),
             accuracy_level=accuracy_level,
@@ -171,7 +171,7 @@ def _network(context: typer.Context, output: Path | None) -> None:
             labels=asked["labels"],
             n_calibration=100 if n_examples is None else n_examples,
             budget=Budget() if budget is None else parse_budget(budget),
-            device=None if device is None else read_profile(device),
+            device=None if device is None else read_device(device),
             accept_estimates=asked["accept_estimates"],
             threads=asked["threads"],
             measure_original=not asked["no_original"],

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "join": "Make one network of several, or of one and the steps around it.",
     "distil": "Train a small network on the answers of a large one.",
     "probe": "Measure what this device has, and save it as a profile.",
+    "devices": "Show the well-known devices that --device takes by name.",
     "inspect": "Show what a bundle holds and which engines can run it here.",
     "verify": "Check every file of a bundle against its manifest.",
     "report": "Show the evidence that was measured for a bundle.",
