@@ -37,7 +37,7 @@ COMMANDS: Final = {
     "chat": "Talk with a bundle's model.",
     "run": "Answer one prompt.",
     "serve": "Serve bundles to OpenAI's clients, on this device.",
-    "bench": "Measure a bundle's speed, memory and energy on this device.",
+    "bench": "Measure a bundle's speed, memory and energy, here or on a board.",
     "evaluate": "Compare a bundle with its original on a text.",
     "export": "Write a bundle in the format of another runtime.",
 }
