@@ -12,7 +12,7 @@ from onhand.cli.output import say, write_json, write_table
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 from onhand.core.profile import DeviceProfile
-from onhand.core.profile_parts import Provider
+from onhand.core.profile_parts import EnergyCounter, Provider
 from onhand.core.units import format_bytes
 
 __all__ = ["command"]
@@ -55,9 +55,6 @@ def command(
 
 
 def _rows(profile: DeviceProfile) -> list[tuple[str, str]]:
-    bandwidth = ", ".join(
-        f"{rate / 1e9:.1f} GB/s with {n}" for n, rate in enumerate(profile.read_bandwidth, start=1)
-    )
     rows = [
         ("name", profile.name),
         ("system", f"{profile.system} on {profile.machine}"),
@@ -67,15 +64,41 @@ def _rows(profile: DeviceProfile) -> list[tuple[str, str]]:
         ("instruction sets", " ".join(profile.instruction_sets) or "none known"),
         ("caches", _caches(profile)),
         ("memory", _memory(profile)),
-        ("memory bandwidth", f"{bandwidth} thread(s)" if bandwidth else "not measured"),
+        ("memory bandwidth", _bandwidth(profile)),
         ("power when busy", f"{profile.watts:g} W ({profile.watts_source})"),
+        ("power source", profile.power_source),
+        ("temperature", _temperature(profile)),
         ("energy counter", profile.energy_counter or "none readable: energy is estimated"),
+        *((f"- {one.name}", _counter(one)) for one in profile.energy_counters),
         ("storage", _storage(profile)),
     ]
     for one in profile.matrix_rates:
         shape = f"{one.kind}, {one.rows} x {one.inputs} x {one.outputs}"
         rows.append((shape, f"{one.rate / 1e9:.1f} G operations/s, {one.engine}"))
-    return rows + [(one.name, _provider(one)) for one in profile.providers]
+    rows += [(one.name, _provider(one)) for one in profile.providers if one.is_present]
+    absent = [f"{one.name}: {one.note}" for one in profile.providers if not one.is_present]
+    return [*rows, *([("not here", "\n".join(absent))] if absent else [])]
+
+
+def _bandwidth(profile: DeviceProfile) -> str:
+    slow = profile.slow_read_bandwidth
+    shown = [
+        f"{rate / 1e9:.1f} GB/s with {n}"
+        + (f" (at slow moments {slow[n - 1] / 1e9:.1f})" if n <= len(slow) else "")
+        for n, rate in enumerate(profile.read_bandwidth, start=1)
+    ]
+    return f"{', '.join(shown)} thread(s)" if shown else "not measured"
+
+
+def _temperature(profile: DeviceProfile) -> str:
+    celsius = profile.temperature_c
+    return "not known" if celsius is None else f"{celsius:.0f} °C"
+
+
+def _counter(one: EnergyCounter) -> str:
+    if not one.is_readable:
+        return f"not readable: {one.note} ({one.path})"
+    return f"{one.path} in {one.unit}s" + (f": {one.note}" if one.note else "")
 
 
 def _cores(profile: DeviceProfile) -> str:
