@@ -28,6 +28,7 @@ __all__ = ["COMMANDS", "EXIT_CODES", "main"]
 # Each is `command` in the module of its name, imported only when it is asked for.
 COMMANDS: Final = {
     "build": "Compress a model into a bundle that holds a budget, and prove it.",
+    "sweep": "Build several sources, for several devices, within several budgets.",
     "join": "Make one network of several, or of one and the steps around it.",
     "distil": "Train a small network on the answers of a large one.",
     "probe": "Measure what this device has, and save it as a profile.",
