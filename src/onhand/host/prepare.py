@@ -20,6 +20,7 @@ from onhand.host.options import BuildOptions
 from onhand.host.pack import VariantPlan, plan_variants
 from onhand.host.passes.as_is import choose_transforms
 from onhand.host.passes.base import pass_options
+from onhand.host.passes.quantize import Quantize
 from onhand.host.plan import BuildPlan, calibration_tokens, make_plan, text_tokens
 from onhand.host.shaping import add_to_forecast, plan_shaping
 from onhand.host.sources import load_model
@@ -77,7 +78,11 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
     shown.start("reading the source", 1)
     model = load_with_adapter(source, options)
     shown.advance(1)
-    transforms, notes = choose_transforms(model, options.transforms, keep_codes=options.keep_codes)
+    asked = options.transforms
+    if options.search is not None and model.coded is None:
+        # Stands in until the search has found what each matrix is stored as.
+        asked = {"int4": Quantize(method=options.search.method)}
+    transforms, notes = choose_transforms(model, asked, keep_codes=options.keep_codes)
     model = replace(model, notes=(*model.notes, *notes))
     shape_plan = plan_shaping(model.decoder, options.shaping, tokens=text_tokens(model.decoder))
     plans = plan_variants(shape_plan.decoder, transforms)
