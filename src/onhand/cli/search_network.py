@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onhand.host.build import BuildResult
     from onhand.host.networks.options import NetworkOptions
     from onhand.host.search.network_front import Candidate
-    from onhand.host.search.networks import NetworkPlan
+    from onhand.host.search.network_search import NetworkPlan
 
 __all__ = ["is_search", "plan", "search", "wanted_variants"]
 
