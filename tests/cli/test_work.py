@@ -248,7 +248,7 @@ def test_times_are_refused_beyond_their_margin_only(
     """A forecast that may still hold is left to the build, which measures."""
     host.outcome = Planned()
 
-    code = main(["build", "m", "--plan", "--budget", limit])
+    code = main(["build", "m", "--bits", "8", "--plan", "--budget", limit])
 
     told = capsys.readouterr().err
     assert code == (4 if clause else 0)
