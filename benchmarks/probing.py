@@ -4,8 +4,9 @@
 
 `onhand probe` runs --runs times, each in a process of its own, one after the other. Nothing about
 the machine changes meanwhile, so whatever `--compare` would tell between two of them is told
-wrongly; where others kept the processors busy, "compared" is false and speeds are not told. "reached" is the share of later medians of the bandwidth that are at least what an earlier
-probe called its slow state.
+wrongly; where others kept the processors busy, "compared" is false and speeds are not told.
+"reached" is the share of later medians of the bandwidth that are at least what an earlier probe
+called its slow state.
 """
 
 import argparse

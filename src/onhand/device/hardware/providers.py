@@ -139,7 +139,7 @@ def run_child(source: str, skip: Sequence[str], limit_s: float) -> Ended:
         errors="replace",
     )
     code: int | None = None
-    job = json.dumps({"source": source, "skip": list(skip)})
+    job = json.dumps({"source": source, "skip": list(skip), "limit_s": limit_s})
     try:
         printed, _ = process.communicate(job, timeout=limit_s)
         code = process.returncode
