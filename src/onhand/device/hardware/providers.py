@@ -17,7 +17,7 @@ from onhand.device.hardware.reach import sources
 
 __all__ = ["Ended", "find_providers", "run_child", "try_apart"]
 
-_LIMIT_S: Final = 20.0
+_LIMIT_S: Final = 25.0
 _MOST_RESTARTS: Final = 4
 
 
