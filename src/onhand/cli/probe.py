@@ -16,7 +16,7 @@ from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
-from onhand.core.profile_changes import Change, profile_changes
+from onhand.core.profile_changes import BUSY, Change, are_comparable, profile_changes
 from onhand.core.progress import Progress
 
 __all__ = ["command"]
@@ -79,7 +79,12 @@ def command(
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
+    _note_load(profile)
     changes = None if old is None else profile_changes(old, profile)
+    if old is not None and not are_comparable(old, profile):
+        say(
+            "note: speeds were not compared, since others kept processors busy at one of the probes"
+        )
     if as_json:
         compared = {} if changes is None else {"changes": [asdict(one) for one in changes]}
         write_json(asdict(profile) | compared)
@@ -111,6 +116,15 @@ def _check_folder(output: Path | None) -> None:
     """
     if output is not None and not output.parent.is_dir():
         raise InputError(f"{output}: there is no folder {output.parent}; make it first")
+
+
+def _note_load(profile: DeviceProfile) -> None:
+    busy = profile.others_busy
+    if busy is not None and busy >= BUSY:
+        say(
+            f"note: other programs kept {busy:.0%} of the processors busy: speeds are lower than "
+            f"they could be; probe again when they are done"
+        )
 
 
 def _change(one: Change) -> tuple[str, str, str, str]:
