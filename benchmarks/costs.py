@@ -111,14 +111,14 @@ def _points(n: int, threads: list[int]) -> list[Point]:
         ("2 bits, groups of 32, embedding 4", _mixed(2, 32, embed=4), 512),
         ("3 bits, groups of 64, zero points", _mixed(3, 64, symmetric=False), 256),
         ("3 bits, groups of 64, zero points", _mixed(3, 64, symmetric=False), 32),
-        ("4 bits, down 8", _mixed(4, 32, layers={"layers.*.down": 8}), 512),
-        ("4 bits, first layers 8, MLP 2", _mixed(2, 64, embed=4, layers=_ENDS), 256),
+        ("4 bits, down 8", _mixed(4, 32, others={"layers.*.down": 8}), 512),
+        ("4 bits, first layers 8, MLP 2", _mixed(2, 64, embed=4, others=_ENDS), 256),
         (
             "4 bits, zero points, attention 8",
-            _mixed(4, 64, symmetric=False, layers=_ATTENTION),
+            _mixed(4, 64, symmetric=False, others=_ATTENTION),
             512,
         ),
-        ("8 bits, MLP 4, groups of 128", _mixed(8, 128, layers=_MLP), 128),
+        ("8 bits, MLP 4, groups of 128", _mixed(8, 128, others=_MLP), 128),
     ]
     return [
         Point(name=name, quantize=how, prompt=prompt, threads=threads[i % len(threads)])
@@ -137,7 +137,7 @@ def _mixed(
     *,
     embed: int = 0,
     symmetric: bool = True,
-    layers: Mapping[str, int] = MappingProxyType({}),
+    others: Mapping[str, int] = MappingProxyType({}),
 ) -> Quantize:
     return Quantize(
         method="rtn",
@@ -145,7 +145,7 @@ def _mixed(
         group_size=group,
         embed_bits=embed,
         symmetric=symmetric,
-        layer_bits=dict(layers),
+        layers={pattern: {"bits": width} for pattern, width in others.items()},
     )
 
 

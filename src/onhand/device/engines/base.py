@@ -381,13 +381,24 @@ class KvEngine(Engine, Protocol):
 
 
 @runtime_checkable
-class InstructionsEngine(Engine, Protocol):
-    """An `Engine` that can be kept from using the best that a processor has."""
+class WaysEngine(Engine, Protocol):
+    """An `Engine` that can be told what to compute with: instructions, or an accelerator."""
 
-    def using(self, instructions: str) -> Engine:
-        """Return the same engine with one instruction set.
+    def ways(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """Return what may be quicker than what it takes untold, of what a device has.
+
+        Args:
+            profile: of the device, with its list of providers.
+
+        Returns:
+            What `using` takes; all of it is worth a trial.
+        """
+        ...
+
+    def using(self, way: str) -> Engine:
+        """Return the same engine, computing with one thing: a set of instructions, a device.
 
         Raises:
-            InputError: if this processor does not have it, with those that it has.
+            InputError: if there is no such thing here, with those that there are.
         """
         ...
