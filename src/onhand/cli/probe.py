@@ -6,12 +6,13 @@ from typing import Annotated
 
 import typer
 
+from onhand.cli import on_board
 from onhand.cli.options import AsJson
 from onhand.cli.output import say, write_json, write_table
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 from onhand.core.profile import DeviceProfile
-from onhand.core.profile_parts import Provider
+from onhand.core.profile_parts import EnergyCounter, Provider
 from onhand.core.units import format_bytes
 
 __all__ = ["command"]
@@ -24,26 +25,36 @@ def command(
         Path | None,
         typer.Option("-o", "--output", metavar="PROFILE.toml", help="Save the profile here."),
     ] = None,
+    on: on_board.On = None,
+    identity: on_board.Identity = None,
+    ssh_config: on_board.SshConfig = None,
+    python: on_board.Python = None,
+    wheels: on_board.Wheels = None,
+    keep: on_board.Keep = False,
+    timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this device has, and save it as a profile."""
+    """Measure what this device, or a board, has, and save it as a profile."""
     from onhand.device.probe import probe, save_profile
 
+    board = on_board.ways(context)
     with shown_progress() as progress:
-        profile = probe(context.ensure_object(Settings).home(), progress=progress)
+        if board is None:
+            profile = probe(context.ensure_object(Settings).home(), progress=progress)
+        else:
+            from onhand.host.target.measuring import probe_on
+
+            profile = probe_on(board, progress=progress)
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
     if as_json:
         write_json(asdict(profile))
     else:
-        write_table(["this device", ""], _rows(profile))
+        write_table(["this device" if board is None else str(board.address), ""], _rows(profile))
 
 
 def _rows(profile: DeviceProfile) -> list[tuple[str, str]]:
-    bandwidth = ", ".join(
-        f"{rate / 1e9:.1f} GB/s with {n}" for n, rate in enumerate(profile.read_bandwidth, start=1)
-    )
     rows = [
         ("name", profile.name),
         ("system", f"{profile.system} on {profile.machine}"),
@@ -53,15 +64,41 @@ def _rows(profile: DeviceProfile) -> list[tuple[str, str]]:
         ("instruction sets", " ".join(profile.instruction_sets) or "none known"),
         ("caches", _caches(profile)),
         ("memory", _memory(profile)),
-        ("memory bandwidth", f"{bandwidth} thread(s)" if bandwidth else "not measured"),
+        ("memory bandwidth", _bandwidth(profile)),
         ("power when busy", f"{profile.watts:g} W ({profile.watts_source})"),
+        ("power source", profile.power_source),
+        ("temperature", _temperature(profile)),
         ("energy counter", profile.energy_counter or "none readable: energy is estimated"),
+        *((f"- {one.name}", _counter(one)) for one in profile.energy_counters),
         ("storage", _storage(profile)),
     ]
     for one in profile.matrix_rates:
         shape = f"{one.kind}, {one.rows} x {one.inputs} x {one.outputs}"
         rows.append((shape, f"{one.rate / 1e9:.1f} G operations/s, {one.engine}"))
-    return rows + [(one.name, _provider(one)) for one in profile.providers]
+    rows += [(one.name, _provider(one)) for one in profile.providers if one.is_present]
+    absent = [f"{one.name}: {one.note}" for one in profile.providers if not one.is_present]
+    return [*rows, *([("not here", "\n".join(absent))] if absent else [])]
+
+
+def _bandwidth(profile: DeviceProfile) -> str:
+    slow = profile.slow_read_bandwidth
+    shown = [
+        f"{rate / 1e9:.1f} GB/s with {n}"
+        + (f" (at slow moments {slow[n - 1] / 1e9:.1f})" if n <= len(slow) else "")
+        for n, rate in enumerate(profile.read_bandwidth, start=1)
+    ]
+    return f"{', '.join(shown)} thread(s)" if shown else "not measured"
+
+
+def _temperature(profile: DeviceProfile) -> str:
+    celsius = profile.temperature_c
+    return "not known" if celsius is None else f"{celsius:.0f} °C"
+
+
+def _counter(one: EnergyCounter) -> str:
+    if not one.is_readable:
+        return f"not readable: {one.note} ({one.path})"
+    return f"{one.path} in {one.unit}s" + (f": {one.note}" if one.note else "")
 
 
 def _cores(profile: DeviceProfile) -> str:

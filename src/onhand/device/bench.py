@@ -24,11 +24,11 @@ from onhand.core.progress import Progress, Quiet
 from onhand.device.bench_child import TOKENIZER, Job, job_text
 from onhand.device.engine_opening import able_engines, choose_engine
 from onhand.device.engines.choosing import EngineWays
+from onhand.device.hardware.bandwidth import RUNS as BANDWIDTH_RUNS
 from onhand.device.measured import Event, Events, run_measured
-from onhand.device.probe import RUNS as BANDWIDTH_RUNS
 from onhand.device.probe import current_profile
 
-__all__ = ["GENERATED_TOKENS", "NAMES", "PROMPT_TOKENS", "bench"]
+__all__ = ["GENERATED_TOKENS", "NAMES", "PROMPT_TOKENS", "bench", "random_prompt"]
 
 PROMPT_TOKENS: Final = 512
 GENERATED_TOKENS: Final = 128
@@ -103,7 +103,7 @@ def bench(
         variant=chosen,
         engine=next(iter(able)),
         threads=threads or profile.usable_threads,
-        prompt=tuple(_prompt(bundle, prompt).tolist()),
+        prompt=tuple(random_prompt(bundle, prompt).tolist()),
         generated_tokens=generated,
         runs=runs,
         profile=render_profile(profile),
@@ -191,8 +191,12 @@ def _lengths(prompt_tokens: int, generated_tokens: int, context: int) -> tuple[i
     return prompt, generated
 
 
-def _prompt(bundle: Bundle, length: int) -> TokenArray:
+def random_prompt(bundle: Bundle, length: int) -> TokenArray:
     """Return random ids of ordinary tokens, the same for every bundle with this tokenizer.
+
+    Args:
+        bundle: a verified bundle.
+        length: how many.
 
     Raises:
         InputError: if there is none.

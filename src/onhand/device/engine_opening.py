@@ -12,7 +12,7 @@ from onhand.core.plugins import ENGINES, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
 from onhand.device.adapting.choosing import WayChoice, choose_way
-from onhand.device.adapting.fingerprints import seen_accelerators
+from onhand.device.adapting.fingerprints import HERE, seen_accelerators
 from onhand.device.engines.base import Engine, KvKind, Loaded, WaysEngine
 from onhand.device.engines.choosing import EngineWays, opener_of, use_head, use_prefill
 from onhand.device.engines.named import named_engine
@@ -149,6 +149,7 @@ def _first_open(
 
     Raises:
         EngineError: if the one that is asked for fails, or the processor's engine does.
+        EngineUnavailable: if it is the one that is asked for, and cannot be.
     """
     profile = current_profile()
     for name in names:
@@ -261,9 +262,10 @@ def able_ways(
     """
     able, reasons = able_engines(bundle, profile, variant=variant, wanted=None, kv=kv)
     if not profile.providers and seen_accelerators():
-        from onhand.device.hardware.provider_child import providers_here
+        from onhand.device.hardware.providers import find_providers
 
-        profile = replace(profile, providers=providers_here())
+        found_here = find_providers(HERE, system=profile.system, machine=profile.machine)
+        profile = replace(profile, providers=found_here)
     found = list(able)
     for name, reason in _ways_of(bundle, profile, able, variant):
         if reason is None:

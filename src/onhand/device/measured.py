@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TextIO, cast
@@ -32,10 +33,12 @@ class Events:
     Attributes:
         all: every event, in order; at least one.
         first_s: seconds from its start to the event that was asked for, 0 where it did not come.
+        times_s: of each event, seconds from its start.
     """
 
     all: tuple[Event, ...]
     first_s: float
+    times_s: tuple[float, ...] = ()
 
     def figures(self, event: str, key: str) -> list[float]:
         """Return one number of every event of a kind."""
@@ -53,6 +56,7 @@ def run_measured(
     what: str,
     first: str,
     on_event: Callable[[Event], None] | None = None,
+    watching: Callable[[int], AbstractContextManager[object]] | None = None,
 ) -> Events:
     """Run one measuring process to its end.
 
@@ -62,6 +66,7 @@ def run_measured(
         what: what it is called in errors.
         first: the kind of event whose time is taken.
         on_event: told of each step, as it comes.
+        watching: given its number; held while it runs, as `MemoryWatch.watching` is.
 
     Returns:
         What it printed.
@@ -80,34 +85,40 @@ def run_measured(
             stdout=subprocess.PIPE,
             stderr=complaints,
         )
+        watch = nullcontext() if watching is None else watching(process.pid)
         try:
-            events, came = _listen(cast(IO[bytes], process.stdout), first, on_event)
-            code = process.wait()
+            with watch:
+                events, times = _listen(cast(IO[bytes], process.stdout), on_event)
+                code = process.wait()
         finally:
             process.kill()
             process.wait()
             cast(IO[bytes], process.stdout).close()
         if code != 0 or not events:
             raise EngineError(f"{what} {_why(code, complaints)}")
-    return Events(all=tuple(events), first_s=0.0 if came is None else came - begun)
+    came = [at - begun for event, at in zip(events, times, strict=True) if event["event"] == first]
+    return Events(
+        all=tuple(events),
+        first_s=came[-1] if came else 0.0,
+        times_s=tuple(at - begun for at in times),
+    )
 
 
 def _listen(
-    lines: IO[bytes], first: str, on_event: Callable[[Event], None] | None
-) -> tuple[list[Event], float | None]:
+    lines: IO[bytes], on_event: Callable[[Event], None] | None
+) -> tuple[list[Event], list[float]]:
     events: list[Event] = []
-    came: float | None = None
+    times: list[float] = []
     for line in lines:
         now = time.perf_counter()
         if not line.endswith(b"\n"):
             break  # it died while writing
         event = json.loads(line)
-        if event["event"] == first:
-            came = now
         events.append(event)
+        times.append(now)
         if on_event is not None and event["event"] in _STEPS:
             on_event(event)
-    return events, came
+    return events, times
 
 
 def _why(code: int, complaints: IO[bytes]) -> str:

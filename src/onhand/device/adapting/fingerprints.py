@@ -10,9 +10,9 @@ from typing import Final
 
 from onhand import __version__
 from onhand.core.profile import DeviceProfile
-from onhand.device.hardware.providers import seen_devices
+from onhand.device.hardware.known_providers import seen_vendors
 
-__all__ = ["COMPUTING_PACKAGES", "fingerprint", "package_versions", "seen_accelerators"]
+__all__ = ["COMPUTING_PACKAGES", "HERE", "fingerprint", "package_versions", "seen_accelerators"]
 
 HERE: Final = Path("/")
 COMPUTING_PACKAGES: Final = (
@@ -59,7 +59,7 @@ def seen_accelerators(root: Path = HERE, *, system: str = sys.platform) -> tuple
     Returns:
         Names, sorted; empty where there is none.
     """
-    found = {one.name for one in seen_devices(root)}
+    found = {f"{kind} {vendor}" for kind, vendor in seen_vendors(root)}
     found |= {f"/{node}" for node in _NODES if (root / node).exists()}
     found |= {system} & {"darwin", "win32"}
     return tuple(sorted(found))

@@ -1,83 +1,147 @@
-"""A process of its own that tries what else may compute: a driver that crashes ends only it."""
+"""The process in which providers are tried: a driver that breaks ends it, and not the probe.
 
-import functools
+It is given a source (see `onhand.device.hardware.reach`) and names to leave out, and prints one
+JSON object on each line: what it is about to try, and each provider when it is done.
+"""
+
 import json
-import subprocess
+import os
+import re
 import sys
-from dataclasses import asdict
-from pathlib import Path
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Final, TextIO
 
-from onhand.core.errors import InputError
+import numpy as np
+
+from onhand.core.arrays import FloatArray
 from onhand.core.profile_parts import Provider
-from onhand.core.tables import filled
-from onhand.device.hardware.providers import find_providers
-from onhand.device.measured import print_event, serve_job
+from onhand.device.hardware.reach import (
+    LeftToProcessor,
+    Reached,
+    compute_on_processor,
+    reached_by,
+)
+from onhand.device.hardware.trials import Trial, trials
 
-__all__ = ["main", "parse_providers", "providers_here"]
+__all__ = ["Run", "main", "try_provider", "try_source"]
 
-LIMIT_S: Final = 30.0
-_MODULE: Final = "onhand.device.hardware.provider_child"
+Run = Callable[[Trial], FloatArray]
+"""Computes a trial on a provider alone; raises `LeftToProcessor`, or anything, where it cannot."""
 
-
-@functools.cache
-def providers_here() -> tuple[Provider, ...]:
-    """Return what else may compute on this device; asked once in a process.
-
-    Returns:
-        As `find_providers`; where trying them ends badly, one that is called so and not usable.
-    """
-    try:
-        done = subprocess.run(  # noqa: S603 - a module of ours
-            [sys.executable, "-P", "-m", _MODULE],
-            input=b"",
-            capture_output=True,
-            timeout=LIMIT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return (_broken(f"trying it took more than {LIMIT_S:g} s"),)
-    if done.returncode != 0:
-        return (_broken(f"trying it ended with code {done.returncode}"),)
-    return parse_providers(done.stdout.decode(errors="replace"))
+# Half-precision arithmetic is allowed: what it computes is near, and wrong numbers are far.
+_TOLERANCE: Final = 0.05
+_MOST_SAID: Final = 200
+_WHERE: Final = re.compile(r"\[ONNXRuntimeError\] : [0-9]+ : [A-Z_]+ : | was false\. ")
 
 
-def parse_providers(text: str) -> tuple[Provider, ...]:
-    """Read what the process printed.
+def try_provider(
+    provider: Provider,
+    run: Run,
+    *,
+    tried: Sequence[Trial] | None = None,
+    told: Callable[[str], None] = lambda _: None,
+) -> Provider:
+    """Try a provider with each operator, and compare what it computes with the processor.
 
     Args:
-        text: one JSON object with a list of providers.
+        provider: its name, its package, and the device's own name as its note.
+        run: computes on it alone.
+        tried: what to try; None for `trials`.
+        told: the operator that is tried next.
 
     Returns:
-        The providers.
-
-    Raises:
-        InputError: if it is not that.
+        It is usable if it computes at least one operator, and all that it computes rightly.
     """
+    given = trials() if tried is None else tuple(tried)
+    falls_back: list[str] = []
+    n_computed, last = 0, "leaves everything that was tried to the processor"
+    for trial in given:
+        told(trial.operator)
+        try:
+            answer = run(trial)
+        except LeftToProcessor as left:
+            falls_back += left.operators
+            continue
+        except Exception as error:  # noqa: BLE001 (a driver may raise anything; it is told below)
+            falls_back.append(trial.operator)
+            last = _first_line(error)
+            continue
+        if not _is_near(answer, compute_on_processor(trial)):
+            return replace(provider, note=f"computes {trial.operator} wrongly")
+        n_computed += 1
+    if n_computed == 0:
+        return replace(provider, note=last)
+    return replace(provider, is_usable=True, falls_back=tuple(dict.fromkeys(falls_back)))
+
+
+def try_source(
+    source: str,
+    *,
+    skip: Sequence[str] = (),
+    output: TextIO,
+    reach: Callable[[str], Sequence[Reached]] = lambda source: list(reached_by(source)),
+) -> None:
+    """Try every provider that a source has, and print what happens.
+
+    Args:
+        source: one of `sources`.
+        skip: names that are left out.
+        output: told each step as a line of JSON.
+        reach: finds its providers.
+    """
+
+    def tell(**event: object) -> None:
+        output.write(json.dumps(event) + "\n")
+        output.flush()
+
+    tell(trying=["", "finding its devices"])
     try:
-        listed = json.loads(text)["providers"]
-        return tuple(
-            filled(
-                Provider, {**one, "falls_back": tuple(one["falls_back"])}, where="what was tried"
-            )
-            for one in listed
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"what trying accelerators printed cannot be read: {error}") from error
+        found = reach(source)
+    except Exception as error:  # noqa: BLE001 (a driver may raise anything; it is told)
+        tell(broken=_first_line(error))
+        return
+    for one in found:
+        if one.name not in skip:
+            _try_one(one, tell)
+
+
+def _try_one(reached: Reached, tell: Callable[..., None]) -> None:
+    given = Provider(name=reached.name, package=reached.package, note=reached.note)
+    tell(trying=[reached.name, "opening it"])
+    done = try_provider(
+        given, reached.run, told=lambda operator: tell(trying=[reached.name, operator])
+    )
+    tell(provider=asdict(done))
 
 
 def main() -> int:
-    """Try everything and print it as one line; returns the exit code."""
-    return serve_job(
-        lambda _, out: print_event(
-            out,
-            {"event": "tried", "providers": [asdict(one) for one in find_providers(Path("/"))]},
-        )
-    )
+    """Read what to try from the standard input, and try it.
+
+    Returns:
+        The exit code, 0.
+    """
+    job = json.loads(sys.stdin.read())
+    # Libraries print to the standard output as well: the events get a descriptor of their own.
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8") as output:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+        try_source(job["source"], skip=job["skip"], output=output)
+        output.flush()
+        # A driver may hang or break when it is unloaded, which is nobody's loss.
+        os._exit(0)
 
 
-def _broken(why: str) -> Provider:
-    return Provider(name="unknown", package="onnxruntime", note=why)
+def _first_line(error: Exception) -> str:
+    """Return what an error says, without where in ONNX Runtime's source it was raised."""
+    lines = str(error).strip().splitlines()
+    said = _WHERE.split(lines[0])[-1].strip() if lines else ""
+    return said[:_MOST_SAID] or type(error).__name__
+
+
+def _is_near(answer: FloatArray, right: FloatArray) -> bool:
+    if answer.shape != right.shape or not np.isfinite(answer).all():
+        return False
+    return bool(np.abs(answer - right).max() <= _TOLERANCE * np.abs(right).max())
 
 
 if __name__ == "__main__":

@@ -142,8 +142,6 @@ class Remotes:
 
     async def start(self) -> None:
         """Begin to ask."""
-        for backend in self.backends:
-            backend.prepare()
         await self._checker.start()
 
     async def stop(self) -> None:

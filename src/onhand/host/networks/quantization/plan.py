@@ -292,6 +292,12 @@ def _between(
         makers = [producers.get(name) for name in data(node)]
         return bool(makers) and all(maker and maker.name in quantised for maker in makers)
 
+    def ends(node: Node) -> bool:
+        """Whether it cuts what a convolution gives, which is rounded in any case: finer so."""
+        maker = producers.get(node.inputs[0]) if node.op in _CLIPS else None
+        alone = len(readers.get(node.inputs[0], ())) == 1 and node.inputs[0] not in outside
+        return maker is not None and maker.op == "Conv" and maker.name in layers and alone
+
     for node in graph.nodes:
         if is_reached(node):
             quantised.add(node.name)
@@ -299,7 +305,7 @@ def _between(
     for node in reversed(graph.nodes):
         if node.name in quantised and node.name not in layers:
             after = [reader for name in node.outputs for reader in readers.get(name, ())]
-            wanted = any(reader.name in quantised for reader in after)
+            wanted = any(reader.name in quantised for reader in after) or ends(node)
             if not wanted or outside.intersection(node.outputs):
                 quantised.discard(node.name)
     return quantised
