@@ -51,6 +51,7 @@ def open(
     kv: "KvKind | None" = None,
     prefill: Literal["exact", "bf16"] = "exact",
     speculate: str | Path | None = None,
+    home: str | Path | None = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
 
@@ -58,7 +59,7 @@ def open(
         path: the bundle's folder; every file in it is checked, weights while they are opened.
         variant: which of its variants; None for its default.
         engine: name of an engine; None for the best that can run the bundle here.
-        threads: threads of one step; None for what this process may use.
+        threads: threads of one step; None for what this process may use, or what is quickest.
         context: most tokens of prompt and answer together; None for the model's own.
         adapter: a LoRA adapter in PEFT's layout, added to the model while it runs; None for none.
         head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
@@ -68,6 +69,8 @@ def open(
             same bits, nor to the same ones however a prompt is cut.
         speculate: "lookup", or the folder of a smaller bundle, drafts tokens to be checked several
             at a time; None or "off" does not.
+        home: the state folder: what runs the bundle quickest here is timed at its first opening,
+            for a few seconds, and kept there; None for no trial.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -88,6 +91,7 @@ def open(
         kv=kv,
         prefill=prefill,
         speculate=speculate,
+        home=None if home is None else Path(home),
     )
 
 
@@ -103,6 +107,7 @@ def open_model(
     prefill: Literal["exact", "bf16"] = "exact",
     max_active: int | None = None,
     max_waiting: int | None = None,
+    home: str | Path | None = None,
 ) -> "TextModel":
     """Open a bundle for several conversations at once. See `onhand.device.opening.open_model`.
 
@@ -117,6 +122,7 @@ def open_model(
         prefill: as in `open`.
         max_active: answers computed in one step; None for the default of `Limits`.
         max_waiting: answers that may wait for their turn; None for the default of `Limits`.
+        home: as in `open`.
 
     Returns:
         The model; its `session()` starts a conversation. Close it, or use it in a `with` block.
@@ -139,6 +145,7 @@ def open_model(
         kv=kv,
         prefill=prefill,
         limits=limits,
+        home=None if home is None else Path(home),
     )
 
 
