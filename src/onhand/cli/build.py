@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 import typer
 
 from onhand.cli import build_options as given
-from onhand.cli import networks
+from onhand.cli import networks, search_network
 from onhand.cli.build_network import NETWORK_SUFFIXES, read_variants
 from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson, Threads
@@ -19,9 +19,9 @@ from onhand.cli.transforms import QuantizeOptions, read_shaping, read_transforms
 from onhand.core.budget import Budget, parse_budget
 from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.network import TASKS
-from onhand.core.profile import read_profile
 from onhand.core.progress import Progress
 from onhand.core.units import parse_bytes
+from onhand.device.known_devices import read_device
 
 if TYPE_CHECKING:
     from onhand.host.build import BuildResult
@@ -50,7 +50,6 @@ _OF_DECODERS = (
     "asymmetric",
     "embed_bits",
     "max_ram",
-    "plan",
     "accuracy_level",
 )
 _ROUNDING = ("bits", "preset", "method", "group", "asymmetric", "embed_bits", "variants")
@@ -103,7 +102,7 @@ def command(
         work = BuildOptions(
             **_steps(recipe, options, limits),
             budget=limits,
-            device=None if device is None else read_profile(device),
+            device=None if device is None else read_device(device),
             calibrate=calibrate,
             max_ram=None if max_ram is None else _size(max_ram),
             accuracy_level=accuracy_level,
@@ -171,14 +170,9 @@ def _is_network(context: typer.Context, source: str, task: str | None) -> bool:
 
 
 def _network(context: typer.Context, output: Path | None) -> None:
-    """Build a network from the command's options.
-
-    Raises:
-        InputError: if there is no place for it.
-    """
-    if output is None:
-        raise InputError("where to? give -o NAME")
+    """Build a network from the command's options, or search for how."""
     asked = context.params
+    searched = search_network.is_search(asked)
     with host_extra("building"):
         from onhand.host.networks.options import NetworkOptions
 
@@ -186,7 +180,9 @@ def _network(context: typer.Context, output: Path | None) -> None:
         n_examples = asked["calibration_examples"]
         work = NetworkOptions(
             task=asked["task"],
-            variants=read_variants(
+            variants={"mixed": ()}
+            if searched
+            else read_variants(
                 asked["recipe"],
                 bits=asked["bits"],
                 variants=asked["variants"],
@@ -199,16 +195,21 @@ def _network(context: typer.Context, output: Path | None) -> None:
             labels=asked["labels"],
             n_calibration=100 if n_examples is None else n_examples,
             budget=Budget() if budget is None else parse_budget(budget),
-            device=None if device is None else read_profile(device),
+            device=None if device is None else read_device(device),
             accept_estimates=asked["accept_estimates"],
             threads=asked["threads"],
             measure_original=not asked["no_original"],
             resume=asked["resume"],
         )
         settings: Settings = context.obj
-        _build_network(
-            asked["source"], work, output, home=settings.home(), as_json=asked["as_json"]
-        )
+        source, home, as_json = asked["source"], settings.home(), asked["as_json"]
+        if asked["plan"]:
+            search_network.plan(source, work, home=home, as_json=as_json)
+        elif output is not None and searched:
+            n_variants = search_network.wanted_variants(asked) or 1
+            _search(source, work, output, n_variants=n_variants, home=home, as_json=as_json)
+        elif output is not None:
+            _build_network(source, work, output, home=home, as_json=as_json)
 
 
 def _run(
@@ -253,7 +254,7 @@ def _plan(source: str, work: "BuildOptions", *, home: Path, as_json: bool) -> No
     from onhand.host.build import plan_build
 
     with shown_progress() as progress:
-        made = plan_build(source, work, progress=progress)
+        made = plan_build(source, work, home=home, progress=progress)
     if as_json:
         write_json(made.to_json())
     else:
@@ -277,6 +278,23 @@ def _build_network(
 
     def build(progress: Progress) -> "BuildResult":
         return build_network(source, output, work, home=home, progress=progress)
+
+    _built(build, output, as_json=as_json)
+
+
+def _search(
+    source: str,
+    work: "NetworkOptions",
+    output: Path,
+    *,
+    n_variants: int,
+    home: Path,
+    as_json: bool,
+) -> None:
+    def build(progress: Progress) -> "BuildResult":
+        return search_network.search(
+            source, output, work, n_variants=n_variants, home=home, progress=progress
+        )
 
     _built(build, output, as_json=as_json)
 

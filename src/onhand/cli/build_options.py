@@ -51,8 +51,12 @@ Output = Annotated[
     typer.Option("-o", "--output", metavar="NAME", help="The bundle's folder; must not exist."),
 ]
 Device = Annotated[
-    Path | None,
-    typer.Option(metavar="PROFILE.toml", help="The device to build for; without it, this one."),
+    str | None,
+    typer.Option(
+        metavar="NAME|PROFILE.toml",
+        help="The device to build for: one of `onhand devices`, or a profile; without it, this "
+        "one.",
+    ),
 ]
 BudgetLimits = Annotated[
     str | None,

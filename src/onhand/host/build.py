@@ -59,13 +59,18 @@ class BuildResult:
 
 
 def plan_build(
-    source: str, options: BuildOptions, *, progress: Progress | None = None
+    source: str,
+    options: BuildOptions,
+    *,
+    home: Path | None = None,
+    progress: Progress | None = None,
 ) -> BuildPlan:
     """Say what a build would give and take, without doing it.
 
     Args:
         source: a folder, or an id on a hub.
         options: what is asked for; the budget is not judged here.
+        home: the builder's state folder, where this device's calibration is kept; None for none.
         progress: told how far it is.
 
     Returns:
@@ -75,7 +80,7 @@ def plan_build(
         SourceError: if the source is unknown, incomplete or damaged.
         InputError: if the text cannot be used.
     """
-    return prepare(source, options, progress or Quiet()).forecast
+    return prepare(source, options, home, progress or Quiet()).forecast
 
 
 def build_bundle(
@@ -108,7 +113,7 @@ def build_bundle(
         EngineError: if the bundle does not run.
     """
     shown = progress or Quiet()
-    ready = prepare(source, options, shown)
+    ready = prepare(source, options, home, shown)
     for note in (*ready.model.notes, *ready.texts.notes):
         shown.note(note)
     _check_forecast(ready, options, out)

@@ -37,6 +37,7 @@ class BuildOptions:
         accuracy_level: MatMulNBits setting: 4 multiplies in int8, 0 in float32.
         threads: threads to use; None for all usable ones.
         measure_original: whether to measure the original's speed and memory as well.
+        try_ways: whether to try plainer ways of running the bundle, for the evaluations.
         resume: whether to go on with an interrupted build of the same bundle.
         adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
         search: what a search for the best format of each matrix may choose from, in place of
@@ -55,6 +56,7 @@ class BuildOptions:
     accuracy_level: int = 4
     threads: int | None = None
     measure_original: bool = True
+    try_ways: bool = True
     resume: bool = False
     adapter: Path | None = None
     search: "SearchSpace | None" = None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 
 from onhand import __version__
 from onhand.core.errors import BundleCorrupt, SourceError
@@ -12,6 +13,7 @@ from onhand.device.probe import current_profile
 from onhand.device.text_files import parse_text_files
 from onhand.device.threads import usable_threads
 from onhand.host.adapters import merge_adapter
+from onhand.host.costs.kept import calibration_for
 from onhand.host.distil import check_torch
 from onhand.host.model import Model, ShapesAlone
 from onhand.host.options import BuildOptions
@@ -61,12 +63,13 @@ def load_with_adapter(source: str, options: BuildOptions) -> Model:
     return model if options.adapter is None else merge_adapter(model, options.adapter)
 
 
-def prepare(source: str, options: BuildOptions, shown: Progress) -> Prepared:
+def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progress) -> Prepared:
     """Read a source's shapes and its text, and forecast the build.
 
     Args:
         source: a folder, or an id on a hub.
         options: what is asked for.
+        home: the builder's state folder, for what this device's steps cost; None for none.
         shown: told how far it is.
 
     Raises:
@@ -99,6 +102,8 @@ def prepare(source: str, options: BuildOptions, shown: Progress) -> Prepared:
         template=files.template,
     )
     threads = options.threads or usable_threads()
+    device = options.device or current_profile()
+    calibration, unknown = calibration_for(device, home)
     shaped = replace(model, weights=ShapesAlone(shape_plan.decoder)) if options.shaping else model
     forecast = make_plan(
         shaped,
@@ -107,14 +112,16 @@ def prepare(source: str, options: BuildOptions, shown: Progress) -> Prepared:
         threads=threads,
         calibration_tokens=texts.calibration.n_tokens,
         heldout_tokens=texts.heldout.n_tokens,
-        notes=(*model.notes, *texts.notes),
+        device=device,
+        calibration=calibration,
+        notes=(*model.notes, *texts.notes, *unknown),
     )
     return Prepared(
         model=model,
         shaped=shaped,
         plans=plans,
         texts=texts,
-        profile=options.device or current_profile(),
+        profile=device,
         threads=threads,
         forecast=add_to_forecast(forecast, model.decoder, shape_plan),
     )

@@ -21,6 +21,7 @@ from onhand.device.opening import open_engine
 from onhand.device.probe import current_profile
 from onhand.host.calibrate import head_logits
 from onhand.host.compare import compare_tokens, quality_figures
+from onhand.host.evaluating import DecoderWays, evaluate_decoder, try_decoder, try_original
 from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
 from onhand.host.options import BuildOptions
@@ -29,6 +30,7 @@ from onhand.host.repair import Repair, propose_repair
 from onhand.host.shaping import ShapedStep
 from onhand.host.texts import Texts
 from onhand.host.transfer import figures_for, is_same_device
+from onhand.host.ways import Originals
 
 __all__ = ["Proof", "Report", "measure_variant", "prove_bundle"]
 
@@ -104,16 +106,21 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
     bundle = read_bundle(proof.packed.bundle.root)
     here = _here(proof)
     variants: dict[str, dict[str, Measurement]] = {}
-    engine = ""
+    engines: dict[str, str] = {}
     for plan in proof.plans:
         figures = measure_variant(proof, bundle, plan.name, guard=guard, progress=progress)
-        variants[plan.name], engine = figures
-    original, missing = _original_figures(proof, here, guard, progress)
+        variants[plan.name], engines[plan.name] = figures
+    name = proof.plans[0].name
+    ways = _ways(proof, bundle, engines[name], here, progress)
+    original, missing, originals = _original_figures(proof, here, ways, guard, progress)
     guard.check("running the original", child_bytes=_peak(original))
-    default = variants[proof.plans[0].name]
+    default = variants[name]
     budget = proof.options.budget
     breaches = budget.breaches(default.values(), accept_estimates=proof.options.accept_estimates)
-    content = _content(proof, variants, original, missing, engine)
+    content = _content(proof, variants, original, missing, engines[name])
+    content |= evaluate_decoder(
+        ways, originals, figures=default, original=original, missing=missing
+    )
     content |= {
         "notes": [
             *proof.model.notes,
@@ -175,6 +182,21 @@ def _here(proof: Proof) -> DeviceProfile:
     return proof.profile if is_same_device(proof.profile, here) else here
 
 
+def _ways(
+    proof: Proof, bundle: Bundle, engine: str, here: DeviceProfile, progress: Progress
+) -> DecoderWays | None:
+    if not proof.options.try_ways:
+        return None
+    return try_decoder(
+        bundle,
+        variant=proof.plans[0].name,
+        engine=engine,
+        threads=proof.threads,
+        here=here,
+        progress=progress,
+    )
+
+
 def _without_zeros(bundle: Bundle, variant: str) -> str:
     """Say what a variant stores without its zeros; "" where it stores nothing so."""
     chosen = bundle.manifest.variants[variant]
@@ -220,9 +242,13 @@ def _on_device(
 
 
 def _original_figures(
-    proof: Proof, here: DeviceProfile, guard: MemoryGuard, progress: Progress
-) -> tuple[dict[str, Measurement], str | None]:
-    """Measure the source in float32 in the same engine, or say why not."""
+    proof: Proof,
+    here: DeviceProfile,
+    ways: DecoderWays | None,
+    guard: MemoryGuard,
+    progress: Progress,
+) -> tuple[dict[str, Measurement], str | None, Originals | None]:
+    """Measure the source in float32 in an engine that can run it, or say why not."""
     model = proof.model
     size = Measurement(
         name="size_bytes",
@@ -233,15 +259,17 @@ def _original_figures(
         how="size of the source's weight files",
     )
     if not proof.options.measure_original:
-        return {"size_bytes": size}, "the original's speed was not asked for (--no-original)"
+        asked = "the original's speed was not asked for (--no-original)"
+        return {"size_bytes": size}, asked, None
     # Mapped file, packed copy and what a process takes besides, with this one beside it.
     needed = 9 * model.decoder.n_parameters + 2**28 + guard.resident_bytes()
     limit = proof.options.max_ram or proof.profile.memory_bytes // 2
     if needed > limit:
-        return {"size_bytes": size}, (
+        large = (
             f"the original in float32 would take about {format_bytes(needed)} of memory, over "
             f"{format_bytes(limit)}: its speed was not measured"
         )
+        return {"size_bytes": size}, large, None
     parent = proof.packed.bundle.root.parent
     with tempfile.TemporaryDirectory(dir=parent, prefix=".original-") as folder:
         progress.start("writing the original in float32", 1)
@@ -256,7 +284,8 @@ def _original_figures(
             profile=here,
             progress=progress,
         )
-    return _on_device(proof, here, figures) | {"size_bytes": size}, None
+        originals = None if ways is None else try_original(Path(folder), ways, progress=progress)
+    return _on_device(proof, here, figures) | {"size_bytes": size}, None, originals
 
 
 def _content(

@@ -248,7 +248,7 @@ def _cost_model(model: Model, profile: DeviceProfile, *, threads: int, home: Pat
         profile,
         other_bytes=sum(len(content) for content in model.files.values()) + _MANIFEST_BYTES,
         threads=threads,
-        calibration=kept_calibration(home, profile, threads=threads),
+        calibration=kept_calibration(home, profile),
     )
 
 

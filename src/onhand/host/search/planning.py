@@ -46,7 +46,7 @@ def plan_searched(
         BudgetExceeded: if shapes alone say that a limit cannot hold.
     """
     shown = progress or Quiet()
-    ready = prepare(source, options, shown)
+    ready = prepare(source, options, home, shown)
     if not searches(ready, options) or options.shaping:
         raise InputError(
             f"{source}: a front is forecast of weights as they are, and these are quantised "
