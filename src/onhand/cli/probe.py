@@ -1,5 +1,6 @@
 """`onhand probe`: what this device has, as a profile that a build can aim at."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import typer
 
 from onhand.cli import on_board
+from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson
 from onhand.cli.output import say, write, write_json, write_table
 from onhand.cli.profile_table import profile_rows
@@ -15,6 +17,7 @@ from onhand.cli.settings import Settings
 from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.profile_changes import BUSY, Change, are_comparable, profile_changes
+from onhand.core.progress import Progress
 
 __all__ = ["command"]
 
@@ -33,6 +36,14 @@ def command(
             help="Say what changed since an earlier probe, or is unlike a known device.",
         ),
     ] = None,
+    costs: Annotated[
+        bool,
+        typer.Option(
+            "--costs",
+            help="Measure as well what parts of a step cost here, so that `onhand build --plan` "
+            "says times of this device; kept in the state folder.",
+        ),
+    ] = False,
     on: on_board.On = None,
     identity: on_board.Identity = None,
     ssh_config: on_board.SshConfig = None,
@@ -42,21 +53,29 @@ def command(
     timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this device, or a board, has, and save it as a profile."""
+    """Measure what this device, or a board, has, and save it as a profile.
+
+    Raises:
+        InputError: if another device's costs are asked for.
+    """
     from onhand.device.known_devices import read_device
     from onhand.device.probe import probe, save_profile
 
     # What is wrong with the options is told before the measuring.
-    board = on_board.ways(context)
+    board, home = on_board.ways(context), context.ensure_object(Settings).home()
     old = None if compare is None else read_device(compare)
     _check_folder(output)
+    if costs and board is not None:
+        raise InputError("--costs measures this device; leave out --on")
     with shown_progress() as progress:
         if board is None:
-            profile = probe(context.ensure_object(Settings).home(), progress=progress)
+            profile = probe(home, progress=progress)
         else:
             from onhand.host.target.measuring import probe_on
 
             profile = probe_on(board, progress=progress)
+        if costs:
+            _measure_costs(profile, home, progress)
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
@@ -70,12 +89,23 @@ def command(
         compared = {} if changes is None else {"changes": [asdict(one) for one in changes]}
         write_json(asdict(profile) | compared)
         return
-    what = "this device" if board is None else str(board.address)
-    write_table([what, ""], profile_rows(profile))
+    write_table(["this device" if board is None else str(board.address), ""], profile_rows(profile))
+    if changes is not None:
+        _write_changes(changes, since=str(compare))
+
+
+def _write_changes(changes: Sequence[Change], *, since: str) -> None:
     if changes:
         write_table(["changed", "before", "now", ""], map(_change, changes))
-    elif changes is not None:
-        write(f"nothing changed since {compare} beyond what two probes differ by\n")
+    else:
+        write(f"nothing changed since {since} beyond what two probes differ by\n")
+
+
+def _measure_costs(profile: DeviceProfile, home: Path, progress: Progress) -> None:
+    with host_extra("forecasting"):
+        from onhand.host.costs.kept import calibrate_anew
+
+        calibrate_anew(home, profile, progress=progress)
 
 
 def _check_folder(output: Path | None) -> None:
