@@ -53,11 +53,7 @@ def command(
     timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this device, or a board, has, and save it as a profile.
-
-    Raises:
-        InputError: if another device's costs are asked for.
-    """
+    """Measure what this device, or a board, has, and save it as a profile."""
     from onhand.device.known_devices import read_device
     from onhand.device.probe import probe, save_profile
 
@@ -65,8 +61,7 @@ def command(
     board, home = on_board.ways(context), context.ensure_object(Settings).home()
     old = None if compare is None else read_device(compare)
     _check_folder(output)
-    if costs and board is not None:
-        raise InputError("--costs measures this device; leave out --on")
+    _check_costs(costs=costs, is_elsewhere=board is not None)
     with shown_progress() as progress:
         if board is None:
             profile = probe(home, progress=progress)
@@ -80,11 +75,7 @@ def command(
         save_profile(profile, output)
         say(f"note: saved as {output}")
     _note_load(profile)
-    changes = None if old is None else profile_changes(old, profile)
-    if old is not None and not are_comparable(old, profile):
-        say(
-            "note: speeds were not compared, since others kept processors busy at one of the probes"
-        )
+    changes = None if old is None else _changes(old, profile)
     if as_json:
         compared = {} if changes is None else {"changes": [asdict(one) for one in changes]}
         write_json(asdict(profile) | compared)
@@ -94,11 +85,30 @@ def command(
         _write_changes(changes, since=str(compare))
 
 
+def _changes(old: DeviceProfile, new: DeviceProfile) -> Sequence[Change]:
+    """Return what changed; say where speeds could not be compared."""
+    if not are_comparable(old, new):
+        say(
+            "note: speeds were not compared, since others kept processors busy at one of the probes"
+        )
+    return profile_changes(old, new)
+
+
 def _write_changes(changes: Sequence[Change], *, since: str) -> None:
     if changes:
         write_table(["changed", "before", "now", ""], map(_change, changes))
     else:
         write(f"nothing changed since {since} beyond what two probes differ by\n")
+
+
+def _check_costs(*, costs: bool, is_elsewhere: bool) -> None:
+    """Refuse what cannot be done at once.
+
+    Raises:
+        InputError: if costs of a board are asked for.
+    """
+    if costs and is_elsewhere:
+        raise InputError("--costs measures this device: run it on the board itself")
 
 
 def _measure_costs(profile: DeviceProfile, home: Path, progress: Progress) -> None:
