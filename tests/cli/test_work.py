@@ -208,7 +208,10 @@ def test_a_plan_is_shown_and_judged(host: FakeHost, capsys: Capture) -> None:
     """Size, memory and minutes; a limit that is past by shapes alone is a failure."""
     host.outcome = Planned()
 
-    assert main(["build", "m", "--plan", "--budget", "disk=1000B,ram=1MiB,quality=1%"]) == 0
+    assert (
+        main(["build", "m", "--plan", "--bits", "4", "--budget", "disk=1000B,ram=1MiB,quality=1%"])
+        == 0
+    )
     shown, told = capsys.readouterr()
     assert "50.0%" in shown
     assert "about 2 min 30 s" in shown
@@ -216,7 +219,10 @@ def test_a_plan_is_shown_and_judged(host: FakeHost, capsys: Capture) -> None:
     assert "memory bandwidth" in shown
     assert "note: it is small" in told
 
-    assert main(["build", "m", "--plan", "--json", "--budget", "disk=999,ram=1000KiB"]) == 4
+    assert (
+        main(["build", "m", "--plan", "--json", "--bits", "4", "--budget", "disk=999,ram=1000KiB"])
+        == 4
+    )
     shown, told = capsys.readouterr()
     assert json.loads(shown) == Planned().to_json()
     assert "disk: int8 is predicted to take 1000 B, at most 999 B allowed; ram: int8" in told

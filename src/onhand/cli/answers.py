@@ -7,8 +7,21 @@ from onhand.device.speculate import SpeculationCounts
 __all__ = ["note_continuation", "note_ending", "note_engines"]
 
 
-def note_engines(session: TextSession) -> None:
-    """Say which preferred engines were passed over, and why."""
+def note_engines(session: TextSession, *, verbose: bool = False) -> None:
+    """Say which engine was taken by a trial, or which preferred ones were passed over, and why.
+
+    Args:
+        session: just opened.
+        verbose: whether to say so of a trial of an earlier opening, too.
+    """
+    choice = session.choice
+    if choice is not None and (verbose or choice.source == "timed"):
+        say(f"note: {choice.sentence()}")
+    if choice is not None and choice.source in {"timed", "remembered"}:
+        for engine, reason in session.passed_over.items():
+            if verbose or choice.source == "timed":
+                say(f"note: {engine} is not used: {reason}")
+        return
     for engine, reason in session.passed_over.items():
         say(f"note: {session.engine_name} runs it, because {engine} cannot: {reason}")
 

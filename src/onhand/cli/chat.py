@@ -9,6 +9,7 @@ import typer
 from onhand.cli import options as given
 from onhand.cli.answers import note_ending, note_engines
 from onhand.cli.output import say, write
+from onhand.cli.progress import Lines
 from onhand.cli.typed import is_interactive, typed_lines
 from onhand.core.errors import ContextOverflow, InputError
 from onhand.device.generate import TextSession
@@ -38,6 +39,7 @@ _AtTheEnd = Annotated[
 
 
 def command(
+    called: typer.Context,
     name: given.BundleFolder,
     *,
     system: _System = None,
@@ -46,6 +48,7 @@ def command(
     variant: given.Variant = None,
     engine: given.Engine = None,
     threads: given.Threads = None,
+    trials: given.Trials = True,
     adapter: given.Adapter = None,
     head: given.Head = "full",
     kv: given.Kv = None,
@@ -59,6 +62,7 @@ def command(
     repetition_penalty: given.RepetitionPenalty = _USUAL.repetition_penalty,
     seed: given.Seed = None,
     stop: given.Stop = None,
+    verbose: given.Verbose = False,
 ) -> None:
     """Talk with a bundle's model; through a pipe, every line is one turn. /help lists more."""
     sampling = Sampling(
@@ -82,8 +86,10 @@ def command(
         kv=kv,
         prefill=prefill,
         speculate=speculate,
+        home=called.obj.home() if trials else None,
+        progress=Lines(),
     ) as session:
-        note_engines(session)
+        note_engines(session, verbose=verbose)
         _talk(
             _Conversation(
                 session=session,

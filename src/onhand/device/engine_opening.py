@@ -154,13 +154,7 @@ def _first_open(
     profile = current_profile()
     for name in names:
         try:
-            engine = named_engine(name)
-            if reason := engine.why_not(bundle, profile, variant=variant):
-                raise EngineUnavailable(reason)
-            opener = opener_of(engine, ways.get("kv"))
-            loaded = opener(bundle, variant=variant, threads=choice.threads, adapter=adapter)
-            use_head(loaded, ways.get("head", "full"), engine_name=name)
-            use_prefill(loaded, ways.get("prefill", "exact"), engine_name=name)
+            loaded = _opened(name, bundle, variant, profile, choice.threads, adapter, ways)
         except EngineUnavailable as error:
             reasons[name] = str(error)
         except EngineError as error:
@@ -174,6 +168,30 @@ def _first_open(
                 taken = replace(taken, source="preferred", figures={})
             return OpenedEngine(loaded=loaded, choice=taken, passed_over=choice.others() | reasons)
     return None
+
+
+def _opened(
+    name: str,
+    bundle: Bundle,
+    variant: str,
+    profile: DeviceProfile,
+    threads: int,
+    adapter: Adapter | None,
+    ways: EngineWays,
+) -> Loaded:
+    """Open one engine.
+
+    Raises:
+        EngineUnavailable: if it cannot run the bundle here, or not so.
+    """
+    engine = named_engine(name)
+    if reason := engine.why_not(bundle, profile, variant=variant):
+        raise EngineUnavailable(reason)
+    opener = opener_of(engine, ways.get("kv"))
+    loaded = opener(bundle, variant=variant, threads=threads, adapter=adapter)
+    use_head(loaded, ways.get("head", "full"), engine_name=name)
+    use_prefill(loaded, ways.get("prefill", "exact"), engine_name=name)
+    return loaded
 
 
 def choose_engine(

@@ -183,7 +183,7 @@ def _chosen(done: Race, source: Source) -> WayChoice:
     slower: dict[str, str] = {}
     quickest: dict[str, float] = {}
     own = done.figures.get(winner, {})
-    for name, took_s in done.latency_s.items():
+    for name, took_s in sorted(done.latency_s.items(), key=lambda one: one[1]):
         other, _ = parse_way(name)
         if name != winner:
             slower[name] = f"{_speed(done.figures.get(name, {}))} here, {winner} {_speed(own)}"
