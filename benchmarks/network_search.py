@@ -30,12 +30,13 @@ from onhand.core.budget import Budget
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 from onhand.host.networks.quantization.accuracy import OutputJudge
+from onhand.host.search.front import hypervolume
 from onhand.host.search.network_budget import next_candidate
 from onhand.host.search.network_front import Candidate, Space, candidates, picks_under
 from onhand.host.search.network_ground import Ground, Standing
 from onhand.host.search.network_search import NetworkSearch
 
-__all__ = ["hypervolume", "main"]
+__all__ = ["main"]
 
 RESULT = Path(__file__).parent / "results" / "network_search.json"
 SMALL = ("float32", "static-8", "static-4")
@@ -93,21 +94,6 @@ def _judge(ground: Ground, name: str) -> OutputJudge:
         task=task_of(name),
         threads=ground.ready.threads,
     )
-
-
-def hypervolume(points: Sequence[Point], corner: Point) -> float:
-    """Return the area that points dominate up to a corner; less is better on both axes.
-
-    Args:
-        points: any number.
-        corner: the worst of both axes.
-    """
-    area, height = 0.0, corner[1]
-    for x, y in sorted(points):
-        if x < corner[0] and y < height:
-            area += (corner[0] - x) * (height - y)
-            height = y
-    return area
 
 
 def small_space(standing: Standing, judge: OutputJudge) -> dict[str, object]:
