@@ -4,7 +4,6 @@ What is tried so is all but the accelerator itself: where keys and values lie, w
 a provider leaves to the processor, and what is said when it cannot be had.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -32,13 +31,12 @@ def bundle(pack: Pack) -> Bundle:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     """A provider whose memory is ONNX Runtime's own, on the processor, instead of CUDA."""
     stand_in = ExecutionProvider(name="CPUExecutionProvider", memory="cpu")
     monkeypatch.setitem(execution_providers.EXECUTION_PROVIDERS, "cuda", stand_in)
     # The processor leaves nothing to itself.
     monkeypatch.setattr("onhand.device.engines.onnx.left_to_processor", lambda _: {})
-    yield
 
 
 def opened(bundle: Bundle, name: str = "onnx:cuda") -> OnnxLoaded:
@@ -113,7 +111,7 @@ def test_a_provider_that_breaks_does_so_when_it_is_opened(
 
     monkeypatch.setattr(OnnxLoaded, "step", breaks)
 
-    with pytest.raises(EngineError, match="onnx:cuda opens the model and cannot run it: .*memory"):
+    with pytest.raises(EngineError, match=r"onnx:cuda opens the model and cannot run it: .*memory"):
         opened(bundle)
 
 
