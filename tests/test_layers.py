@@ -29,6 +29,7 @@ HOST = DEVICE | {
     "keras",
     "matplotlib",
     "onnx",
+    "ray",
     "safetensors",
     "scipy",
     "tensorflow",

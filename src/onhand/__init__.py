@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onhand.host.networks.model import NetworkModel
     from onhand.host.networks.steps import Step
     from onhand.host.passes.base import Pass, ShapingStep
+    from onhand.host.search.choices import SearchSpace
 
 __all__ = [
     "Breach",
@@ -161,14 +162,19 @@ def build(
     home: str | Path | None = None,
     accept_estimates: bool = False,
     progress: "Progress | None" = None,
+    space: "SearchSpace | None" = None,
+    n_variants: int = 1,
 ) -> "BuildResult":
     """Compress a model into a bundle, and prove it. See `onhand.host.build.build_bundle`.
+
+    With a budget and neither `transforms` nor `shaping`, it searches for the format of each matrix.
 
     Args:
         source: a folder, or an id on a hub.
         out: the bundle's folder; must not exist.
-        transforms: variant name -> its pass, the first is the default; None for int4 with
-            clipped scales in groups of 32, or for the source's own codes if it is quantised.
+        transforms: variant name -> its pass, the first is the default; None for a search under the
+            budget; without one for int4 with clipped scales in groups of 32, or for the source's
+            own codes if it is quantised.
         shaping: steps that change the model before that, with `Prune` or `Distil`, in order.
         adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
         budget: limits, as `Budget` or as text: "disk=400MiB,quality=1%".
@@ -176,6 +182,8 @@ def build(
         home: the builder's state folder; None for the user's own.
         accept_estimates: whether an estimated figure may satisfy a limit.
         progress: told how far it is; None shows nothing.
+        space: what a search may choose from, also beside `shaping`; None for all it usually does.
+        n_variants: points of the front that a search puts into the bundle.
 
     Returns:
         The bundle's place and its report.
@@ -187,12 +195,18 @@ def build(
     from onhand.host.build import build_bundle
     from onhand.host.options import BuildOptions
     from onhand.host.passes.quantize import Quantize
+    from onhand.host.search.choices import SearchSpace
 
+    limits = parse_budget(budget) if isinstance(budget, str) else budget or Budget()
+    if space is None and not transforms and not shaping and limits != Budget():
+        space = SearchSpace()
     options = BuildOptions(
         transforms=transforms or {"int4": Quantize()},
         shaping=tuple(shaping),
         keep_codes=not transforms and not shaping,
-        budget=parse_budget(budget) if isinstance(budget, str) else budget or Budget(),
+        budget=limits,
+        search=space,
+        n_variants=n_variants,
         calibrate=None if calibrate is None else Path(calibrate),
         accept_estimates=accept_estimates,
         adapter=None if adapter is None else Path(adapter),

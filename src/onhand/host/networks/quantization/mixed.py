@@ -57,6 +57,11 @@ class MixedWork:
     """Makes graphs of one network by each layer's choice; used by one thread.
 
     What examples tell is counted once, so that many graphs can be made.
+
+    Attributes:
+        graph: the network in the forms that integers know.
+        layers: its layers, by name.
+        bias_correction: of static layers; may be set.
     """
 
     def __init__(
@@ -82,7 +87,7 @@ class MixedWork:
         self.graph = shape_biases(dense_to_gemm(pooled_to_gemm(spelled)))
         self.layers: dict[str, Layer] = layers_of(self.graph)
         self._bench = bench
-        self._way = bias_correction
+        self.bias_correction = bias_correction
         self._bits = 7 if saves_a_bit(bench.profile) else 8
         self._static = StaticWork(
             self.graph,
@@ -219,5 +224,5 @@ class MixedWork:
         grids = self._static.ranges.grids(plan)
         low = {name for name, choice in choices.items() if choice == "static-4"}
         layers, _ = self._static.rounded(plan, grids, low=low)
-        layers = self._static.corrected_by(self._way, plan, grids, layers)
+        layers = self._static.corrected_by(self.bias_correction, plan, grids, layers)
         return self._static.written(plan, layers)
