@@ -13,6 +13,7 @@ from onhand.core.progress import Progress, Quiet
 from onhand.device.adapting.fingerprints import seen_accelerators
 from onhand.device.networks.base import CachingNetworkEngine, NetworkEngine, NetworkLoaded
 from onhand.device.networks.choosing import (
+    Race,
     keep_race,
     race,
     race_name,
@@ -29,6 +30,7 @@ __all__ = [
     "named_engine",
     "open_adapted",
     "open_network",
+    "recall_network",
     "threads_of_run",
 ]
 
@@ -224,6 +226,32 @@ def open_adapted(
     keeper = named_engine(name, home=home, progress=progress)
     loaded, n_threads = races.settle(name, keeper, loaded)
     return OpenedNetwork(loaded=loaded, engine=name, threads=n_threads, reasons=said)
+
+
+def recall_network(
+    bundle: Bundle, variant: str, profile: DeviceProfile, *, home: Path
+) -> tuple[Race, int] | None:
+    """Return the race that `open_adapted` ran for a variant, and the threads that it found.
+
+    Args:
+        bundle: of a network; its files need not be verified.
+        variant: one of its variants.
+        profile: of this device.
+        home: the state folder.
+
+    Returns:
+        Both; None where nothing was timed yet, or nothing could be.
+
+    Raises:
+        EngineUnavailable: if no engine can run it here.
+    """
+    able, _ = able_engines(bundle, profile, variant=variant)
+    most = profile.usable_threads
+    done = recall_race(home, bundle, race_name(variant, able, profile, threads=most))
+    if done is None or not done.latency_s:
+        return None
+    races = ThreadRaces(bundle=bundle, variant=variant, profile=profile, most=most, home=home)
+    return done, races.known(done.winner())
 
 
 def _open_raced(
