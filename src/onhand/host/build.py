@@ -23,6 +23,7 @@ from onhand.core.units import format_bytes
 from onhand.device.probe import current_profile
 from onhand.device.text_files import parse_text_files
 from onhand.device.threads import usable_threads
+from onhand.host.ablation import ablated
 from onhand.host.adapters import merge_adapter
 from onhand.host.advice import nearest_settings
 from onhand.host.awq import scale_inputs
@@ -137,8 +138,9 @@ def build_bundle(
         report = _staged(ready, options, work, staged, guard, shown)
         if _load(source, options).sha256 != ready.model.sha256:
             raise SourceError(f"{source} changed while it was built from; build again")
-        write_report(staged, report.content)
-        (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
+        content = ablated(report, source, options, build_bundle, work, home=home, progress=shown)
+        write_report(staged, content)
+        (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
         record_original(
             home,
             report.manifest_sha256,
@@ -146,7 +148,7 @@ def build_bundle(
             ready.model.sha256,
             adapter=options.adapter,
         )
-    return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
+    return BuildResult(root=out, report=json.loads(json.dumps(content)))
 
 
 def _load(source: str, options: BuildOptions) -> Model:

@@ -111,6 +111,11 @@ class BuildWork:
         """Folder of the finished steps of a network's recipe, with one for each variant."""
         return self.root / "steps"
 
+    @property
+    def ablation(self) -> Path:
+        """Folder of the builds without one technique each."""
+        return self.root / "ablation"
+
     def has_finished(self) -> bool:
         """Say whether anything is finished that a resumed build would take up."""
         kept = (self.matrices, self.steps, self.shaped)
