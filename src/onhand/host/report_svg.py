@@ -93,7 +93,7 @@ def linear_scale(
     # Values that are all the same still need some room around them.
     room = room if room > abs(high) * 1e-9 and room > 1e-300 else max(abs(high), 1e-9)
     low = low if zero and low == 0 else low - room * 0.08
-    high = high if zero and high == 0 else high + room * 0.08
+    high = high if zero and high == 0 > low else high + room * 0.08
     step = 10.0 ** math.floor(math.log10((high - low) / n))
     step *= next(k for k in (1, 2, 5, 10) if (high - low) / (step * k) <= n)
     first = math.ceil(low / step)
