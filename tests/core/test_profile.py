@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile, parse_profile, read_profile, render_profile
-from onhand.core.profile_parts import CacheLevel, MatrixRate, Provider
+from onhand.core.profile_comments import COMMENTS
+from onhand.core.profile_parts import CacheLevel, EnergyCounter, MatrixRate, Provider
 
 positive = st.floats(min_value=0, exclude_min=True, allow_nan=False, allow_infinity=False)
 whole = st.integers(1, 2**62)
@@ -52,8 +53,16 @@ FULL = replace(
             name="GPU", package="openvino", is_usable=True, note="VideoCore", falls_back=("Conv",)
         ),
         Provider(name="CUDAExecutionProvider", package="onnxruntime", note="no driver"),
+        Provider(name="NPU", package="openvino", note="not installed", is_present=False),
     ),
-    sources=("https://example.org/board",),
+    slow_read_bandwidth=(8e9, 11e9),
+    others_busy=0.02,
+    energy_counters=(
+        EnergyCounter(
+            name="package-0", path="energy_uj", unit="microjoule", is_readable=True, note="all"
+        ),
+    ),
+    sources=("https://example.org/board", 'a "quoted" one: https://example.org/a,b'),
 )
 
 
@@ -63,13 +72,32 @@ def test_lists_are_kept() -> None:
     assert "[[matrix_rates]]" in render_profile(FULL)
 
 
-def test_an_older_profile_is_read() -> None:
+@pytest.mark.parametrize(("number", "end"), [(1, "affinity_cpus"), (2, "slow_read_bandwidth")])
+def test_an_older_profile_is_read(number: int, end: str) -> None:
     """What it does not say is not known."""
     names = [field.name for field in fields(BOARD)]
-    first = names[: names.index("affinity_cpus")]
+    first = names[: names.index(end)]
     lines = [line for line in render_profile(BOARD).splitlines() if line.split(" ")[0] in first]
 
-    assert parse_profile("\n".join(["format = 1", *lines])) == BOARD
+    assert parse_profile("\n".join([f"format = {number}", *lines])) == BOARD
+
+
+def test_comments_say_the_units() -> None:
+    """Every key that a comment is for is there, and nothing else is explained."""
+    names = {field.name for field in fields(BOARD)}
+
+    assert set(COMMENTS) <= names
+    assert "# bytes per second, read from memory" in render_profile(BOARD)
+    assert render_profile(FULL).count(f"# {COMMENTS['providers']}") == 1
+    for name in names:
+        assert name in COMMENTS or not name.endswith(("_bytes", "_c", "_read", "_write", "width"))
+
+
+def test_each_source_has_its_line() -> None:
+    """A person reads and extends them."""
+    lines = render_profile(FULL).splitlines()
+
+    assert lines[lines.index("sources = [") + 1] == '    "https://example.org/board",'
 
 
 @pytest.mark.parametrize(
@@ -83,6 +111,8 @@ def test_an_older_profile_is_read() -> None:
         (('falls_back = ["Conv"]', "falls_back = [1]"), "falls_back is (1,), must be a list"),
         (("is_usable = true", 'is_usable = "yes"'), "is_usable is 'yes'"),
         (("shared_by = 4", "shared_by = 0"), "device profile: caches 2: shared_by is 0"),
+        (('"microjoule"', '"erg"'), "energy_counters 1: unit is 'erg', must be one of microjoule"),
+        (("[8000000000.0, ", "[0, "), "slow_read_bandwidth is 0, must be a number above 0"),
     ],
 )
 def test_attack_wrong_lists(change: tuple[str, str], message: str) -> None:
@@ -154,9 +184,9 @@ def test_what_may_be_left_out() -> None:
     [
         (("name = ", "nmae = "), "unknown key 'nmae'; did you mean 'name'?"),
         (("watts = ", "zzzz = "), "unknown key 'zzzz'"),
-        (("format = 2", "format = 3"), "format 3, this reader knows up to 2"),
-        (("format = 2", "format = true"), "format True, this reader knows up to 2"),
-        (("format = 2\n", ""), "format None, this reader knows up to 2"),
+        (("format = 3", "format = 4"), "format 4, this reader knows up to 3"),
+        (("format = 3", "format = true"), "format True, this reader knows up to 3"),
+        (("format = 3\n", ""), "format None, this reader knows up to 3"),
         (('"board"', "7"), "name is 7, must be a text"),
         (("physical_cores = 4", "physical_cores = 0"), "physical_cores is 0"),
         (("physical_cores = 4", "physical_cores = true"), "physical_cores is True"),
@@ -171,13 +201,14 @@ def test_what_may_be_left_out() -> None:
         (('["asimd", "asimddp"]', "[1]"), "instruction_sets is 1, must be a text"),
         (("9000000000.0", '"fast"'), "read_bandwidth is 'fast'"),
         (("estimated = false", 'estimated = "no"'), "estimated is 'no', must be true or false"),
-        (("format = 2", "format = "), "device profile is not TOML"),
+        (("format = 3", "format = "), "device profile is not TOML"),
         (("quota_cpus = 0.0", "quota_cpus = -1"), "quota_cpus is -1, must be a number from 0 on"),
         (("storage_read = 0.0", 'storage_read = "x"'), "storage_read is 'x'"),
         (("free_bytes = 0", "free_bytes = true"), "free_bytes is True"),
         (('"unknown"', '"sun"'), "power_source is 'sun', must be one of mains, battery"),
         (("sources = []", "sources = 1"), "sources is 1, must be a list"),
         (("sources = []", "sources = []\ntemperature_c = -300"), "temperature_c is -300"),
+        (("sources = []", "sources = []\nothers_busy = -1"), "others_busy is -1"),
         (("sources = []", "sources = []\ncaches = 1"), "caches is no list of tables"),
         (("sources = []", "sources = []\ncaches = [{level = 0, size_bytes = 1}]"), "level is 0"),
         (("sources = []", "sources = []\ncaches = [{levle = 1}]"), "did you mean 'level'?"),

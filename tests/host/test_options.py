@@ -11,6 +11,7 @@ from tests.models import DECODER, memory_model, sample_text, tokenizer_json
 from onhand.core import plugins
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError, ResourceError, SourceError
+from onhand.core.quantized import GroupFormat
 from onhand.device.text import open_tokenizer
 from onhand.host import sources
 from onhand.host.memory import MemoryGuard
@@ -45,9 +46,12 @@ def test_options_outside_their_range_are_refused(change: dict[str, Any], reason:
         ({"bits": 5}, "bits is 5"),
         ({"embed_bits": 7}, "bits is 7"),
         ({"group_size": 48}, "group_size is 48"),
-        ({"layer_bits": 4}, "layer_bits is 4, must be like"),
-        ({"layer_bits": {"*.down": 5}}, "layer_bits of '.*down' is 5"),
-        ({"layer_bits": {"*.down": True}}, "layer_bits of '.*down' is True"),
+        ({"layers": 4}, "layers is 4, must be like"),
+        ({"layers": {"*.down": 8}}, "'.*down' is 8, must be like"),
+        ({"layers": {"*.down": {"bits": 5}}}, "bits of '.*down' is 5, must be one of 2, 3, 4, 8"),
+        ({"layers": {"*.down": {"bits": True}}}, "bits of '.*down' is True"),
+        ({"layers": {"*.down": {"symmetric": 1}}}, "symmetric of '.*down' is 1"),
+        ({"layers": {"*.down": {"group": 64}}}, "has 'group'; known: bits, group_size"),
         ({"distil": -1}, "distil is -1"),
     ],
 )
@@ -163,7 +167,7 @@ def test_a_source_that_is_no_class_is_refused(with_source: Callable[[object], No
 
 def test_some_matrices_get_other_bits() -> None:
     """The first pattern that fits counts, before the bits of all others."""
-    made = Quantize(bits=3, embed_bits=8, layer_bits={"layers.0.*": 8, "*.down": 4})
+    made = Quantize(bits=3, embed_bits=8, layers={"layers.0.*": {"bits": 8}, "*.down": {"bits": 4}})
 
     formats = made.plan(DECODER).formats
 
@@ -172,7 +176,19 @@ def test_some_matrices_get_other_bits() -> None:
     assert (bits["layers.1.down"], bits["layers.1.qkv"]) == (4, 3)
 
 
+def test_a_matrix_may_have_a_format_of_its_own_or_stay_whole() -> None:
+    """Group size and zero points as well as bits; 32 bits are float32, and the report says so."""
+    other = {"bits": 2, "group_size": 128, "symmetric": False}
+    made = Quantize(layers={"layers.0.down": other, "embed": {"bits": 32}})
+
+    report = made.plan(DECODER)
+
+    assert report.formats["layers.0.down"] == GroupFormat(bits=2, group_size=128, symmetric=False)
+    assert report.formats["embed"] is None
+    assert report.kept["embed"] == "float32, as was asked for"
+
+
 def test_a_pattern_that_fits_nothing_is_refused() -> None:
     """With the names that there are."""
     with pytest.raises(InputError, match=r"no matrix is called 'layer\..*layers\.\*\.qkv"):
-        Quantize(layer_bits={"layer.*": 8}).plan(DECODER)
+        Quantize(layers={"layer.*": {"bits": 8}}).plan(DECODER)

@@ -43,7 +43,7 @@ def test_the_worst_matrix_is_named_and_repaired() -> None:
     assert found.added_bytes == 64 * 96 // 2
     assert 0.03 < found.remaining < 0.05
     (step,) = parse_recipe(found.recipe, passes=lambda _: Quantize).steps
-    assert step == Quantize(method="gptq", layer_bits={"layers.1.down": 8})
+    assert step == Quantize(method="gptq", layers={"layers.1.down": {"bits": 8}})
 
 
 def test_a_byte_goes_where_it_helps_most() -> None:
@@ -54,20 +54,23 @@ def test_a_byte_goes_where_it_helps_most() -> None:
     assert not found.stands_out
     (step,) = parse_recipe(found.recipe, passes=lambda _: Quantize).steps
     assert isinstance(step, Quantize)
-    assert set(step.layer_bits) == {"layers.0.down", "layers.1.down", "layers.0.qkv"}
+    assert set(step.layers) == {"layers.0.down", "layers.1.down", "layers.0.qkv"}
     assert 0.3 < found.remaining <= 0.5
 
 
 def test_other_bits_that_were_asked_for_stay() -> None:
     """A pattern of the user's comes after the repair, so that the repair counts."""
-    used = Quantize(bits=3, layer_bits={"*.down": 4}, symmetric=False)
+    used = Quantize(bits=3, layers={"*.down": {"bits": 4, "group_size": 64}}, symmetric=False)
 
     found = propose_repair("mixed", used, losses(l0_qkv=0.2), SHAPES)
 
     assert found is not None
     (step,) = parse_recipe(found.recipe, passes=lambda _: Quantize).steps
     assert isinstance(step, Quantize)
-    assert list(step.layer_bits.items()) == [("layers.0.qkv", 8), ("*.down", 4)]
+    assert list(step.layers.items()) == [
+        ("layers.0.qkv", {"bits": 8}),
+        ("*.down", {"bits": 4, "group_size": 64}),
+    ]
     assert step.bits == 3
     assert not step.symmetric
 

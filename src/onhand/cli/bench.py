@@ -1,18 +1,31 @@
 """`onhand bench`: speed, memory and energy on this device."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onhand.cli import networks
+from onhand.cli import networks, on_board
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Head, Kv, Prefill, Threads, Variant
+from onhand.cli.options import (
+    AsJson,
+    BundleFolder,
+    Engine,
+    Head,
+    Kv,
+    Prefill,
+    Threads,
+    Trials,
+    Variant,
+)
 from onhand.cli.progress import shown_progress
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
 
 __all__ = ["command"]
 
-_OF_DECODERS = ("head", "kv", "prefill", "prompt_tokens", "generated_tokens")
+if TYPE_CHECKING:
+    from onhand.host.target.measuring import BoardWays
+
+_OF_DECODERS = ("trials", "head", "kv", "prefill", "prompt_tokens", "generated_tokens")
 
 
 def command(
@@ -22,6 +35,7 @@ def command(
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,
+    trials: Trials = True,
     head: Head = "full",
     kv: Kv = None,
     prefill: Prefill = "exact",
@@ -34,9 +48,20 @@ def command(
         typer.Option(min=2, help="Tokens of the answer.", show_default=str(GENERATED_TOKENS)),
     ] = None,
     runs: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 5,
+    on: on_board.On = None,
+    identity: on_board.Identity = None,
+    ssh_config: on_board.SshConfig = None,
+    python: on_board.Python = None,
+    wheels: on_board.Wheels = None,
+    keep: on_board.Keep = False,
+    timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a bundle's speed, memory and energy on this device."""
+    """Measure a bundle's speed, memory and energy, on this device or on a board."""
+    board = on_board.ways(context)
+    if board is not None:
+        _bench_on(context, board, as_json=as_json)
+        return
     if networks.is_network(name):
         networks.refuse(context, *_OF_DECODERS, why="language models")
         networks.bench(networks.ways(context), runs, home=context.obj.home(), as_json=as_json)
@@ -53,6 +78,16 @@ def command(
             prompt_tokens=PROMPT_TOKENS if prompt_tokens is None else prompt_tokens,
             generated_tokens=GENERATED_TOKENS if generated_tokens is None else generated_tokens,
             runs=runs,
+            home=context.obj.home() if trials else None,
             progress=progress,
         )
     write_measurements(figures, as_json=as_json)
+
+
+def _bench_on(context: typer.Context, board: "BoardWays", *, as_json: bool) -> None:
+    from onhand.host.target.measuring import bench_on
+
+    words = on_board.given(context, "variant", "engine", "threads", "runs", *_OF_DECODERS)
+    with shown_progress() as progress:
+        made = bench_on(context.params["name"], board, options=words, progress=progress)
+    write_measurements(made.figures, as_json=as_json)

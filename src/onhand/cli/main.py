@@ -28,16 +28,18 @@ __all__ = ["COMMANDS", "EXIT_CODES", "main"]
 # Each is `command` in the module of its name, imported only when it is asked for.
 COMMANDS: Final = {
     "build": "Compress a model into a bundle that holds a budget, and prove it.",
+    "sweep": "Build several sources, for several devices, within several budgets.",
     "join": "Make one network of several, or of one and the steps around it.",
     "distil": "Train a small network on the answers of a large one.",
     "probe": "Measure what this device has, and save it as a profile.",
+    "devices": "Show the well-known devices that --device takes by name.",
     "inspect": "Show what a bundle holds and which engines can run it here.",
     "verify": "Check every file of a bundle against its manifest.",
     "report": "Show the evidence that was measured for a bundle.",
     "chat": "Talk with a bundle's model.",
     "run": "Answer one prompt.",
     "serve": "Serve bundles to OpenAI's clients, on this device.",
-    "bench": "Measure a bundle's speed, memory and energy on this device.",
+    "bench": "Measure a bundle's speed, memory and energy, here or on a board.",
     "evaluate": "Compare a bundle with its original on a text.",
     "export": "Write a bundle in the format of another runtime.",
 }
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if argv is None and sys.argv[1:2] == ["serve"]:
+        _start_again_for_long()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     name = next((word for word in arguments[:1] if word in COMMANDS), None)
     called = f"onhand {name}" if name else "onhand"
@@ -83,6 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence, code = _explained(error, called)
         say(f"{called}: {sentence}")
         return code
+
+
+def _start_again_for_long() -> None:
+    """Become the same process with the settings that memory needs to stay level for months."""
+    from onhand.device.freed_memory import without_thread_caches
+
+    environment = without_thread_caches(os.environ)
+    if environment is not None and sys.executable:
+        os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 (this very program)
 
 
 def _run(arguments: list[str], settings: Settings, name: str | None) -> int:

@@ -10,15 +10,28 @@ from pathlib import Path
 from typing import Final, TypedDict, TypeVar
 
 from onhand.core.errors import InputError, RecipeError
-from onhand.core.profile_parts import POWER_SOURCES, CacheLevel, MatrixRate, Provider
+from onhand.core.profile_comments import COMMENTS
+from onhand.core.profile_parts import (
+    POWER_SOURCES,
+    CacheLevel,
+    EnergyCounter,
+    MatrixRate,
+    Provider,
+)
 from onhand.core.tables import filled
 
 __all__ = ["DeviceProfile", "parse_profile", "read_profile", "render_profile"]
 
-FORMAT: Final = 2
-# The first had none of the lists, and nothing of storage, power or temperature.
-_READABLE: Final = (1, FORMAT)
-_LISTS: Final = {"caches": CacheLevel, "matrix_rates": MatrixRate, "providers": Provider}
+FORMAT: Final = 3
+# The first had none of the lists, and nothing of storage, power or temperature; the second no
+# energy counters, no slow bandwidth, and no providers that are absent.
+_READABLE: Final = (1, 2, FORMAT)
+_LISTS: Final = {
+    "caches": CacheLevel,
+    "matrix_rates": MatrixRate,
+    "providers": Provider,
+    "energy_counters": EnergyCounter,
+}
 _T = TypeVar("_T")
 
 
@@ -37,6 +50,10 @@ class DeviceProfile:
         instruction_sets: such as "avx2", "avx512_vnni", "neon", "i8mm".
         memory_bytes: memory that a process may use, the control group's limit included.
         read_bandwidth: bytes per second read from memory, for 1, 2, ... `usable_threads` threads.
+        slow_read_bandwidth: what nine of ten passes reached, likewise, since a machine that others
+            share is at times slow; empty where it was not measured.
+        others_busy: share of the processors that other programs kept busy as it was probed; None
+            where it is not known.
         watts: power that a busy processor draws beyond idle, for energy estimates.
         watts_source: where `watts` comes from.
         energy_counter: path of a readable energy counter, or "" where there is none.
@@ -51,6 +68,7 @@ class DeviceProfile:
         caches: for data, the nearest first.
         matrix_rates: as measured, by kind and shape.
         providers: what else may compute.
+        energy_counters: what tells energy or power, readable or not.
         sources: where estimated figures come from.
     """
 
@@ -74,32 +92,46 @@ class DeviceProfile:
     storage_write: float = 0.0
     power_source: str = "unknown"
     temperature_c: float | None = None
+    slow_read_bandwidth: tuple[float, ...] = ()
+    others_busy: float | None = None
     caches: tuple[CacheLevel, ...] = ()
     matrix_rates: tuple[MatrixRate, ...] = ()
     providers: tuple[Provider, ...] = ()
+    energy_counters: tuple[EnergyCounter, ...] = ()
     sources: tuple[str, ...] = ()
 
 
 def render_profile(profile: DeviceProfile) -> str:
-    """Write a profile as TOML; `parse_profile` reads it."""
+    """Write a profile as TOML with its units as comments; `parse_profile` reads it."""
     lines = [f"format = {FORMAT}"]
     plain = [field.name for field in fields(profile) if field.name not in _LISTS]
     lines += [line for name in plain for line in _shown(name, getattr(profile, name))]
     for name in _LISTS:
-        for one in getattr(profile, name):
-            lines += ["", f"[[{name}]]"]
-            lines += [line for f in fields(one) for line in _shown(f.name, getattr(one, f.name))]
+        for number, one in enumerate(getattr(profile, name)):
+            lines += ["", *([f"# {COMMENTS[name]}"] if number == 0 else []), f"[[{name}]]"]
+            lines += [_line(f.name, getattr(one, f.name)) for f in fields(one)]
     return "\n".join(lines) + "\n"
 
 
 def _shown(name: str, value: object) -> list[str]:
     if value is None:  # TOML has no word for it
         return []
+    comment = COMMENTS.get(name)
+    return [*([] if comment is None else [f"# {comment}"]), _line(name, value)]
+
+
+def _line(name: str, value: object) -> str:
+    # Long lists of texts, such as sources, one on each line.
+    if name == "sources" and isinstance(value, tuple) and value:
+        inner = "".join(f"    {_text_of(one)},\n" for one in value)
+        return f"{name} = [\n{inner}]"
+    return f"{name} = {_text_of(list(value) if isinstance(value, tuple) else value)}"
+
+
+def _text_of(value: object) -> str:
     # JSON's strings, numbers, booleans and flat lists are TOML's as well, but for a bare
     # DEL, and for pairs of surrogates instead of one character.
-    shown = list(value) if isinstance(value, tuple) else value
-    text = json.dumps(shown, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return [f"{name} = {text}"]
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def parse_profile(text: str) -> DeviceProfile:
@@ -136,9 +168,8 @@ def parse_profile(text: str) -> DeviceProfile:
             for item in _list(table, "instruction_sets")
         ),
         memory_bytes=_whole(table, "memory_bytes"),
-        read_bandwidth=tuple(
-            _positive(item, "read_bandwidth") for item in _list(table, "read_bandwidth")
-        ),
+        read_bandwidth=_rates(table, "read_bandwidth"),
+        slow_read_bandwidth=_rates({"slow_read_bandwidth": [], **table}, "slow_read_bandwidth"),
         watts=_positive(table.get("watts"), "watts"),
         watts_source=_text(table, "watts_source"),
         energy_counter=_text({"energy_counter": "", **table}, "energy_counter"),
@@ -147,6 +178,7 @@ def parse_profile(text: str) -> DeviceProfile:
         caches=_listed(table, "caches", CacheLevel),
         matrix_rates=_listed(table, "matrix_rates", MatrixRate),
         providers=_listed(table, "providers", Provider),
+        energy_counters=_listed(table, "energy_counters", EnergyCounter),
         sources=tuple(_text({"sources": item}, "sources") for item in _sources(table)),
     )
 
@@ -185,6 +217,7 @@ class _State(TypedDict):
     storage_write: float
     power_source: str
     temperature_c: float | None
+    others_busy: float | None
 
 
 def _state(table: Mapping[str, object]) -> _State:
@@ -192,7 +225,7 @@ def _state(table: Mapping[str, object]) -> _State:
     if source not in POWER_SOURCES:
         known = ", ".join(POWER_SOURCES)
         raise InputError(f"device profile: power_source is {source!r}, must be one of {known}")
-    celsius = table.get("temperature_c")
+    celsius, busy = table.get("temperature_c"), table.get("others_busy")
     return _State(
         affinity_cpus=int(_at_least_zero(table, "affinity_cpus")),
         quota_cpus=_at_least_zero(table, "quota_cpus"),
@@ -201,6 +234,7 @@ def _state(table: Mapping[str, object]) -> _State:
         storage_write=_at_least_zero(table, "storage_write"),
         power_source=str(source),
         temperature_c=None if celsius is None else _number(celsius, "temperature_c", least=-273.15),
+        others_busy=None if busy is None else _number(busy, "others_busy", least=0),
     )
 
 
@@ -257,6 +291,10 @@ def _list(table: dict[str, object], key: str) -> list[object]:
     if not isinstance(value, list):
         raise InputError(f"device profile: {key} is {value!r}, must be a list")
     return value
+
+
+def _rates(table: dict[str, object], key: str) -> tuple[float, ...]:
+    return tuple(_positive(item, key) for item in _list(table, key))
 
 
 def _positive(value: object, key: str) -> float:

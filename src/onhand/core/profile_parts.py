@@ -1,14 +1,32 @@
-"""What a device's profile lists: its caches, how fast it multiplies, and what else may compute."""
+"""What a profile lists: caches, energy counters, how fast it multiplies, what else may compute."""
 
 import math
 from dataclasses import dataclass
 
 from onhand.core.errors import InputError
 
-__all__ = ["MATRIX_KINDS", "POWER_SOURCES", "CacheLevel", "MatrixRate", "Provider"]
+__all__ = [
+    "COUNTER_UNITS",
+    "MATRIX_KINDS",
+    "POWER_SOURCES",
+    "CacheLevel",
+    "EnergyCounter",
+    "MatrixRate",
+    "Provider",
+]
 
 MATRIX_KINDS = ("fp32", "int8", "int4")
 POWER_SOURCES = ("mains", "battery", "unknown")
+# Joules or watts in one of what is read; a battery's product of microamperes and microvolts is
+# in picowatts.
+COUNTER_UNITS = {
+    "microjoule": 1e-6,
+    "microwatt-hour": 3600e-6,
+    "watt": 1.0,
+    "milliwatt": 1e-3,
+    "microwatt": 1e-6,
+    "picowatt": 1e-12,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +46,29 @@ class CacheLevel:
     def __post_init__(self) -> None:
         for name in ("level", "size_bytes", "shared_by"):
             _check_whole(name, getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergyCounter:
+    """Something that counts energy or tells power, whether or not this process may read it.
+
+    Attributes:
+        name: as the system calls it: "package-0", "VDD_IN", "BAT0".
+        path: the file, or two with " x " between them whose numbers are multiplied, or a command.
+        unit: of the number that is read, one of `COUNTER_UNITS`.
+        is_readable: whether a number was read.
+        note: what it counts, or why it cannot be read and what would help.
+    """
+
+    name: str
+    path: str
+    unit: str
+    is_readable: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.unit not in COUNTER_UNITS:
+            raise InputError(f"unit is {self.unit!r}, must be one of {', '.join(COUNTER_UNITS)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +111,11 @@ class Provider:
 
     Attributes:
         name: as its package calls it: "CUDAExecutionProvider", "GPU.0".
-        package: "onnxruntime" or "openvino".
+        package: what has it, or would have it: "onnxruntime", "openvino", "onnxruntime-gpu".
         is_usable: whether it computed a graph rightly when it was tried.
         note: the device's own name, or why it is of no use.
         falls_back: operators of those tried that it leaves to the processor.
+        is_present: whether what is installed has it; one that is not was not tried.
     """
 
     name: str
@@ -81,6 +123,7 @@ class Provider:
     is_usable: bool = False
     note: str = ""
     falls_back: tuple[str, ...] = ()
+    is_present: bool = True
 
     def __post_init__(self) -> None:
         if not all(isinstance(one, str) for one in self.falls_back):

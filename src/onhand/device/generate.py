@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import InputError
+from onhand.device.adapting.choosing import WayChoice
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded, Session
 from onhand.device.engines.choosing import step_sample_of
@@ -163,7 +164,8 @@ class TextSession:
     Attributes:
         tokenizer: text to tokens and back.
         engine_name: the engine that runs the model.
-        passed_over: engines preferred to it that cannot run here, and why.
+        passed_over: engines preferred to it that cannot run here, or are slower, and why.
+        choice: how engine and threads were chosen; None where nobody says.
     """
 
     def __init__(
@@ -177,6 +179,7 @@ class TextSession:
         name: str = "model",
         engine_name: str = "",
         passed_over: Mapping[str, str] | None = None,
+        choice: WayChoice | None = None,
         batcher: Batcher | None = None,
         speculator: Speculator | None = None,
     ) -> None:
@@ -191,7 +194,8 @@ class TextSession:
             context: most tokens to remember; None for the model's own.
             name: the model's name for messages.
             engine_name: the engine of `loaded`.
-            passed_over: engines preferred to it, and why they were not taken.
+            passed_over: engines preferred to it, or slower, and why they were not taken.
+            choice: how engine and threads were chosen; None where nobody says.
             batcher: what computes answers beside those of other sessions of `loaded`; it and the
                 weights stay another's. None to compute them alone.
             speculator: drafts tokens for answers that are computed alone, owned from now on;
@@ -203,6 +207,7 @@ class TextSession:
         self.tokenizer = tokenizer
         self.engine_name = engine_name
         self.passed_over = dict(passed_over or {})
+        self.choice = choice
         self._loaded = loaded
         self._owns_weights = batcher is None
         self._speculator = speculator

@@ -4,31 +4,26 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Unpack
+from typing import Unpack
 
-from onhand.core.adapter import Adapter, read_adapter
+from onhand.core.adapter import read_adapter
 from onhand.core.bundle import Bundle, read_bundle, verifying_bundle
-from onhand.core.errors import EngineUnavailable, InputError
-from onhand.core.plugins import ENGINES, plugin_names
-from onhand.core.profile import DeviceProfile
+from onhand.core.progress import Progress
+from onhand.device.adapting.choosing import WayChoice
 from onhand.device.drafters import DraftModel, PromptLookup, check_same_tokens
-from onhand.device.engines.base import Engine, KvKind, Loaded
-from onhand.device.engines.choosing import (
-    EngineWays,
-    HeadUse,
-    PrefillUse,
-    opener_of,
-    use_head,
-    use_prefill,
+from onhand.device.engine_opening import (
+    PREFERRED_ENGINES,
+    able_engines,
+    open_chosen,
+    open_engine,
 )
-from onhand.device.engines.named import named_engine
+from onhand.device.engines.base import KvKind, Loaded
+from onhand.device.engines.choosing import EngineWays, HeadUse, PrefillUse
 from onhand.device.generate import TextSession
-from onhand.device.probe import current_profile
 from onhand.device.schedule import Limits
 from onhand.device.speculate import Speculator
 from onhand.device.text_files import TextFiles, read_text_files
 from onhand.device.text_model import TextModel
-from onhand.device.threads import usable_threads
 
 __all__ = [
     "PREFERRED_ENGINES",
@@ -41,8 +36,6 @@ __all__ = [
     "open_text",
 ]
 
-PREFERRED_ENGINES: Final = ("native", "onnx", "reference")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedBundle:
@@ -53,7 +46,8 @@ class OpenedBundle:
         files: what its text files say.
         loaded: its weights in an engine.
         engine_name: which engine.
-        passed_over: engines preferred to it, and why they were not taken.
+        passed_over: engines preferred to it, or timed and slower, and why they were not taken.
+        choice: how engine and threads were chosen; None where nobody says.
     """
 
     bundle: Bundle
@@ -61,6 +55,7 @@ class OpenedBundle:
     loaded: Loaded
     engine_name: str
     passed_over: Mapping[str, str]
+    choice: WayChoice | None = None
 
 
 def open(  # the name that `onhand.open` has
@@ -75,15 +70,19 @@ def open(  # the name that `onhand.open` has
     kv: KvKind | None = None,
     prefill: PrefillUse = "exact",
     speculate: Path | str | None = None,
+    home: Path | None = None,
+    progress: Progress | None = None,
 ) -> TextSession:
     """Open a bundle for text.
 
     Args:
         path: the bundle's folder; every file in it is checked, weights while they are opened.
         variant: which of its variants; None for its default.
-        engine: as `named_engine` takes it; None for the first of `PREFERRED_ENGINES` that can
-            run the bundle here. `TextSession.engine_name` says which, `passed_over` why not others.
-        threads: threads of one step; None for what this process may use.
+        engine: as `named_engine` takes it; None for the quickest here, or without `home` for the
+            first of `PREFERRED_ENGINES` that can run the bundle. `TextSession.engine_name` says
+            which, `passed_over` why not others.
+        threads: threads of one step; None for the quickest number, or without `home` for what
+            this process may use.
         context: most tokens of prompt and answer together; None for the model's own.
         adapter: a LoRA adapter in PEFT's layout, folder or file, added while it runs; None: none.
         head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
@@ -93,6 +92,9 @@ def open(  # the name that `onhand.open` has
         prefill: "exact", or "bf16": prompts take less time and lose exact bits: `Bf16Prefill`.
         speculate: who drafts tokens, to be checked several at a time: "lookup", the text so far;
             a folder ("./lookup" for one of that name), its smaller model; None or "off", nobody.
+        home: the state folder: ways to run it are timed at the first opening, for a few seconds,
+            and what is quickest is kept there; None for no trial.
+        progress: told of a trial.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -106,8 +108,27 @@ def open(  # the name that `onhand.open` has
     """
     ways: EngineWays = {"head": head, "kv": kv, "prefill": prefill}
     whole = open_bundle(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter, **ways
+        path,
+        variant=variant,
+        engine=engine,
+        threads=threads,
+        adapter=adapter,
+        home=home,
+        progress=progress,
+        **ways,
     )
+    return _talking(whole, speculate, engine=engine, threads=threads, context=context)
+
+
+def _talking(
+    whole: OpenedBundle,
+    speculate: Path | str | None,
+    *,
+    engine: str | None,
+    threads: int | None,
+    context: int | None,
+) -> TextSession:
+    """Start a conversation with opened weights, which are closed where that fails."""
     with ExitStack() as opened:
         opened.callback(whole.loaded.close)
         speculator = _open_speculator(speculate, whole, engine=engine, threads=threads)
@@ -150,6 +171,7 @@ def open_model(
     kv: KvKind | None = None,
     prefill: PrefillUse = "exact",
     limits: Limits = Limits(),  # noqa: B008 (frozen)
+    home: Path | None = None,
 ) -> TextModel:
     """Open a bundle for several conversations at once.
 
@@ -163,6 +185,7 @@ def open_model(
         kv: as in `open`.
         prefill: as in `open`.
         limits: how many answers to compute at once, and how many may wait.
+        home: as in `open`.
 
     Returns:
         The model; close it, or use it in a `with` block.
@@ -172,7 +195,7 @@ def open_model(
     """
     ways: EngineWays = {"head": head, "kv": kv, "prefill": prefill}
     whole = open_bundle(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter, **ways
+        path, variant=variant, engine=engine, threads=threads, adapter=adapter, home=home, **ways
     )
     try:
         return TextModel(
@@ -181,6 +204,7 @@ def open_model(
             name=whole.bundle.manifest.name,
             engine_name=whole.engine_name,
             passed_over=whole.passed_over,
+            choice=whole.choice,
             limits=limits,
         )
     except BaseException:
@@ -236,6 +260,7 @@ def _join(
         name=whole.bundle.manifest.name,
         engine_name=whole.engine_name,
         passed_over=whole.passed_over,
+        choice=whole.choice,
         speculator=speculator,
     )
 
@@ -247,6 +272,8 @@ def open_bundle(
     engine: str | None = None,
     threads: int | None = None,
     adapter: Path | str | None = None,
+    home: Path | None = None,
+    progress: Progress | None = None,
     **ways: Unpack[EngineWays],
 ) -> OpenedBundle:
     """Check a bundle, and meanwhile read its text files and open its weights.
@@ -257,6 +284,8 @@ def open_bundle(
         engine: as in `open`.
         threads: as in `open`.
         adapter: as in `open`.
+        home: as in `open`.
+        progress: as in `open`.
         ways: as in `open`.
 
     Returns:
@@ -273,125 +302,23 @@ def open_bundle(
             )
             # Before the weights, so that what parsing takes is free again when they come.
             files = read_text_files(bundle)
-            loaded, name, passed_over = open_engine(
-                bundle, variant=chosen, engine=engine, threads=threads, adapter=added, **ways
+            opening = open_chosen(
+                bundle,
+                variant=chosen,
+                engine=engine,
+                threads=threads,
+                home=home,
+                progress=progress,
+                adapter=added,
+                **ways,
             )
-            opened.callback(loaded.close)
+            opened.callback(opening.loaded.close)
         opened.pop_all()
     return OpenedBundle(
-        bundle=bundle, files=files, loaded=loaded, engine_name=name, passed_over=passed_over
-    )
-
-
-def open_engine(
-    bundle: Bundle,
-    *,
-    variant: str,
-    engine: str | None,
-    threads: int | None,
-    adapter: Adapter | None = None,
-    head: HeadUse = "full",
-    kv: KvKind | None = None,
-    prefill: PrefillUse = "exact",
-) -> tuple[Loaded, str, dict[str, str]]:
-    """Load a verified bundle in an engine.
-
-    Args:
-        bundle: the bundle.
-        variant: a key of its manifest's variants.
-        engine: name of a registered engine; None for the first of `PREFERRED_ENGINES` that works.
-        threads: threads of one step; None for what this process may use.
-        adapter: what is added to its matrices; None for nothing.
-        head: as in `open`.
-        kv: what keys and values are kept as; None for the engine's own way.
-        prefill: as in `open`.
-
-    Returns:
-        The loaded weights, the engine's name, and why each one before it was passed over.
-
-    Raises:
-        InputError: if there is no such engine, use of a head or other way, or `threads` is below 1.
-        EngineUnavailable: if no engine can run it here, with every engine's reason.
-        EngineError: if the engine should run it, and fails.
-    """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads is {threads}, must be 1 or more")
-    able, reasons = able_engines(bundle, current_profile(), variant=variant, wanted=engine, kv=kv)
-    n_threads = threads or usable_threads()
-    for name, candidate in able.items():
-        try:
-            opener = opener_of(candidate, kv)
-            opened = opener(bundle, variant=variant, threads=n_threads, adapter=adapter)
-            use_head(opened, head, engine_name=name)
-            use_prefill(opened, prefill, engine_name=name)
-        except EngineUnavailable as error:
-            reasons[name] = str(error)
-        else:
-            before = _order()[: _order().index(name)] if engine is None else []
-            return opened, name, {other: reasons[other] for other in before}
-    raise EngineUnavailable(_none_able(bundle, variant, reasons))
-
-
-def able_engines(
-    bundle: Bundle,
-    profile: DeviceProfile,
-    *,
-    variant: str,
-    wanted: str | None,
-    kv: KvKind | None = None,
-) -> tuple[dict[str, Engine], dict[str, str]]:
-    """Ask the registered engines whether they can run a variant here.
-
-    Args:
-        bundle: a verified bundle.
-        profile: what this device has.
-        variant: a key of its manifest's variants.
-        wanted: name of the only engine to ask; None for all, `PREFERRED_ENGINES` first.
-        kv: what keys and values are to be kept as; None for each engine's own way.
-
-    Returns:
-        Those that can, in order of preference, at least one; and why each other one cannot.
-
-    Raises:
-        InputError: if there is no engine of the wanted name, or no such way.
-        EngineUnavailable: if none can, with every engine's reason.
-    """
-    able: dict[str, Engine] = {}
-    reasons: dict[str, str] = {}
-    for name in _order() if wanted is None else [wanted]:
-        try:
-            engine = named_engine(name)
-        except InputError as error:
-            if wanted is not None:
-                raise
-            reasons[name] = str(error)
-            continue
-        reason = engine.why_not(bundle, profile, variant=variant) or _why_not_keep(engine, kv)
-        if reason is None:
-            able[name] = engine
-        else:
-            reasons[name] = reason
-    if not able:
-        raise EngineUnavailable(_none_able(bundle, variant, reasons))
-    return able, reasons
-
-
-def _why_not_keep(engine: Engine, kv: KvKind | None) -> str | None:
-    try:
-        opener_of(engine, kv)
-    except EngineUnavailable as error:
-        return str(error)
-    return None
-
-
-def _order() -> list[str]:
-    known = plugin_names(ENGINES)
-    preferred = [name for name in PREFERRED_ENGINES if name in known]
-    return [*preferred, *(name for name in known if name not in PREFERRED_ENGINES)]
-
-
-def _none_able(bundle: Bundle, variant: str, reasons: dict[str, str]) -> str:
-    listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    return (
-        f"{bundle.root}: no engine can run variant {variant!r} here: {listed or 'none installed'}"
+        bundle=bundle,
+        files=files,
+        loaded=opening.loaded,
+        engine_name=opening.choice.engine,
+        passed_over=opening.passed_over,
+        choice=opening.choice,
     )

@@ -3,25 +3,28 @@
 import platform
 import re
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from onhand.core.errors import InputError, ResourceError
-from onhand.core.measurement import Measurement, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.energy import find_counter
 from onhand.device.free_memory import free_memory
+from onhand.device.hardware.bandwidth import (
+    BandwidthRounds,
+    default_buffer_bytes,
+    measure_read_bandwidth,
+    sample_read_bandwidth,
+)
 from onhand.device.hardware.caches import data_caches
+from onhand.device.hardware.counters import energy_counters
+from onhand.device.hardware.heat import temperature_c
+from onhand.device.hardware.load import OthersLoad
+from onhand.device.hardware.power import power_source
 from onhand.device.hardware.providers import find_providers
 from onhand.device.hardware.rates import measure_rates
 from onhand.device.hardware.storage import measure_storage
-from onhand.device.processor import last_cache_bytes, processor, watts_of
+from onhand.device.processor import processor, watts_of
 from onhand.device.state import write_text_atomically
 from onhand.device.threads import (
     affinity_cpus,
@@ -41,9 +44,6 @@ __all__ = [
 ]
 
 HERE = Path("/")
-BUFFER_BYTES = 256 * 2**20
-TIMES_CACHE = 4
-RUNS = 9
 
 
 def current_profile(root: Path = HERE) -> DeviceProfile:
@@ -82,6 +82,9 @@ def current_profile(root: Path = HERE) -> DeviceProfile:
 def probe(home: Path, *, root: Path = HERE, progress: Progress | None = None) -> DeviceProfile:
     """Return what this device has: memory, storage and products timed, providers tried.
 
+    Memory is read in three rounds, first, between and last, so that a slow moment shows; before
+    each it is looked how busy others keep the processors.
+
     Args:
         home: the state folder, on whose storage bundles and caches will lie.
         root: folder that holds `proc` and `sys`.
@@ -95,92 +98,37 @@ def probe(home: Path, *, root: Path = HERE, progress: Progress | None = None) ->
     """
     shown = progress or Quiet()
     profile = current_profile(root)
-    shown.start("measuring memory bandwidth", profile.usable_threads)
-    found: list[float] = []
-    for threads in range(1, profile.usable_threads + 1):
-        found.append(measure_read_bandwidth(threads).value)
-        shown.advance(1)
+    # Before anything is computed, which heats the processor and takes memory.
+    celsius, free = temperature_c(root), free_memory(root).n_bytes
+    rounds = BandwidthRounds(profile.usable_threads, buffer_bytes=default_buffer_bytes(root))
+    load = OthersLoad()
+    load.watch()
+    rounds.run(shown)
     shown.start("measuring storage", 1)
     storage = measure_storage(home)
     shown.advance(1)
+    load.watch()
+    rounds.run(shown)
     rates = measure_rates(profile.usable_threads, progress=shown)
     shown.start("trying what else may compute", 1)
-    providers = find_providers(root)
+    providers = find_providers(root, system=profile.system, machine=profile.machine)
     shown.advance(1)
+    load.watch()
+    rounds.run(shown)
     return replace(
         profile,
-        read_bandwidth=tuple(found),
+        read_bandwidth=rounds.medians(),
+        slow_read_bandwidth=rounds.slow(),
         storage_read=storage.read,
         storage_write=storage.write,
         matrix_rates=rates,
         providers=providers,
-        free_bytes=free_memory(root).n_bytes,
+        others_busy=load.share(),
+        free_bytes=free,
+        power_source=power_source(root),
+        temperature_c=celsius,
+        energy_counters=energy_counters(root),
     )
-
-
-def measure_read_bandwidth(
-    threads: int, *, buffer_bytes: int | None = None, runs: int = RUNS
-) -> Measurement:
-    """Measure how fast memory is read: the median pass over a buffer no cache can hold.
-
-    Args:
-        threads: threads that read at once, each its own part; at least 1.
-        buffer_bytes: bytes read in one pass; None for 256 MiB or four times the last cache,
-            whichever is more, but at most an eighth of the memory.
-        runs: passes, after one that is not counted.
-
-    Returns:
-        Bytes per second, named "read_bandwidth".
-
-    Raises:
-        InputError: if a number is below 1.
-        ResourceError: if there is no memory for the buffer.
-    """
-    size = default_buffer_bytes() if buffer_bytes is None else buffer_bytes
-    samples = sample_read_bandwidth(threads, buffer_bytes=size, runs=runs)
-    how = f"onhand probe  # {threads} thread(s) read {size} bytes, median of {runs} passes"
-    return summarize("read_bandwidth", samples, unit="byte/s", how=how)
-
-
-def sample_read_bandwidth(threads: int, *, buffer_bytes: int, runs: int = RUNS) -> list[float]:
-    """Return the bytes per second of each pass; see `measure_read_bandwidth`.
-
-    Args:
-        threads: threads that read at once; at least 1.
-        buffer_bytes: bytes read in one pass, at least one number for each thread.
-        runs: passes, after one that is not counted.
-
-    Returns:
-        One figure for each pass.
-
-    Raises:
-        InputError: if a number is too small.
-        ResourceError: if there is no memory for the buffer.
-    """
-    if threads < 1 or runs < 1 or buffer_bytes < 4 * threads:
-        raise InputError(
-            f"read bandwidth: {threads} threads, {runs} runs and {buffer_bytes} bytes: each must "
-            f"be at least 1, with 4 bytes for each thread"
-        )
-    try:
-        # Ones, not zeros: untouched zero pages are all the same page of memory.
-        buffer = np.ones(buffer_bytes // 4, dtype=np.int32)
-    except MemoryError as error:
-        raise ResourceError(f"read bandwidth: no memory for {buffer_bytes} bytes") from error
-    parts = np.array_split(buffer, threads)
-    samples: list[float] = []
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        for _ in range(runs + 1):
-            begun = time.perf_counter()
-            list(pool.map(_read_once, parts))
-            samples.append(buffer.nbytes / (time.perf_counter() - begun))
-    return samples[1:]
-
-
-def default_buffer_bytes(root: Path = HERE) -> int:
-    """Return a buffer size that caches cannot hold and that memory has room for."""
-    wanted = max(BUFFER_BYTES, TIMES_CACHE * last_cache_bytes(root))
-    return max(2**20, min(wanted, memory_limit_bytes(root) // 8))
 
 
 def save_profile(profile: DeviceProfile, path: Path) -> None:
@@ -194,9 +142,3 @@ def save_profile(profile: DeviceProfile, path: Path) -> None:
         ResourceError: if it cannot be written.
     """
     write_text_atomically(path, render_profile(profile))
-
-
-def _read_once(part: NDArray[np.int32]) -> int:
-    # The maximum of whole numbers: vectorised on every processor, faster than memory, and numpy
-    # lets other threads run meanwhile. A sum of floats waits for its own additions.
-    return int(part.max())

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from onhand.device.adapting.choosing import WayChoice
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded
 from onhand.device.generate import TextSession
@@ -23,7 +24,8 @@ class TextModel:
     Attributes:
         tokenizer: text to tokens and back.
         engine_name: the engine that runs the model.
-        passed_over: engines preferred to it that cannot run here, and why.
+        passed_over: engines preferred to it that cannot run here, or are slower, and why.
+        choice: how engine and threads were chosen; None where nobody says.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class TextModel:
         name: str = "model",
         engine_name: str = "",
         passed_over: Mapping[str, str] | None = None,
+        choice: WayChoice | None = None,
         limits: Limits = Limits(),  # noqa: B008 (frozen)
     ) -> None:
         """Take weights over; `close` closes them.
@@ -43,12 +46,14 @@ class TextModel:
             files: what the model's text files say.
             name: the model's name for messages.
             engine_name: the engine of `loaded`.
-            passed_over: engines preferred to it, and why they were not taken.
+            passed_over: engines preferred to it, or slower, and why they were not taken.
+            choice: how engine and threads were chosen; None where nobody says.
             limits: how many answers to compute at once, and how many may wait.
         """
         self.tokenizer = files.tokenizer
         self.engine_name = engine_name
         self.passed_over = dict(passed_over or {})
+        self.choice = choice
         self._loaded = loaded
         self._files = files
         self._name = name
@@ -82,6 +87,7 @@ class TextModel:
             name=self._name,
             engine_name=self.engine_name,
             passed_over=self.passed_over,
+            choice=self.choice,
             batcher=self._batcher,
         )
 

@@ -20,7 +20,7 @@ from onhand.core.progress import Progress
 from onhand.core.recipe import Guard
 from onhand.host.options import BuildOptions
 from onhand.host.passes.as_is import AsIs
-from onhand.host.passes.base import ShapingStep
+from onhand.host.passes.base import Pass, ShapingStep
 from onhand.host.passes.quantize import Quantize
 from onhand.host.prove import Report
 from onhand.host.ways import without_paths
@@ -81,25 +81,36 @@ def decoder_leave_outs(options: BuildOptions) -> list[LeaveOut[BuildOptions]]:
     plain = replace(
         options,
         transforms={name: transform},
-        budget=Budget(),
+        # A search goes by its budget; nothing else needs one here.
+        budget=Budget() if options.search is None else options.budget,
         measure_original=False,
         try_ways=False,
         ablate=False,
+        n_variants=1,
     )
     labels = numbered([step.transform.name for step in options.shaping])
     found = [
         LeaveOut(label=label, options=replace(plain, shaping=_unguarded(options, place)))
         for place, label in enumerate(labels)
     ]
-    if isinstance(transform, Quantize):
-        found += [
-            LeaveOut(label=label, options=replace(plain, transforms={name: changed}))
-            for label, changed in _plainer(transform).items()
-        ]
+    if options.search is not None:
+        uniform = Quantize(method=options.search.method)
+        found.append(_instead(plain, "a format for each layer, not 4 bits for all", uniform))
+    elif isinstance(transform, Quantize):
+        found += [_instead(plain, label, changed) for label, changed in _plainer(transform).items()]
+    if options.search is not None or isinstance(transform, Quantize):
+        bits = "few" if not isinstance(transform, Quantize) or options.search else transform.bits
         whole = AsIs(how="left out", formats={}, bits=0)
-        label = f"{transform.bits} bits instead of float32"
-        found.append(LeaveOut(label=label, options=replace(plain, transforms={name: whole})))
+        found.append(_instead(plain, f"{bits} bits instead of float32", whole))
     return found
+
+
+def _instead(plain: BuildOptions, label: str, transform: Pass) -> LeaveOut[BuildOptions]:
+    """Return a build of one given transform, without a search or a budget."""
+    given = replace(
+        plain, transforms={"plain": transform}, search=None, budget=Budget(), keep_codes=False
+    )
+    return LeaveOut(label=label, options=given)
 
 
 def _plainer(transform: Quantize) -> dict[str, Quantize]:
@@ -113,8 +124,8 @@ def _plainer(transform: Quantize) -> dict[str, Quantize]:
         )
     if transform.embed_bits not in {0, transform.bits}:
         made[f"{transform.embed_bits} bits of the embedding"] = replace(transform, embed_bits=0)
-    if transform.layer_bits:
-        made["bits of their own for some matrices"] = replace(transform, layer_bits={})
+    if transform.layers:
+        made["formats of their own for some matrices"] = replace(transform, layers={})
     return made
 
 

@@ -32,7 +32,7 @@ from onhand.host.texts import Texts
 from onhand.host.transfer import figures_for, is_same_device
 from onhand.host.ways import Originals
 
-__all__ = ["Proof", "Report", "prove_bundle"]
+__all__ = ["Proof", "Report", "measure_variant", "prove_bundle"]
 
 REPORT_FORMAT = 1
 _RUNS = 5
@@ -106,24 +106,12 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
     """
     # Read again from disk, hashes and all: what is judged is what will ship.
     bundle = read_bundle(proof.packed.bundle.root)
-    # A profile that describes this machine may know better what it draws.
-    here = current_profile()
-    here = proof.profile if is_same_device(proof.profile, here) else here
+    here = _here(proof)
     variants: dict[str, dict[str, Measurement]] = {}
     engines: dict[str, str] = {}
     for plan in proof.plans:
-        quality, engines[plan.name] = _quality(proof, bundle, plan.name, progress)
-        guard.check("comparing with the original")
-        measured = bench(
-            bundle.root,
-            variant=plan.name,
-            threads=proof.threads,
-            runs=_RUNS,
-            profile=here,
-            progress=progress,
-        )
-        guard.check(f"running {plan.name}", child_bytes=_peak(measured))
-        variants[plan.name] = quality | _on_device(proof, here, measured)
+        figures = measure_variant(proof, bundle, plan.name, guard=guard, progress=progress)
+        variants[plan.name], engines[plan.name] = figures
     name = proof.plans[0].name
     ways = _ways(proof, bundle, engines[name], here, progress)
     original, missing, originals = _original_figures(proof, here, ways, guard, progress)
@@ -154,6 +142,47 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
         original=original,
         breaches=breaches,
     )
+
+
+def measure_variant(
+    proof: Proof, bundle: Bundle, variant: str, *, guard: MemoryGuard, progress: Progress
+) -> tuple[dict[str, Measurement], str]:
+    """Measure one variant: what it lost, in this process, and its speed, in fresh ones.
+
+    Args:
+        proof: what there is to prove.
+        bundle: as it was read from disk.
+        variant: which of its variants.
+        guard: the build's memory ceiling.
+        progress: told how far it is.
+
+    Returns:
+        The measurements by name, and the engine that ran it.
+
+    Raises:
+        EngineError: if it does not run, or gives a NaN.
+        ResourceError: if the memory ceiling was passed.
+    """
+    here = _here(proof)
+    quality, engine = _quality(proof, bundle, variant, progress)
+    guard.check("comparing with the original")
+    measured = bench(
+        bundle.root,
+        variant=variant,
+        threads=proof.threads,
+        runs=_RUNS,
+        profile=here,
+        progress=progress,
+    )
+    guard.check(f"running {variant}", child_bytes=_peak(measured))
+    return quality | _on_device(proof, here, measured), engine
+
+
+def _here(proof: Proof) -> DeviceProfile:
+    """Return this machine's profile."""
+    here = current_profile()
+    # A profile that describes this machine may know better what it draws.
+    return proof.profile if is_same_device(proof.profile, here) else here
 
 
 def _ways(

@@ -1,7 +1,9 @@
 """Which matrices lose most, and the cheapest way to lose half as much: more bits there."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from onhand.core.quantized import GroupFormat
 from onhand.host.passes.base import MatrixLoss, Pass
@@ -99,8 +101,15 @@ def propose_repair(
 
 def _recipe(name: str, used: Quantize, chosen: Sequence[str]) -> str:
     """Write a recipe: the pass as it was, and 8 bits for the chosen matrices."""
-    bits = {**dict.fromkeys(chosen, 8), **used.layer_bits}
-    table = ", ".join(f'"{pattern}" = {width}' for pattern, width in bits.items())
+    eight: dict[str, Mapping[str, int | bool]] = {}
+    for matrix in chosen:
+        fitting = (one for pattern, one in used.layers.items() if fnmatchcase(matrix, pattern))
+        eight[matrix] = {**next(fitting, {}), "bits": 8}
+    table = ", ".join(
+        f'"{pattern}" = {{ {options} }}'
+        for pattern, other in {**eight, **used.layers}.items()
+        for options in [", ".join(f"{key} = {json.dumps(value)}" for key, value in other.items())]
+    )
     return "\n".join([
         f'name = "{name}-repaired"',
         "",
@@ -112,6 +121,6 @@ def _recipe(name: str, used: Quantize, chosen: Sequence[str]) -> str:
         f'method = "{used.method}"',
         f"embed_bits = {used.embed_bits}",
         f"distil = {used.distil}",
-        f"layer_bits = {{ {table} }}",
+        f"layers = {{ {table} }}",
         "",
     ])

@@ -200,13 +200,15 @@ def _fall(fall: Waterfall) -> FallPlot:
     canvas = Canvas(_WIDTH, _ROW * (len(bars) + 2) + 8)
     across = linear_scale([fall.before.value, *ends], _LEFT, _WIDTH - 92, zero=True)
     zero = across.place(0.0)
+    canvas.line(zero, 0, zero, canvas.height, kind="axis")
     rows = [FallRow(label="without any of them", without="", brought="")]
     _state(canvas, 0, rows[0].label, fall.before, (zero, across.place(fall.before.value)), name)
     for place, (label, a, b) in enumerate(bars, start=1):
         top = 4 + _ROW * place
         changed = _signed(name, b - a)
         is_better = (b < a) != kind_of(name).more_is_better
-        kind = "bar-rest" if place == len(bars) else "bar-good" if is_better else "bar-bad"
+        kind = "bar-state" if a == b else "bar-good" if is_better else "bar-bad"
+        kind = "bar-rest" if place == len(bars) else kind
         canvas.text(_LEFT - 10, top + 18, cut(label, 28), anchor="end", kind="tick")
         canvas.bar(
             across.place(a),
@@ -249,8 +251,10 @@ def _shown(figure: Measurement, name: str) -> str:
 
 
 def _signed(name: str, change: float) -> str:
+    if not change:
+        return "no change"
     shown = show_figure(name, abs(change)).removeprefix("+")
-    return ("+" if change > 0 else "\u2212" if change < 0 else "") + shown
+    return ("+" if change > 0 else "\u2212") + shown
 
 
 def _brief(shown: str) -> str:

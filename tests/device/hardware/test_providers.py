@@ -1,109 +1,163 @@
-"""Providers are tried; most are fakes here, since few machines have one."""
+"""Providers are tried in a process of their own, which may break; most are fakes here."""
 
+import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from onhand.core.arrays import FloatArray
 from onhand.core.profile_parts import Provider
-from onhand.device.hardware import providers
-from onhand.device.hardware.providers import find_providers, seen_devices, try_provider
-from onhand.device.hardware.trials import Trial, trials
+from onhand.device.hardware.providers import Ended, find_providers, run_child, try_apart
+
+WORKING = Provider(name="FAKE.0", package="fake", is_usable=True, note="Fake 9000")
 
 
-def right(trial: Trial) -> FloatArray:
-    """A provider that computes as the processor does."""
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(trial.model, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": trial.x})[0])
+def line(**event: object) -> str:
+    """One line as the process prints it."""
+    return json.dumps(event)
 
 
-def test_every_trial_runs_on_the_processor() -> None:
-    """Its numbers are finite, and not all the same."""
-    for trial in trials():
-        answer = right(trial)
-        assert np.isfinite(answer).all(), trial.operator
-        assert answer.std() > 0, trial.operator
+def told(provider: Provider) -> str:
+    """The line that ends a provider's trial."""
+    given = {name: getattr(provider, name) for name in Provider.__slots__}
+    return line(provider=given)
 
 
-def test_one_that_computes_everything_is_usable() -> None:
-    """A little rounding is allowed: half precision is what many have."""
-    found = try_provider("FAKE", "openvino", lambda t: right(t) * 1.001, note="Fake 9000")
+class Scripted:
+    """Stands for the process: gives what a test says, and keeps what it was asked."""
 
-    assert found == Provider(name="FAKE", package="openvino", is_usable=True, note="Fake 9000")
+    def __init__(self, *endings: Ended) -> None:
+        self.endings = list(endings)
+        self.asked: list[tuple[str, tuple[str, ...]]] = []
 
-
-def test_what_it_does_not_have_is_listed() -> None:
-    """Those operators fall back to the processor."""
-
-    def run(trial: Trial) -> FloatArray:
-        if trial.operator in {"Conv", "MatMulNBits"}:
-            raise RuntimeError("no kernel")
-        return right(trial)
-
-    found = try_provider("FAKE", "onnxruntime", run)
-
-    assert found.is_usable
-    assert found.falls_back == ("Conv", "MatMulNBits")
+    def __call__(self, source: str, skip: Sequence[str], limit_s: float) -> Ended:
+        """See `run_child`."""
+        assert limit_s >= 0
+        self.asked.append((source, tuple(skip)))
+        return self.endings.pop(0)
 
 
-def test_one_that_can_do_nothing_says_why() -> None:
-    """In the words of its first line."""
+def test_what_was_tried_is_told() -> None:
+    """A process that ends well is asked once."""
+    start = Scripted(Ended(lines=(line(trying=["FAKE.0", "MatMul"]), told(WORKING)), code=0))
 
-    def run(trial: Trial) -> FloatArray:
-        raise OSError("libcuda.so.1: cannot open shared object file\nand much more")
-
-    found = try_provider("FAKE", "onnxruntime", run)
-
-    assert not found.is_usable
-    assert found.note == "libcuda.so.1: cannot open shared object file"
+    assert list(try_apart("openvino", limit_s=9, start=start)) == [WORKING]
+    assert start.asked == [("openvino", ())]
 
 
-@pytest.mark.parametrize("wrong", [2.0, float("nan")])
-def test_one_that_computes_wrongly_is_not_used(wrong: float) -> None:
-    """A fast wrong answer is worse than none."""
-    found = try_provider("FAKE", "onnxruntime", lambda trial: right(trial) * wrong)
+def test_one_that_breaks_its_process_is_named_and_the_others_are_tried() -> None:
+    """The second process leaves out what was tried, and what broke the first."""
+    crash = Ended(lines=(told(WORKING), line(trying=["FAKE.1", "Conv"])), code=-11)
+    rest = Ended(lines=(told(Provider(name="FAKE.2", package="fake")),), code=0)
+    start = Scripted(crash, rest)
 
-    assert not found.is_usable
-    assert found.note == "computes MatMul wrongly"
+    found = list(try_apart("openvino", limit_s=9, start=start))
 
-
-def show(root: Path, name: str, *, kind: str, vendor: str) -> None:
-    """Put a device on a made bus."""
-    place = root / "sys/bus/pci/devices" / name
-    place.mkdir(parents=True)
-    (place / "class").write_text(f"{kind}\n", encoding="ascii")
-    (place / "vendor").write_text(f"{vendor}\n", encoding="ascii")
+    assert [one.name for one in found] == ["FAKE.0", "FAKE.1", "FAKE.2"]
+    assert not found[1].is_usable
+    assert found[1].note == "broke its process (signal 11): Conv"
+    assert start.asked[1] == ("openvino", ("FAKE.0", "FAKE.1"))
 
 
-def test_devices_on_the_bus_are_seen(tmp_path: Path) -> None:
-    """With what they would need; a network card is none."""
-    show(tmp_path, "0000:01:00.0", kind="0x030200", vendor="0x10de")
-    show(tmp_path, "0000:02:00.0", kind="0x120000", vendor="0x8086")
-    show(tmp_path, "0000:03:00.0", kind="0x020000", vendor="0x8086")
-    show(tmp_path, "0000:04:00.0", kind="0x030000", vendor="0x1234")
+def test_one_that_hangs_is_left_behind() -> None:
+    """No second process: the time is used up."""
+    hung = Ended(lines=(line(trying=["FAKE.0", "Softmax"]),), code=None)
+    found = list(try_apart("built-in FAKE.0", limit_s=2, start=Scripted(hung)))
 
-    found = seen_devices(tmp_path)
-
-    assert [one.name for one in found] == ["CUDAExecutionProvider", "NPU"]
-    assert "onnxruntime-gpu" in found[0].note
-    assert not any(one.is_usable for one in found)
+    assert [one.note for one in found] == ["gave no answer within 2 s: Softmax"]
 
 
-def test_what_is_seen_and_what_is_tried_are_joined(
+@pytest.mark.parametrize(
+    ("source", "name", "package"),
+    [
+        ("built-in CUDAExecutionProvider", "CUDAExecutionProvider", "onnxruntime"),
+        ("plug-in onnxruntime_ep_webgpu", "onnxruntime_ep_webgpu", "onnxruntime-ep-webgpu"),
+        ("openvino", "openvino", "openvino"),
+    ],
+)
+def test_a_source_that_cannot_be_asked_is_told(source: str, name: str, package: str) -> None:
+    """Its error's words, under the source's own name, and no second try."""
+    broken = Ended(lines=(line(trying=["", "x"]), line(broken="no libcuda.so.1")), code=0)
+    found = list(try_apart(source, limit_s=9, start=Scripted(broken)))
+
+    assert found == [Provider(name=name, package=package, note="no libcuda.so.1")]
+
+
+def test_a_process_that_says_nothing_is_told() -> None:
+    """It broke before its first word."""
+    found = list(try_apart("openvino", limit_s=9, start=Scripted(Ended(lines=(), code=127))))
+
+    assert [one.note for one in found] == ["broke its process (code 127): starting"]
+
+
+def test_a_process_that_breaks_again_and_again_ends() -> None:
+    """Each time at another device, without end, is four times at most."""
+    crashes = [Ended(lines=(line(trying=[f"F{n}", "Add"]),), code=1) for n in range(9)]
+    start = Scripted(*crashes)
+
+    assert len(list(try_apart("openvino", limit_s=9, start=start))) == 4
+
+
+def test_what_is_present_and_what_is_absent_are_joined(tmp_path: Path) -> None:
+    """A device that was tried is not absent; each absent one says what installs it."""
+    gpu = Provider(name="GPU.0", package="openvino", is_usable=True, note="Fake Graphics")
+    start = Scripted(Ended(lines=(told(gpu),), code=0))
+    found = find_providers(
+        tmp_path, system="linux", machine="x86_64", start=start, found=["openvino"]
+    )
+
+    assert found[0] == gpu
+    names = [one.name for one in found]
+    assert "CUDAExecutionProvider" in names
+    assert "GPU" not in names
+    assert not any(one.is_present or one.is_usable for one in found[1:])
+
+
+def test_the_processor_leaves_everything_to_itself() -> None:
+    """A real process, asked for what every installation has."""
+    pytest.importorskip("onnxruntime")
+    found = list(try_apart("built-in CPUExecutionProvider", limit_s=60, start=run_child))
+
+    assert [(one.name, one.is_usable) for one in found] == [("CPUExecutionProvider", False)]
+    assert found[0].note == "leaves everything that was tried to the processor"
+
+
+def plug_in(folder: Path, monkeypatch: pytest.MonkeyPatch, *, does: str) -> str:
+    """Install a made plug-in whose library's path is told by some Python; return its source."""
+    code = f"import os, time\n\ndef get_library_path():\n    {does}\n"
+    (folder / "onnxruntime_ep_made.py").write_text(code, encoding="ascii")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+    return "plug-in onnxruntime_ep_made"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals")
+def test_a_driver_that_aborts_ends_its_own_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A device that a package has is not listed twice."""
-    show(tmp_path, "0000:01:00.0", kind="0x030200", vendor="0x8086")
-    monkeypatch.setattr(providers, "_onnxruntime", lambda: ["FakeProvider"])
-    monkeypatch.setattr(providers, "_openvino", lambda: [("GPU.0", "Fake Graphics")])
-    monkeypatch.setattr(providers, "_on_openvino", lambda name: right)
+    """A real process that dies of a signal; this one goes on."""
+    pytest.importorskip("onnxruntime")
+    source = plug_in(tmp_path, monkeypatch, does="os.abort()")
+    found = list(try_apart(source, limit_s=60, start=run_child))
 
-    found = find_providers(tmp_path)
+    assert [one.note for one in found] == ["broke its process (signal 6): finding its devices"]
 
-    assert [(one.name, one.is_usable) for one in found] == [
-        ("FakeProvider", False),
-        ("GPU.0", True),
-    ]
+
+def test_a_driver_that_never_answers_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real process that would sleep for an hour."""
+    source = plug_in(tmp_path, monkeypatch, does="time.sleep(3600)")
+    found = list(try_apart(source, limit_s=1, start=run_child))
+
+    assert found[0].note.startswith("gave no answer within 1 s")
+
+
+def test_a_library_that_is_none_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime refuses it, in its own words."""
+    pytest.importorskip("onnxruntime")
+    source = plug_in(tmp_path, monkeypatch, does="return 'nowhere.so'")
+    found = list(try_apart(source, limit_s=60, start=run_child))
+
+    assert len(found) == 1
+    assert "nowhere.so" in found[0].note

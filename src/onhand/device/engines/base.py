@@ -378,16 +378,3 @@ class KvEngine(Engine, Protocol):
             EngineError: as in `Engine`.
         """
         ...
-
-
-@runtime_checkable
-class InstructionsEngine(Engine, Protocol):
-    """An `Engine` that can be kept from using the best that a processor has."""
-
-    def using(self, instructions: str) -> Engine:
-        """Return the same engine with one instruction set.
-
-        Raises:
-            InputError: if this processor does not have it, with those that it has.
-        """
-        ...

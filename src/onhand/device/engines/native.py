@@ -327,7 +327,7 @@ def _module() -> Any:
 
 
 class NativeEngine:
-    """See `KvEngine` and `InstructionsEngine`."""
+    """See `KvEngine` and `WaysEngine`."""
 
     name: ClassVar[str] = "native"
     kv_kinds: ClassVar[tuple[KvKind, ...]] = ("fp16", "int8")
@@ -336,16 +336,20 @@ class NativeEngine:
         """Use one of `native.module.instruction_sets()`; "" for the best."""
         self._instructions = instructions
 
-    def using(self, instructions: str) -> "NativeEngine":
-        """See `InstructionsEngine`. Where there is no native part, `why_not` will say so.
+    def ways(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """See `WaysEngine`: none, for the best instructions are taken untold."""
+        return ()
+
+    def using(self, way: str) -> "NativeEngine":
+        """See `WaysEngine`. Where there is no native part, `why_not` will say so.
 
         Raises:
             InputError: if this processor does not have it.
         """
-        if native.module is not None and instructions not in native.module.instruction_sets():
+        if native.module is not None and way not in native.module.instruction_sets():
             known = ", ".join(native.module.instruction_sets())
-            raise InputError(f"native: there is no {instructions!r} on this processor, but {known}")
-        return NativeEngine(instructions)
+            raise InputError(f"native: there is no {way!r} on this processor, but {known}")
+        return NativeEngine(way)
 
     def why_not(self, bundle: Bundle, profile: DeviceProfile, *, variant: str) -> str | None:
         """Return None if it can run a variant here, else a reason."""

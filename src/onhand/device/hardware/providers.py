@@ -1,168 +1,167 @@
-"""What else may compute here: found, tried with small graphs, and compared with the processor."""
+"""What else may compute here: found and tried in processes of their own, or named as absent."""
 
-import contextlib
-from collections.abc import Callable, Iterable, Sequence
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
-from onhand.core.arrays import FloatArray
-from onhand.core.errors import EngineUnavailable
 from onhand.core.profile_parts import Provider
-from onhand.device.hardware.trials import Trial, trials
+from onhand.core.tables import filled
+from onhand.device.hardware.known_providers import absent_providers
+from onhand.device.hardware.reach import sources
 
-__all__ = ["Run", "find_providers", "seen_devices", "try_provider"]
+__all__ = ["Ended", "find_providers", "run_child", "try_apart"]
 
-Run = Callable[[Trial], FloatArray]
-"""Computes a trial on a provider alone; raises where it cannot."""
-
-_PROCESSOR: Final = frozenset({"CPUExecutionProvider", "AzureExecutionProvider"})
-# Half-precision arithmetic is allowed: what it computes is near, and wrong numbers are far.
-_TOLERANCE: Final = 0.05
-_VENDORS: Final = {
-    "0x10de": ("an NVIDIA GPU", "CUDAExecutionProvider", "onnxruntime-gpu"),
-    "0x1002": ("an AMD GPU", "MIGraphXExecutionProvider", "onnxruntime-migraphx"),
-    "0x8086": ("an Intel GPU", "GPU", "openvino"),
-}
-_DISPLAY, _ACCELERATOR = "0x03", "0x12"
+_LIMIT_S: Final = 25.0
+_MOST_RESTARTS: Final = 4
 
 
-def find_providers(root: Path) -> tuple[Provider, ...]:
-    """Return every provider beside the processor that is there, usable or not.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a process that tried providers ended.
+
+    Attributes:
+        lines: what it printed, each line as JSON.
+        code: its exit code, negative for a signal; None if it was stopped at its limit.
+    """
+
+    lines: tuple[str, ...]
+    code: int | None
+
+
+Start = Callable[[str, Sequence[str], float], Ended]
+"""Runs the process for a source, names to skip and seconds that it may take."""
+
+
+def find_providers(
+    root: Path,
+    *,
+    system: str,
+    machine: str,
+    limit_s: float = _LIMIT_S,
+    start: Start | None = None,
+    found: Sequence[str] | None = None,
+) -> tuple[Provider, ...]:
+    """Return every provider beside the processor's own: tried, or absent and what installs it.
 
     Args:
         root: folder that holds `sys`.
+        system: as `DeviceProfile.system`.
+        machine: as `DeviceProfile.machine`.
+        limit_s: seconds that all of them may take together.
+        start: tries a source; None for `run_child`.
+        found: sources; None for `reach.sources`.
 
     Returns:
-        Those of ONNX Runtime and of OpenVINO, then devices that neither can use.
+        Those that are there, usable or not, then those that are not.
     """
-    found = [
-        *(try_provider(name, "onnxruntime", _on_onnxruntime(name)) for name in _onnxruntime()),
-        *(
-            try_provider(name, "openvino", _on_openvino(name), note=note)
-            for name, note in _openvino()
-        ),
-    ]
-    names = {one.name.split(".")[0] for one in found}
-    return (*found, *(one for one in seen_devices(root) if one.name not in names))
-
-
-def try_provider(
-    name: str, package: str, run: Run, *, note: str = "", tried: Sequence[Trial] | None = None
-) -> Provider:
-    """Try a provider with each operator, and compare what it computes with the processor.
-
-    Args:
-        name: of the provider.
-        package: whose it is.
-        run: computes on it alone.
-        note: the device's own name.
-        tried: what to try; None for `trials`.
-
-    Returns:
-        It is usable if it computes at least one operator, and all that it computes rightly.
-    """
-    given = trials() if tried is None else tuple(tried)
-    falls_back, last = [], ""
-    for trial in given:
-        try:
-            answer = run(trial)
-        except Exception as error:  # noqa: BLE001 (a driver may raise anything; it is told below)
-            falls_back.append(trial.operator)
-            last = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            continue
-        if not _is_near(answer, _on_processor(trial)):
-            return Provider(
-                name=name, package=package, note=f"computes {trial.operator} wrongly", falls_back=()
-            )
-    if len(falls_back) == len(given):
-        return Provider(name=name, package=package, note=last or "computes nothing")
-    return Provider(
-        name=name, package=package, is_usable=True, note=note, falls_back=tuple(falls_back)
+    given = sources() if found is None else tuple(found)
+    tried: list[Provider] = []
+    end_s = time.monotonic() + limit_s
+    for n_left, source in zip(range(len(given), 0, -1), given, strict=True):
+        # What one does not need is left for the others.
+        share_s = max(end_s - time.monotonic(), 0.0) / n_left
+        tried += try_apart(source, limit_s=share_s, start=start or run_child)
+    installed = {word for source in given for word in (source.split(" ")[-1].replace("_", "-"),)}
+    if importlib.util.find_spec("openvino") is not None:
+        installed.add("openvino")
+    absent = absent_providers(
+        root,
+        system=system,
+        machine=machine,
+        present=frozenset(one.name.split(".")[0] for one in tried),
+        installed=frozenset(installed),
     )
+    return (*tried, *absent)
 
 
-def seen_devices(root: Path) -> tuple[Provider, ...]:
-    """Return graphics and neural processors on the bus, as what they would need.
+def try_apart(source: str, *, limit_s: float, start: Start) -> Iterator[Provider]:
+    """Yield the providers of one source, tried in a process that may break or hang.
 
     Args:
-        root: folder that holds `sys`.
+        source: one of `reach.sources`.
+        limit_s: seconds until it is stopped.
+        start: runs the process.
+
+    Yields:
+        Those that were tried; one that broke the process says at what, and the others are tried
+        without it.
+    """
+    done: list[str] = []
+    end_s = time.monotonic() + limit_s
+    for _ in range(_MOST_RESTARTS):
+        ended = start(source, tuple(done), max(end_s - time.monotonic(), 0.0))
+        name, doing, is_broken = "", "starting", False
+        for line in ended.lines:
+            event = json.loads(line)
+            if "trying" in event:
+                name, doing = event["trying"]
+            elif "broken" in event:
+                is_broken = True
+                yield _unusable(source, "", str(event["broken"]))
+            else:
+                provider = filled(Provider, event["provider"], where=source)
+                done.append(provider.name)
+                yield provider
+        if ended.code == 0 or is_broken:
+            return
+        yield _unusable(source, name, _why(ended.code, doing, limit_s))
+        if not name or ended.code is None:
+            return
+        done.append(name)
+
+
+def run_child(source: str, skip: Sequence[str], limit_s: float) -> Ended:
+    """Run `provider_child` for a source.
+
+    Args:
+        source: one of `reach.sources`.
+        skip: names of providers to leave out.
+        limit_s: seconds after which it is stopped.
 
     Returns:
-        None of them is usable as far as this function knows.
+        What it printed until then.
     """
-    found: dict[str, Provider] = {}
-    for device in sorted((root / "sys/bus/pci/devices").glob("*")):
-        kind, vendor = _text(device / "class"), _text(device / "vendor")
-        if kind.startswith(_DISPLAY) and vendor in _VENDORS:
-            what, name, package = _VENDORS[vendor]
-        elif kind.startswith(_ACCELERATOR):
-            what, name, package = "a neural processor", "NPU", "openvino"
-        else:
-            continue
-        note = f"{what} is there, but nothing that is installed uses it: {package} may"
-        found[name] = Provider(name=name, package=package, note=note)
-    return tuple(found.values())
-
-
-def _is_near(answer: FloatArray, right: FloatArray) -> bool:
-    if answer.shape != right.shape or not np.isfinite(answer).all():
-        return False
-    return bool(np.abs(answer - right).max() <= _TOLERANCE * np.abs(right).max())
-
-
-def _on_processor(trial: Trial) -> FloatArray:
-    return _session(trial, "CPUExecutionProvider", alone=False)
-
-
-def _on_onnxruntime(name: str) -> Run:
-    return lambda trial: _session(trial, name, alone=True)
-
-
-def _session(trial: Trial, provider: str, *, alone: bool) -> FloatArray:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is in the note
-    if alone:
-        # An operator that the provider does not have is an error then.
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    session = ort.InferenceSession(trial.model, options, providers=[provider])
-    return np.asarray(session.run(None, {"x": trial.x})[0], dtype=np.float32)
-
-
-def _onnxruntime() -> Iterable[str]:
-    import onnxruntime as ort
-
-    return [name for name in ort.get_available_providers() if name not in _PROCESSOR]
-
-
-def _openvino() -> list[tuple[str, str]]:
-    with contextlib.suppress(EngineUnavailable, RuntimeError):
-        from onhand.device.networks.openvino import open_core
-
-        core = open_core()
-        names = [name for name in core.available_devices if name != "CPU"]
-        return [(name, str(core.get_property(name, "FULL_DEVICE_NAME"))) for name in names]
-    return []
-
-
-def _on_openvino(name: str) -> Run:
-    from onhand.device.networks.openvino import open_core
-
-    core = open_core()
-
-    def run(trial: Trial) -> FloatArray:
-        model = core.read_model(trial.model)
-        compiled = core.compile_model(model, name)
-        return np.asarray(compiled([trial.x])[0], dtype=np.float32)
-
-    return run
-
-
-def _text(path: Path) -> str:
+    # -P: a folder called onhand in the current one must not be imported instead.
+    command = [sys.executable, "-P", "-m", "onhand.device.hardware.provider_child"]
+    process = subprocess.Popen(  # noqa: S603 - our own module; the job is no shell's
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    )
+    code: int | None = None
+    job = json.dumps({"source": source, "skip": list(skip), "limit_s": limit_s})
     try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
+        printed, _ = process.communicate(job, timeout=limit_s)
+        code = process.returncode
+    except subprocess.TimeoutExpired:
+        process.kill()
+        printed, _ = process.communicate()
+    finally:
+        process.kill()
+        process.wait()
+    # A last line without its end was cut as it was written.
+    whole = printed[: printed.rfind("\n") + 1]
+    return Ended(lines=tuple(whole.splitlines()), code=code)
+
+
+def _unusable(source: str, name: str, note: str) -> Provider:
+    kind, _, rest = source.partition(" ")
+    package = {"built-in": "onnxruntime", "plug-in": rest.replace("_", "-")}.get(kind, kind)
+    return Provider(name=name or rest or kind, package=package, note=note)
+
+
+def _why(code: int | None, doing: str, limit_s: float) -> str:
+    if code is None:
+        return f"gave no answer within {limit_s:.0f} s: {doing}"
+    ended = f"signal {-code}" if code < 0 else f"code {code}"
+    return f"broke its process ({ended}): {doing}"

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from onhand.core.onnxwrite import WrittenNode, model_of
-from onhand.core.profile_parts import MatrixRate
+from onhand.core.profile_parts import MATRIX_KINDS, MatrixRate
 from onhand.core.progress import Progress, Quiet
 
 __all__ = ["SHAPES", "Shape", "measure_rates"]
@@ -39,7 +39,11 @@ SHAPES: Final = (
 
 
 def measure_rates(
-    threads: int, *, shapes: Sequence[Shape] = SHAPES, progress: Progress | None = None
+    threads: int,
+    *,
+    shapes: Sequence[Shape] = SHAPES,
+    kinds: Sequence[str] = MATRIX_KINDS,
+    progress: Progress | None = None,
 ) -> tuple[MatrixRate, ...]:
     """Measure products of random matrices in fp32, int8 and int4.
 
@@ -49,6 +53,7 @@ def measure_rates(
     Args:
         threads: that multiply.
         shapes: of the products.
+        kinds: of the weights, of `MATRIX_KINDS`.
         progress: told how far it is.
 
     Returns:
@@ -62,6 +67,7 @@ def measure_rates(
             ways.append((kind, "onnx", partial(_integer_s, bits=bits)))
         else:
             ways.append((kind, "native", partial(_native_s, native=module, bits=bits)))
+    ways = [way for way in ways if way[0] in kinds]
     shown = progress or Quiet()
     shown.start("multiplying matrices", len(ways) * len(shapes))
     found = []

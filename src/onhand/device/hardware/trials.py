@@ -1,5 +1,6 @@
 """Small graphs of one operator each, by which an execution provider is tried."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +13,7 @@ from onhand.core.onnxwrite import WrittenNode, model_of
 __all__ = ["Trial", "trials"]
 
 _WIDTH: Final = 64
+_FLOAT32: Final = 1  # as ONNX numbers types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,26 +32,40 @@ class Trial:
 
 
 def trials() -> tuple[Trial, ...]:
-    """Return what language models and networks are mostly made of."""
+    """Return what language models and networks are mostly made of, what counts most first."""
     random = np.random.default_rng(0)
     rows = random.standard_normal((8, _WIDTH)).astype(np.float32)
     picture = random.standard_normal((1, 8, 16, 16)).astype(np.float32)
     square = (random.standard_normal((_WIDTH, _WIDTH)) / 8).astype(np.float32)
     kernel = (random.standard_normal((8, 8, 3, 3)) / 8).astype(np.float32)
+    ones = np.ones(_WIDTH, dtype=np.float32)
+    places = np.array([5, 0, 3], dtype=np.int64)
     return (
         _trial("MatMul", rows, {"w": square}),
-        _trial("Conv", picture, {"w": kernel}, {"pads": [1, 1, 1, 1]}),
-        _trial("LayerNormalization", rows, {"w": np.ones(_WIDTH, dtype=np.float32)}),
-        _trial("Softmax", rows, {}),
         _low_bits(rows, random),
-        _dynamic(rows, random),
+        _trial("Conv", picture, {"w": kernel}, {"pads": [1, 1, 1, 1]}),
+        _scaled(rows, random),
+        _trial("LayerNormalization", rows, {"w": ones}),
+        _trial("SimplifiedLayerNormalization", rows, {"w": ones}),
+        _trial("Softmax", rows, {}),
+        _trial("Gelu", rows, {}),
+        _trial("Gemm", rows, {"w": square, "b": ones}),
+        _trial("MaxPool", picture, {}, {"kernel_shape": [2, 2], "strides": [2, 2]}),
+        _trial("GlobalAveragePool", picture, {}),
+        _trial("Add", rows, {"w": ones}),
+        _trial("Mul", rows, {"w": ones * 3}),
+        _trial("Relu", rows, {}),
+        _trial("Sigmoid", rows, {}),
+        _trial("Transpose", rows, {}, {"perm": [1, 0]}),
+        _trial("Gather", rows, {"i": places}),
+        _whole_numbers(rows, random),
     )
 
 
 def _trial(
     operator: str,
     x: FloatArray,
-    tensors: dict[str, FloatArray],
+    tensors: Mapping[str, NDArray[np.generic]],
     attributes: dict[str, int | list[int]] | None = None,
 ) -> Trial:
     node = WrittenNode(
@@ -74,11 +90,10 @@ def _low_bits(x: FloatArray, random: np.random.Generator) -> Trial:
     return Trial(operator="MatMulNBits", model=model, x=x)
 
 
-def _dynamic(x: FloatArray, random: np.random.Generator) -> Trial:
-    """Return a product of whole numbers between two steps that every provider should know."""
-    codes = random.integers(-127, 128, (_WIDTH, _WIDTH), dtype=np.int8)
+def _scaled(x: FloatArray, random: np.random.Generator) -> Trial:
+    """Return a product of whole numbers as quantised networks write it, in four nodes."""
     tensors: dict[str, NDArray[np.generic]] = {
-        "w": codes,
+        "w": random.integers(-127, 128, (_WIDTH, _WIDTH), dtype=np.int8),
         "s": np.array(0.02, dtype=np.float32),
         "z": np.array(0, dtype=np.int8),
     }
@@ -90,3 +105,19 @@ def _dynamic(x: FloatArray, random: np.random.Generator) -> Trial:
     ]
     model = model_of(nodes, inputs={"x": x.shape}, tensors=tensors)
     return Trial(operator="QuantizeLinear", model=model, x=x)
+
+
+def _whole_numbers(x: FloatArray, random: np.random.Generator) -> Trial:
+    """Return a product of integers, between two steps that every provider should know."""
+    tensors: dict[str, NDArray[np.generic]] = {
+        "w": random.integers(-127, 128, (_WIDTH, _WIDTH), dtype=np.int8),
+        "s": np.array(0.02, dtype=np.float32),
+        "z": np.array(0, dtype=np.int8),
+    }
+    nodes = [
+        WrittenNode(kind="QuantizeLinear", inputs=["x", "s", "z"], output="q"),
+        WrittenNode(kind="MatMulInteger", inputs=["q", "w"], output="n"),
+        WrittenNode(kind="Cast", inputs=["n"], output="y", attributes={"to": _FLOAT32}),
+    ]
+    model = model_of(nodes, inputs={"x": x.shape}, tensors=tensors)
+    return Trial(operator="MatMulInteger", model=model, x=x)

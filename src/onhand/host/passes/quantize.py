@@ -20,7 +20,7 @@ from onhand.host.model import Model
 from onhand.host.passes.base import Matrix, MatrixLoss, PassReport
 from onhand.host.rounding import Rounding, round_matrix
 
-__all__ = ["METHODS", "PRESETS", "Quantize"]
+__all__ = ["METHODS", "PRESETS", "WHOLE_BITS", "Quantize", "check_layers"]
 
 METHODS = ("rtn", "hqq", "clip", "awq", "gptq", "awq+gptq")
 
@@ -31,6 +31,15 @@ PRESETS: Mapping[str, tuple[str, int]] = {
 }
 """Name -> method, and how often the scales are trained: minutes; more minutes; and hours for a
 model of half a billion weights."""
+
+WHOLE_BITS = 32
+"""Bits of a matrix that stays as it is."""
+
+_OF_FORMAT: Mapping[str, tuple[int, ...]] = {
+    "bits": (*GroupFormat.BITS, WHOLE_BITS),
+    "group_size": GroupFormat.GROUP_SIZES,
+    "symmetric": (True, False),
+}
 
 # Weights rounded at once by one thread: its working set stays near the cache.
 _BLOCK_WEIGHTS = 2**18
@@ -52,8 +61,9 @@ class Quantize:
             takes the columns one by one, later ones making good for earlier ones; "awq" scales
             the inputs first, then rounds as "clip" does; "awq+gptq" scales, then as "gptq".
         embed_bits: bits of the embedding, learned positions and the head; 0 for the same as `bits`.
-        layer_bits: other bits for some matrices: a pattern of names, in which * stands for
-            anything, as in "layers.*.down", -> bits. The first pattern that fits counts.
+        layers: another format for some matrices: a pattern of names, in which * stands for
+            anything, as in "layers.*.down", -> any of bits, group_size and symmetric; 32 bits
+            leave a matrix in float32. The first pattern that fits counts.
         distil: how often the scales are trained on the calibration text, so that the model says
             what the original says; 0 leaves them.
     """
@@ -65,42 +75,37 @@ class Quantize:
     symmetric: bool = True
     method: str = "clip"
     embed_bits: int = 0
-    layer_bits: Mapping[str, int] = field(default_factory=dict, hash=False)
+    layers: Mapping[str, Mapping[str, int | bool]] = field(default_factory=dict, hash=False)
     distil: int = 0
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise InputError(f"method is {self.method!r}, must be one of {', '.join(METHODS)}")
-        if not isinstance(self.layer_bits, Mapping):
-            raise InputError(
-                f'layer_bits is {self.layer_bits!r}, must be like {{ "layers.*.down" = 8 }}'
-            )
-        self._format("layers.0.qkv")
-        self._format("embed")
+        GroupFormat(bits=self.bits, group_size=self.group_size, symmetric=self.symmetric)
+        GroupFormat(bits=self.embed_bits or self.bits)
         if not 0 <= self.distil <= _MOST_ROUNDS:
             raise InputError(f"distil is {self.distil}, must be 0 to {_MOST_ROUNDS}")
-        for pattern, bits in self.layer_bits.items():
-            if type(bits) is not int or bits not in GroupFormat.BITS:
-                raise InputError(
-                    f"layer_bits of {pattern!r} is {bits!r}, must be one of {GroupFormat.BITS}"
-                )
+        check_layers(self.layers)
 
     def plan(self, decoder: Decoder) -> PassReport:
         """Say what `apply` would change, from shapes alone.
 
         Raises:
-            InputError: if a pattern of `layer_bits` fits no matrix.
+            InputError: if a pattern of `layers` fits no matrix.
         """
         names = list(decoder.matrices())
-        for pattern in self.layer_bits:
+        for pattern in self.layers:
             if not fnmatch.filter(names, pattern):
                 raise InputError(
-                    f"layer_bits: no matrix is called {pattern!r}; they are called "
+                    f"layers: no matrix is called {pattern!r}; they are called "
                     f"{', '.join(_kinds(names))}"
                 )
+        formats = {name: self._format(name) for name in names}
+        kept = dict.fromkeys(decoder.vectors(), "a norm or bias: float32, too small to matter")
+        whole = "float32, as was asked for"
         return PassReport(
-            formats={name: self._format(name) for name in names},
-            kept=dict.fromkeys(decoder.vectors(), "a norm or bias: float32, too small to matter"),
+            formats=formats,
+            kept=kept | {name: whole for name, form in formats.items() if form is None},
             rounding=f"{self.method} {self.distil}",
             needs_calibration=self.method not in {"rtn", "hqq"} or self.distil > 0,
             whole_moments=self._by_columns or self._scales_inputs,
@@ -129,6 +134,9 @@ class Quantize:
 
         Yields:
             The matrices, one by one.
+
+        Raises:
+            InputError: if one of them stays in float32.
         """
         from threadpoolctl import threadpool_limits
 
@@ -150,6 +158,8 @@ class Quantize:
         # A tied embedding was observed as the head: the error of those products counts. An
         # embedding of its own is only looked up, so all its columns weigh alike.
         form = self._format(name)
+        if form is None:
+            raise InputError(f"{name}: stays in float32, there is nothing to round")
         rounded_by = self._rounder(name, form, statistics, decoder)
         step = max((_COLUMN_BLOCK_WEIGHTS if self._by_columns else _BLOCK_WEIGHTS) // k, 1)
 
@@ -195,14 +205,51 @@ class Quantize:
         moments = statistics.moments(name, form.group_size, decoder.matrices()[name][1])
         return lambda block: round_matrix(block, form, method=method, moments=moments)
 
-    def _format(self, name: str) -> GroupFormat:
+    def _format(self, name: str) -> GroupFormat | None:
         edge = name.partition(".")[0] in {"embed", "head", "positions"}
-        bits = self.embed_bits if edge and self.embed_bits else self.bits
-        for pattern, other in self.layer_bits.items():
+        usual: dict[str, int | bool] = {
+            "bits": self.embed_bits if edge and self.embed_bits else self.bits,
+            "group_size": self.group_size,
+            "symmetric": self.symmetric,
+        }
+        for pattern, other in self.layers.items():
             if fnmatch.fnmatchcase(name, pattern):
-                bits = other
+                usual |= other
                 break
-        return GroupFormat(bits=bits, group_size=self.group_size, symmetric=self.symmetric)
+        if usual["bits"] == WHOLE_BITS:
+            return None
+        return GroupFormat(
+            bits=usual["bits"],
+            group_size=usual["group_size"],
+            symmetric=bool(usual["symmetric"]),
+        )
+
+
+def check_layers(layers: object) -> None:
+    """Check a table of formats for some matrices, see `Quantize`.
+
+    Args:
+        layers: pattern of names -> a table.
+
+    Raises:
+        InputError: if it is no such table, or a value is out of range.
+    """
+    like = 'must be like { "layers.*.down" = { bits = 8 } }'
+    if not isinstance(layers, Mapping):
+        raise InputError(f"layers is {layers!r}, {like}")
+    for pattern, table in layers.items():
+        if not isinstance(table, Mapping) or not table:
+            raise InputError(f"layers: {pattern!r} is {table!r}, {like}")
+        if odd := sorted(set(table) - set(_OF_FORMAT)):
+            raise InputError(
+                f"layers: {pattern!r} has {odd[0]!r}; known: {', '.join(sorted(_OF_FORMAT))}"
+            )
+        for key, value in table.items():
+            if type(value) is not type(_OF_FORMAT[key][0]) or value not in _OF_FORMAT[key]:
+                allowed = ", ".join(str(one).lower() for one in _OF_FORMAT[key])
+                raise InputError(
+                    f"layers: {key} of {pattern!r} is {value!r}, must be one of {allowed}"
+                )
 
 
 def _looked_up_too(moments: FloatArray) -> FloatArray:

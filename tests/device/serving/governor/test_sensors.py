@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from tests.device.serving.governor.test_signals import V2, put
 
-from onhand.device.serving.governor.sensors import Battery, Sensors, psutil_battery
+from onhand.device.hardware.power import Battery
+from onhand.device.serving.governor.sensors import Sensors
 
 
 class Clock:
@@ -103,4 +104,3 @@ def test_this_machine_can_be_read() -> None:
 
     assert (found.memory_available_bytes or 0) > 0
     assert found.battery is None or 0 <= found.battery <= 1
-    psutil_battery()

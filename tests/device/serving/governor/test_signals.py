@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from onhand.device.serving.governor.signals import (
     CpuTimes,
     Throttling,
-    hottest_c,
     parse_cpu_times,
     parse_pressure,
     parse_runnable,
@@ -133,15 +132,6 @@ def test_own_processor_time(tmp_path: Path) -> None:
     counts = "S 1 1 1 0 -1 4194560 10 0 0 0 250 50 0 0 20 0 4 0"
     put(tmp_path, "proc/self/stat", f"12 (a) b) {counts}\n")
     assert process_cpu_s(tmp_path) == pytest.approx(3.0)
-
-
-def test_the_hottest_zone_counts(tmp_path: Path) -> None:
-    """Sensors that cannot be right are left out."""
-    assert hottest_c(tmp_path) is None
-
-    for number, text in enumerate(["45000", "61500", "-273000", "999000", "", "warm"]):
-        put(tmp_path, f"sys/class/thermal/thermal_zone{number}/temp", f"{text}\n")
-    assert hottest_c(tmp_path) == pytest.approx(61.5)
 
 
 @given(text=st.text(max_size=200))

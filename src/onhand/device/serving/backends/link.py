@@ -7,18 +7,21 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from onhand.core.errors import InputError
 from onhand.device.serving.api.bodies import as_json
 from onhand.device.serving.asks import Wire
+from onhand.device.serving.backends.connections import (
+    ConnectError,
+    Connections,
+    LateConnectError,
+    LostError,
+    Reply,
+)
 from onhand.device.serving.backends.failures import late, unreachable
-from onhand.device.serving.backends.patience import in_fair_time
 from onhand.device.serving.backends.settings import BackendSettings, Secret
-
-if TYPE_CHECKING:
-    import httpx2
 
 __all__ = ["Link", "Packed", "Traffic"]
 
@@ -71,14 +74,20 @@ class Link:
         """
         self._settings = settings
         self._key = key
-        self._trusted = _trusted(settings)
-        self._client: httpx2.AsyncClient | None = None
+        self._connections = Connections(
+            settings.url,
+            trusted=_trusted(settings),
+            connect_s=settings.connect_s,
+            keep_s=_KEEP_S,
+            most_idle=settings.max_active,
+        )
+        self._path = urlsplit(settings.url).path.rstrip("/")
+        # Compressed answers hold pieces back, and expand to any size.
+        self._headers = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "onhand"}
+        if key is not None:
+            self._headers["authorization"] = f"Bearer {key.text}"
         self._packs = settings.compression == "gzip"
         self.traffic = Traffic()
-
-    def prepare(self) -> None:
-        """Load what sending takes, so that the first request does not wait for it."""
-        self._open_client()
 
     def hidden(self, text: str) -> str:
         """Return a text without the key, should it hold it."""
@@ -107,12 +116,10 @@ class Link:
         return Packed(content, headers, n_plain)
 
     @asynccontextmanager
-    async def opened(
-        self, path: str, packed: Packed, *, until_s: float
-    ) -> "AsyncIterator[httpx2.Response]":
+    async def opened(self, path: str, packed: Packed, *, until_s: float) -> AsyncIterator[Reply]:
         """Send a request, and hand out the answer with its body unread.
 
-        The connection is closed with the block unless the body was read to its end.
+        The connection is closed with the block unless the answer came to its end.
 
         Args:
             path: below the server's URL.
@@ -125,99 +132,67 @@ class Link:
         Raises:
             BackendFailed: if there is none.
         """
-        client = self._open_client()
-        url = f"{self._settings.url.rstrip('/')}/{path}"
-        request = client.build_request("POST", url, content=packed.content, headers=packed.headers)
-        self._count_sent(request, packed)
-        response = await self._sent(client, request, until_s)
+        reply = await self._sent(path, packed, until_s)
         try:
-            self.traffic.received += _size(response.headers.raw)
-            self._learn(response)
-            yield response
+            self.traffic.received += reply.head.n_bytes
+            self._learn(reply)
+            yield reply
         finally:
-            await response.aclose()
+            reply.close()
 
     async def probe(self) -> bool:
         """Say whether the server lives: it answers, and does not say that it is unwell."""
-        import httpx2
-
         path = self._settings.probe_path
-        parts = urlsplit(self._settings.url)
-        base = f"{parts.scheme}://{parts.netloc}" if path.startswith("/") else self._settings.url
-        url = f"{base.rstrip('/')}/{path.lstrip('/')}"
-        client = self._open_client()
+        target = path if path.startswith("/") else f"{self._path}/{path}"
+        until_s = asyncio.get_running_loop().time() + max(_PROBE_S, self._settings.connect_s)
         try:
-            async with asyncio.timeout(max(_PROBE_S, self._settings.connect_s)):
-                async with client.stream("GET", url) as response:
-                    self.traffic.sent += _size(response.request.headers.raw)
-                    self.traffic.received += _size(response.headers.raw)
-                    return response.status_code < 500
-        except (httpx2.TransportError, TimeoutError):
+            reply, n_sent = await self._connections.ask(
+                "GET", target, self._headers, b"", until_s=until_s
+            )
+        except (ConnectError, LostError, TimeoutError):
             return False
+        self.traffic.sent += n_sent
+        self.traffic.received += reply.head.n_bytes
+        reply.close()
+        return reply.head.status < 500
 
     async def close(self) -> None:
         """Close all connections; safe to call twice, and to use afterwards."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aclose()
+        self._connections.close()
 
     def stop_packing(self) -> bool:
         """Send requests as they are from now on; say whether they were compressed before."""
         packed, self._packs = self._packs, False
         return packed
 
-    async def _sent(
-        self, client: "httpx2.AsyncClient", request: "httpx2.Request", until_s: float
-    ) -> "httpx2.Response":
-        import httpx2
-
+    async def _sent(self, path: str, packed: Packed, until_s: float) -> Reply:
         name = self._settings.name
+        headers = {**self._headers, **packed.headers}
         try:
-            return await in_fair_time(client.send(request, stream=True), until_s)
-        except httpx2.ConnectTimeout:
+            reply, n_headers = await self._connections.ask(
+                "POST", f"{self._path}/{path}", headers, packed.content, until_s=until_s
+            )
+        except LateConnectError:
             raise late(name, "connection", self._settings.connect_s) from None
-        except httpx2.TransportError as error:
+        except (ConnectError, LostError, InputError) as error:
             # Without its cause: a traceback of it would show the request's headers.
-            raise unreachable(name, self.hidden(str(error) or type(error).__name__)) from None
+            raise unreachable(name, self.hidden(str(error))) from None
         except TimeoutError:
             raise late(name, "text", self._settings.first_s) from None
-
-    def _open_client(self) -> "httpx2.AsyncClient":
-        import httpx2
-
-        if self._client is None:
-            # Compressed answers hold pieces back, and expand to any size.
-            headers = {"accept-encoding": "identity", "user-agent": "onhand"}
-            if self._key is not None:
-                headers["authorization"] = f"Bearer {self._key.text}"
-            self._client = httpx2.AsyncClient(
-                headers=headers,
-                verify=self._trusted,
-                trust_env=False,
-                timeout=httpx2.Timeout(None, connect=self._settings.connect_s),
-                limits=httpx2.Limits(
-                    max_connections=None,
-                    max_keepalive_connections=self._settings.max_active,
-                    keepalive_expiry=_KEEP_S,
-                ),
-            )
-        return self._client
-
-    def _count_sent(self, request: "httpx2.Request", packed: Packed) -> None:
-        n_headers = _size(request.headers.raw)
         self.traffic.sent += n_headers + len(packed.content)
         self.traffic.unpacked += n_headers + packed.n_plain
+        return reply
 
-    def _learn(self, response: "httpx2.Response") -> None:
+    def _learn(self, reply: Reply) -> None:
         # RFC 7694: a server that takes compressed requests says so.
-        if self._settings.compression == "auto" and response.status_code == 200:
-            codings = response.headers.get("accept-encoding", "")
+        if self._settings.compression == "auto" and reply.head.status == 200:
+            codings = reply.head.headers.get("accept-encoding", "")
             self._packs = "gzip" in {one.split(";")[0].strip() for one in codings.split(",")}
 
 
-def _trusted(settings: BackendSettings) -> ssl.SSLContext:
+def _trusted(settings: BackendSettings) -> ssl.SSLContext | None:
     if settings.url.startswith("http:"):
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody, and is never used
+        return None
     if not settings.ca:
         return ssl.create_default_context()
     try:
@@ -227,7 +202,3 @@ def _trusted(settings: BackendSettings) -> ssl.SSLContext:
             f"backend {settings.name!r}: ca {settings.ca}: holds no certificate that can be read: "
             f"{error.strerror or error}"
         ) from error
-
-
-def _size(headers: list[tuple[bytes, bytes]]) -> int:
-    return sum(len(name) + len(value) + 4 for name, value in headers)

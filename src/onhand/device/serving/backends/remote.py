@@ -3,14 +3,15 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from onhand.core.errors import InputError, OnhandError
 from onhand.device.serving.api.wire import wire_of
 from onhand.device.serving.asks import Ask, Ending, Piece, Wire
 from onhand.device.serving.backends.chunks import ChunkReader, SaidError
+from onhand.device.serving.backends.connections import LostError, Reply
 from onhand.device.serving.backends.failures import (
     broken,
     late,
@@ -19,13 +20,9 @@ from onhand.device.serving.backends.failures import (
     unreachable,
 )
 from onhand.device.serving.backends.link import Link, Traffic
-from onhand.device.serving.backends.patience import in_fair_time
 from onhand.device.serving.backends.settings import BackendSettings, Kind, Secret
 from onhand.device.serving.backends.sse import EventReader
 from onhand.device.serving.deadlines import HEADER as DEADLINE
-
-if TYPE_CHECKING:
-    import httpx2
 
 __all__ = ["HOPS", "RemoteBackend", "hops_of"]
 
@@ -76,10 +73,6 @@ class RemoteBackend:
         """Bytes so far."""
         return self._link.traffic
 
-    def prepare(self) -> None:
-        """Load what asking takes, so that the first request does not wait for it."""
-        self._link.prepare()
-
     async def probe(self) -> bool:
         """Say whether the server says that it is well."""
         return await self._link.probe()
@@ -121,24 +114,24 @@ class RemoteBackend:
         packed = await self._link.packed(wire, model=model)
         reader = ChunkReader(with_scores=ask.n_scores is not None)
         received = 0
-        async with self._link.opened(wire.path, packed, until_s=until_s) as response:
-            await self._check(response, until_s)
-            is_stream = "text/event-stream" in response.headers.get("content-type", "")
+        async with self._link.opened(wire.path, packed, until_s=until_s) as reply:
+            await self._check(reply, until_s)
+            is_stream = "text/event-stream" in reply.head.headers.get("content-type", "")
             events = _Events(is_stream=is_stream)
-            async with aclosing(response.aiter_raw()) as parts:
-                has_begun = False
-                while not events.is_done:
-                    limit_s = loop.time() + self.settings.between_s if has_begun else until_s
-                    part = await self._next(parts, limit_s, has_begun=has_begun)
-                    received += len(part)
-                    self._link.traffic.received += len(part)
-                    for piece in self._read(events, reader, part, received):
-                        has_begun = True
-                        yield piece
-                    if not part:
-                        break
-                self._finish(events, reader)
-                await _drain(parts)
+            has_begun = False
+            while not events.is_done:
+                limit_s = loop.time() + self.settings.between_s if has_begun else until_s
+                part = await self._next(reply, limit_s, has_begun=has_begun)
+                received += len(part)
+                self._link.traffic.received += len(part)
+                for piece in self._read(events, reader, part, received):
+                    has_begun = True
+                    yield piece
+                if not part:
+                    break
+            self._finish(events, reader)
+            if not reply.is_whole:
+                await _drain(reply)
         yield self._ending(ask, reader, sent=len(packed.content), received=received)
 
     def _with_headers(self, wire: Wire, ask: Ask, *, now_s: float) -> Wire:
@@ -149,21 +142,21 @@ class RemoteBackend:
             headers[HOPS] = str(wire.n_hops + 1)
         return replace(wire, headers=headers)
 
-    async def _check(self, response: "httpx2.Response", until_s: float) -> None:
-        status = response.status_code
-        coding = response.headers.get("content-encoding", "identity")
+    async def _check(self, reply: Reply, until_s: float) -> None:
+        status = reply.head.status
+        coding = reply.head.headers.get("content-encoding", "identity")
         if status == 200 and coding in {"identity", ""}:
             return
         if status == 200:
             raise broken(self.name, f"content-encoding {coding[:40]!r}, which was not asked for")
         if status == 415 and self._link.stop_packing():
             raise _Unpacked
-        body = await self._body(response, until_s)
+        body = await self._body(reply, until_s)
         error = of_status(
             self.name,
             status,
             body=body,
-            headers=response.headers,
+            headers=reply.head.headers,
             env=self.settings.env,
             hidden=self._link.hidden,
         )
@@ -171,34 +164,26 @@ class RemoteBackend:
             _LOG.error("%s", error)
         raise error
 
-    async def _body(self, response: "httpx2.Response", until_s: float) -> bytes:
+    async def _body(self, reply: Reply, until_s: float) -> bytes:
         """Return the beginning of an error's body; what cannot be read says nothing."""
         body = b""
         try:
-            async with aclosing(response.aiter_raw()) as parts:
-                while len(body) < _MOST_ERROR_BYTES:
-                    part = await self._next(parts, until_s, has_begun=False)
-                    if not part:
-                        break
-                    body += part
-                    self._link.traffic.received += len(part)
+            while len(body) < _MOST_ERROR_BYTES:
+                part = await self._next(reply, until_s, has_begun=False)
+                if not part:
+                    break
+                body += part
+                self._link.traffic.received += len(part)
         except OnhandError:
             return b""
         return body
 
-    async def _next(
-        self, parts: AsyncGenerator[bytes], limit_s: float, *, has_begun: bool
-    ) -> bytes:
-        # None at the end.
-        import httpx2
-
+    async def _next(self, reply: Reply, limit_s: float, *, has_begun: bool) -> bytes:
+        # No bytes at the end.
         try:
-            if not has_begun:
-                return await in_fair_time(anext(parts, b""), limit_s)
-            async with asyncio.timeout_at(limit_s):
-                return await anext(parts, b"")
-        except httpx2.TransportError as error:
-            reason = self._link.hidden(str(error) or type(error).__name__)
+            return await reply.part(limit_s, is_fair=not has_begun)
+        except LostError as error:
+            reason = self._link.hidden(str(error))
             raise unreachable(self.name, f"the connection was lost: {reason}") from None
         except TimeoutError:
             waited_s = self.settings.between_s if has_begun else self.settings.first_s
@@ -289,13 +274,8 @@ def _is_deterministic(wire: Wire) -> bool:
     return wire.fields.get("temperature") == 0 or wire.fields.get("seed") is not None
 
 
-async def _drain(parts: AsyncGenerator[bytes]) -> None:
+async def _drain(reply: Reply) -> None:
     """Read the end of an answer that was read to its end, so that its connection can be kept."""
-    import httpx2
-
-    try:
-        async with asyncio.timeout(_DRAIN_S):
-            async for _ in parts:
-                return  # more than the end: not worth waiting for
-    except (TimeoutError, httpx2.TransportError):
-        return
+    with suppress(TimeoutError, LostError):
+        # More than the end is not worth waiting for.
+        await reply.part(asyncio.get_running_loop().time() + _DRAIN_S)

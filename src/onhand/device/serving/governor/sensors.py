@@ -7,11 +7,12 @@ from pathlib import Path
 
 from onhand.device.control_groups import read_text
 from onhand.device.free_memory import free_memory
+from onhand.device.hardware.heat import temperature_c
+from onhand.device.hardware.power import Battery, battery_of
 from onhand.device.serving.governor.readings import Readings
 from onhand.device.serving.governor.signals import (
     CpuTimes,
     Throttling,
-    hottest_c,
     parse_cpu_times,
     parse_runnable,
     pressure_of,
@@ -20,24 +21,11 @@ from onhand.device.serving.governor.signals import (
     waited_s,
 )
 
-__all__ = ["Battery", "Sensors", "psutil_battery"]
+__all__ = ["Sensors"]
 
 _HERE = Path("/")
 # A shorter time between two readings says little: counts have steps of a hundredth of a second.
 _LEAST_INTERVAL_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Battery:
-    """What the device runs on.
-
-    Attributes:
-        charge: from 0 to 1.
-        is_plugged: whether it is on mains; None where nobody knows.
-    """
-
-    charge: float
-    is_plugged: bool | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +53,13 @@ class Sensors:
 
         Args:
             root: folder that holds `proc` and `sys`.
-            battery: what the device runs on; None for `psutil_battery` where `root` is "/".
+            battery: what the device runs on; None for `battery_of` the root.
             clock: seconds that only grow.
         """
         self._root = root
         self._clock = clock
-        is_here = root == _HERE
-        self._battery = battery or (psutil_battery if is_here else lambda: None)
-        self._is_here = is_here
+        self._battery = battery or (lambda: battery_of(root))
+        self._is_here = root == _HERE
         self._before = self._counts()
 
     def read(self) -> Readings:
@@ -93,7 +80,7 @@ class Sensors:
             throttled=_throttled(now.throttling, before.throttling, elapsed_s),
             n_runnable=parse_runnable(read_text(self._root / "proc/loadavg")),
             memory_available_bytes=free_memory(self._root).n_bytes,
-            temperature_c=self._temperature_c(),
+            temperature_c=temperature_c(self._root),
             battery=None if battery is None else battery.charge,
             is_plugged=None if battery is None else battery.is_plugged,
         )
@@ -110,35 +97,6 @@ class Sensors:
             waited_s=waited_s(self._root),
             throttling=throttling_of(self._root),
         )
-
-    def _temperature_c(self) -> float | None:
-        found = hottest_c(self._root)
-        return _psutil_hottest_c() if found is None and self._is_here else found
-
-
-def psutil_battery() -> Battery | None:
-    """Return what psutil knows of a battery; None where there is none."""
-    import psutil
-
-    # Some systems have no way to ask, and some drivers fail.
-    try:
-        found = psutil.sensors_battery()
-    except (AttributeError, OSError, RuntimeError, ValueError):
-        return None
-    if found is None or not 0 <= found.percent <= 100:
-        return None
-    return Battery(charge=found.percent / 100, is_plugged=found.power_plugged)
-
-
-def _psutil_hottest_c() -> float | None:
-    import psutil
-
-    try:
-        sensors = psutil.sensors_temperatures()
-    except (AttributeError, OSError, RuntimeError, ValueError):
-        return None
-    found = [one.current for sensor in sensors.values() for one in sensor if one.current]
-    return max(found, default=None)
 
 
 def _psutil_times() -> tuple[CpuTimes, float]:

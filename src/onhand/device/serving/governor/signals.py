@@ -15,7 +15,6 @@ from onhand.device.control_groups import groups, read_text, whole_number
 __all__ = [
     "CpuTimes",
     "Throttling",
-    "hottest_c",
     "parse_cpu_times",
     "parse_pressure",
     "parse_runnable",
@@ -30,8 +29,6 @@ _AVERAGE = re.compile(r"^some .*\bavg10=([0-9]{1,3}(?:\.[0-9]{1,4})?)\b", re.MUL
 _MOST_THREADS: Final = 4096
 _TICKS: Final = 100  # of a second, in /proc/stat and /proc/self/stat, on every Linux of today
 _NANO: Final = 1e-9
-# What a sensor may say about a device that works; others are broken, or count from elsewhere.
-_COLDEST_C, _HOTTEST_C = -40.0, 200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,17 +162,6 @@ def process_cpu_s(root: Path) -> float | None:
         return None
     user, system = whole_number(words[11]), whole_number(words[12])
     return None if user is None or system is None else (user + system) / _TICKS
-
-
-def hottest_c(root: Path) -> float | None:
-    """Return the highest temperature that a thermal zone has, in degrees Celsius."""
-    folder = root / "sys/class/thermal"
-    found = [
-        number / 1000
-        for zone in _listed(folder, "thermal_zone*")
-        if (number := whole_number(read_text(zone / "temp"))) is not None
-    ]
-    return max((one for one in found if _COLDEST_C < one < _HOTTEST_C), default=None)
 
 
 def _threads(root: Path) -> Sequence[Path]:

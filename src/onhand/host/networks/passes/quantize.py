@@ -18,6 +18,7 @@ from onhand.host.networks.quantization.layers_alone import (
     compress_weights,
     multiply_dynamically,
 )
+from onhand.host.networks.quantization.mixed import saves_a_bit
 from onhand.host.networks.quantization.plan import (
     Layer,
     chosen_layers,
@@ -40,7 +41,6 @@ SWITCHES: Final = ("auto", "on", "off")
 _GROUPS: Final = (32, 64, 128)
 _MOST_STEPS: Final = 100_000
 _MOST_RANK: Final = 4096
-_VNNI: Final = {"avx_vnni", "avx512_vnni", "amx_int8"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,7 +232,7 @@ class QuantizeNetwork:
     def _saves_a_bit(self, profile: DeviceProfile | None) -> bool:
         if self.reduce_range != "auto":
             return self.reduce_range == "on"
-        return profile is not None and _saturates(profile)
+        return saves_a_bit(profile)
 
     def _notes(self, profile: DeviceProfile | None) -> tuple[str, ...]:
         if self.scheme == "dynamic":
@@ -244,8 +244,3 @@ class QuantizeNetwork:
         if self.reduce_range == "auto" and profile is None:
             return ("the device is not known: taken to have VNNI, if it is an x86 processor",)
         return ()
-
-
-def _saturates(profile: DeviceProfile) -> bool:
-    x86 = profile.machine.lower() in {"x86_64", "amd64", "i386", "i686"}
-    return x86 and not _VNNI.intersection(profile.instruction_sets)

@@ -14,7 +14,7 @@ from onhand.host.networks.observe import observe
 from onhand.host.networks.quantization.grid import Grid
 from onhand.host.networks.quantization.histogram import Histogram
 from onhand.host.networks.quantization.plan import Plan
-from onhand.host.networks.quantization.ranges import choose_range
+from onhand.host.networks.quantization.ranges import choose_range, squared_error
 from onhand.host.networks.samples import Samples
 
 __all__ = ["Ranges", "channel_means", "count_values"]
@@ -118,6 +118,15 @@ class Ranges:
             scale = float(np.float32(grid.scale * factor))
             found[name] = replace(grid, scale=scale)
         return found
+
+    def errors(self, plan: Plan) -> dict[str, float]:
+        """Return value -> mean square of what its grid changes; see `grids` for the rest."""
+        grids = self.grids(plan)
+        return {
+            name: squared_error(histogram, grids[root]) / max(histogram.total(), 1)
+            for name, root in plan.grids.items()
+            if (histogram := self._histograms.get(name)) is not None
+        }
 
     def _grid(self, names: tuple[str, ...]) -> Grid:
         if names not in self._chosen:

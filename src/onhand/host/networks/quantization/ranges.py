@@ -10,7 +10,7 @@ from onhand.core.errors import InputError
 from onhand.host.networks.quantization.grid import Grid
 from onhand.host.networks.quantization.histogram import Histogram
 
-__all__ = ["METHODS", "choose_range"]
+__all__ = ["METHODS", "choose_range", "squared_error"]
 
 METHODS: Final = ("min-max", "percentile", "mse", "entropy")
 _STEPS: Final = 48
@@ -46,7 +46,7 @@ def choose_range(
         return _percentile(histogram, percentile)
     if method not in METHODS:
         raise InputError(f"range {method!r} is unknown; known: {', '.join(METHODS)}")
-    judge = _squared_error if method == "mse" else _divergence
+    judge = squared_error if method == "mse" else _divergence
     return _search(histogram, judge, symmetric=symmetric)
 
 
@@ -86,7 +86,8 @@ def _search(histogram: Histogram, judge: Judge, *, symmetric: bool) -> tuple[flo
     return low, high
 
 
-def _squared_error(histogram: Histogram, grid: Grid) -> float:
+def squared_error(histogram: Histogram, grid: Grid) -> float:
+    """Return the sum of squares of what a grid changes, over all values that were counted."""
     centres = histogram.centres()
     error = centres - _nearest(centres, grid)
     return float(np.square(error) @ histogram.counts)

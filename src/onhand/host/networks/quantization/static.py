@@ -22,7 +22,7 @@ from onhand.host.networks.quantization.plan import Plan, make_plan, nothing_to_q
 from onhand.host.networks.quantization.qdq import RoundedLayer, quantised_graph
 from onhand.host.networks.samples import Samples
 
-__all__ = ["BIAS_CORRECTIONS", "StaticSettings", "quantize_statically"]
+__all__ = ["BIAS_CORRECTIONS", "StaticSettings", "StaticWork", "quantize_statically"]
 
 BIAS_CORRECTIONS: Final = ("auto", "none", "fast", "full")
 # Means settle soon, and layer after layer each example is run as often as there are layers.
@@ -30,6 +30,7 @@ _FEW: Final = 24
 # Of the examples, this share is put aside for the last word on what is lost.
 _HELD_OUT: Final = 4
 Layers = dict[str, RoundedLayer]
+_LOW_BITS: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +83,7 @@ def quantize_statically(graph: Graph, bench: Workbench, settings: StaticSettings
     samples, aside = bench.calibration, None
     if settings.accuracy < 1:
         samples, aside = _split(samples)
-    work = _Work(graph, replace(bench, calibration=samples), settings)
+    work = StaticWork(graph, replace(bench, calibration=samples), settings)
     plan = work.plan(())
     if not plan.layers:
         raise InputError(nothing_to_quantize(graph))
@@ -108,10 +109,17 @@ def quantize_statically(graph: Graph, bench: Workbench, settings: StaticSettings
     )
 
 
-class _Work:
-    """One graph on its way; keeps what was counted."""
+class StaticWork:
+    """One graph on its way to integers; keeps what was counted. Used by one thread."""
 
     def __init__(self, graph: Graph, bench: Workbench, settings: StaticSettings) -> None:
+        """Begin.
+
+        Args:
+            graph: in float, with the forms of operators that integers know.
+            bench: with examples.
+            settings: how.
+        """
         self._graph, self._bench, self._settings = graph, bench, settings
         self.ranges = Ranges(
             graph,
@@ -136,15 +144,23 @@ class _Work:
         """Return the graph of a plan."""
         return quantised_graph(self._graph, plan, self.ranges.grids(plan), layers)
 
-    def rounded(self, plan: Plan, grids: dict[str, Grid]) -> tuple[Layers, dict[str, str]]:
-        """Return the layers in integers, and why some were not learned."""
+    def rounded(
+        self, plan: Plan, grids: dict[str, Grid], *, low: Collection[str] = ()
+    ) -> tuple[Layers, dict[str, str]]:
+        """Return the layers in integers, and why some were not learned.
+
+        Args:
+            plan: what is quantised.
+            grids: of its values.
+            low: names of layers whose weights keep to 4 bits.
+        """
         made: Layers = {}
         for name, layer in plan.layers.items():
             bias = layer.bias_of(self._graph)
             weight = round_weight(
                 layer.weight_of(self._graph),
                 axis=layer.axis,
-                bits=self._settings.bits,
+                bits=_LOW_BITS if name in low else self._settings.bits,
                 per_channel=self._settings.per_channel,
                 least=least_scales(bias, grids[plan.grids[layer.data]].scale),
             )
@@ -166,20 +182,29 @@ class _Work:
         self, plan: Plan, grids: dict[str, Grid], layers: Layers
     ) -> tuple[Layers, tuple[str, ...]]:
         """Return the layers with biases corrected as asked for."""
-        ways = self._ways(plan, grids, layers)
         asked = self._settings.bias_correction
         if asked != "auto":
-            return ways[asked](), ()
+            return self.corrected_by(asked, plan, grids, layers), ()
+        _, made, note = self.best_correction(plan, grids, layers)
+        return made, (note,)
+
+    def corrected_by(self, way: str, plan: Plan, grids: dict[str, Grid], layers: Layers) -> Layers:
+        """Return the layers with biases corrected in one of `BIAS_CORRECTIONS`, but "auto"."""
+        return self._ways(plan, grids, layers)[way]()
+
+    def best_correction(
+        self, plan: Plan, grids: dict[str, Grid], layers: Layers
+    ) -> tuple[str, Layers, str]:
+        """Return the way that the outputs lose least with, what it gives, and a sentence."""
         depthwise = any(layer.depthwise for layer in plan.layers.values())
         tried = ("none", "fast", "full") if depthwise else ("none", "fast")
         judge = self._judge(_last(self._bench.calibration))
-        found = {way: ways[way]() for way in tried}
+        found = {way: self.corrected_by(way, plan, grids, layers) for way in tried}
         errors = {way: judge.error(self.written(plan, made)) for way, made in found.items()}
         best = min(tried, key=lambda way: errors[way])
         told = ", ".join(f"{way} {error:.5f}" for way, error in errors.items())
-        return found[best], (
-            f"bias correction {best!r} chosen by the error of the outputs: {told}",
-        )
+        note = f"bias correction {best!r} chosen by the error of the outputs: {told}"
+        return best, found[best], note
 
     def reverted(self, plan: Plan, layers: Layers, aside: Samples) -> Reverted:
         """Return the layers that lose too much."""

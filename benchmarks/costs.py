@@ -1,0 +1,287 @@
+"""The cost model beside the clock: what it says of bundles, and what `onhand bench` then finds.
+
+    python -m benchmarks.costs [--models house-assistant,tinystories,135m] [--points 12]
+        [--threads 1,2] [--runs 5] [--json] [--out benchmarks/results/costs.json]
+
+Calibrates first (about 20 seconds, products and steps of small models; nothing of the models that
+are judged), then builds every model in formats that differ by the bits of some layers, by group
+size, by the bits of the embedding, and measures each with several lengths of prompt and numbers of
+threads. Each forecast is told the memory bandwidth that `bench` measured beside its run, and
+nothing else of it. Prints the median of the absolute relative errors by model and figure. The
+folder of `ONHAND_ASSETS` has `tinystories-656k` and `tokenizers`.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import psutil
+
+from benchmarks.shapes import make_checkpoint
+from onhand.core.measurement import Measurement
+from onhand.core.progress import Quiet
+from onhand.device.bench import bench
+from onhand.device.probe import current_profile
+from onhand.device.threads import usable_threads
+from onhand.host.calibrate import InputStatistics
+from onhand.host.costs.calibration import Calibration
+from onhand.host.costs.decoders import FIGURES, DecoderCosts
+from onhand.host.costs.measuring import measure_calibration
+from onhand.host.costs.text import text_ratio
+from onhand.host.model import Model
+from onhand.host.pack import pack_bundle, plan_variants
+from onhand.host.passes.quantize import Quantize
+from onhand.host.sources import load_model
+
+__all__ = ["main"]
+
+ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
+MODELS: Final = ("house-assistant", "tinystories", "135m")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One format, and one way to run it."""
+
+    name: str
+    quantize: Quantize
+    prompt: int
+    threads: int
+
+
+def main() -> None:
+    """Run the benchmark; print a table, or with --json the results alone."""
+    given = _arguments()
+    begun = time.perf_counter()
+    calibration = measure_calibration(current_profile())
+    calibration_s = time.perf_counter() - begun
+    models: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in given.models:
+            points = _points(given.points, given.threads)
+            rows = list(_judge(name, points, calibration, Path(scratch) / name, given.runs))
+            models[name] = {"points": rows, "errors": _errors(rows)}
+    results = {
+        "command": " ".join(["python -m benchmarks.costs", *sys.argv[1:]]),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "calibration": calibration.to_json(),
+        "calibration_s": calibration_s,
+        "models": models,
+    }
+    print(json.dumps(results, indent=1) if given.json else _table(models))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(results, indent=1) + "\n")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", type=lambda text: text.split(","), default=list(MODELS))
+    parser.add_argument("--points", type=int, default=12)
+    parser.add_argument(
+        "--threads",
+        type=lambda text: [int(word) for word in text.split(",")],
+        default=sorted({1, usable_threads()}),
+    )
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/costs.json"))
+    return parser.parse_args()
+
+
+def _points(n: int, threads: list[int]) -> list[Point]:
+    """Return formats and ways to run them; all that a choice can change changes among them."""
+    made = [
+        ("4 bits, groups of 32", Quantize(method="rtn"), 512),
+        ("4 bits, groups of 32", Quantize(method="rtn"), 64),
+        ("4 bits, groups of 128, embedding 8", _mixed(4, 128, embed=8), 512),
+        ("8 bits, groups of 32", _mixed(8, 32), 384),
+        ("8 bits, groups of 32", _mixed(8, 32), 16),
+        ("2 bits, groups of 32, embedding 4", _mixed(2, 32, embed=4), 512),
+        ("3 bits, groups of 64, zero points", _mixed(3, 64, symmetric=False), 256),
+        ("3 bits, groups of 64, zero points", _mixed(3, 64, symmetric=False), 32),
+        ("4 bits, down 8", _mixed(4, 32, others={"layers.*.down": 8}), 512),
+        ("4 bits, first layers 8, MLP 2", _mixed(2, 64, embed=4, others=_ENDS), 256),
+        (
+            "4 bits, zero points, attention 8",
+            _mixed(4, 64, symmetric=False, others=_ATTENTION),
+            512,
+        ),
+        ("8 bits, MLP 4, groups of 128", _mixed(8, 128, others=_MLP), 128),
+    ]
+    return [
+        Point(name=name, quantize=how, prompt=prompt, threads=threads[i % len(threads)])
+        for i, (name, how, prompt) in enumerate(made[:n])
+    ]
+
+
+_ENDS: Final = {"layers.0.*": 8, "layers.*.qkv": 4, "layers.*.out": 4}
+_ATTENTION: Final = {"layers.*.qkv": 8, "layers.*.out": 8}
+_MLP: Final = {"layers.*.gate_up": 4, "layers.*.down": 4}
+
+
+def _mixed(
+    bits: int,
+    group: int,
+    *,
+    embed: int = 0,
+    symmetric: bool = True,
+    others: Mapping[str, int] = MappingProxyType({}),
+) -> Quantize:
+    return Quantize(
+        method="rtn",
+        bits=bits,
+        group_size=group,
+        embed_bits=embed,
+        symmetric=symmetric,
+        layers={pattern: {"bits": width} for pattern, width in others.items()},
+    )
+
+
+def _judge(
+    name: str, points: list[Point], calibration: Calibration, scratch: Path, runs: int
+) -> Iterator[dict[str, object]]:
+    scratch.mkdir()
+    model = _load(name, scratch)
+    other = sum(len(content) for content in model.files.values())
+    made: dict[str, Path] = {}
+    for point in points:
+        if point.name not in made:
+            made[point.name] = scratch / f"bundle-{len(made)}"
+            _build(model, point.quantize, made[point.name])
+        busy = _Others()
+        found = bench(
+            made[point.name],
+            engine="native",
+            prompt_tokens=min(point.prompt, model.decoder.context - 32),
+            generated_tokens=min(128, model.decoder.context - min(point.prompt, 480)),
+            threads=point.threads,
+            runs=runs,
+        )
+        others = busy.share()
+        said = _forecast(model, point, found, calibration, other)
+        print(f"{name}: {point.name}, {point.threads} threads, prompt {point.prompt}", flush=True)
+        yield {
+            "name": point.name,
+            "threads": point.threads,
+            "prompt_tokens": point.prompt,
+            "others_share": others,
+            "read_bandwidth": found["read_bandwidth"].value,
+            "figures": {
+                figure: {
+                    "forecast": said[figure],
+                    "measured": found[figure].value,
+                    "spread": found[figure].spread,
+                    "relative_error": said[figure] / found[figure].value - 1,
+                }
+                for figure in FIGURES
+            },
+        }
+
+
+def _forecast(
+    model: Model,
+    point: Point,
+    found: Mapping[str, Measurement],
+    calibration: Calibration,
+    other_bytes: int,
+) -> dict[str, float]:
+    """Say what a point costs; of what was measured, only the bandwidth is known."""
+    bandwidth = list(calibration.read_bandwidth)
+    bandwidth[point.threads - 1] = found["read_bandwidth"].value
+    costs = DecoderCosts(
+        model.decoder,
+        replace(current_profile(), read_bandwidth=tuple(bandwidth)),
+        other_bytes=other_bytes,
+        threads=point.threads,
+        calibration=calibration,
+        text_ratio=text_ratio(model.files["tokenizer.json"]),
+    )
+    formats = point.quantize.plan(model.decoder).formats
+    prompt = min(point.prompt, model.decoder.context - 32)
+    answer = min(128, model.decoder.context - min(point.prompt, 480))
+    return costs.whole(formats, prompt_tokens=prompt, generated_tokens=answer).figures()
+
+
+def _load(name: str, scratch: Path) -> Model:
+    if name == "house-assistant":
+        return load_model("examples/house_assistant/model")
+    if name == "tinystories":
+        return load_model(str(_asset("tinystories-656k")))
+    place = scratch / "source"
+    make_checkpoint(
+        "smollm2-135m", place, tokenizer=_asset("tokenizers") / "smollm2" / "tokenizer.json"
+    )
+    return load_model(str(place))
+
+
+def _asset(name: str) -> Path:
+    if not (place := ASSETS / name).exists():
+        sys.exit(f"{place} is absent: set ONHAND_ASSETS to the folder of models and data")
+    return place
+
+
+def _build(model: Model, how: Quantize, place: Path) -> None:
+    place.mkdir()
+    pack_bundle(
+        model,
+        plan_variants(model.decoder, {"judged": how}),
+        InputStatistics(),
+        place,
+        accuracy_level=4,
+        provenance={},
+        threads=usable_threads(),
+        progress=Quiet(),
+    )
+
+
+class _Others:
+    """How much of the processors other processes take."""
+
+    def __init__(self) -> None:
+        self._before = self._now()
+
+    def share(self) -> float:
+        """Return it since this was made, of all processors' time."""
+        total, others = (now - then for now, then in zip(self._now(), self._before, strict=True))
+        return max(0.0, others / total)
+
+    def _now(self) -> tuple[float, float]:
+        times = psutil.cpu_times()
+        busy = times.user + times.system + times.nice + getattr(times, "steal", 0.0)
+        mine = os.times()
+        own = mine.user + mine.system + mine.children_user + mine.children_system
+        return busy + times.idle, busy - own
+
+
+def _errors(rows: list[dict[str, object]]) -> dict[str, float]:
+    return {
+        figure: statistics.median(
+            abs(float(row["figures"][figure]["relative_error"]))  # type: ignore[index]
+            for row in rows
+        )
+        for figure in FIGURES
+    }
+
+
+def _table(models: Mapping[str, object]) -> str:
+    lines = ["| model | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    for name, found in models.items():
+        errors = found["errors"]  # type: ignore[index]
+        lines.append(f"| {name} | " + " | ".join(f"{errors[one]:.1%}" for one in FIGURES) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a compressed model will cost on a device, said from shapes: bytes, memory, time, energy."""

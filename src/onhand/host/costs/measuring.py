@@ -1,0 +1,324 @@
+"""Micro-measurements on this device: products, memory, steps of small models, fresh processes."""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import numpy as np
+
+from onhand.core.bundle import Bundle
+from onhand.core.errors import EngineUnavailable
+from onhand.core.profile import DeviceProfile
+from onhand.core.progress import Progress, Quiet
+from onhand.core.quantized import GroupFormat
+from onhand.device.bench_child import TOKENIZER
+from onhand.device.engines.native import NativeEngine
+from onhand.device.generate import generate_tokens
+from onhand.device.hardware.rates import Shape, measure_rates
+from onhand.device.probe import sample_read_bandwidth
+from onhand.device.text import open_tokenizer
+from onhand.host.costs.calibration import (
+    FLOAT_BITS,
+    ROWS,
+    Calibration,
+    MemoryCosts,
+    ProductRate,
+    StartCosts,
+    StepCosts,
+    Stream,
+)
+from onhand.host.costs.fitting import Timed, fit_step_costs
+from onhand.host.costs.products import decode_products, prompt_products_s
+from onhand.host.costs.starting import measure_starts
+from onhand.host.costs.synthetic import Sizes, made_tokenizer, make_bundle
+from onhand.host.costs.text import text_seconds
+from onhand.host.costs.work import prompt_work, step_work
+
+__all__ = ["measure_calibration", "measure_products", "measure_streams"]
+
+_WEIGHTS: Final = 2**18  # of a timed product: few enough for a second cache in any format
+_INPUTS: Final = (128, 1024)
+_PRODUCT_S: Final = 0.004
+_STREAM_S: Final = 0.12
+_STREAM_BYTES: Final = tuple(2**n for n in (18, 20, 21, 22, 23, 24, 25, 26, 27))
+_BANDWIDTH_BYTES: Final = 2**27
+# Small, deep, wide, and with many tokens: what tells the parts of a step apart.
+_SAMPLES: Final = (
+    Sizes(),
+    Sizes(n_layers=12),
+    Sizes(width=256, mlp_width=1024, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=64),
+    Sizes(width=256, mlp_width=512, n_layers=2, n_heads=8, n_kv_heads=4, vocab_size=8192),
+    Sizes(width=160, mlp_width=320, n_layers=4, n_heads=10, n_kv_heads=5, head_dim=16),
+    Sizes(width=512, mlp_width=512, n_layers=2, n_heads=4, n_kv_heads=4, head_dim=128),
+)
+_PROMPTS: Final = (16, 128, 448)
+_ANSWER: Final = 48
+_ANSWERS_S: Final = 0.15  # for answers to one prompt
+_MOST_ANSWERS: Final = 40
+_PLAIN_TOKENS: Final = 1024
+_FINE_S: Final = 1e-7
+_NOTHING: Final = StepCosts(
+    step_s=0.0, layer_s=0.0, value_s=0.0, score_s=0.0, pair_s=0.0, meet_s=0.0
+)
+_NO_START: Final = StartCosts(
+    process_s=0.0,
+    open_s=0.0,
+    matrix_s=0.0,
+    hash_bytes_per_s=1.0,
+    pack_bytes_per_s=1.0,
+    token_s=0.0,
+)
+_NO_MEMORY: Final = MemoryCosts(
+    process_bytes=0.0, token_bytes=0.0, token_peak_bytes=0.0, matrix_bytes=0.0
+)
+
+
+def measure_products(native: ModuleType) -> tuple[ProductRate, ...]:
+    """Time products of one thread in every format, with all `ROWS`.
+
+    Args:
+        native: the native part.
+
+    Returns:
+        What a weight and an output cost for a row.
+    """
+    found = []
+    for bits in GroupFormat.BITS:
+        for group in GroupFormat.GROUP_SIZES:
+            for symmetric in (True, False):
+                form = GroupFormat(bits=bits, group_size=group, symmetric=symmetric)
+                found += list(_product_rates(native, form))
+    return tuple(found)
+
+
+def _product_rates(native: ModuleType, form: GroupFormat) -> Iterator[ProductRate]:
+    few, many = _INPUTS
+    narrow = _matrix(native, form, _WEIGHTS // few, few, threads=1)
+    wide = _matrix(native, form, _WEIGHTS // many, many, threads=1)
+    for rows in ROWS:
+        # What few inputs cost more than many is what an output costs at all.
+        short_s, long_s = (_product_s(one, rows) / rows for one in (narrow, wide))
+        output_s = max(0.0, short_s - long_s) / (_WEIGHTS // few - _WEIGHTS // many)
+        weight_s = (long_s - output_s * (_WEIGHTS // many)) / _WEIGHTS
+        yield ProductRate(
+            bits=form.bits,
+            group_size=form.group_size,
+            symmetric=form.symmetric,
+            rows=rows,
+            weight_s=max(weight_s, long_s / _WEIGHTS / 2),
+            output_s=output_s,
+        )
+
+
+def _matrix(native: ModuleType, form: GroupFormat, n: int, k: int, *, threads: int) -> object:
+    codes = np.full(n * form.n_groups(k) * form.group_size * form.bits // 8, 0x5A, dtype=np.uint8)
+    scales = np.full((n, form.n_groups(k)), 0.01, dtype=np.float16).view(np.uint16)
+    zeros = None if form.symmetric else np.zeros(form.zero_shape((n, k)), dtype=np.uint8)
+    return native.Matrix(form.bits, form.group_size, n, k, codes, scales, zeros, threads=threads)
+
+
+def _product_s(matrix: object, rows: int) -> float:
+    return _least(matrix, rows=rows, threads=1, for_s=_PRODUCT_S)
+
+
+def _least(matrix: object, *, rows: int, threads: int, for_s: float) -> float:
+    """Return the seconds of a product that nothing disturbs: the quickest tenth of some."""
+    first = min(matrix.time_products(rows, threads, 3))  # type: ignore[attr-defined]
+    runs = int(np.clip(for_s / first, 5, 400))
+    return quick(matrix.time_products(rows, threads, runs))  # type: ignore[attr-defined]
+
+
+def quick(samples: Sequence[float]) -> float:
+    """Return what the quickest tenth of some samples take at most: other processes only slow."""
+    return float(np.quantile(samples, 0.1))
+
+
+def measure_streams(
+    native: ModuleType, threads: Sequence[int], *, most_bytes: int, own_bytes: int
+) -> tuple[Stream, ...]:
+    """Time reading weights by how many there are.
+
+    Args:
+        native: the native part.
+        threads: numbers of threads; 1 comes first.
+        most_bytes: at most.
+        own_bytes: of the caches that no two cores share: what fits them is read by each thread as
+            if it were alone.
+
+    Returns:
+        By threads, then by bytes.
+    """
+    # Codes of a byte are multiplied as they are: the least work for what is read.
+    form = GroupFormat(bits=8, group_size=128)
+    found: list[Stream] = []
+    for n in threads:
+        alone = [one for one in found if one.threads == 1]
+        fits = [one for one in alone if n > 1 and one.working_bytes <= own_bytes]
+        found += [
+            Stream(
+                threads=n,
+                working_bytes=n * one.working_bytes,
+                bytes_per_s=n * one.bytes_per_s,
+            )
+            for one in fits
+        ]
+        least = n * own_bytes if fits else 0
+        for size in (size for size in _STREAM_BYTES if least < size <= most_bytes):
+            rows = max(16, size // (1024 + 16) // 16 * 16)
+            matrix = _matrix(native, form, rows, 1024, threads=n)
+            seconds = _least(matrix, rows=1, threads=n, for_s=_STREAM_S)
+            n_bytes = float(matrix.n_bytes)  # type: ignore[attr-defined]
+            found.append(Stream(threads=n, working_bytes=n_bytes, bytes_per_s=n_bytes / seconds))
+    return tuple(found)
+
+
+def own_cache_bytes(profile: DeviceProfile) -> int:
+    """Return the bytes of a core's largest cache that it shares with no other core."""
+    return max((one.size_bytes for one in profile.caches if one.shared_by == 1), default=2**19)
+
+
+def measure_calibration(profile: DeviceProfile, *, progress: Progress | None = None) -> Calibration:
+    """Measure this device's parts, in about 20 seconds.
+
+    Args:
+        profile: this device's.
+        progress: told how far it is.
+
+    Returns:
+        The calibration.
+
+    Raises:
+        EngineUnavailable: if there is no native part.
+        EngineError: if a measuring process fails.
+    """
+    from onhand.native import missing, module
+
+    if module is None:
+        raise EngineUnavailable(f"native: {missing}")
+    shown = progress or Quiet()
+    shown.start("measuring what parts of a step cost", 4)
+    most = max(2**20, profile.memory_bytes // 32)
+    threads = profile.usable_threads
+    counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < threads] + [threads]
+    products = (*measure_products(module), *_float_rates())
+    # Memory's speed may change by the minute: what is compared is measured together.
+    buffer = min(most, _BANDWIDTH_BYTES)
+    before = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
+    streams = measure_streams(module, counts, most_bytes=most, own_bytes=own_cache_bytes(profile))
+    after = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
+    bare = Calibration(
+        device=profile.name,
+        products=products,
+        streams=streams,
+        read_bandwidth=tuple(
+            statistics.median([*first, *then]) for first, then in zip(before, after, strict=True)
+        ),
+        step=_NOTHING,
+        prompt=_NOTHING,
+        text_s=text_seconds(open_tokenizer(made_tokenizer(_PLAIN_TOKENS))),
+        start=_NO_START,
+        memory=_NO_MEMORY,
+        spread=0.0,
+        estimated=False,
+    )
+    shown.advance(2)
+    with tempfile.TemporaryDirectory(prefix="onhand-calibration-") as scratch:
+        steps, prompts = _measure_answers(bare, Path(scratch), sorted({1, threads}))
+        shown.advance(1)
+        start, memory = measure_starts(module, profile, Path(scratch))
+        shown.advance(1)
+    step, step_spread = fit_step_costs(steps)
+    prompt, prompt_spread = fit_step_costs(prompts)
+    return replace(
+        bare,
+        step=step,
+        prompt=prompt,
+        start=start,
+        memory=memory,
+        spread=max(step_spread, prompt_spread),
+    )
+
+
+def _float_rates() -> Iterator[ProductRate]:
+    """Yield the rates of floats in ONNX Runtime, of one thread as far as they can be told."""
+    shapes = [Shape(rows, 512, 512) for rows in ROWS]
+    for rate in measure_rates(1, shapes=shapes, kinds=("fp32",)):
+        yield ProductRate(
+            bits=FLOAT_BITS,
+            group_size=0,
+            symmetric=True,
+            rows=rate.rows,
+            weight_s=2 / rate.rate,
+            output_s=0.0,
+        )
+
+
+def _measure_answers(
+    bare: Calibration, scratch: Path, counts: Sequence[int]
+) -> tuple[list[Timed], list[Timed]]:
+    """Time steps and prompts of small models."""
+    steps: list[Timed] = []
+    prompts: list[Timed] = []
+    for i, sizes in enumerate(_SAMPLES):
+        bundle = make_bundle(sizes, scratch / f"step-{i}", tokens=sizes.vocab_size)
+        formats = bundle.manifest.variants["sample"].matrices
+        for threads in counts:
+            products_s = sum(
+                one.seconds
+                for one in decode_products(bare, sizes.decoder, formats, threads=threads).values()
+            )
+            for tokens, prompt_s, step_s in _answers(bundle, sizes, threads):
+                context = tokens + (_ANSWER + 1) / 2
+                work = step_work(sizes.decoder, context=context, threads=threads)
+                steps.append(
+                    Timed(seconds=step_s, products_s=products_s, work=work, threads=threads)
+                )
+                prompts.append(
+                    Timed(
+                        seconds=prompt_s,
+                        products_s=prompt_products_s(
+                            bare, sizes.decoder, formats, tokens=tokens, threads=threads
+                        ),
+                        work=prompt_work(sizes.decoder, tokens=tokens, threads=threads),
+                        threads=threads,
+                    )
+                )
+    return steps, prompts
+
+
+def _answers(bundle: Bundle, sizes: Sizes, threads: int) -> Iterator[tuple[int, float, float]]:
+    """Yield for each length of a prompt: tokens, seconds to its answer, seconds of a step."""
+    tokenizer = open_tokenizer(bundle.path(TOKENIZER).read_bytes())
+    loaded = NativeEngine().open(bundle, variant="sample", threads=threads)
+    now = _clock(threads)
+    session = loaded.session()
+    random = np.random.default_rng(0)
+    for tokens in _PROMPTS:
+        prompt = random.integers(1, sizes.vocab_size, tokens)
+        prompt_s: list[float] = []
+        step_s: list[float] = []
+        begun = time.perf_counter()
+        while len(prompt_s) < _MOST_ANSWERS and (
+            len(prompt_s) < 3 or time.perf_counter() - begun < _ANSWERS_S
+        ):
+            session.rewind(0)
+            read = tokenizer.stream().push
+            before = now()
+            for n, token in enumerate(generate_tokens(loaded, session, prompt, max_tokens=_ANSWER)):
+                read(token)
+                after = now()
+                (step_s if n else prompt_s).append(after - before)
+                before = after
+        yield tokens, min(prompt_s), quick(step_s)
+    loaded.close()
+
+
+def _clock(threads: int) -> Callable[[], float]:
+    """Return a clock that does not count what other processes take, where one can be had."""
+    is_fine = time.get_clock_info("thread_time").resolution < _FINE_S
+    return time.thread_time if threads == 1 and is_fine else time.perf_counter

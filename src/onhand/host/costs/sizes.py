@@ -1,0 +1,127 @@
+"""Bytes that a decoder takes: on disk, exactly; and in the memory of the engine that runs it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from onhand.core.decoder import Decoder
+from onhand.core.quantized import GroupFormat
+from onhand.core.safetensors import TensorSpec, layout_tensors
+from onhand.host.export.decoder_graph import decoder_graph
+from onhand.host.pack import file_tensors
+
+__all__ = [
+    "Engine",
+    "engine_of",
+    "packed_bytes",
+    "read_matrices",
+    "stored_bytes",
+    "variant_bytes",
+    "variant_sizes",
+]
+
+Formats = Mapping[str, GroupFormat | None]
+Engine = str
+
+_TILE_ROWS: Final = 16  # of `onhand/native/src/format.h`
+_LOOKED_UP: Final = "positions"
+
+
+def engine_of(formats: Formats, *, accuracy_level: int = 4) -> Engine:
+    """Return the engine that the device would choose: "native", or "onnx" where that cannot run it.
+
+    Args:
+        formats: matrix name -> how it is stored.
+        accuracy_level: as it will be built.
+    """
+    plain = any(form is None for name, form in formats.items() if name != _LOOKED_UP)
+    return "onnx" if plain or accuracy_level != 4 else "native"
+
+
+def stored_bytes(shape: tuple[int, int], form: GroupFormat | None) -> int:
+    """Return the bytes of a matrix in its file, without the header's share.
+
+    Args:
+        shape: (N, K).
+        form: how it is stored; None for float32.
+    """
+    return 4 * shape[0] * shape[1] if form is None else form.size_bytes(shape)
+
+
+def packed_bytes(shape: tuple[int, int], form: GroupFormat | None) -> int:
+    """Return the bytes of a matrix as the engine keeps it in memory, and reads it for a token.
+
+    Args:
+        shape: (N, K).
+        form: how it is stored; None for float32.
+
+    Returns:
+        Bytes: of the native engine's tiles of 16 rows, zero points a byte each; of float32 as it
+        is.
+    """
+    if form is None:
+        return 4 * shape[0] * shape[1]
+    tiles = -(-shape[0] // _TILE_ROWS)
+    codes = form.group_size * _TILE_ROWS * form.bits // 8
+    block = codes + 2 * _TILE_ROWS + (0 if form.symmetric else _TILE_ROWS)
+    return tiles * form.n_groups(shape[1]) * block
+
+
+def read_matrices(decoder: Decoder) -> dict[str, tuple[int, int]]:
+    """Return name -> (N, K) of the matrices that every token reads whole: none is looked up."""
+    skipped = {_LOOKED_UP} if decoder.head == "embed" else {_LOOKED_UP, "embed"}
+    return {name: shape for name, shape in decoder.matrices().items() if name not in skipped}
+
+
+def variant_bytes(
+    decoder: Decoder, formats: Formats, *, other_bytes: int, accuracy_level: int = 4
+) -> int:
+    """Return the size of a bundle with one variant, exactly: its manifest is not counted.
+
+    Args:
+        decoder: the model.
+        formats: matrix name -> how it is stored.
+        other_bytes: of tokenizer, template and the like.
+        accuracy_level: as it will be built.
+
+    Returns:
+        Bytes on disk.
+    """
+    (size,) = variant_sizes(
+        decoder, [(formats, list(formats))], other_bytes=other_bytes, accuracy_level=accuracy_level
+    )
+    return size
+
+
+def variant_sizes(
+    decoder: Decoder,
+    variants: Sequence[tuple[Formats, Sequence[str]]],
+    *,
+    other_bytes: int,
+    accuracy_level: int,
+) -> list[int]:
+    """Return the bytes of the files that each variant of a bundle needs, from shapes alone.
+
+    Args:
+        decoder: the model.
+        variants: of each, matrix name -> how it is stored, and the names of those that its own
+            file holds; the rest it shares with the first one.
+        other_bytes: of the files beside weights and graphs.
+        accuracy_level: as it will be built.
+
+    Returns:
+        The sizes, exact but where codes are stored without their zeros.
+    """
+    sizes: list[int] = []
+    shared = 0
+    places: dict[str, tuple[str, TensorSpec]] = {}
+    for number, (formats, own) in enumerate(variants):
+        declared = file_tensors(decoder, formats, own, shared=number == 0)
+        header, tensors = layout_tensors(declared)
+        weights = len(header) + sum(spec.size for spec in tensors.values()) if declared else 0
+        file = "weights.safetensors" if number == 0 else f"weights.{number}.safetensors"
+        here = places | {name: (file, spec) for name, spec in tensors.items()}
+        if number == 0:
+            places, shared = here, weights
+        graph = decoder_graph(decoder, formats, here.__getitem__, accuracy_level=accuracy_level)
+        sizes.append(other_bytes + len(graph) + weights + (0 if number == 0 else shared))
+    return sizes

@@ -1,0 +1,201 @@
+"""What each matrix may be stored as, said in words and as a recipe says it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from onhand.core.bundle import Bundle
+from onhand.core.decoder import Decoder
+from onhand.core.errors import EngineUnavailable, InputError
+from onhand.core.manifest import LANGUAGE_MODEL, Manifest, Variant
+from onhand.core.profile import DeviceProfile
+from onhand.core.quantized import GroupFormat
+from onhand.device.opening import able_engines
+from onhand.host.passes.quantize import METHODS, WHOLE_BITS, Quantize
+
+__all__ = [
+    "Form",
+    "SearchSpace",
+    "able_forms",
+    "as_quantize",
+    "form_name",
+    "named_form",
+    "tie_names",
+    "usual_forms",
+]
+
+Form = GroupFormat | None
+"""How a matrix is stored; None for float32."""
+
+_NAME = re.compile(r"int(\d) g(\d+)( asymmetric)?")
+_WHOLE = "float32"
+
+
+def form_name(form: Form) -> str:
+    """Say a format in words: "int4 g32", "int2 g64 asymmetric", "float32".
+
+    Args:
+        form: the format.
+    """
+    if form is None:
+        return _WHOLE
+    zeros = "" if form.symmetric else " asymmetric"
+    return f"int{form.bits} g{form.group_size}{zeros}"
+
+
+def named_form(text: str) -> Form:
+    """Undo `form_name`.
+
+    Args:
+        text: what it gave.
+
+    Returns:
+        The format.
+
+    Raises:
+        InputError: if it is no such text.
+    """
+    if text == _WHOLE:
+        return None
+    if (found := _NAME.fullmatch(text)) is None:
+        raise InputError(f"format {text!r}: expected one like 'int4 g32'")
+    return GroupFormat(bits=int(found[1]), group_size=int(found[2]), symmetric=not found[3])
+
+
+def usual_forms() -> tuple[Form, ...]:
+    """Return the formats that a search tries where nothing else is said.
+
+    Few bits with and without zero points in all group sizes; at 8 bits these change next to
+    nothing, so there are two; and float32, which few engines run quickly and some not at all.
+    """
+    few = [
+        GroupFormat(bits=bits, group_size=group, symmetric=symmetric)
+        for bits in (2, 3, 4)
+        for group in GroupFormat.GROUP_SIZES
+        for symmetric in (True, False)
+    ]
+    return (*few, GroupFormat(bits=8, group_size=128), GroupFormat(bits=8, group_size=32), None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSpace:
+    """What a search may choose from.
+
+    Attributes:
+        forms: formats of a matrix.
+        method: how weights are rounded, see `Quantize`; not one that scales inputs, because then
+            what one matrix loses would depend on the formats of the others.
+        ties: patterns of names; all matrices that fit one pattern share a format. A matrix that
+            fits none is a group of its own, one that fits several belongs to the first.
+    """
+
+    forms: tuple[Form, ...] = ()
+    method: str = "gptq"
+    ties: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS or self.method.startswith("awq"):
+            able = ", ".join(name for name in METHODS if not name.startswith("awq"))
+            raise InputError(f"search: method is {self.method!r}, must be one of {able}")
+        if len(set(self.forms)) != len(self.forms):
+            raise InputError("search: a format is given twice")
+
+
+def tie_names(names: Sequence[str], patterns: Sequence[str]) -> list[list[str]]:
+    """Return the matrices that share a format, for each pattern that fits any.
+
+    Args:
+        names: of all matrices.
+        patterns: see `SearchSpace.ties`.
+    """
+    left = list(names)
+    ties: list[list[str]] = []
+    for pattern in patterns:
+        if fitting := [name for name in left if fnmatchcase(name, pattern)]:
+            ties.append(fitting)
+            left = [name for name in left if name not in fitting]
+    return ties
+
+
+def able_forms(
+    decoder: Decoder, forms: Sequence[Form], profile: DeviceProfile, *, accuracy_level: int
+) -> tuple[str, dict[str, tuple[Form, ...]], dict[str, str]]:
+    """Return the formats that the engine which would run the model can run, matrix by matrix.
+
+    That engine is the one preferred for int4: a format that it cannot run would drag the whole
+    model into a slower one.
+
+    Args:
+        decoder: the model.
+        forms: formats to ask for.
+        profile: what the device has.
+        accuracy_level: of the bundle's graphs.
+
+    Returns:
+        The engine's name; matrix -> formats; and format that no matrix may have -> the reason.
+    """
+    names = list(decoder.matrices())
+    usual: dict[str, Form] = dict.fromkeys(names, GroupFormat())
+    trial = _unwritten(decoder, usual, accuracy_level)
+    able, _ = able_engines(trial, profile, variant="trial", wanted=None)
+    engine = next(iter(able))
+    found: dict[str, list[Form]] = {name: [] for name in names}
+    reasons: dict[str, str] = {}
+    for form in forms:
+        for name in names:
+            changed = _unwritten(decoder, usual | {name: form}, accuracy_level)
+            try:
+                able_engines(changed, profile, variant="trial", wanted=engine)
+            except EngineUnavailable as error:
+                reasons.setdefault(form_name(form), str(error))
+            else:
+                found[name].append(form)
+    usable = {form_name(form) for own in found.values() for form in own}
+    return (
+        engine,
+        {name: tuple(own) for name, own in found.items()},
+        {form: why for form, why in reasons.items() if form not in usable},
+    )
+
+
+def _unwritten(decoder: Decoder, forms: Mapping[str, Form], accuracy_level: int) -> Bundle:
+    """Return the description of a bundle that is not on disk, to ask an engine about."""
+    variant = Variant(
+        graph="model.onnx",
+        weights=("weights.safetensors",),
+        matrices=forms,
+        accuracy_level=accuracy_level,
+    )
+    manifest = Manifest(
+        name="trial",
+        kind=LANGUAGE_MODEL,
+        version=1,
+        default_variant="trial",
+        variants={"trial": variant},
+        model=decoder,
+        files={},
+        provenance={},
+    )
+    return Bundle(root=Path("trial"), manifest=manifest, manifest_sha256="")
+
+
+def as_quantize(forms: Mapping[str, Form], *, method: str) -> Quantize:
+    """Return the pass that stores each matrix in its format.
+
+    Args:
+        forms: matrix -> its format.
+        method: how weights are rounded.
+    """
+    layers: dict[str, dict[str, int | bool]] = {}
+    for name, form in forms.items():
+        if form is None:
+            layers[name] = {"bits": WHOLE_BITS}
+        else:
+            layers[name] = {
+                "bits": form.bits,
+                "group_size": form.group_size,
+                "symmetric": form.symmetric,
+            }
+    return Quantize(method=method, layers=layers)

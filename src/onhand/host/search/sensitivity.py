@@ -1,0 +1,371 @@
+"""What each matrix loses in each format, in nats of KL divergence at the model's end.
+
+The squared error of a matrix's outputs, tr(dW H dW^T), follows from the stored second moments and
+really rounded codes. What such an error does to the answers is measured: single matrices are
+rounded, one at a time, and the model runs. Formats that were not run themselves lie on the curve
+through those of the same matrix that were.
+
+Source:
+    Per-layer errors weighted by their effect on the loss: HAWQ-V2, arXiv:1911.03852; measured
+    divergence of single layers: arXiv:2406.11235 and llama.cpp's `--tensor-type` tables.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray, TokenArray
+from onhand.core.errors import InputError
+from onhand.core.progress import Progress
+from onhand.core.quantized import GroupFormat
+from onhand.host.calibrate import InputStatistics
+from onhand.host.gptq import order_columns, round_columns
+from onhand.host.hqq import round_half_quadratic
+from onhand.host.model import Model
+from onhand.host.passes.quantize import Quantize
+from onhand.host.rounding import Rounding, round_matrix
+from onhand.host.search.choices import Form, as_quantize, form_name
+from onhand.host.search.perturb import Trial, run_trials
+from onhand.host.search.store import SearchStore
+
+__all__ = [
+    "FormLoss",
+    "Ground",
+    "first_tokens",
+    "losses_from_json",
+    "measure_sensitivity",
+    "stored_trial",
+]
+
+# A model up to this size is rounded as a whole in every format: seconds, and used again later.
+_WHOLE_PARAMETERS = 20_000_000
+_SAMPLE_BLOCKS, _SAMPLE_ROWS = 4, 32
+_LEAST_TOKENS, _MOST_TOKENS = 512, 4096
+# Which formats are run where not all can be; from the middle outwards.
+_ANCHORS = ("int4 g32", "int2 g32", "int3 g32", "int8 g32", "int4 g128", "int2 g128", "int3 g128")
+_LEAST = 1e-12
+# Damage grows with the error's first power where it is small; above, at most with its third.
+_STEEPEST = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormLoss:
+    """What one matrix loses in one format.
+
+    Attributes:
+        matrix: its name.
+        form: the format, as `form_name` says it.
+        damage: KL divergence of the whole model with only this matrix rounded, in nats.
+        error: squared relative error of the matrix's outputs.
+        size_bytes: bytes stored.
+        is_measured: whether the model was run so; else the damage is read off a curve.
+    """
+
+    matrix: str
+    form: str
+    damage: float
+    error: float
+    size_bytes: int
+    is_measured: bool
+
+    def to_json(self) -> dict[str, object]:
+        """Return a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What a search stands on.
+
+    Attributes:
+        model: what is stored.
+        statistics: of the calibration text.
+        sequences: the calibration text, (T,) int64 each.
+        method: how weights are rounded, see `Quantize`.
+        store: keeps rounded matrices and tables.
+        threads: threads to use.
+    """
+
+    model: Model
+    statistics: InputStatistics
+    sequences: Sequence[TokenArray]
+    method: str
+    store: SearchStore
+    threads: int
+
+    @property
+    def is_small(self) -> bool:
+        """Whether all matrices are rounded in all formats."""
+        return self.model.decoder.n_parameters <= _WHOLE_PARAMETERS
+
+
+def measure_sensitivity(
+    ground: Ground,
+    able: Mapping[str, Sequence[Form]],
+    *,
+    operations: float,
+    progress: Progress,
+) -> list[FormLoss]:
+    """Return what every matrix loses in every format that it may have.
+
+    Args:
+        ground: model, statistics, text and store.
+        able: matrix -> formats.
+        operations: multiplications and additions that running the trials may take: decides how
+            many formats are run, and on how many tokens. No clock does, so results repeat.
+        progress: told how far it is.
+
+    Returns:
+        One row for each matrix and format, in the model's order.
+    """
+    errors = dict(_errors(ground, able, progress))
+    anchors, tokens = _chosen_anchors(ground, able, operations)
+    measured = _run_anchors(ground, anchors, tokens, progress)
+    shapes = ground.model.decoder.matrices()
+    rows: list[FormLoss] = []
+    for name, forms in able.items():
+        points = [
+            (_anchor_error(ground, name, form, errors), measured[name, form_name(form)])
+            for form in anchors[name]
+        ]
+        for form in forms:
+            n, k = shapes[name]
+            text = form_name(form)
+            error = errors[name, text]
+            found = measured.get((name, text)) if ground.is_small else None
+            damage = 0.0 if form is None else _on_curve(error, points) if found is None else found
+            rows.append(
+                FormLoss(
+                    matrix=name,
+                    form=text,
+                    damage=damage,
+                    error=error,
+                    size_bytes=4 * n * k if form is None else form.size_bytes((n, k)),
+                    is_measured=found is not None,
+                )
+            )
+    return rows
+
+
+def losses_from_json(table: Mapping[str, object]) -> list[FormLoss] | None:
+    """Read the rows of a kept table; None if it is not one.
+
+    Args:
+        table: a JSON object with "rows".
+    """
+    rows = table.get("rows")
+    try:
+        return [FormLoss(**row) for row in rows] if isinstance(rows, list) else None
+    except TypeError:
+        return None
+
+
+def stored_trial(ground: Ground, forms: Mapping[str, Form]) -> Trial:
+    """Return a trial with matrices of the store in given formats, which are rounded if need be.
+
+    Args:
+        ground: model and store.
+        forms: matrix -> format; those in float32 stay as they are.
+    """
+    coded = {name: form for name, form in forms.items() if form is not None}
+    for name, form in coded.items():
+        if name not in ground.store.matrices(form):
+            _round_into_store(ground, [name], form)
+
+    def reader(name: str, form: GroupFormat) -> "_Stored":
+        return _Stored(ground.store, name, form)
+
+    return Trial({name: reader(name, form) for name, form in coded.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Reads a rounded matrix of the store, dequantised."""
+
+    store: SearchStore
+    name: str
+    form: GroupFormat
+
+    def __call__(self) -> FloatArray:
+        return self.store.matrices(self.form).find(self.name).tensor.dequantize()
+
+
+@dataclass(frozen=True, slots=True)
+class _Nearest:
+    """Rounds a matrix to the nearest codes: quick, and any error serves to measure its effect."""
+
+    model: Model
+    name: str
+    form: GroupFormat
+
+    def __call__(self) -> FloatArray:
+        weight = self.model.weights.matrix(self.name)
+        return round_matrix(weight, self.form, method="rtn").tensor.dequantize()
+
+
+def _errors(
+    ground: Ground, able: Mapping[str, Sequence[Form]], progress: Progress
+) -> Iterator[tuple[tuple[str, str], float]]:
+    """Yield (matrix, format) and the squared relative error of the outputs."""
+    forms = list(dict.fromkeys(form for own in able.values() for form in own))
+    progress.start("rounding in every format", max(len(forms), 1))
+    for form in forms:
+        names = [name for name, own in able.items() if form in own]
+        if form is not None and ground.is_small:
+            _round_into_store(ground, names, form)
+        for name in names:
+            if form is None:
+                yield (name, form_name(form)), 0.0
+            elif ground.is_small:
+                loss = ground.store.matrices(form).find(name).loss
+                yield (name, form_name(form)), loss.output_error**2
+            else:
+                yield (name, form_name(form)), _sampled_error(ground, name, form, ground.method)
+        progress.advance(1)
+
+
+def _round_into_store(ground: Ground, names: Sequence[str], form: GroupFormat) -> None:
+    """Round matrices to a format and keep them, but for those that are kept already."""
+    finished = ground.store.matrices(form)
+    waiting = [name for name in names if name not in finished]
+    every: dict[str, Form] = dict.fromkeys(ground.model.decoder.matrices(), form)
+    transform: Quantize = as_quantize(every, method=ground.method)
+    for matrix in transform.apply(
+        ground.model, ground.statistics, names=waiting, threads=ground.threads, advance=_ignore
+    ):
+        finished.keep(matrix)
+
+
+def _ignore(_: float) -> None:
+    pass
+
+
+def _sampled_error(ground: Ground, name: str, form: GroupFormat, method: str) -> float:
+    """Return the squared relative error over some rows, from all parts of a fused matrix."""
+    n, k = ground.model.decoder.matrices()[name]
+    starts = np.linspace(0, max(n - _SAMPLE_ROWS, 0), _SAMPLE_BLOCKS).astype(int)
+    blocks = [
+        ground.model.weights.block(name, int(low), min(int(low) + _SAMPLE_ROWS, n))
+        for low in dict.fromkeys(starts.tolist())
+    ]
+    weight = np.concatenate(blocks)
+    made = _rounded(ground.statistics, name, weight, form, method, k)
+    return made.squared_error / max(made.squared_norm, 1e-300)
+
+
+def _rounded(
+    statistics: InputStatistics,
+    name: str,
+    weight: FloatArray,
+    form: GroupFormat,
+    method: str,
+    n_inputs: int,
+) -> Rounding:
+    if method == "hqq":
+        return round_half_quadratic(weight, form)
+    whole = statistics.second_moments(name) if method == "gptq" else None
+    if whole is not None:
+        return round_columns(weight, form, order_columns(whole, form))
+    moments = statistics.moments(name, form.group_size, n_inputs)
+    return round_matrix(weight, form, method="rtn" if method == "rtn" else "clip", moments=moments)
+
+
+def _chosen_anchors(
+    ground: Ground, able: Mapping[str, Sequence[Form]], operations: float
+) -> tuple[dict[str, list[GroupFormat]], int]:
+    """Return the formats of each matrix that the model is run with, and on how many tokens."""
+    decoder = ground.model.decoder
+    coded = {name: [form for form in own if form is not None] for name, own in able.items()}
+    # A trial runs half of the layers on average, and compares with the original at the head.
+    ends = decoder.vocab_size * decoder.width
+    each = 2.0 * (max(decoder.n_parameters - ends, 0) / 2 + 2 * ends)
+    n_all = sum(map(len, coded.values()))
+    most = min(sum(tokens.size for tokens in ground.sequences), _MOST_TOKENS)
+    least = min(_LEAST_TOKENS, most)
+    if ground.is_small and n_all * each * least <= operations:
+        return coded, int(np.clip(operations / (n_all * each), least, most))
+    n_each = max(int(operations / (each * least * max(len(coded), 1))), 1)
+    chosen: dict[str, list[GroupFormat]] = {}
+    for name, forms in coded.items():
+        known = {form_name(form): form for form in forms}
+        order = [known[text] for text in _ANCHORS if text in known] or forms
+        chosen[name] = order[:n_each]
+    n_chosen = sum(map(len, chosen.values()))
+    return chosen, int(np.clip(operations / max(n_chosen * each, 1), least // 2, most))
+
+
+def _run_anchors(
+    ground: Ground,
+    anchors: Mapping[str, Sequence[GroupFormat]],
+    n_tokens: int,
+    progress: Progress,
+) -> dict[tuple[str, str], float]:
+    """Run the model with single matrices rounded; return the divergence of each."""
+    pairs = [(name, form) for name, forms in anchors.items() for form in forms]
+    read = _Stored if ground.is_small else _Nearest
+    trials = [
+        Trial({
+            name: _Stored(ground.store, name, form)
+            if read is _Stored
+            else _Nearest(ground.model, name, form)
+        })
+        for name, form in pairs
+    ]
+    losses = run_trials(
+        ground.model,
+        trials,
+        first_tokens(ground.sequences, n_tokens),
+        threads=ground.threads,
+        progress=progress,
+    )
+    return {
+        (name, form_name(form)): loss.divergence
+        for (name, form), loss in zip(pairs, losses, strict=True)
+    }
+
+
+def first_tokens(sequences: Sequence[TokenArray], n_tokens: int) -> list[TokenArray]:
+    """Return the beginning of a text.
+
+    Args:
+        sequences: (T,) int64 each.
+        n_tokens: most tokens; one sequence at least is taken, cut if need be.
+
+    Raises:
+        InputError: if there is no text.
+    """
+    if not sequences:
+        raise InputError("a search needs a calibration text, and there is none")
+    taken: list[TokenArray] = []
+    for tokens in sequences:
+        left = n_tokens - sum(one.size for one in taken)
+        if left < 2:
+            break
+        taken.append(tokens[:left])
+    return taken or [sequences[0][: max(n_tokens, 2)]]
+
+
+def _anchor_error(
+    ground: Ground, name: str, form: GroupFormat, errors: Mapping[tuple[str, str], float]
+) -> float:
+    """Return the error of what was run: of a large model, of rounding to nearest."""
+    if ground.is_small:
+        return errors[name, form_name(form)]
+    return _sampled_error(ground, name, form, "rtn")
+
+
+def _on_curve(error: float, points: Sequence[tuple[float, float]]) -> float:
+    """Read a damage off the curve through (error, damage), straight in logarithms."""
+    ordered = sorted((max(e, _LEAST), max(d, _LEAST)) for e, d in points)
+    x = float(np.log(max(error, _LEAST)))
+    at = np.log([e for e, _ in ordered])
+    value = np.maximum.accumulate(np.log([d for _, d in ordered]))
+    if x <= at[0]:
+        return float(np.exp(value[0] + x - at[0]))
+    if x < at[-1]:
+        return float(np.exp(np.interp(x, at, value)))
+    slope = 1.0
+    if len(at) > 1 and at[-1] > at[-2]:
+        slope = float(np.clip((value[-1] - value[-2]) / (at[-1] - at[-2]), 1.0, _STEEPEST))
+    return float(np.exp(value[-1] + slope * (x - at[-1])))
