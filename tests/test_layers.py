@@ -29,12 +29,14 @@ HOST = DEVICE | {
     "keras",
     "matplotlib",
     "onnx",
+    "ray",
     "safetensors",
     "scipy",
     "tensorflow",
     "threadpoolctl",
     "torch",
     "transformers",
+    "triton",
 }
 MAY_IMPORT = {  # layer -> layers of ours, third-party packages
     "core": (set[str](), CORE),

@@ -23,6 +23,7 @@ HEAVY = (
     "openvino",
     "prometheus_client",
     "psutil",
+    "ray",
     "scipy",
     "starlette",
     "tensorflow",

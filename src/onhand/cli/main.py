@@ -28,16 +28,18 @@ __all__ = ["COMMANDS", "EXIT_CODES", "main"]
 # Each is `command` in the module of its name, imported only when it is asked for.
 COMMANDS: Final = {
     "build": "Compress a model into a bundle that holds a budget, and prove it.",
+    "sweep": "Build several sources, for several devices, within several budgets.",
     "join": "Make one network of several, or of one and the steps around it.",
     "distil": "Train a small network on the answers of a large one.",
     "probe": "Measure what this device has, and save it as a profile.",
+    "devices": "Show the well-known devices that --device takes by name.",
     "inspect": "Show what a bundle holds and which engines can run it here.",
     "verify": "Check every file of a bundle against its manifest.",
     "report": "Show the evidence that was measured for a bundle.",
     "chat": "Talk with a bundle's model.",
     "run": "Answer one prompt.",
     "serve": "Serve bundles to OpenAI's clients, on this device.",
-    "bench": "Measure a bundle's speed, memory and energy on this device.",
+    "bench": "Measure a bundle's speed, memory and energy, here or on a board.",
     "evaluate": "Compare a bundle with its original on a text.",
     "export": "Write a bundle in the format of another runtime.",
 }

@@ -22,6 +22,7 @@ from onhand.host.target.measuring import figures_from_output
 TINY = Path(__file__).parents[2] / "data" / "tiny-bundle"
 
 
+@pytest.mark.slow
 def test_a_bundle_is_measured_on_a_board(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
     """The figures come back with the board's name and how they were taken; nothing stays there."""
     code = main(["bench", str(TINY), *board.words, "--runs", "1", "--json"])
@@ -39,6 +40,7 @@ def test_a_bundle_is_measured_on_a_board(board: Board, capsys: pytest.CaptureFix
     assert board.running() == []
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_what_runs_on_the_board(board: Board) -> None:
     """Ctrl-C in the middle of the measuring: nothing runs on there, nothing stays there."""
     asked = subprocess.Popen(
@@ -68,6 +70,7 @@ def until_running(lines: IO[str]) -> None:
     pytest.fail("it never began")
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_not_copied_again(
     board: Board, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -86,6 +89,7 @@ def test_what_is_kept_is_not_copied_again(
     assert list((board.home / ".cache/onhand-on-target/files").iterdir())
 
 
+@pytest.mark.slow
 def test_a_profile_is_brought_back(board: Board, tmp_path: Path) -> None:
     """What `--device` of a build takes: the board's, with one processor as it is limited."""
     saved = tmp_path / "board.toml"

@@ -295,7 +295,11 @@ def main() -> None:
     # What anything else prints must not stand among the answers.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    Agent(sys.stdin.buffer, answers).serve()
+    try:
+        Agent(sys.stdin.buffer, answers).serve()
+    finally:
+        # A thread may still read: Python's own end would wait for its lock.
+        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ __all__ = ["Link", "Ran", "open_link"]
 
 _BEAT_S: Final = 5.0
 _END_S: Final = 10.0
+_CLEAN_S: Final = 120.0
 _LINE_BYTES: Final = 64 * 2**20
 _NOISE_LINES: Final = 1000
 _KEPT_LINES: Final = 200
@@ -197,8 +198,17 @@ class Link:
 
     def stop(self) -> None:
         """End what runs on the board; what is asked next is answered all the same."""
-        self._until = self._clock() + _END_S
         self._write(b'{"ask": "stop"}\n')
+
+    def clean(self) -> None:
+        """Remove all that was made on the board, in a time of its own.
+
+        Raises:
+            InputError: if the board refuses.
+            ResourceError: if it fails there, the connection is lost, or time is up.
+        """
+        self._until = self._clock() + _CLEAN_S
+        self.ask("clean", names=[])
 
     def close(self) -> None:
         """End the connection, and with it all that runs on the board."""

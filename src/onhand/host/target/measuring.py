@@ -193,7 +193,7 @@ def _cleaned(link: Link, ways: BoardWays, progress: Progress) -> Iterator[None]:
 
 def _try_to_clean(link: Link) -> bool:
     try:
-        link.ask("clean", names=[])
+        link.clean()
     except OnhandError:
         return False
     return True
