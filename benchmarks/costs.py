@@ -326,7 +326,7 @@ def _errors(rows: list[dict[str, object]]) -> dict[str, float]:
 
 
 def _table(models: Mapping[str, object]) -> str:
-    lines = []
+    lines: list[str] = []
     for name, found in models.items():
         errors = found["errors"]  # type: ignore[index]
         if not lines:
