@@ -37,6 +37,7 @@ from onhand.host.calibrate import InputStatistics
 from onhand.host.costs.calibration import Calibration
 from onhand.host.costs.decoders import FIGURES, DecoderCosts
 from onhand.host.costs.measuring import measure_calibration
+from onhand.host.costs.text import text_ratio
 from onhand.host.model import Model
 from onhand.host.pack import pack_bundle, plan_variants
 from onhand.host.passes.quantize import Quantize
@@ -46,7 +47,6 @@ __all__ = ["main"]
 
 ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
 MODELS: Final = ("house-assistant", "tinystories", "135m")
-_MANIFEST_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +63,7 @@ def main() -> None:
     """Run the benchmark; print a table, or with --json the results alone."""
     given = _arguments()
     begun = time.perf_counter()
-    calibration = measure_calibration(current_profile(), threads=max(given.threads))
+    calibration = measure_calibration(current_profile())
     calibration_s = time.perf_counter() - begun
     models: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -154,7 +154,7 @@ def _judge(
 ) -> Iterator[dict[str, object]]:
     scratch.mkdir()
     model = _load(name, scratch)
-    other = _MANIFEST_BYTES + sum(len(content) for content in model.files.values())
+    other = sum(len(content) for content in model.files.values())
     made: dict[str, Path] = {}
     for point in points:
         if point.name not in made:
@@ -206,6 +206,7 @@ def _forecast(
         other_bytes=other_bytes,
         threads=point.threads,
         calibration=calibration,
+        text_ratio=text_ratio(model.files["tokenizer.json"]),
     )
     formats = point.quantize.plan(model.decoder).formats
     prompt = min(point.prompt, model.decoder.context - 32)

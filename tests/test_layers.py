@@ -36,6 +36,7 @@ HOST = DEVICE | {
     "threadpoolctl",
     "torch",
     "transformers",
+    "triton",
 }
 MAY_IMPORT = {  # layer -> layers of ours, third-party packages
     "core": (set[str](), CORE),

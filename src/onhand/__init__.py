@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from onhand.host.networks.model import NetworkModel
     from onhand.host.networks.steps import Step
     from onhand.host.passes.base import Pass, ShapingStep
+    from onhand.host.search.choices import SearchSpace
 
 __all__ = [
     "Breach",
@@ -51,6 +52,7 @@ def open(
     kv: "KvKind | None" = None,
     prefill: Literal["exact", "bf16"] = "exact",
     speculate: str | Path | None = None,
+    home: str | Path | None = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
 
@@ -58,7 +60,7 @@ def open(
         path: the bundle's folder; every file in it is checked, weights while they are opened.
         variant: which of its variants; None for its default.
         engine: name of an engine; None for the best that can run the bundle here.
-        threads: threads of one step; None for what this process may use.
+        threads: threads of one step; None for what this process may use, or what is quickest.
         context: most tokens of prompt and answer together; None for the model's own.
         adapter: a LoRA adapter in PEFT's layout, added to the model while it runs; None for none.
         head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
@@ -68,6 +70,8 @@ def open(
             same bits, nor to the same ones however a prompt is cut.
         speculate: "lookup", or the folder of a smaller bundle, drafts tokens to be checked several
             at a time; None or "off" does not.
+        home: the state folder: what runs the bundle quickest here is timed at its first opening,
+            for a few seconds, and kept there; None for no trial.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -88,6 +92,7 @@ def open(
         kv=kv,
         prefill=prefill,
         speculate=speculate,
+        home=None if home is None else Path(home),
     )
 
 
@@ -103,6 +108,7 @@ def open_model(
     prefill: Literal["exact", "bf16"] = "exact",
     max_active: int | None = None,
     max_waiting: int | None = None,
+    home: str | Path | None = None,
 ) -> "TextModel":
     """Open a bundle for several conversations at once. See `onhand.device.opening.open_model`.
 
@@ -117,6 +123,7 @@ def open_model(
         prefill: as in `open`.
         max_active: answers computed in one step; None for the default of `Limits`.
         max_waiting: answers that may wait for their turn; None for the default of `Limits`.
+        home: as in `open`.
 
     Returns:
         The model; its `session()` starts a conversation. Close it, or use it in a `with` block.
@@ -139,6 +146,7 @@ def open_model(
         kv=kv,
         prefill=prefill,
         limits=limits,
+        home=None if home is None else Path(home),
     )
 
 
@@ -154,14 +162,19 @@ def build(
     home: str | Path | None = None,
     accept_estimates: bool = False,
     progress: "Progress | None" = None,
+    space: "SearchSpace | None" = None,
+    n_variants: int = 1,
 ) -> "BuildResult":
     """Compress a model into a bundle, and prove it. See `onhand.host.build.build_bundle`.
+
+    With a budget and neither `transforms` nor `shaping`, it searches for the format of each matrix.
 
     Args:
         source: a folder, or an id on a hub.
         out: the bundle's folder; must not exist.
-        transforms: variant name -> its pass, the first is the default; None for int4 with
-            clipped scales in groups of 32, or for the source's own codes if it is quantised.
+        transforms: variant name -> its pass, the first is the default; None for a search under the
+            budget; without one for int4 with clipped scales in groups of 32, or for the source's
+            own codes if it is quantised.
         shaping: steps that change the model before that, with `Prune` or `Distil`, in order.
         adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
         budget: limits, as `Budget` or as text: "disk=400MiB,quality=1%".
@@ -169,6 +182,8 @@ def build(
         home: the builder's state folder; None for the user's own.
         accept_estimates: whether an estimated figure may satisfy a limit.
         progress: told how far it is; None shows nothing.
+        space: what a search may choose from, also beside `shaping`; None for all it usually does.
+        n_variants: points of the front that a search puts into the bundle.
 
     Returns:
         The bundle's place and its report.
@@ -180,12 +195,18 @@ def build(
     from onhand.host.build import build_bundle
     from onhand.host.options import BuildOptions
     from onhand.host.passes.quantize import Quantize
+    from onhand.host.search.choices import SearchSpace
 
+    limits = parse_budget(budget) if isinstance(budget, str) else budget or Budget()
+    if space is None and not transforms and not shaping and limits != Budget():
+        space = SearchSpace()
     options = BuildOptions(
         transforms=transforms or {"int4": Quantize()},
         shaping=tuple(shaping),
         keep_codes=not transforms and not shaping,
-        budget=parse_budget(budget) if isinstance(budget, str) else budget or Budget(),
+        budget=limits,
+        search=space,
+        n_variants=n_variants,
         calibrate=None if calibrate is None else Path(calibrate),
         accept_estimates=accept_estimates,
         adapter=None if adapter is None else Path(adapter),

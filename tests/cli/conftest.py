@@ -16,6 +16,7 @@ from onhand.core.manifest import Manifest, Variant
 from onhand.core.measurement import Measurement, summarize
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
+from onhand.device.adapting.choosing import WayChoice
 from onhand.device.sampling import Sampling
 from onhand.device.speculate import SpeculationCounts
 from onhand.device.template import Message
@@ -161,6 +162,7 @@ class FakeSession:
     opened: list[tuple[Path, dict[str, object]]] = field(default_factory=list)
     engine_name: str = "onnx"
     passed_over: dict[str, str] = field(default_factory=dict)
+    choice: WayChoice | None = None
     takes_messages: bool = False
     is_closed: bool = False
 
@@ -228,9 +230,11 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     building = SimpleNamespace(plan_build=made("plan"), build_bundle=made("build"))
     judging = SimpleNamespace(evaluate_bundle=made("evaluate"))
     page = SimpleNamespace(render_report=made("page"))
+    planning = SimpleNamespace(plan_searched=made("plan search"))
     monkeypatch.setitem(sys.modules, "onhand.host.build", building)
     monkeypatch.setitem(sys.modules, "onhand.host.evaluate", judging)
     monkeypatch.setitem(sys.modules, "onhand.host.report", page)
+    monkeypatch.setitem(sys.modules, "onhand.host.search.planning", planning)
     return made
 
 

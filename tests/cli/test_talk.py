@@ -4,12 +4,15 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tests.cli.conftest import FakeAnswer, FakeSession
 
 from onhand.cli.main import main
+from onhand.cli.progress import Lines
 from onhand.core.errors import ContextOverflow
+from onhand.device.adapting.choosing import WayChoice
 from onhand.device.sampling import Sampling
 from onhand.device.speculate import SpeculationCounts
 from onhand.device.template import Message
@@ -18,7 +21,7 @@ Capture = pytest.CaptureFixture[str]
 Pipe = Callable[[str], None]
 
 
-def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
+def test_run_streams_the_answer(session: FakeSession, capsys: Capture, home: Path) -> None:
     """The prompt is continued as it is, with the options given."""
     session.answers = [FakeAnswer(["the light", " is on"])]
 
@@ -37,6 +40,8 @@ def test_run_streams_the_answer(session: FakeSession, capsys: Capture) -> None:
         "stop": ("a", "b"),
     }
     path, opening = session.opened[0]
+    assert isinstance(opening.pop("progress"), Lines)
+    assert opening.pop("home") == home
     assert path == Path("home")
     assert opening == {
         "variant": "int8",
@@ -189,6 +194,40 @@ def test_an_engine_that_was_passed_over_is_named(session: FakeSession, capsys: C
     assert capsys.readouterr().err == (
         "note: reference runs it, because onnx cannot: onnxruntime is not installed\n"
     )
+
+
+def choice(source: Literal["timed", "remembered"]) -> WayChoice:
+    """Native by a trial."""
+    figures = {"decode_s": 0.001, "prefill_s_per_token": 0.0001}
+    return WayChoice(engine="native", threads=1, source=source, figures=figures)
+
+
+def test_a_trial_says_what_it_found(session: FakeSession, capsys: Capture) -> None:
+    """Once, and later to those who ask."""
+    session.engine_name, session.passed_over = "native", {"onnx:cuda": "5 tokens/s here"}
+    told: list[str] = []
+    for source, option in (("timed", ""), ("remembered", ""), ("remembered", " -v")):
+        session.answers, session.choice = [FakeAnswer(["a"])], choice(source)  # type: ignore[arg-type] # as it is listed
+
+        main(f"run home --prompt hi{option}".split())
+
+        told.append(capsys.readouterr().err)
+
+    assert told[0] == (
+        "note: native with 1 thread: 1,000 tokens/s and 10,000 of a prompt (76.8 ms for 128 and "
+        "64), timed here\nnote: onnx:cuda is not used: 5 tokens/s here\n"
+    )
+    assert told[1] == ""
+    assert told[2] == told[0].replace("timed", "remembered")
+
+
+def test_no_trials_need_no_state_folder(session: FakeSession) -> None:
+    """The first engine that can is taken then."""
+    session.answers = [FakeAnswer(["a"])]
+
+    main(["run", "home", "--prompt", "hi", "--no-trials"])
+
+    assert session.opened[0][1]["home"] is None
 
 
 def test_chat_answers_line_by_line(session: FakeSession, pipe: Pipe, capsys: Capture) -> None:

@@ -26,7 +26,7 @@ from onhand.host.passes.quantize import Quantize
 # One word more puts an engine of a third party through the same suite. The native one goes through
 # it with every instruction set that the processor has; `native` alone is the first of them.
 SETS: list[str] = [] if native.module is None else native.module.instruction_sets()
-NAMES = ["reference", "onnx", "native", *(f"native:{name}" for name in SETS[1:])]
+NAMES = ["reference", "onnx", "torch:cpu", "native", *(f"native:{name}" for name in SETS[1:])]
 Pack = Callable[..., Bundle]
 
 

@@ -14,6 +14,7 @@ from onhand.core.errors import ContextOverflow, InputError
 from onhand.device.engines.base import Engine, Loaded, Session
 from onhand.device.engines.onnx import OnnxSession
 from onhand.device.engines.reference import ReferenceSession
+from onhand.host.engines.torch_session import TorchSession
 
 
 def tokens(*ids: int) -> TokenArray:
@@ -259,9 +260,12 @@ def places(session: Session) -> list[int]:
     """Addresses of the keys and values of our own engines."""
     if isinstance(session, ReferenceSession):
         parts = [part for layer in session.memory for part in (layer.keys, layer.values)]
+    elif isinstance(session, TorchSession):
+        return [part.data_ptr() for part in (*session.keys, *session.values)]
     else:
         assert isinstance(session, OnnxSession), "name the arrays of the new engine here"
-        parts = session.memory
+        assert session.memory is not None
+        return session.memory.places()
     return [part.ctypes.data for part in parts]
 
 

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tests.host.stub_bench import VALUES, stub_bench
+from tests.host.stub_bench import VALUES, stub_bench, stub_way
 from tests.models import CONFIG, sample_text, write_checkpoint
 
 from onhand.core.measurement import Unit
@@ -13,7 +13,7 @@ from onhand.device import bench as real_bench
 
 pytest.importorskip("onnx", reason="builds bundles: needs onhand[host]")
 
-from onhand.host import build, prove
+from onhand.host import build, evaluating, prove
 from onhand.host.options import BuildOptions
 from onhand.host.passes.quantize import Quantize
 
@@ -38,6 +38,7 @@ def quick_bench(monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[float, Unit]
     values: dict[str, tuple[float, Unit]] = dict(VALUES)
     assert set(VALUES) | {"size_bytes"} == set(real_bench.NAMES)
     monkeypatch.setattr(prove, "bench", partial(stub_bench, values))
+    monkeypatch.setattr(evaluating, "try_way", stub_way)
     return values
 
 

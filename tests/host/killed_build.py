@@ -47,7 +47,11 @@ def main() -> None:
     source, text, out, home, stage, count = sys.argv[1:]
     prove.bench = partial(stub_bench, VALUES)  # type: ignore[attr-defined]
     options = BuildOptions(
-        transforms=transforms(), calibrate=Path(text), threads=1, measure_original=False
+        transforms=transforms(),
+        calibrate=Path(text),
+        threads=1,
+        measure_original=False,
+        try_ways=False,
     )
     build.build_bundle(
         source, Path(out), options, home=Path(home), progress=Killing(stage, int(count))

@@ -6,7 +6,17 @@ import typer
 
 from onhand.cli import networks, on_board
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Head, Kv, Prefill, Threads, Variant
+from onhand.cli.options import (
+    AsJson,
+    BundleFolder,
+    Engine,
+    Head,
+    Kv,
+    Prefill,
+    Threads,
+    Trials,
+    Variant,
+)
 from onhand.cli.progress import shown_progress
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
 
@@ -15,7 +25,7 @@ __all__ = ["command"]
 if TYPE_CHECKING:
     from onhand.host.target.measuring import BoardWays
 
-_OF_DECODERS = ("head", "kv", "prefill", "prompt_tokens", "generated_tokens")
+_OF_DECODERS = ("trials", "head", "kv", "prefill", "prompt_tokens", "generated_tokens")
 
 
 def command(
@@ -25,6 +35,7 @@ def command(
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,
+    trials: Trials = True,
     head: Head = "full",
     kv: Kv = None,
     prefill: Prefill = "exact",
@@ -67,6 +78,7 @@ def command(
             prompt_tokens=PROMPT_TOKENS if prompt_tokens is None else prompt_tokens,
             generated_tokens=GENERATED_TOKENS if generated_tokens is None else generated_tokens,
             runs=runs,
+            home=context.obj.home() if trials else None,
             progress=progress,
         )
     write_measurements(figures, as_json=as_json)

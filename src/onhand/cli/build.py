@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypedDict
 import typer
 
 from onhand.cli import build_options as given
-from onhand.cli import networks
+from onhand.cli import networks, search_network
 from onhand.cli.build_network import NETWORK_SUFFIXES, read_variants
 from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson, Threads
@@ -17,17 +17,18 @@ from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 from onhand.cli.transforms import QuantizeOptions, read_shaping, read_transforms
 from onhand.core.budget import Budget, parse_budget
-from onhand.core.errors import InputError
+from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.network import TASKS
-from onhand.core.profile import read_profile
 from onhand.core.progress import Progress
 from onhand.core.units import parse_bytes
+from onhand.device.known_devices import read_device
 
 if TYPE_CHECKING:
     from onhand.host.build import BuildResult
     from onhand.host.networks.options import NetworkOptions
     from onhand.host.options import BuildOptions
     from onhand.host.passes.base import Pass, ShapingStep
+    from onhand.host.search.choices import SearchSpace
 
 __all__ = ["command"]
 
@@ -36,6 +37,8 @@ class _Steps(TypedDict):
     transforms: "Mapping[str, Pass]"
     shaping: "Sequence[ShapingStep]"
     keep_codes: bool
+    search: "SearchSpace | None"
+    n_variants: int
 
 
 _OF_DECODERS = (
@@ -47,7 +50,6 @@ _OF_DECODERS = (
     "asymmetric",
     "embed_bits",
     "max_ram",
-    "plan",
     "accuracy_level",
 )
 _ROUNDING = ("bits", "preset", "method", "group", "asymmetric", "embed_bits", "variants")
@@ -96,10 +98,11 @@ def command(
     with host_extra("building"):
         from onhand.host.options import BuildOptions
 
+        limits = Budget() if budget is None else parse_budget(budget)
         work = BuildOptions(
-            **_steps(recipe, options),
-            budget=Budget() if budget is None else parse_budget(budget),
-            device=None if device is None else read_profile(device),
+            **_steps(recipe, options, limits),
+            budget=limits,
+            device=None if device is None else read_device(device),
             calibrate=calibrate,
             max_ram=None if max_ram is None else _size(max_ram),
             accuracy_level=accuracy_level,
@@ -122,13 +125,33 @@ def _check_place(output: Path | None, *, plan: bool) -> None:
         raise InputError("where to? give -o NAME, or --plan to see what it would take")
 
 
-def _steps(recipe: Path | None, options: QuantizeOptions) -> "_Steps":
-    """Return what is done with a language model."""
-    return {
-        "transforms": read_transforms(recipe, options),
+def _steps(recipe: Path | None, options: QuantizeOptions, budget: Budget) -> "_Steps":
+    """Return what is done with a language model: what was said, or what a search finds.
+
+    Raises:
+        InputError: if points of a front are asked for where nothing is searched.
+    """
+    found: _Steps = {
+        "transforms": read_transforms(recipe, options.by_name()),
         "shaping": read_shaping(recipe),
         "keep_codes": recipe is None and options.leave_codes(),
+        "search": None,
+        "n_variants": 1,
     }
+    if recipe is None and options.leave_formats() and budget != Budget():
+        from onhand.host.search.choices import SearchSpace
+
+        return found | {
+            "keep_codes": True,
+            "search": SearchSpace(),
+            "n_variants": 1 if (points := options.n_points()) is None else points,
+        }
+    if options.n_points() is not None:
+        raise InputError(
+            "--variants N takes N points of the front that a search finds: give --budget, and no "
+            "other option of how to compress; or name the variants, as in int8,int4"
+        )
+    return found
 
 
 def _is_network(context: typer.Context, source: str, task: str | None) -> bool:
@@ -147,14 +170,9 @@ def _is_network(context: typer.Context, source: str, task: str | None) -> bool:
 
 
 def _network(context: typer.Context, output: Path | None) -> None:
-    """Build a network from the command's options.
-
-    Raises:
-        InputError: if there is no place for it.
-    """
-    if output is None:
-        raise InputError("where to? give -o NAME")
+    """Build a network from the command's options, or search for how."""
     asked = context.params
+    searched = search_network.is_search(asked)
     with host_extra("building"):
         from onhand.host.networks.options import NetworkOptions
 
@@ -162,7 +180,9 @@ def _network(context: typer.Context, output: Path | None) -> None:
         n_examples = asked["calibration_examples"]
         work = NetworkOptions(
             task=asked["task"],
-            variants=read_variants(
+            variants={"mixed": ()}
+            if searched
+            else read_variants(
                 asked["recipe"],
                 bits=asked["bits"],
                 variants=asked["variants"],
@@ -175,16 +195,21 @@ def _network(context: typer.Context, output: Path | None) -> None:
             labels=asked["labels"],
             n_calibration=100 if n_examples is None else n_examples,
             budget=Budget() if budget is None else parse_budget(budget),
-            device=None if device is None else read_profile(device),
+            device=None if device is None else read_device(device),
             accept_estimates=asked["accept_estimates"],
             threads=asked["threads"],
             measure_original=not asked["no_original"],
             resume=asked["resume"],
         )
         settings: Settings = context.obj
-        _build_network(
-            asked["source"], work, output, home=settings.home(), as_json=asked["as_json"]
-        )
+        source, home, as_json = asked["source"], settings.home(), asked["as_json"]
+        if asked["plan"]:
+            search_network.plan(source, work, home=home, as_json=as_json)
+        elif output is not None and searched:
+            n_variants = search_network.wanted_variants(asked) or 1
+            _search(source, work, output, n_variants=n_variants, home=home, as_json=as_json)
+        elif output is not None:
+            _build_network(source, work, output, home=home, as_json=as_json)
 
 
 def _run(
@@ -196,18 +221,40 @@ def _run(
     as_json: bool,
 ) -> None:
     """Build, or only plan where there is no place for the bundle."""
+    settings: Settings = context.obj
     if output is None:
-        _plan(source, work, as_json=as_json)
+        _plan(source, work, home=settings.home(), as_json=as_json)
     else:
-        settings: Settings = context.obj
         _build(source, work, output, home=settings.home(), as_json=as_json)
 
 
-def _plan(source: str, work: "BuildOptions", *, as_json: bool) -> None:
+def _plan_search(source: str, work: "BuildOptions", *, home: Path, as_json: bool) -> None:
+    """Show the front that a search would find.
+
+    Raises:
+        BudgetExceeded: if no point of it can hold the budget.
+    """
+    from onhand.cli.search_table import write_search_plan
+    from onhand.host.search.planning import plan_searched
+
+    with shown_progress() as progress:
+        made = plan_searched(source, work, home=home, progress=progress)
+    if as_json:
+        write_json(made.to_json())
+    else:
+        write_search_plan(made)
+    if made.refusal is not None:
+        raise BudgetExceeded(made.refusal.sentence(made.limits))
+
+
+def _plan(source: str, work: "BuildOptions", *, home: Path, as_json: bool) -> None:
+    if work.search is not None:
+        _plan_search(source, work, home=home, as_json=as_json)
+        return
     from onhand.host.build import plan_build
 
     with shown_progress() as progress:
-        made = plan_build(source, work, progress=progress)
+        made = plan_build(source, work, home=home, progress=progress)
     if as_json:
         write_json(made.to_json())
     else:
@@ -231,6 +278,23 @@ def _build_network(
 
     def build(progress: Progress) -> "BuildResult":
         return build_network(source, output, work, home=home, progress=progress)
+
+    _built(build, output, as_json=as_json)
+
+
+def _search(
+    source: str,
+    work: "NetworkOptions",
+    output: Path,
+    *,
+    n_variants: int,
+    home: Path,
+    as_json: bool,
+) -> None:
+    def build(progress: Progress) -> "BuildResult":
+        return search_network.search(
+            source, output, work, n_variants=n_variants, home=home, progress=progress
+        )
 
     _built(build, output, as_json=as_json)
 

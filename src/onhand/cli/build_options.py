@@ -51,12 +51,19 @@ Output = Annotated[
     typer.Option("-o", "--output", metavar="NAME", help="The bundle's folder; must not exist."),
 ]
 Device = Annotated[
-    Path | None,
-    typer.Option(metavar="PROFILE.toml", help="The device to build for; without it, this one."),
+    str | None,
+    typer.Option(
+        metavar="NAME|PROFILE.toml",
+        help="The device to build for: one of `onhand devices`, or a profile; without it, this "
+        "one.",
+    ),
 ]
 BudgetLimits = Annotated[
     str | None,
-    typer.Option(metavar="LIMITS", help='What must hold, as in "disk=400MiB,quality=1%".'),
+    typer.Option(
+        metavar="LIMITS",
+        help='What must hold, as in "disk=400MiB,quality=1%"; alone, it is searched for.',
+    ),
 ]
 Adapter = Annotated[
     Path | None,
@@ -163,8 +170,9 @@ EmbedBits = Annotated[
 Variants = Annotated[
     str | None,
     typer.Option(
-        metavar="NAMES",
-        help="Several variants in one bundle, as in int8,int4; the first is the default.",
+        metavar="NAMES|N",
+        help="Several variants in one bundle, as in int8,int4; the first is the default. A number: "
+        "so many points of the front that a search finds.",
         rich_help_panel=_HOW,
     ),
 ]
@@ -189,7 +197,9 @@ MaxRam = Annotated[
 Plan = Annotated[
     bool,
     typer.Option(
-        "--plan", help="Say size, memory and minutes, and do nothing.", rich_help_panel=_WORK
+        "--plan",
+        help="Say size, memory and minutes, or the front of a search; do nothing.",
+        rich_help_panel=_WORK,
     ),
 ]
 Resume = Annotated[

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from onhand.cli import options as given
-from onhand.cli.answers import note_ending, note_engines
+from onhand.cli.answers import note_ending, note_engines, opening_options
 from onhand.cli.output import say, write
 from onhand.cli.typed import is_interactive, typed_lines
 from onhand.core.errors import ContextOverflow, InputError
@@ -38,6 +38,7 @@ _AtTheEnd = Annotated[
 
 
 def command(
+    called: typer.Context,
     name: given.BundleFolder,
     *,
     system: _System = None,
@@ -46,6 +47,7 @@ def command(
     variant: given.Variant = None,
     engine: given.Engine = None,
     threads: given.Threads = None,
+    trials: given.Trials = True,
     adapter: given.Adapter = None,
     head: given.Head = "full",
     kv: given.Kv = None,
@@ -59,6 +61,7 @@ def command(
     repetition_penalty: given.RepetitionPenalty = _USUAL.repetition_penalty,
     seed: given.Seed = None,
     stop: given.Stop = None,
+    verbose: given.Verbose = False,
 ) -> None:
     """Talk with a bundle's model; through a pipe, every line is one turn. /help lists more."""
     sampling = Sampling(
@@ -71,19 +74,8 @@ def command(
     )
     from onhand.device.opening import open as open_session
 
-    with open_session(
-        name,
-        variant=variant,
-        engine=engine,
-        threads=threads,
-        context=context,
-        adapter=adapter,
-        head=head,
-        kv=kv,
-        prefill=prefill,
-        speculate=speculate,
-    ) as session:
-        note_engines(session)
+    with open_session(name, **opening_options(called)) as session:
+        note_engines(session, verbose=verbose)
         _talk(
             _Conversation(
                 session=session,

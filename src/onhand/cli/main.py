@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "join": "Make one network of several, or of one and the steps around it.",
     "distil": "Train a small network on the answers of a large one.",
     "probe": "Measure what this device has, and save it as a profile.",
+    "devices": "Show the well-known devices that --device takes by name.",
     "inspect": "Show what a bundle holds and which engines can run it here.",
     "verify": "Check every file of a bundle against its manifest.",
     "report": "Show the evidence that was measured for a bundle.",
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if argv is None and sys.argv[1:2] == ["serve"]:
+        _start_again_for_long()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     name = next((word for word in arguments[:1] if word in COMMANDS), None)
     called = f"onhand {name}" if name else "onhand"
@@ -84,6 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence, code = _explained(error, called)
         say(f"{called}: {sentence}")
         return code
+
+
+def _start_again_for_long() -> None:
+    """Become the same process with the settings that memory needs to stay level for months."""
+    from onhand.device.freed_memory import without_thread_caches
+
+    environment = without_thread_caches(os.environ)
+    if environment is not None and sys.executable:
+        os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 (this very program)
 
 
 def _run(arguments: list[str], settings: Settings, name: str | None) -> int:

@@ -26,7 +26,9 @@ __all__ = [
     "Threads",
     "TopK",
     "TopP",
+    "Trials",
     "Variant",
+    "Verbose",
 ]
 
 BundleFolder = Annotated[
@@ -42,8 +44,8 @@ Variant = Annotated[
 Engine = Annotated[
     str | None,
     typer.Option(
-        help="Which engine, as native, or native:avx2 for one instruction set; without it, the "
-        "first that can run the bundle here."
+        help="Which engine, as native, native:avx2 for one instruction set, or onnx:cuda for one "
+        "accelerator; without it, the quickest here."
     ),
 ]
 Adapter = Annotated[
@@ -80,7 +82,18 @@ Speculate = Annotated[
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="Threads of one step; without it, what this process may use."),
+    typer.Option(min=1, help="Threads of one step; without it, the quickest number of them."),
+]
+Trials = Annotated[
+    bool,
+    typer.Option(
+        help="At the first opening, time engines, accelerators and threads for a few seconds; "
+        "what is quickest is remembered. Without, the first engine that can and all threads."
+    ),
+]
+Verbose = Annotated[
+    bool,
+    typer.Option("-v", "--verbose", help="Say how engine and threads were chosen."),
 ]
 
 _SAMPLING = "Choosing tokens"

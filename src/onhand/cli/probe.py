@@ -1,5 +1,6 @@
 """`onhand probe`: what this device has, as a profile that a build can aim at."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -7,13 +8,16 @@ from typing import Annotated
 import typer
 
 from onhand.cli import on_board
+from onhand.cli.host_extra import host_extra
 from onhand.cli.options import AsJson
-from onhand.cli.output import say, write_json, write_table
+from onhand.cli.output import say, write, write_json, write_table
+from onhand.cli.profile_table import profile_rows
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
+from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
-from onhand.core.profile_parts import EnergyCounter, Provider
-from onhand.core.units import format_bytes
+from onhand.core.profile_changes import BUSY, Change, are_comparable, profile_changes
+from onhand.core.progress import Progress
 
 __all__ = ["command"]
 
@@ -25,6 +29,21 @@ def command(
         Path | None,
         typer.Option("-o", "--output", metavar="PROFILE.toml", help="Save the profile here."),
     ] = None,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|OLD.toml",
+            help="Say what changed since an earlier probe, or is unlike a known device.",
+        ),
+    ] = None,
+    costs: Annotated[
+        bool,
+        typer.Option(
+            "--costs",
+            help="Measure as well what parts of a step cost here, so that `onhand build --plan` "
+            "says times of this device; kept in the state folder.",
+        ),
+    ] = False,
     on: on_board.On = None,
     identity: on_board.Identity = None,
     ssh_config: on_board.SshConfig = None,
@@ -35,97 +54,89 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Measure what this device, or a board, has, and save it as a profile."""
+    from onhand.device.known_devices import read_device
     from onhand.device.probe import probe, save_profile
 
-    board = on_board.ways(context)
+    # What is wrong with the options is told before the measuring.
+    board, home = on_board.ways(context), context.ensure_object(Settings).home()
+    old = None if compare is None else read_device(compare)
+    _check_folder(output)
+    _check_costs(costs=costs, is_elsewhere=board is not None)
     with shown_progress() as progress:
         if board is None:
-            profile = probe(context.ensure_object(Settings).home(), progress=progress)
+            profile = probe(home, progress=progress)
         else:
             from onhand.host.target.measuring import probe_on
 
             profile = probe_on(board, progress=progress)
+        if costs:
+            _measure_costs(profile, home, progress)
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
+    _note_load(profile)
+    changes = None if old is None else _changes(old, profile)
     if as_json:
-        write_json(asdict(profile))
+        compared = {} if changes is None else {"changes": [asdict(one) for one in changes]}
+        write_json(asdict(profile) | compared)
+        return
+    write_table(["this device" if board is None else str(board.address), ""], profile_rows(profile))
+    if changes is not None:
+        _write_changes(changes, since=str(compare))
+
+
+def _changes(old: DeviceProfile, new: DeviceProfile) -> Sequence[Change]:
+    """Return what changed; say where speeds could not be compared."""
+    if not are_comparable(old, new):
+        say(
+            "note: speeds were not compared, since others kept processors busy at one of the probes"
+        )
+    return profile_changes(old, new)
+
+
+def _write_changes(changes: Sequence[Change], *, since: str) -> None:
+    if changes:
+        write_table(["changed", "before", "now", ""], map(_change, changes))
     else:
-        write_table(["this device" if board is None else str(board.address), ""], _rows(profile))
+        write(f"nothing changed since {since} beyond what two probes differ by\n")
 
 
-def _rows(profile: DeviceProfile) -> list[tuple[str, str]]:
-    rows = [
-        ("name", profile.name),
-        ("system", f"{profile.system} on {profile.machine}"),
-        ("processor", profile.processor),
-        ("cores", _cores(profile)),
-        ("usable threads", str(profile.usable_threads)),
-        ("instruction sets", " ".join(profile.instruction_sets) or "none known"),
-        ("caches", _caches(profile)),
-        ("memory", _memory(profile)),
-        ("memory bandwidth", _bandwidth(profile)),
-        ("power when busy", f"{profile.watts:g} W ({profile.watts_source})"),
-        ("power source", profile.power_source),
-        ("temperature", _temperature(profile)),
-        ("energy counter", profile.energy_counter or "none readable: energy is estimated"),
-        *((f"- {one.name}", _counter(one)) for one in profile.energy_counters),
-        ("storage", _storage(profile)),
-    ]
-    for one in profile.matrix_rates:
-        shape = f"{one.kind}, {one.rows} x {one.inputs} x {one.outputs}"
-        rows.append((shape, f"{one.rate / 1e9:.1f} G operations/s, {one.engine}"))
-    rows += [(one.name, _provider(one)) for one in profile.providers if one.is_present]
-    absent = [f"{one.name}: {one.note}" for one in profile.providers if not one.is_present]
-    return [*rows, *([("not here", "\n".join(absent))] if absent else [])]
+def _check_costs(*, costs: bool, is_elsewhere: bool) -> None:
+    """Refuse what cannot be done at once.
+
+    Raises:
+        InputError: if costs of a board are asked for.
+    """
+    if costs and is_elsewhere:
+        raise InputError("--costs measures this device: run it on the board itself")
 
 
-def _bandwidth(profile: DeviceProfile) -> str:
-    slow = profile.slow_read_bandwidth
-    shown = [
-        f"{rate / 1e9:.1f} GB/s with {n}"
-        + (f" (at slow moments {slow[n - 1] / 1e9:.1f})" if n <= len(slow) else "")
-        for n, rate in enumerate(profile.read_bandwidth, start=1)
-    ]
-    return f"{', '.join(shown)} thread(s)" if shown else "not measured"
+def _measure_costs(profile: DeviceProfile, home: Path, progress: Progress) -> None:
+    with host_extra("forecasting"):
+        from onhand.host.costs.kept import calibrate_anew
+
+        calibrate_anew(home, profile, progress=progress)
 
 
-def _temperature(profile: DeviceProfile) -> str:
-    celsius = profile.temperature_c
-    return "not known" if celsius is None else f"{celsius:.0f} °C"
+def _check_folder(output: Path | None) -> None:
+    """Refuse a place that has no folder.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if output is not None and not output.parent.is_dir():
+        raise InputError(f"{output}: there is no folder {output.parent}; make it first")
 
 
-def _counter(one: EnergyCounter) -> str:
-    if not one.is_readable:
-        return f"not readable: {one.note} ({one.path})"
-    return f"{one.path} in {one.unit}s" + (f": {one.note}" if one.note else "")
+def _note_load(profile: DeviceProfile) -> None:
+    busy = profile.others_busy
+    if busy is not None and busy >= BUSY:
+        say(
+            f"note: other programs kept {busy:.0%} of the processors busy: speeds are lower than "
+            f"they could be; probe again when they are done"
+        )
 
 
-def _cores(profile: DeviceProfile) -> str:
-    limits = [f"{profile.affinity_cpus} threads allowed"] if profile.affinity_cpus else []
-    if profile.quota_cpus:
-        limits.append(f"time of {profile.quota_cpus:g} granted")
-    return f"{profile.physical_cores} physical" + "".join(f", {one}" for one in limits)
-
-
-def _caches(profile: DeviceProfile) -> str:
-    shown = [f"L{one.level} {format_bytes(one.size_bytes)}" for one in profile.caches]
-    return ", ".join(shown) or "not known"
-
-
-def _memory(profile: DeviceProfile) -> str:
-    free = f", {format_bytes(profile.free_bytes)} free" if profile.free_bytes else ""
-    return f"{format_bytes(profile.memory_bytes)}{free}"
-
-
-def _storage(profile: DeviceProfile) -> str:
-    speeds = (("read", profile.storage_read), ("written", profile.storage_write))
-    shown = [f"{rate / 1e6:.0f} MB/s {what}" for what, rate in speeds if rate]
-    return ", ".join(shown) or "not measured"
-
-
-def _provider(one: Provider) -> str:
-    if not one.is_usable:
-        return f"not used: {one.note}"
-    rest = f"; leaves to the processor: {', '.join(one.falls_back)}" if one.falls_back else ""
-    return f"{one.note or 'usable'} ({one.package}){rest}"
+def _change(one: Change) -> tuple[str, str, str, str]:
+    factor = "" if one.factor is None else f"{one.factor:.2f} times"
+    return one.name, one.before, one.after, factor

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
-__all__ = ["shown_progress"]
+__all__ = ["Lines", "shown_progress"]
 
 
 class Lines:

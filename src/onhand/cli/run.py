@@ -9,7 +9,7 @@ import typer
 
 from onhand.cli import networks
 from onhand.cli import options as given
-from onhand.cli.answers import note_continuation, note_ending, note_engines
+from onhand.cli.answers import note_continuation, note_ending, note_engines, opening_options
 from onhand.cli.output import write, write_json
 from onhand.core.errors import InputError
 from onhand.device.generate import Generation, TextSession
@@ -42,6 +42,8 @@ _OF_DECODERS = (
     "kv",
     "prefill",
     "speculate",
+    "trials",
+    "verbose",
     "max_tokens",
     "temperature",
     "top_k",
@@ -67,6 +69,7 @@ def command(
     variant: given.Variant = None,
     engine: given.Engine = None,
     threads: given.Threads = None,
+    trials: given.Trials = True,
     adapter: given.Adapter = None,
     head: given.Head = "full",
     kv: given.Kv = None,
@@ -80,6 +83,7 @@ def command(
     repetition_penalty: given.RepetitionPenalty = _USUAL.repetition_penalty,
     seed: given.Seed = None,
     stop: given.Stop = None,
+    verbose: given.Verbose = False,
     as_json: given.AsJson = False,
 ) -> None:
     """Answer one prompt; or, of another network, pictures, sounds or texts."""
@@ -98,18 +102,8 @@ def command(
     text = _prompt(prompt, prompt_file)
     from onhand.device.opening import open as open_session
 
-    with open_session(
-        name,
-        variant=variant,
-        engine=engine,
-        threads=threads,
-        adapter=adapter,
-        head=head,
-        kv=kv,
-        prefill=prefill,
-        speculate=speculate,
-    ) as session:
-        note_engines(session)
+    with open_session(name, **opening_options(context)) as session:
+        note_engines(session, verbose=verbose)
         note_continuation(session, chat=chat)
         asked = [Message("user", text)] if chat else text
         _answer(session, asked, max_tokens, sampling, tuple(stop or ()), as_json=as_json)

@@ -42,6 +42,20 @@ class QuantizeOptions:
         }
         return [option for option, value in written.items() if value is not None]
 
+    def n_points(self) -> int | None:
+        """Return how many points of a front are asked for, or None for variants by name."""
+        return (
+            int(self.variants) if self.variants is not None and self.variants.isdecimal() else None
+        )
+
+    def by_name(self) -> "QuantizeOptions":
+        """Return the options without a number of points, which names no variant."""
+        return self if self.n_points() is None else replace(self, variants=None)
+
+    def leave_formats(self) -> bool:
+        """Say whether the user left it open how the matrices are stored."""
+        return not self.given() or (self.given() == ["--variants"] and self.n_points() is not None)
+
     def leave_codes(self) -> bool:
         """Say whether the user asked for no rounding of what is coded in the source already."""
         return set(self.given()) <= {"--embed-bits"}

@@ -22,10 +22,10 @@ from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.bench_child import TOKENIZER, Job, job_text
+from onhand.device.engine_opening import able_engines, choose_engine
 from onhand.device.engines.choosing import EngineWays
 from onhand.device.hardware.bandwidth import RUNS as BANDWIDTH_RUNS
 from onhand.device.measured import Event, Events, run_measured
-from onhand.device.opening import able_engines
 from onhand.device.probe import current_profile
 
 __all__ = ["GENERATED_TOKENS", "NAMES", "PROMPT_TOKENS", "bench", "random_prompt"]
@@ -57,6 +57,7 @@ def bench(
     generated_tokens: int = GENERATED_TOKENS,
     runs: int = 5,
     profile: DeviceProfile | None = None,
+    home: Path | None = None,
     progress: Progress | None = None,
     **ways: Unpack[EngineWays],
 ) -> dict[str, Measurement]:
@@ -65,12 +66,13 @@ def bench(
     Args:
         root: the bundle's folder.
         variant: which of its variants; None for its default.
-        engine: name of a registered engine; None for the first preferred one that can run it.
-        threads: threads of one step; None for what this process may use.
+        engine: as in `onhand.device.opening.open`.
+        threads: likewise.
         prompt_tokens: tokens of the prompt; the default shrinks to the context, as `how` tells.
         generated_tokens: tokens of the answer, at least 2; the default shrinks likewise.
         runs: how often the prompt is answered, and how many starts there are (at least 3).
         profile: this device's, for its watts; None looks anew.
+        home: the state folder, which keeps what is quickest; None for no trial.
         progress: told how far it is.
         **ways: `head`, `kv` and `prefill`, as in `onhand.device.opening.open`.
 
@@ -79,8 +81,7 @@ def bench(
 
     Raises:
         InputError: if there is no such bundle, variant or engine, or a number does not fit.
-        BundleCorrupt: if a file is missing or changed.
-        BundleTooNew: if the bundle's format is a later one.
+        BundleError: if a file is missing or changed, or the bundle's format is a later one.
         EngineUnavailable: if no engine can run it here.
         EngineError: if a measuring process fails; the message is its last line.
     """
@@ -89,6 +90,8 @@ def bench(
     chosen, _ = bundle.variant(variant)
     prompt, generated = _lengths(prompt_tokens, generated_tokens, bundle.manifest.decoder.context)
     profile = profile or current_profile()
+    if engine is None and home is not None:
+        engine, threads = _quickest(bundle, chosen, threads, home, progress, ways)
     able, _ = able_engines(bundle, profile, variant=chosen, wanted=engine, kv=ways.get("kv"))
     job = Job(
         work="speed",
@@ -104,6 +107,18 @@ def bench(
     )
     shrank = (prompt, generated) != (prompt_tokens, generated_tokens)
     return _measure(bundle, job, _how(bundle, job, shrank=shrank), progress or Quiet())
+
+
+def _quickest(
+    bundle: Bundle,
+    variant: str,
+    threads: int | None,
+    home: Path,
+    progress: Progress | None,
+    ways: EngineWays,
+) -> tuple[str, int]:
+    way = choose_engine(bundle, variant, home=home, threads=threads, progress=progress, **ways)
+    return way.engine, way.threads
 
 
 def _measure(bundle: Bundle, job: Job, how: str, shown: Progress) -> dict[str, Measurement]:

@@ -11,11 +11,12 @@ from onhand.core.errors import EngineError, EngineUnavailable, InputError
 from onhand.core.plugins import ENGINES, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
+from onhand.device.adapting.accelerators import with_providers
 from onhand.device.adapting.choosing import WayChoice, choose_way
-from onhand.device.adapting.fingerprints import HERE, seen_accelerators
-from onhand.device.engines.base import Engine, KvKind, Loaded, WaysEngine
+from onhand.device.engines.base import Engine, KvKind, Loaded
 from onhand.device.engines.choosing import EngineWays, opener_of, use_head, use_prefill
 from onhand.device.engines.named import named_engine
+from onhand.device.engines.ways_engine import WaysEngine
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 
@@ -154,13 +155,7 @@ def _first_open(
     profile = current_profile()
     for name in names:
         try:
-            engine = named_engine(name)
-            if reason := engine.why_not(bundle, profile, variant=variant):
-                raise EngineUnavailable(reason)
-            opener = opener_of(engine, ways.get("kv"))
-            loaded = opener(bundle, variant=variant, threads=choice.threads, adapter=adapter)
-            use_head(loaded, ways.get("head", "full"), engine_name=name)
-            use_prefill(loaded, ways.get("prefill", "exact"), engine_name=name)
+            loaded = _opened(name, bundle, variant, profile, choice.threads, adapter, ways)
         except EngineUnavailable as error:
             reasons[name] = str(error)
         except EngineError as error:
@@ -174,6 +169,30 @@ def _first_open(
                 taken = replace(taken, source="preferred", figures={})
             return OpenedEngine(loaded=loaded, choice=taken, passed_over=choice.others() | reasons)
     return None
+
+
+def _opened(
+    name: str,
+    bundle: Bundle,
+    variant: str,
+    profile: DeviceProfile,
+    threads: int,
+    adapter: Adapter | None,
+    ways: EngineWays,
+) -> Loaded:
+    """Open one engine.
+
+    Raises:
+        EngineUnavailable: if it cannot run the bundle here, or not so.
+    """
+    engine = named_engine(name)
+    if reason := engine.why_not(bundle, profile, variant=variant):
+        raise EngineUnavailable(reason)
+    opener = opener_of(engine, ways.get("kv"))
+    loaded = opener(bundle, variant=variant, threads=threads, adapter=adapter)
+    use_head(loaded, ways.get("head", "full"), engine_name=name)
+    use_prefill(loaded, ways.get("prefill", "exact"), engine_name=name)
+    return loaded
 
 
 def choose_engine(
@@ -243,13 +262,8 @@ def able_ways(
         EngineUnavailable: if none can, with every engine's reason.
     """
     able, reasons = able_engines(bundle, profile, variant=variant, wanted=None, kv=kv)
-    if not profile.providers and seen_accelerators():
-        from onhand.device.hardware.providers import find_providers
-
-        found_here = find_providers(HERE, system=profile.system, machine=profile.machine)
-        profile = replace(profile, providers=found_here)
     found = list(able)
-    for name, reason in _ways_of(bundle, profile, able, variant):
+    for name, reason in _ways_of(bundle, with_providers(profile), able, variant):
         if reason is None:
             found.append(name)
         else:

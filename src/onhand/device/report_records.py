@@ -7,6 +7,7 @@ from datetime import datetime
 from onhand.core.budget import Breach
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile
+from onhand.device.report_evidence import ReportEvidence
 
 __all__ = [
     "EngineUsed",
@@ -156,6 +157,7 @@ class Report:
         notes: sentences that a reader should know.
         kind: "language-model" or "network".
         steps: of each variant, the steps of its recipe, where there were several.
+        evidence: what else was measured or predicted; empty in reports that are older.
     """
 
     name: str
@@ -179,3 +181,4 @@ class Report:
     notes: tuple[str, ...]
     kind: str = "language-model"
     steps: Mapping[str, tuple[ReportStep, ...]] = field(default_factory=dict)
+    evidence: ReportEvidence = field(default_factory=ReportEvidence)

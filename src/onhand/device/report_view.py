@@ -1,15 +1,21 @@
 """A bundle's report as rows for people: the command line and the page show the same ones."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 from onhand.core.budget import AXES
 from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement
-from onhand.core.units import format_bytes, format_seconds
 from onhand.device.report_data import parse_report
+from onhand.device.report_kinds import (
+    KINDS,
+    NETWORK,
+    NETWORK_ALWAYS,
+    figure_name,
+    kind_of,
+    show_figure,
+)
 from onhand.device.report_records import Report
 
 __all__ = [
@@ -92,120 +98,11 @@ class LimitRow:
     why: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """How one figure is shown; `against` is True for a comparison with the original itself."""
-
-    name: str
-    show: Callable[[float], str]
-    more_is_better: bool = False
-    against: bool = False
-
-
-def _rate(value: float) -> str:
-    return f"{value:.1f} tokens/s" if value < 1000 else f"{value:,.0f} tokens/s"
-
-
-def _joules(value: float) -> str:
-    return f"{value * 1000:.3g} mJ" if abs(value) < 1 else f"{value:.3g} J"
-
-
-def _perplexity(value: float) -> str:
-    return f"{value:.3f}" if value < 1000 else f"{value:,.0f}"
-
-
-def _small(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _percent(value: float) -> str:
-    return f"{value * 100:.2f} %"
-
-
-_SHARE = partial(_Kind, show=_percent)
-_SHARED = {
-    "size_bytes": _Kind(name="Size on disk", show=format_bytes),
-    "peak_memory_bytes": _Kind(name="Peak memory", show=format_bytes),
-}
-_NETWORK = {
-    **_SHARED,
-    "quality_loss": _Kind(name="Quality lost", show=_percent, against=True),
-    "latency_s": _Kind(name="Latency", show=format_seconds),
-    "runs_per_s": _Kind(
-        name="Runs per second", show=lambda value: f"{value:,.0f}/s", more_is_better=True
-    ),
-    "load_s": _Kind(name="Load time", show=format_seconds),
-    "cold_start_s": _Kind(name="Cold start", show=format_seconds),
-    "energy_j_per_run": _Kind(name="Energy per run", show=_joules),
-    "accuracy": _Kind(name="Accuracy", show=_percent, more_is_better=True),
-    "accuracy_loss": _Kind(name="Accuracy lost", show=_percent, against=True),
-    "agreement": _SHARE(name="Agreement with the original", more_is_better=True, against=True),
-    "map_50": _Kind(name="mAP at 0.5", show=_percent, more_is_better=True),
-    "map_50_loss": _Kind(name="mAP at 0.5 lost", show=_percent, against=True),
-    "map_50_95": _Kind(name="mAP at 0.5 to 0.95", show=_percent, more_is_better=True),
-    "box_agreement": _SHARE(name="Boxes as in the original", more_is_better=True, against=True),
-    "cosine_similarity": _Kind(
-        name="Cosine similarity",
-        show=lambda value: f"{value:.4f}",
-        more_is_better=True,
-        against=True,
-    ),
-    "relative_error": _Kind(name="Relative error", show=_percent, against=True),
-}
-# That every network's report shows, measured or not.
-_NETWORK_ALWAYS = tuple(_NETWORK)[:7]
-_KINDS = {
-    **_SHARED,
-    "perplexity": _Kind(name="Perplexity", show=_perplexity),
-    "perplexity_increase": _Kind(
-        name="Perplexity increase", show=lambda value: f"{value * 100:+.2f} %", against=True
-    ),
-    "kl_divergence": _Kind(
-        name="KL divergence", show=lambda value: f"{value:.3g} nat", against=True
-    ),
-    "top1_agreement": _SHARE(name="Top-1 agreement", more_is_better=True, against=True),
-    "flip_rate": _Kind(name="Flip rate", show=lambda value: f"{value * 100:.2f} %", against=True),
-    "load_s": _Kind(name="Load time", show=format_seconds),
-    "cold_start_s": _Kind(name="Cold start", show=format_seconds),
-    "time_to_first_token_s": _Kind(name="Time to first token", show=format_seconds),
-    "prefill_tokens_per_s": _Kind(name="Prefill speed", show=_rate, more_is_better=True),
-    "decode_tokens_per_s": _Kind(name="Decode speed", show=_rate, more_is_better=True),
-    "energy_j_per_token": _Kind(name="Energy per token", show=_joules),
-}
 _TIMED = {axis.measurement for axis in AXES.values() if axis.timed}
 _LOSSES = {"perplexity": "perplexity_increase"}
 _LOSSES |= {name: f"{name}_loss" for name in ("accuracy", "map_50")}
 # The original's perplexity, or accuracy, stands in its own column.
 _FOLDED = {name: f"original_{name}" for name in ("perplexity", "accuracy", "map_50", "map_50_95")}
-# Figures that have no row of their own.
-_OTHERS = {
-    "original_perplexity": _Kind(name="Original perplexity", show=_perplexity, against=True),
-    "original_accuracy": _Kind(name="Original accuracy", show=_percent, against=True),
-    "original_map_50": _SHARE(name="Original mAP at 0.5", against=True),
-    "original_map_50_95": _SHARE(name="Original mAP at 0.5 to 0.95", against=True),
-    "read_bandwidth": _Kind(
-        name="Read bandwidth",
-        show=lambda value: f"{value / 1e9:.1f} GB/s",
-        more_is_better=True,
-    ),
-}
-
-
-def show_figure(measurement: str, value: float) -> str:
-    """Write a value for people, in the unit that its measurement is read in."""
-    return _kind(measurement).show(value)
-
-
-def figure_name(measurement: str) -> str:
-    """Return what people call a measurement."""
-    return _kind(measurement).name
-
-
-def _kind(measurement: str) -> _Kind:
-    name = measurement.replace("_", " ").capitalize()
-    return (_NETWORK | _KINDS | _OTHERS).get(
-        measurement, _Kind(name=name, show=_small, against=True)
-    )
 
 
 def summarize_report(
@@ -244,7 +141,7 @@ def report_rows(report: Report, *, variant: str | None = None) -> list[ReportRow
         raise InputError(f"report: no variant {chosen!r}; it has {', '.join(report.variants)}")
     figures = report.variants[chosen].figures
     # Every variant has the same rows, so that they fit one table.
-    names = dict.fromkeys(_NETWORK_ALWAYS if report.kind == "network" else _KINDS)
+    names = dict.fromkeys(NETWORK_ALWAYS if report.kind == "network" else KINDS)
     for table in (report.original, *(each.figures for each in report.variants.values())):
         names |= dict.fromkeys(table)
     names = {name: None for name in names if name not in _FOLDED.values()}
@@ -272,7 +169,7 @@ def original_figure(report: Report, name: str) -> Measurement | None:
 
 
 def _row(name: str, original: Measurement | None, variant: Measurement | None) -> ReportRow:
-    kind = _kind(name)
+    kind = kind_of(name)
     reference = ReportCell(value="reference")
     ratio = ""
     tone: Tone = ""
@@ -282,7 +179,7 @@ def _row(name: str, original: Measurement | None, variant: Measurement | None) -
     return ReportRow(
         measurement=name,
         name=kind.name,
-        original=reference if name in _NETWORK | _KINDS and kind.against else _cell(original),
+        original=reference if name in NETWORK | KINDS and kind.against else _cell(original),
         variant=_cell(variant),
         ratio=ratio,
         tone=tone,
@@ -292,7 +189,7 @@ def _row(name: str, original: Measurement | None, variant: Measurement | None) -
 def _cell(figure: Measurement | None) -> ReportCell:
     if figure is None:
         return ReportCell(value="not measured")
-    show = _kind(figure.name).show
+    show = kind_of(figure.name).show
     details: list[str] = []
     if figure.interval is not None:
         low, high = figure.interval
@@ -350,8 +247,8 @@ def report_limits(report: Report) -> list[LimitRow]:
         rows.append(
             LimitRow(
                 key=key,
-                name=_kind(axis.measurement).name,
-                limit=f"at {axis.limit} {_kind(axis.measurement).show(limit)}",
+                name=kind_of(axis.measurement).name,
+                limit=f"at {axis.limit} {kind_of(axis.measurement).show(limit)}",
                 found=found,
                 holds=holds,
                 why=why or "was not measured",

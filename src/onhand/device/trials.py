@@ -14,11 +14,12 @@ from onhand.core.bundle import read_bundle
 from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.device.bench import random_prompt
+from onhand.device.context_speed import ContextSpeed
 from onhand.device.measured import Events, run_measured
 from onhand.device.memory_series import MemorySeries, MemoryWatch, thin
 from onhand.device.trial_child import TrialJob, job_text
 
-__all__ = ["LENGTHS", "ContextSpeed", "Trial", "try_way"]
+__all__ = ["LENGTHS", "Trial", "try_way"]
 
 RUNS: Final = 5
 SHARED_TOKENS: Final = 192
@@ -40,29 +41,6 @@ _PHASES = {
     "asking": "answering",
     "length": "longer prompts",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContextSpeed:
-    """Speed at one length of the context.
-
-    Attributes:
-        tokens: of the prompt.
-        time_to_first_token_s: of reading it all.
-        decode_tokens_per_s: of the tokens behind it.
-    """
-
-    tokens: int
-    time_to_first_token_s: Measurement
-    decode_tokens_per_s: Measurement
-
-    def to_json(self) -> dict[str, object]:
-        """Return a JSON object with every attribute."""
-        return {
-            "tokens": self.tokens,
-            "time_to_first_token_s": self.time_to_first_token_s.to_json(),
-            "decode_tokens_per_s": self.decode_tokens_per_s.to_json(),
-        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

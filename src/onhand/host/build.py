@@ -3,45 +3,43 @@
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from onhand import __version__
 from onhand.core.budget import AXES, Breach
 from onhand.core.bundle import REPORT_PAGE, stage_bundle, write_report
 from onhand.core.errors import (
     BudgetExceeded,
-    BundleCorrupt,
     InputError,
     ResourceError,
     SourceError,
 )
-from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.core.units import format_bytes
-from onhand.device.probe import current_profile
-from onhand.device.text_files import parse_text_files
-from onhand.device.threads import usable_threads
-from onhand.host.adapters import merge_adapter
 from onhand.host.advice import nearest_settings
 from onhand.host.awq import scale_inputs
 from onhand.host.calibrate import InputStatistics, run_original
-from onhand.host.distil import ScaleTraining, check_torch
+from onhand.host.distil import ScaleTraining
 from onhand.host.evaluate import record_original
 from onhand.host.memory import MemoryGuard
-from onhand.host.model import Model, ShapesAlone
+from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.pack import Packed, VariantPlan, pack_bundle, plan_variants
-from onhand.host.passes.as_is import choose_transforms
-from onhand.host.passes.base import pass_options
 from onhand.host.passes.prune_weights import PruneWeights
-from onhand.host.plan import BuildPlan, calibration_tokens, make_plan, text_tokens
+from onhand.host.plan import BuildPlan
+from onhand.host.prepare import (
+    Prepared,
+    fingerprint,
+    load_with_adapter,
+    needs_text,
+    prepare,
+    provenance,
+)
 from onhand.host.prove import Proof, Report, prove_bundle
 from onhand.host.report import render_report
-from onhand.host.shaping import Shaped, add_to_forecast, plan_shaping, shape_model
-from onhand.host.sources import load_model
-from onhand.host.texts import Texts, split_texts
+from onhand.host.search.building import SearchBuild, search_and_prove
+from onhand.host.search.planning import check_budget_costs, search_basis, searches
+from onhand.host.shaping import Shaped, shape_model
 from onhand.host.work import BuildWork, open_work
 
 __all__ = ["BuildResult", "build_bundle", "plan_build"]
@@ -60,27 +58,19 @@ class BuildResult:
     report: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    """A build before its first weight is read."""
-
-    model: Model
-    shaped: Model  # what is stored: `model`, or what shaping makes of it, shapes alone until then
-    plans: list[VariantPlan]
-    texts: Texts
-    profile: DeviceProfile
-    threads: int
-    forecast: BuildPlan
-
-
 def plan_build(
-    source: str, options: BuildOptions, *, progress: Progress | None = None
+    source: str,
+    options: BuildOptions,
+    *,
+    home: Path | None = None,
+    progress: Progress | None = None,
 ) -> BuildPlan:
     """Say what a build would give and take, without doing it.
 
     Args:
         source: a folder, or an id on a hub.
         options: what is asked for; the budget is not judged here.
+        home: the builder's state folder, where this device's calibration is kept; None for none.
         progress: told how far it is.
 
     Returns:
@@ -90,7 +80,7 @@ def plan_build(
         SourceError: if the source is unknown, incomplete or damaged.
         InputError: if the text cannot be used.
     """
-    return _prepare(source, options, progress or Quiet()).forecast
+    return prepare(source, options, home, progress or Quiet()).forecast
 
 
 def build_bundle(
@@ -123,19 +113,21 @@ def build_bundle(
         EngineError: if the bundle does not run.
     """
     shown = progress or Quiet()
-    ready = _prepare(source, options, shown)
+    ready = prepare(source, options, home, shown)
     for note in (*ready.model.notes, *ready.texts.notes):
         shown.note(note)
     _check_forecast(ready, options, out)
+    if searches(ready, options):
+        check_budget_costs(ready, options, home)
     with (
-        open_work(out, _fingerprint(ready, options), resume=options.resume) as work,
+        open_work(out, fingerprint(ready, options), resume=options.resume) as work,
         MemoryGuard(options.max_ram) as guard,
         stage_bundle(out, inside=work.root) as staged,
     ):
         if options.resume and not work.has_finished():
             shown.note("there is nothing to resume: the build starts anew")
-        report = _staged(ready, options, work, staged, guard, shown)
-        if _load(source, options).sha256 != ready.model.sha256:
+        report = _staged(ready, options, work, staged, guard, shown, home)
+        if load_with_adapter(source, options).sha256 != ready.model.sha256:
             raise SourceError(f"{source} changed while it was built from; build again")
         write_report(staged, report.content)
         (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
@@ -149,63 +141,14 @@ def build_bundle(
     return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
 
 
-def _load(source: str, options: BuildOptions) -> Model:
-    model = load_model(source)
-    return model if options.adapter is None else merge_adapter(model, options.adapter)
-
-
-def _prepare(source: str, options: BuildOptions, shown: Progress) -> _Prepared:
-    shown.start("reading the source", 1)
-    model = _load(source, options)
-    shown.advance(1)
-    transforms, notes = choose_transforms(model, options.transforms, keep_codes=options.keep_codes)
-    model = replace(model, notes=(*model.notes, *notes))
-    shape_plan = plan_shaping(model.decoder, options.shaping, tokens=text_tokens(model.decoder))
-    plans = plan_variants(shape_plan.decoder, transforms)
-    if any(plan.report.rounds for plan in plans):
-        check_torch()
-    try:
-        files = parse_text_files(model.files, where=str(model.location))
-    except BundleCorrupt as error:
-        raise SourceError(str(error)) from error
-    texts = split_texts(
-        files.tokenizer,
-        options.calibrate,
-        model.decoder,
-        max_tokens=text_tokens(model.decoder),
-        calibration_tokens=calibration_tokens(model.decoder, plans),
-        training_tokens=shape_plan.training_tokens,
-        template=files.template,
-    )
-    threads = options.threads or usable_threads()
-    shaped = replace(model, weights=ShapesAlone(shape_plan.decoder)) if options.shaping else model
-    forecast = make_plan(
-        shaped,
-        plans,
-        accuracy_level=options.accuracy_level,
-        threads=threads,
-        calibration_tokens=texts.calibration.n_tokens,
-        heldout_tokens=texts.heldout.n_tokens,
-        notes=(*model.notes, *texts.notes),
-    )
-    return _Prepared(
-        model=model,
-        shaped=shaped,
-        plans=plans,
-        texts=texts,
-        profile=options.device or current_profile(),
-        threads=threads,
-        forecast=add_to_forecast(forecast, model.decoder, shape_plan),
-    )
-
-
 def _staged(
-    ready: _Prepared,
+    ready: Prepared,
     options: BuildOptions,
     work: BuildWork,
     staged: Path,
     guard: MemoryGuard,
     shown: Progress,
+    home: Path,
 ) -> Report:
     """Write the bundle into a staged folder, measure it, and hold it to the budget.
 
@@ -214,9 +157,12 @@ def _staged(
     """
     ready, shaped = _shaped(ready, options, work, shown)
     guard.check("shaping the model")
+    searching = searches(ready, options)
     run = run_original(
         ready.shaped,
-        calibration=ready.texts.calibration.sequences if _needs_text(ready.plans) else (),
+        calibration=ready.texts.calibration.sequences
+        if needs_text(ready.plans) or searching
+        else (),
         heldout=() if shaped.hidden else ready.texts.heldout.sequences,
         threads=ready.threads,
         progress=shown,
@@ -224,21 +170,43 @@ def _staged(
         folder=work.original,
     )
     guard.check("running the original")
-    packed = _packed(ready, options, work, staged, run.statistics, shown)
+
+    def pack(plans: list[VariantPlan]) -> Packed:
+        chosen = replace(ready, plans=plans)
+        return _packed(chosen, options, work, staged, run.statistics, shown)
+
+    def proof_of(packed: Packed, plans: list[VariantPlan]) -> Proof:
+        return Proof(
+            model=ready.model,
+            shaped=ready.shaped,
+            steps=shaped.steps,
+            packed=packed,
+            plans=plans,
+            texts=ready.texts,
+            hidden=shaped.hidden or run.hidden,
+            profile=ready.profile,
+            options=options,
+            threads=ready.threads,
+        )
+
+    if searching:
+        return search_and_prove(
+            SearchBuild(
+                basis=search_basis(ready, options, run.statistics, home),
+                n_variants=options.n_variants,
+                accept_estimates=options.accept_estimates,
+                pack=pack,
+                proof_of=proof_of,
+                staged=staged,
+                matrices=work.matrices,
+                kept=work.search,
+                guard=guard,
+                progress=shown,
+            )
+        )
+    packed = pack(ready.plans)
     guard.check("quantizing")
-    proof = Proof(
-        model=ready.model,
-        shaped=ready.shaped,
-        steps=shaped.steps,
-        packed=packed,
-        plans=ready.plans,
-        texts=ready.texts,
-        hidden=shaped.hidden or run.hidden,
-        profile=ready.profile,
-        options=options,
-        threads=ready.threads,
-    )
-    report = prove_bundle(proof, guard=guard, progress=shown)
+    report = prove_bundle(proof_of(packed, ready.plans), guard=guard, progress=shown)
     if report.breaches:
         advice = nearest_settings(
             ready.shaped,
@@ -252,8 +220,8 @@ def _staged(
 
 
 def _shaped(
-    ready: _Prepared, options: BuildOptions, work: BuildWork, shown: Progress
-) -> tuple[_Prepared, Shaped]:
+    ready: Prepared, options: BuildOptions, work: BuildWork, shown: Progress
+) -> tuple[Prepared, Shaped]:
     """Shape the model, and plan the variants again where a text decided which parts stay."""
     shaped = shape_model(
         ready.model,
@@ -271,7 +239,7 @@ def _shaped(
 
 
 def _packed(
-    ready: _Prepared,
+    ready: Prepared,
     options: BuildOptions,
     work: BuildWork,
     staged: Path,
@@ -286,7 +254,7 @@ def _packed(
         statistics,
         staged,
         accuracy_level=options.accuracy_level,
-        provenance=_provenance(ready, options),
+        provenance=provenance(ready, options),
         threads=ready.threads,
         progress=shown,
         work=work.matrices,
@@ -302,7 +270,7 @@ def _packed(
 
 
 def _scaled(
-    ready: _Prepared, statistics: InputStatistics, shown: Progress
+    ready: Prepared, statistics: InputStatistics, shown: Progress
 ) -> tuple[Model, InputStatistics]:
     """Scale inputs for the first variant that asks for it; to all others the model is the same."""
     for plan in ready.plans:
@@ -314,24 +282,11 @@ def _scaled(
     return ready.shaped, statistics
 
 
-def _fingerprint(ready: _Prepared, options: BuildOptions) -> dict[str, object]:
-    """Return all that decides the bytes of a bundle."""
-    return _provenance(ready, options) | {
-        "heldout": ready.texts.heldout.sha256,
-        "numpy": version("numpy"),
-        "threads": ready.threads,
-    }
-
-
-def _needs_text(plans: list[VariantPlan]) -> bool:
-    return any(plan.report.needs_calibration for plan in plans)
-
-
 def _absolute(source: str) -> str:
     return str(Path(source).resolve()) if Path(source).is_dir() else source
 
 
-def _check_forecast(ready: _Prepared, options: BuildOptions, out: Path) -> None:
+def _check_forecast(ready: Prepared, options: BuildOptions, out: Path) -> None:
     """Refuse at once what cannot end well.
 
     Raises:
@@ -343,6 +298,7 @@ def _check_forecast(ready: _Prepared, options: BuildOptions, out: Path) -> None:
     size, ceiling = forecast.size_bytes[default.name], options.budget.size_bytes
     # How much smaller codes without zeros are, only rounding tells.
     known = all(step.transform.name != PruneWeights.name for step in options.shaping)
+    known = known and options.search is None  # which chooses the size itself
     if ceiling is not None and size > ceiling and known:
         axis = AXES["disk"]
         why = f"takes {axis.show(size)} by its shapes, at most {axis.show(ceiling)} allowed"
@@ -368,28 +324,3 @@ def _check_forecast(ready: _Prepared, options: BuildOptions, out: Path) -> None:
         raise ResourceError(
             f"{parent} has {format_bytes(free)} free, the build needs {format_bytes(needed)}"
         )
-
-
-def _provenance(ready: _Prepared, options: BuildOptions) -> dict[str, object]:
-    calibrated = _needs_text(ready.plans) or bool(options.shaping)
-    calibration = ready.texts.calibration
-    adapter = ready.model.adapter_sha256
-    training = ready.texts.training
-    shaping = {
-        "shaping": [
-            {**pass_options(step.transform), **asdict(step.guard)} for step in options.shaping
-        ],
-        "training_sha256": None if training is None else training.sha256,
-    }
-    return {
-        **(shaping if options.shaping else {}),
-        **({"adapter_sha256": adapter} if adapter else {}),
-        "accuracy_level": options.accuracy_level,
-        "calibration_sha256": calibration.sha256 if calibrated else None,
-        "calibration_tokens": calibration.n_tokens if calibrated else 0,
-        "family": ready.model.family,
-        "onhand": __version__,
-        "recipe": {plan.name: pass_options(plan.transform) for plan in ready.plans},
-        "source_sha256": ready.model.sha256,
-        "source_weight_bits": ready.model.weight_bits,
-    }

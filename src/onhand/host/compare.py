@@ -18,7 +18,7 @@ from onhand.core.measurement import Measurement, Unit
 from onhand.core.progress import Progress
 from onhand.device.engines.base import Loaded
 
-__all__ = ["TokenFigures", "compare_states", "compare_tokens", "quality_figures"]
+__all__ = ["TokenFigures", "compare_states", "compare_tokens", "log_softmax", "quality_figures"]
 
 _ROWS = 128
 _BLOCK = 32
@@ -79,7 +79,7 @@ def compare_tokens(
             scores = loaded.score(session, tokens[low:high])
             if not np.isfinite(scores).all():
                 raise EngineError("the compressed model gives a NaN or an infinity")
-            ours, theirs = _log_softmax(scores), _log_softmax(head(states[low:high]))
+            ours, theirs = log_softmax(scores), log_softmax(head(states[low:high]))
             columns.append(_figures(theirs, ours, tokens[low + 1 : high + 1]))
             progress.advance(high - low)
         session.close()
@@ -112,7 +112,7 @@ def compare_states(
             high = min(low + _ROWS, tokens.size - 1)
             first, second = original[1](theirs[low:high]), changed[1](ours[low:high])
             targets = tokens[low + 1 : high + 1]
-            columns.append(_figures(_log_softmax(first), _log_softmax(second), targets))
+            columns.append(_figures(log_softmax(first), log_softmax(second), targets))
             progress.advance(high - low)
     return _gathered(columns)
 
@@ -141,8 +141,15 @@ def _figures(theirs: FloatArray, ours: FloatArray, targets: TokenArray) -> NDArr
     ]).astype(np.float64)
 
 
-def _log_softmax(scores: FloatArray) -> FloatArray:
-    """Normalise rows of logits (T, V) in place."""
+def log_softmax(scores: FloatArray) -> FloatArray:
+    """Normalise rows of logits in place.
+
+    Args:
+        scores: (T, V) float32, changed.
+
+    Returns:
+        The same array: logarithms of probabilities.
+    """
     scores -= scores.max(axis=1, keepdims=True)
     total = np.exp(scores).sum(axis=1, keepdims=True, dtype=np.float64)
     scores -= np.log(total).astype(np.float32)

@@ -11,10 +11,12 @@ from onhand.core.profile import DeviceProfile
 
 if TYPE_CHECKING:
     from onhand.host.passes.base import Pass, ShapingStep
+    from onhand.host.search.choices import SearchSpace
 
-__all__ = ["ACCURACY_LEVELS", "BuildOptions"]
+__all__ = ["ACCURACY_LEVELS", "MOST_VARIANTS", "BuildOptions"]
 
 ACCURACY_LEVELS = (0, 1, 4)
+MOST_VARIANTS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +37,12 @@ class BuildOptions:
         accuracy_level: MatMulNBits setting: 4 multiplies in int8, 0 in float32.
         threads: threads to use; None for all usable ones.
         measure_original: whether to measure the original's speed and memory as well.
+        try_ways: whether to try plainer ways of running the bundle, for the evaluations.
         resume: whether to go on with an interrupted build of the same bundle.
         adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
+        search: what a search for the best format of each matrix may choose from, in place of
+            `transforms`; None for no search.
+        n_variants: points of the front that a search puts into the bundle.
     """
 
     transforms: "Mapping[str, Pass]"
@@ -50,8 +56,11 @@ class BuildOptions:
     accuracy_level: int = 4
     threads: int | None = None
     measure_original: bool = True
+    try_ways: bool = True
     resume: bool = False
     adapter: Path | None = None
+    search: "SearchSpace | None" = None
+    n_variants: int = 1
 
     def __post_init__(self) -> None:
         if not self.transforms:
@@ -62,5 +71,7 @@ class BuildOptions:
             raise InputError(f"accuracy level is {self.accuracy_level}, must be 0, 1 or 4")
         if self.threads is not None and self.threads < 1:
             raise InputError(f"threads is {self.threads}, must be 1 or more")
+        if not 1 <= self.n_variants <= MOST_VARIANTS:
+            raise InputError(f"{self.n_variants} variants, must be 1 to {MOST_VARIANTS}")
         if self.max_ram is not None and self.max_ram < 1:
             raise InputError(f"the memory ceiling is {self.max_ram} bytes, must be above 0")

@@ -3,17 +3,21 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder, DecoderLayer
-from onhand.core.safetensors import TensorSpec, layout_tensors
+from onhand.core.profile import DeviceProfile
+from onhand.device.bench_child import TOKENIZER
 from onhand.host.calibrate import InputStatistics
-from onhand.host.export.decoder_graph import decoder_graph
+from onhand.host.costs.calibration import Calibration
+from onhand.host.costs.decoders import DecoderCosts, Forecast
+from onhand.host.costs.memory import USUAL_MEMORY, peak_memory_bytes
+from onhand.host.costs.sizes import variant_sizes
+from onhand.host.costs.synthetic import random_model
+from onhand.host.costs.text import text_ratio
 from onhand.host.model import Model
-from onhand.host.pack import VariantPlan, file_tensors
+from onhand.host.pack import VariantPlan
 from onhand.host.passes.base import Pass
 
 __all__ = [
@@ -28,7 +32,6 @@ __all__ = [
 
 # Measured on Linux, x86-64: a process with Python, numpy and ONNX Runtime before any model.
 _PROCESS_BYTES = 75 * 2**20
-_MANIFEST_BYTES = 4096
 _TOKENS_RUN = 640  # prompt and answer of a benchmark run
 _SAMPLE_INPUTS = 768  # mean width of the matrices that a pass is timed on
 # Operations for each weight and each input of its row: errors made good, and three sweeps.
@@ -45,6 +48,7 @@ class BuildPlan:
         original_bytes: size of the source's weight files.
         size_bytes: variant -> bytes of its files on disk.
         running_memory_bytes: variant -> peak memory of a process that runs it.
+        forecasts: variant -> what it costs on the device; its size is that of a bundle of its own.
         build_memory_bytes: peak memory of the build.
         build_disk_bytes: disk that the build takes besides the bundle, until it ends.
         minutes: time of the build, proof included.
@@ -56,6 +60,7 @@ class BuildPlan:
     original_bytes: int
     size_bytes: Mapping[str, int]
     running_memory_bytes: Mapping[str, int]
+    forecasts: Mapping[str, Forecast]
     build_memory_bytes: int
     build_disk_bytes: int
     minutes: float
@@ -68,6 +73,7 @@ class BuildPlan:
             "build_disk_bytes": self.build_disk_bytes,
             "build_memory_bytes": self.build_memory_bytes,
             "estimated": True,
+            "forecasts": {name: one.to_json() for name, one in self.forecasts.items()},
             "minutes": self.minutes,
             "n_parameters": self.n_parameters,
             "n_tokens": self.n_tokens,
@@ -102,51 +108,30 @@ def predict_sizes(model: Model, plans: list[VariantPlan], *, accuracy_level: int
         accuracy_level: as it will be built.
 
     Returns:
-        The sizes; exact but for the manifest's few kilobytes.
+        The sizes, without the manifest.
     """
-    decoder = model.decoder
-    other = sum(len(content) for content in model.files.values()) + _MANIFEST_BYTES
-    sizes: dict[str, int] = {}
-    shared = 0
-    places: dict[str, tuple[str, TensorSpec]] = {}
-    for number, plan in enumerate(plans):
-        declared = file_tensors(decoder, plan.report.formats, plan.own, shared=number == 0)
-        header, tensors = layout_tensors(declared)
-        weights = len(header) + sum(spec.size for spec in tensors.values())
-        own = places | {name: ("weights.safetensors", spec) for name, spec in tensors.items()}
-        if number == 0:
-            places, shared = own, weights
-        graph = decoder_graph(
-            decoder,
-            plan.report.formats,
-            own.__getitem__,
-            accuracy_level=accuracy_level,
-        )
-        sizes[plan.name] = other + len(graph) + weights + (0 if number == 0 else shared)
-    return sizes
+    sizes = variant_sizes(
+        model.decoder,
+        [(plan.report.formats, plan.own) for plan in plans],
+        other_bytes=_other_bytes(model),
+        accuracy_level=accuracy_level,
+    )
+    return {plan.name: size for plan, size in zip(plans, sizes, strict=True)}
+
+
+def _other_bytes(model: Model) -> int:
+    return sum(len(content) for content in model.files.values())
 
 
 def predict_running_memory(decoder: Decoder, plan: VariantPlan) -> int:
-    """Return the predicted peak memory of a process that runs one variant, in bytes.
-
-    The runtime keeps each matrix in its own packed order (codes and float32 scales), and the pages
-    of the file that it was packed from stay mapped: both count as resident.
-    """
-    weights = 0
-    for name, (n, k) in decoder.matrices().items():
-        form = plan.report.formats[name]
-        if form is None:
-            weights += 4 * n * k
-            continue
-        groups = n * form.n_groups(k)
-        packed = n * k * form.bits // 8 + 4 * groups + (0 if form.symmetric else groups)
-        weights += packed + form.size_bytes((n, k))
-    tokens = min(_TOKENS_RUN, decoder.context)
-    memory = 4 * tokens * decoder.kv_values_per_token
-    widest = max(2 * layer.mlp_width + layer.query_width for layer in decoder.layers)
-    activations = 4 * tokens * (3 * decoder.width + 2 * widest) + 8 * decoder.vocab_size
-    tables = 4 * decoder.context * max(layer.head_dim for layer in decoder.layers)
-    return _PROCESS_BYTES + weights + memory + activations + tables
+    """Return the predicted peak memory of a process that runs one variant, in bytes."""
+    return peak_memory_bytes(
+        decoder,
+        plan.report.formats,
+        USUAL_MEMORY,
+        tokens=min(_TOKENS_RUN, decoder.context),
+        threads=1,
+    )
 
 
 def make_plan(
@@ -157,7 +142,9 @@ def make_plan(
     threads: int,
     calibration_tokens: int,
     heldout_tokens: int,
-    notes: tuple[str, ...],
+    device: DeviceProfile,
+    calibration: Calibration | None = None,
+    notes: tuple[str, ...] = (),
 ) -> BuildPlan:
     """Predict a build; takes a fraction of a second of measurements on small arrays.
 
@@ -168,24 +155,50 @@ def make_plan(
         threads: threads to use.
         calibration_tokens: tokens of the text that calibrates.
         heldout_tokens: tokens of the text that judges.
+        device: what it is built for.
+        calibration: of that device; None to estimate times from its profile.
         notes: what the user should know already.
 
     Returns:
         The forecast.
     """
     decoder = model.decoder
+    forecasts = _forecasts(model, plans, device, calibration, threads, accuracy_level)
     n_tokens = calibration_tokens + heldout_tokens
     return BuildPlan(
         n_parameters=decoder.n_parameters,
         original_bytes=model.source_bytes,
         size_bytes=predict_sizes(model, plans, accuracy_level=accuracy_level),
-        running_memory_bytes={plan.name: predict_running_memory(decoder, plan) for plan in plans},
+        running_memory_bytes={name: int(one.peak_memory_bytes) for name, one in forecasts.items()},
+        forecasts=forecasts,
         build_memory_bytes=_build_memory(decoder, plans, n_tokens, threads),
         build_disk_bytes=_build_disk(decoder, plans, n_tokens),
         minutes=_seconds(decoder, plans, calibration_tokens, heldout_tokens, threads) / 60,
         n_tokens=n_tokens,
         notes=notes,
     )
+
+
+def _forecasts(
+    model: Model,
+    plans: list[VariantPlan],
+    device: DeviceProfile,
+    calibration: Calibration | None,
+    threads: int,
+    accuracy_level: int,
+) -> dict[str, Forecast]:
+    """Return variant -> what it costs on the device, with as many threads as that can use."""
+    tokenizer = model.files.get(TOKENIZER)
+    costs = DecoderCosts(
+        model.decoder,
+        device,
+        other_bytes=_other_bytes(model),
+        threads=min(threads, device.usable_threads),
+        calibration=calibration,
+        text_ratio=1.0 if tokenizer is None else text_ratio(tokenizer),
+        accuracy_level=accuracy_level,
+    )
+    return {plan.name: costs.whole(plan.report.formats) for plan in plans}
 
 
 def _build_memory(decoder: Decoder, plans: list[VariantPlan], tokens: int, threads: int) -> int:
@@ -290,16 +303,7 @@ def _rounding_seconds(transform: Pass, threads: int) -> float:
     decoder = Decoder(
         vocab_size=64, width=512, context=64, norm_epsilon=1e-6, layers=(layer,), tied=True
     )
-    sample = Model(
-        name="sample",
-        location=Path(),
-        family="sample",
-        weights=_RandomWeights(decoder),
-        files={},
-        sha256="",
-        source_bytes=0,
-        weight_bits=32,
-    )
+    sample = random_model(decoder)
     statistics = InputStatistics(n_tokens=1, whole=True)
     names = ["layers.0.down", "layers.0.gate_up"]
     for name in names:
@@ -311,28 +315,3 @@ def _rounding_seconds(transform: Pass, threads: int) -> float:
         pass
     n_weights = sum(int(np.prod(decoder.matrices()[name])) for name in names)
     return (time.perf_counter() - start) / n_weights
-
-
-class _RandomWeights:
-    """Stands in for a model when a pass is timed. See `ModelWeights`."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self.decoder = decoder
-        self._random = np.random.default_rng(0)
-
-    def matrix(self, name: str) -> FloatArray:
-        """See `ModelWeights`."""
-        return self.block(name, 0, self.decoder.matrices()[name][0])
-
-    def block(self, name: str, start: int, stop: int) -> FloatArray:
-        """See `ModelWeights`."""
-        shape = (stop - start, self.decoder.matrices()[name][1])
-        return self._random.standard_normal(shape, dtype=np.float32)
-
-    def rows(self, name: str, ids: TokenArray) -> FloatArray:
-        """See `ModelWeights`."""
-        return self.matrix(name)[ids]
-
-    def vector(self, name: str) -> FloatArray:
-        """See `ModelWeights`."""
-        return np.ones(self.decoder.vectors()[name], dtype=np.float32)

@@ -21,6 +21,7 @@ from onhand.device.opening import open_engine
 from onhand.device.probe import current_profile
 from onhand.host.calibrate import head_logits
 from onhand.host.compare import compare_tokens, quality_figures
+from onhand.host.evaluating import DecoderWays, evaluate_decoder, try_decoder, try_original
 from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
 from onhand.host.options import BuildOptions
@@ -29,8 +30,9 @@ from onhand.host.repair import Repair, propose_repair
 from onhand.host.shaping import ShapedStep
 from onhand.host.texts import Texts
 from onhand.host.transfer import figures_for, is_same_device
+from onhand.host.ways import Originals
 
-__all__ = ["Proof", "Report", "prove_bundle"]
+__all__ = ["Proof", "Report", "measure_variant", "prove_bundle"]
 
 REPORT_FORMAT = 1
 _RUNS = 5
@@ -102,30 +104,23 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
     """
     # Read again from disk, hashes and all: what is judged is what will ship.
     bundle = read_bundle(proof.packed.bundle.root)
-    # A profile that describes this machine may know better what it draws.
-    here = current_profile()
-    here = proof.profile if is_same_device(proof.profile, here) else here
+    here = _here(proof)
     variants: dict[str, dict[str, Measurement]] = {}
-    engine = ""
+    engines: dict[str, str] = {}
     for plan in proof.plans:
-        quality, engine = _quality(proof, bundle, plan.name, progress)
-        guard.check("comparing with the original")
-        measured = bench(
-            bundle.root,
-            variant=plan.name,
-            threads=proof.threads,
-            runs=_RUNS,
-            profile=here,
-            progress=progress,
-        )
-        guard.check(f"running {plan.name}", child_bytes=_peak(measured))
-        variants[plan.name] = quality | _on_device(proof, here, measured)
-    original, missing = _original_figures(proof, here, guard, progress)
+        figures = measure_variant(proof, bundle, plan.name, guard=guard, progress=progress)
+        variants[plan.name], engines[plan.name] = figures
+    name = proof.plans[0].name
+    ways = _ways(proof, bundle, engines[name], here, progress)
+    original, missing, originals = _original_figures(proof, here, ways, guard, progress)
     guard.check("running the original", child_bytes=_peak(original))
-    default = variants[proof.plans[0].name]
+    default = variants[name]
     budget = proof.options.budget
     breaches = budget.breaches(default.values(), accept_estimates=proof.options.accept_estimates)
-    content = _content(proof, variants, original, missing, engine)
+    content = _content(proof, variants, original, missing, engines[name])
+    content |= evaluate_decoder(
+        ways, originals, figures=default, original=original, missing=missing
+    )
     content |= {
         "notes": [
             *proof.model.notes,
@@ -143,6 +138,62 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
         manifest_sha256=bundle.manifest_sha256,
         figures=default,
         breaches=breaches,
+    )
+
+
+def measure_variant(
+    proof: Proof, bundle: Bundle, variant: str, *, guard: MemoryGuard, progress: Progress
+) -> tuple[dict[str, Measurement], str]:
+    """Measure one variant: what it lost, in this process, and its speed, in fresh ones.
+
+    Args:
+        proof: what there is to prove.
+        bundle: as it was read from disk.
+        variant: which of its variants.
+        guard: the build's memory ceiling.
+        progress: told how far it is.
+
+    Returns:
+        The measurements by name, and the engine that ran it.
+
+    Raises:
+        EngineError: if it does not run, or gives a NaN.
+        ResourceError: if the memory ceiling was passed.
+    """
+    here = _here(proof)
+    quality, engine = _quality(proof, bundle, variant, progress)
+    guard.check("comparing with the original")
+    measured = bench(
+        bundle.root,
+        variant=variant,
+        threads=proof.threads,
+        runs=_RUNS,
+        profile=here,
+        progress=progress,
+    )
+    guard.check(f"running {variant}", child_bytes=_peak(measured))
+    return quality | _on_device(proof, here, measured), engine
+
+
+def _here(proof: Proof) -> DeviceProfile:
+    """Return this machine's profile."""
+    here = current_profile()
+    # A profile that describes this machine may know better what it draws.
+    return proof.profile if is_same_device(proof.profile, here) else here
+
+
+def _ways(
+    proof: Proof, bundle: Bundle, engine: str, here: DeviceProfile, progress: Progress
+) -> DecoderWays | None:
+    if not proof.options.try_ways:
+        return None
+    return try_decoder(
+        bundle,
+        variant=proof.plans[0].name,
+        engine=engine,
+        threads=proof.threads,
+        here=here,
+        progress=progress,
     )
 
 
@@ -191,9 +242,13 @@ def _on_device(
 
 
 def _original_figures(
-    proof: Proof, here: DeviceProfile, guard: MemoryGuard, progress: Progress
-) -> tuple[dict[str, Measurement], str | None]:
-    """Measure the source in float32 in the same engine, or say why not."""
+    proof: Proof,
+    here: DeviceProfile,
+    ways: DecoderWays | None,
+    guard: MemoryGuard,
+    progress: Progress,
+) -> tuple[dict[str, Measurement], str | None, Originals | None]:
+    """Measure the source in float32 in an engine that can run it, or say why not."""
     model = proof.model
     size = Measurement(
         name="size_bytes",
@@ -204,15 +259,17 @@ def _original_figures(
         how="size of the source's weight files",
     )
     if not proof.options.measure_original:
-        return {"size_bytes": size}, "the original's speed was not asked for (--no-original)"
+        asked = "the original's speed was not asked for (--no-original)"
+        return {"size_bytes": size}, asked, None
     # Mapped file, packed copy and what a process takes besides, with this one beside it.
     needed = 9 * model.decoder.n_parameters + 2**28 + guard.resident_bytes()
     limit = proof.options.max_ram or proof.profile.memory_bytes // 2
     if needed > limit:
-        return {"size_bytes": size}, (
+        large = (
             f"the original in float32 would take about {format_bytes(needed)} of memory, over "
             f"{format_bytes(limit)}: its speed was not measured"
         )
+        return {"size_bytes": size}, large, None
     parent = proof.packed.bundle.root.parent
     with tempfile.TemporaryDirectory(dir=parent, prefix=".original-") as folder:
         progress.start("writing the original in float32", 1)
@@ -227,7 +284,8 @@ def _original_figures(
             profile=here,
             progress=progress,
         )
-    return _on_device(proof, here, figures) | {"size_bytes": size}, None
+        originals = None if ways is None else try_original(Path(folder), ways, progress=progress)
+    return _on_device(proof, here, figures) | {"size_bytes": size}, None, originals
 
 
 def _content(

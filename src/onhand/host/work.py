@@ -111,9 +111,14 @@ class BuildWork:
         """Folder of the finished steps of a network's recipe, with one for each variant."""
         return self.root / "steps"
 
+    @property
+    def search(self) -> Path:
+        """Folder of what a search measured: a file for each point that was built."""
+        return self.root / "search"
+
     def has_finished(self) -> bool:
         """Say whether anything is finished that a resumed build would take up."""
-        kept = (self.matrices, self.steps, self.shaped)
+        kept = (self.matrices, self.steps, self.shaped, self.search)
         return has_run(self.original) or any(folder.exists() for folder in kept)
 
 

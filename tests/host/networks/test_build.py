@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from tests.host.stub_bench import stub_network_way
 
 from onhand.core.budget import Budget
 from onhand.core.bundle import read_bundle
@@ -15,7 +16,7 @@ from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.measurement import Measurement, summarize
 from onhand.device.networks.opening import open_network
 from onhand.device.report_data import parse_report
-from onhand.host.networks import prove
+from onhand.host.networks import evaluating, prove
 from onhand.host.networks.build import build_network
 from onhand.host.networks.evaluate import evaluate_network
 from onhand.host.networks.graph import Graph, Node, Value
@@ -90,6 +91,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         }, "onnx"
 
     monkeypatch.setattr(prove, "bench_network", bench)
+    monkeypatch.setattr(evaluating, "try_network_way", stub_network_way)
     monkeypatch.setattr(prove, "sample_read_bandwidth", lambda *_, **__: [1e9])
 
 

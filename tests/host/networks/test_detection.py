@@ -260,7 +260,7 @@ def test_a_detector_from_file_to_figures(folder: Path, monkeypatch: pytest.Monke
     options = NetworkOptions(
         task="detection", variants={"fp32": ()}, data=folder / "data", heldout=folder / "judged",
         feed=str(folder / "feed.toml"), labels=folder / "labels.txt", threads=1,
-        measure_original=False,
+        measure_original=False, try_ways=False,
     )  # fmt: skip
     made = build_network(str(folder / "net.onnx"), folder / "out", options, home=folder / "home")
     figures = parse_report(made.report).variants["fp32"].figures

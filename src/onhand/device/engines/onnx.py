@@ -22,14 +22,18 @@ from onhand.device.engines.memory import (
     check_batch,
     check_context,
     check_open,
-    check_rewind,
-    check_span,
     narrowed_key,
-    pack_span,
-    pack_state,
     state_key,
-    unpack_span,
-    unpack_state,
+)
+from onhand.device.engines.onnx_memory import DeviceMemory, HostMemory, KvMemory
+from onhand.device.engines.onnx_session import OnnxSession
+from onhand.device.hardware.execution_providers import (
+    ExecutionProvider,
+    check_provider,
+    left_to_processor,
+    provider_options,
+    usable_providers,
+    use_provider,
 )
 from onhand.device.processor import processor
 
@@ -44,113 +48,27 @@ PREFILL_TOKENS = 1024
 # Rows of logits computed at once by `score`: bounds memory at a large vocabulary.
 SCORE_ROWS = 128
 BITS = (2, 4, 8)
+_ATTENTION = "GroupQueryAttention"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 HEAD_MULTIPLE = 16  # of GroupQueryAttention with rotary positions
 
 
-class OnnxSession:
-    """See `Session`. The memory is reserved whole and committed by the system as it is written."""
-
-    def __init__(self, loaded: "OnnxLoaded", context: int) -> None:
-        self.loaded = loaded
-        self.context = context
-        self.length = 0
-        self.closed = False
-        self.memory = [
-            np.zeros((1, layer.n_kv_heads, context, layer.head_dim), dtype=np.float32)
-            for layer in loaded.decoder.layers
-            for _ in range(2)
-        ]
-        self._binding: ort.IOBinding | None = None
-        self._tables: dict[str, FloatArray] = {}
-        self._long = False
-
-    def rewind(self, length: int) -> None:
-        """See `Session`."""
-        check_rewind(length, self.length)
-        self.length = length
-
-    def fork(self) -> "OnnxSession":
-        """See `Session`."""
-        check_open(self.closed, "the session")
-        other = OnnxSession(self.loaded, self.context)
-        for mine, theirs in zip(self.memory, other.memory, strict=True):
-            theirs[:, :, : self.length] = mine[:, :, : self.length]
-        other.length = self.length
-        return other
-
-    def save_state(self) -> bytes:
-        """See `Session`."""
-        check_open(self.closed, "the session")
-        parts = [part[0, :, : self.length] for part in self.memory]
-        return pack_state(self.loaded.key, self.length, parts)
-
-    def load_state(self, state: bytes) -> None:
-        """See `Session`."""
-        check_open(self.closed, "the session")
-        shapes = [(part.shape[1], part.shape[3]) for part in self.memory]
-        length, parts = unpack_state(state, self.loaded.key, shapes, context=self.context)
-        for mine, saved in zip(self.memory, parts, strict=True):
-            mine[0, :, :length] = saved
-        self.length = length
-
-    @property
-    def span_key(self) -> bytes:
-        """See `SpanSession`."""
-        return self.loaded.span_key
-
-    def save_span(self, begin: int, end: int) -> bytes:
-        """See `SpanSession`."""
-        check_open(self.closed, "the session")
-        check_span(begin, end, self.length)
-        return pack_span(self.span_key, begin, [part[0, :, begin:end] for part in self.memory])
-
-    def load_span(self, span: bytes | memoryview) -> None:
-        """See `SpanSession`."""
-        check_open(self.closed, "the session")
-        shapes = [(part.shape[1], part.shape[3], part.dtype) for part in self.memory]
-        n, parts = unpack_span(
-            span, self.span_key, shapes, length=self.length, context=self.context
-        )
-        for mine, saved in zip(self.memory, parts, strict=True):
-            mine[0, :, self.length : self.length + n] = saved
-        self.length += n
-
-    def close(self) -> None:
-        """See `Session`."""
-        self.closed = True
-        self._binding = None
-        self._tables = {}
-        self.memory = []
-        self.length = 0
-
-    def binding(self) -> "ort.IOBinding":
-        """Return the binding of this session's memory: inputs and outputs are the same buffers."""
-        if self._binding is None:
-            binding = self.loaded.inner.io_binding()
-            for number, part in enumerate(self.memory):
-                name = f"{('key', 'value')[number % 2]}.{number // 2}"
-                place = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
-                binding.bind_input(name, *place)
-                binding.bind_output(f"new_{name}", *place)
-            self._binding = binding
-        return self._binding
-
-    def bind_tables(self, binding: "ort.IOBinding", *, long: bool) -> None:
-        """Bind the rotary tables of a short or a long conversation, if others are bound."""
-        if self._tables and long == self._long:
-            return
-        # Kept by the session: the binding knows only their addresses.
-        self._tables, self._long = self.loaded.rope(self.context, long=long), long
-        for name, table in self._tables.items():
-            binding.bind_input(name, "cpu", 0, np.float32, table.shape, table.ctypes.data)
-
-
 class OnnxLoaded:
-    """See `Loaded`. A step runs its rows one after the other: the graph holds one conversation."""
+    """See `Loaded`. A step runs its rows one after the other: the graph holds one conversation.
+
+    Attributes:
+        left_to_processor: kind of operator -> how many an execution provider left; None for not
+            known, and where there is no provider.
+    """
 
     def __init__(
-        self, inner: "ort.InferenceSession", decoder: Decoder, key: bytes, *, span_key: bytes
+        self,
+        inner: "ort.InferenceSession",
+        decoder: Decoder,
+        key: bytes,
+        *,
+        span_key: bytes,
+        provider: ExecutionProvider | None = None,
     ) -> None:
         self.closed = False
         self.span_key = span_key
@@ -160,6 +78,16 @@ class OnnxLoaded:
         self.vocab_size = decoder.vocab_size
         self.context = decoder.context
         self._rope: dict[bool, dict[str, FloatArray]] = {}
+        self.left_to_processor = None if provider is None else left_to_processor(inner)
+        # Attention that the processor computes would fetch what lies elsewhere in every step.
+        stays = provider is not None and _ATTENTION not in (self.left_to_processor or {})
+        self._device = provider.memory if provider is not None and stays else ""
+
+    def new_memory(self, context: int) -> KvMemory:
+        """Return the memory of a new session, where the graph's attention is computed."""
+        if self._device:
+            return DeviceMemory(self.decoder, context, self._device)
+        return HostMemory(self.decoder, context)
 
     @property
     def inner(self) -> "ort.InferenceSession":
@@ -261,9 +189,26 @@ class OnnxLoaded:
 
 
 class OnnxEngine:
-    """See `Engine`."""
+    """See `WaysEngine`."""
 
     name: ClassVar[str] = "onnx"
+
+    def __init__(self, provider: str = "") -> None:
+        """Use an execution provider, a key of `EXECUTION_PROVIDERS`; "" for the processor alone."""
+        self._short = provider
+        self._provider = provider_options(provider) if provider else None
+
+    def ways(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """See `WaysEngine`: the execution providers that are usable there."""
+        return usable_providers(profile)
+
+    def using(self, way: str) -> "OnnxEngine":
+        """See `WaysEngine`.
+
+        Raises:
+            InputError: if there is no such execution provider.
+        """
+        return OnnxEngine(way)
 
     def why_not(self, bundle: Bundle, profile: DeviceProfile, *, variant: str) -> str | None:
         """Return None if `open` should work here, else a reason."""
@@ -276,8 +221,11 @@ class OnnxEngine:
     ) -> OnnxLoaded:
         """Load the graph; its weights are mapped from the bundle's files.
 
+        On an execution provider a token is tried: what it cannot do is told here, and not in the
+        middle of an answer.
+
         Raises:
-            EngineUnavailable: if onnxruntime is missing or cannot run the variant.
+            EngineUnavailable: if onnxruntime or the provider is missing or cannot run the variant.
             EngineError: if ONNX Runtime refuses the graph.
             BundleCorrupt: if graph and weights do not match the manifest.
         """
@@ -303,12 +251,34 @@ class OnnxEngine:
         if adapter is not None or chosen.sparse:
             source = content
             options.add_session_config_entry(_WEIGHTS_FOLDER, str(graph.parent))
+        providers = use_provider(options, self._provider)
         with _engine_errors():
-            inner = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        key = state_key(bundle, variant, self.name, adapter)
+            inner = ort.InferenceSession(source, options, providers=providers)
+        check_provider(inner, self._provider)
+        called = f"{self.name}:{self._short}" if self._short else self.name
+        key = state_key(bundle, variant, called, adapter)
         # How it divides sums depends on its version, the threads and the processor.
         span_key = narrowed_key(key, ort.__version__, str(threads), *processor()[1])
-        return OnnxLoaded(inner, bundle.manifest.decoder, key, span_key=span_key)
+        decoder = bundle.manifest.decoder
+        loaded = OnnxLoaded(inner, decoder, key, span_key=span_key, provider=self._provider)
+        if self._provider is not None:
+            _try_token(loaded, called)
+        return loaded
+
+
+def _try_token(loaded: OnnxLoaded, called: str) -> None:
+    """Answer one token, and close what cannot.
+
+    Raises:
+        EngineError: if it fails.
+    """
+    try:
+        session = loaded.session(context=1)
+        loaded.step([(session, np.zeros(1, dtype=np.int64))])
+        session.close()
+    except EngineError as error:
+        loaded.close()
+        raise EngineError(f"{called} opens the model and cannot run it: {error}") from error
 
 
 def _missing_kernel(bundle: Bundle, variant: str) -> str | None:

@@ -17,9 +17,9 @@ from onhand.device.serving.caches.questions import CacheUse
 from onhand.device.serving.caches.semantic import Lookup
 from onhand.device.serving.deadlines import until
 from onhand.device.serving.journal import Entry
+from onhand.device.serving.kinds import as_text
 from onhand.device.serving.merging import Begun, merged
 from onhand.device.serving.metrics import Count
-from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.refusals import refusal_of
 from onhand.device.serving.routing.router import Routed, RoutedModel
 from onhand.device.serving.state import ServerState, on_device
@@ -53,7 +53,7 @@ class Answer:
         self._asked = asked.known_as(self._stamp.id, told=self._chosen)
         self._fingerprint = model.fingerprint
         here = on_device(model)
-        self._here = "" if isinstance(here, NetworkModel) else here.fingerprint
+        self._here = "" if as_text(here) is None else here.fingerprint
         self._keys = self._cache_keys()
         self._found: list[Kept] = []
         self._ways: list[Routed] = []
@@ -153,7 +153,9 @@ class Answer:
         Yields:
             What goes over the wire.
         """
-        shaped = self._asked.shape.stream(self._stamp, len(self._asked.asks))
+        n_open = len(self._asked.asks)
+        shaped = self._asked.shape.stream(self._stamp, n_open)
+        last = b""
         with self._counted() as count:
             try:
                 async with aclosing(Begun(self._parts())) as parts:
@@ -163,7 +165,11 @@ class Answer:
                     async for index, part in parts:
                         if isinstance(part, Ending):
                             self._ended(part)
-                            yield shaped.ending(index, part)
+                            n_open -= 1
+                            if n_open:
+                                yield shaped.ending(index, part)
+                            else:  # goes out with the end: one packet less
+                                last = shaped.ending(index, part)
                         else:
                             count.saw_text()
                             self._state.metrics.told(part)
@@ -171,10 +177,10 @@ class Answer:
             except OnhandError as error:
                 _LOG.warning("answer %s broke off: %s", self._stamp.id, type(error).__name__)
                 count.end("error")
-                yield shaped.failure(refusal_of(error).body())
+                yield last + shaped.failure(refusal_of(error).body())
                 return
             count.end("ok")
-        yield shaped.end()
+        yield last + shaped.end()
 
     async def _whole(self) -> JsonReply:
         pieces: list[list[Piece]] = [[] for _ in self._asked.asks]

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import aclosing
 from typing import Final, TypeVar
 
+from onhand.device.serving.interrupts import Interrupted, Interruptible
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
 __all__ = ["HEADER", "deadline_of", "in_time", "until"]
@@ -52,14 +53,24 @@ async def until(parts: AsyncGenerator[_T], deadline_s: float | None) -> AsyncGen
     Raises:
         RefusedRequest: when the time is over.
     """
-    async with aclosing(parts):
-        while True:
-            try:
-                # Each on its own: between two parts another task may be the reader.
-                part = await in_time(anext(parts), deadline_s)
-            except StopAsyncIteration:
-                return
-            yield part
+    ending = Interruptible()
+    timer = None
+    if deadline_s is not None:
+        timer = asyncio.get_running_loop().call_at(deadline_s, ending.interrupt)
+    try:
+        async with aclosing(parts):
+            while True:
+                try:
+                    # Each on its own: between two parts another task may be the reader.
+                    part = await ending.wait(anext(parts))
+                except StopAsyncIteration:
+                    return
+                except Interrupted:
+                    raise RefusedRequest(_too_late()) from None
+                yield part
+    finally:
+        if timer is not None:
+            timer.cancel()
 
 
 async def in_time(work: Awaitable[_T], deadline_s: float | None) -> _T:
@@ -83,7 +94,9 @@ async def in_time(work: Awaitable[_T], deadline_s: float | None) -> _T:
     except TimeoutError:
         if not timeout.expired():
             raise
-        message = "the answer did not end within its deadline; what was computed is not all of it"
-        raise RefusedRequest(
-            Refusal(status=504, message=message, code="deadline_exceeded", param=HEADER)
-        ) from None
+        raise RefusedRequest(_too_late()) from None
+
+
+def _too_late() -> Refusal:
+    message = "the answer did not end within its deadline; what was computed is not all of it"
+    return Refusal(status=504, message=message, code="deadline_exceeded", param=HEADER)

@@ -1,6 +1,7 @@
 """The process: listens, says where, and lets running answers end when it is told to stop."""
 
 import asyncio
+import gc
 import logging
 import socket
 import time
@@ -43,6 +44,10 @@ def serve(state: ServerState, settings: ServeSettings, *, listening: Callable[[s
     server = make_server(state, settings)
     shown = f"[{host}]" if ":" in host else host
     listening(f"http://{shown}:{port}")
+    # What was loaded stays: without this every full search for garbage goes through it, for a
+    # twentieth of a second in which no stream goes on.
+    gc.collect()
+    gc.freeze()
     with listener:
         asyncio.run(server.serve(sockets=[listener]))
 

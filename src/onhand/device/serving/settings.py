@@ -105,8 +105,10 @@ class ModelSettings:
         bundle: its folder.
         name: what requests call it; "" for the bundle's own name.
         variant: as `onhand.open` takes it; "" for the default. So are the next five.
-        engine: "" for the first that can run it.
-        threads: 0 for what this process may use.
+        engine: "" for the quickest here.
+        threads: 0 for the quickest number.
+        trials: whether engines and threads are timed at the first opening, to find these; else
+            the first engine that can run it, and what threads this process may use.
         head: "full" or "two-stage".
         kv: "fp16" or "int8"; "" for the engine's own way.
         prefill: "exact" or "bf16".
@@ -125,6 +127,7 @@ class ModelSettings:
     variant: str = ""
     engine: str = ""
     threads: int = 0
+    trials: bool = True
     head: str = "full"
     kv: str = ""
     prefill: str = "exact"

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from onhand.core.errors import InputError
-from onhand.device.serving.asks import Fronts, TextModel
+from onhand.device.serving.asks import TextModel
 from onhand.device.serving.caches.block_figures import show_blocks
 from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.caches.exact import ExactCache
 from onhand.device.serving.caches.semantic import SemanticCache
 from onhand.device.serving.governor.governor import Governor
+from onhand.device.serving.kinds import as_network, as_text, near_of
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.shelved import variant_of
@@ -137,8 +138,8 @@ class ServerState:
             RefusedRequest: if there is none of that name, or it is another kind of model.
         """
         for model in self._candidates(name):
-            if not isinstance(model, NetworkModel):
-                return model
+            if (found := as_text(model)) is not None:
+                return found
         raise RefusedRequest(_no_such(name, "answers in text"))
 
     def network(self, name: str | None) -> NetworkModel:
@@ -154,8 +155,8 @@ class ServerState:
             RefusedRequest: as in `text_model`.
         """
         for model in self._candidates(name):
-            if isinstance(model, NetworkModel):
-                return model
+            if (found := as_network(model)) is not None:
+                return found
         raise RefusedRequest(_no_such(name, "computes vectors or classes"))
 
     async def start(self) -> None:
@@ -206,8 +207,8 @@ def _show_semantic(metrics: Metrics, cache: SemanticCache) -> None:
 
 def on_device(model: Served) -> Served:
     """Return the model of this device behind a name; the model itself where none is behind it."""
-    while isinstance(model, Fronts) and model.near is not None:
-        model = model.near
+    while (near := near_of(model)) is not None:
+        model = near
     return model
 
 

@@ -3,8 +3,8 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Final, TypeVar, cast
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Final, Self, TypeVar, cast
 
 from onhand.core.errors import InputError
 from onhand.core.quantized import GroupFormat
@@ -75,7 +75,8 @@ class StepCosts:
         step_s: a step at all: Python's part, the choice of a token, its text.
         layer_s: a layer at all.
         value_s: one number of a row normed, rounded, activated or added.
-        score_s: one number of a head multiplied with a key, and with a value.
+        score_s: one number of a key, and of a value, read and multiplied.
+        pair_s: a head's query and a key at all.
         meet_s: all threads wait for each other once.
     """
 
@@ -83,6 +84,7 @@ class StepCosts:
     layer_s: float
     value_s: float
     score_s: float
+    pair_s: float
     meet_s: float
 
 
@@ -135,6 +137,7 @@ class Calibration:
         read_bandwidth: as `onhand probe` measures it, for 1, 2, ... threads, at the same time.
         step: of one token.
         prompt: of many.
+        text_s: a token becomes text, with a plain tokenizer; a part of what a step takes.
         start: until the first token.
         memory: of a process.
         spread: how far what was measured lay from what these parts say of it: a fraction.
@@ -147,6 +150,7 @@ class Calibration:
     read_bandwidth: tuple[float, ...]
     step: StepCosts
     prompt: StepCosts
+    text_s: float
     start: StartCosts
     memory: MemoryCosts
     spread: float
@@ -189,9 +193,7 @@ class Calibration:
             working_bytes: of all that is read before the same is read again.
             threads: that read.
         """
-        known = {one.threads for one in self.streams}
-        nearest = max((n for n in known if n <= threads), default=min(known))
-        points = [one for one in self.streams if one.threads == nearest]
+        points = self._points(threads)
         if working_bytes <= points[0].working_bytes:
             return points[0].bytes_per_s
         for low, high in itertools.pairwise(points):
@@ -203,6 +205,34 @@ class Calibration:
                 slow = part / high.bytes_per_s + (1 - part) / low.bytes_per_s
                 return 1 / slow
         return points[-1].bytes_per_s
+
+    def _points(self, threads: int) -> list[Stream]:
+        known = {one.threads for one in self.streams}
+        nearest = max((n for n in known if n <= threads), default=min(known))
+        return [one for one in self.streams if one.threads == nearest]
+
+    def at_bandwidth(self, read_bandwidth: Sequence[float]) -> Self:
+        """Return the same parts where memory is read at another speed, as caches are not.
+
+        Args:
+            read_bandwidth: for 1, 2, ... threads, as `onhand probe` measures it; those that are
+                missing stay as they were.
+        """
+        made = []
+        for one in self.streams:
+            known = min(one.threads, len(self.read_bandwidth))
+            if not known or known > len(read_bandwidth):
+                made.append(one)
+                continue
+            ratio = read_bandwidth[known - 1] / self.read_bandwidth[known - 1]
+            points = self._points(one.threads)
+            best = max(point.bytes_per_s for point in points)
+            memory_s = 1 / min(point.bytes_per_s for point in points)
+            # Of what a byte costs more than in the nearest cache, memory's part is waiting.
+            missed = (1 / one.bytes_per_s - 1 / best) / max(memory_s - 1 / best, 1e-30)
+            slow = 1 / best + missed * max(0.0, memory_s / ratio - 1 / best)
+            made.append(replace(one, bytes_per_s=1 / slow))
+        return replace(self, streams=tuple(made), read_bandwidth=tuple(read_bandwidth))
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON object; `calibration_from_json` reads it."""

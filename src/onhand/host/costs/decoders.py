@@ -11,11 +11,12 @@ from onhand.core.quantized import GroupFormat
 from onhand.device.energy import estimate_j
 from onhand.host.costs.calibration import Calibration
 from onhand.host.costs.fitting import explained_s
-from onhand.host.costs.memory import running_memory
+from onhand.host.costs.memory import peak_memory_bytes, running_memory
 from onhand.host.costs.products import ProductCost, decode_products, product_cost, prompt_products_s
 from onhand.host.costs.roofline import estimate_calibration
 from onhand.host.costs.sizes import (
     Formats,
+    engine_of,
     packed_bytes,
     read_matrices,
     stored_bytes,
@@ -29,8 +30,12 @@ Limit = Literal["memory bandwidth", "operations", "overhead"]
 _PROMPT_TOKENS: Final = 512
 _GENERATED_TOKENS: Final = 128
 _FULL_HEADER_BYTES: Final = 130  # of a tensor in the header of a weights file
-_SIZE_SPREAD: Final = 0.002
-_MEMORY_SPREAD: Final = 0.1
+# How much longer ONNX Runtime takes than the native engine: docs/decisions/0011, three models.
+_ONNX_STEP: Final = 2.5
+_ONNX_PROMPT: Final = 4.0
+_ONNX_SPREAD: Final = 0.5
+_SIZE_SPREAD: Final = 0.0
+_MEMORY_SPREAD: Final = 0.05
 _UNSEEN: Final = 0.1  # by which times spread beside what calibration shows: machines change
 
 
@@ -66,7 +71,8 @@ class Forecast:
         energy_j_per_token: of an answer.
         limits: name of a timed figure -> what it waits for.
         spread: name of a figure -> how far it may lie off, as a fraction of it.
-        estimated: whether the device was not measured: the figures follow from its profile.
+        estimated: whether the figures follow from a profile, or from what another engine takes,
+            and not from measured parts.
     """
 
     size_bytes: float
@@ -113,21 +119,30 @@ class DecoderCosts:
         other_bytes: int,
         threads: int,
         calibration: Calibration | None = None,
+        text_ratio: float = 1.0,
+        accuracy_level: int = 4,
     ) -> None:
         """Take what forecasts follow from.
 
         Args:
             decoder: the model.
             profile: of the device.
-            other_bytes: of the bundle beside weights and graph: tokenizer, template, manifest.
+            other_bytes: of the bundle beside weights and graph: tokenizer, template and the like.
             threads: of a step.
             calibration: the device's small parts; None to estimate them from the profile.
+            text_ratio: how many times longer a token takes to become text than with a plain
+                tokenizer; see `onhand.host.costs.text`.
+            accuracy_level: as it will be built; see `Variant`.
         """
         self.decoder = decoder
         self.profile = profile
         self.other_bytes = other_bytes
         self.threads = threads
-        self.calibration = calibration or estimate_calibration(profile)
+        self.accuracy_level = accuracy_level
+        known = calibration or estimate_calibration(profile)
+        # Memory's speed changes by the minute on shared machines; caches' does not.
+        self.calibration = known.at_bandwidth(profile.read_bandwidth)
+        self._text_s = (text_ratio - 1) * self.calibration.text_s
         self._shapes = decoder.matrices()
         self._read = read_matrices(decoder)
 
@@ -183,13 +198,30 @@ class DecoderCosts:
             generated_tokens: tokens of an answer.
         """
         prompt, answer = self._lengths(prompt_tokens, generated_tokens)
-        size = variant_bytes(self.decoder, formats, other_bytes=self.other_bytes)
+        size = variant_bytes(
+            self.decoder,
+            formats,
+            other_bytes=self.other_bytes,
+            accuracy_level=self.accuracy_level,
+        )
+        native = engine_of(formats, accuracy_level=self.accuracy_level) == "native"
         step_s, step_limit = self._step(formats, prompt + (answer + 1) / 2, prompt + answer)
         first_s, first_limit = self._prompt(formats, prompt)
+        if not native:
+            step_s, first_s = _ONNX_STEP * step_s, _ONNX_PROMPT * first_s
         load_s = self._load_s(formats, size)
         return Forecast(
             size_bytes=float(size),
-            peak_memory_bytes=self._peak(formats, prompt + answer),
+            peak_memory_bytes=float(
+                peak_memory_bytes(
+                    self.decoder,
+                    formats,
+                    self.calibration.memory,
+                    tokens=prompt + answer,
+                    threads=self.threads,
+                    accuracy_level=self.accuracy_level,
+                )
+            ),
             time_to_first_token_s=first_s,
             prefill_tokens_per_s=prompt / first_s,
             decode_tokens_per_s=1 / step_s,
@@ -204,8 +236,8 @@ class DecoderCosts:
                 "load_s": "overhead",
                 "cold_start_s": "overhead",
             },
-            spread=self._spread(),
-            estimated=self.calibration.estimated,
+            spread=self._spread(native=native),
+            estimated=self.calibration.estimated or not native,
         )
 
     def _lengths(self, prompt: int, answer: int) -> tuple[int, int]:
@@ -240,7 +272,7 @@ class DecoderCosts:
             working_bytes=working,
         ).values()
         work = step_work(self.decoder, context=context, threads=self.threads)
-        beside = explained_s(self.calibration.step, work, threads=self.threads)
+        beside = self._text_s + explained_s(self.calibration.step, work, threads=self.threads)
         total = sum(one.seconds for one in products)
         return beside + total, _limit(products, beside)
 
@@ -249,7 +281,7 @@ class DecoderCosts:
             self.calibration, self.decoder, formats, tokens=tokens, threads=self.threads
         )
         work = prompt_work(self.decoder, tokens=tokens, threads=self.threads)
-        beside = explained_s(self.calibration.prompt, work, threads=self.threads)
+        beside = self._text_s + explained_s(self.calibration.prompt, work, threads=self.threads)
         return products_s + beside, "operations" if products_s > beside else "overhead"
 
     def _load_s(self, formats: Formats, size: int) -> float:
@@ -263,19 +295,12 @@ class DecoderCosts:
         rest = max(hashing, reading + packing) if beside else hashing + reading + packing
         return start.open_s + rest
 
-    def _peak(self, formats: Formats, tokens: int) -> float:
-        costs = self.calibration.memory
-        vocabulary = self.decoder.vocab_size
-        held = running_memory(self.decoder, tokens=tokens, threads=self.threads).bytes
-        weights = sum(packed_bytes(shape, formats[name]) for name, shape in self._shapes.items())
-        running = vocabulary * costs.token_bytes + weights + held
-        running += len(self._shapes) * costs.matrix_bytes
-        return costs.process_bytes + max(running, vocabulary * costs.token_peak_bytes)
-
-    def _spread(self) -> dict[str, float]:
-        timed = min(1.0, self.calibration.spread + _UNSEEN)
-        found = dict.fromkeys(FIGURES, timed)
-        return found | {"size_bytes": _SIZE_SPREAD, "peak_memory_bytes": _MEMORY_SPREAD}
+    def _spread(self, *, native: bool) -> dict[str, float]:
+        known = self.calibration.spread if native else max(self.calibration.spread, _ONNX_SPREAD)
+        found = dict.fromkeys(FIGURES, min(1.0, known + _UNSEEN))
+        # Shapes say these; another engine keeps copies that shapes alone do not tell.
+        memory = _MEMORY_SPREAD if native else _ONNX_SPREAD
+        return found | {"size_bytes": _SIZE_SPREAD, "peak_memory_bytes": memory}
 
 
 def _limit(products: object, beside: float) -> Limit:

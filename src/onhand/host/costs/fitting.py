@@ -47,6 +47,7 @@ def explained_s(costs: StepCosts, work: StepWork, *, threads: int) -> float:
         + work.layers * costs.layer_s
         + work.values * costs.value_s
         + work.scores * costs.score_s
+        + work.pairs * costs.pair_s
         + meets
     )
 
@@ -62,10 +63,15 @@ def fit_step_costs(timed: Sequence[Timed]) -> tuple[StepCosts, float]:
         The costs, and how far what they say of those steps lies off: see `spread_of`.
     """
     alone = [one for one in timed if one.threads == 1]
-    rows = [astuple(one.work)[:4] for one in alone]
+    rows = [astuple(one.work)[:5] for one in alone]
     parts = fit_parts(rows, [one.seconds - one.products_s for one in alone], near=alone)
     costs = StepCosts(
-        step_s=parts[0], layer_s=parts[1], value_s=parts[2], score_s=parts[3], meet_s=0.0
+        step_s=parts[0],
+        layer_s=parts[1],
+        value_s=parts[2],
+        score_s=parts[3],
+        pair_s=parts[4],
+        meet_s=0.0,
     )
     waits = [
         (one.seconds - one.products_s - explained_s(costs, one.work, threads=1)) / one.work.meets

@@ -3,7 +3,7 @@
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +35,8 @@ from onhand.host.costs.calibration import (
 from onhand.host.costs.fitting import Timed, fit_step_costs
 from onhand.host.costs.products import decode_products, prompt_products_s
 from onhand.host.costs.starting import measure_starts
-from onhand.host.costs.synthetic import Sizes, make_bundle
+from onhand.host.costs.synthetic import Sizes, made_tokenizer, make_bundle
+from onhand.host.costs.text import text_seconds
 from onhand.host.costs.work import prompt_work, step_work
 
 __all__ = ["measure_calibration", "measure_products", "measure_streams"]
@@ -50,13 +51,20 @@ _BANDWIDTH_BYTES: Final = 2**27
 _SAMPLES: Final = (
     Sizes(),
     Sizes(n_layers=12),
-    Sizes(width=256, mlp_width=1024, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=64),
+    Sizes(width=256, mlp_width=1024, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=64),
     Sizes(width=256, mlp_width=512, n_layers=2, n_heads=8, n_kv_heads=4, vocab_size=8192),
+    Sizes(width=160, mlp_width=320, n_layers=4, n_heads=10, n_kv_heads=5, head_dim=16),
+    Sizes(width=512, mlp_width=512, n_layers=2, n_heads=4, n_kv_heads=4, head_dim=128),
 )
-_PROMPTS: Final = (16, 256, 1024)
+_PROMPTS: Final = (16, 128, 448)
 _ANSWER: Final = 48
-_TIMES: Final = 3
-_NOTHING: Final = StepCosts(step_s=0.0, layer_s=0.0, value_s=0.0, score_s=0.0, meet_s=0.0)
+_ANSWERS_S: Final = 0.15  # for answers to one prompt
+_MOST_ANSWERS: Final = 40
+_PLAIN_TOKENS: Final = 1024
+_FINE_S: Final = 1e-7
+_NOTHING: Final = StepCosts(
+    step_s=0.0, layer_s=0.0, value_s=0.0, score_s=0.0, pair_s=0.0, meet_s=0.0
+)
 _NO_START: Final = StartCosts(
     process_s=0.0,
     open_s=0.0,
@@ -131,25 +139,36 @@ def quick(samples: Sequence[float]) -> float:
 
 
 def measure_streams(
-    native: ModuleType, threads: Sequence[int], *, most_bytes: int
+    native: ModuleType, threads: Sequence[int], *, most_bytes: int, own_bytes: int
 ) -> tuple[Stream, ...]:
     """Time reading weights by how many there are.
 
     Args:
         native: the native part.
-        threads: numbers of threads.
+        threads: numbers of threads; 1 comes first.
         most_bytes: at most.
+        own_bytes: of the caches that no two cores share: what fits them is read by each thread as
+            if it were alone.
 
     Returns:
         By threads, then by bytes.
     """
     # Codes of a byte are multiplied as they are: the least work for what is read.
     form = GroupFormat(bits=8, group_size=128)
-    found = []
+    found: list[Stream] = []
     for n in threads:
-        for size in _STREAM_BYTES:
-            if size > most_bytes:
-                break
+        alone = [one for one in found if one.threads == 1]
+        fits = [one for one in alone if n > 1 and one.working_bytes <= own_bytes]
+        found += [
+            Stream(
+                threads=n,
+                working_bytes=n * one.working_bytes,
+                bytes_per_s=n * one.bytes_per_s,
+            )
+            for one in fits
+        ]
+        least = n * own_bytes if fits else 0
+        for size in (size for size in _STREAM_BYTES if least < size <= most_bytes):
             rows = max(16, size // (1024 + 16) // 16 * 16)
             matrix = _matrix(native, form, rows, 1024, threads=n)
             seconds = _least(matrix, rows=1, threads=n, for_s=_STREAM_S)
@@ -158,14 +177,16 @@ def measure_streams(
     return tuple(found)
 
 
-def measure_calibration(
-    profile: DeviceProfile, *, threads: int, progress: Progress | None = None
-) -> Calibration:
+def own_cache_bytes(profile: DeviceProfile) -> int:
+    """Return the bytes of a core's largest cache that it shares with no other core."""
+    return max((one.size_bytes for one in profile.caches if one.shared_by == 1), default=2**19)
+
+
+def measure_calibration(profile: DeviceProfile, *, progress: Progress | None = None) -> Calibration:
     """Measure this device's parts, in about 20 seconds.
 
     Args:
         profile: this device's.
-        threads: the most that a step is to use.
         progress: told how far it is.
 
     Returns:
@@ -182,14 +203,24 @@ def measure_calibration(
     shown = progress or Quiet()
     shown.start("measuring what parts of a step cost", 4)
     most = max(2**20, profile.memory_bytes // 32)
-    counts = sorted({1, threads})
+    threads = profile.usable_threads
+    counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < threads] + [threads]
+    products = (*measure_products(module), *_float_rates())
+    # Memory's speed may change by the minute: what is compared is measured together.
+    buffer = min(most, _BANDWIDTH_BYTES)
+    before = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
+    streams = measure_streams(module, counts, most_bytes=most, own_bytes=own_cache_bytes(profile))
+    after = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
     bare = Calibration(
         device=profile.name,
-        products=(*measure_products(module), *_float_rates(threads)),
-        streams=measure_streams(module, counts, most_bytes=most),
-        read_bandwidth=_bandwidth(threads, min(most, _BANDWIDTH_BYTES)),
+        products=products,
+        streams=streams,
+        read_bandwidth=tuple(
+            statistics.median([*first, *then]) for first, then in zip(before, after, strict=True)
+        ),
         step=_NOTHING,
         prompt=_NOTHING,
+        text_s=text_seconds(open_tokenizer(made_tokenizer(_PLAIN_TOKENS))),
         start=_NO_START,
         memory=_NO_MEMORY,
         spread=0.0,
@@ -197,7 +228,7 @@ def measure_calibration(
     )
     shown.advance(2)
     with tempfile.TemporaryDirectory(prefix="onhand-calibration-") as scratch:
-        steps, prompts = _measure_answers(bare, Path(scratch), counts)
+        steps, prompts = _measure_answers(bare, Path(scratch), sorted({1, threads}))
         shown.advance(1)
         start, memory = measure_starts(module, profile, Path(scratch))
         shown.advance(1)
@@ -213,14 +244,7 @@ def measure_calibration(
     )
 
 
-def _bandwidth(threads: int, buffer_bytes: int) -> tuple[float, ...]:
-    return tuple(
-        statistics.median(sample_read_bandwidth(n, buffer_bytes=buffer_bytes))
-        for n in range(1, threads + 1)
-    )
-
-
-def _float_rates(threads: int) -> Iterator[ProductRate]:
+def _float_rates() -> Iterator[ProductRate]:
     """Yield the rates of floats in ONNX Runtime, of one thread as far as they can be told."""
     shapes = [Shape(rows, 512, 512) for rows in ROWS]
     for rate in measure_rates(1, shapes=shapes, kinds=("fp32",)):
@@ -271,20 +295,30 @@ def _answers(bundle: Bundle, sizes: Sizes, threads: int) -> Iterator[tuple[int, 
     """Yield for each length of a prompt: tokens, seconds to its answer, seconds of a step."""
     tokenizer = open_tokenizer(bundle.path(TOKENIZER).read_bytes())
     loaded = NativeEngine().open(bundle, variant="sample", threads=threads)
+    now = _clock(threads)
     session = loaded.session()
     random = np.random.default_rng(0)
     for tokens in _PROMPTS:
         prompt = random.integers(1, sizes.vocab_size, tokens)
         prompt_s: list[float] = []
         step_s: list[float] = []
-        for _ in range(_TIMES if tokens > _ANSWER else 4 * _TIMES):
+        begun = time.perf_counter()
+        while len(prompt_s) < _MOST_ANSWERS and (
+            len(prompt_s) < 3 or time.perf_counter() - begun < _ANSWERS_S
+        ):
             session.rewind(0)
             read = tokenizer.stream().push
-            before = time.perf_counter()
+            before = now()
             for n, token in enumerate(generate_tokens(loaded, session, prompt, max_tokens=_ANSWER)):
                 read(token)
-                now = time.perf_counter()
-                (step_s if n else prompt_s).append(now - before)
-                before = now
-        yield tokens, quick(prompt_s), quick(step_s)
+                after = now()
+                (step_s if n else prompt_s).append(after - before)
+                before = after
+        yield tokens, min(prompt_s), quick(step_s)
     loaded.close()
+
+
+def _clock(threads: int) -> Callable[[], float]:
+    """Return a clock that does not count what other processes take, where one can be had."""
+    is_fine = time.get_clock_info("thread_time").resolution < _FINE_S
+    return time.thread_time if threads == 1 and is_fine else time.perf_counter

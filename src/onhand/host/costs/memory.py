@@ -4,8 +4,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from onhand.core.decoder import Decoder, DecoderLayer
+from onhand.host.costs.calibration import MemoryCosts
+from onhand.host.costs.sizes import Formats, engine_of, packed_bytes
 
-__all__ = ["RunningMemory", "running_memory"]
+__all__ = ["USUAL_MEMORY", "RunningMemory", "peak_memory_bytes", "running_memory"]
+
+USUAL_MEMORY: Final = MemoryCosts(
+    process_bytes=49.0 * 2**20, token_bytes=278.0, token_peak_bytes=662.0, matrix_bytes=0.0
+)
+"""Measured on Linux, x86-64."""
+# ONNX Runtime's library, beside what the native engine needs.
+_ONNX_BYTES: Final = 26 * 2**20
 
 # All of `onhand/native/src`: model.h, memory.h, workspace.cpp, step.h.
 _ROWS: Final = 256  # of a step; longer prompts are cut
@@ -37,6 +46,39 @@ class RunningMemory:
     def bytes(self) -> int:
         """All of it."""
         return self.kv_bytes + self.work_bytes + self.table_bytes
+
+
+def peak_memory_bytes(
+    decoder: Decoder,
+    formats: Formats,
+    costs: MemoryCosts,
+    *,
+    tokens: int,
+    threads: int,
+    accuracy_level: int = 4,
+) -> int:
+    """Return the peak memory of a process that opens a bundle and answers once.
+
+    Args:
+        decoder: the model.
+        formats: matrix name -> how it is stored.
+        costs: of a process.
+        tokens: of prompt and answer.
+        threads: of a step.
+        accuracy_level: as it will be built.
+    """
+    shapes = decoder.matrices()
+    weights = sum(packed_bytes(shape, formats[name]) for name, shape in shapes.items())
+    if engine_of(formats, accuracy_level=accuracy_level) == "onnx":
+        # It keeps what it packed, and the pages that it packed from stay mapped.
+        weights += _ONNX_BYTES + sum(
+            form.size_bytes(shapes[name]) for name, form in formats.items() if form is not None
+        )
+    held = running_memory(decoder, tokens=tokens, threads=threads).bytes
+    words = decoder.vocab_size
+    running = words * costs.token_bytes + weights + held + len(shapes) * costs.matrix_bytes
+    # A tokenizer takes more while it is read, when no weights are there yet.
+    return int(costs.process_bytes + max(running, words * costs.token_peak_bytes))
 
 
 def running_memory(decoder: Decoder, *, tokens: int, threads: int) -> RunningMemory:

@@ -8,12 +8,12 @@ from onhand.host.costs.calibration import (
     FLOAT_BITS,
     ROWS,
     Calibration,
-    MemoryCosts,
     ProductRate,
     StartCosts,
     StepCosts,
     Stream,
 )
+from onhand.host.costs.memory import USUAL_MEMORY
 
 __all__ = ["estimate_calibration"]
 
@@ -31,8 +31,13 @@ _RATES: Final = (
 _SLOWEST: Final = (2e9, 2e9)
 # A processor with AVX-512, at which the parts below were measured.
 _REFERENCE_RATE: Final = 170e9
-_STEP: Final = StepCosts(step_s=7e-6, layer_s=1.5e-6, value_s=5e-10, score_s=1e-10, meet_s=6e-7)
-_PROMPT: Final = StepCosts(step_s=2e-6, layer_s=2e-6, value_s=1.2e-9, score_s=1.4e-10, meet_s=1e-6)
+_STEP: Final = StepCosts(
+    step_s=8e-6, layer_s=0.0, value_s=1.1e-9, score_s=8.4e-11, pair_s=1.4e-9, meet_s=6e-7
+)
+_PROMPT: Final = StepCosts(
+    step_s=2e-5, layer_s=7e-7, value_s=5.9e-10, score_s=2.6e-11, pair_s=8.9e-10, meet_s=1e-6
+)
+_TEXT_S: Final = 8e-7
 _START: Final = StartCosts(
     process_s=0.25,
     open_s=0.02,
@@ -40,9 +45,6 @@ _START: Final = StartCosts(
     hash_bytes_per_s=1.5e9,
     pack_bytes_per_s=4e9,
     token_s=2e-6,
-)
-_MEMORY: Final = MemoryCosts(
-    process_bytes=50 * 2**20, token_bytes=270.0, token_peak_bytes=650.0, matrix_bytes=2000.0
 )
 _ONE_TOKEN_SHARE: Final = 0.55  # of the rate of many rows that one reaches
 _BANDWIDTH_A_THREAD: Final = 8e9  # where a profile has none
@@ -71,6 +73,7 @@ def estimate_calibration(profile: DeviceProfile) -> Calibration:
         read_bandwidth=profile.read_bandwidth,
         step=_slowed(_STEP, slower),
         prompt=_slowed(_PROMPT, slower),
+        text_s=_TEXT_S * slower,
         start=StartCosts(
             process_s=_START.process_s * slower,
             open_s=_START.open_s * slower,
@@ -79,7 +82,7 @@ def estimate_calibration(profile: DeviceProfile) -> Calibration:
             pack_bytes_per_s=_START.pack_bytes_per_s / slower,
             token_s=_START.token_s * slower,
         ),
-        memory=_MEMORY,
+        memory=USUAL_MEMORY,
         spread=_SPREAD,
         estimated=True,
     )
@@ -159,5 +162,6 @@ def _slowed(costs: StepCosts, by: float) -> StepCosts:
         layer_s=costs.layer_s * by,
         value_s=costs.value_s * by,
         score_s=costs.score_s * by,
+        pair_s=costs.pair_s * by,
         meet_s=costs.meet_s * by,
     )

@@ -1,28 +1,27 @@
 """Bytes that a decoder takes: on disk, exactly; and in the memory of the engine that runs it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from onhand.core.decoder import Decoder
 from onhand.core.quantized import GroupFormat
-from onhand.core.safetensors import layout_tensors
+from onhand.core.safetensors import TensorSpec, layout_tensors
 from onhand.host.export.decoder_graph import decoder_graph
 from onhand.host.pack import file_tensors
 
 __all__ = [
-    "MANIFEST_BYTES",
     "Engine",
     "engine_of",
     "packed_bytes",
     "read_matrices",
     "stored_bytes",
     "variant_bytes",
+    "variant_sizes",
 ]
 
 Formats = Mapping[str, GroupFormat | None]
 Engine = str
 
-MANIFEST_BYTES: Final = 4096
 _TILE_ROWS: Final = 16  # of `onhand/native/src/format.h`
 _LOOKED_UP: Final = "positions"
 
@@ -76,19 +75,53 @@ def read_matrices(decoder: Decoder) -> dict[str, tuple[int, int]]:
 def variant_bytes(
     decoder: Decoder, formats: Formats, *, other_bytes: int, accuracy_level: int = 4
 ) -> int:
-    """Return the size of a bundle with one variant, exact but for what a manifest's words take.
+    """Return the size of a bundle with one variant, exactly: its manifest is not counted.
 
     Args:
         decoder: the model.
         formats: matrix name -> how it is stored.
-        other_bytes: of tokenizer, template and the manifest.
+        other_bytes: of tokenizer, template and the like.
         accuracy_level: as it will be built.
 
     Returns:
         Bytes on disk.
     """
-    header, tensors = layout_tensors(file_tensors(decoder, formats, list(formats), shared=True))
-    weights = len(header) + sum(spec.size for spec in tensors.values())
-    places = {name: ("weights.safetensors", spec) for name, spec in tensors.items()}
-    graph = decoder_graph(decoder, formats, places.__getitem__, accuracy_level=accuracy_level)
-    return other_bytes + len(graph) + weights
+    (size,) = variant_sizes(
+        decoder, [(formats, list(formats))], other_bytes=other_bytes, accuracy_level=accuracy_level
+    )
+    return size
+
+
+def variant_sizes(
+    decoder: Decoder,
+    variants: Sequence[tuple[Formats, Sequence[str]]],
+    *,
+    other_bytes: int,
+    accuracy_level: int,
+) -> list[int]:
+    """Return the bytes of the files that each variant of a bundle needs, from shapes alone.
+
+    Args:
+        decoder: the model.
+        variants: of each, matrix name -> how it is stored, and the names of those that its own
+            file holds; the rest it shares with the first one.
+        other_bytes: of the files beside weights and graphs.
+        accuracy_level: as it will be built.
+
+    Returns:
+        The sizes, exact but where codes are stored without their zeros.
+    """
+    sizes: list[int] = []
+    shared = 0
+    places: dict[str, tuple[str, TensorSpec]] = {}
+    for number, (formats, own) in enumerate(variants):
+        declared = file_tensors(decoder, formats, own, shared=number == 0)
+        header, tensors = layout_tensors(declared)
+        weights = len(header) + sum(spec.size for spec in tensors.values()) if declared else 0
+        file = "weights.safetensors" if number == 0 else f"weights.{number}.safetensors"
+        here = places | {name: (file, spec) for name, spec in tensors.items()}
+        if number == 0:
+            places, shared = here, weights
+        graph = decoder_graph(decoder, formats, here.__getitem__, accuracy_level=accuracy_level)
+        sizes.append(other_bytes + len(graph) + weights + (0 if number == 0 else shared))
+    return sizes

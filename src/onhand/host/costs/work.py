@@ -23,7 +23,9 @@ class StepWork:
         steps: calls of the engine.
         layers: layers passed.
         values: numbers normed, rounded, activated or added.
-        scores: numbers of heads multiplied with keys, and with values.
+        scores: numbers of keys, and of values, that are read: in a step of one token once for all
+            heads that share them, in a prompt for each.
+        pairs: of a head's query and a key.
         meets: times that threads wait for each other.
     """
 
@@ -31,6 +33,7 @@ class StepWork:
     layers: int
     values: float
     scores: float
+    pairs: float
     meets: int
 
 
@@ -42,16 +45,22 @@ def step_work(decoder: Decoder, *, context: float, threads: int) -> StepWork:
         context: tokens that it attends to, itself included.
         threads: of the step.
     """
-    values = scores = 0.0
+    values = scores = pairs = 0.0
     for layer in decoder.layers:
         alone, shared = _values(decoder, layer)
         values += alone + shared / threads
         seen = min(context, layer.window or context)
-        heads = -(-layer.n_kv_heads // threads) * (layer.n_heads // layer.n_kv_heads)
-        scores += heads * layer.head_dim * seen
+        kv_heads = -(-layer.n_kv_heads // threads)
+        scores += kv_heads * layer.head_dim * seen
+        pairs += kv_heads * (layer.n_heads // layer.n_kv_heads) * seen
     n_layers = len(decoder.layers)
     return StepWork(
-        steps=1, layers=n_layers, values=values, scores=scores, meets=_MEETS * n_layers + 2
+        steps=1,
+        layers=n_layers,
+        values=values,
+        scores=scores,
+        pairs=pairs,
+        meets=_MEETS * n_layers + 2,
     )
 
 
@@ -70,18 +79,20 @@ def prompt_work(decoder: Decoder, *, tokens: int, threads: int) -> StepWork:
         threads: of a step.
     """
     parts = prompt_parts(tokens)
-    values = scores = 0.0
+    values = scores = pairs = 0.0
     for layer in decoder.layers:
         alone, shared = _values(decoder, layer)
         values += tokens * (alone + shared) / threads
         seen = sum(_seen(layer, tokens))
         scores += layer.query_width * seen / threads
+        pairs += layer.n_heads * seen / threads
     n_layers = len(decoder.layers)
     return StepWork(
         steps=1,
         layers=n_layers * len(parts),
         values=values,
         scores=scores,
+        pairs=pairs,
         meets=_MEETS_OF_MANY * n_layers * len(parts),
     )
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -35,7 +36,7 @@ from onhand.host.passes.base import pass_options
 from onhand.host.report import render_report
 from onhand.host.work import BuildWork, open_work
 
-__all__ = ["build_network"]
+__all__ = ["PreparedNetwork", "build_network", "prepare_network", "split_watched"]
 
 # Of the calibration examples, those that judge each step of a recipe of several.
 _WATCHED = 5  # one in so many
@@ -44,8 +45,17 @@ _NONE = Samples(feeds=[])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Prepared:
-    """A build before its first step."""
+class PreparedNetwork:
+    """A build before its first step.
+
+    Attributes:
+        model: the source.
+        graph: its graph, cleaned.
+        network: its description.
+        data: the examples.
+        profile: of the device built for.
+        threads: to use.
+    """
 
     model: NetworkModel
     graph: Graph
@@ -62,6 +72,8 @@ def build_network(
     *,
     home: Path,
     progress: Progress | None = None,
+    ready: PreparedNetwork | None = None,
+    findings: Mapping[str, object] | None = None,
 ) -> BuildResult:
     """Compress a network, prove the result in its real engine, and write the bundle.
 
@@ -73,6 +85,8 @@ def build_network(
         options: what is asked for.
         home: the builder's state folder.
         progress: told how far it is.
+        ready: what `prepare_network` gave for the same source and options; None to do so.
+        findings: more for the report, by its keys: what a search found. Notes come on top.
 
     Returns:
         The bundle's place and its report.
@@ -85,7 +99,7 @@ def build_network(
         EngineError: if the bundle does not run.
     """
     shown = progress or Quiet()
-    ready = _prepare(source, options, shown)
+    ready = ready or prepare_network(source, options, shown)
     for note in ready.model.notes:
         shown.note(note)
     _check_disk(ready, options, out)
@@ -108,16 +122,25 @@ def build_network(
         report = prove_network(proof, progress=shown)
         if report.breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
-        write_report(staged, report.content)
-        (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
+        content = _with_findings(report.content, findings or {})
+        write_report(staged, content)
+        (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
         if isinstance(source, str):
             place = str(Path(source).resolve())
             record_original(home, report.manifest_sha256, place, ready.model.sha256)
-    return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
+    return BuildResult(root=out, report=json.loads(json.dumps(content)))
+
+
+def _with_findings(
+    content: Mapping[str, object], findings: Mapping[str, object]
+) -> dict[str, object]:
+    notes, more = content["notes"], findings.get("notes", [])
+    together = [*notes, *more] if isinstance(notes, list) and isinstance(more, list) else notes
+    return {**content, **findings, "notes": together}
 
 
 def _proof(
-    ready: _Prepared,
+    ready: PreparedNetwork,
     finished: dict[str, Finished],
     options: NetworkOptions,
     staged: Path,
@@ -137,7 +160,23 @@ def _proof(
     )
 
 
-def _prepare(source: str | NetworkModel, options: NetworkOptions, shown: Progress) -> _Prepared:
+def prepare_network(
+    source: str | NetworkModel, options: NetworkOptions, shown: Progress
+) -> PreparedNetwork:
+    """Read a source and its examples.
+
+    Args:
+        source: a file, a folder, or a network that is loaded already.
+        options: what is asked for.
+        shown: told how far it is.
+
+    Returns:
+        All that a build begins with.
+
+    Raises:
+        InputError: if source, data or an option cannot be used.
+        SourceError: if the source is damaged or unknown.
+    """
     shown.start("reading the source", 1)
     loaded = load_network(source, task=options.task) if isinstance(source, str) else source
     check_network(loaded.graph)
@@ -151,7 +190,7 @@ def _prepare(source: str | NetworkModel, options: NetworkOptions, shown: Progres
     data = _read_data(model, network, options)
     if options.data is None:
         shown.note("no --data: nothing can be calibrated, and what is lost is not judged")
-    return _Prepared(
+    return PreparedNetwork(
         model=model,
         graph=clean(model.graph),
         network=network,
@@ -180,7 +219,7 @@ def _read_data(model: NetworkModel, network: Network, options: NetworkOptions) -
 
 
 def _finish(
-    ready: _Prepared,
+    ready: PreparedNetwork,
     name: str,
     steps: tuple[Step, ...],
     options: NetworkOptions,
@@ -190,12 +229,8 @@ def _finish(
     """Run one variant's steps; where there are several, each is judged on examples put aside."""
     calibration, watch = ready.data.calibration, _NONE
     limit = options.budget.quality_loss
-    guarded = len(steps) > 1 or any(step.guard.most_loss is not None for step in steps)
-    if guarded and len(calibration) >= _WATCHED:
-        every = range(len(calibration))
-        watched = set(every[:: max(_WATCHED, -(-len(every) // _MOST_WATCHED))])
-        watch = calibration.part(sorted(watched))
-        calibration = calibration.part([i for i in every if i not in watched])
+    if len(steps) > 1 or any(step.guard.most_loss is not None for step in steps):
+        calibration, watch = split_watched(calibration)
     bench = Workbench(
         original=ready.graph,
         calibration=calibration,
@@ -216,7 +251,26 @@ def _finish(
     )
 
 
-def _check_disk(ready: _Prepared, options: NetworkOptions, out: Path) -> None:
+def split_watched(calibration: Samples) -> tuple[Samples, Samples]:
+    """Put some examples aside that judge steps.
+
+    Args:
+        calibration: all that steps could see.
+
+    Returns:
+        What steps see, and what judges them: nothing, where there are fewer than five.
+    """
+    if len(calibration) < _WATCHED:
+        return calibration, _NONE
+    every = range(len(calibration))
+    watched = set(every[:: max(_WATCHED, -(-len(every) // _MOST_WATCHED))])
+    return (
+        calibration.part([i for i in every if i not in watched]),
+        calibration.part(sorted(watched)),
+    )
+
+
+def _check_disk(ready: PreparedNetwork, options: NetworkOptions, out: Path) -> None:
     parent = out.absolute().parent
     if not parent.is_dir():
         raise InputError(f"{parent} is not a folder; create it first")
@@ -228,7 +282,7 @@ def _check_disk(ready: _Prepared, options: NetworkOptions, out: Path) -> None:
         )
 
 
-def _provenance(ready: _Prepared, options: NetworkOptions) -> dict[str, object]:
+def _provenance(ready: PreparedNetwork, options: NetworkOptions) -> dict[str, object]:
     return {
         "calibration": len(ready.data.calibration),
         "data_sha256": ready.data.sha256,
@@ -243,7 +297,7 @@ def _provenance(ready: _Prepared, options: NetworkOptions) -> dict[str, object]:
     }
 
 
-def _fingerprint(ready: _Prepared, options: NetworkOptions) -> dict[str, object]:
+def _fingerprint(ready: PreparedNetwork, options: NetworkOptions) -> dict[str, object]:
     """Return all that decides the bytes of a bundle."""
     guards = {
         name: [[step.guard.most_loss, step.guard.undo] for step in steps]

@@ -5,7 +5,7 @@ import math
 from onhand.host.networks.graph import Graph, Node, Value
 from onhand.host.networks.onnx_files import infer_shapes
 
-__all__ = ["count_operations"]
+__all__ = ["count_operations", "operations_by_node"]
 
 
 def count_operations(graph: Graph) -> int:
@@ -17,8 +17,13 @@ def count_operations(graph: Graph) -> int:
     Returns:
         Of convolutions and products of matrices; 0 where no shape can be told.
     """
+    return sum(operations_by_node(graph).values())
+
+
+def operations_by_node(graph: Graph) -> dict[str, int]:
+    """Return name of a node -> its multiply-accumulates; see `count_operations`."""
     known = infer_shapes(graph)
-    return sum(_operations(node, known) for node in graph.nodes)
+    return {node.name: _operations(node, known) for node in graph.nodes}
 
 
 def _operations(node: Node, known: dict[str, Value]) -> int:

@@ -38,6 +38,7 @@ class NetworkOptions:
         accept_estimates: whether an estimated figure may satisfy a limit.
         threads: threads to use; None for all usable ones.
         measure_original: whether to measure the original's speed and memory as well.
+        try_ways: whether to try plainer ways of running the bundle, for the evaluations.
         resume: whether to go on with an interrupted build of the same bundle.
     """
 
@@ -54,6 +55,7 @@ class NetworkOptions:
     accept_estimates: bool = False
     threads: int | None = None
     measure_original: bool = True
+    try_ways: bool = True
     resume: bool = False
 
     def __post_init__(self) -> None:

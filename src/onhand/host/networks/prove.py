@@ -18,6 +18,12 @@ from onhand.device.networks.bench import bench_network
 from onhand.device.networks.boxes import box_reader
 from onhand.device.probe import current_profile, default_buffer_bytes, sample_read_bandwidth
 from onhand.host.networks.data import DataSplit
+from onhand.host.networks.evaluating import (
+    NetworkWays,
+    evaluate_network,
+    try_network,
+    try_original_network,
+)
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.judge import answer_bundle, answer_graph, compare_answers
 from onhand.host.networks.model import NetworkModel
@@ -28,6 +34,7 @@ from onhand.host.networks.standing import ORIGINAL, Standing, stand
 from onhand.host.networks.steps import Finished
 from onhand.host.prove import REPORT_FORMAT, Report
 from onhand.host.transfer import figures_for, is_same_device
+from onhand.host.ways import Originals
 
 __all__ = ["NetworkProof", "prove_network"]
 
@@ -93,15 +100,20 @@ def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
         variants[name] = measured
     for name, quality in _quality(proof, bundle, engines, progress).items():
         variants[name] |= quality
-    original, missing, standing = _original(proof, bundle, here, progress)
+    default = next(iter(proof.finished))
+    ways = _ways(proof, bundle, engines[default], here, progress)
+    original, missing, standing, originals = _original(proof, bundle, here, ways, progress)
     for warning in () if standing is None else standing.warnings():
         progress.note(warning)
-    default = next(iter(proof.finished))
     budget = proof.options.budget
     breaches = budget.breaches(
         variants[default].values(), accept_estimates=proof.options.accept_estimates
     )
     content = _content(proof, bundle, variants, original, missing, engines[default])
+    figures = variants[default]
+    content |= evaluate_network(
+        ways, originals, figures=figures, original=original, missing=missing
+    )
     content |= {
         "budget": {"limits": budget.limits(), "breaches": [asdict(breach) for breach in breaches]},
         "notes": [
@@ -116,6 +128,22 @@ def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
         manifest_sha256=bundle.manifest_sha256,
         figures=variants[default],
         breaches=breaches,
+    )
+
+
+def _ways(
+    proof: NetworkProof, bundle: Bundle, engine: str, here: DeviceProfile, progress: Progress
+) -> NetworkWays | None:
+    if not proof.options.try_ways:
+        return None
+    return try_network(
+        bundle,
+        variant=next(iter(proof.finished)),
+        engine=engine,
+        threads=proof.threads,
+        here=here,
+        home=proof.home,
+        progress=progress,
     )
 
 
@@ -170,12 +198,17 @@ def _quality(
 
 
 def _original(
-    proof: NetworkProof, bundle: Bundle, here: DeviceProfile, progress: Progress
-) -> tuple[dict[str, Measurement], str | None, Standing | None]:
+    proof: NetworkProof,
+    bundle: Bundle,
+    here: DeviceProfile,
+    ways: NetworkWays | None,
+    progress: Progress,
+) -> tuple[dict[str, Measurement], str | None, Standing | None, Originals | None]:
     """Measure the source in its own precision in the fastest engine, or say why not.
 
     Returns:
-        Its figures, why some are missing, and how quick the variants are beside it.
+        Its figures, why some are missing, how quick the variants are beside it, and what it gave
+        on the ways that were tried.
     """
     size = Measurement(
         name="size_bytes",
@@ -193,6 +226,7 @@ def _original(
             {"size_bytes": size},
             "the original's speed was not asked for (--no-original)",
             standing,
+            None,
         )
     with tempfile.TemporaryDirectory(dir=proof.root.parent, prefix=".original-") as folder:
         root, home = Path(folder) / ORIGINAL, Path(folder) / "home"
@@ -200,10 +234,11 @@ def _original(
         graphs = {ORIGINAL: proof.original}
         packed = pack_network(proof.model, proof.network, graphs, root, provenance={})
         figures, _ = _speed(proof, root, ORIGINAL, here, home, progress)
+        tried = None if ways is None else try_original_network(root, ways, progress=progress)
         # A variant without steps is the original.
         is_inside = any(not made.steps for made in proof.finished.values())
         standing = stand(bundle, None if is_inside else packed, engine=engine, threads=threads)
-    return figures | {"size_bytes": size}, None, standing
+    return figures | {"size_bytes": size}, None, standing, tried
 
 
 def _content(

@@ -92,7 +92,7 @@ class SearchSpace:
     """
 
     forms: tuple[Form, ...] = ()
-    method: str = "clip"
+    method: str = "gptq"
     ties: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -96,8 +96,11 @@ def isotonic(values: Sequence[float], weights: Sequence[float]) -> list[float]:
         values: in the order of what they depend on.
         weights: above 0.
 
+    Returns:
+        As many values, by pooling adjacent violators.
+
     Source:
-        Pooling of adjacent violators (Ayer et al. 1955, 10.1214/aoms/1177728423).
+        Ayer et al. 1955, doi:10.1214/aoms/1177728423.
     """
     blocks: list[tuple[float, float, int]] = []  # mean, weight, length
     for value, weight in zip(values, weights, strict=True):

@@ -12,16 +12,18 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
-from onhand.core.progress import Progress, Quiet
+from onhand.core.progress import Progress
 from onhand.device.engines import forward
 from onhand.host.calibrate import head_logits
-from onhand.host.compare import compare_states
+from onhand.host.compare import log_softmax
 from onhand.host.model import Model, ModelWeights
 
 __all__ = ["ChangedWeights", "Trial", "TrialLoss", "run_trials"]
 
 # Streams of all trials at once, in bytes; more trials than fit take several runs.
 _STREAM_BYTES = 400 * 2**20
+# The original's answers are kept for all trials if they take no more.
+_KEPT_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,23 +213,47 @@ def _judged(
     progress: Progress,
 ) -> Iterator[TrialLoss]:
     """Yield what each trial lost."""
-    weights = model.weights
-    theirs = [forward.final_hidden(weights, x) for x in original], head_logits(model)
+    theirs = _Answers(model, original)
     for trial, stream in zip(trials, ends, strict=True):
-        changed = ChangedWeights(weights, _dense(trial, lambda name: _layer(name) is None))
-        ours = (
-            [forward.final_hidden(weights, x) for x in stream],
-            head_logits(replace(model, weights=changed)),
-        )
-        figures = compare_states(sequences, theirs, ours, progress=Quiet())
+        changed = ChangedWeights(model.weights, _dense(trial, lambda name: _layer(name) is None))
+        ours = _Answers(replace(model, weights=changed), stream)
+        sums, n_tokens = np.zeros(2), 0
+        for number, tokens in enumerate(sequences):
+            first, second = theirs.scores(number), ours.scores(number)  # (T - 1, V) each
+            rows, targets = np.arange(tokens.size - 1), tokens[1:]
+            gap = first - second
+            sums += (
+                float(np.einsum("tv,tv->", np.exp(first), gap, dtype=np.float64)),
+                float(gap[rows, targets].sum(dtype=np.float64)),
+            )
+            n_tokens += rows.size
         progress.advance(1 / (len(model.decoder.layers) + 1))
-        divergence = float(figures.divergence.mean())
-        increase = float((figures.loss - figures.original_loss).mean())
+        divergence, increase = sums / max(n_tokens, 1)
         # Numbers beyond float32 are a loss without bound, not a missing one.
         yield TrialLoss(
-            divergence=divergence if np.isfinite(divergence) else float("inf"),
-            loss_increase=increase if np.isfinite(increase) else float("inf"),
+            divergence=max(float(divergence), 0.0) if np.isfinite(divergence) else float("inf"),
+            loss_increase=float(increase) if np.isfinite(increase) else float("inf"),
         )
+
+
+class _Answers:
+    """A model's logarithms of probabilities for each sequence; kept if they are few."""
+
+    def __init__(self, model: Model, streams: Sequence[FloatArray]) -> None:
+        self._hidden = [forward.final_hidden(model.weights, x) for x in streams]
+        self._head = head_logits(model)
+        n_tokens = sum(len(x) for x in streams)
+        self._keeps = 4 * n_tokens * model.decoder.vocab_size <= _KEPT_BYTES
+        self._kept: dict[int, FloatArray] = {}
+
+    def scores(self, number: int) -> FloatArray:
+        """Return those of a sequence, but for what comes after its last token: (T - 1, V)."""
+        if (found := self._kept.get(number)) is not None:
+            return found
+        found = log_softmax(self._head(self._hidden[number][:-1]))
+        if self._keeps:
+            self._kept[number] = found
+        return found
 
 
 def _dense(trial: Trial, wanted: Callable[[str], bool]) -> dict[str, FloatArray]:

@@ -25,11 +25,18 @@ from onhand.host.hqq import round_half_quadratic
 from onhand.host.model import Model
 from onhand.host.passes.quantize import Quantize
 from onhand.host.rounding import Rounding, round_matrix
-from onhand.host.search.choices import Form, as_quantize, form_name, named_form
+from onhand.host.search.choices import Form, as_quantize, form_name
 from onhand.host.search.perturb import Trial, run_trials
 from onhand.host.search.store import SearchStore
 
-__all__ = ["FormLoss", "Ground", "losses_from_json", "measure_sensitivity", "stored_trial"]
+__all__ = [
+    "FormLoss",
+    "Ground",
+    "first_tokens",
+    "losses_from_json",
+    "measure_sensitivity",
+    "stored_trial",
+]
 
 # A model up to this size is rounded as a whole in every format: seconds, and used again later.
 _WHOLE_PARAMETERS = 20_000_000
@@ -362,15 +369,3 @@ def _on_curve(error: float, points: Sequence[tuple[float, float]]) -> float:
     if len(at) > 1 and at[-1] > at[-2]:
         slope = float(np.clip((value[-1] - value[-2]) / (at[-1] - at[-2]), 1.0, _STEEPEST))
     return float(np.exp(value[-1] + slope * (x - at[-1])))
-
-
-def forms_of(losses: Sequence[FormLoss]) -> dict[str, list[Form]]:
-    """Return matrix -> its formats, from a table.
-
-    Args:
-        losses: the table.
-    """
-    found: dict[str, list[Form]] = {}
-    for row in losses:
-        found.setdefault(row.matrix, []).append(named_form(row.form))
-    return found

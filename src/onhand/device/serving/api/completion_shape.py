@@ -116,6 +116,7 @@ class _Chunks:
         self._head = shape.head(stamp, is_chunk=True)
         self._n_choices = n_choices
         self._endings: dict[int, Ending] = {}
+        self._frames: dict[int, tuple[bytes, bytes]] = {}
         self._told = [OldScores() for _ in range(n_choices)]
 
     def begin(self) -> bytes:
@@ -129,6 +130,9 @@ class _Chunks:
 
     def piece(self, index: int, piece: Piece) -> bytes:
         """See `StreamShape`."""
+        if piece.call is None and not self._shape.has_scores:
+            before, after = self._around(index)
+            return b"".join((before, as_json(piece.text), after))
         choice = self._choice(index, piece.scores, None)
         delta: dict[str, object] = {"content": piece.text}
         if piece.call is not None:
@@ -153,6 +157,16 @@ class _Chunks:
     def failure(self, body: dict[str, object]) -> bytes:
         """See `StreamShape`."""
         return b"data: " + as_json(body) + b"\n\n"
+
+    def _around(self, index: int) -> tuple[bytes, bytes]:
+        """Return what stands before and after the text of a piece; made once for each choice."""
+        if index not in self._frames:
+            choice = self._with_text(self._choice(index, (), None), {"content": ""}, "")
+            key = b'"content":' if self._shape.kind == "chat" else b'"text":'
+            # Within a string its quotation marks would stand behind strokes.
+            before, after = self._event([choice]).split(key + b'""')
+            self._frames[index] = (before + key, after)
+        return self._frames[index]
 
     def _choice(
         self, index: int, scores: Sequence[Score], ending: Ending | None

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 from onhand.device.serving.api.bodies import as_json
 
 __all__ = ["EventStream", "JsonReply", "until_gone"]
+
+_LEAST_PING_S: Final = 0.001
 
 
 class JsonReply:
@@ -71,13 +73,36 @@ class EventStream:
         await until_gone(self._send_all(send), receive)
 
     async def _send_all(self, send: "Send") -> None:
+        loop = asyncio.get_running_loop()
+        sent_s = loop.time()
         has_begun = False
-        async with aclosing(_pinged(self._events(), self._ping_s)) as events:
-            async for data in events:
+        sending = asyncio.Lock()
+
+        async def say(data: bytes) -> None:
+            nonlocal has_begun, sent_s
+            async with sending:
                 if not has_begun:
                     await send(self._start())
                     has_begun = True
                 await send({"type": "http.response.body", "body": data, "more_body": True})
+                sent_s = loop.time()
+
+        async def ping() -> None:
+            while True:
+                await asyncio.sleep(max(sent_s + self._ping_s - loop.time(), _LEAST_PING_S))
+                # A reader that takes nothing is told nothing.
+                if loop.time() >= sent_s + self._ping_s and not sending.locked():
+                    await say(b": ping\n\n")
+
+        # Beside the events, which then need no task each.
+        pinging = asyncio.create_task(ping())
+        try:
+            async with aclosing(self._events()) as events:
+                async for data in events:
+                    await say(data)
+        finally:
+            pinging.cancel()
+            await asyncio.gather(pinging, return_exceptions=True)
         await send({"type": "http.response.body", "body": b""})
 
     def _start(self) -> "Message":
@@ -118,26 +143,3 @@ async def until_gone(work: Awaitable[object], receive: "Receive") -> bool:
 async def _left(receive: "Receive") -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-async def _pinged(events: AsyncGenerator[bytes], ping_s: float) -> AsyncGenerator[bytes]:
-    """Yield events, and a comment whenever none comes for a while."""
-    waiting: asyncio.Future[bytes] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(anext(events))
-            done, _ = await asyncio.wait({waiting}, timeout=ping_s)
-            if not done:
-                yield b": ping\n\n"
-                continue
-            try:
-                data = waiting.result()
-            except StopAsyncIteration:
-                return
-            waiting = None
-            yield data
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-        await events.aclose()

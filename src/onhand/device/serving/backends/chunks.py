@@ -162,7 +162,7 @@ class ChunkReader:
 
 def _object(data: bytes) -> Mapping[str, object]:
     try:
-        value = json.loads(data, parse_constant=_refuse)
+        value = _DECODER.decode(data.removeprefix(b"\xef\xbb\xbf").decode())
     except (ValueError, RecursionError) as error:
         raise InputError(f"an event is not JSON: {_place(error)}") from error
     if not isinstance(value, dict):
@@ -183,6 +183,10 @@ def _place(error: Exception) -> str:
 
 def _refuse(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number")
+
+
+# Made once: streams need it for every piece.
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _check_error(error: object) -> None:

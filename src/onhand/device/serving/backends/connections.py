@@ -43,6 +43,8 @@ class _Wire(asyncio.Protocol):
         self._is_paused = False
         self._failure: str | None = None
         self._waiting: asyncio.Future[None] | None = None
+        self._until_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_open(self) -> bool:
@@ -124,31 +126,52 @@ class _Wire(asyncio.Protocol):
         """Make it ready for the next request; say whether that worked."""
         self._parts.clear()
         self._n_unread = 0
+        self._stop_timer()
         self.is_idle = True
         return self.reader.is_done and self.reader.keeps and self.is_open
 
     def drop(self) -> None:
         """Close it at once."""
+        self._stop_timer()
         if self.transport is not None:
             self.transport.abort()
 
     async def _news(self, until_s: float, *, is_fair: bool) -> None:
         if self._failure is not None:
             raise LostError(self._failure)
-        waiting = self._waiting = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        waiting = self._waiting = loop.create_future()
         try:
             if is_fair:
                 await in_fair_time(waiting, until_s)
-            else:
-                async with asyncio.timeout_at(until_s):
-                    await waiting
+                return
+            self._until_s = until_s
+            if self._timer is None:
+                self._timer = loop.call_at(until_s, self._look)
+            await waiting
         finally:
             self._waiting = None
+
+    def _look(self) -> None:
+        # One timer for many parts: it looks again when the last of them is late.
+        self._timer = None
+        if self._waiting is None or self._waiting.done():
+            return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._until_s:
+            self._timer = loop.call_at(self._until_s, self._look)
+        else:
+            self._waiting.set_exception(TimeoutError())
 
     def _fail(self, reason: str) -> None:
         self._failure = self._failure or reason
         self.drop()
         self._wake()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _wake(self) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -22,6 +22,7 @@ _MOST_TRAILER_BYTES: Final = 16 * 1024
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})(?: [\t\x20-\x7e\x80-\xff]*)?")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t ]*([\t\x20-\x7e\x80-\xff]*)")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,7})\r\n")
 _LENGTH = re.compile(r"[0-9]{1,15}")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(r"[\x20-\x7e\x80-\xff]*")
@@ -89,6 +90,13 @@ class ReplyReader:
         found: list[bytes] = []
         at = 0
         while at < len(data) and self._state != "done":
+            if self._state == "size" and (chunk := _CHUNK.match(data, at)) is not None:
+                end = chunk.end() + int(chunk[1], 16)
+                # The usual case: one part, all there.
+                if chunk[1].strip(b"0") and data[end : end + 2] == b"\r\n":
+                    found.append(data[chunk.end() : end])
+                    at = end + 2
+                    continue
             if self._state in {"length", "data", "close"}:
                 at = self._take_body(data, at, found)
                 continue

@@ -1,10 +1,9 @@
 """From settings to models that answer here, elsewhere, or wherever there is room."""
 
-import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
-from onhand.core.errors import EngineUnavailable, InputError
+from onhand.core.errors import InputError
 from onhand.device.sampling import Sampling
 from onhand.device.serving.asks import Ask, Ending, Piece, TextModel
 from onhand.device.serving.backends.health import HealthChecker
@@ -12,6 +11,7 @@ from onhand.device.serving.backends.members import Member
 from onhand.device.serving.backends.pool import Pool
 from onhand.device.serving.backends.remote import RemoteBackend
 from onhand.device.serving.models.network import NetworkModel
+from onhand.device.serving.routing.running import Running
 from onhand.device.serving.settings import ModelSettings, ServeSettings
 
 __all__ = ["PooledModel", "Remotes", "mounted"]
@@ -51,10 +51,7 @@ class PooledModel:
         self._servers = fingerprint
         self.pool = pool
         self.local = local
-        self._n_active = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._running: set[asyncio.Timeout] = set()
-        self._is_broken_off = False
+        self._running = Running()
 
     @property
     def fingerprint(self) -> str:
@@ -64,7 +61,7 @@ class PooledModel:
     @property
     def n_active(self) -> int:
         """Answers that have not ended."""
-        return self._n_active
+        return self._running.n_active
 
     @property
     def prefix_cache_bytes(self) -> int:
@@ -80,29 +77,12 @@ class PooledModel:
         Raises:
             OnhandError: as in `Pool.answer`.
         """
-        self._loop = asyncio.get_running_loop()
-        self._n_active += 1
-        try:
-            async with aclosing(self.pool.answer(ask)) as parts:
-                while (part := await self._next(parts)) is not None:
-                    yield part
-        finally:
-            self._n_active -= 1
-
-    async def _next(self, parts: AsyncGenerator[Piece | Ending]) -> Piece | Ending | None:
-        if self._is_broken_off:
-            raise _broken_off()
-        running = asyncio.timeout(None)
-        try:
-            async with running:
-                self._running.add(running)
-                return await anext(parts, None)
-        except TimeoutError:
-            if not running.expired():
-                raise
-            raise _broken_off() from None
-        finally:
-            self._running.discard(running)
+        async with (
+            aclosing(self.pool.answer(ask)) as made,
+            aclosing(self._running.held(made)) as parts,
+        ):
+            async for part in parts:
+                yield part
 
     @property
     def near(self) -> TextModel | None:
@@ -113,19 +93,13 @@ class PooledModel:
         """End all answers that run, and take no more; from any thread."""
         if self.local is not None:
             self.local.break_off()
-        self._is_broken_off = True
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._expire)
+        self._running.break_off()
 
     def close(self) -> None:
         """Close the local model; safe to call twice."""
-        self._is_broken_off = True
+        self._running.break_off()
         if self.local is not None:
             self.local.close()
-
-    def _expire(self) -> None:
-        for running in self._running:
-            running.reschedule(0)
 
 
 class Remotes:
@@ -231,7 +205,3 @@ def _may_use(ask: Ask, member: Member) -> bool:
         return False
     # What a peer handed on goes to no other one: two that name each other would never end.
     return member.route != "peer" or ask.wire is None or ask.wire.n_hops == 0
-
-
-def _broken_off() -> EngineUnavailable:
-    return EngineUnavailable("the answer was broken off: the server ends")

@@ -1,8 +1,13 @@
 """Server-sent events, read from whatever parts they arrive in."""
 
+import re
+from typing import Final
+
 from onhand.core.errors import InputError
 
 __all__ = ["EventReader"]
+
+_PLAIN: Final = re.compile(rb"data: ?([^\r\n]*)\n\n")  # one whole event, as most parts are
 
 
 class EventReader:
@@ -41,6 +46,10 @@ class EventReader:
         Raises:
             InputError: if a line or an event is too long.
         """
+        if not (self._line or self._data or self._skips_lf or self._is_first):
+            plain = _PLAIN.fullmatch(part)
+            if plain is not None and len(part) <= self._most_bytes:
+                return [plain[1]]
         if self._skips_lf and part:
             part = part.removeprefix(b"\n")
             self._skips_lf = False

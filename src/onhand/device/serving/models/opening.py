@@ -1,5 +1,6 @@
 """From settings to models that answer."""
 
+import logging
 from pathlib import Path
 
 from onhand.core.bundle import read_manifest
@@ -16,6 +17,8 @@ from onhand.device.serving.settings import ModelSettings
 
 __all__ = ["open_served"]
 
+_LOG = logging.getLogger("onhand.serving")
+
 
 def open_served(
     settings: ModelSettings,
@@ -28,7 +31,7 @@ def open_served(
 
     Args:
         settings: which, and how.
-        home: the state folder; None for the user's own.
+        home: the state folder; None for the user's own, and for no trial of a language model.
         memory: where the key/value memory of answers is asked for.
         blocks: where what conversations remember is kept on the disk; None for nowhere.
 
@@ -41,11 +44,15 @@ def open_served(
     manifest, _ = read_manifest(Path(settings.bundle))
     if manifest.kind == NETWORK:
         return open_network_model(settings, manifest.name, home=home)
-    return _open_local(settings, memory, blocks)
+    return _open_local(settings, memory, blocks, home=home)
 
 
 def _open_local(
-    settings: ModelSettings, memory: SessionMemory, blocks: BlockStore | None
+    settings: ModelSettings,
+    memory: SessionMemory,
+    blocks: BlockStore | None,
+    *,
+    home: Path | None,
 ) -> LocalModel:
     head: HeadUse = settings.head  # type: ignore[assignment] # checked where it is used
     prefill: PrefillUse = settings.prefill  # type: ignore[assignment]
@@ -58,7 +65,12 @@ def _open_local(
         head=head,
         kv=kv,
         prefill=prefill,
+        home=home if settings.trials else None,
     )
+    if opened.choice is not None:
+        _LOG.info("model %s: %s", opened.bundle.manifest.name, opened.choice.sentence())
+        for engine, reason in opened.passed_over.items():
+            _LOG.info("model %s: %s is not used: %s", opened.bundle.manifest.name, engine, reason)
     try:
         return LocalModel(opened, settings, memory=memory, blocks=blocks)
     except OnhandError:

@@ -52,7 +52,9 @@ class Attempt:
             OnhandError: what the backend raised.
         """
         waiting, self._waiting = self.part(), None
-        part = waiting.result()
+        return self._noted(waiting.result())
+
+    def _noted(self, part: Part) -> Part:
         if self._first_s is None:
             self._first_s = self._now() - self._begun_s
             self._meter.saw_first(self._first_s)
@@ -68,7 +70,9 @@ class Attempt:
         Raises:
             OnhandError: what the backend raised.
         """
-        await asyncio.wait({self.part()})
+        if self._waiting is None:  # nobody else is asked any more: no task for each part
+            return self._noted(await _next(self._parts))
+        await asyncio.wait({self._waiting})
         return self.taken()
 
     async def close(self) -> None:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from onhand.device.sampling import Sampling
-from onhand.device.serving.asks import Ask, Backend, Ending, Fronts, Source, TextModel
+from onhand.device.serving.asks import Ask, Backend, Ending, Source, TextModel
 from onhand.device.serving.governor.governed import (
     Governable,
     HoldsGovernable,
     PrefersVariant,
 )
+from onhand.device.serving.kinds import near_of
 from onhand.device.serving.refusals import RefusedRequest
 from onhand.device.serving.routing.asking import needs_of, prompt_tokens_of, refusal_of_decision
 from onhand.device.serving.routing.attempts import Part
@@ -142,8 +143,7 @@ class RoutedModel:
     @property
     def near(self) -> TextModel | None:
         """The model of this device; None where there is none."""
-        front: object = self._front
-        return front.near if isinstance(front, Fronts) else None
+        return near_of(self._front)
 
     def governables(self) -> Sequence[Governable]:
         """See `HoldsGovernable`: those of the model of this device."""

@@ -292,12 +292,6 @@ def _between(
         makers = [producers.get(name) for name in data(node)]
         return bool(makers) and all(maker and maker.name in quantised for maker in makers)
 
-    def ends(node: Node) -> bool:
-        """Whether it cuts what a convolution gives, which is rounded in any case: finer so."""
-        maker = producers.get(node.inputs[0]) if node.op in _CLIPS else None
-        alone = len(readers.get(node.inputs[0], ())) == 1 and node.inputs[0] not in outside
-        return maker is not None and maker.op == "Conv" and maker.name in layers and alone
-
     for node in graph.nodes:
         if is_reached(node):
             quantised.add(node.name)
@@ -305,10 +299,25 @@ def _between(
     for node in reversed(graph.nodes):
         if node.name in quantised and node.name not in layers:
             after = [reader for name in node.outputs for reader in readers.get(name, ())]
-            wanted = any(reader.name in quantised for reader in after) or ends(node)
+            wanted = any(reader.name in quantised for reader in after) or _ends(
+                node, layers, producers, readers, outside
+            )
             if not wanted or outside.intersection(node.outputs):
                 quantised.discard(node.name)
     return quantised
+
+
+def _ends(
+    node: Node,
+    layers: Mapping[str, Layer],
+    producers: Mapping[str, Node],
+    readers: Readers,
+    outside: set[str],
+) -> bool:
+    """Whether a node cuts what a convolution gives, which is rounded in any case: finer so."""
+    maker = producers.get(node.inputs[0]) if node.op in _CLIPS else None
+    alone = len(readers.get(node.inputs[0], ())) == 1 and node.inputs[0] not in outside
+    return maker is not None and maker.op == "Conv" and maker.name in layers and alone
 
 
 def _number(graph: Graph, name: str) -> float | None:
