@@ -139,7 +139,8 @@ def until_begun(folder: Path, name: str, times: int) -> list[Path]:
 
 
 @with_ray
-def test_a_cluster_that_is_not_there_is_told() -> None:
-    """One sentence, not a trace."""
-    with pytest.raises(ResourceError, match=r"--ray auto: no cluster can be reached"):
-        RayExecutor("auto").map(double, [1])
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "[::1]:9", "nonsense"])
+def test_a_cluster_that_is_not_there_is_told(address: str) -> None:
+    """One sentence, at once, not after minutes."""
+    with pytest.raises(ResourceError, match=r"--ray .*: no cluster can be reached: "):
+        RayExecutor(address).map(double, [1])
