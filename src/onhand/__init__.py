@@ -52,6 +52,7 @@ def open(
     kv: "KvKind | None" = None,
     prefill: Literal["exact", "bf16"] = "exact",
     speculate: str | Path | None = None,
+    home: str | Path | None = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
 
@@ -59,7 +60,7 @@ def open(
         path: the bundle's folder; every file in it is checked, weights while they are opened.
         variant: which of its variants; None for its default.
         engine: name of an engine; None for the best that can run the bundle here.
-        threads: threads of one step; None for what this process may use.
+        threads: threads of one step; None for what this process may use, or what is quickest.
         context: most tokens of prompt and answer together; None for the model's own.
         adapter: a LoRA adapter in PEFT's layout, added to the model while it runs; None for none.
         head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
@@ -69,6 +70,8 @@ def open(
             same bits, nor to the same ones however a prompt is cut.
         speculate: "lookup", or the folder of a smaller bundle, drafts tokens to be checked several
             at a time; None or "off" does not.
+        home: the state folder: what runs the bundle quickest here is timed at its first opening,
+            for a few seconds, and kept there; None for no trial.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -89,6 +92,7 @@ def open(
         kv=kv,
         prefill=prefill,
         speculate=speculate,
+        home=None if home is None else Path(home),
     )
 
 
@@ -104,6 +108,7 @@ def open_model(
     prefill: Literal["exact", "bf16"] = "exact",
     max_active: int | None = None,
     max_waiting: int | None = None,
+    home: str | Path | None = None,
 ) -> "TextModel":
     """Open a bundle for several conversations at once. See `onhand.device.opening.open_model`.
 
@@ -118,6 +123,7 @@ def open_model(
         prefill: as in `open`.
         max_active: answers computed in one step; None for the default of `Limits`.
         max_waiting: answers that may wait for their turn; None for the default of `Limits`.
+        home: as in `open`.
 
     Returns:
         The model; its `session()` starts a conversation. Close it, or use it in a `with` block.
@@ -140,6 +146,7 @@ def open_model(
         kv=kv,
         prefill=prefill,
         limits=limits,
+        home=None if home is None else Path(home),
     )
 
 

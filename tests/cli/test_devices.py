@@ -113,6 +113,14 @@ def test_a_probe_is_compared_with_an_earlier_one(
     assert main(["probe", "--compare", str(old)]) == 0
     assert "3.00 times" in capsys.readouterr().out
 
+    probed(monkeypatch, replace(DEVICE, read_bandwidth=(3e9,), others_busy=0.6))
+    assert main(["probe", "--compare", str(old)]) == 0
+    told = capsys.readouterr()
+    assert "3.00 times" not in told.out
+    assert "note: other programs kept 60% of the processors busy" in told.err
+    assert "note: speeds were not compared" in told.err
+
+    probed(monkeypatch, replace(DEVICE, read_bandwidth=(3e9,)))
     assert main(["probe", "--compare", str(old), "--json"]) == 0
     changes = json.loads(capsys.readouterr().out)["changes"]
     assert [one["name"] for one in changes] == ["read_bandwidth, 1 thread(s)"]

@@ -1,5 +1,6 @@
 """Every error has its exit code and one sentence; results and talk go separate ways."""
 
+import contextlib
 import inspect
 import json
 import subprocess
@@ -225,3 +226,26 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(command: str, bundle: 
 
     assert run.returncode == 141
     assert [line for line in told.splitlines() if not line.startswith("note: ")] == []
+
+
+def test_a_server_starts_again_with_memory_that_stays_level(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the same process, once; no other command does."""
+    started: list[dict[str, str]] = []
+
+    def start(program: str, words: list[str], environment: dict[str, str]) -> None:
+        assert (program, words) == (sys.executable, sys.orig_argv)
+        started.append(environment)
+        raise KeyboardInterrupt  # it does not come back
+
+    monkeypatch.setattr("os.execve", start)
+    monkeypatch.setattr(
+        "onhand.device.freed_memory.without_thread_caches", lambda now: {**now, "AGAIN": "1"}
+    )
+    for command in ("serve", "inspect"):
+        monkeypatch.setattr(sys, "argv", ["onhand", command, "--help"])
+        with contextlib.suppress(KeyboardInterrupt):
+            main()
+
+    assert [one["AGAIN"] for one in started] == ["1"]

@@ -56,6 +56,7 @@ FULL = replace(
         Provider(name="NPU", package="openvino", note="not installed", is_present=False),
     ),
     slow_read_bandwidth=(8e9, 11e9),
+    others_busy=0.02,
     energy_counters=(
         EnergyCounter(
             name="package-0", path="energy_uj", unit="microjoule", is_readable=True, note="all"
@@ -207,6 +208,7 @@ def test_what_may_be_left_out() -> None:
         (('"unknown"', '"sun"'), "power_source is 'sun', must be one of mains, battery"),
         (("sources = []", "sources = 1"), "sources is 1, must be a list"),
         (("sources = []", "sources = []\ntemperature_c = -300"), "temperature_c is -300"),
+        (("sources = []", "sources = []\nothers_busy = -1"), "others_busy is -1"),
         (("sources = []", "sources = []\ncaches = 1"), "caches is no list of tables"),
         (("sources = []", "sources = []\ncaches = [{level = 0, size_bytes = 1}]"), "level is 0"),
         (("sources = []", "sources = []\ncaches = [{levle = 1}]"), "did you mean 'level'?"),

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tests.core.test_profile import BOARD, FULL
 
-from onhand.core.profile_changes import Change, profile_changes
+from onhand.core.profile_changes import Change, are_comparable, profile_changes
 from onhand.core.profile_parts import CacheLevel, EnergyCounter, MatrixRate, Provider
 
 RATE = MatrixRate(kind="int8", rows=1, inputs=64, outputs=64, threads=3, rate=1e9, engine="native")
@@ -103,6 +103,19 @@ def test_speeds_are_told_from_half_on() -> None:
         ("matrix_rates, int8 1 x 64 x 64, 3 thread(s), native", 0.5),
     ]
     assert profile_changes(before, replace(before, storage_read=1.4e8)) == ()
+
+
+@pytest.mark.parametrize(("busy", "is_told"), [((0.0, None), True), ((0.5, 0.0), False)])
+def test_speeds_are_not_compared_where_others_disturbed(
+    busy: tuple[float, float | None], *, is_told: bool
+) -> None:
+    """Facts are."""
+    before = replace(BOARD, storage_read=1e8, others_busy=busy[0])
+    after = replace(BOARD, storage_read=9e8, others_busy=busy[1], quota_cpus=1.0)
+    names = [one.name for one in profile_changes(before, after)]
+
+    assert names == ["quota_cpus", *(["storage_read"] if is_told else [])]
+    assert are_comparable(before, after) == is_told
 
 
 def test_what_may_compute_is_told_by_its_use() -> None:

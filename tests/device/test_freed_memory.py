@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onhand.device.freed_memory import give_back_memory
+from onhand.device.freed_memory import give_back_memory, without_thread_caches
 
 _SIZE, _N = 1000, 40_000
 
@@ -50,3 +50,45 @@ def test_without_such_a_library_nothing_happens(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "platform", "win32")
 
     give_back_memory()
+
+
+def glibc(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    """Let the C library be one of this version; None for another library."""
+
+    def confstr(name: str) -> str:
+        if version is None:
+            raise ValueError("unrecognized configuration name")
+        return version
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("os.confstr", confstr, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "glibc.malloc.tcache_count=0"),
+        ({"GLIBC_TUNABLES": "a.b=1"}, "a.b=1:glibc.malloc.tcache_count=0"),
+    ],
+)
+def test_threads_are_told_to_keep_nothing(
+    given: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside whatever else the C library is told."""
+    glibc(monkeypatch, "glibc 2.36")
+
+    assert without_thread_caches({"HOME": "/", **given}) == {"HOME": "/", "GLIBC_TUNABLES": told}
+
+
+def test_what_was_said_of_thread_caches_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By who started the process, or by itself the first time."""
+    glibc(monkeypatch, "glibc 2.36")
+
+    assert without_thread_caches({"GLIBC_TUNABLES": "glibc.malloc.tcache_count=7"}) is None
+
+
+def test_other_c_libraries_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would not know what is meant."""
+    glibc(monkeypatch, None)
+
+    assert without_thread_caches({}) is None

@@ -217,6 +217,10 @@ def test_a_probe_is_saved_and_read_back(tmp_path: Path) -> None:
     assert profile.storage_write > 0
     assert profile.free_bytes > 0
     assert {one.kind for one in profile.matrix_rates} == {"fp32", "int8", "int4"}
+    pairs = zip(profile.slow_read_bandwidth, profile.read_bandwidth, strict=True)
+    assert all(slow <= median for slow, median in pairs)
+    assert profile.power_source in {"mains", "battery", "unknown"}
+    assert all(one.note for one in profile.providers if not one.is_present)
     assert read_profile(tmp_path / "device.toml") == profile
 
 

@@ -1,10 +1,38 @@
 """What the reader of an answer should know about it, as notes on stderr."""
 
+from typing import Any, Final
+
+import typer
+
 from onhand.cli.output import say
+from onhand.cli.progress import Lines
 from onhand.device.generate import Generation, TextSession
 from onhand.device.speculate import SpeculationCounts
 
-__all__ = ["note_continuation", "note_ending", "note_engines"]
+__all__ = ["note_continuation", "note_ending", "note_engines", "opening_options"]
+
+_OPENING: Final = frozenset({
+    "variant",
+    "engine",
+    "threads",
+    "context",
+    "adapter",
+    "head",
+    "kv",
+    "prefill",
+    "speculate",
+})
+
+
+def opening_options(context: typer.Context) -> dict[str, Any]:
+    """Return what `onhand.device.opening.open` is given, of a command's options.
+
+    Args:
+        context: of the command; options that it does not have are left out.
+    """
+    given = {name: value for name, value in context.params.items() if name in _OPENING}
+    home = context.obj.home() if context.params["trials"] else None
+    return given | {"home": home, "progress": Lines()}
 
 
 def note_engines(session: TextSession, *, verbose: bool = False) -> None:

@@ -144,7 +144,7 @@ def _steps(recipe: Path | None, options: QuantizeOptions, budget: Budget) -> "_S
         return found | {
             "keep_codes": True,
             "search": SearchSpace(),
-            "n_variants": options.n_points() or 1,
+            "n_variants": 1 if (points := options.n_points()) is None else points,
         }
     if options.n_points() is not None:
         raise InputError(

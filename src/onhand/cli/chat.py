@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from onhand.cli import options as given
-from onhand.cli.answers import note_ending, note_engines
+from onhand.cli.answers import note_ending, note_engines, opening_options
 from onhand.cli.output import say, write
-from onhand.cli.progress import Lines
 from onhand.cli.typed import is_interactive, typed_lines
 from onhand.core.errors import ContextOverflow, InputError
 from onhand.device.generate import TextSession
@@ -75,20 +74,7 @@ def command(
     )
     from onhand.device.opening import open as open_session
 
-    with open_session(
-        name,
-        variant=variant,
-        engine=engine,
-        threads=threads,
-        context=context,
-        adapter=adapter,
-        head=head,
-        kv=kv,
-        prefill=prefill,
-        speculate=speculate,
-        home=called.obj.home() if trials else None,
-        progress=Lines(),
-    ) as session:
+    with open_session(name, **opening_options(called)) as session:
         note_engines(session, verbose=verbose)
         _talk(
             _Conversation(

@@ -64,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    if argv is None and sys.argv[1:2] == ["serve"]:
+        _start_again_for_long()
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     name = next((word for word in arguments[:1] if word in COMMANDS), None)
     called = f"onhand {name}" if name else "onhand"
@@ -85,6 +87,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sentence, code = _explained(error, called)
         say(f"{called}: {sentence}")
         return code
+
+
+def _start_again_for_long() -> None:
+    """Become the same process with the settings that memory needs to stay level for months."""
+    from onhand.device.freed_memory import without_thread_caches
+
+    environment = without_thread_caches(os.environ)
+    if environment is not None and sys.executable:
+        os.execve(sys.executable, sys.orig_argv, environment)  # noqa: S606 (this very program)
 
 
 def _run(arguments: list[str], settings: Settings, name: str | None) -> int:

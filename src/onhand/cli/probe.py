@@ -16,7 +16,7 @@ from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
-from onhand.core.profile_changes import Change, profile_changes
+from onhand.core.profile_changes import BUSY, Change, are_comparable, profile_changes
 from onhand.core.progress import Progress
 
 __all__ = ["command"]
@@ -53,11 +53,7 @@ def command(
     timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what this device, or a board, has, and save it as a profile.
-
-    Raises:
-        InputError: if another device's costs are asked for.
-    """
+    """Measure what this device, or a board, has, and save it as a profile."""
     from onhand.device.known_devices import read_device
     from onhand.device.probe import probe, save_profile
 
@@ -65,8 +61,7 @@ def command(
     board, home = on_board.ways(context), context.ensure_object(Settings).home()
     old = None if compare is None else read_device(compare)
     _check_folder(output)
-    if costs and board is not None:
-        raise InputError("--costs measures this device; leave out --on")
+    _check_costs(costs=costs, is_elsewhere=board is not None)
     with shown_progress() as progress:
         if board is None:
             profile = probe(home, progress=progress)
@@ -79,7 +74,8 @@ def command(
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
-    changes = None if old is None else profile_changes(old, profile)
+    _note_load(profile)
+    changes = None if old is None else _changes(old, profile)
     if as_json:
         compared = {} if changes is None else {"changes": [asdict(one) for one in changes]}
         write_json(asdict(profile) | compared)
@@ -89,11 +85,30 @@ def command(
         _write_changes(changes, since=str(compare))
 
 
+def _changes(old: DeviceProfile, new: DeviceProfile) -> Sequence[Change]:
+    """Return what changed; say where speeds could not be compared."""
+    if not are_comparable(old, new):
+        say(
+            "note: speeds were not compared, since others kept processors busy at one of the probes"
+        )
+    return profile_changes(old, new)
+
+
 def _write_changes(changes: Sequence[Change], *, since: str) -> None:
     if changes:
         write_table(["changed", "before", "now", ""], map(_change, changes))
     else:
         write(f"nothing changed since {since} beyond what two probes differ by\n")
+
+
+def _check_costs(*, costs: bool, is_elsewhere: bool) -> None:
+    """Refuse what cannot be done at once.
+
+    Raises:
+        InputError: if costs of a board are asked for.
+    """
+    if costs and is_elsewhere:
+        raise InputError("--costs measures this device: run it on the board itself")
 
 
 def _measure_costs(profile: DeviceProfile, home: Path, progress: Progress) -> None:
@@ -111,6 +126,15 @@ def _check_folder(output: Path | None) -> None:
     """
     if output is not None and not output.parent.is_dir():
         raise InputError(f"{output}: there is no folder {output.parent}; make it first")
+
+
+def _note_load(profile: DeviceProfile) -> None:
+    busy = profile.others_busy
+    if busy is not None and busy >= BUSY:
+        say(
+            f"note: other programs kept {busy:.0%} of the processors busy: speeds are lower than "
+            f"they could be; probe again when they are done"
+        )
 
 
 def _change(one: Change) -> tuple[str, str, str, str]:

@@ -24,6 +24,7 @@ def profile_rows(profile: DeviceProfile) -> list[tuple[str, str]]:
         ("memory", _memory(profile)),
         ("memory bandwidth", _bandwidth(profile)),
         ("power when busy", f"{profile.watts:g} W ({profile.watts_source})"),
+        ("kept busy by others", _busy(profile)),
         ("power source", profile.power_source),
         ("temperature", _temperature(profile)),
         ("energy counter", profile.energy_counter or "none readable: energy is estimated"),
@@ -46,6 +47,10 @@ def _bandwidth(profile: DeviceProfile) -> str:
         for n, rate in enumerate(profile.read_bandwidth, start=1)
     ]
     return f"{', '.join(shown)} thread(s)" if shown else "not measured"
+
+
+def _busy(profile: DeviceProfile) -> str:
+    return "not known" if profile.others_busy is None else f"{profile.others_busy:.0%}"
 
 
 def _temperature(profile: DeviceProfile) -> str:

@@ -9,9 +9,8 @@ import typer
 
 from onhand.cli import networks
 from onhand.cli import options as given
-from onhand.cli.answers import note_continuation, note_ending, note_engines
+from onhand.cli.answers import note_continuation, note_ending, note_engines, opening_options
 from onhand.cli.output import write, write_json
-from onhand.cli.progress import Lines
 from onhand.core.errors import InputError
 from onhand.device.generate import Generation, TextSession
 from onhand.device.sampling import Sampling
@@ -103,19 +102,7 @@ def command(
     text = _prompt(prompt, prompt_file)
     from onhand.device.opening import open as open_session
 
-    with open_session(
-        name,
-        variant=variant,
-        engine=engine,
-        threads=threads,
-        adapter=adapter,
-        head=head,
-        kv=kv,
-        prefill=prefill,
-        speculate=speculate,
-        home=context.obj.home() if trials else None,
-        progress=Lines(),
-    ) as session:
+    with open_session(name, **opening_options(context)) as session:
         note_engines(session, verbose=verbose)
         note_continuation(session, chat=chat)
         asked = [Message("user", text)] if chat else text

@@ -52,6 +52,8 @@ class DeviceProfile:
         read_bandwidth: bytes per second read from memory, for 1, 2, ... `usable_threads` threads.
         slow_read_bandwidth: what nine of ten passes reached, likewise, since a machine that others
             share is at times slow; empty where it was not measured.
+        others_busy: share of the processors that other programs kept busy as it was probed; None
+            where it is not known.
         watts: power that a busy processor draws beyond idle, for energy estimates.
         watts_source: where `watts` comes from.
         energy_counter: path of a readable energy counter, or "" where there is none.
@@ -91,6 +93,7 @@ class DeviceProfile:
     power_source: str = "unknown"
     temperature_c: float | None = None
     slow_read_bandwidth: tuple[float, ...] = ()
+    others_busy: float | None = None
     caches: tuple[CacheLevel, ...] = ()
     matrix_rates: tuple[MatrixRate, ...] = ()
     providers: tuple[Provider, ...] = ()
@@ -214,6 +217,7 @@ class _State(TypedDict):
     storage_write: float
     power_source: str
     temperature_c: float | None
+    others_busy: float | None
 
 
 def _state(table: Mapping[str, object]) -> _State:
@@ -221,7 +225,7 @@ def _state(table: Mapping[str, object]) -> _State:
     if source not in POWER_SOURCES:
         known = ", ".join(POWER_SOURCES)
         raise InputError(f"device profile: power_source is {source!r}, must be one of {known}")
-    celsius = table.get("temperature_c")
+    celsius, busy = table.get("temperature_c"), table.get("others_busy")
     return _State(
         affinity_cpus=int(_at_least_zero(table, "affinity_cpus")),
         quota_cpus=_at_least_zero(table, "quota_cpus"),
@@ -230,6 +234,7 @@ def _state(table: Mapping[str, object]) -> _State:
         storage_write=_at_least_zero(table, "storage_write"),
         power_source=str(source),
         temperature_c=None if celsius is None else _number(celsius, "temperature_c", least=-273.15),
+        others_busy=None if busy is None else _number(busy, "others_busy", least=0),
     )
 
 

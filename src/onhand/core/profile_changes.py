@@ -7,13 +7,15 @@ from typing import Final
 from onhand.core.profile import DeviceProfile
 from onhand.core.profile_parts import MatrixRate, Provider
 
-__all__ = ["Change", "profile_changes"]
+__all__ = ["BUSY", "Change", "are_comparable", "profile_changes"]
 
 # Repeated probes of a machine that others use differ by so much without any cause of its own.
 _NOISE: Final = 1.5
 # A tenth is little, even where the passes of a probe differ by less.
 _LEAST: Final = 1.1
 _WARMER_C: Final = 10.0
+BUSY: Final = 0.1
+"""Share of the processors from which on others disturb what is measured."""
 _STATIC: Final = (
     "system",
     "machine",
@@ -52,6 +54,8 @@ def profile_changes(before: DeviceProfile, after: DeviceProfile) -> tuple[Change
 
     A bandwidth changed if the later median is below what nine of ten passes reached before, or the
     other way round, and by a tenth; where that is not known, and of every other speed, by half.
+    Where others kept the processors busy, as `are_comparable` says, speeds are not compared: two
+    such probes of one machine differ by any factor.
 
     Args:
         before: the earlier probe.
@@ -60,13 +64,21 @@ def profile_changes(before: DeviceProfile, after: DeviceProfile) -> tuple[Change
     Returns:
         Facts first, then speeds, then what may compute.
     """
+    speeds: list[Change] = []
+    if are_comparable(before, after):
+        speeds += _bandwidths(before, after)
+        speeds += _speeds(before, after)
+        speeds += _rates(before.matrix_rates, after.matrix_rates)
     return (
         *_facts(before, after),
-        *_bandwidths(before, after),
-        *_speeds(before, after),
-        *_rates(before.matrix_rates, after.matrix_rates),
+        *speeds,
         *_providers(before.providers, after.providers),
     )
+
+
+def are_comparable(before: DeviceProfile, after: DeviceProfile) -> bool:
+    """Say whether both were probed while others left the processors alone, as far as is known."""
+    return max(before.others_busy or 0.0, after.others_busy or 0.0) < BUSY
 
 
 def _facts(before: DeviceProfile, after: DeviceProfile) -> Iterator[Change]:

@@ -19,6 +19,7 @@ COMMENTS: Final = {
     "storage_write": "bytes per second until they are on the storage; 0: not measured",
     "power_source": "mains, battery or unknown",
     "temperature_c": "degrees Celsius of the hottest sensor",
+    "others_busy": "share of the processors that other programs kept busy as it was probed",
     "caches": "caches for data, the nearest first: size_bytes of one that shared_by threads share",
     "matrix_rates": "products of activations (rows, inputs) and weights (outputs, inputs); "
     "rate: operations per second, 2 x rows x inputs x outputs in one product",

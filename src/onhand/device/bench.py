@@ -66,10 +66,8 @@ def bench(
     Args:
         root: the bundle's folder.
         variant: which of its variants; None for its default.
-        engine: name of a registered engine; None for the quickest here, or without `home` for the
-            first preferred one that can run it.
-        threads: threads of one step; None for the quickest number, or without `home` for what
-            this process may use.
+        engine: as in `onhand.device.opening.open`.
+        threads: likewise.
         prompt_tokens: tokens of the prompt; the default shrinks to the context, as `how` tells.
         generated_tokens: tokens of the answer, at least 2; the default shrinks likewise.
         runs: how often the prompt is answered, and how many starts there are (at least 3).
@@ -83,8 +81,7 @@ def bench(
 
     Raises:
         InputError: if there is no such bundle, variant or engine, or a number does not fit.
-        BundleCorrupt: if a file is missing or changed.
-        BundleTooNew: if the bundle's format is a later one.
+        BundleError: if a file is missing or changed, or the bundle's format is a later one.
         EngineUnavailable: if no engine can run it here.
         EngineError: if a measuring process fails; the message is its last line.
     """
@@ -94,8 +91,7 @@ def bench(
     prompt, generated = _lengths(prompt_tokens, generated_tokens, bundle.manifest.decoder.context)
     profile = profile or current_profile()
     if engine is None and home is not None:
-        way = choose_engine(bundle, chosen, home=home, threads=threads, progress=progress, **ways)
-        engine, threads = way.engine, way.threads
+        engine, threads = _quickest(bundle, chosen, threads, home, progress, ways)
     able, _ = able_engines(bundle, profile, variant=chosen, wanted=engine, kv=ways.get("kv"))
     job = Job(
         work="speed",
@@ -111,6 +107,18 @@ def bench(
     )
     shrank = (prompt, generated) != (prompt_tokens, generated_tokens)
     return _measure(bundle, job, _how(bundle, job, shrank=shrank), progress or Quiet())
+
+
+def _quickest(
+    bundle: Bundle,
+    variant: str,
+    threads: int | None,
+    home: Path,
+    progress: Progress | None,
+    ways: EngineWays,
+) -> tuple[str, int]:
+    way = choose_engine(bundle, variant, home=home, threads=threads, progress=progress, **ways)
+    return way.engine, way.threads
 
 
 def _measure(bundle: Bundle, job: Job, how: str, shown: Progress) -> dict[str, Measurement]:

@@ -11,11 +11,12 @@ from onhand.core.errors import EngineError, EngineUnavailable, InputError
 from onhand.core.plugins import ENGINES, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
+from onhand.device.adapting.accelerators import with_providers
 from onhand.device.adapting.choosing import WayChoice, choose_way
-from onhand.device.adapting.fingerprints import HERE, seen_accelerators
-from onhand.device.engines.base import Engine, KvKind, Loaded, WaysEngine
+from onhand.device.engines.base import Engine, KvKind, Loaded
 from onhand.device.engines.choosing import EngineWays, opener_of, use_head, use_prefill
 from onhand.device.engines.named import named_engine
+from onhand.device.engines.ways_engine import WaysEngine
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 
@@ -261,13 +262,8 @@ def able_ways(
         EngineUnavailable: if none can, with every engine's reason.
     """
     able, reasons = able_engines(bundle, profile, variant=variant, wanted=None, kv=kv)
-    if not profile.providers and seen_accelerators():
-        from onhand.device.hardware.providers import find_providers
-
-        found_here = find_providers(HERE, system=profile.system, machine=profile.machine)
-        profile = replace(profile, providers=found_here)
     found = list(able)
-    for name, reason in _ways_of(bundle, profile, able, variant):
+    for name, reason in _ways_of(bundle, with_providers(profile), able, variant):
         if reason is None:
             found.append(name)
         else:

@@ -117,6 +117,18 @@ def open(  # the name that `onhand.open` has
         progress=progress,
         **ways,
     )
+    return _talking(whole, speculate, engine=engine, threads=threads, context=context)
+
+
+def _talking(
+    whole: OpenedBundle,
+    speculate: Path | str | None,
+    *,
+    engine: str | None,
+    threads: int | None,
+    context: int | None,
+) -> TextSession:
+    """Start a conversation with opened weights, which are closed where that fails."""
     with ExitStack() as opened:
         opened.callback(whole.loaded.close)
         speculator = _open_speculator(speculate, whole, engine=engine, threads=threads)

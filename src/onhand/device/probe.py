@@ -19,6 +19,7 @@ from onhand.device.hardware.bandwidth import (
 from onhand.device.hardware.caches import data_caches
 from onhand.device.hardware.counters import energy_counters
 from onhand.device.hardware.heat import temperature_c
+from onhand.device.hardware.load import OthersLoad
 from onhand.device.hardware.power import power_source
 from onhand.device.hardware.providers import find_providers
 from onhand.device.hardware.rates import measure_rates
@@ -81,7 +82,8 @@ def current_profile(root: Path = HERE) -> DeviceProfile:
 def probe(home: Path, *, root: Path = HERE, progress: Progress | None = None) -> DeviceProfile:
     """Return what this device has: memory, storage and products timed, providers tried.
 
-    Memory is read in three rounds, first, between and last, so that a slow moment shows.
+    Memory is read in three rounds, first, between and last, so that a slow moment shows; before
+    each it is looked how busy others keep the processors.
 
     Args:
         home: the state folder, on whose storage bundles and caches will lie.
@@ -99,15 +101,19 @@ def probe(home: Path, *, root: Path = HERE, progress: Progress | None = None) ->
     # Before anything is computed, which heats the processor and takes memory.
     celsius, free = temperature_c(root), free_memory(root).n_bytes
     rounds = BandwidthRounds(profile.usable_threads, buffer_bytes=default_buffer_bytes(root))
+    load = OthersLoad()
+    load.watch()
     rounds.run(shown)
     shown.start("measuring storage", 1)
     storage = measure_storage(home)
     shown.advance(1)
+    load.watch()
     rounds.run(shown)
     rates = measure_rates(profile.usable_threads, progress=shown)
     shown.start("trying what else may compute", 1)
     providers = find_providers(root, system=profile.system, machine=profile.machine)
     shown.advance(1)
+    load.watch()
     rounds.run(shown)
     return replace(
         profile,
@@ -117,6 +123,7 @@ def probe(home: Path, *, root: Path = HERE, progress: Progress | None = None) ->
         storage_write=storage.write,
         matrix_rates=rates,
         providers=providers,
+        others_busy=load.share(),
         free_bytes=free,
         power_source=power_source(root),
         temperature_c=celsius,

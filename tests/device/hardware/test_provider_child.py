@@ -66,7 +66,7 @@ def test_what_it_does_not_have_is_listed() -> None:
     found = try_provider(FAKE, run)
 
     assert found.is_usable
-    assert found.falls_back == ("Conv", "MatMulNBits", "QuantizeLinear", "DequantizeLinear")
+    assert found.falls_back == ("MatMulNBits", "Conv", "QuantizeLinear", "DequantizeLinear")
 
 
 @pytest.mark.parametrize(
@@ -96,6 +96,29 @@ def test_one_that_computes_wrongly_is_not_used(wrong: float) -> None:
 
     assert not found.is_usable
     assert found.note == "computes MatMul wrongly"
+
+
+def test_one_that_is_slow_is_judged_by_what_was_tried() -> None:
+    """Some compile each graph for seconds; what was left out is named, and is no fall-back."""
+    told: list[str] = []
+    found = try_provider(
+        FAKE, compute_on_processor, told=told.append, is_late=lambda: len(told) == 2
+    )
+
+    assert found.is_usable
+    assert found.falls_back == ()
+    assert found.note.startswith("Fake 9000; not tried in time: Conv, QuantizeLinear, ")
+
+
+def test_each_device_of_a_source_has_its_share_of_the_time() -> None:
+    """None is left: nothing is tried, and nothing is said to be usable."""
+    output = io.StringIO()
+    made = [Made(name="A", package="fake"), Made(name="B", package="fake")]
+    try_source("made", limit_s=-1, output=output, reach=lambda _: made)
+    found = [one["provider"] for one in events(output) if "provider" in one]
+
+    assert [(one["name"], one["is_usable"]) for one in found] == [("A", False), ("B", False)]  # type: ignore[index] # JSON objects
+    assert [one["note"] for one in found] == ["no operator could be tried in time"] * 2  # type: ignore[index] # JSON objects
 
 
 def events(output: io.StringIO) -> list[dict[str, object]]:

@@ -119,6 +119,18 @@ def test_lines_for_people_and_none_at_all(tmp_path: Path) -> None:
     assert "request" not in silent.getvalue()
 
 
+def test_what_is_asked_every_second_leaves_no_line(tmp_path: Path) -> None:
+    """Unless it fails."""
+    stream = io.StringIO()
+    logging_to(stream, is_json=True, requests=True)
+    with serving(fake_model(tmp_path, saying("yes"))) as served:
+        for path in ("/metrics", "/health", "/ready", "/v1/governor"):
+            assert httpx2.get(f"{served.url}{path}").status_code == 200
+        httpx2.get(f"{served.url}/metrics", headers={"host": "elsewhere"})
+
+    assert [(line["path"], line["status"]) for line in lines_of(stream)] == [("/metrics", 421)]
+
+
 def test_its_settings_are_checked() -> None:
     """As all others."""
     found = parse_settings('[log]\nformat = "json"\nrequests = false', environment={})

@@ -22,8 +22,8 @@ from onhand.core.progress import Quiet
 from onhand.core.quantized import QuantTensor
 from onhand.core.weights import open_weights
 from onhand.device.engine_opening import able_ways, open_engine
-from onhand.device.engines.base import WaysEngine
 from onhand.device.engines.named import named_engine
+from onhand.device.engines.ways_engine import WaysEngine
 from onhand.device.probe import current_profile
 from onhand.host.calibrate import InputStatistics
 from onhand.host.engines import torch_engine

@@ -52,7 +52,7 @@ def space(
             n: {"float32": 0.0, "static-8": 1e-3 * g, "weights-8": 4e-4 * g}
             for n, g in zip(NAMES, gains, strict=True)
         },
-        gains=dict(zip(NAMES, gains, strict=True)),
+        gains={"weights": dict(zip(NAMES, gains, strict=True))},
         measured={},
         corrections={},
         base=0.0,

@@ -1,7 +1,7 @@
 """Which engine runs a language model here, on what and with how many threads: by trial, once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, Unpack
 
@@ -125,14 +125,11 @@ def choose_way(
     names = able() if callable(able) else able
     worth = tuple(one for one in names if one != LAST_RESORT)
     if not worth or (len(worth) == 1 and len(counts) == 1):
-        return WayChoice(engine=names[0], threads=counts[0], source="only", fallbacks=names[1:])
+        return replace(_preferred(names, counts), source="only")
     size, free = bundle.size_bytes(variant), free_memory().n_bytes
     if 2 * size > free:
         shown.note(f"ways to run it are not timed: {free} bytes are free, too few for {size} twice")
-        return WayChoice(
-            engine=names[0], threads=counts[0], source="preferred", fallbacks=names[1:]
-        )
-    shown.start("timing what runs it quickest here, once", 1)
+        return _preferred(names, counts)
     job = Job(
         root=str(bundle.root.absolute()),
         variant=variant,
@@ -141,19 +138,18 @@ def choose_way(
         together=_COPIES * len(worth) * size < free,
         **ways,
     )
+    shown.start("timing what runs it quickest here, once", 1)
     done = run_trial(job, start)
     shown.advance(1)
-    if not done.latency_s:
-        # Opening says why again; a failure of all of them is nothing to go by next time.
-        return WayChoice(
-            engine=names[0],
-            threads=counts[0],
-            source="preferred",
-            failed=done.failed,
-            fallbacks=names[1:],
-        )
-    keep_race(home, bundle, name, done, what="what is quickest", progress=shown)
-    return _chosen(done, "timed")
+    if done.latency_s:
+        keep_race(home, bundle, name, done, what="what is quickest", progress=shown)
+        return _chosen(done, "timed")
+    # Opening says why again; a failure of all of them is nothing to go by next time.
+    return replace(_preferred(names, counts), failed=done.failed)
+
+
+def _preferred(names: tuple[str, ...], counts: tuple[int, ...]) -> WayChoice:
+    return WayChoice(engine=names[0], threads=counts[0], source="preferred", fallbacks=names[1:])
 
 
 def recall_way(

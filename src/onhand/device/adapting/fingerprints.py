@@ -19,6 +19,7 @@ COMPUTING_PACKAGES: Final = (
     "numpy",
     "onnxruntime",
     "onnxruntime-directml",
+    "onnxruntime-ep-webgpu",
     "onnxruntime-gpu",
     "onnxruntime-migraphx",
     "onnxruntime-openvino",

@@ -4,7 +4,8 @@ from typing import cast
 
 from onhand.core.errors import InputError
 from onhand.core.plugins import ENGINES, load_plugin
-from onhand.device.engines.base import Engine, WaysEngine
+from onhand.device.engines.base import Engine
+from onhand.device.engines.ways_engine import WaysEngine
 
 __all__ = ["named_engine"]
 

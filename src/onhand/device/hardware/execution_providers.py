@@ -1,5 +1,6 @@
 """ONNX Runtime's execution providers: short names, options, and what a provider left to others."""
 
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.profile import DeviceProfile
+from onhand.device.hardware.reach import Reached, reached_by, sources
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -111,7 +113,7 @@ def provider_options(short: str) -> ExecutionProvider:
 
 def use_provider(
     options: "ort.SessionOptions", provider: ExecutionProvider | None
-) -> list[str | tuple[str, dict[str, str]]]:
+) -> list[str | tuple[str, dict[str, str]]] | None:
     """Prepare a session's options for a provider.
 
     Args:
@@ -119,7 +121,8 @@ def use_provider(
         provider: what computes; None for the processor alone.
 
     Returns:
-        The `providers` of the session: what the provider cannot do, the processor does.
+        The `providers` of the session, None where the options name it: what the provider cannot
+        do, the processor does.
 
     Raises:
         EngineUnavailable: if the installed package was built without it.
@@ -128,14 +131,35 @@ def use_provider(
         return [_PROCESSOR]
     import onnxruntime as ort
 
-    if provider.name not in ort.get_available_providers():
-        raise EngineUnavailable(
-            f"the installed onnxruntime was built without {provider.name}: it has "
-            f"{', '.join(ort.get_available_providers())}"
-        )
     options.enable_mem_pattern = provider.plans_memory
     options.add_session_config_entry(_ASSIGNMENT, "1")
-    return [(provider.name, dict(provider.options)), _PROCESSOR]
+    given = dict(provider.options)
+    if provider.name == _PROCESSOR:
+        return [(provider.name, given)]
+    if provider.name in ort.get_available_providers():
+        return [(provider.name, given), _PROCESSOR]
+    devices = [one.device for one in _plugged_in() if one.name.split(".")[0] == provider.name]
+    if not devices:
+        raise EngineUnavailable(
+            f"the installed onnxruntime was built without {provider.name}, and no plug-in has it: "
+            f"it has {', '.join(ort.get_available_providers())}"
+        )
+    options.add_provider_for_devices(devices[:1], given)
+    return None
+
+
+@functools.cache
+def _plugged_in() -> "tuple[Reached, ...]":
+    """Return the devices of plug-ins; each can be registered once in a process.
+
+    Raises:
+        EngineUnavailable: if a plug-in cannot be registered.
+    """
+    try:
+        plug_ins = [source for source in sources() if source.startswith("plug-in ")]
+        return tuple(one for source in plug_ins for one in reached_by(source))
+    except Exception as error:  # a plug-in may raise anything
+        raise EngineUnavailable(f"a plug-in of onnxruntime cannot be used: {error}") from error
 
 
 def check_provider(session: "ort.InferenceSession", provider: ExecutionProvider | None) -> None:

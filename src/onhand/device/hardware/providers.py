@@ -17,7 +17,7 @@ from onhand.device.hardware.reach import sources
 
 __all__ = ["Ended", "find_providers", "run_child", "try_apart"]
 
-_LIMIT_S: Final = 20.0
+_LIMIT_S: Final = 25.0
 _MOST_RESTARTS: Final = 4
 
 
@@ -139,7 +139,7 @@ def run_child(source: str, skip: Sequence[str], limit_s: float) -> Ended:
         errors="replace",
     )
     code: int | None = None
-    job = json.dumps({"source": source, "skip": list(skip)})
+    job = json.dumps({"source": source, "skip": list(skip), "limit_s": limit_s})
     try:
         printed, _ = process.communicate(job, timeout=limit_s)
         code = process.returncode

@@ -20,6 +20,8 @@ __all__ = ["Entry", "Journal", "JsonLines", "PlainLines", "entry_of", "logging_t
 _LOG: Final = logging.getLogger("onhand.serving.requests")
 _LOGGERS: Final = ("onhand", "uvicorn.error")
 _FIELDS: Final = "entry"
+# Asked every second by pages and monitors, and all the same.
+_POLLED: Final = frozenset({"/health", "/metrics", "/ready", "/v1/governor"})
 
 
 @dataclass(slots=True)
@@ -99,6 +101,8 @@ class Journal:
                 **entry.facts,
             }
             level = logging.WARNING if status >= 500 else logging.INFO
+            if path in _POLLED and status == 200:
+                level = logging.DEBUG
             _LOG.log(level, "request", extra={_FIELDS: facts})
 
 

@@ -23,7 +23,9 @@ from onhand.host.networks.samples import Samples
 __all__ = ["Damages", "LossCurve", "Seen", "fit_curve", "measure_damages", "reused_damages"]
 
 _LEAST: Final = 1e-12
-_PROBE: Final = "static-8"
+# Rounded activations differ from place to place, and average out where places are pooled; rounded
+# weights err alike everywhere. So each kind of choice has a gain of its own.
+_PROBES: Final = {"activations": ("static-8", "dynamic-8"), "weights": ("weights-4", "static-4")}
 # Beyond this share of the outputs' squares an error is no longer a small one that adds up.
 _SATURATED: Final = 0.3
 _MOST_CORRECTION: Final = 8.0
@@ -72,8 +74,9 @@ class Damages:
 
     Attributes:
         layers: layer -> choice -> squared error at the network's end.
-        gains: layer -> what arrives at the end, for an error at the layer.
-        measured: layers whose gain was measured, with the error that was found at the end.
+        gains: "activations" or "weights", by what a choice rounds most -> layer -> what arrives
+            at the end, for an error at the layer.
+        measured: likewise, layers that were run alone -> the error that was found at the end.
         corrections: choice -> factor by which whole networks differ from the sum.
         base: squared error of the network before any choice: of a pruned one.
         seen: whole networks that were run.
@@ -81,8 +84,8 @@ class Damages:
     """
 
     layers: Mapping[str, Mapping[str, float]]
-    gains: Mapping[str, float]
-    measured: Mapping[str, float]
+    gains: Mapping[str, Mapping[str, float]]
+    measured: Mapping[str, Mapping[str, float]]
     corrections: Mapping[str, float]
     base: float
     seen: tuple[Seen, ...]
@@ -150,16 +153,15 @@ def measure_damages(
     base = judge.error(work.made({}))
     chosen = _to_measure(local, most_runs)
     progress.start("measuring what single layers lose", len(chosen))
-    measured: dict[str, float] = {}
+    measured: dict[str, dict[str, float]] = {kind: {} for kind in _PROBES}
     for name in chosen:
-        probe = _PROBE if _PROBE in local[name] else next(c for c in local[name] if c != FLOAT)
-        measured[name] = max(judge.error(work.made({name: probe})) - base, _LEAST)
+        for kind, probes in _PROBES.items():
+            probe = next(one for one in probes if one in local[name])
+            found = judge.error(work.made({name: probe})) - base
+            measured[kind][name] = max(found, _LEAST)
         progress.advance(1)
-    gains = spread_gains(local, measured)
-    layers = {
-        name: {c: gains[name] * error for c, error in errors.items() if c in choices}
-        for name, errors in local.items()
-    }
+    gains = {kind: spread_gains(local, measured[kind], kind=kind) for kind in _PROBES}
+    layers = _arriving(local, gains, choices)
     corrections: dict[str, float] = {}
     seen: list[Seen] = []
     wholes = [one for one in choices if one != FLOAT]
@@ -168,10 +170,10 @@ def measure_damages(
         able = {name: choice for name in layers if choice in layers[name]}
         if able:
             graph = work.made(able)
-            found = Seen(judge.error(graph), max(judge.loss(graph), 0.0))
-            seen.append(found)
+            one = Seen(judge.error(graph), max(judge.loss(graph), 0.0))
+            seen.append(one)
             summed = sum(layers[name][choice] for name in able)
-            corrections[choice] = _correction(found.damage - base, summed)
+            corrections[choice] = _correction(one.damage - base, summed)
         progress.advance(1)
     return Damages(
         layers=_corrected(layers, corrections),
@@ -202,12 +204,11 @@ def reused_damages(
         EngineError: if the graph cannot run.
     """
     local = work.local_errors()
-    usual = float(np.exp(np.mean(np.log(list(known.gains.values())))))
-    gains = {name: known.gains.get(name, usual) for name in local}
-    layers = {
-        name: {c: gains[name] * error for c, error in errors.items() if c in choices}
-        for name, errors in local.items()
-    }
+    gains: dict[str, dict[str, float]] = {}
+    for kind, known_gains in known.gains.items():
+        usual = float(np.exp(np.mean(np.log(list(known_gains.values())))))
+        gains[kind] = {name: known_gains.get(name, usual) for name in local}
+    layers = _arriving(local, gains, choices)
     plain = work.made({})
     base = Seen(judge.error(plain), max(judge.loss(plain), 0.0))
     seen = (*known.seen, base)
@@ -223,13 +224,14 @@ def reused_damages(
 
 
 def spread_gains(
-    local: Mapping[str, Mapping[str, float]], measured: Mapping[str, float]
+    local: Mapping[str, Mapping[str, float]], measured: Mapping[str, float], *, kind: str
 ) -> dict[str, float]:
     """Return layer -> gain: measured, or between its neighbours' in the order of the graph.
 
     Args:
         local: layer -> choice -> error there.
         measured: layer -> error at the end, with the layer alone as `measure_damages` has it.
+        kind: "activations" or "weights".
     """
     names = list(local)
     places = [i for i, name in enumerate(names) if name in measured]
@@ -238,10 +240,24 @@ def spread_gains(
     logs = []
     for i in places:
         errors = local[names[i]]
-        probe = _PROBE if _PROBE in errors else next(c for c in errors if c != FLOAT)
+        probe = next(one for one in _PROBES[kind] if one in errors)
         logs.append(math.log(measured[names[i]] / max(errors[probe], _LEAST)))
     found = np.interp(range(len(names)), places, logs)
     return {name: float(math.exp(value)) for name, value in zip(names, found, strict=True)}
+
+
+def _arriving(
+    local: Mapping[str, Mapping[str, float]],
+    gains: Mapping[str, Mapping[str, float]],
+    choices: Sequence[str],
+) -> dict[str, dict[str, float]]:
+    """Return layer -> choice -> error at the network's end."""
+    kinds = dict.fromkeys(choices, "weights")
+    kinds |= dict.fromkeys(_PROBES["activations"], "activations")
+    return {
+        name: {c: gains[kinds[c]][name] * error for c, error in errors.items() if c in choices}
+        for name, errors in local.items()
+    }
 
 
 def _to_measure(local: Mapping[str, Mapping[str, float]], most: int) -> list[str]:

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from onhand.core.errors import ResourceError
 from onhand.device.serving.caches.chains import Link, Tags
+from onhand.device.serving.caches.database import opened, remove
 
 __all__ = ["ROW_BYTES", "BlockIndex"]
 
@@ -57,15 +57,7 @@ class BlockIndex:
             ResourceError: if it cannot be written.
         """
         self._lock = threading.Lock()
-        try:
-            try:
-                self._open(path)
-            except sqlite3.DatabaseError:
-                for suffix in ("", "-wal", "-shm"):
-                    path.with_name(path.name + suffix).unlink(missing_ok=True)
-                self._open(path)
-        except (OSError, sqlite3.Error) as error:
-            raise ResourceError(f"{path}: the index cannot be opened: {error}") from error
+        self._rows = opened(path, what="index", prepare=_prepare, clear=remove)
 
     @property
     def n_bytes(self) -> int:
@@ -167,20 +159,11 @@ class BlockIndex:
             row = self._rows.execute(asked, values).fetchone()
         return None if row is None else row[0]
 
-    def _open(self, path: Path) -> None:
-        path.touch(mode=0o600, exist_ok=True)
-        self._rows = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            self._rows.execute("PRAGMA journal_mode = WAL")
-            # A row that the system lost with its power is a block less, and no more.
-            self._rows.execute("PRAGMA synchronous = NORMAL")
-            self._rows.execute("PRAGMA journal_size_limit = 4194304")
-            for made in _TABLES:
-                self._rows.execute(made)
-            # A file of ours has these columns; one that has others is not.
-            self._rows.execute("SELECT key, parent, place, tags, size, used FROM blocks LIMIT 1")
-            if self._rows.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-                raise sqlite3.DatabaseError("the index is damaged")
-        except sqlite3.Error:
-            self._rows.close()
-            raise
+
+def _prepare(rows: sqlite3.Connection) -> None:
+    for made in _TABLES:
+        rows.execute(made)
+    # A file of ours has these columns; one that has others is not.
+    rows.execute("SELECT key, parent, place, tags, size, used FROM blocks LIMIT 1")
+    if rows.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        raise sqlite3.DatabaseError("the index is damaged")

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from onhand.core.errors import ResourceError
 from onhand.device.serving.asks import Ask, Ending, Piece, Score
+from onhand.device.serving.caches.database import opened, remove
 from onhand.device.tools.kinds import CallPart, ToolUse
 
 __all__ = ["ExactCache", "Kept", "is_repeatable", "kept_as_json", "key_of", "parse_kept"]
@@ -92,16 +92,7 @@ class ExactCache:
         self._most_bytes = most_bytes
         self._hits = self._misses = 0
         self._n_bytes = self._clock = 0
-        try:
-            if path is not None:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                self._open(path)
-            except sqlite3.DatabaseError:
-                _remove(path)
-                self._open(path)
-        except (OSError, sqlite3.Error) as error:
-            raise ResourceError(f"{path}: the cache cannot be opened: {error}") from error
+        self._rows = opened(path, what="cache", prepare=self._prepare, clear=remove)
 
     @property
     def n_bytes(self) -> int:
@@ -172,28 +163,15 @@ class ExactCache:
     ) -> None:
         self.close()
 
-    def _open(self, path: Path | None) -> None:
-        if path is not None:
-            # Before SQLite makes it by the usual rights: answers are their owner's alone.
-            path.touch(mode=0o600, exist_ok=True)
-        self._rows = sqlite3.connect(
-            ":memory:" if path is None else path, isolation_level=None, check_same_thread=False
+    def _prepare(self, rows: sqlite3.Connection) -> None:
+        self._rows = rows
+        rows.execute(
+            "CREATE TABLE IF NOT EXISTS answers "
+            "(key BLOB PRIMARY KEY, answer TEXT, size INTEGER, used INTEGER)"
         )
-        try:
-            self._rows.execute("PRAGMA journal_mode = WAL")
-            self._rows.execute("PRAGMA synchronous = NORMAL")
-            self._rows.execute("PRAGMA journal_size_limit = 4194304")
-            self._rows.execute(
-                "CREATE TABLE IF NOT EXISTS answers "
-                "(key BLOB PRIMARY KEY, answer TEXT, size INTEGER, used INTEGER)"
-            )
-            self._rows.execute("CREATE INDEX IF NOT EXISTS by_use ON answers (used)")
-            self._n_bytes = self._counted()
-            last = self._rows.execute("SELECT max(used) FROM answers").fetchone()[0]
-        except sqlite3.Error:
-            self._rows.close()
-            raise
-        self._clock = int(last or 0)
+        rows.execute("CREATE INDEX IF NOT EXISTS by_use ON answers (used)")
+        self._n_bytes = self._counted()
+        self._clock = int(rows.execute("SELECT max(used) FROM answers").fetchone()[0] or 0)
 
     def _counted(self) -> int:
         return int(self._rows.execute("SELECT coalesce(sum(size), 0) FROM answers").fetchone()[0])
@@ -207,13 +185,6 @@ class ExactCache:
     def _tick(self) -> int:
         self._clock += 1
         return self._clock
-
-
-def _remove(path: Path | None) -> None:
-    if path is None:
-        return
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def kept_as_json(kept: Kept) -> dict[str, object]:

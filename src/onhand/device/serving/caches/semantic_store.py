@@ -21,8 +21,8 @@ from typing import Final, Self
 import numpy as np
 
 from onhand.core.arrays import FloatArray
-from onhand.core.errors import ResourceError
 from onhand.device.serving.caches.closeness import Closeness
+from onhand.device.serving.caches.database import opened, remove
 from onhand.device.serving.caches.exact import Kept, kept_as_json, parse_kept
 from onhand.device.serving.caches.gate.judge import REASONS, difference
 from onhand.device.serving.caches.gate.lexicon import OWN_LEXICON, Lexicon
@@ -115,16 +115,7 @@ class SemanticStore:
         self._n_bytes = self._clock = self.n_entries = 0
         self.n_hits = self.n_misses = 0
         self._rejected: Counter[str] = Counter(dict.fromkeys((*REASONS, *_OTHER_REASONS), 0))
-        try:
-            if path is not None:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            try:
-                self._open(path)
-            except (sqlite3.DatabaseError, ValueError):
-                _put_aside(path)
-                self._open(path)
-        except (OSError, sqlite3.Error) as error:
-            raise ResourceError(f"{path}: the cache cannot be opened: {error}") from error
+        self._rows = opened(path, what="cache", prepare=self._prepare, clear=_put_aside)
 
     @property
     def n_bytes(self) -> int:
@@ -264,28 +255,16 @@ class SemanticStore:
         self._n_bytes -= size
         self.n_entries -= 1
 
-    def _open(self, path: Path | None) -> None:
-        if path is not None:
-            # Before SQLite makes it by the usual rights: questions are their owner's alone.
-            path.touch(mode=0o600, exist_ok=True)
-        self._rows = sqlite3.connect(
-            ":memory:" if path is None else path, isolation_level=None, check_same_thread=False
-        )
-        try:
-            self._rows.execute("PRAGMA journal_mode = WAL")
-            self._rows.execute("PRAGMA synchronous = NORMAL")
-            self._rows.execute("PRAGMA journal_size_limit = 4194304")
-            for statement in _TABLES:
-                self._rows.execute(statement)
-            self._salt = self._fact("salt", secrets.token_bytes(32))
-            made_by = f"{_FORMAT} {self._encoder}".encode()
-            if self._fact("encoder", made_by) != made_by:
-                self._rows.execute("DELETE FROM entries")
-                self._rows.execute("UPDATE facts SET value = ? WHERE name = 'encoder'", (made_by,))
-            self._load()
-        except (sqlite3.Error, ValueError):
-            self._rows.close()
-            raise
+    def _prepare(self, rows: sqlite3.Connection) -> None:
+        self._rows = rows
+        for statement in _TABLES:
+            rows.execute(statement)
+        self._salt = self._fact("salt", secrets.token_bytes(32))
+        made_by = f"{_FORMAT} {self._encoder}".encode()
+        if self._fact("encoder", made_by) != made_by:
+            rows.execute("DELETE FROM entries")
+            rows.execute("UPDATE facts SET value = ? WHERE name = 'encoder'", (made_by,))
+        self._load()
 
     def _fact(self, name: str, otherwise: bytes) -> bytes:
         self._rows.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, otherwise))
@@ -324,12 +303,9 @@ def _said(answer: str) -> str:
     return "".join(piece.text for piece in parse_kept(json.loads(answer)).pieces)
 
 
-def _put_aside(path: Path | None) -> None:
+def _put_aside(path: Path) -> None:
     """Move a file away that is damaged: whatever was in it can be computed again."""
-    if path is None:
-        return
     aside = path.with_name(path.name + ".damaged")
     _LOG.warning("%s is damaged; it was put aside as %s, and begun anew", path.name, aside.name)
     path.replace(aside)
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    remove(path)

@@ -10,7 +10,8 @@ from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
 from onhand.host.networks.graph import Graph
-from onhand.host.networks.moments import find_layers, measure_moments
+from onhand.host.networks.moments import Layer as MatrixLayer
+from onhand.host.networks.moments import Moments, find_layers, measure_moments
 from onhand.host.networks.passes.base import Workbench
 from onhand.host.networks.quantization.gate_forms import spell_gates
 from onhand.host.networks.quantization.gemm_forms import (
@@ -170,9 +171,9 @@ class MixedWork:
     def local_errors(self) -> dict[str, dict[str, float]]:
         """Return layer -> choice -> mean square error of its outputs, as a share of their squares.
 
-        From stored statistics alone: the squares of each input, the histograms of what comes in,
-        and the rounded weights; errors of different inputs are taken as uncorrelated. Nothing is
-        run for a single choice.
+        From stored statistics alone: mean and squares of each input, histograms of what comes in,
+        and the rounded weights; what varies in different inputs is taken as uncorrelated. Nothing
+        is run for a single choice.
 
         Raises:
             InputError: if there are no examples.
@@ -185,36 +186,43 @@ class MixedWork:
             self.graph, layers, seen, threads=self._bench.threads, pairs=False
         )
         noise = self._static.ranges.errors(self._static.plan(()))
-        found: dict[str, dict[str, float]] = {}
-        for layer in layers:
-            own = self.layers[layer.name]
-            squares = moments[layer.name].square.astype(np.float64)  # (groups, K)
-            weight = own.weight_of(self.graph)
-            matrices = layer.matrices(weight).astype(np.float64)  # (groups, N, K)
-            power = max(float(np.einsum("gnk,gk->", np.square(matrices), squares)), 1e-30)
-            through = noise.get(own.data, 0.0) * float(np.square(matrices).sum()) / power
-            rounded: dict[int, float] = {}
-            for bits in {self._bits, 8, 4}:
-                codes = round_weight(weight, axis=own.axis, bits=bits, per_channel=True)
-                change = np.square(layer.matrices(codes.values() - weight).astype(np.float64))
-                rounded[bits] = float(np.einsum("gnk,gk->", change, squares)) / power
-            grouped = rounded[4]
-            if own.node.op in _PRODUCTS:
-                matrix = np.ascontiguousarray(matrices[0], np.float32)
-                form = GroupFormat(bits=4, group_size=_GROUP)
-                near = round_matrix(matrix, form, method="clip").tensor.dequantize()
-                change = np.square(near.astype(np.float64) - matrices[0])
-                grouped = float(np.einsum("nk,k->", change, squares[0])) / power
-            known = {
-                FLOAT: 0.0,
-                "static-8": rounded[self._bits] + through,
-                "static-4": rounded[4] + through,
-                "dynamic-8": rounded[8] + through,
-                "weights-8": rounded[8],
-                "weights-4": grouped,
-            }
-            found[layer.name] = {one: known[one] for one in self.choices(layer.name)}
-        return found
+        return {
+            layer.name: self._local_error(layer, moments[layer.name], noise) for layer in layers
+        }
+
+    def _local_error(
+        self, layer: MatrixLayer, moments: Moments, noise: Mapping[str, float]
+    ) -> dict[str, float]:
+        own = self.layers[layer.name]
+        weight = own.weight_of(self.graph)
+        matrices = layer.matrices(weight).astype(np.float64)  # (groups, N, K)
+        power = max(sum(_power(matrices, moments)), 1e-30)
+        through = noise.get(own.data, 0.0) * float(np.square(matrices).sum()) / power
+        rounded: dict[int, float] = {}
+        static: dict[int, float] = {}
+        for bits in {self._bits, 8, 4}:
+            codes = round_weight(weight, axis=own.axis, bits=bits, per_channel=True)
+            change = layer.matrices(codes.values() - weight).astype(np.float64)
+            mean, rest = _power(change, moments)
+            rounded[bits] = (mean + rest) / power
+            # A bias takes the mean out again.
+            is_corrected = self.bias_correction != "none" and own.node.op != "MatMul"
+            static[bits] = (rest if is_corrected else mean + rest) / power
+        grouped = rounded[4]
+        if own.node.op in _PRODUCTS:
+            matrix = np.ascontiguousarray(matrices[0], np.float32)
+            form = GroupFormat(bits=4, group_size=_GROUP)
+            near = round_matrix(matrix, form, method="clip").tensor.dequantize()
+            grouped = sum(_power((near - matrices[0])[None], moments)) / power
+        known = {
+            FLOAT: 0.0,
+            "static-8": static[self._bits] + through,
+            "static-4": static[4] + through,
+            "dynamic-8": rounded[8] + through,
+            "weights-8": rounded[8],
+            "weights-4": grouped,
+        }
+        return {one: known[one] for one in self.choices(layer.name)}
 
     def _statically(self, choices: Mapping[str, str]) -> Graph:
         static = {name for name, choice in choices.items() if choice in _STATIC}
@@ -226,3 +234,15 @@ class MixedWork:
         layers, _ = self._static.rounded(plan, grids, low=low)
         layers = self._static.corrected_by(self.bias_correction, plan, grids, layers)
         return self._static.written(plan, layers)
+
+
+def _power(matrices: Doubles, moments: Moments) -> tuple[float, float]:
+    """Return the squares of what matrices give: of its mean, and of what varies around that.
+
+    Args:
+        matrices: (groups, N, K).
+        moments: of the inputs; what varies in different ones is taken as uncorrelated.
+    """
+    mean = np.einsum("gnk,gk->gn", matrices, moments.mean.astype(np.float64))
+    rest = np.einsum("gnk,gk->", np.square(matrices), moments.variance)
+    return float(np.square(mean).sum()), float(rest)
