@@ -69,8 +69,7 @@ def command(
             from onhand.host.target.measuring import probe_on
 
             profile = probe_on(board, progress=progress)
-        if costs:
-            _measure_costs(profile, home, progress)
+        _measure_costs(profile, home if costs else None, progress)
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
@@ -111,7 +110,9 @@ def _check_costs(*, costs: bool, is_elsewhere: bool) -> None:
         raise InputError("--costs measures this device: run it on the board itself")
 
 
-def _measure_costs(profile: DeviceProfile, home: Path, progress: Progress) -> None:
+def _measure_costs(profile: DeviceProfile, home: Path | None, progress: Progress) -> None:
+    if home is None:
+        return
     with host_extra("forecasting"):
         from onhand.host.costs.kept import calibrate_anew
 
