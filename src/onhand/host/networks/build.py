@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -100,8 +100,7 @@ def build_network(
     """
     shown = progress or Quiet()
     ready = ready or prepare_network(source, options, shown)
-    for note in ready.model.notes:
-        shown.note(note)
+    _note(ready.model.notes, shown)
     _check_disk(ready, options, out)
     with (
         open_work(out, _fingerprint(ready, options), resume=options.resume) as work,
@@ -119,16 +118,27 @@ def build_network(
             provenance=_provenance(ready, options),
         )
         proof = _proof(ready, finished, options, staged, home)
-        report = prove_network(proof, progress=shown)
-        if report.breaches:
+        if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
         content = _with_findings(report.content, findings or {})
         write_report(staged, content)
         (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
-        if isinstance(source, str):
-            place = str(Path(source).resolve())
-            record_original(home, report.manifest_sha256, place, ready.model.sha256)
+        _remember(source, ready, report.manifest_sha256, home)
     return BuildResult(root=out, report=json.loads(json.dumps(content)))
+
+
+def _note(notes: Iterable[str], shown: Progress) -> None:
+    for note in notes:
+        shown.note(note)
+
+
+def _remember(
+    source: str | NetworkModel, ready: PreparedNetwork, manifest_sha256: str, home: Path
+) -> None:
+    """Remember where the original lies, so that bundles can be compared with it."""
+    if isinstance(source, str):
+        place = str(Path(source).resolve())
+        record_original(home, manifest_sha256, place, ready.model.sha256)
 
 
 def _with_findings(
