@@ -250,11 +250,17 @@ def recall_network(
     """
     able, _ = able_engines(bundle, profile, variant=variant)
     most = profile.usable_threads
-    done = recall_race(home, bundle, race_name(variant, able, profile, threads=most))
-    if done is None or not done.latency_s:
-        return None
     races = ThreadRaces(bundle=bundle, variant=variant, profile=profile, most=most, home=home)
-    return done, races.known(done.winner())
+    done = recall_race(home, bundle, race_name(variant, able, profile, threads=most))
+    if done is not None and done.latency_s:
+        return done, races.known(done.winner())
+    # An engine that is alone was timed with several numbers of threads only.
+    only = next(iter(able))
+    counts = races.recalled(only) if len(able) == 1 else None
+    if counts is None:
+        return None
+    best = counts.winner()
+    return Race(latency_s={only: counts.latency_s[best]}, failed={}), int(best)
 
 
 def _open_raced(
