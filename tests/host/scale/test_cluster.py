@@ -66,15 +66,14 @@ def test_of_what_ray_prints_retries_are_told() -> None:
     told: list[str] = []
     printed = (
         "\x1b[33m(raylet)\x1b[0m Task in_slot failed. There are 2 retries remaining, so the task "
-        "will be retried. Error: Task failed because the node it was running on is dead. Node IP: x\n"
+        "will be retried. Error: Task failed because the node it was on is dead. Node IP: x\n"
         "    [state-dump] 1 total\n"
     )
 
     assert RayWords(told.append).write(printed) == len(printed)
     assert RayWords(None).write(printed) == len(printed)
     assert told == [
-        "a worker died, its trial begins anew: Task failed because the node it was running on is "
-        "dead"
+        "a worker died, its trial begins anew: Task failed because the node it was on is dead"
     ]
 
 
