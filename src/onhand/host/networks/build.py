@@ -36,6 +36,7 @@ from onhand.host.networks.prove import NetworkProof, prove_network
 from onhand.host.networks.samples import Samples
 from onhand.host.networks.steps import Finished, Step, apply_steps
 from onhand.host.passes.base import pass_options
+from onhand.host.prove import Report
 from onhand.host.report import render_report
 from onhand.host.work import BuildWork, open_work
 
@@ -131,15 +132,29 @@ def build_network(
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
         content = _with_findings(report.content, findings or {})
         if options.ablate:
-            again = partial(_without, source, home, shown)
-            leaving = network_leave_outs(options)
-            content |= ablation(
-                report, leaving, again, folder=work.ablation, loss="quality_loss", progress=shown
-            )
+            content |= _ablation(report, source, options, work, home, shown)
         write_report(staged, content)
         (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
         _remember(source, ready, report.manifest_sha256, home)
     return BuildResult(root=out, report=json.loads(json.dumps(content)))
+
+
+def _ablation(
+    report: Report,
+    source: str | NetworkModel,
+    options: NetworkOptions,
+    work: BuildWork,
+    home: Path,
+    shown: Progress,
+) -> dict[str, object]:
+    return ablation(
+        report,
+        network_leave_outs(options),
+        partial(_without, source, home, shown),
+        folder=work.ablation,
+        loss="quality_loss",
+        progress=shown,
+    )
 
 
 def _without(
