@@ -115,6 +115,26 @@ def test_the_budget_holds(sizes: list[int], most: int) -> None:
             assert size + 400 > most or cache.find(bytes([i])) is not None
 
 
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_what_was_found_counts_as_used(tmp_path: Path, is_closed: bool) -> None:
+    """Also in the next process, and wherever it stands in the order in which things were kept."""
+    large = Kept((Piece("x" * 1000),), ENDING)
+    cache = ExactCache(tmp_path / "c.sqlite", most_bytes=4000)
+    cache.keep(b"a", large)
+    cache.keep(b"b", large)
+    assert cache.find(b"a") is not None
+    if is_closed:
+        cache.close()
+        cache = ExactCache(tmp_path / "c.sqlite", most_bytes=4000)
+
+    cache.keep(b"c", large)
+    while cache.find(b"b") is not None:
+        cache.keep(bytes([cache.n_hits]), large)
+
+    assert cache.find(b"a") is not None
+    cache.close()
+
+
 def test_attack_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
     """Nothing of it is trusted, and nothing is lost but time."""
     place = tmp_path / "c.sqlite"
