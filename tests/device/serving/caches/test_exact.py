@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.device.serving.served import fake_model, serving
 from tests.device.test_generate import FakeLoaded, mixing
@@ -105,6 +105,7 @@ def test_what_is_drawn_is_not_kept() -> None:
     assert is_repeatable(replace(ASK, sampling=Sampling(temperature=1, seed=3)))
 
 
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(0, 600), max_size=12), most=st.integers(0, 2000))
 def test_the_budget_holds(sizes: list[int], most: int) -> None:
     """The longest unused go; the last that fits is there."""
