@@ -120,13 +120,9 @@ def build_network(
             name: _finish(ready, name, steps, options, work, shown)
             for name, steps in options.variants.items()
         }
-        pack_network(
-            ready.model,
-            ready.network,
-            {name: made.graph for name, made in finished.items()},
-            staged,
-            provenance=_provenance(ready, options),
-        )
+        graphs = {name: made.graph for name, made in finished.items()}
+        provenance = _provenance(ready, options)
+        pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
         proof = _proof(ready, finished, options, staged, home)
         if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
