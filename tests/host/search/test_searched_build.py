@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from tests.host.recorder import Recorder
+from tests.models import VOCAB
 
 from onhand.core.budget import parse_budget
 from onhand.core.bundle import read_bundle
@@ -13,6 +14,7 @@ from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.measurement import Unit
 from onhand.core.quantized import GroupFormat
 from onhand.host.build import build_bundle
+from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.passes.quantize import Quantize
 from onhand.host.prove import prove_bundle
@@ -79,7 +81,9 @@ def test_the_same_search_gives_the_same_bundle_and_rounds_nothing_twice(
     plain = Quantize.apply
 
     def counted(self: Quantize, *given: object, names: list[str], **options: object) -> object:
-        if given[0].sha256:  # type: ignore[attr-defined]  # not the sample that a plan is timed on
+        model = given[0]
+        assert isinstance(model, Model)
+        if model.weights.decoder.vocab_size == VOCAB:  # not the sample that a plan is timed on
             rounded.extend(names)
         return plain(self, *given, names=names, **options)  # type: ignore[arg-type]
 
@@ -111,7 +115,9 @@ def test_what_shapes_alone_forbid_is_refused_before_any_work(
     with pytest.raises(BudgetExceeded, match=said) as built:
         build_bundle(str(tiny), shelf / "b", asked(searching, budget), home=home, progress=shown)
 
-    assert str(planned.value) == str(built.value)
+    # Bandwidth is measured each time, so a speed that is forecast changes by a little.
+    reached = [str(one.value).partition("reached is")[0] for one in (planned, built)]
+    assert reached[0] == reached[1]
     assert shown.stages == ["reading the source"]
     assert list(shelf.iterdir()) == []
 
