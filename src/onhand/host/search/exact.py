@@ -1,6 +1,10 @@
 """Exact picks under several ceilings at once, by integer programming (HiGHS, through SciPy)."""
 
-from collections.abc import Sequence
+import ctypes
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,13 +135,14 @@ def _solve(
             size = float(np.abs(row).max()) or 1.0
             rows.append(LinearConstraint(row[None] / size, -np.inf, (limit - by) / size))
         options = {"mip_rel_gap": gap} | ({} if limit_s is None else {"time_limit": limit_s})
-        found = milp(
-            objective,
-            constraints=rows,
-            integrality=np.ones(len(owners)),
-            bounds=Bounds(0, 1),
-            options=options,
-        )
+        with _solver_beside():
+            found = milp(
+                objective,
+                constraints=rows,
+                integrality=np.ones(len(owners)),
+                bounds=Bounds(0, 1),
+                options=options,
+            )
         if found.x is None:
             return None
         index = _rounded(table, found.x)
@@ -165,17 +170,37 @@ def _least_excess(
     for row, limit in ceilings:
         # A sum over its ceiling is at most the worst share.
         rows.append(LinearConstraint(np.append(row / limit, -1.0)[None], -np.inf, 0))
-    found = milp(
-        np.append(np.zeros(n), 1.0),
-        constraints=rows,
-        integrality=np.append(np.ones(n), 0.0),
-        bounds=Bounds(np.append(np.zeros(n), -np.inf), np.append(np.ones(n), np.inf)),
-        options={"mip_rel_gap": 1e-6} | ({} if limit_s is None else {"time_limit": limit_s}),
-    )
+    with _solver_beside():
+        found = milp(
+            np.append(np.zeros(n), 1.0),
+            constraints=rows,
+            integrality=np.append(np.ones(n), 0.0),
+            bounds=Bounds(np.append(np.zeros(n), -np.inf), np.append(np.ones(n), np.inf)),
+            options={"mip_rel_gap": 1e-6} | ({} if limit_s is None else {"time_limit": limit_s}),
+        )
     if found.x is None:  # only a time limit does this: then the cheapest along the first ceiling
         row = ceilings[0][0]
         return [int(np.argmin(row[owners == number])) for number in range(len(table.groups))]
     return _rounded(table, found.x[:n])
+
+
+@contextmanager
+def _solver_beside() -> Iterator[None]:
+    """Send what the solver's own code prints to stderr: stdout is for results."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # a process without stdout
+        yield
+        return
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        with suppress(OSError, AttributeError, TypeError):
+            ctypes.CDLL(None).fflush(None)  # it is buffered by the C library, if that can be asked
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _rounded(table: Table, x: NDArray[np.float64]) -> list[int]:
