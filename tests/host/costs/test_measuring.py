@@ -54,7 +54,10 @@ def test_streams_are_timed_by_threads_and_bytes(monkeypatch: pytest.MonkeyPatch)
     both = [one for one in found if one.threads == 2]
     assert [one.working_bytes for one in alone] == sorted(one.working_bytes for one in alone)
     assert max(one.working_bytes for one in alone) <= 2**21
-    assert both[0].bytes_per_s == 2 * alone[0].bytes_per_s
+    assert both[0].working_bytes == 2 * alone[0].working_bytes
+    for streams in (alone, both):
+        rates = [one.bytes_per_s for one in streams]
+        assert rates == sorted(rates, reverse=True)
 
 
 def test_a_disturbed_stream_is_as_quick_as_a_longer_one() -> None:
