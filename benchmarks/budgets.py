@@ -99,7 +99,7 @@ def run(model: str, count: int, threads: int, scratch: Path) -> list[dict[str, o
     """Plan and build every budget, then measure all bundles again."""
     folder, text = model_places(model)
     home = scratch / "home"
-    calibrate(home, current_profile(), threads=threads)
+    calibrate(home, current_profile())
     front = plan(folder, text, "disk=1TiB", home, threads)
     rows: list[dict[str, object]] = []
     for number, (budget, impossible) in enumerate(drawn(front, count)):

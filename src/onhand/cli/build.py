@@ -87,10 +87,17 @@ def command(
     accept_estimates: given.AcceptEstimates = False,
     threads: Threads = None,
     no_original: given.NoOriginal = False,
+    ablate: given.Ablate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a model into a bundle that holds a budget, and prove it."""
+    """Compress a model into a bundle that holds a budget, and prove it.
+
+    Raises:
+        InputError: if options do not go together.
+    """
     _check_place(output, plan=plan)
+    if plan and ablate:
+        raise InputError("--plan builds nothing: leave --ablate out")
     if _is_network(context, source, task):
         _network(context, output)
         return
@@ -109,6 +116,7 @@ def command(
             threads=threads,
             accept_estimates=accept_estimates,
             measure_original=not no_original,
+            ablate=ablate,
             resume=resume,
             adapter=adapter,
         )
@@ -199,6 +207,7 @@ def _network(context: typer.Context, output: Path | None) -> None:
             accept_estimates=asked["accept_estimates"],
             threads=asked["threads"],
             measure_original=not asked["no_original"],
+            ablate=asked["ablate"],
             resume=asked["resume"],
         )
         settings: Settings = context.obj

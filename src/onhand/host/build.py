@@ -16,6 +16,7 @@ from onhand.core.errors import (
 )
 from onhand.core.progress import Progress, Quiet
 from onhand.core.units import format_bytes
+from onhand.host.ablation import ablated
 from onhand.host.advice import nearest_settings
 from onhand.host.awq import scale_inputs
 from onhand.host.calibrate import InputStatistics, run_original
@@ -129,8 +130,9 @@ def build_bundle(
         report = _staged(ready, options, work, staged, guard, shown, home)
         if load_with_adapter(source, options).sha256 != ready.model.sha256:
             raise SourceError(f"{source} changed while it was built from; build again")
-        write_report(staged, report.content)
-        (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
+        content = ablated(report, source, options, build_bundle, work, home=home, progress=shown)
+        write_report(staged, content)
+        (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
         record_original(
             home,
             report.manifest_sha256,
@@ -138,7 +140,7 @@ def build_bundle(
             ready.model.sha256,
             adapter=options.adapter,
         )
-    return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
+    return BuildResult(root=out, report=json.loads(json.dumps(content)))
 
 
 def _staged(

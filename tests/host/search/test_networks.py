@@ -91,6 +91,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
             content=content,
             manifest_sha256=read_bundle(proof.root).manifest_sha256,
             figures=figures,
+            original={},
             breaches=[],
         )
 

@@ -2,12 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from onhand import __version__
+from onhand.core.budget import Budget
 from onhand.core.bundle import REPORT_PAGE, stage_bundle, write_report
 from onhand.core.errors import BudgetExceeded, InputError, ResourceError
 from onhand.core.network import Network
@@ -18,6 +20,7 @@ from onhand.device.networks.boxes import box_reader
 from onhand.device.networks.texts import TOKENIZER
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
+from onhand.host.ablation import LeaveOut, ablation, numbered
 from onhand.host.build import BuildResult
 from onhand.host.evaluate import record_original
 from onhand.host.networks.checks import check_network
@@ -33,10 +36,17 @@ from onhand.host.networks.prove import NetworkProof, prove_network
 from onhand.host.networks.samples import Samples
 from onhand.host.networks.steps import Finished, Step, apply_steps
 from onhand.host.passes.base import pass_options
+from onhand.host.prove import Report
 from onhand.host.report import render_report
 from onhand.host.work import BuildWork, open_work
 
-__all__ = ["PreparedNetwork", "build_network", "prepare_network", "split_watched"]
+__all__ = [
+    "PreparedNetwork",
+    "build_network",
+    "network_leave_outs",
+    "prepare_network",
+    "split_watched",
+]
 
 # Of the calibration examples, those that judge each step of a recipe of several.
 _WATCHED = 5  # one in so many
@@ -100,8 +110,7 @@ def build_network(
     """
     shown = progress or Quiet()
     ready = ready or prepare_network(source, options, shown)
-    _note(ready.model.notes, shown)
-    _check_disk(ready, options, out)
+    _begin(ready, options, out, shown)
     with (
         open_work(out, _fingerprint(ready, options), resume=options.resume) as work,
         stage_bundle(out, inside=work.root) as staged,
@@ -117,19 +126,41 @@ def build_network(
             staged,
             provenance=_provenance(ready, options),
         )
-        proof = _proof(ready, finished, options, staged, home)
-        if (report := prove_network(proof, progress=shown)).breaches:
+        report = prove_network(_proof(ready, finished, options, staged, home), progress=shown)
+        if report.breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
         content = _with_findings(report.content, findings or {})
-        write_report(staged, content)
-        (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
+        if options.ablate:
+            content |= _ablated(source, options, report, work, home, shown)
+        _write_reports(staged, content)
         _remember(source, ready, report.manifest_sha256, home)
     return BuildResult(root=out, report=json.loads(json.dumps(content)))
 
 
-def _note(notes: Iterable[str], shown: Progress) -> None:
-    for note in notes:
+def _ablated(
+    source: str | NetworkModel,
+    options: NetworkOptions,
+    report: Report,
+    work: BuildWork,
+    home: Path,
+    shown: Progress,
+) -> dict[str, object]:
+    again = partial(_without, source, home, shown)
+    leaving = network_leave_outs(options)
+    return ablation(
+        report, leaving, again, folder=work.ablation, loss="quality_loss", progress=shown
+    )
+
+
+def _begin(ready: PreparedNetwork, options: NetworkOptions, out: Path, shown: Progress) -> None:
+    for note in ready.model.notes:
         shown.note(note)
+    _check_disk(ready, options, out)
+
+
+def _write_reports(staged: Path, content: Mapping[str, object]) -> None:
+    write_report(staged, content)
+    (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
 
 
 def _remember(
@@ -139,6 +170,39 @@ def _remember(
     if isinstance(source, str):
         place = str(Path(source).resolve())
         record_original(home, manifest_sha256, place, ready.model.sha256)
+
+
+def _without(
+    source: str | NetworkModel,
+    home: Path,
+    shown: Progress,
+    options: NetworkOptions,
+    place: Path,
+    resume: bool,
+) -> Mapping[str, object]:
+    without = replace(options, resume=resume)
+    return build_network(source, place, without, home=home, progress=shown).report
+
+
+def network_leave_outs(options: NetworkOptions) -> list[LeaveOut[NetworkOptions]]:
+    """Return what can be left out of a network's build: each step of its default variant.
+
+    Args:
+        options: of the whole build.
+
+    Returns:
+        Builds of its default variant, one for each step.
+    """
+    name, steps = next(iter(options.variants.items()))
+    plain = replace(options, budget=Budget(), measure_original=False, try_ways=False, ablate=False)
+    labels = numbered([step.transform.name for step in steps])
+    return [
+        LeaveOut(
+            label=label,
+            options=replace(plain, variants={name: (*steps[:place], *steps[place + 1 :])}),
+        )
+        for place, label in enumerate(labels)
+    ]
 
 
 def _with_findings(

@@ -127,6 +127,7 @@ def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
         content=content,
         manifest_sha256=bundle.manifest_sha256,
         figures=variants[default],
+        original=original,
         breaches=breaches,
     )
 
