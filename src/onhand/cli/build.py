@@ -90,14 +90,8 @@ def command(
     ablate: given.Ablate = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compress a model into a bundle that holds a budget, and prove it.
-
-    Raises:
-        InputError: if options do not go together.
-    """
-    _check_place(output, plan=plan)
-    if plan and ablate:
-        raise InputError("--plan builds nothing: leave --ablate out")
+    """Compress a model into a bundle that holds a budget, and prove it."""
+    _check_place(output, plan=plan, ablate=ablate)
     if _is_network(context, source, task):
         _network(context, output)
         return
@@ -123,12 +117,14 @@ def command(
         _run(context, source, work, None if plan else output, as_json=as_json)
 
 
-def _check_place(output: Path | None, *, plan: bool) -> None:
-    """Refuse a build that goes nowhere.
+def _check_place(output: Path | None, *, plan: bool, ablate: bool) -> None:
+    """Refuse a build that goes nowhere, and a plan that would build.
 
     Raises:
-        InputError: if there is no place for it, and it is no plan.
+        InputError: if there is no place for it, and it is no plan; or if a plan is to leave out.
     """
+    if plan and ablate:
+        raise InputError("--plan builds nothing: leave --ablate out")
     if output is None and not plan:
         raise InputError("where to? give -o NAME, or --plan to see what it would take")
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -36,6 +36,7 @@ from onhand.host.networks.prove import NetworkProof, prove_network
 from onhand.host.networks.samples import Samples
 from onhand.host.networks.steps import Finished, Step, apply_steps
 from onhand.host.passes.base import pass_options
+from onhand.host.prove import Report
 from onhand.host.report import render_report
 from onhand.host.work import BuildWork, open_work
 
@@ -109,8 +110,7 @@ def build_network(
     """
     shown = progress or Quiet()
     ready = ready or prepare_network(source, options, shown)
-    for note in ready.model.notes:
-        shown.note(note)
+    _note(ready.model.notes, shown)
     _check_disk(ready, options, out)
     with (
         open_work(out, _fingerprint(ready, options), resume=options.resume) as work,
@@ -120,30 +120,37 @@ def build_network(
             name: _finish(ready, name, steps, options, work, shown)
             for name, steps in options.variants.items()
         }
-        pack_network(
-            ready.model,
-            ready.network,
-            {name: made.graph for name, made in finished.items()},
-            staged,
-            provenance=_provenance(ready, options),
-        )
+        graphs = {name: made.graph for name, made in finished.items()}
+        provenance = _provenance(ready, options)
+        pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
         proof = _proof(ready, finished, options, staged, home)
-        report = prove_network(proof, progress=shown)
-        if report.breaches:
+        if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
         content = _with_findings(report.content, findings or {})
         if options.ablate:
-            again = partial(_without, source, home, shown)
-            leaving = network_leave_outs(options)
-            content |= ablation(
-                report, leaving, again, folder=work.ablation, loss="quality_loss", progress=shown
-            )
+            content |= _ablation(report, source, options, work, home, shown)
         write_report(staged, content)
         (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
-        if isinstance(source, str):
-            place = str(Path(source).resolve())
-            record_original(home, report.manifest_sha256, place, ready.model.sha256)
+        _remember(source, ready, report.manifest_sha256, home)
     return BuildResult(root=out, report=json.loads(json.dumps(content)))
+
+
+def _ablation(
+    report: Report,
+    source: str | NetworkModel,
+    options: NetworkOptions,
+    work: BuildWork,
+    home: Path,
+    shown: Progress,
+) -> dict[str, object]:
+    return ablation(
+        report,
+        network_leave_outs(options),
+        partial(_without, source, home, shown),
+        folder=work.ablation,
+        loss="quality_loss",
+        progress=shown,
+    )
 
 
 def _without(
@@ -177,6 +184,20 @@ def network_leave_outs(options: NetworkOptions) -> list[LeaveOut[NetworkOptions]
         )
         for place, label in enumerate(labels)
     ]
+
+
+def _note(notes: Iterable[str], shown: Progress) -> None:
+    for note in notes:
+        shown.note(note)
+
+
+def _remember(
+    source: str | NetworkModel, ready: PreparedNetwork, manifest_sha256: str, home: Path
+) -> None:
+    """Remember where the original lies, so that bundles can be compared with it."""
+    if isinstance(source, str):
+        place = str(Path(source).resolve())
+        record_original(home, manifest_sha256, place, ready.model.sha256)
 
 
 def _with_findings(
