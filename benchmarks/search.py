@@ -46,7 +46,7 @@ SMALL = tuple(GroupFormat(bits=bits) for bits in (2, 3, 4, 8))
 TIES = ("embed", "layers.*.qkv", "layers.*.out", "layers.*.[gd]*")
 MOST_BUILDS = 40
 SEEDS = range(7)
-TOKENS = 4096
+TOKENS = 2048
 
 
 def main() -> None:

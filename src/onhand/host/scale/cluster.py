@@ -2,6 +2,8 @@
 
 import importlib.util
 import logging
+import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ __all__ = ["RESOURCE", "RayExecutor", "task_needs"]
 
 RESOURCE: Final = "onhand"
 """A cluster whose nodes have this says where, and how many at once, what is timed may run."""
+_ANSWER_S: Final = 10.0
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -98,13 +101,29 @@ def _result(ray: Any, reference: object, retries: int) -> object:
         return Lost(f"its worker died {retries + 1} times: {why}")
 
 
+def _check_listens(address: str) -> None:
+    # Ray itself would try a wrong address for minutes.
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise ResourceError(f"--ray {address}: no cluster can be reached: {told}") from error
+
+
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     if importlib.util.find_spec("ray") is None:
         raise InputError('--ray needs ray, which is not installed: pip install "onhand[ray]"')
+    _check_listens(address)
     import ray
 
     own = {"include_dashboard": False} if address == "local" else {}
+    if own:
+        # A cluster of ours tells no one of its use.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(
             address=address,

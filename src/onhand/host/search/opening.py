@@ -42,7 +42,7 @@ from onhand.host.search.store import SearchStore, content_key
 
 __all__ = ["QUICK", "THOROUGH", "Basis", "Opened", "check_costs", "open_planner"]
 
-QUICK, THOROUGH = 2e11, 2e12
+QUICK, THOROUGH = 2e11, 1e12
 """Operations for measuring what layers lose: before a forecast, and before a build."""
 
 _FORMAT = 1  # of what is kept: another one is not taken up
