@@ -2,7 +2,7 @@
 
     python -m benchmarks.costs [--models house-assistant,tinystories,135m] [--points 12]
         [--threads 1,2] [--runs 5] [--processor-time] [--json]
-        [--out benchmarks/results/costs.json]
+        [--out benchmarks/results/costs.json] [--document docs/costs.md]
 
 Calibrates first (about 20 seconds, products and steps of small models; nothing of the models that
 are judged), then builds every model in formats that differ by the bits of some layers, by group
@@ -55,6 +55,7 @@ __all__ = ["main"]
 
 ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
 _ANSWERS: Final = 5
+_FIGURES, _END = "<!-- figures -->", "<!-- end of figures -->"
 _OPENING: Final = ("load_s", "cold_start_s", "energy_j_per_token")
 MODELS: Final = ("house-assistant", "tinystories", "135m")
 
@@ -72,25 +73,34 @@ class Point:
 def main() -> None:
     """Run the benchmark; print a table, or with --json the results alone."""
     given = _arguments()
+    if given.document is not None:
+        _write_document(given.document, json.loads(given.out.read_text())["models"])
+        return
     begun = time.perf_counter()
     calibration = measure_calibration(current_profile())
-    calibration_s = time.perf_counter() - begun
+    results = {
+        "command": " ".join(["python -m benchmarks.costs", *sys.argv[1:]]),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "calibration": calibration.to_json(),
+        "calibration_s": time.perf_counter() - begun,
+    }
     models: dict[str, object] = {}
+    given.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         for name in given.models:
             points = _points(given.points, [1] if given.processor_time else given.threads)
             rows = list(_judge(name, points, calibration, Path(scratch) / name, given))
             models[name] = {"points": rows, "errors": _errors(rows)}
-    results = {
-        "command": " ".join(["python -m benchmarks.costs", *sys.argv[1:]]),
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "calibration": calibration.to_json(),
-        "calibration_s": calibration_s,
-        "models": models,
-    }
-    print(json.dumps(results, indent=1) if given.json else _table(models))
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1) + "\n")
+            # After each model: what is there stays, whatever becomes of the next.
+            given.out.write_text(json.dumps(results | {"models": models}, indent=1) + "\n")
+    print(json.dumps(results | {"models": models}, indent=1) if given.json else _table(models))
+
+
+def _write_document(path: Path, models: Mapping[str, object]) -> None:
+    """Put a table of the errors between the marks of a document."""
+    before, _, rest = path.read_text().partition(_FIGURES)
+    _, _, after = rest.partition(_END)
+    path.write_text(f"{before}{_FIGURES}\n{_table(models)}\n{_END}{after}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -106,6 +116,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--processor-time", action="store_true")
+    parser.add_argument("--document", type=Path, help="write --out's table here, and no more")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/costs.json"))
     return parser.parse_args()
@@ -326,6 +337,7 @@ def _errors(rows: list[dict[str, object]]) -> dict[str, float]:
 
 
 def _table(models: Mapping[str, object]) -> str:
+    """Lay the medians of the errors out, a row for each model."""
     lines: list[str] = []
     for name, found in models.items():
         errors = found["errors"]  # type: ignore[index]

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from onhand.core.units import format_bytes
 from onhand.host.ablation import ablated
 from onhand.host.advice import nearest_settings
 from onhand.host.awq import scale_inputs
-from onhand.host.calibrate import InputStatistics, run_original
+from onhand.host.calibrate import InputStatistics, OriginalRun, run_original
 from onhand.host.distil import ScaleTraining
 from onhand.host.evaluate import record_original
 from onhand.host.memory import MemoryGuard
@@ -160,17 +160,7 @@ def _staged(
     ready, shaped = _shaped(ready, options, work, shown)
     guard.check("shaping the model")
     searching = searches(ready, options)
-    run = run_original(
-        ready.shaped,
-        calibration=ready.texts.calibration.sequences
-        if needs_text(ready.plans) or searching
-        else (),
-        heldout=() if shaped.hidden else ready.texts.heldout.sequences,
-        threads=ready.threads,
-        progress=shown,
-        whole=any(plan.report.whole_moments for plan in ready.plans),
-        folder=work.original,
-    )
+    run = _run(ready, shaped, work, shown, calibrates=needs_text(ready.plans) or searching)
     guard.check("running the original")
 
     def pack(plans: list[VariantPlan]) -> Packed:
@@ -210,15 +200,34 @@ def _staged(
     guard.check("quantizing")
     report = prove_bundle(proof_of(packed, ready.plans), guard=guard, progress=shown)
     if report.breaches:
-        advice = nearest_settings(
-            ready.shaped,
-            ready.plans[0],
-            run.statistics,
-            report.breaches,
-            accuracy_level=options.accuracy_level,
-        )
-        raise BudgetExceeded("; ".join(advice))
+        raise BudgetExceeded("; ".join(_advice(ready, options, run, report)))
     return report
+
+
+def _run(
+    ready: Prepared, shaped: Shaped, work: BuildWork, shown: Progress, *, calibrates: bool
+) -> OriginalRun:
+    return run_original(
+        ready.shaped,
+        calibration=ready.texts.calibration.sequences if calibrates else (),
+        heldout=() if shaped.hidden else ready.texts.heldout.sequences,
+        threads=ready.threads,
+        progress=shown,
+        whole=any(plan.report.whole_moments for plan in ready.plans),
+        folder=work.original,
+    )
+
+
+def _advice(
+    ready: Prepared, options: BuildOptions, run: OriginalRun, report: Report
+) -> Sequence[str]:
+    return nearest_settings(
+        ready.shaped,
+        ready.plans[0],
+        run.statistics,
+        report.breaches,
+        accuracy_level=options.accuracy_level,
+    )
 
 
 def _shaped(

@@ -88,7 +88,7 @@ def test_a_network_has_an_outlook_too(tmp_path: Path, home: Path) -> None:
 
     assert chosen(before) == "onnx"
     assert chosen(after) == opened.engine
-    if opened.reasons.keys() - {"reference"}:  # a race had more than one in it
+    if current_profile().usable_threads > 1:
         assert "ms, timed here" in after.ways[0].why
         assert after.ways[0].threads == opened.threads
 

@@ -11,7 +11,7 @@ import pytest
 from tests.host.scale.pieces import break_down, die, die_once, double, refuse, wait_for
 
 from onhand.core.errors import EngineError, InputError, ResourceError
-from onhand.host.scale.cluster import RayExecutor, task_needs
+from onhand.host.scale.cluster import RayExecutor, RayWords, task_needs
 from onhand.host.scale.executor import LocalExecutor, Lost
 
 if TYPE_CHECKING:
@@ -59,6 +59,22 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     with pytest.raises(InputError, match=r"pip install \"onhand\[ray\]\""):
         RayExecutor("auto").map(double, [1])
+
+
+def test_of_what_ray_prints_retries_are_told() -> None:
+    """Its dumps are not: the standard output is for results."""
+    told: list[str] = []
+    printed = (
+        "\x1b[33m(raylet)\x1b[0m Task in_slot failed. There are 2 retries remaining, so the task "
+        "will be retried. Error: Task failed because the node it was on is dead. Node IP: x\n"
+        "    [state-dump] 1 total\n"
+    )
+
+    assert RayWords(told.append).write(printed) == len(printed)
+    assert RayWords(None).write(printed) == len(printed)
+    assert told == [
+        "a worker died, its trial begins anew: Task failed because the node it was on is dead"
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +130,10 @@ class TestOnACluster:
     def test_a_node_that_is_killed_loses_nothing(self, cluster: "Cluster", tmp_path: Path) -> None:
         """What ran on it is begun anew on the other, and all results are there."""
         items = [str(tmp_path / name) for name in ("a", "b", "c")]
+        told: list[str] = []
         with ThreadPoolExecutor(max_workers=1) as pool:
-            results = pool.submit(RayExecutor(cluster.address).map, wait_for, items)
+            executor = RayExecutor(cluster.address, tell=told.append)
+            results = pool.submit(executor.map, wait_for, items)
             _, name, victim = until_begun(tmp_path, "*", 1)[0].name.split("-")
             guilty = next(one for one in cluster.worker_nodes if one.node_id == victim)
 
@@ -128,6 +146,7 @@ class TestOnACluster:
         nodes = {path.name.split("-")[2] for path in until_begun(tmp_path, name, 2)}
         assert victim in nodes
         assert len(nodes) == 2
+        assert told[0].startswith("a worker died, its trial begins anew: ")
 
 
 def until_begun(folder: Path, name: str, times: int) -> list[Path]:

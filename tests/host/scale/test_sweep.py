@@ -8,7 +8,7 @@ from onhand.cli.sweep import _build_options
 from onhand.core.errors import InputError, RecipeError
 from onhand.host.scale.sweep import key_of, parse_sweep, read_sweep
 
-OPTIONS = {"bits": False, "calibrate": False, "budget": False, "no_original": True}
+OPTIONS = {"as_json": True, "bits": False, "calibrate": False, "budget": False, "no_original": True}
 SWEEP = """format = 1
 name = "two models"
 [[source]]
@@ -75,6 +75,7 @@ def test_the_key_changes_with_the_work(tmp_path: Path) -> None:
         ("bits = 8", "bits = [8]", r"bits is \[8\], must be a text or a number"),
         ("no_original = true", "no_original = 1", "no_original is 1, must be true or false"),
         ("bits = 8", 'budget = "x"', "unknown option 'budget'"),
+        ("bits = 8", "as_json = true", "unknown option 'as_json'"),
         ('limits = ""', "limits = 5", "limits is 5: write a text"),
         ('limits = ""', 'limit = "x"', "unknown key 'limit'; did you mean 'limits'"),
         ("format = 1", "format = ", "is not TOML"),

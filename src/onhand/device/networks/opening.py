@@ -185,7 +185,7 @@ def open_adapted(
         bundle: a verified bundle of a network.
         variant: one of its variants; None for its default.
         engine: name of a registered engine; None to choose.
-        threads: threads of one run; None to choose, or without a state folder, or for an engine
+        threads: threads of one run; None to choose, or, without a state folder or for an engine
             that was asked for, what this process may use.
         home: the state folder; None for none.
         progress: told of what could not be kept there.
@@ -223,9 +223,12 @@ def open_adapted(
             raise
         said = dict.fromkeys(able, str(error)) | reasons
         loaded, name, said = _open_last(bundle, chosen, said, profile, most, error)
-    keeper = named_engine(name, home=home, progress=progress)
-    loaded, n_threads = races.settle(name, keeper, loaded)
+    loaded, n_threads = _settled(races, name, loaded)
     return OpenedNetwork(loaded=loaded, engine=name, threads=n_threads, reasons=said)
+
+
+def _settled(races: ThreadRaces, name: str, loaded: NetworkLoaded) -> tuple[NetworkLoaded, int]:
+    return races.settle(name, named_engine(name, home=races.home, progress=races.progress), loaded)
 
 
 def recall_network(
@@ -247,11 +250,17 @@ def recall_network(
     """
     able, _ = able_engines(bundle, profile, variant=variant)
     most = profile.usable_threads
-    done = recall_race(home, bundle, race_name(variant, able, profile, threads=most))
-    if done is None or not done.latency_s:
-        return None
     races = ThreadRaces(bundle=bundle, variant=variant, profile=profile, most=most, home=home)
-    return done, races.known(done.winner())
+    done = recall_race(home, bundle, race_name(variant, able, profile, threads=most))
+    if done is not None and done.latency_s:
+        return done, races.known(done.winner())
+    # An engine that is alone was timed with several numbers of threads only.
+    only = next(iter(able))
+    counts = races.recalled(only) if len(able) == 1 else None
+    if counts is None:
+        return None
+    best = counts.winner()
+    return Race(latency_s={only: counts.latency_s[best]}, failed={}), int(best)
 
 
 def _open_raced(

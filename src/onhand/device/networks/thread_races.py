@@ -49,8 +49,19 @@ class ThreadRaces:
         Args:
             name: of the engine.
         """
-        done = None if self.home is None else recall_race(self.home, self.bundle, self._name(name))
-        return self.most if done is None or not done.latency_s else int(done.winner())
+        done = self.recalled(name)
+        return self.most if done is None else int(done.winner())
+
+    def recalled(self, name: str) -> Race | None:
+        """Return what an engine took with each number of threads, None where nobody timed it.
+
+        Args:
+            name: of the engine.
+        """
+        if self.home is None:
+            return None
+        done = recall_race(self.home, self.bundle, self._name(name))
+        return done if done is not None and done.latency_s else None
 
     def settle(
         self, name: str, engine: NetworkEngine, loaded: NetworkLoaded
@@ -71,7 +82,7 @@ class ThreadRaces:
         # An accelerator, and numpy, do not take the threads that they are given.
         if self.home is None or self.most == 1 or name == LAST_RESORT or ":" in name:
             return loaded, self.most
-        if recall_race(self.home, self.bundle, self._name(name)) is not None:
+        if self.recalled(name) is not None:
             return loaded, self.known(name)
         kept, done = self._race(engine, loaded)
         what = "the choice of threads"

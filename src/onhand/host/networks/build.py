@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
@@ -110,8 +110,7 @@ def build_network(
     """
     shown = progress or Quiet()
     ready = ready or prepare_network(source, options, shown)
-    for note in ready.model.notes:
-        shown.note(note)
+    _note(ready.model.notes, shown)
     _check_disk(ready, options, out)
     with (
         open_work(out, _fingerprint(ready, options), resume=options.resume) as work,
@@ -121,25 +120,18 @@ def build_network(
             name: _finish(ready, name, steps, options, work, shown)
             for name, steps in options.variants.items()
         }
-        pack_network(
-            ready.model,
-            ready.network,
-            {name: made.graph for name, made in finished.items()},
-            staged,
-            provenance=_provenance(ready, options),
-        )
+        graphs = {name: made.graph for name, made in finished.items()}
+        provenance = _provenance(ready, options)
+        pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
         proof = _proof(ready, finished, options, staged, home)
-        report = prove_network(proof, progress=shown)
-        if report.breaches:
+        if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
         content = _with_findings(report.content, findings or {})
         if options.ablate:
             content |= _ablation(report, source, options, work, home, shown)
         write_report(staged, content)
         (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
-        if isinstance(source, str):
-            place = str(Path(source).resolve())
-            record_original(home, report.manifest_sha256, place, ready.model.sha256)
+        _remember(source, ready, report.manifest_sha256, home)
     return BuildResult(root=out, report=json.loads(json.dumps(content)))
 
 
@@ -192,6 +184,20 @@ def network_leave_outs(options: NetworkOptions) -> list[LeaveOut[NetworkOptions]
         )
         for place, label in enumerate(labels)
     ]
+
+
+def _note(notes: Iterable[str], shown: Progress) -> None:
+    for note in notes:
+        shown.note(note)
+
+
+def _remember(
+    source: str | NetworkModel, ready: PreparedNetwork, manifest_sha256: str, home: Path
+) -> None:
+    """Remember where the original lies, so that bundles can be compared with it."""
+    if isinstance(source, str):
+        place = str(Path(source).resolve())
+        record_original(home, manifest_sha256, place, ready.model.sha256)
 
 
 def _with_findings(

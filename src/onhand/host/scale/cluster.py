@@ -1,22 +1,28 @@
 """Work on a cluster that Ray runs. It schedules and restarts; we write no scheduler."""
 
+# Python has `typing.override` from 3.12 on.
+# mypy: disable-error-code="explicit-override"
+
 import importlib.util
+import io
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from onhand.core.errors import EngineError, InputError, OnhandError, ResourceError
 from onhand.host.scale.executor import RETRIES, Lost, in_slot
 
-__all__ = ["RESOURCE", "RayExecutor", "task_needs"]
+__all__ = ["RESOURCE", "RayExecutor", "RayWords", "task_needs"]
 
 RESOURCE: Final = "onhand"
 """A cluster whose nodes have this says where, and how many at once, what is timed may run."""
 _ANSWER_S: Final = 10.0
+_RETRY: Final = re.compile(r"will be retried\. Error: ([^.]+)")
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -56,11 +62,13 @@ class RayExecutor:
             machine alone.
         at_once: pieces on a machine at once.
         retries: how often a piece is begun anew whose worker died.
+        tell: told, in a sentence, of what is begun anew and why.
     """
 
     address: str
     at_once: int = 1
     retries: int = RETRIES
+    tell: Callable[[str], None] | None = None
 
     def map(
         self,
@@ -70,7 +78,7 @@ class RayExecutor:
         on_done: Callable[[int, _R | Lost], None] | None = None,
     ) -> list[_R | Lost]:
         """See `Executor`."""
-        with _connected(self.address) as ray:
+        with redirect_stdout(RayWords(self.tell)), _connected(self.address) as ray:
             needs = task_needs(ray.nodes(), self.at_once)
             task = ray.remote(max_retries=self.retries, **needs)(in_slot)
             begun = {
@@ -85,6 +93,25 @@ class RayExecutor:
                     if on_done is not None:
                         on_done(number, found[number])
         return [found[number] for number in range(len(items))]
+
+
+class RayWords(io.TextIOBase):
+    """What Ray prints to the standard output, where only results belong: retries are told.
+
+    Args:
+        tell: told of each; None for no one.
+    """
+
+    def __init__(self, tell: Callable[[str], None] | None) -> None:
+        self._tell = tell
+
+    def write(self, text: str) -> int:
+        """Tell of what is begun anew, and drop dumps of Ray's state."""
+        for line in text.splitlines():
+            found = _RETRY.search(line)
+            if found is not None and self._tell is not None:
+                self._tell(f"a worker died, its trial begins anew: {found[1]}")
+        return len(text)
 
 
 def _result(ray: Any, reference: object, retries: int) -> object:
