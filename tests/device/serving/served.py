@@ -39,7 +39,7 @@ class _Hurried:
 
 
 # Each test that has a server would wait a quarter of a second for its end.
-uvicorn.server.asyncio = _Hurried()  # type: ignore[assignment] # as far as it is used there
+setattr(uvicorn.server, "asyncio", _Hurried())  # noqa: B010 (it is not exported)
 
 
 @dataclass(frozen=True, slots=True)
