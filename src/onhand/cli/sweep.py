@@ -82,7 +82,12 @@ def _executor(ray: str | None, at_once: int, retries: int) -> "Executor":
 
     if ray is None:
         return LocalExecutor(at_once=at_once, retries=retries)
-    return RayExecutor(address=ray, at_once=at_once, retries=retries)
+    return RayExecutor(
+        address=ray,
+        at_once=at_once,
+        retries=retries,
+        tell=lambda sentence: say(f"note: {sentence}"),
+    )
 
 
 def _build_options() -> dict[str, bool]:

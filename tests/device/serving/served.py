@@ -39,7 +39,7 @@ class _Hurried:
 
 
 # Each test that has a server would wait a quarter of a second for its end.
-setattr(uvicorn.server, "asyncio", _Hurried())  # noqa: B010 (it is not exported)
+setattr(uvicorn.server, "asyncio", _Hurried())  # noqa: B010 (it is no part of its interface)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,28 @@
 """Work on a cluster that Ray runs. It schedules and restarts; we write no scheduler."""
 
+# Python has `typing.override` from 3.12 on.
+# mypy: disable-error-code="explicit-override"
+
 import importlib.util
+import io
 import logging
+import os
+import re
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
 
 from onhand.core.errors import EngineError, InputError, OnhandError, ResourceError
 from onhand.host.scale.executor import RETRIES, Lost, in_slot
 
-__all__ = ["RESOURCE", "RayExecutor", "task_needs"]
+__all__ = ["RESOURCE", "RayExecutor", "RayWords", "task_needs"]
 
 RESOURCE: Final = "onhand"
 """A cluster whose nodes have this says where, and how many at once, what is timed may run."""
+_ANSWER_S: Final = 10.0
+_RETRY: Final = re.compile(r"will be retried\. Error: ([^.]+)")
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -53,11 +62,13 @@ class RayExecutor:
             machine alone.
         at_once: pieces on a machine at once.
         retries: how often a piece is begun anew whose worker died.
+        tell: told, in a sentence, of what is begun anew and why.
     """
 
     address: str
     at_once: int = 1
     retries: int = RETRIES
+    tell: Callable[[str], None] | None = None
 
     def map(
         self,
@@ -67,7 +78,7 @@ class RayExecutor:
         on_done: Callable[[int, _R | Lost], None] | None = None,
     ) -> list[_R | Lost]:
         """See `Executor`."""
-        with _connected(self.address) as ray:
+        with redirect_stdout(RayWords(self.tell)), _connected(self.address) as ray:
             needs = task_needs(ray.nodes(), self.at_once)
             task = ray.remote(max_retries=self.retries, **needs)(in_slot)
             begun = {
@@ -84,6 +95,25 @@ class RayExecutor:
         return [found[number] for number in range(len(items))]
 
 
+class RayWords(io.TextIOBase):
+    """What Ray prints to the standard output, where only results belong: retries are told.
+
+    Args:
+        tell: told of each; None for no one.
+    """
+
+    def __init__(self, tell: Callable[[str], None] | None) -> None:
+        self._tell = tell
+
+    def write(self, text: str) -> int:
+        """Tell of what is begun anew, and drop dumps of Ray's state."""
+        for line in text.splitlines():
+            found = _RETRY.search(line)
+            if found is not None and self._tell is not None:
+                self._tell(f"a worker died, its trial begins anew: {found[1]}")
+        return len(text)
+
+
 def _result(ray: Any, reference: object, retries: int) -> object:
     try:
         return ray.get(reference)
@@ -98,13 +128,29 @@ def _result(ray: Any, reference: object, retries: int) -> object:
         return Lost(f"its worker died {retries + 1} times: {why}")
 
 
+def _check_listens(address: str) -> None:
+    # Ray itself would try a wrong address for minutes.
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        told = getattr(error, "strerror", None) or error
+        raise ResourceError(f"--ray {address}: no cluster can be reached: {told}") from error
+
+
 @contextmanager
 def _connected(address: str) -> Iterator[Any]:
     if importlib.util.find_spec("ray") is None:
         raise InputError('--ray needs ray, which is not installed: pip install "onhand[ray]"')
+    _check_listens(address)
     import ray
 
     own = {"include_dashboard": False} if address == "local" else {}
+    if own:
+        # A cluster of ours tells no one of its use.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         ray.init(
             address=address,

@@ -23,7 +23,7 @@ _PATHS: Final = frozenset(
     {"adapter", "calibrate", "recipe", "data", "heldout", "labels", "feed"},
 )
 # Said by the sweep itself.
-_OURS: Final = frozenset({"budget", "device", "json", "output", "plan", "resume"})
+_OURS: Final = frozenset({"as_json", "budget", "device", "output", "plan", "resume"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
