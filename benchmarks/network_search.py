@@ -147,7 +147,7 @@ def mixed(search: NetworkSearch, standing: Standing) -> dict[str, Any]:
         uniform = dict.fromkeys(space.choices, "static-8")
         plain = _candidate(space, uniform)
         limit_s, size = plain.predicted["latency_s"], plain.predicted["size_bytes"]
-        front = [one for one in candidates(space) if one.choices != uniform]
+        front = [plain, *candidates(space)]
         front += picks_under(space, size_bytes=None, latency_s=limit_s * 1.02, memory=None)
         at_time = [c for c in front if c.predicted["latency_s"] <= limit_s * 1.02]
         at_size = [c for c in front if c.predicted["size_bytes"] <= size * 1.02]

@@ -120,7 +120,9 @@ _OTHERS = {
     "efficiency": FigureKind(name="Efficiency", show=_times, more_is_better=True, against=True),
     "energy_used": _SHARE(name="Energy used", against=True),
     "response": FigureKind(name="Response", show=_times, more_is_better=True, against=True),
-    "compression_ratio": FigureKind(name="Compression ratio C", show=_times, against=True),
+    "compression_ratio": FigureKind(
+        name="Compression ratio C", show=_times, more_is_better=True, against=True
+    ),
     "optimisation_ratio": FigureKind(name="Optimisation ratio O", show=_times, against=True),
     "hardware_ratio": FigureKind(name="Hardware ratio H", show=_times, against=True),
     "interaction_ratio": FigureKind(name="Interaction ratio S", show=_times, against=True),

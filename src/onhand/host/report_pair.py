@@ -1,5 +1,6 @@
 """The page of two reports side by side: one HTML file that needs nothing else."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from onhand.device.report_data import parse_report
@@ -52,19 +53,22 @@ def _ratios(rows: Sequence[PairRow], title: str) -> str:
     if not known:
         return ""
     canvas = Canvas(_WIDTH, _ROW * len(known) + 44)
-    ends = [max(end, 1 / _FURTHEST) for _, value, spread in known for end in (value, *spread)]
-    furthest = max(2.0, *ends, *(1 / end for end in ends))
+    # A spread may reach down to nothing: what is drawn of it ends with the plot.
+    furthest = max(2.0, *(max(value, 1 / value) for _, value, _ in known)) * 1.2
     across = log_scale([1 / furthest, furthest], _LEFT, _WIDTH - 66, base=2)
     bottom = _ROW * len(known) + 8
-    for tick in across.ticks:
+    powers = math.floor(math.log2(furthest))
+    every = max(1, powers // 3)
+    for power in range(-(powers // every) * every, powers + 1, every):
+        tick = 2.0**power
         at = across.place(tick)
         canvas.line(at, 4, at, bottom, kind="axis" if tick == 1 else "grid")
-        canvas.text(at, bottom + 16, f"{tick:g}x", anchor="middle", kind="tick")
+        canvas.text(at, bottom + 16, f"{tick:.3g}x", anchor="middle", kind="tick")
     colours = {"better": "var(--good)", "worse": "var(--bad)"}
     for place, (row, value, spread) in enumerate(known):
         y = 8 + _ROW * (place + 0.5)
         canvas.text(_LEFT - 10, y + 4, cut(row.name, 26), anchor="end", kind="tick")
-        left, right = (across.place(max(end, across.low)) for end in spread)
+        left, right = (across.place(min(max(end, across.low), across.high)) for end in spread)
         canvas.line(left, y, right, y, kind="interval")
         said = {"better": "better", "worse": "worse", "same": "same within the spread", "": ""}
         tip = f"{row.name}: {row.ratio} {said[row.tone]}\n{row.first.text}\n{row.second.text}"

@@ -12,12 +12,14 @@ from onhand.device.bench import bench
 from onhand.device.probe import current_profile
 from onhand.device.text import open_tokenizer
 from onhand.host.costs import measuring, starting
+from onhand.host.costs.calibration import Stream
 from onhand.host.costs.decoders import DecoderCosts
 from onhand.host.costs.measuring import (
     measure_calibration,
     measure_products,
     measure_streams,
     own_cache_bytes,
+    undisturbed,
 )
 from onhand.host.costs.synthetic import Sizes, made_tokenizer, make_bundle
 from onhand.host.costs.text import text_ratio
@@ -52,7 +54,21 @@ def test_streams_are_timed_by_threads_and_bytes(monkeypatch: pytest.MonkeyPatch)
     both = [one for one in found if one.threads == 2]
     assert [one.working_bytes for one in alone] == sorted(one.working_bytes for one in alone)
     assert max(one.working_bytes for one in alone) <= 2**21
-    assert both[0].bytes_per_s == 2 * alone[0].bytes_per_s
+    assert both[0].working_bytes == 2 * alone[0].working_bytes
+    for streams in (alone, both):
+        rates = [one.bytes_per_s for one in streams]
+        assert rates == sorted(rates, reverse=True)
+
+
+def test_a_disturbed_stream_is_as_quick_as_a_longer_one() -> None:
+    """What fits a smaller place is never read more slowly; threads are apart."""
+    given = [(1, 10, 9.0), (1, 20, 3.0), (1, 30, 5.0), (2, 10, 2.0), (2, 20, 1.0)]
+    streams = [Stream(threads=n, working_bytes=size, bytes_per_s=rate) for n, size, rate in given]
+
+    found = undisturbed(streams)
+
+    assert [one.bytes_per_s for one in found] == [9.0, 5.0, 5.0, 2.0, 1.0]
+    assert [one.working_bytes for one in found] == [size for _, size, _ in given]
 
 
 def test_the_own_cache_is_the_largest_that_nobody_shares() -> None:

@@ -13,6 +13,7 @@ from tests.host.stub_bench import stub_network_way
 from onhand.core.budget import Budget
 from onhand.core.bundle import read_bundle
 from onhand.core.errors import BudgetExceeded, InputError
+from onhand.core.evaluation import MODELS
 from onhand.core.measurement import Measurement, summarize
 from onhand.device.networks.opening import open_network
 from onhand.device.report_data import parse_report
@@ -264,3 +265,21 @@ def test_few_of_many_examples_judge_the_steps(
     made = build_network(str(source), tmp_path / "out", asked, home=tmp_path / "home")
 
     assert f"count: {left} examples" in json.dumps(made.report)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_build_says_what_each_step_brought(
+    source: Path, options: NetworkOptions, tmp_path: Path
+) -> None:
+    """Without its one step the network is the original: larger, and nothing is lost."""
+    asked = replace(options, ablate=True)
+    made = build_network(str(source), tmp_path / "out", asked, home=tmp_path / "home")
+    falls = {fall.measurement: fall for fall in parse_report(made.report).evidence.waterfalls}
+
+    (part,) = falls["size_bytes"].parts
+    assert part.label == "quantize"
+    assert part.without.value > falls["size_bytes"].after.value
+    assert falls["quality_loss"].parts[0].without.value == 0
+    evaluations = parse_report(made.report).evidence.evaluation
+    assert [one.model for one in evaluations] == list(MODELS)
+    assert not (tmp_path / "out.building").exists()

@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 import pytest
 from tests.host.target.conftest import Board
 from tests.host.target.test_link import soon
+from tests.network_bundles import classifier, pack
 
 from onhand.cli.main import main
 from onhand.core.bundle import read_manifest
 from onhand.core.errors import InputError
 from onhand.core.profile import read_profile
 from onhand.device.bench import NAMES
+from onhand.device.networks.bench import NAMES as NETWORK_NAMES
 from onhand.device.probe import current_profile
 from onhand.host.target.measuring import figures_from_output
 
@@ -38,6 +41,23 @@ def test_a_bundle_is_measured_on_a_board(board: Board, capsys: pytest.CaptureFix
     assert "--threads 1 " in figures["load_s"]["how"], board.limited_by
     assert not any((board.home / ".cache").iterdir())
     assert board.running() == []
+
+
+@pytest.mark.slow
+def test_a_network_is_measured_on_a_board(
+    board: Board, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With the options of networks; those of language models are refused, by the board."""
+    bundle = pack(tmp_path / "net", {"fp32": classifier(np.random.default_rng(0))})
+    words = ["bench", str(bundle.root), *board.words, "--keep", "--runs", "1", "--json"]
+
+    code = main([*words, "--engine", "onnx"])
+    out, err = capsys.readouterr()
+
+    assert code == 0, err
+    assert set(json.loads(out)) == set(NETWORK_NAMES)
+    assert main([*words, "--kv", "int8"]) == 2
+    assert "measuring: --kv is for language models; leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.slow

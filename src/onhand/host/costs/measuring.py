@@ -174,7 +174,20 @@ def measure_streams(
             seconds = _least(matrix, rows=1, threads=n, for_s=_STREAM_S)
             n_bytes = float(matrix.n_bytes)  # type: ignore[attr-defined]
             found.append(Stream(threads=n, working_bytes=n_bytes, bytes_per_s=n_bytes / seconds))
-    return tuple(found)
+    return tuple(undisturbed(found))
+
+
+def undisturbed(streams: Sequence[Stream]) -> list[Stream]:
+    """Return streams of which none that reads less is slower: disturbances only slow.
+
+    Args:
+        streams: by threads, then by bytes.
+    """
+    made: list[Stream] = []
+    for one in reversed(streams):
+        last = made[-1] if made and made[-1].threads == one.threads else one
+        made.append(replace(one, bytes_per_s=max(one.bytes_per_s, last.bytes_per_s)))
+    return made[::-1]
 
 
 def own_cache_bytes(profile: DeviceProfile) -> int:

@@ -172,7 +172,7 @@ class TorchEngine:
     def open(
         self, bundle: Bundle, *, variant: str, threads: int, adapter: Adapter | None = None
     ) -> TorchLoaded:
-        """Bring the codes to the device; torch chooses its own threads, `threads` is not used.
+        """Bring the codes to the device; `threads` are those of "cpu", for the whole process.
 
         Raises:
             EngineUnavailable: if torch or the device is missing.
@@ -186,6 +186,8 @@ class TorchEngine:
         there = "cpu" if self._device == "cpu" else _device_there(self._device)
         if there is None:
             raise EngineUnavailable(_lacking(self._device))
+        if there == "cpu":
+            torch.set_num_threads(threads)  # of the whole process: torch has no other way
         dtype = torch.float16 if self._half else torch.float32
         weights = open_weights(bundle, variant)
         pairs = {} if adapter is None else adapter.pairs

@@ -79,6 +79,8 @@ class Agent:
                 self._answer(*given)
         finally:
             self._lose()
+            if self._lock is not None:
+                self._lock.close()
 
     def _listen(self) -> None:
         while line := self._requests.readline(_REQUEST_BYTES):
@@ -146,7 +148,7 @@ class Agent:
         except BlockingIOError:
             self._lock.seek(0)
             owner = self._lock.read(20)
-            self._lock = None
+            self._lock.close()
             raise ValueError(f"process {owner} measures there already") from None
         self._lock.truncate(0)
         self._lock.write(str(os.getpid()))
@@ -252,9 +254,10 @@ class Agent:
     def _follow(self, process: subprocess.Popen[bytes], number: int) -> int:
         waiter = threading.Thread(target=self._collect, args=[process], daemon=True)
         waiter.start()
-        lines = process.stderr
-        while lines is not None and (line := lines.readline(LINE_BYTES)):
-            self._send({"id": number, "line": line.decode(errors="replace").rstrip("\n")})
+        if process.stderr is not None:
+            with process.stderr as lines:
+                while line := lines.readline(LINE_BYTES):
+                    self._send({"id": number, "line": line.decode(errors="replace").rstrip("\n")})
         waiter.join()
         return process.wait()
 
