@@ -1,14 +1,17 @@
 """The cost model beside the clock: what it says of bundles, and what `onhand bench` then finds.
 
     python -m benchmarks.costs [--models house-assistant,tinystories,135m] [--points 12]
-        [--threads 1,2] [--runs 5] [--json] [--out benchmarks/results/costs.json]
+        [--threads 1,2] [--runs 5] [--processor-time] [--json]
+        [--out benchmarks/results/costs.json] [--document docs/costs.md]
 
 Calibrates first (about 20 seconds, products and steps of small models; nothing of the models that
 are judged), then builds every model in formats that differ by the bits of some layers, by group
 size, by the bits of the embedding, and measures each with several lengths of prompt and numbers of
 threads. Each forecast is told the memory bandwidth that `bench` measured beside its run, and
-nothing else of it. Prints the median of the absolute relative errors by model and figure. The
-folder of `ONHAND_ASSETS` has `tinystories-656k` and `tokenizers`.
+nothing else of it. Prints the median of the absolute relative errors by model and figure. With
+--processor-time, for machines that others keep busy, one thread answers in this process, and first
+token, prompt and answer are judged by the processor time that it took, quickest tenth; what opening
+takes is then not judged. The folder of `ONHAND_ASSETS` has `tinystories-656k` and `tokenizers`.
 """
 
 import argparse
@@ -25,13 +28,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+import numpy as np
 import psutil
 
 from benchmarks.shapes import make_checkpoint
+from onhand.core.bundle import read_bundle
 from onhand.core.measurement import Measurement
 from onhand.core.progress import Quiet
 from onhand.device.bench import bench
+from onhand.device.engines.native import NativeEngine
+from onhand.device.generate import generate_tokens
 from onhand.device.probe import current_profile
+from onhand.device.text import open_tokenizer
 from onhand.device.threads import usable_threads
 from onhand.host.calibrate import InputStatistics
 from onhand.host.costs.calibration import Calibration
@@ -46,6 +54,9 @@ from onhand.host.sources import load_model
 __all__ = ["main"]
 
 ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
+_ANSWERS: Final = 5
+_FIGURES, _END = "<!-- figures -->", "<!-- end of figures -->"
+_OPENING: Final = ("load_s", "cold_start_s", "energy_j_per_token")
 MODELS: Final = ("house-assistant", "tinystories", "135m")
 
 
@@ -62,25 +73,34 @@ class Point:
 def main() -> None:
     """Run the benchmark; print a table, or with --json the results alone."""
     given = _arguments()
+    if given.document is not None:
+        _write_document(given.document, json.loads(given.out.read_text())["models"])
+        return
     begun = time.perf_counter()
     calibration = measure_calibration(current_profile())
-    calibration_s = time.perf_counter() - begun
-    models: dict[str, object] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in given.models:
-            points = _points(given.points, given.threads)
-            rows = list(_judge(name, points, calibration, Path(scratch) / name, given.runs))
-            models[name] = {"points": rows, "errors": _errors(rows)}
     results = {
         "command": " ".join(["python -m benchmarks.costs", *sys.argv[1:]]),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "calibration": calibration.to_json(),
-        "calibration_s": calibration_s,
-        "models": models,
+        "calibration_s": time.perf_counter() - begun,
     }
-    print(json.dumps(results, indent=1) if given.json else _table(models))
+    models: dict[str, object] = {}
     given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in given.models:
+            points = _points(given.points, [1] if given.processor_time else given.threads)
+            rows = list(_judge(name, points, calibration, Path(scratch) / name, given))
+            models[name] = {"points": rows, "errors": _errors(rows)}
+            # After each model: what is there stays, whatever becomes of the next.
+            given.out.write_text(json.dumps(results | {"models": models}, indent=1) + "\n")
+    print(json.dumps(results | {"models": models}, indent=1) if given.json else _table(models))
+
+
+def _write_document(path: Path, models: Mapping[str, object]) -> None:
+    """Put a table of the errors between the marks of a document."""
+    before, _, rest = path.read_text().partition(_FIGURES)
+    _, _, after = rest.partition(_END)
+    path.write_text(f"{before}{_FIGURES}\n{_table(models)}\n{_END}{after}")
 
 
 def _arguments() -> argparse.Namespace:
@@ -95,6 +115,8 @@ def _arguments() -> argparse.Namespace:
         default=sorted({1, usable_threads()}),
     )
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--processor-time", action="store_true")
+    parser.add_argument("--document", type=Path, help="write --out's table here, and no more")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/costs.json"))
     return parser.parse_args()
@@ -150,7 +172,11 @@ def _mixed(
 
 
 def _judge(
-    name: str, points: list[Point], calibration: Calibration, scratch: Path, runs: int
+    name: str,
+    points: list[Point],
+    calibration: Calibration,
+    scratch: Path,
+    given: argparse.Namespace,
 ) -> Iterator[dict[str, object]]:
     scratch.mkdir()
     model = _load(name, scratch)
@@ -160,34 +186,68 @@ def _judge(
         if point.name not in made:
             made[point.name] = scratch / f"bundle-{len(made)}"
             _build(model, point.quantize, made[point.name])
+        prompt = min(point.prompt, model.decoder.context - 32)
+        answer = min(128, model.decoder.context - min(point.prompt, 480))
         busy = _Others()
         found = bench(
             made[point.name],
             engine="native",
-            prompt_tokens=min(point.prompt, model.decoder.context - 32),
-            generated_tokens=min(128, model.decoder.context - min(point.prompt, 480)),
+            prompt_tokens=prompt,
+            generated_tokens=answer,
             threads=point.threads,
-            runs=runs,
+            runs=given.runs,
         )
         others = busy.share()
         said = _forecast(model, point, found, calibration, other)
-        print(f"{name}: {point.name}, {point.threads} threads, prompt {point.prompt}", flush=True)
+        measured = {name: found[name].value for name in FIGURES}
+        if given.processor_time:
+            measured |= _processor_times(made[point.name], prompt, answer)
+        note = f"{name}: {point.name}, {point.threads} threads, prompt {point.prompt}"
+        print(note, file=sys.stderr, flush=True)
         yield {
             "name": point.name,
             "threads": point.threads,
-            "prompt_tokens": point.prompt,
+            "prompt_tokens": prompt,
             "others_share": others,
             "read_bandwidth": found["read_bandwidth"].value,
             "figures": {
                 figure: {
                     "forecast": said[figure],
-                    "measured": found[figure].value,
+                    "measured": value,
                     "spread": found[figure].spread,
-                    "relative_error": said[figure] / found[figure].value - 1,
+                    "relative_error": said[figure] / value - 1,
                 }
-                for figure in FIGURES
+                for figure, value in measured.items()
+                if not (given.processor_time and figure in _OPENING)
             },
         }
+
+
+def _processor_times(place: Path, prompt: int, answer: int) -> dict[str, float]:
+    """Answer a few times in one thread of this process: the quickest prompt, and steps."""
+    bundle = read_bundle(place)
+    tokenizer = open_tokenizer(bundle.path("tokenizer.json").read_bytes())
+    ids = np.random.default_rng(0).integers(1, bundle.manifest.decoder.vocab_size, prompt)
+    prompts: list[float] = []
+    steps: list[float] = []
+    loaded = NativeEngine().open(bundle, variant="judged", threads=1)
+    session = loaded.session()
+    for _ in range(_ANSWERS):
+        session.rewind(0)
+        read = tokenizer.stream().push
+        before = time.thread_time()
+        for n, token in enumerate(generate_tokens(loaded, session, ids, max_tokens=answer)):
+            read(token)
+            after = time.thread_time()
+            (steps if n else prompts).append(after - before)
+            before = after
+    loaded.close()
+    step_s = float(np.quantile(steps, 0.1))
+    return {
+        "time_to_first_token_s": min(prompts),
+        "prefill_tokens_per_s": prompt / min(prompts),
+        "decode_tokens_per_s": 1 / step_s,
+    }
 
 
 def _forecast(
@@ -266,20 +326,24 @@ class _Others:
 
 
 def _errors(rows: list[dict[str, object]]) -> dict[str, float]:
+    judged = [figure for figure in FIGURES if figure in rows[0]["figures"]]  # type: ignore[operator]
     return {
         figure: statistics.median(
             abs(float(row["figures"][figure]["relative_error"]))  # type: ignore[index]
             for row in rows
         )
-        for figure in FIGURES
+        for figure in judged
     }
 
 
 def _table(models: Mapping[str, object]) -> str:
-    lines = ["| model | " + " | ".join(FIGURES) + " |", "|---" * (len(FIGURES) + 1) + "|"]
+    """Lay the medians of the errors out, a row for each model."""
+    lines: list[str] = []
     for name, found in models.items():
         errors = found["errors"]  # type: ignore[index]
-        lines.append(f"| {name} | " + " | ".join(f"{errors[one]:.1%}" for one in FIGURES) + " |")
+        if not lines:
+            lines += ["| model | " + " | ".join(errors) + " |", "|---" * (len(errors) + 1) + "|"]
+        lines.append(f"| {name} | " + " | ".join(f"{one:.1%}" for one in errors.values()) + " |")
     return "\n".join(lines)
 
 

@@ -41,12 +41,12 @@ __all__ = ["main"]
 
 RESULTS = Path("benchmarks/results/search.json")
 UNIFORM = "int4 g32"
-SHARES = (1.0, 0.97, 0.94, 0.92, 0.90, 0.88, 0.86, 0.84)
+SHARES = (0.9998, 0.97, 0.94, 0.92, 0.90, 0.88, 0.86, 0.84)
 SMALL = tuple(GroupFormat(bits=bits) for bits in (2, 3, 4, 8))
 TIES = ("embed", "layers.*.qkv", "layers.*.out", "layers.*.[gd]*")
 MOST_BUILDS = 40
 SEEDS = range(7)
-TOKENS = 4096
+TOKENS = 2048
 
 
 def main() -> None:

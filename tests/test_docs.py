@@ -48,6 +48,23 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", ALL_PAGES, ids=lambda page: page.name)
+def test_tests_and_benchmarks_that_pages_name_are_there(page: Path) -> None:
+    """A page that says what shows something names a function or a module that exists."""
+    text = page.read_text()
+    tests = re.findall(r"`(tests/[a-z0-9_/]+\.py)::(test_[A-Za-z0-9_]+)`", text)
+    modules = re.findall(r"python -m (benchmarks\.[a-z_]+)", text)
+
+    assert [
+        name
+        for file, name in tests
+        if not (ROOT / file).exists() or f"def {name}(" not in (ROOT / file).read_text()
+    ] == []
+    assert [
+        name for name in modules if not (ROOT / name.replace(".", "/")).with_suffix(".py").exists()
+    ] == []
+
+
 def test_recipes_can_be_read() -> None:
     """Every recipe that comes with the project names known passes and options."""
     for folder, group in (("recipes", PASSES), ("recipes/networks", NETWORK_PASSES)):

@@ -167,14 +167,11 @@ def build(
 ) -> "BuildResult":
     """Compress a model into a bundle, and prove it. See `onhand.host.build.build_bundle`.
 
-    With a budget and neither `transforms` nor `shaping`, it searches for the format of each matrix.
-
     Args:
         source: a folder, or an id on a hub.
         out: the bundle's folder; must not exist.
         transforms: variant name -> its pass, the first is the default; None for a search under the
-            budget; without one for int4 with clipped scales in groups of 32, or for the source's
-            own codes if it is quantised.
+            budget; without one for int4 in groups of 32, or a quantised source's own codes.
         shaping: steps that change the model before that, with `Prune` or `Distil`, in order.
         adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
         budget: limits, as `Budget` or as text: "disk=400MiB,quality=1%".
@@ -198,14 +195,13 @@ def build(
     from onhand.host.search.choices import SearchSpace
 
     limits = parse_budget(budget) if isinstance(budget, str) else budget or Budget()
-    if space is None and not transforms and not shaping and limits != Budget():
-        space = SearchSpace()
+    searches = not transforms and not shaping and limits != Budget()
     options = BuildOptions(
         transforms=transforms or {"int4": Quantize()},
         shaping=tuple(shaping),
         keep_codes=not transforms and not shaping,
         budget=limits,
-        search=space,
+        search=space or (SearchSpace() if searches else None),
         n_variants=n_variants,
         calibrate=None if calibrate is None else Path(calibrate),
         accept_estimates=accept_estimates,

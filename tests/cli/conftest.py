@@ -230,10 +230,12 @@ def host(monkeypatch: pytest.MonkeyPatch) -> FakeHost:
     building = SimpleNamespace(plan_build=made("plan"), build_bundle=made("build"))
     judging = SimpleNamespace(evaluate_bundle=made("evaluate"))
     page = SimpleNamespace(render_report=made("page"))
-    planning = SimpleNamespace(plan_searched=made("plan search"))
+    both = SimpleNamespace(render_pair=made("pair"))
     monkeypatch.setitem(sys.modules, "onhand.host.build", building)
     monkeypatch.setitem(sys.modules, "onhand.host.evaluate", judging)
     monkeypatch.setitem(sys.modules, "onhand.host.report", page)
+    monkeypatch.setitem(sys.modules, "onhand.host.report_pair", both)
+    planning = SimpleNamespace(plan_searched=made("plan search"))
     monkeypatch.setitem(sys.modules, "onhand.host.search.planning", planning)
     return made
 

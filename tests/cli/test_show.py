@@ -177,6 +177,75 @@ def test_a_path_without_html_is_a_mistake(bundle: Bundle, capsys: Capture) -> No
     assert "as in --html page.html" in capsys.readouterr().err
 
 
+def _second(bundle: Bundle, place: Path) -> Path:
+    """Another device's report of the same bundle, alone in a file."""
+    table = json.loads((bundle.root / "report.json").read_text())
+    table["device"] = {**table["device"], "processor": "another", "name": "board-b"}
+    place.write_text(json.dumps(table))
+    return place
+
+
+def test_two_reports_stand_side_by_side(bundle: Bundle, tmp_path: Path, capsys: Capture) -> None:
+    """A bundle beside itself, and beside the report of another device, which is said."""
+    assert main(["report", str(bundle.root), str(bundle.root)]) == 0
+    shown, told = capsys.readouterr()
+    assert "assistant (second)" in shown
+    assert "same within the spread" in shown
+    assert told == ""
+
+    other = _second(bundle, tmp_path / "board.json")
+    assert main(["report", str(bundle.root), str(other)]) == 0
+    shown, told = capsys.readouterr()
+    assert "1.000x" in shown
+    assert "note: other devices: " in told
+
+
+def test_two_reports_as_json_and_as_a_page(
+    bundle: Bundle, host: FakeHost, tmp_path: Path, capsys: Capture
+) -> None:
+    """Plain numbers for programs; the page goes where -o says."""
+    host.outcome = "<p>two</p>"
+    place = tmp_path / "two.html"
+
+    assert main(["report", str(bundle.root), str(bundle.root), "-o", str(place), "--json"]) == 0
+
+    assert place.read_text() == "<p>two</p>"
+    table = json.loads(capsys.readouterr().out)
+    assert table["rows"][0] == {
+        "measurement": "size_bytes",
+        "first": "700 B",
+        "second": "700 B",
+        "ratio": 1.0,
+        "range": [1.0, 1.0],
+        "difference": "same",
+        "remark": "",
+    }
+
+
+def test_one_page_goes_where_o_says(bundle: Bundle, host: FakeHost, tmp_path: Path) -> None:
+    """As --html with a path does."""
+    host.outcome = "<p>one</p>"
+
+    assert main(["report", str(bundle.root), "-o", str(tmp_path / "one.html")]) == 0
+    assert (tmp_path / "one.html").read_text() == "<p>one</p>"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--html", "a.html", "-o", "b.html"], "b.html or to a.html? give one of them"),
+        (["--repair", "-o", "b.html"], "leave --html, -o and --json out"),
+        (["none.json"], "has no none.json"),
+    ],
+)
+def test_what_does_not_go_together_is_told(
+    arguments: list[str], sentence: str, bundle: Bundle, capsys: Capture
+) -> None:
+    """One sentence."""
+    assert main(["report", str(bundle.root), *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
 REPAIR = {
     "added_bytes": 4096,
     "estimated": True,

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.device.hardware.trees import put
 
 from onhand.core.errors import InputError, ResourceError
 from onhand.core.profile import read_profile
@@ -228,3 +229,26 @@ def test_a_profile_is_not_saved_into_nowhere(tmp_path: Path) -> None:
     """A missing folder is an error that names the file."""
     with pytest.raises(ResourceError, match=r"device\.toml: cannot be written"):
         save_profile(current_profile(), tmp_path / "none" / "device.toml")
+
+
+def test_a_probe_of_a_made_machine_tells_its_power_heat_and_counters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All from the files below the root; what takes long is left out."""
+    root = tmp_path / "root"
+    put(root, "proc", meminfo="MemTotal: 65536 kB\nMemAvailable: 32768 kB")
+    put(root, "sys/class/thermal/thermal_zone0", temp="51000")
+    put(root, "sys/class/power_supply/BAT0", type="Battery", status="Discharging", power_now="9")
+    put(root, "sys/class/powercap/intel-rapl:0", name="package-0", energy_uj="1")
+    monkeypatch.setattr("onhand.device.probe.measure_rates", lambda *_, **__: ())
+    monkeypatch.setattr("onhand.device.probe.find_providers", lambda *_, **__: ())
+    profile = probe(tmp_path / "home", root=root)
+
+    assert (profile.power_source, profile.temperature_c) == ("battery", 51.0)
+    assert [(one.name, one.is_readable) for one in profile.energy_counters] == [
+        ("package-0", True),
+        ("BAT0", True),
+    ]
+    assert len(profile.slow_read_bandwidth) == len(profile.read_bandwidth) > 0
+    assert profile.free_bytes == 32768 * 1024
+    assert 0 <= (profile.others_busy or 0.0) <= 1

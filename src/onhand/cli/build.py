@@ -87,10 +87,11 @@ def command(
     accept_estimates: given.AcceptEstimates = False,
     threads: Threads = None,
     no_original: given.NoOriginal = False,
+    ablate: given.Ablate = False,
     as_json: AsJson = False,
 ) -> None:
     """Compress a model into a bundle that holds a budget, and prove it."""
-    _check_place(output, plan=plan)
+    _check_place(output, plan=plan, ablate=ablate)
     if _is_network(context, source, task):
         _network(context, output)
         return
@@ -109,18 +110,21 @@ def command(
             threads=threads,
             accept_estimates=accept_estimates,
             measure_original=not no_original,
+            ablate=ablate,
             resume=resume,
             adapter=adapter,
         )
         _run(context, source, work, None if plan else output, as_json=as_json)
 
 
-def _check_place(output: Path | None, *, plan: bool) -> None:
-    """Refuse a build that goes nowhere.
+def _check_place(output: Path | None, *, plan: bool, ablate: bool) -> None:
+    """Refuse a build that goes nowhere, and a plan that would build.
 
     Raises:
-        InputError: if there is no place for it, and it is no plan.
+        InputError: if there is no place for it, and it is no plan; or if a plan is to leave out.
     """
+    if plan and ablate:
+        raise InputError("--plan builds nothing: leave --ablate out")
     if output is None and not plan:
         raise InputError("where to? give -o NAME, or --plan to see what it would take")
 
@@ -199,6 +203,7 @@ def _network(context: typer.Context, output: Path | None) -> None:
             accept_estimates=asked["accept_estimates"],
             threads=asked["threads"],
             measure_original=not asked["no_original"],
+            ablate=asked["ablate"],
             resume=asked["resume"],
         )
         settings: Settings = context.obj

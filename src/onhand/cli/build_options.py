@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "Ablate",
     "AcceptEstimates",
     "AccuracyLevel",
     "Adapter",
@@ -221,6 +222,14 @@ NoOriginal = Annotated[
     typer.Option(
         "--no-original",
         help="Leave out the original's speed and memory.",
+        rich_help_panel=_WORK,
+    ),
+]
+Ablate = Annotated[
+    bool,
+    typer.Option(
+        "--ablate",
+        help="Build without each technique too, and say what each brought: a build for each.",
         rich_help_panel=_WORK,
     ),
 ]

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import cast
+from typing import Annotated, cast
 
 import typer
 
@@ -20,13 +20,40 @@ from onhand.core.units import format_bytes
 __all__ = ["command"]
 
 
-def command(context: typer.Context, name: BundleFolder, *, as_json: AsJson = False) -> None:
+def command(
+    context: typer.Context,
+    name: BundleFolder,
+    *,
+    here: Annotated[
+        bool,
+        typer.Option("--here", help="Show what runs it on this device, and why nothing else."),
+    ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|PROFILE.toml",
+            help="Foretell what would run it on another device: one of `onhand devices`, or a "
+            "profile.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what a bundle holds and which engines can run it here.
 
     Only the manifest is read; `onhand verify` checks the files.
+
+    Raises:
+        InputError: if both a device and this one are asked for.
     """
+    if here and device is not None:
+        raise InputError("--here and --device are both given; give one of the two")
     manifest, digest = read_manifest(name)
     bundle = Bundle(root=name, manifest=manifest, manifest_sha256=digest)
+    if here or device is not None:
+        from onhand.cli.outlooks import show_outlooks
+
+        show_outlooks(bundle, device=device, home=context.obj.home(), as_json=as_json)
+        return
     engines = {variant: _engines(bundle, variant) for variant in manifest.variants}
     if as_json:
         is_language = manifest.kind == LANGUAGE_MODEL

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,6 +18,9 @@ from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.profile_changes import BUSY, Change, are_comparable, profile_changes
 from onhand.core.progress import Progress
+
+if TYPE_CHECKING:
+    from onhand.host.target.measuring import BoardWays
 
 __all__ = ["command"]
 
@@ -55,22 +58,14 @@ def command(
 ) -> None:
     """Measure what this device, or a board, has, and save it as a profile."""
     from onhand.device.known_devices import read_device
-    from onhand.device.probe import probe, save_profile
+    from onhand.device.probe import save_profile
 
     # What is wrong with the options is told before the measuring.
     board, home = on_board.ways(context), context.ensure_object(Settings).home()
     old = None if compare is None else read_device(compare)
     _check_folder(output)
     _check_costs(costs=costs, is_elsewhere=board is not None)
-    with shown_progress() as progress:
-        if board is None:
-            profile = probe(home, progress=progress)
-        else:
-            from onhand.host.target.measuring import probe_on
-
-            profile = probe_on(board, progress=progress)
-        if costs:
-            _measure_costs(profile, home, progress)
+    profile = _probed(board, home, costs=costs)
     if output is not None:
         save_profile(profile, output)
         say(f"note: saved as {output}")
@@ -83,6 +78,20 @@ def command(
     write_table(["this device" if board is None else str(board.address), ""], profile_rows(profile))
     if changes is not None:
         _write_changes(changes, since=str(compare))
+
+
+def _probed(board: "BoardWays | None", home: Path, *, costs: bool) -> DeviceProfile:
+    from onhand.device.probe import probe
+
+    with shown_progress() as progress:
+        if board is not None:
+            from onhand.host.target.measuring import probe_on
+
+            return probe_on(board, progress=progress)
+        profile = probe(home, progress=progress)
+        if costs:
+            _measure_costs(profile, home, progress)
+    return profile
 
 
 def _changes(old: DeviceProfile, new: DeviceProfile) -> Sequence[Change]:

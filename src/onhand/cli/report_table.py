@@ -1,10 +1,14 @@
 """A bundle's report on the terminal: the figures, and the budget's verdicts."""
 
 from onhand.cli.output import is_terminal, say, write, write_table
+from onhand.device.report_pair import Pair
 from onhand.device.report_records import Report
+from onhand.device.report_summary import evaluation_rows
 from onhand.device.report_view import ReportCell, report_headline, report_limits, report_rows
 
-__all__ = ["write_report_table"]
+__all__ = ["write_pair_table", "write_report_table"]
+
+_TONES = {"better": "better", "worse": "worse", "same": "same within the spread", "": ""}
 
 
 def write_report_table(report: Report) -> None:
@@ -30,6 +34,17 @@ def write_report_table(report: Report) -> None:
                 for row in limits
             ],
         )
+    if rows := evaluation_rows(report):
+        write_table(
+            ["evaluation", "ratio", "", "measured", "the rule says", "rule is off by"],
+            [
+                (row.title, row.ratio, row.outcome, row.measured, row.predicted, row.off)
+                for row in rows
+            ],
+        )
+        for row in rows:
+            if row.missing:
+                say(f"note: {row.title.lower()}: {row.missing}")
     engine = report.engine
     write(
         f"measured with {engine.name} ({engine.package} {engine.version}, {engine.threads} "
@@ -37,6 +52,27 @@ def write_report_table(report: Report) -> None:
     )
     if report.missing:
         say(f"note: figures of the original: {report.missing}")
+
+
+def write_pair_table(pair: Pair) -> None:
+    """Write two reports side by side.
+
+    Args:
+        pair: the two.
+    """
+    write_table(
+        ["", *pair.names, "ratio", ""],
+        [
+            (
+                row.name,
+                _cell(row.first),
+                _cell(row.second),
+                row.ratio,
+                ", ".join(filter(None, (_TONES[row.tone], row.remark))),
+            )
+            for row in pair.rows
+        ],
+    )
 
 
 def _cell(cell: ReportCell) -> str:

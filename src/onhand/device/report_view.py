@@ -22,8 +22,11 @@ __all__ = [
     "LimitRow",
     "ReportCell",
     "ReportRow",
+    "Tone",
+    "figure_cell",
     "figure_name",
     "original_figure",
+    "ratio_text",
     "report_headline",
     "report_limits",
     "report_rows",
@@ -174,19 +177,20 @@ def _row(name: str, original: Measurement | None, variant: Measurement | None) -
     ratio = ""
     tone: Tone = ""
     if original and variant and original.value > 0 and not kind.against:
-        ratio = _ratio(variant.value / original.value)
+        ratio = ratio_text(variant.value / original.value)
         tone = _tone(variant, original, more_is_better=kind.more_is_better)
     return ReportRow(
         measurement=name,
         name=kind.name,
-        original=reference if name in NETWORK | KINDS and kind.against else _cell(original),
-        variant=_cell(variant),
+        original=reference if name in NETWORK | KINDS and kind.against else figure_cell(original),
+        variant=figure_cell(variant),
         ratio=ratio,
         tone=tone,
     )
 
 
-def _cell(figure: Measurement | None) -> ReportCell:
+def figure_cell(figure: Measurement | None) -> ReportCell:
+    """Return a figure as text; None is one that nobody measured."""
     if figure is None:
         return ReportCell(value="not measured")
     show = kind_of(figure.name).show
@@ -206,7 +210,8 @@ def _cell(figure: Measurement | None) -> ReportCell:
     )
 
 
-def _ratio(ratio: float) -> str:
+def ratio_text(ratio: float) -> str:
+    """Write a ratio for people, such as "0.28x"."""
     if 0.95 < ratio < 1.05:
         return f"{ratio:.3f}x"
     if ratio >= 10:

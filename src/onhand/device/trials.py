@@ -122,12 +122,15 @@ def try_way(
         lengths_most_s=_LENGTHS_MOST_S,
         profile=render_profile(profile),
     )
+    return _run(job, bundle.manifest.name)
+
+
+def _run(job: TrialJob, name: str) -> Trial:
     watch = MemoryWatch()
-    name = bundle.manifest.name
     events = run_measured(
         "onhand.device.trial_child",
         job_text(job),
-        what=f"trying {name} in {engine}",
+        what=f"trying {name} in {job.engine}",
         first="asking",
         watching=watch.watching,
     )

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from onhand.core.errors import (
 )
 from onhand.core.progress import Progress, Quiet
 from onhand.core.units import format_bytes
+from onhand.host.ablation import ablated
 from onhand.host.advice import nearest_settings
 from onhand.host.awq import scale_inputs
-from onhand.host.calibrate import InputStatistics, run_original
+from onhand.host.calibrate import InputStatistics, OriginalRun, run_original
 from onhand.host.distil import ScaleTraining
 from onhand.host.evaluate import record_original
 from onhand.host.memory import MemoryGuard
@@ -129,8 +130,9 @@ def build_bundle(
         report = _staged(ready, options, work, staged, guard, shown, home)
         if load_with_adapter(source, options).sha256 != ready.model.sha256:
             raise SourceError(f"{source} changed while it was built from; build again")
-        write_report(staged, report.content)
-        (staged / REPORT_PAGE).write_text(render_report(report.content), encoding="utf-8")
+        content = ablated(report, source, options, build_bundle, work, home=home, progress=shown)
+        write_report(staged, content)
+        (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
         record_original(
             home,
             report.manifest_sha256,
@@ -138,7 +140,7 @@ def build_bundle(
             ready.model.sha256,
             adapter=options.adapter,
         )
-    return BuildResult(root=out, report=json.loads(json.dumps(report.content)))
+    return BuildResult(root=out, report=json.loads(json.dumps(content)))
 
 
 def _staged(
@@ -158,17 +160,7 @@ def _staged(
     ready, shaped = _shaped(ready, options, work, shown)
     guard.check("shaping the model")
     searching = searches(ready, options)
-    run = run_original(
-        ready.shaped,
-        calibration=ready.texts.calibration.sequences
-        if needs_text(ready.plans) or searching
-        else (),
-        heldout=() if shaped.hidden else ready.texts.heldout.sequences,
-        threads=ready.threads,
-        progress=shown,
-        whole=any(plan.report.whole_moments for plan in ready.plans),
-        folder=work.original,
-    )
+    run = _run(ready, shaped, work, shown, calibrates=needs_text(ready.plans) or searching)
     guard.check("running the original")
 
     def pack(plans: list[VariantPlan]) -> Packed:
@@ -208,15 +200,34 @@ def _staged(
     guard.check("quantizing")
     report = prove_bundle(proof_of(packed, ready.plans), guard=guard, progress=shown)
     if report.breaches:
-        advice = nearest_settings(
-            ready.shaped,
-            ready.plans[0],
-            run.statistics,
-            report.breaches,
-            accuracy_level=options.accuracy_level,
-        )
-        raise BudgetExceeded("; ".join(advice))
+        raise BudgetExceeded("; ".join(_advice(ready, options, run, report)))
     return report
+
+
+def _run(
+    ready: Prepared, shaped: Shaped, work: BuildWork, shown: Progress, *, calibrates: bool
+) -> OriginalRun:
+    return run_original(
+        ready.shaped,
+        calibration=ready.texts.calibration.sequences if calibrates else (),
+        heldout=() if shaped.hidden else ready.texts.heldout.sequences,
+        threads=ready.threads,
+        progress=shown,
+        whole=any(plan.report.whole_moments for plan in ready.plans),
+        folder=work.original,
+    )
+
+
+def _advice(
+    ready: Prepared, options: BuildOptions, run: OriginalRun, report: Report
+) -> Sequence[str]:
+    return nearest_settings(
+        ready.shaped,
+        ready.plans[0],
+        run.statistics,
+        report.breaches,
+        accuracy_level=options.accuracy_level,
+    )
 
 
 def _shaped(

@@ -38,6 +38,7 @@ class BuildOptions:
         threads: threads to use; None for all usable ones.
         measure_original: whether to measure the original's speed and memory as well.
         try_ways: whether to try plainer ways of running the bundle, for the evaluations.
+        ablate: whether to build without each technique too, and say what each brought.
         resume: whether to go on with an interrupted build of the same bundle.
         adapter: a LoRA adapter in PEFT's layout, merged into the source first; None for none.
         search: what a search for the best format of each matrix may choose from, in place of
@@ -57,6 +58,7 @@ class BuildOptions:
     threads: int | None = None
     measure_original: bool = True
     try_ways: bool = True
+    ablate: bool = False
     resume: bool = False
     adapter: Path | None = None
     search: "SearchSpace | None" = None

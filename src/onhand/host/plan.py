@@ -8,14 +8,13 @@ import numpy as np
 
 from onhand.core.decoder import Decoder, DecoderLayer
 from onhand.core.profile import DeviceProfile
-from onhand.device.bench_child import TOKENIZER
 from onhand.host.calibrate import InputStatistics
 from onhand.host.costs.calibration import Calibration
-from onhand.host.costs.decoders import DecoderCosts, Forecast
+from onhand.host.costs.decoders import Forecast
 from onhand.host.costs.memory import USUAL_MEMORY, peak_memory_bytes
+from onhand.host.costs.models import costs_of_model, other_bytes
 from onhand.host.costs.sizes import variant_sizes
 from onhand.host.costs.synthetic import random_model
-from onhand.host.costs.text import text_ratio
 from onhand.host.model import Model
 from onhand.host.pack import VariantPlan
 from onhand.host.passes.base import Pass
@@ -113,14 +112,10 @@ def predict_sizes(model: Model, plans: list[VariantPlan], *, accuracy_level: int
     sizes = variant_sizes(
         model.decoder,
         [(plan.report.formats, plan.own) for plan in plans],
-        other_bytes=_other_bytes(model),
+        other_bytes=other_bytes(model),
         accuracy_level=accuracy_level,
     )
     return {plan.name: size for plan, size in zip(plans, sizes, strict=True)}
-
-
-def _other_bytes(model: Model) -> int:
-    return sum(len(content) for content in model.files.values())
 
 
 def predict_running_memory(decoder: Decoder, plan: VariantPlan) -> int:
@@ -188,15 +183,8 @@ def _forecasts(
     accuracy_level: int,
 ) -> dict[str, Forecast]:
     """Return variant -> what it costs on the device, with as many threads as that can use."""
-    tokenizer = model.files.get(TOKENIZER)
-    costs = DecoderCosts(
-        model.decoder,
-        device,
-        other_bytes=_other_bytes(model),
-        threads=min(threads, device.usable_threads),
-        calibration=calibration,
-        text_ratio=1.0 if tokenizer is None else text_ratio(tokenizer),
-        accuracy_level=accuracy_level,
+    costs = costs_of_model(
+        model, device, threads=threads, calibration=calibration, accuracy_level=accuracy_level
     )
     return {plan.name: costs.whole(plan.report.formats) for plan in plans}
 

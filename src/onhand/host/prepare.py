@@ -10,7 +10,7 @@ from onhand.core.errors import BundleCorrupt, SourceError
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
 from onhand.device.probe import current_profile
-from onhand.device.text_files import parse_text_files
+from onhand.device.text_files import TextFiles, parse_text_files
 from onhand.device.threads import usable_threads
 from onhand.host.adapters import merge_adapter
 from onhand.host.costs.kept import calibration_for
@@ -71,9 +71,6 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         options: what is asked for.
         home: the builder's state folder, for what this device's steps cost; None for none.
         shown: told how far it is.
-
-    Raises:
-        SourceError: if the source is unknown, incomplete or damaged.
     """
     shown.start("reading the source", 1)
     model = load_with_adapter(source, options)
@@ -88,10 +85,7 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
     plans = plan_variants(shape_plan.decoder, transforms)
     if any(plan.report.rounds for plan in plans):
         check_torch()
-    try:
-        files = parse_text_files(model.files, where=str(model.location))
-    except BundleCorrupt as error:
-        raise SourceError(str(error)) from error
+    files = _text_files(model)
     texts = split_texts(
         files.tokenizer,
         options.calibrate,
@@ -125,6 +119,18 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         threads=threads,
         forecast=add_to_forecast(forecast, model.decoder, shape_plan),
     )
+
+
+def _text_files(model: Model) -> TextFiles:
+    """Read a source's tokenizer, template and settings.
+
+    Raises:
+        SourceError: if one of them is damaged.
+    """
+    try:
+        return parse_text_files(model.files, where=str(model.location))
+    except BundleCorrupt as error:
+        raise SourceError(str(error)) from error
 
 
 def fingerprint(ready: Prepared, options: BuildOptions) -> dict[str, object]:

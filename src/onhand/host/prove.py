@@ -78,12 +78,14 @@ class Report:
         content: what `report.json` holds.
         manifest_sha256: the bundle's identity.
         figures: the default variant's measurements, by name.
+        original: the original's.
         breaches: limits that do not hold.
     """
 
     content: dict[str, object]
     manifest_sha256: str
     figures: Mapping[str, Measurement]
+    original: Mapping[str, Measurement]
     breaches: Sequence[Breach]
 
 
@@ -137,6 +139,7 @@ def prove_bundle(proof: Proof, *, guard: MemoryGuard, progress: Progress) -> Rep
         content=content,
         manifest_sha256=bundle.manifest_sha256,
         figures=default,
+        original=original,
         breaches=breaches,
     )
 

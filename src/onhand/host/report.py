@@ -2,27 +2,29 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
-from importlib import resources
 
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile
-from onhand.core.units import format_bytes, format_seconds
+from onhand.core.units import format_bytes
 from onhand.device.report_data import parse_report
+from onhand.device.report_kinds import figure_name, show_figure
 from onhand.device.report_records import Report, ReportVariant
+from onhand.device.report_summary import evaluation_rows, plain_summary
 from onhand.device.report_view import (
     ReportCell,
     ReportRow,
-    figure_name,
-    report_headline,
     report_limits,
     report_rows,
-    show_figure,
 )
-from onhand.host.report_plots import Plot, error_plots, quality_plots, speed_plots
+from onhand.host.report_front import front_axes, front_plots, front_rows, front_sentence
+from onhand.host.report_heat import HeatMap, matrix_heat, sensitivity_heat
+from onhand.host.report_page import render_page
+from onhand.host.report_plots import Plot, error_plots, speed_plots
+from onhand.host.report_series import context_plots, memory_plot, waterfall_plots
 
 __all__ = ["render_report"]
 
-TEMPLATE = "templates/report.html.jinja"
+TEMPLATE = "report.html.jinja"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class _Details:
     name: str
     variant: ReportVariant
     plots: list[Plot]
+    heat: HeatMap | None
     kept: Mapping[str, list[str]]
 
 
@@ -63,34 +66,38 @@ def render_report(report: Mapping[str, object]) -> str:
         report: the parsed `report.json`.
 
     Returns:
-        An HTML document without scripts, and without anything to fetch.
+        An HTML document without anything to fetch; its one script shows what is pointed at.
 
     Raises:
         InputError: if something is missing or of the wrong type, or the format is a later one.
     """
-    from jinja2 import Environment, StrictUndefined
-
     parsed = parse_report(report)
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"bytes": format_bytes, "seconds": format_seconds}
-    template = resources.files("onhand.host").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    limits = report_limits(parsed)
-    page: str = environment.from_string(template).render(
+    limits, evidence = report_limits(parsed), parsed.evidence
+    costs, qualities = front_axes(parsed)
+    memory = memory_plot(evidence.memory)
+    return render_page(
+        TEMPLATE,
         report=parsed,
-        headline=report_headline(parsed),
+        summary=plain_summary(parsed),
         lines=_lines(parsed),
         limits=limits,
         holds=all(limit.holds for limit in limits),
+        evaluations=evaluation_rows(parsed),
+        falls=waterfall_plots(evidence.waterfalls),
         speed=speed_plots(parsed),
-        quality=quality_plots(parsed),
+        series=[*context_plots(evidence.contexts), *([memory] if memory else [])],
+        front=front_plots(parsed),
+        front_rows=front_rows(parsed),
+        front_sentence=front_sentence(parsed),
+        costs=costs,
+        qualities=qualities,
+        axes=(*qualities, *costs),
+        sensitivity=sensitivity_heat(evidence.sensitivity),
         details=[_details(name, variant) for name, variant in parsed.variants.items()],
         made=list(_made(parsed)),
         device=_device(parsed.device),
         read_bandwidth=show_figure("read_bandwidth", parsed.read_bandwidth.value),
     )
-    return page
 
 
 def _lines(report: Report) -> list[_Line]:
@@ -106,7 +113,11 @@ def _details(name: str, variant: ReportVariant) -> _Details:
     for tensor, reason in variant.kept.items():
         kept.setdefault(reason, []).append(tensor)
     return _Details(
-        name=name, variant=variant, plots=error_plots(variant.matrices, name=name), kept=kept
+        name=name,
+        variant=variant,
+        plots=error_plots(variant.matrices, name=name),
+        heat=matrix_heat(variant.matrices, name=name),
+        kept=kept,
     )
 
 

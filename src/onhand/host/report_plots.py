@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from onhand.core.measurement import Measurement
 from onhand.device.report_records import Report, ReportMatrix
-from onhand.device.report_view import original_figure, show_figure
+from onhand.device.report_view import show_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Plot", "error_plots", "quality_plots", "speed_plots"]
+__all__ = ["Plot", "error_plots", "speed_plots"]
 
 _SERIES = 8  # colours that the page defines: --series-1 and so on
 _INK, _LINE, _MUTED = "#01010a", "#01010b", "#01010c"
@@ -96,47 +96,6 @@ def error_plots(matrices: Sequence[ReportMatrix], *, name: str) -> list[Plot]:
     ]
 
 
-def quality_plots(report: Report) -> list[Plot]:
-    """Draw perplexity, accuracy and KL divergence against size, with their 95 % intervals.
-
-    Changes matplotlib's settings while it draws: one thread at a time.
-
-    Args:
-        report: the report.
-
-    Returns:
-        A plot for each of them that was measured beside a size.
-    """
-    plots: list[Plot] = []
-    for measurement, name in (
-        ("perplexity", "Perplexity"),
-        ("accuracy", "Accuracy"),
-        ("kl_divergence", "KL divergence, nat"),
-    ):
-        points: list[_Point] = []
-        sides = {"original": report.original, **{k: v.figures for k, v in report.variants.items()}}
-        for i, (label, figures) in enumerate(sides.items()):
-            quality = original_figure(report, measurement) if i == 0 else figures.get(measurement)
-            size = figures.get("size_bytes")
-            if quality is not None and size is not None:
-                points.append(
-                    _Point(
-                        label=label,
-                        place=i,
-                        size=size.value,
-                        quality=quality.value,
-                        interval=quality.interval or (quality.value, quality.value),
-                    )
-                )
-            elif size is not None and i == 0 and measurement == "kl_divergence":
-                # By definition: no divergence of the original from itself.
-                points.append(_Point(label=label, place=0, size=size.value))
-        if any(point.place for point in points):
-            draw = partial(_draw_points, points=points, name=name)
-            plots.append(_plot(f"{name.partition(',')[0]} against size", draw, height=3.3))
-    return plots
-
-
 def speed_plots(report: Report) -> list[Plot]:
     """Draw prefill, decode, time to first token, latency, cold start: original and variants.
 
@@ -156,17 +115,6 @@ def speed_plots(report: Report) -> list[Plot]:
             height = 0.6 + 0.4 * len(bars)
             plots.append(_plot(title, partial(_draw_bars, bars=bars), height=height))
     return plots
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Point:
-    """One model in the plane of size and quality; `place` 0 is the original."""
-
-    label: str
-    place: int
-    size: float
-    quality: float = 0.0
-    interval: tuple[float, float] = (0.0, 0.0)
 
 
 def _draw_errors(axes: "Axes", *, values: Mapping[str, float]) -> None:
@@ -196,26 +144,6 @@ def _draw_errors(axes: "Axes", *, values: Mapping[str, float]) -> None:
     axes.set_xlabel("layer")
     axes.set_ylabel("%")
     axes.set_ylim(0, max(*values.values(), 1e-12) * 108)
-    _legend(axes)
-
-
-def _draw_points(axes: "Axes", *, points: Sequence[_Point], name: str) -> None:
-    for point in points:
-        colour = _colour(point.place)
-        axes.vlines(point.size / 2**20, *point.interval, colors=colour, linewidth=1.6)
-        axes.plot(
-            [point.size / 2**20],
-            [point.quality],
-            color=colour,
-            linestyle="none",
-            marker=_MARKERS[point.place % len(_MARKERS)],
-            markersize=7,
-            label=_short(point.label),
-        )
-    axes.margins(x=0.1, y=0.15)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("size on disk, MiB (less is better)")
-    axes.set_ylabel(name)
     _legend(axes)
 
 

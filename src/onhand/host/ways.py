@@ -5,6 +5,7 @@ what any device has: ONNX Runtime, or the reference engine where that cannot run
 thread. Leaving out one thing at a time says what each brings.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -34,8 +35,10 @@ __all__ = [
     "time_waterfall",
     "try_originals",
     "ways_to_json",
+    "without_paths",
 ]
 
+_PATH = re.compile(r"(?<![\w/])(?:/[^\s/:;,'\"]+){2,}")
 PLAIN_ENGINES: Final = ("onnx", "reference")
 
 
@@ -170,7 +173,16 @@ def attempt(way: Way, run: Callable[[Way], Mapping[str, Measurement]]) -> Tried:
     try:
         return Tried(way=way, figures=run(way))
     except OnhandError as error:
-        return Tried(way=way, missing=f"{way.words()}: {error}")
+        return Tried(way=way, missing=f"{way.words()}: {without_paths(str(error))}")
+
+
+def without_paths(text: str) -> str:
+    """Return a message without the folders of this machine: a report travels.
+
+    Args:
+        text: the message.
+    """
+    return _PATH.sub(lambda found: found[0].rpartition("/")[2], text)
 
 
 def ways_to_json(model: str, tried: Sequence[Tried]) -> list[dict[str, object]]:

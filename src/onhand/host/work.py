@@ -112,6 +112,11 @@ class BuildWork:
         return self.root / "steps"
 
     @property
+    def ablation(self) -> Path:
+        """Folder of the builds without one technique each."""
+        return self.root / "ablation"
+
+    @property
     def search(self) -> Path:
         """Folder of what a search measured: a file for each point that was built."""
         return self.root / "search"

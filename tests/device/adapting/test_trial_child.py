@@ -11,7 +11,7 @@ from tests.device.adapting.test_choosing import Told
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import BundleCorrupt
 from onhand.device import opening
-from onhand.device.adapting import trial
+from onhand.device.adapting import trial, trial_child
 from onhand.device.adapting.trial import run_trial, start_process
 from onhand.device.adapting.trial_child import Job, run_job
 from onhand.device.engine_opening import able_engines, choose_engine, open_chosen
@@ -42,8 +42,11 @@ def events_of(job: Job) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("together", [True, False])
-def test_every_way_is_opened_run_and_timed(job: Job, together: bool) -> None:
+def test_every_way_is_opened_run_and_timed(
+    job: Job, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
     """Those that are told their threads when they open are opened again where it is quick."""
+    monkeypatch.setattr(trial_child, "MOST_REOPENING_S", 1e9)
     events = events_of(replace(job, together=together))
 
     kinds = [(one["event"], one["way"]) for one in events]

@@ -164,6 +164,17 @@ def test_the_partition_is_asked() -> None:
     assert caught.value.operators == ("QuantizeLinear", "DequantizeLinear", "MatMul")
 
 
+def test_a_device_of_openvino_is_really_tried() -> None:
+    """On its processor, the one device that every installation has."""
+    pytest.importorskip("openvino")
+    device = Reached(name="CPU", package="openvino", kind="openvino")
+    chosen = [one for one in trials() if one.operator in {"MatMul", "Conv"}]
+    found = try_provider(FAKE, device.run, tried=chosen)
+
+    assert found.is_usable
+    assert found.falls_back == ()
+
+
 def test_a_provider_that_is_not_built_in_is_an_error() -> None:
     """ONNX Runtime would compute on the processor in its place."""
     with pytest.raises(Exception, match="CUDAExecutionProvider"):

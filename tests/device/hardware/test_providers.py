@@ -84,6 +84,14 @@ def test_a_source_that_cannot_be_asked_is_told(source: str, name: str, package: 
     assert found == [Provider(name=name, package=package, note="no libcuda.so.1")]
 
 
+def test_what_a_library_prints_is_no_event() -> None:
+    """Its banner, or JSON of its own."""
+    lines = ("Welcome to Fake 9000!", "[1, 2]", '{"version": 3}', told(WORKING))
+    found = list(try_apart("openvino", limit_s=9, start=Scripted(Ended(lines=lines, code=0))))
+
+    assert found == [WORKING]
+
+
 def test_a_process_that_says_nothing_is_told() -> None:
     """It broke before its first word."""
     found = list(try_apart("openvino", limit_s=9, start=Scripted(Ended(lines=(), code=127))))

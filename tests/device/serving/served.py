@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import openai
-import uvicorn
+import uvicorn.server
 from tests.device.test_generate import END, TEMPLATE, FakeLoaded, Rule, letters, mixing
 from tests.device.test_opening import make_bundle
 
@@ -24,6 +25,21 @@ from onhand.device.template import ChatTemplate
 from onhand.device.text_files import TextFiles
 
 __all__ = ["Served", "client_of", "fake_model", "serving"]
+
+
+class _Hurried:
+    """`asyncio`, but for the tenths of a second that a server sleeps between two looks."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep no longer than a hundredth of a second."""
+        await asyncio.sleep(min(seconds, 0.01))
+
+
+# Each test that has a server would wait a quarter of a second for its end.
+setattr(uvicorn.server, "asyncio", _Hurried())  # noqa: B010 (it is no part of its interface)
 
 
 @dataclass(frozen=True, slots=True)

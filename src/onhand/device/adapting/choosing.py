@@ -169,7 +169,8 @@ def recall_way(
 
 def _name(variant: str, profile: DeviceProfile, counts: tuple[int, ...], ways: EngineWays) -> str:
     engines = plugin_names(ENGINES)
-    facts = {"counts": counts, "engines": engines, "variant": variant, "ways": dict(ways)}
+    whole = {"head": "full", "kv": None, "prefill": "exact", **ways}
+    facts = {"counts": counts, "engines": engines, "variant": variant, "ways": whole}
     return fingerprint(_KIND, facts, profile, threads=counts[0])
 
 

@@ -1,5 +1,6 @@
 """What else may compute here: found and tried in processes of their own, or named as absent."""
 
+import contextlib
 import importlib.util
 import json
 import subprocess
@@ -8,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from onhand.core.profile_parts import Provider
 from onhand.core.tables import filled
@@ -97,14 +98,13 @@ def try_apart(source: str, *, limit_s: float, start: Start) -> Iterator[Provider
     for _ in range(_MOST_RESTARTS):
         ended = start(source, tuple(done), max(end_s - time.monotonic(), 0.0))
         name, doing, is_broken = "", "starting", False
-        for line in ended.lines:
-            event = json.loads(line)
+        for event in _events(ended.lines):
             if "trying" in event:
                 name, doing = event["trying"]
             elif "broken" in event:
                 is_broken = True
                 yield _unusable(source, "", str(event["broken"]))
-            else:
+            elif "provider" in event:
                 provider = filled(Provider, event["provider"], where=source)
                 done.append(provider.name)
                 yield provider
@@ -114,6 +114,15 @@ def try_apart(source: str, *, limit_s: float, start: Start) -> Iterator[Provider
         if not name or ended.code is None:
             return
         done.append(name)
+
+
+def _events(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        # A library may have printed before the process could turn its output away.
+        with contextlib.suppress(ValueError):
+            event = json.loads(line)
+            if isinstance(event, dict):
+                yield event
 
 
 def run_child(source: str, skip: Sequence[str], limit_s: float) -> Ended:

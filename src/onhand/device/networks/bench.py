@@ -19,7 +19,7 @@ from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.measured import Event, Events, run_measured
 from onhand.device.networks.bench_child import NetworkJob, job_text
-from onhand.device.networks.opening import able_engines, open_network
+from onhand.device.networks.opening import able_engines, open_adapted
 from onhand.device.probe import current_profile
 
 __all__ = ["NAMES", "RUNS", "bench_network"]
@@ -55,7 +55,7 @@ def bench_network(
         root: the bundle's folder.
         variant: which of its variants; None for its default.
         engine: name of a registered engine; None for the one that `open_network` would choose.
-        threads: threads of one run; None for what this process may use.
+        threads: threads of one run; None for the number that `open_network` would choose.
         batch: rows of one run; more than 1 where the network takes any number of them.
         runs: how many blocks of runs are measured, and how many starts there are (at least 3).
         profile: this device's, for its watts; None looks anew.
@@ -78,13 +78,13 @@ def bench_network(
     chosen, _ = bundle.variant(variant)
     _check_batch(bundle, batch)
     profile = profile or current_profile()
-    n_threads = threads or profile.usable_threads
     shown = progress or Quiet()
+    place, n_threads = _engine(bundle, chosen, engine, profile, threads, home, shown)
     job = NetworkJob(
         work="speed",
         root=str(root.absolute()),
         variant=chosen,
-        engine=_engine(bundle, chosen, engine, profile, n_threads, home, shown),
+        engine=place,
         threads=n_threads,
         batch=batch,
         blocks=runs,
@@ -125,18 +125,16 @@ def _engine(
     variant: str,
     wanted: str | None,
     profile: DeviceProfile,
-    threads: int,
+    threads: int | None,
     home: Path | None,
     shown: Progress,
-) -> str:
+) -> tuple[str, int]:
     able, _ = able_engines(bundle, profile, variant=variant, wanted=wanted)
-    if wanted is not None or home is None or len(able) == 1:
-        return next(iter(able))
-    loaded, name, _ = open_network(
-        bundle, variant=variant, threads=threads, home=home, progress=shown
-    )
-    loaded.close()
-    return name
+    if wanted is not None or home is None:
+        return next(iter(able)), threads or profile.usable_threads
+    opened = open_adapted(bundle, variant=variant, threads=threads, home=home, progress=shown)
+    opened.loaded.close()
+    return opened.engine, opened.threads
 
 
 def _run_child(job: NetworkJob, bundle: Bundle, shown: Progress) -> Events:

@@ -11,6 +11,12 @@ from onhand.core.bundle import Bundle
 from onhand.core.errors import EngineError, EngineUnavailable
 from onhand.core.network import Network
 from onhand.core.profile import DeviceProfile
+from onhand.device.hardware.execution_providers import (
+    check_provider,
+    provider_options,
+    usable_providers,
+    use_provider,
+)
 from onhand.device.networks.base import Array, check_feeds, still_open
 from onhand.device.networks.graph_file import read_graph_file
 
@@ -57,10 +63,26 @@ class OnnxNetwork:
 
 
 class OnnxNetworkEngine:
-    """See `NetworkEngine`."""
+    """See `WaysNetworkEngine`."""
 
     name: ClassVar[str] = "onnx"
     package: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, provider: str = "") -> None:
+        """Use an execution provider, a key of `EXECUTION_PROVIDERS`; "" for the processor alone."""
+        self._provider = provider_options(provider) if provider else None
+
+    def ways(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """See `WaysNetworkEngine`: the execution providers that are usable there."""
+        return usable_providers(profile)
+
+    def using(self, way: str) -> "OnnxNetworkEngine":
+        """See `WaysNetworkEngine`.
+
+        Raises:
+            InputError: if there is no such execution provider.
+        """
+        return OnnxNetworkEngine(way)
 
     def why_not(
         self, bundle: Bundle, profile: DeviceProfile, *, variant: str | None = None
@@ -74,7 +96,7 @@ class OnnxNetworkEngine:
         """Load the graph; its weights are mapped from the bundle's files.
 
         Raises:
-            EngineUnavailable: if onnxruntime cannot be imported.
+            EngineUnavailable: if onnxruntime cannot be imported, or has no such provider.
             EngineError: if ONNX Runtime refuses the graph.
             BundleCorrupt: if graph, weights and manifest do not match.
         """
@@ -93,13 +115,15 @@ class OnnxNetworkEngine:
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(bundle.root))
         _, chosen = bundle.variant(variant)
         options.add_session_config_entry(_ACCURACY_LEVEL, str(chosen.accuracy_level))
+        providers = use_provider(options, self._provider)
         with _engine_errors():
             inner = ort.InferenceSession(
                 graph,
                 options,
-                providers=["CPUExecutionProvider"],
+                providers=providers,
                 disabled_optimizers=list(SLOWER_FUSIONS),
             )
+        check_provider(inner, self._provider)
         return OnnxNetwork(inner, bundle.manifest.network)
 
 

@@ -1,6 +1,7 @@
 """From a bundle to a network in memory: which engines can run it here, and which is quickest."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -9,20 +10,27 @@ from onhand.core.errors import EngineError, EngineUnavailable, InputError
 from onhand.core.plugins import NETWORK_ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
+from onhand.device.adapting.fingerprints import seen_accelerators
 from onhand.device.networks.base import CachingNetworkEngine, NetworkEngine, NetworkLoaded
 from onhand.device.networks.choosing import (
+    Race,
     keep_race,
     race,
     race_name,
     recall_race,
 )
+from onhand.device.networks.thread_races import ThreadRaces
+from onhand.device.networks.ways import able_ways, told_engine
 from onhand.device.probe import current_profile
 
 __all__ = [
     "PREFERRED_ENGINES",
+    "OpenedNetwork",
     "able_engines",
     "named_engine",
+    "open_adapted",
     "open_network",
+    "recall_network",
     "threads_of_run",
 ]
 
@@ -38,7 +46,8 @@ def named_engine(
     """Return an engine.
 
     Args:
-        name: of a registered engine for networks.
+        name: of a registered engine for networks; with ":" and an accelerator behind it, as in
+            "onnx:cuda" or "openvino:GPU", it computes there.
         home: the state folder, for one that keeps what it compiles; None for nowhere.
         progress: told of what cannot be kept.
 
@@ -46,9 +55,12 @@ def named_engine(
         The engine.
 
     Raises:
-        InputError: if there is no such engine.
+        InputError: if there is no such engine or accelerator.
     """
-    engine = cast(type[NetworkEngine], load_plugin(NETWORK_ENGINES, name))()
+    plain, colon, way = name.partition(":")
+    engine = cast(type[NetworkEngine], load_plugin(NETWORK_ENGINES, plain))()
+    if colon:
+        engine = told_engine(engine, name, way)
     if home is not None and isinstance(engine, CachingNetworkEngine):
         return engine.caching(home, progress or Quiet())
     return engine
@@ -102,6 +114,23 @@ def able_engines(
     return able, reasons
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedNetwork:
+    """A network in memory, and what runs it.
+
+    Attributes:
+        loaded: the network.
+        engine: its engine's name, with an accelerator behind a colon.
+        threads: of one run.
+        reasons: why each other engine was not taken.
+    """
+
+    loaded: NetworkLoaded
+    engine: str
+    threads: int
+    reasons: Mapping[str, str]
+
+
 def open_network(
     bundle: Bundle,
     *,
@@ -111,22 +140,58 @@ def open_network(
     home: Path | None = None,
     progress: Progress | None = None,
 ) -> tuple[NetworkLoaded, str, dict[str, str]]:
+    """Open one variant of a network as it is quickest here; see `open_adapted`.
+
+    Args:
+        bundle: as there.
+        variant: as there.
+        engine: as there.
+        threads: as there.
+        home: as there.
+        progress: as there.
+
+    Returns:
+        The network, its engine's name, and why each other engine was not taken.
+
+    Raises:
+        InputError: as there.
+        BundleCorrupt: as there.
+        EngineUnavailable: as there.
+        EngineError: as there.
+    """
+    opened = open_adapted(
+        bundle, variant=variant, engine=engine, threads=threads, home=home, progress=progress
+    )
+    return opened.loaded, opened.engine, dict(opened.reasons)
+
+
+def open_adapted(
+    bundle: Bundle,
+    *,
+    variant: str | None = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    home: Path | None = None,
+    progress: Progress | None = None,
+) -> OpenedNetwork:
     """Open one variant of a network in the engine that is quickest here; see `open_quickest`.
 
-    All that can run it are opened and timed once, for about a second; what they took is kept in
-    the state folder, for this bundle, variant, number of threads, processor and these versions of
-    the engines. Without a state folder nothing is timed: the first preferred one is taken.
+    All that can run it, on the processor and on accelerators, are opened and timed once, for about
+    a second, and then the quickest with fewer threads; what they took is kept in the state folder,
+    for this bundle, variant, number of threads, processor and these versions of the engines.
+    Without a state folder nothing is timed: the first preferred one is taken.
 
     Args:
         bundle: a verified bundle of a network.
         variant: one of its variants; None for its default.
         engine: name of a registered engine; None to choose.
-        threads: threads of one run; None for what this process may use.
+        threads: threads of one run; None to choose, or, without a state folder or for an engine
+            that was asked for, what this process may use.
         home: the state folder; None for none.
         progress: told of what could not be kept there.
 
     Returns:
-        The network, its engine's name, and why each other engine was not taken.
+        The network, and what runs it.
 
     Raises:
         InputError: if there is no such variant or engine, `threads` is below 1, or the bundle
@@ -136,28 +201,109 @@ def open_network(
         EngineError: if the engine should run it, and fails.
     """
     profile = current_profile()
-    n_threads = threads_of_run(threads, profile)
+    most = threads_of_run(threads, profile)
     chosen, _ = bundle.variant(variant)
     able, reasons = able_engines(bundle, profile, variant=chosen, wanted=engine)
+    races = ThreadRaces(
+        bundle=bundle,
+        variant=chosen,
+        profile=profile,
+        most=most,
+        home=home if threads is None and engine is None else None,
+        progress=progress,
+    )
     try:
-        if home is None or len(able) < 2:
+        if home is None or engine is not None or (len(able) < 2 and not seen_accelerators()):
             keeping = {name: named_engine(name, home=home, progress=progress) for name in able}
-            return _open_first(bundle, chosen, keeping, reasons, n_threads)
-        place = race_name(chosen, able, profile, threads=n_threads)
-        done = recall_race(home, bundle, place, able)
-        if done is not None:
-            winner = named_engine(done.winner(), home=home, progress=progress)
-            loaded = winner.open(bundle, variant=chosen, threads=n_threads)
+            loaded, name, said = _open_first(bundle, chosen, keeping, reasons, races.known)
         else:
-            loaded, done = race(bundle, chosen, able, threads=n_threads)
-            what = "the choice of an engine"
-            keep_race(home, bundle, place, done, what=what, progress=progress or Quiet())
-        return loaded, done.winner(), reasons | done.reasons()
+            loaded, name, said = _open_raced(bundle, chosen, able, reasons, races, home, progress)
     except EngineError as error:
         if engine is not None or LAST_RESORT in able:
             raise
         said = dict.fromkeys(able, str(error)) | reasons
-        return _open_last(bundle, chosen, said, profile, n_threads, error)
+        loaded, name, said = _open_last(bundle, chosen, said, profile, most, error)
+    loaded, n_threads = _settled(races, name, loaded)
+    return OpenedNetwork(loaded=loaded, engine=name, threads=n_threads, reasons=said)
+
+
+def _settled(races: ThreadRaces, name: str, loaded: NetworkLoaded) -> tuple[NetworkLoaded, int]:
+    return races.settle(name, named_engine(name, home=races.home, progress=races.progress), loaded)
+
+
+def recall_network(
+    bundle: Bundle, variant: str, profile: DeviceProfile, *, home: Path
+) -> tuple[Race, int] | None:
+    """Return the race that `open_adapted` ran for a variant, and the threads that it found.
+
+    Args:
+        bundle: of a network; its files need not be verified.
+        variant: one of its variants.
+        profile: of this device.
+        home: the state folder.
+
+    Returns:
+        Both; None where nothing was timed yet, or nothing could be.
+
+    Raises:
+        EngineUnavailable: if no engine can run it here.
+    """
+    able, _ = able_engines(bundle, profile, variant=variant)
+    most = profile.usable_threads
+    races = ThreadRaces(bundle=bundle, variant=variant, profile=profile, most=most, home=home)
+    done = recall_race(home, bundle, race_name(variant, able, profile, threads=most))
+    if done is not None and done.latency_s:
+        return done, races.known(done.winner())
+    # An engine that is alone was timed with several numbers of threads only.
+    only = next(iter(able))
+    counts = races.recalled(only) if len(able) == 1 else None
+    if counts is None:
+        return None
+    best = counts.winner()
+    return Race(latency_s={only: counts.latency_s[best]}, failed={}), int(best)
+
+
+def _open_raced(
+    bundle: Bundle,
+    variant: str,
+    able: Mapping[str, NetworkEngine],
+    reasons: Mapping[str, str],
+    races: ThreadRaces,
+    home: Path,
+    progress: Progress | None,
+) -> tuple[NetworkLoaded, str, dict[str, str]]:
+    """Open what a race found quickest, and run the race where none is remembered.
+
+    Raises:
+        EngineError: if it cannot be opened; of an accelerator, if nothing else can.
+    """
+    said = dict(reasons)
+    place = race_name(variant, able, races.profile, threads=races.most)
+    done = recall_race(home, bundle, place, progress=progress)
+    if done is None or not done.latency_s:
+        ways, unable = able_ways(bundle, races.profile, able, variant=variant, threads=races.most)
+        loaded, done = race(bundle, variant, {**able, **ways}, threads=races.most)
+        done = replace(done, failed={**done.failed, **unable})
+        what = "the choice of an engine"
+        keep_race(home, bundle, place, done, what=what, progress=progress or Quiet())
+        if (known := races.known(done.winner())) != races.most:
+            loaded.close()
+            keeper = named_engine(done.winner(), home=home, progress=progress)
+            loaded = keeper.open(bundle, variant=variant, threads=known)
+        return loaded, done.winner(), said | done.reasons()
+    failed: dict[str, str] = {}
+    winner = done.winner()
+    for name in sorted(done.latency_s, key=lambda one: (one != winner, done.latency_s[one])):
+        try:
+            keeper = named_engine(name, home=home, progress=progress)
+            loaded = keeper.open(bundle, variant=variant, threads=races.known(name))
+        except EngineError as error:
+            if ":" not in name:
+                raise
+            failed[name] = str(error)  # an accelerator may be busy or gone
+        else:
+            return loaded, name, said | done.reasons() | failed
+    raise EngineError(_none_able(bundle, variant, failed))
 
 
 def _open_last(
@@ -179,7 +325,7 @@ def _open_last(
         said[LAST_RESORT] = reason
         raise EngineUnavailable(_none_able(bundle, variant, said)) from error
     said.pop(LAST_RESORT, None)
-    return _open_first(bundle, variant, {LAST_RESORT: last}, said, threads)
+    return _open_first(bundle, variant, {LAST_RESORT: last}, said, lambda _: threads)
 
 
 def threads_of_run(wanted: int | None, profile: DeviceProfile) -> int:
@@ -205,13 +351,13 @@ def _open_first(
     variant: str,
     able: Mapping[str, NetworkEngine],
     reasons: Mapping[str, str],
-    threads: int,
+    threads_of: Callable[[str], int],
 ) -> tuple[NetworkLoaded, str, dict[str, str]]:
     said = dict(reasons)
     failures: list[EngineError] = []
     for name, engine in able.items():
         try:
-            loaded = engine.open(bundle, variant=variant, threads=threads)
+            loaded = engine.open(bundle, variant=variant, threads=threads_of(name))
         except EngineError as error:
             failures.append(error)
             said[name] = str(error)

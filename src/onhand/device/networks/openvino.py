@@ -1,4 +1,4 @@
-"""Networks in OpenVINO, on the processor."""
+"""Networks in OpenVINO: on the processor, on Intel's graphics and neural processors."""
 
 import hashlib
 import importlib.util
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final, cast
 import numpy as np
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import EngineError, EngineUnavailable, ResourceError
+from onhand.core.errors import EngineError, EngineUnavailable, InputError, ResourceError
 from onhand.core.network import Network
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
@@ -33,6 +33,7 @@ __all__ = ["OpenvinoNetwork", "OpenvinoNetworkEngine", "open_core"]
 _TELEMETRY: Final = "openvino_telemetry"
 _IMPORT = threading.Lock()
 _DEVICE: Final = "CPU"
+_OTHERS: Final = ("GPU", "NPU")
 _INT8_LEVEL: Final = 4  # of a variant's accuracy_level
 _MOST_SAID: Final = 500
 
@@ -72,7 +73,7 @@ class OpenvinoNetwork:
 
 
 class OpenvinoNetworkEngine:
-    """See `NetworkEngine`.
+    """See `WaysNetworkEngine`.
 
     It computes in float32 where the graph does: by default OpenVINO would take bfloat16 on
     processors that have it, and answer otherwise. Whole numbers of 64 bits, as token ids are, it
@@ -82,13 +83,31 @@ class OpenvinoNetworkEngine:
     name: ClassVar[str] = "openvino"
     package: ClassVar[str] = "openvino"
 
-    def __init__(self, home: Path | None = None, progress: Progress | None = None) -> None:
+    def __init__(
+        self, home: Path | None = None, progress: Progress | None = None, *, device: str = _DEVICE
+    ) -> None:
         self._home = home
         self._progress = progress or Quiet()
+        self._device = device
+
+    def ways(self, profile: DeviceProfile) -> tuple[str, ...]:
+        """See `WaysNetworkEngine`: OpenVINO's other devices that are usable there."""
+        usable = (one for one in profile.providers if one.is_usable and one.package == "openvino")
+        return tuple(one.name for one in usable)
+
+    def using(self, way: str) -> "OpenvinoNetworkEngine":
+        """See `WaysNetworkEngine`.
+
+        Raises:
+            InputError: if OpenVINO has no devices of that kind.
+        """
+        if way.partition(".")[0] not in {_DEVICE, *_OTHERS}:
+            raise InputError(f"openvino: there is no device {way!r}, but {', '.join(_OTHERS)}")
+        return OpenvinoNetworkEngine(self._home, self._progress, device=way)
 
     def caching(self, home: Path, progress: Progress) -> "OpenvinoNetworkEngine":
         """See `CachingNetworkEngine`: it keeps the graph as OpenVINO transformed it."""
-        return OpenvinoNetworkEngine(home, progress)
+        return OpenvinoNetworkEngine(home, progress, device=self._device)
 
     def why_not(
         self, bundle: Bundle, profile: DeviceProfile, *, variant: str | None = None
@@ -111,14 +130,8 @@ class OpenvinoNetworkEngine:
         if reason := _misplaced(bundle, variant):
             raise EngineUnavailable(f"{bundle.root}: {reason}")
         core = open_core()
-        settings: dict[str, object] = {
-            "ENABLE_CPU_PINNING": False,  # pinned to the same cores, two networks would fight
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        if chosen.accuracy_level != _INT8_LEVEL:
+        settings = _settings(self._device, threads)
+        if self._device == _DEVICE and chosen.accuracy_level != _INT8_LEVEL:
             # By default it rounds what is multiplied with weights of few bits to int8.
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         graph: Path | bytes = bundle.path(chosen.graph)
@@ -138,24 +151,37 @@ class OpenvinoNetworkEngine:
     ) -> "openvino.CompiledModel":
         if self._home is None:
             with _engine_errors():
-                return core.compile_model(core.read_model(graph), _DEVICE, settings)
+                return core.compile_model(core.read_model(graph), self._device, settings)
         # What was transformed for one processor need not be right on another.
         profile = current_profile()
         made_by = " ".join([version("openvino"), profile.processor, *profile.instruction_sets])
         # A variant's name may hold what a name in the state folder may not.
+        made_by += f" {self._device}" * (self._device != _DEVICE)
         place = f"openvino-{hashlib.sha256(variant.encode()).hexdigest()[:16]}"
         key = bundle.manifest_sha256
         known = recall_bytes(self._home, key, place, made_by=made_by)
         with _engine_errors():
             if known is not None:
-                return core.import_model(io.BytesIO(known), _DEVICE, settings)
-            compiled = core.compile_model(core.read_model(graph), _DEVICE, settings)
+                return core.import_model(io.BytesIO(known), self._device, settings)
+            compiled = core.compile_model(core.read_model(graph), self._device, settings)
             content = compiled.export_model().getvalue()
         try:
             remember_bytes(self._home, key, place, content, made_by=made_by)
         except ResourceError as error:
             self._progress.note(f"the network is compiled again next time: {error}")
         return compiled
+
+
+def _settings(device: str, threads: int) -> dict[str, object]:
+    settings: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
+    if not device.startswith("NPU"):  # which computes in 16 bits alone
+        settings |= {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
+    if device == _DEVICE:
+        settings |= {
+            "ENABLE_CPU_PINNING": False,  # pinned to the same cores, two networks would fight
+            "INFERENCE_NUM_THREADS": threads,
+        }
+    return settings
 
 
 def _misplaced(bundle: Bundle, variant: str | None) -> str | None:

@@ -78,9 +78,13 @@ def try_network_way(
         first="first-answer",
         watching=watch.watching,
     )
+    return _trial(job, name, events, watch)
+
+
+def _trial(job: NetworkJob, name: str, events: Events, watch: MemoryWatch) -> NetworkTrial:
     how = (
-        f"onhand bench {name} --variant {variant} --engine {engine} --threads {threads} "
-        f"--runs {_BLOCKS}"
+        f"onhand bench {name} --variant {job.variant} --engine {job.engine} "
+        f"--threads {job.threads} --runs {_BLOCKS}"
     )
     end = events.last("speed")
     latency = summarize("latency_s", events.figures("run", "latency_s"), unit="s", how=how)

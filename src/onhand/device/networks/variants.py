@@ -16,7 +16,8 @@ from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.networks.base import NetworkEngine, NetworkLoaded
 from onhand.device.networks.choosing import Race, final_name, keep_race, race_name, recall_race
-from onhand.device.networks.opening import able_engines, open_network, threads_of_run
+from onhand.device.networks.opening import OpenedNetwork, able_engines, open_adapted, threads_of_run
+from onhand.device.networks.thread_races import ThreadRaces
 from onhand.device.networks.timing import random_feeds, time_interleaved
 from onhand.device.probe import current_profile
 from onhand.device.report_data import parse_report
@@ -37,10 +38,12 @@ class Choice:
         engine: name of a registered engine; "" where it is not known yet.
         variants: each other variant -> why it was not taken; empty where one was asked for.
         engines: each other engine -> why it was not taken for this variant.
+        threads: of one run; 0 where it is not known yet.
     """
 
     variant: str
     engine: str
+    threads: int = 0
     variants: Mapping[str, str] = field(default_factory=dict)
     engines: Mapping[str, str] = field(default_factory=dict)
 
@@ -86,15 +89,13 @@ def open_quickest(
     """
     ways = _Ways(bundle=bundle, engine=engine, threads=threads, home=home, progress=progress)
     if variant is not None:
-        loaded, place, reasons = ways.open(variant)
-        return loaded, Choice(variant=variant, engine=place, engines=reasons)
+        return _chosen(ways.open(variant), variant, {})
     allowed, refused = allowed_variants(bundle)
     if home is None:
         untimed = dict.fromkeys(allowed[1:], "is not timed: there is no state folder")
         allowed, refused = allowed[:1], refused | untimed
     if home is None or len(allowed) == 1:
-        loaded, place, reasons = ways.open(allowed[0])
-        return loaded, Choice(variant=allowed[0], engine=place, variants=refused, engines=reasons)
+        return _chosen(ways.open(allowed[0]), allowed[0], refused)
     name, able, unable = _name_of_final(ways, allowed)
     done = recall_race(home, bundle, name, allowed)
     if done is None:
@@ -102,9 +103,18 @@ def open_quickest(
         what = "the choice of a variant"
         keep_race(home, bundle, name, done, what=what, progress=progress or Quiet())
     winner = done.winner()
-    loaded, place, reasons = ways.open(winner)
-    return loaded, Choice(
-        variant=winner, engine=place, variants=done.reasons() | refused, engines=reasons
+    return _chosen(ways.open(winner), winner, done.reasons() | refused)
+
+
+def _chosen(
+    opened: OpenedNetwork, variant: str, others: Mapping[str, str]
+) -> tuple[NetworkLoaded, Choice]:
+    return opened.loaded, Choice(
+        variant=variant,
+        engine=opened.engine,
+        threads=opened.threads,
+        variants=others,
+        engines=opened.reasons,
     )
 
 
@@ -148,12 +158,16 @@ def recall_choice(bundle: Bundle, *, home: Path) -> Choice | None:
         return None
     winner, profile = done.winner(), current_profile()
     engines, reasons = able_engines(bundle, profile, variant=winner)
-    place = race_name(winner, engines, profile, threads=threads_of_run(None, profile))
-    between = recall_race(home, bundle, place, engines) if len(engines) > 1 else None
+    most = threads_of_run(None, profile)
+    place = race_name(winner, engines, profile, threads=most)
+    between = recall_race(home, bundle, place) if len(engines) > 1 else None
     known = next(iter(engines)) if len(engines) == 1 else ""
+    engine = known if between is None else between.winner()
+    races = ThreadRaces(bundle=bundle, variant=winner, profile=profile, most=most, home=home)
     return Choice(
         variant=winner,
-        engine=known if between is None else between.winner(),
+        engine=engine,
+        threads=races.known(engine) if engine else 0,
         variants=done.reasons() | refused,
         engines=reasons if between is None else reasons | between.reasons(),
     )
@@ -237,8 +251,8 @@ class _Ways:
     home: Path | None
     progress: Progress | None
 
-    def open(self, variant: str) -> tuple[NetworkLoaded, str, dict[str, str]]:
-        return open_network(
+    def open(self, variant: str) -> OpenedNetwork:
+        return open_adapted(
             self.bundle,
             variant=variant,
             engine=self.engine,
@@ -282,7 +296,7 @@ def _final(ways: _Ways, variants: tuple[str, ...], unable: Mapping[str, EngineEr
     with ExitStack() as opened:
         for name in variants:
             try:
-                loaded, _, _ = ways.open(name)
+                loaded = ways.open(name).loaded
                 opened.callback(loaded.close)
                 loaded.run(feeds)
             except EngineError as error:

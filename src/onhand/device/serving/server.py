@@ -135,7 +135,7 @@ def _drained(state: ServerState, settings: ServeSettings) -> "type[uvicorn.Serve
                 if time.monotonic() >= self.stop_at:
                     await asyncio.to_thread(state.break_off)
                 self.should_exit = state.n_active == 0
-            if counter % _TRIM_TICKS == 0:
+            if counter % _TRIM_TICKS == _TRIM_TICKS - 1:
                 # Many threads answer, each with a heap of its own, and what they free is scattered.
                 await asyncio.to_thread(give_back_memory)
             return await super().on_tick(counter)

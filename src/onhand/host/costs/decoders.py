@@ -70,7 +70,8 @@ class Forecast:
         cold_start_s: from the start of a process to its first token.
         energy_j_per_token: of an answer.
         limits: name of a timed figure -> what it waits for.
-        spread: name of a figure -> how far it may lie off, as a fraction of it.
+        spread: name of a figure -> how far it may lie off, as a fraction of it: what calibration
+            leaves unexplained, what machines change, and how slow the device's memory gets.
         estimated: whether the figures follow from a profile, or from what another engine takes,
             and not from measured parts.
     """
@@ -142,6 +143,8 @@ class DecoderCosts:
         known = calibration or estimate_calibration(profile)
         # Memory's speed changes by the minute on shared machines; caches' does not.
         self.calibration = known.at_bandwidth(profile.read_bandwidth)
+        # Empty where nobody knows how slow it gets: nothing is then slower.
+        self._slow = known.at_bandwidth(profile.slow_read_bandwidth)
         self._text_s = (text_ratio - 1) * self.calibration.text_s
         self._shapes = decoder.matrices()
         self._read = read_matrices(decoder)
@@ -183,6 +186,17 @@ class DecoderCosts:
             prefill_s_per_token=prefill_s,
         )
 
+    def working_bytes(self, formats: Formats, *, tokens: int) -> float:
+        """Return what a step reads in the memory of a native engine: weights, keys and values.
+
+        Args:
+            formats: matrix name -> how it is stored, every one.
+            tokens: of the conversation, prompt and answer.
+        """
+        memory = running_memory(self.decoder, tokens=tokens, threads=self.threads)
+        read = (packed_bytes(shape, formats[name]) for name, shape in self._read.items())
+        return float(memory.kv_bytes + sum(read))
+
     def whole(
         self,
         formats: Formats,
@@ -207,6 +221,10 @@ class DecoderCosts:
         native = engine_of(formats, accuracy_level=self.accuracy_level) == "native"
         step_s, step_limit = self._step(formats, prompt + (answer + 1) / 2, prompt + answer)
         first_s, first_limit = self._prompt(formats, prompt)
+        slow_s, _ = self._step(
+            formats, prompt + (answer + 1) / 2, prompt + answer, calibration=self._slow
+        )
+        slower = max(0.0, slow_s / step_s - 1) if self.profile.slow_read_bandwidth else 0.0
         if not native:
             step_s, first_s = _ONNX_STEP * step_s, _ONNX_PROMPT * first_s
         load_s = self._load_s(formats, size)
@@ -236,7 +254,7 @@ class DecoderCosts:
                 "load_s": "overhead",
                 "cold_start_s": "overhead",
             },
-            spread=self._spread(native=native),
+            spread=self._spread(slower, native=native),
             estimated=self.calibration.estimated or not native,
         )
 
@@ -259,20 +277,24 @@ class DecoderCosts:
             working_bytes=working_bytes,
         )
 
-    def _step(self, formats: Formats, context: float, tokens: int) -> tuple[float, Limit]:
-        memory = running_memory(self.decoder, tokens=tokens, threads=self.threads)
-        working = memory.kv_bytes + sum(
-            packed_bytes(shape, formats[name]) for name, shape in self._read.items()
-        )
+    def _step(
+        self,
+        formats: Formats,
+        context: float,
+        tokens: int,
+        *,
+        calibration: Calibration | None = None,
+    ) -> tuple[float, Limit]:
+        known = calibration or self.calibration
         products = decode_products(
-            self.calibration,
+            known,
             self.decoder,
             formats,
             threads=self.threads,
-            working_bytes=working,
+            working_bytes=self.working_bytes(formats, tokens=tokens),
         ).values()
         work = step_work(self.decoder, context=context, threads=self.threads)
-        beside = self._text_s + explained_s(self.calibration.step, work, threads=self.threads)
+        beside = self._text_s + explained_s(known.step, work, threads=self.threads)
         total = sum(one.seconds for one in products)
         return beside + total, _limit(products, beside)
 
@@ -295,11 +317,14 @@ class DecoderCosts:
         rest = max(hashing, reading + packing) if beside else hashing + reading + packing
         return start.open_s + rest
 
-    def _spread(self, *, native: bool) -> dict[str, float]:
+    def _spread(self, slower: float, *, native: bool) -> dict[str, float]:
+        """Return how far each figure may lie off; `slower` is what slow memory adds to a step."""
         known = self.calibration.spread if native else max(self.calibration.spread, _ONNX_SPREAD)
         found = dict.fromkeys(FIGURES, min(1.0, known + _UNSEEN))
         # Shapes say these; another engine keeps copies that shapes alone do not tell.
         memory = _MEMORY_SPREAD if native else _ONNX_SPREAD
+        for name in ("decode_tokens_per_s", "energy_j_per_token"):
+            found[name] = min(1.0, found[name] + slower)
         return found | {"size_bytes": _SIZE_SPREAD, "peak_memory_bytes": memory}
 
 

@@ -12,13 +12,13 @@ from typing import Final
 import numpy as np
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import EngineUnavailable
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.core.quantized import GroupFormat
 from onhand.device.bench_child import TOKENIZER
 from onhand.device.engines.native import NativeEngine
 from onhand.device.generate import generate_tokens
+from onhand.device.hardware.native_part import native_part
 from onhand.device.hardware.rates import Shape, measure_rates
 from onhand.device.probe import sample_read_bandwidth
 from onhand.device.text import open_tokenizer
@@ -196,10 +196,7 @@ def measure_calibration(profile: DeviceProfile, *, progress: Progress | None = N
         EngineUnavailable: if there is no native part.
         EngineError: if a measuring process fails.
     """
-    from onhand.native import missing, module
-
-    if module is None:
-        raise EngineUnavailable(f"native: {missing}")
+    module = native_part()
     shown = progress or Quiet()
     shown.start("measuring what parts of a step cost", 4)
     most = max(2**20, profile.memory_bytes // 32)

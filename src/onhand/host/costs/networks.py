@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.onnx_files import infer_shapes
+from onhand.host.networks.quantization.mixed import CHOICES
 
 __all__ = [
     "AXES_OF_NETWORKS",
@@ -114,7 +115,8 @@ class NetworkCosts:
     def choices(self, layer: str, engine: str) -> tuple[str, ...]:
         """Return the choices of a layer that are known in an engine."""
         known = self.engines[engine].layers_s
-        return tuple(choice for choice in self.sizes[layer] if choice in known)
+        sizes = self.sizes[layer]
+        return tuple(choice for choice in CHOICES if choice in sizes and choice in known)
 
     def layer(self, name: str, choice: str, engine: str) -> LayerCost:
         """Return what a layer adds to the whole.

@@ -205,7 +205,7 @@ def _why_nothing(wanted: str) -> str | None:
         return "torch is not installed"
     apple = sys.platform == "darwin" and platform.machine() == "arm64"
     if not apple and not _built_for_devices(Path(found.origin).with_name("version.py")):
-        return f"{_lacking(wanted)}: the installed torch was built for processors alone"
+        return _lacking(wanted, because=" (the installed torch was built for processors alone)")
     return None if seen_accelerators() else _lacking(wanted)
 
 
@@ -228,9 +228,11 @@ def _device_there(wanted: str) -> str | None:
     return next((name for name in ([wanted] if wanted else DEVICES) if able[name]()), None)
 
 
-def _lacking(wanted: str) -> str:
+def _lacking(wanted: str, *, because: str = "") -> str:
     what = f"no {wanted} device" if wanted else "no accelerator"
-    return f"there is {what} that torch can use; torch:cpu is slow, and taken when asked for"
+    return (
+        f"there is {what} that torch can use{because}; torch:cpu is slow, and taken when asked for"
+    )
 
 
 @contextmanager

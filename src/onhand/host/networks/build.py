@@ -2,12 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 from onhand import __version__
+from onhand.core.budget import Budget
 from onhand.core.bundle import REPORT_PAGE, stage_bundle, write_report
 from onhand.core.errors import BudgetExceeded, InputError, ResourceError
 from onhand.core.network import Network
@@ -18,6 +20,7 @@ from onhand.device.networks.boxes import box_reader
 from onhand.device.networks.texts import TOKENIZER
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
+from onhand.host.ablation import LeaveOut, ablation, numbered
 from onhand.host.build import BuildResult
 from onhand.host.evaluate import record_original
 from onhand.host.networks.checks import check_network
@@ -33,10 +36,17 @@ from onhand.host.networks.prove import NetworkProof, prove_network
 from onhand.host.networks.samples import Samples
 from onhand.host.networks.steps import Finished, Step, apply_steps
 from onhand.host.passes.base import pass_options
+from onhand.host.prove import Report
 from onhand.host.report import render_report
 from onhand.host.work import BuildWork, open_work
 
-__all__ = ["PreparedNetwork", "build_network", "prepare_network", "split_watched"]
+__all__ = [
+    "PreparedNetwork",
+    "build_network",
+    "network_leave_outs",
+    "prepare_network",
+    "split_watched",
+]
 
 # Of the calibration examples, those that judge each step of a recipe of several.
 _WATCHED = 5  # one in so many
@@ -100,8 +110,7 @@ def build_network(
     """
     shown = progress or Quiet()
     ready = ready or prepare_network(source, options, shown)
-    for note in ready.model.notes:
-        shown.note(note)
+    _note(ready.model.notes, shown)
     _check_disk(ready, options, out)
     with (
         open_work(out, _fingerprint(ready, options), resume=options.resume) as work,
@@ -111,24 +120,84 @@ def build_network(
             name: _finish(ready, name, steps, options, work, shown)
             for name, steps in options.variants.items()
         }
-        pack_network(
-            ready.model,
-            ready.network,
-            {name: made.graph for name, made in finished.items()},
-            staged,
-            provenance=_provenance(ready, options),
-        )
+        graphs = {name: made.graph for name, made in finished.items()}
+        provenance = _provenance(ready, options)
+        pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
         proof = _proof(ready, finished, options, staged, home)
-        report = prove_network(proof, progress=shown)
-        if report.breaches:
+        if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
         content = _with_findings(report.content, findings or {})
+        if options.ablate:
+            content |= _ablation(report, source, options, work, home, shown)
         write_report(staged, content)
         (staged / REPORT_PAGE).write_text(render_report(content), encoding="utf-8")
-        if isinstance(source, str):
-            place = str(Path(source).resolve())
-            record_original(home, report.manifest_sha256, place, ready.model.sha256)
+        _remember(source, ready, report.manifest_sha256, home)
     return BuildResult(root=out, report=json.loads(json.dumps(content)))
+
+
+def _ablation(
+    report: Report,
+    source: str | NetworkModel,
+    options: NetworkOptions,
+    work: BuildWork,
+    home: Path,
+    shown: Progress,
+) -> dict[str, object]:
+    return ablation(
+        report,
+        network_leave_outs(options),
+        partial(_without, source, home, shown),
+        folder=work.ablation,
+        loss="quality_loss",
+        progress=shown,
+    )
+
+
+def _without(
+    source: str | NetworkModel,
+    home: Path,
+    shown: Progress,
+    options: NetworkOptions,
+    place: Path,
+    resume: bool,
+) -> Mapping[str, object]:
+    without = replace(options, resume=resume)
+    return build_network(source, place, without, home=home, progress=shown).report
+
+
+def network_leave_outs(options: NetworkOptions) -> list[LeaveOut[NetworkOptions]]:
+    """Return what can be left out of a network's build: each step of its default variant.
+
+    Args:
+        options: of the whole build.
+
+    Returns:
+        Builds of its default variant, one for each step.
+    """
+    name, steps = next(iter(options.variants.items()))
+    plain = replace(options, budget=Budget(), measure_original=False, try_ways=False, ablate=False)
+    labels = numbered([step.transform.name for step in steps])
+    return [
+        LeaveOut(
+            label=label,
+            options=replace(plain, variants={name: (*steps[:place], *steps[place + 1 :])}),
+        )
+        for place, label in enumerate(labels)
+    ]
+
+
+def _note(notes: Iterable[str], shown: Progress) -> None:
+    for note in notes:
+        shown.note(note)
+
+
+def _remember(
+    source: str | NetworkModel, ready: PreparedNetwork, manifest_sha256: str, home: Path
+) -> None:
+    """Remember where the original lies, so that bundles can be compared with it."""
+    if isinstance(source, str):
+        place = str(Path(source).resolve())
+        record_original(home, manifest_sha256, place, ready.model.sha256)
 
 
 def _with_findings(

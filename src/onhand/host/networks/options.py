@@ -39,6 +39,7 @@ class NetworkOptions:
         threads: threads to use; None for all usable ones.
         measure_original: whether to measure the original's speed and memory as well.
         try_ways: whether to try plainer ways of running the bundle, for the evaluations.
+        ablate: whether to build without each technique too, and say what each brought.
         resume: whether to go on with an interrupted build of the same bundle.
     """
 
@@ -56,6 +57,7 @@ class NetworkOptions:
     threads: int | None = None
     measure_original: bool = True
     try_ways: bool = True
+    ablate: bool = False
     resume: bool = False
 
     def __post_init__(self) -> None:

@@ -101,32 +101,29 @@ def prove_network(proof: NetworkProof, *, progress: Progress) -> Report:
     for name, quality in _quality(proof, bundle, engines, progress).items():
         variants[name] |= quality
     default = next(iter(proof.finished))
+    figures = variants[default]
     ways = _ways(proof, bundle, engines[default], here, progress)
     original, missing, standing, originals = _original(proof, bundle, here, ways, progress)
     for warning in () if standing is None else standing.warnings():
         progress.note(warning)
     budget = proof.options.budget
-    breaches = budget.breaches(
-        variants[default].values(), accept_estimates=proof.options.accept_estimates
-    )
+    accepted = proof.options.accept_estimates
+    breaches = budget.breaches(figures.values(), accept_estimates=accepted)
     content = _content(proof, bundle, variants, original, missing, engines[default])
-    figures = variants[default]
     content |= evaluate_network(
         ways, originals, figures=figures, original=original, missing=missing
     )
     content |= {
         "budget": {"limits": budget.limits(), "breaches": [asdict(breach) for breach in breaches]},
-        "notes": [
-            *_notes(proof, bundle, engines),
-            *([] if standing is None else standing.notes()),
-        ],
+        "notes": [*_notes(proof, bundle, engines), *(standing.notes() if standing else [])],
         "ranking": [] if standing is None else standing.to_json(),
         "read_bandwidth": bandwidth.to_json(),
     }
     return Report(
         content=content,
         manifest_sha256=bundle.manifest_sha256,
-        figures=variants[default],
+        figures=figures,
+        original=original,
         breaches=breaches,
     )
 

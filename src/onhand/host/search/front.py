@@ -129,7 +129,9 @@ def thinned(points: Sequence[FrontPoint], *, by: str, most: int) -> list[FrontPo
     return [ordered[place] for place in sorted(places)]
 
 
-def front_json(points: Sequence[FrontPoint], *, chosen: str) -> dict[str, object]:
+def front_json(
+    points: Sequence[FrontPoint], *, chosen: str, axes: Sequence[str] = AXES
+) -> dict[str, object]:
     """Return what a report says of a front.
 
     A measured figure counts before a predicted one, in saying which points are on the front.
@@ -137,8 +139,9 @@ def front_json(points: Sequence[FrontPoint], *, chosen: str) -> dict[str, object
     Args:
         points: all that were looked at.
         chosen: label of the point that was chosen.
+        axes: names of the figures that count; those that a point lacks are left out.
     """
-    axes = [axis for axis in AXES if all(axis in point.predicted for point in points)]
+    axes = [axis for axis in axes if all(axis in point.predicted for point in points)]
     known = [
         {
             axis: point.measured[axis].value

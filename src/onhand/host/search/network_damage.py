@@ -162,6 +162,27 @@ def measure_damages(
         progress.advance(1)
     gains = {kind: spread_gains(local, measured[kind], kind=kind) for kind in _PROBES}
     layers = _arriving(local, gains, choices)
+    corrections, seen = _whole_networks(work, judge, layers, base, choices, progress)
+    return Damages(
+        layers=_corrected(layers, corrections),
+        gains=gains,
+        measured=measured,
+        corrections=corrections,
+        base=base,
+        seen=seen,
+        curve=fit_curve(task, seen),
+    )
+
+
+def _whole_networks(
+    work: MixedWork,
+    judge: OutputJudge,
+    layers: Mapping[str, Mapping[str, float]],
+    base: float,
+    choices: Sequence[str],
+    progress: Progress,
+) -> tuple[dict[str, float], tuple[Seen, ...]]:
+    """Run networks with one choice; return by how much each differs from its sum, and them."""
     corrections: dict[str, float] = {}
     seen: list[Seen] = []
     wholes = [one for one in choices if one != FLOAT]
@@ -175,15 +196,7 @@ def measure_damages(
             summed = sum(layers[name][choice] for name in able)
             corrections[choice] = _correction(one.damage - base, summed)
         progress.advance(1)
-    return Damages(
-        layers=_corrected(layers, corrections),
-        gains=gains,
-        measured=measured,
-        corrections=corrections,
-        base=base,
-        seen=tuple(seen),
-        curve=fit_curve(task, seen),
-    )
+    return corrections, tuple(seen)
 
 
 def reused_damages(

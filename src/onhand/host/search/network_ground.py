@@ -197,7 +197,8 @@ class Ground:
         )
         table = {"bias_correction": way, "costs": costs.to_json(), "damages": asdict(damages)}
         self.store.write("plain", table)
-        return Standing(base=base, work=work, costs=costs, damages=damages)
+        # Read again, so that a search is the same whether it measured or recalled.
+        return self._measured(base, work)
 
     def _derived(self, base: Base, work: MixedWork, plain: Standing) -> Standing:
         if self._judge is None:
@@ -211,13 +212,13 @@ class Ground:
         name = f"damages-{base.label.replace(' ', '-').replace('%', 'percent')}"
         kept = self.store.read(name)
         if kept is None:
-            choices = list(plain.damages.corrections)
+            choices = sorted(plain.damages.corrections)
             damages = reused_damages(
                 work, plain.damages, self._judge, choices=["float32", *choices]
             )
             self.store.write(name, asdict(damages))
-        else:
-            damages = _damages(kept)
+            return self._derived(base, work, plain)
+        damages = _damages(kept)
         costs = derived_costs(plain.costs, plain.work, work)
         return Standing(base=base, work=work, costs=costs, damages=damages)
 

@@ -6,9 +6,10 @@ from typing import Final
 
 from onhand.core.measurement import Measurement
 from onhand.host.costs.networks import AXES_OF_NETWORKS
-from onhand.host.search.network_front import Candidate, Space, dominated
+from onhand.host.search.front import FrontPoint, front_json
+from onhand.host.search.network_front import Candidate, Space
 
-__all__ = ["AXES", "front_json", "label_of", "sensitivity_json"]
+__all__ = ["AXES", "label_of", "points_json", "sensitivity_json"]
 
 AXES: Final = ("quality_loss", *AXES_OF_NETWORKS)
 """Names of the measurements along which points lie."""
@@ -23,7 +24,7 @@ def label_of(one: Candidate) -> str:
     return f"{one.space.base}, {one.space.engine}: {said}"
 
 
-def front_json(
+def points_json(
     front: Sequence[Candidate],
     measured: Mapping[int, Mapping[str, Measurement]],
     chosen: Candidate | None,
@@ -35,25 +36,25 @@ def front_json(
         measured: place in `front` -> what was measured.
         chosen: the answer; None for none.
     """
-    on_front = {i for i, one in enumerate(front) if not any(dominated(one, o) for o in front)}
-    ranked = sorted(on_front, key=lambda i: front[i].damage)
+    ranked = sorted(range(len(front)), key=lambda i: front[i].damage)
     step = max(-(-len(ranked) // _MOST_POINTS), 1)
-    shown = {*ranked[::step], *ranked[-1:], *measured}
-    shown |= {i for i, one in enumerate(front) if one is chosen}
+    answer = next((i for i, one in enumerate(front) if one is chosen), None)
+    shown = {*ranked[::step], *ranked[-1:], *measured, *([] if answer is None else [answer])}
     points = [
-        {
-            "label": label_of(front[i]),
-            "choices": dict(front[i].choices),
-            "predicted": dict(front[i].predicted),
-            "measured": None
-            if i not in measured
-            else {name: measured[i][name].value for name in AXES if name in measured[i]},
-            "is_chosen": front[i] is chosen,
-            "is_on_front": i in on_front,
-        }
+        FrontPoint(
+            label=_numbered(i, front[i]),
+            choices=dict(front[i].choices),
+            predicted=dict(front[i].predicted),
+            measured=measured.get(i),
+        )
         for i in sorted(shown)
     ]
-    return {"points": points, "axes": list(AXES)}
+    label = "" if answer is None else _numbered(answer, front[answer])
+    return front_json(points, chosen=label, axes=AXES)
+
+
+def _numbered(i: int, one: Candidate) -> str:
+    return f"{i + 1}: {label_of(one)}"
 
 
 def sensitivity_json(space: Space) -> list[dict[str, object]]:

@@ -20,7 +20,7 @@ from onhand.host.search.network_bases import bases_for, steps_of
 from onhand.host.search.network_budget import next_candidate, refuse
 from onhand.host.search.network_front import Candidate, candidates, dominated, picks_under
 from onhand.host.search.network_ground import Ground, Standing, speed_scale
-from onhand.host.search.network_report import front_json, label_of, sensitivity_json
+from onhand.host.search.network_report import label_of, points_json, sensitivity_json
 from onhand.host.transfer import figures_for
 
 __all__ = ["MOST_BUILDS", "NetworkPlan", "NetworkSearch"]
@@ -55,7 +55,7 @@ class NetworkPlan:
     def to_json(self) -> dict[str, object]:
         """Return a JSON object, with the front as reports have it."""
         return {
-            "front": front_json(self.front, {}, self.chosen),
+            "front": points_json(self.front, {}, self.chosen),
             "refusal": self.refusal or None,
             "sensitivity": self.sensitivity,
         }
@@ -209,7 +209,7 @@ class NetworkSearch:
         """Return what the report says of the search."""
         built = {place: figures for place, figures in self.measured.items() if figures}
         return {
-            "front": front_json(self.front, built, chosen),
+            "front": points_json(self.front, built, chosen),
             "sensitivity": self.sensitivity(),
             "notes": [
                 f"chosen by a search: {label_of(chosen)}; {len(self.front)} points predicted, "

@@ -9,6 +9,8 @@ from onhand.host.build import BuildResult
 from onhand.host.networks.build import build_network, prepare_network
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.options import NetworkOptions
+from onhand.host.networks.steps import Step
+from onhand.host.search.network_front import Candidate
 from onhand.host.search.network_ground import Ground
 from onhand.host.search.network_report import label_of
 from onhand.host.search.network_search import MOST_BUILDS, NetworkPlan, NetworkSearch
@@ -82,13 +84,7 @@ def search_network(
         except BudgetExceeded as error:
             raise failed or error from None
         shown.note(f"chosen: {label_of(chosen)}")
-        points = search.together(chosen, n_variants)
-        if len(points) < n_variants:
-            shown.note(
-                f"the bundle has {len(points)} of {n_variants} variants: no more of the front fit "
-                "into the budget's disk beside the first"
-            )
-        variants = {_variant(i): search.steps(one) for i, one in enumerate(points)}
+        variants = _variants(search, chosen, n_variants, shown)
         try:
             return build_network(
                 source,
@@ -104,6 +100,19 @@ def search_network(
             shown.note(f"{label_of(chosen)} did not hold the budget again: {error}")
             failed = error
     raise failed or BudgetExceeded("no point of the front held the budget when measured again")
+
+
+def _variants(
+    search: NetworkSearch, chosen: Candidate, n: int, shown: Progress
+) -> dict[str, tuple[Step, ...]]:
+    """Return the recipes of a bundle's points, the answer's first."""
+    points = search.together(chosen, n)
+    if len(points) < n:
+        shown.note(
+            f"the bundle has {len(points)} of {n} variants: no more of the front fit into the "
+            "budget's disk beside the first"
+        )
+    return {_variant(i): search.steps(one) for i, one in enumerate(points)}
 
 
 def _variant(i: int) -> str:

@@ -13,8 +13,9 @@ from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
 from onhand.host.calibrate import InputStatistics
-from onhand.host.costs.decoders import FIGURES, DecoderCosts
+from onhand.host.costs.decoders import FIGURES
 from onhand.host.costs.kept import kept_calibration
+from onhand.host.costs.models import costs_of_model
 from onhand.host.model import Model
 from onhand.host.search.choices import (
     Form,
@@ -42,12 +43,11 @@ from onhand.host.search.store import SearchStore, content_key
 
 __all__ = ["QUICK", "THOROUGH", "Basis", "Opened", "check_costs", "open_planner"]
 
-QUICK, THOROUGH = 2e11, 2e12
+QUICK, THOROUGH = 2e11, 1e12
 """Operations for measuring what layers lose: before a forecast, and before a build."""
 
 _FORMAT = 1  # of what is kept: another one is not taken up
 _WHOLE_TOKENS = 2048
-_MANIFEST_BYTES = 4096
 # Damages of the whole at which a small model is run as a whole, to correct the sum of its parts.
 _WHOLE_DAMAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 
@@ -243,13 +243,8 @@ def _content(basis: Basis) -> dict[str, object]:
 
 def _cost_model(model: Model, profile: DeviceProfile, *, threads: int, home: Path) -> Costs:
     """Return the cost model, with this device's calibration if there is one."""
-    return DecoderCosts(
-        model.decoder,
-        profile,
-        other_bytes=sum(len(content) for content in model.files.values()) + _MANIFEST_BYTES,
-        threads=threads,
-        calibration=kept_calibration(home, profile),
-    )
+    calibration = kept_calibration(home, profile)
+    return costs_of_model(model, profile, threads=threads, calibration=calibration)
 
 
 def _kept_losses(

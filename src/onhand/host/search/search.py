@@ -157,7 +157,9 @@ class Search:
             if len(found) == n_variants - 1:
                 break
             most: list[float | None] = [None] * len(self.planner.table.names)
-            most[size] = (chosen.costs[size] + fixed) * share - fixed
+            # Where most of a bundle is no weights, a step is taken in what the weights add.
+            added = chosen.costs[size]
+            most[size] = max((added + fixed) * share - fixed, added * share**3)
             pick = best_pick(self.planner.groups, most=most)
             if pick is not None and all(pick.choices != one.choices for one in [chosen, *found]):
                 found.append(pick)

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onhand.device.serving.backends.breaker import Breaker
@@ -141,6 +141,7 @@ def test_it_rests_when_it_is_asked_to(breaker: Breaker, clock: Clock) -> None:
     assert breaker.permits
 
 
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["ok", "fail", "left", "probe", "rest"]), st.floats(0, 30)),

@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onhand.device.serving.asks import Ask
@@ -50,6 +50,7 @@ def test_least_outstanding(loads: tuple[int, ...], weights: tuple[float, ...], c
     assert least_outstanding(given_, lambda: 0.5).name == chosen
 
 
+@settings(max_examples=40)
 @given(candidates, st.randoms(use_true_random=False))
 def test_the_worst_of_all_is_never_taken(given_: list[Candidate], drawn: random.Random) -> None:
     """Of any two the better one is, so with two or more the one that is worst in all is not."""
@@ -73,6 +74,7 @@ def test_power_of_two_spreads_by_weight() -> None:
     assert abs(counts["a"] - counts["b"]) < 100
 
 
+@settings(max_examples=40)
 @given(candidates, st.binary(max_size=8))
 def test_one_that_goes_moves_only_its_own_keys(given_: list[Candidate], key: bytes) -> None:
     """The order of the others stays."""
@@ -90,6 +92,7 @@ def test_keys_spread_by_weight() -> None:
     assert 0.62 < n_first / 3000 < 0.71
 
 
+@settings(max_examples=40)
 @given(candidates, st.binary(max_size=8))
 def test_affinity_never_overloads(given_: list[Candidate], key: bytes) -> None:
     """Whoever is chosen has at most a quarter more than its share, and one."""

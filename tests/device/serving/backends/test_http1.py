@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onhand.core.errors import InputError
@@ -34,6 +34,7 @@ def test_an_answer_is_the_same_however_it_is_cut(cuts: list[int]) -> None:
     assert (reader.is_done, reader.keeps) == (True, True)
 
 
+@settings(max_examples=40)
 @given(data=st.binary(max_size=300), cut=st.integers(1, 50))
 def test_attack_any_bytes(data: bytes, cut: int) -> None:
     """They are an answer, a part of one, or refused; nothing else happens."""

@@ -329,7 +329,7 @@ def test_who_may_not_be_used_is_not() -> None:
 outcomes = st.sampled_from(["fine", "before", "middle", "busy", "wrong"])
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(outcomes, min_size=1, max_size=4), min_size=1, max_size=20))
 def test_whatever_fails_nothing_is_said_twice(rounds: list[list[str]]) -> None:
     """A reader hears one backend's words from their beginning, or an error; no place is lost."""

@@ -100,7 +100,9 @@ def test_the_latest_are_read_before_anybody_asks(folder: Path) -> None:
     again.flush()
     keep(again, range(5000, 5100))  # the thread has warmed up by then
     held = again.n_warm_bytes
+    begins = sorted(int(tokens[0]) for tokens in again.warm_tokens(wait_s=10))
 
+    assert begins == [1000, 1064]
     assert 0 < held <= 2 * max(sizes)
     assert restored(again, range(192)) == 192
     assert again.n_warm_bytes == held

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onhand.device.serving.caches.chains import Chains, Link, block_tokens, n_shared
@@ -52,6 +52,7 @@ def test_attack_other_tenants_have_other_names(other: bytes) -> None:
     }
 
 
+@settings(max_examples=40)
 @given(
     some=st.lists(st.integers(0, 2), max_size=64),
     others=st.lists(st.integers(0, 2), max_size=64),

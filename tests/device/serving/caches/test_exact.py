@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.device.serving.served import fake_model, serving
 from tests.device.test_generate import FakeLoaded, mixing
@@ -105,6 +105,7 @@ def test_what_is_drawn_is_not_kept() -> None:
     assert is_repeatable(replace(ASK, sampling=Sampling(temperature=1, seed=3)))
 
 
+@settings(max_examples=40)
 @given(sizes=st.lists(st.integers(0, 600), max_size=12), most=st.integers(0, 2000))
 def test_the_budget_holds(sizes: list[int], most: int) -> None:
     """The longest unused go; the last that fits is there."""
@@ -113,6 +114,26 @@ def test_the_budget_holds(sizes: list[int], most: int) -> None:
             cache.keep(bytes([i]), Kept((Piece("x" * size),), ENDING))
             assert cache.n_bytes <= most
             assert size + 400 > most or cache.find(bytes([i])) is not None
+
+
+@pytest.mark.parametrize("is_closed", [False, True])
+def test_what_was_found_counts_as_used(tmp_path: Path, is_closed: bool) -> None:
+    """Also in the next process, and wherever it stands in the order in which things were kept."""
+    large = Kept((Piece("x" * 1000),), ENDING)
+    cache = ExactCache(tmp_path / "c.sqlite", most_bytes=4000)
+    cache.keep(b"a", large)
+    cache.keep(b"b", large)
+    assert cache.find(b"a") is not None
+    if is_closed:
+        cache.close()
+        cache = ExactCache(tmp_path / "c.sqlite", most_bytes=4000)
+
+    cache.keep(b"c", large)
+    while cache.find(b"b") is not None:
+        cache.keep(bytes([cache.n_hits]), large)
+
+    assert cache.find(b"a") is not None
+    cache.close()
 
 
 def test_attack_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """The nearest vectors: all of them where they are few, most of them where they are many."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onhand.core.arrays import FloatArray
@@ -16,6 +16,7 @@ def unit(rng: np.random.Generator, n: int) -> FloatArray:
     return made
 
 
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 99),
     steps=st.lists(st.booleans(), min_size=1, max_size=60),

@@ -19,6 +19,7 @@ from onhand.device.serving.caches.block_figures import open_blocks
 from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.settings import CacheSettings, ServeSettings
 from onhand.device.serving.state import ServerState
+from onhand.device.text import Tokenizer
 
 PROMPT = "The lamp in the kitchen is on, and so is the one in the hall. " * 2  # 124 letters
 ASKED = {"model": "toy", "prompt": PROMPT, "max_tokens": 9, "temperature": 0}
@@ -64,6 +65,33 @@ def test_the_next_process_goes_on(tmp_path: Path) -> None:
     assert "onhand_blocks_hits 1.0" in figures
     assert f"onhand_blocks_restored_tokens {len(PROMPT) - 1}.0" in figures
     assert "onhand_blocks_damaged 0.0" in figures
+
+
+def test_the_words_of_the_last_conversations_are_known_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tokenizer takes longest when it sees a word first: so before anybody asks."""
+    with process(tmp_path, SpanLoaded(mixing)) as (served, blocks):
+        httpx2.post(f"{served.url}/v1/completions", json=ASKED)
+        blocks.flush()
+    again = open_blocks(CacheSettings(blocks_bytes=2**20, warm_bytes=2**20), tmp_path)
+    (folder := tmp_path / "again").mkdir()
+    model = fake_model(folder, loaded=SpanLoaded(mixing), blocks=again)
+    seen: list[str] = []
+    encode = Tokenizer.encode_template
+
+    def encoding(tokenizer: Tokenizer, text: str) -> TokenArray:
+        seen.append(text)
+        return encode(tokenizer, text)
+
+    monkeypatch.setattr(Tokenizer, "encode_template", encoding)
+
+    model.warm_up()
+
+    assert any(text.startswith(PROMPT[:60]) for text in seen)
+    model.close()
+    assert again is not None
+    again.close()
 
 
 def test_attack_the_next_process_keeps_tenants_apart(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ readings = st.builds(
 )
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seen=st.lists(st.tuples(readings, st.floats(0.1, 20)), max_size=60),
     least_threads=st.integers(1, 6),

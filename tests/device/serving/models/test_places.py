@@ -227,4 +227,4 @@ class Shelf(RuleBasedStateMachine):
 
 
 TestShelf = Shelf.TestCase
-TestShelf.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestShelf.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)

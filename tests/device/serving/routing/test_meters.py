@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onhand.core.errors import InputError
@@ -46,6 +46,7 @@ def test_a_quantile_forgets() -> None:
     assert quantile.value == 2.0
 
 
+@settings(max_examples=40)
 @given(
     values=st.lists(st.floats(0, 1e6), min_size=20, max_size=60),
     share=st.floats(0.01, 0.99),

@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -104,6 +105,7 @@ class BlockStore:
             raise ResourceError(f"{folder}: blocks cannot be kept there: {error}") from error
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MOST_WAITING)
         self._is_closed = False
+        self._is_warm = threading.Event()
         self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="onhand-blocks-read")
         self._writer = threading.Thread(target=self._work, name="onhand-blocks", daemon=True)
         self._writer.start()
@@ -127,6 +129,16 @@ class BlockStore:
     def n_warm_bytes(self) -> int:
         """Memory of blocks that were read before anybody asked."""
         return sum(span.nbytes for _, span in list(self._warm.values()))
+
+    def warm_tokens(self, *, wait_s: float) -> list[TokenArray]:
+        """Return the tokens of blocks that were read at the start and not asked for yet.
+
+        Args:
+            wait_s: most seconds to wait until they are read; then there are none.
+        """
+        if not self._is_warm.wait(wait_s):
+            return []
+        return [tokens for tokens, _ in list(self._warm.values())]
 
     @property
     def n_waiting(self) -> int:
@@ -225,7 +237,9 @@ class BlockStore:
         if not children:
             return None
         wanted = self.chains.tags(link.parent, link.tokens)
-        shared, key = max(((n_shared(wanted, tags), key) for key, tags in children), key=_first)
+        shared, key = max(
+            ((n_shared(wanted, tags), key) for key, tags in children), key=itemgetter(0)
+        )
         return (key, shared) if shared else None
 
     def _read(self, links: Sequence[Link], session: SpanSession, total: int) -> None:
@@ -287,6 +301,7 @@ class BlockStore:
 
     def _work(self) -> None:
         self._warm_up()
+        self._is_warm.set()
         while (job := self._jobs.get()) is not None:
             try:
                 self._write(job)
@@ -381,7 +396,3 @@ def _needs_no_block(tags: Tags, children: Sequence[tuple[bytes, Tags]]) -> bool:
     if tags.size < _LEAST_TOKENS:
         return True
     return any(n_shared(tags, others) == tags.size for _, others in children)
-
-
-def _first(pair: tuple[int, bytes]) -> int:
-    return pair[0]

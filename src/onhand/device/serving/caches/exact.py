@@ -7,6 +7,7 @@ request never finds another's answer.
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import sqlite3
@@ -24,6 +25,7 @@ __all__ = ["ExactCache", "Kept", "is_repeatable", "kept_as_json", "key_of", "par
 
 _FORMAT: Final = 2
 _ROW_BYTES: Final = 128  # beside the answer itself
+_MOST_TOUCHED: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class ExactCache:
         self._most_bytes = most_bytes
         self._hits = self._misses = 0
         self._n_bytes = self._clock = 0
+        self._touched: dict[bytes, int] = {}  # not written yet
         self._rows = opened(path, what="cache", prepare=self._prepare, clear=remove)
 
     @property
@@ -114,7 +117,7 @@ class ExactCache:
         try:
             row = self._rows.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
             if row is not None:
-                self._rows.execute("UPDATE answers SET used = ? WHERE key = ?", (self._tick(), key))
+                self._touch(key)
             kept = None if row is None else parse_kept(json.loads(row[0]))
         except (sqlite3.Error, ValueError, KeyError, TypeError):
             kept = None  # what cannot be read is computed again
@@ -142,6 +145,8 @@ class ExactCache:
                 "INSERT INTO answers VALUES (?, ?, ?, ?)", (key, answer, size, self._tick())
             )
             self._n_bytes += size
+            if self._n_bytes > self._most_bytes:
+                self._write_touched()
             while self._n_bytes > self._most_bytes:
                 oldest = "SELECT key FROM answers ORDER BY used LIMIT 1"
                 self._forget(self._rows.execute(oldest).fetchone()[0])
@@ -150,6 +155,8 @@ class ExactCache:
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
+        with contextlib.suppress(sqlite3.Error):  # closed before
+            self._write_touched()
         self._rows.close()
 
     def __enter__(self) -> Self:
@@ -173,10 +180,26 @@ class ExactCache:
         self._n_bytes = self._counted()
         self._clock = int(rows.execute("SELECT max(used) FROM answers").fetchone()[0] or 0)
 
+    def _touch(self, key: bytes) -> None:
+        # Many at once: a write takes several times what finding an answer does. A process that is
+        # killed forgets what was used last, and no more.
+        self._touched[key] = self._tick()
+        if len(self._touched) >= _MOST_TOUCHED:
+            self._write_touched()
+
+    def _write_touched(self) -> None:
+        touched, self._touched = self._touched, {}
+        if touched:
+            self._rows.executemany(
+                "UPDATE answers SET used = ? WHERE key = ?",
+                [(used, key) for key, used in touched.items()],
+            )
+
     def _counted(self) -> int:
         return int(self._rows.execute("SELECT coalesce(sum(size), 0) FROM answers").fetchone()[0])
 
     def _forget(self, key: bytes) -> None:
+        self._touched.pop(key, None)
         row = self._rows.execute("SELECT size FROM answers WHERE key = ?", (key,)).fetchone()
         if row is not None:
             self._rows.execute("DELETE FROM answers WHERE key = ?", (key,))

@@ -4,12 +4,14 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from onhand.core.arrays import TokenArray
-from onhand.core.errors import EngineUnavailable
+from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Session
 from onhand.device.guide import AwaitingGuide, Guide
@@ -28,10 +30,14 @@ from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.memory import Hold, SessionMemory, UnboundedMemory
 from onhand.device.serving.models.scores import ScoreKeeper
 from onhand.device.serving.settings import ModelSettings
+from onhand.device.template import Message
 from onhand.device.text_files import model_sampling
 from onhand.device.tools.calling import calling_of
 
 __all__ = ["LocalModel", "fingerprint_of"]
+
+_MOST_WARM_TOKENS: Final = 16_384  # that are put into words at the start: a tenth of a second
+_WARM_WAIT_S: Final = 1.0
 
 
 class LocalModel:
@@ -77,6 +83,7 @@ class LocalModel:
         )
         self._opened = opened
         self._memory = memory
+        self._blocks = blocks
         self._prompts = PromptReader(
             tokenizer=opened.files.tokenizer, template=opened.files.template, name=self.name
         )
@@ -133,12 +140,29 @@ class LocalModel:
         self._remembered.forget(n)
 
     def warm_up(self) -> None:
-        """Do a step for nobody, so that what the first one takes is there."""
+        """Do for nobody what an answer takes, so that the first one finds it done."""
+        self._warm_up_texts()
         session = self._opened.loaded.session(context=min(self.context, 64))
         try:
             self._opened.loaded.step([(session, np.zeros(1, dtype=np.int64))])
         finally:
             session.close()
+
+    def _warm_up_texts(self) -> None:
+        # A template's first text and a tokenizer's first sight of a word take several times what
+        # later ones do, and the words of the last conversations are likely to come again.
+        tokenizer = self._opened.files.tokenizer
+        with suppress(InputError):  # this template wants another conversation
+            self._calling.render([Message("user", "hello")], None)
+        if self._blocks is None:
+            return
+        left = _MOST_WARM_TOKENS
+        for tokens in self._blocks.warm_tokens(wait_s=_WARM_WAIT_S):
+            if (left := left - tokens.size) < 0:
+                return
+            if int(tokens.max(initial=0)) < self._opened.loaded.vocab_size:
+                with suppress(InputError):  # another model's
+                    tokenizer.encode_template(tokenizer.decode(tokens))
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         """See `Backend`.

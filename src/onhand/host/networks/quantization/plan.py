@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onhand.core.errors import InputError
 from onhand.host.networks.graph import Array, Graph, Node
+from onhand.host.networks.quantization.cuts import cuts_of
 
 __all__ = [
     "COMPUTE",
@@ -295,29 +296,16 @@ def _between(
     for node in graph.nodes:
         if is_reached(node):
             quantised.add(node.name)
+    convolutions = {name for name, layer in layers.items() if layer.node.op == "Conv"}
+    cuts = cuts_of(graph, convolutions, operators=_CLIPS)
     # What only float reads need not be rounded; what stands before it then neither.
     for node in reversed(graph.nodes):
         if node.name in quantised and node.name not in layers:
             after = [reader for name in node.outputs for reader in readers.get(name, ())]
-            wanted = any(reader.name in quantised for reader in after) or _ends(
-                node, layers, producers, readers, outside
-            )
+            wanted = any(reader.name in quantised for reader in after) or node.name in cuts
             if not wanted or outside.intersection(node.outputs):
                 quantised.discard(node.name)
     return quantised
-
-
-def _ends(
-    node: Node,
-    layers: Mapping[str, Layer],
-    producers: Mapping[str, Node],
-    readers: Readers,
-    outside: set[str],
-) -> bool:
-    """Whether a node cuts what a convolution gives, which is rounded in any case: finer so."""
-    maker = producers.get(node.inputs[0]) if node.op in _CLIPS else None
-    alone = len(readers.get(node.inputs[0], ())) == 1 and node.inputs[0] not in outside
-    return maker is not None and maker.op == "Conv" and maker.name in layers and alone
 
 
 def _number(graph: Graph, name: str) -> float | None:

@@ -128,6 +128,7 @@ def test_another_number_is_another_question(verb: str, thing: str, numbers: list
         assert (difference(texts[0], texts[1]).reason is None) == same
 
 
+@settings(max_examples=40)
 @given(verb=VERBS, things=st.lists(THINGS, min_size=2, max_size=2, unique=True))
 def test_another_order_is_another_question(verb: str, things: list[str]) -> None:
     """Where something goes from and to, and what stands before what."""

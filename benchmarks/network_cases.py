@@ -1,0 +1,112 @@
+"""Networks whose layers get choices: for `benchmarks.network_costs` and `network_search`."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.fusion import encoder
+from benchmarks.tiny_data import ASSETS, cifar
+from benchmarks.vision import FEED, MOBILENET, N_CALIBRATION, PICTURES, SEED, read_examples
+from onhand.core.progress import Quiet
+from onhand.device.probe import current_profile
+from onhand.host.networks.build import PreparedNetwork
+from onhand.host.networks.clean import clean
+from onhand.host.networks.data import DataSplit
+from onhand.host.networks.graph import Array
+from onhand.host.networks.loading import load_network
+from onhand.host.networks.model import NetworkModel
+from onhand.host.networks.options import NetworkOptions
+from onhand.host.networks.pack import describe
+from onhand.host.networks.samples import Samples
+from onhand.host.search.network_ground import Ground
+
+__all__ = ["CASES", "ground_of", "is_there", "task_of"]
+
+RESNET = ASSETS / "mlperf-tiny" / "image_classification" / "trained_models" / "pretrainedResnet.h5"
+CASES = ("resnet-8", "mobilenet-v2", "encoder")
+TOKENS, WIDTH, LAYERS = 128, 384, 6
+
+
+def is_there(name: str) -> bool:
+    """Say whether a case's files are in the folder of `ONHAND_ASSETS`."""
+    if name == "resnet-8":
+        return RESNET.is_file() and (ASSETS / "cifar10").is_dir()
+    return name == "encoder" or (MOBILENET.is_file() and PICTURES.is_dir())
+
+
+def task_of(name: str) -> str:
+    """Return what a case's network is for."""
+    return "features" if name == "encoder" else "image-classification"
+
+
+def ground_of(name: str, home: Path, *, threads: int, judged: int) -> Ground:
+    """Read a case.
+
+    Args:
+        name: one of `CASES`.
+        home: state folder.
+        threads: of one run.
+        judged: examples that judge, at most.
+    """
+    model, data = _CASES[name](judged)
+    options = NetworkOptions(task=task_of(name), variants={"mixed": ()}, threads=threads)
+    ready = PreparedNetwork(
+        model=model,
+        graph=clean(model.graph),
+        network=describe(model, task_of(name)),
+        data=data,
+        profile=current_profile(),
+        threads=threads,
+    )
+    return Ground(ready, options, home=home, progress=Quiet())
+
+
+def _mobilenet(judged: int) -> tuple[NetworkModel, DataSplit]:
+    model = replace(load_network(str(MOBILENET), task="image-classification"), feed=FEED)
+    examples = read_examples()
+    order = np.random.default_rng(SEED).permutation(len(examples.labels))
+    seen = examples.part(order[:N_CALIBRATION])
+    other = examples.part(order[N_CALIBRATION:][:judged])
+    return model, _split(
+        model, seen.arrays, other.arrays, other.labels.tolist(), "photographs of ImageNet"
+    )
+
+
+def _resnet(judged: int) -> tuple[NetworkModel, DataSplit]:
+    model = load_network(str(RESNET), task="image-classification")
+    examples = cifar(judged)
+    labels = None if examples.labels is None else examples.labels.tolist()
+    return model, _split(model, examples.calibrating[:100], examples.judging, labels, examples.what)
+
+
+def _encoder(judged: int) -> tuple[NetworkModel, DataSplit]:
+    graph = encoder(tokens=TOKENS, width=WIDTH, layers=LAYERS)
+    model = NetworkModel(
+        name="encoder",
+        family="random",
+        graph=graph,
+        sha256=hashlib.sha256(f"{TOKENS} {WIDTH} {LAYERS}".encode()).hexdigest(),
+        source_bytes=graph.size_bytes(),
+    )
+    drawn = np.random.default_rng(SEED).normal(size=(24 + min(judged, 24), TOKENS, WIDTH))
+    arrays = drawn.astype(np.float32)
+    return model, _split(model, arrays[:24], arrays[24:], None, "random numbers")
+
+
+def _split(
+    model: NetworkModel, seen: Array, judging: Array, labels: list[int] | None, what: str
+) -> DataSplit:
+    fed = model.graph.inputs[0].name
+    digest = hashlib.sha256(np.ascontiguousarray(seen).tobytes())
+    digest.update(np.ascontiguousarray(judging).tobytes())
+    return DataSplit(
+        calibration=Samples(feeds=[{fed: array[None]} for array in seen]),
+        heldout=Samples(feeds=[{fed: array[None]} for array in judging], labels=labels),
+        what=what,
+        sha256=digest.hexdigest(),
+    )
+
+
+_CASES = {"encoder": _encoder, "mobilenet-v2": _mobilenet, "resnet-8": _resnet}
