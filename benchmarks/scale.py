@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> int:
     rows = local["trials"]
     each = [row["seconds"] for row in rows] if isinstance(rows, list) else []
     results = {
-        "model": given.model.name,
+        "model": "house-assistant" if given.model == HOUSE else given.model.name,
         "nodes": given.nodes,
         "at_once": given.at_once,
         "trials": len(sweep.trials),
