@@ -36,6 +36,7 @@ from onhand.device.hardware.execution_providers import (
     use_provider,
 )
 from onhand.device.processor import processor
+from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -237,6 +238,7 @@ class OnnxEngine:
         content = whole_graph(read_graph(graph), bundle, variant)
         check_tensors(content, bundle.root, allowed=chosen.weights, where=str(graph))
         try:
+            refuse_telemetry()
             import onnxruntime as ort
         except ImportError as error:
             raise EngineUnavailable(f"onnxruntime cannot be imported: {error}") from error

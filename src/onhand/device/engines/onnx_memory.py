@@ -7,6 +7,7 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.decoder import Decoder
+from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -94,6 +95,7 @@ class DeviceMemory:
             context: most tokens.
             device: as ONNX Runtime calls the accelerator's memory: "cuda".
         """
+        refuse_telemetry()
         import onnxruntime as ort
 
         self._names = part_names(decoder)

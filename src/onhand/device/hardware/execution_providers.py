@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.core.profile import DeviceProfile
 from onhand.device.hardware.reach import Reached, reached_by, sources
+from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -129,6 +130,7 @@ def use_provider(
     """
     if provider is None:
         return [_PROCESSOR]
+    refuse_telemetry()
     import onnxruntime as ort
 
     options.enable_mem_pattern = provider.plans_memory

@@ -12,6 +12,7 @@ import numpy as np
 from onhand.core.onnxwrite import WrittenNode, model_of
 from onhand.core.profile_parts import MATRIX_KINDS, MatrixRate
 from onhand.core.progress import Progress, Quiet
+from onhand.device.telemetry import refuse_telemetry
 
 __all__ = ["SHAPES", "Shape", "measure_rates"]
 
@@ -139,6 +140,7 @@ def _integer_s(shape: Shape, threads: int, *, bits: int) -> float:
 
 
 def _session_s(model: bytes, shape: Shape, threads: int) -> float:
+    refuse_telemetry()
     import onnxruntime as ort
 
     options = ort.SessionOptions()

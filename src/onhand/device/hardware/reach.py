@@ -16,6 +16,7 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineError
 from onhand.device.hardware.trials import Trial
+from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -68,6 +69,7 @@ class Reached:
 
 def sources() -> tuple[str, ...]:
     """Return what may have providers beside the processor's, as `reached_by` takes it."""
+    refuse_telemetry()
     import onnxruntime as ort
 
     built_in = [name for name in ort.get_available_providers() if name not in _NO_DEVICE]
@@ -99,6 +101,7 @@ def reached_by(source: str) -> Iterator[Reached]:
 
 def compute_on_processor(trial: Trial) -> FloatArray:
     """Return what the processor computes."""
+    refuse_telemetry()
     import onnxruntime as ort
 
     session = ort.InferenceSession(trial.model, _options(), providers=[_PROCESSOR])
@@ -106,6 +109,7 @@ def compute_on_processor(trial: Trial) -> FloatArray:
 
 
 def _plugged_in(module: str) -> Iterator[Reached]:
+    refuse_telemetry()
     import onnxruntime as ort
 
     before = {one.ep_name for one in ort.get_ep_devices()}
@@ -125,6 +129,7 @@ def _plugged_in(module: str) -> Iterator[Reached]:
 
 
 def _on_onnxruntime(reached: Reached, trial: Trial) -> FloatArray:
+    refuse_telemetry()
     import onnxruntime as ort
 
     options = _options()
@@ -153,6 +158,7 @@ def _left(session: "onnxruntime.InferenceSession") -> tuple[str, ...]:
 
 
 def _options() -> "onnxruntime.SessionOptions":
+    refuse_telemetry()
     import onnxruntime as ort
 
     options = ort.SessionOptions()

@@ -19,6 +19,7 @@ from onhand.device.hardware.execution_providers import (
 )
 from onhand.device.networks.base import Array, check_feeds, still_open
 from onhand.device.networks.graph_file import read_graph_file
+from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -102,6 +103,7 @@ class OnnxNetworkEngine:
         """
         graph = read_graph_file(bundle, variant)
         try:
+            refuse_telemetry()
             import onnxruntime as ort
         except ImportError as error:
             raise EngineUnavailable(f"onnxruntime cannot be imported: {error}") from error

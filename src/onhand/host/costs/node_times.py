@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from onhand.core.errors import EngineError
+from onhand.device.telemetry import refuse_telemetry
 from onhand.host.networks.graph import Array, Graph
 from onhand.host.networks.onnx_files import model_bytes
 
@@ -120,6 +121,7 @@ def _stands_alone(name: str, said: str) -> bool:
 
 
 def _onnx(graph: Graph, feeds: Mapping[str, Array], threads: int) -> dict[str, float]:
+    refuse_telemetry()
     import onnxruntime as ort
 
     from onhand.device.networks.onnx import SLOWER_FUSIONS

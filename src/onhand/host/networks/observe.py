@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from onhand.core.errors import EngineError, InputError
+from onhand.device.telemetry import refuse_telemetry
 from onhand.host.networks.graph import Array, Graph
 from onhand.host.networks.onnx_files import infer_shapes, model_bytes, watching_bytes
 from onhand.host.networks.samples import Samples
@@ -26,6 +27,7 @@ class GraphRunner:
             InputError: if there is no such value.
             EngineError: if ONNX Runtime cannot run it.
         """
+        refuse_telemetry()
         import onnxruntime as ort
 
         wanted = tuple(graph.output_names() if names is None else dict.fromkeys(names))

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from onhand.core.errors import EngineError
+from onhand.device.telemetry import refuse_telemetry
 from onhand.host.networks.graph import Array, Graph
 from onhand.host.networks.onnx_files import model_bytes
 
@@ -22,6 +23,7 @@ def run_quietly(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     Raises:
         EngineError: if it cannot.
     """
+    refuse_telemetry()
     import onnxruntime as ort
 
     options = ort.SessionOptions()
