@@ -186,7 +186,10 @@ LOADED = """
 import json, sys
 from onhand.cli.main import main
 code = main(sys.argv[1:])
-heavy = ["jinja2", "onnxruntime", "onnx", "onhand.host", "tokenizers", "torch", "rich"]
+heavy = {"jinja2", "onnxruntime", "onnx", "tokenizers", "torch", "rich"}
+# An engine of the host is a plug-in like any other: it is asked, and loads no package for that.
+host = [name for name in sys.modules if name.startswith("onhand.host.")]
+heavy.update(name for name in host if not name.startswith("onhand.host.engines"))
 print(json.dumps([code, [name for name in heavy if name in sys.modules]]))
 """
 

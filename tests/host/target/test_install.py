@@ -21,7 +21,7 @@ ANSWER: dict[str, object] = {
     "machine": "aarch64",
     "free_bytes": 10**9,
     "compiler": "",
-    "folder": "/home/pi/.cache/onhand-on-target",
+    "folder": "/srv/onhand-on-target",
 }
 
 
