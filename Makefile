@@ -12,7 +12,7 @@ demo: .venv/.host  ## build the house assistant under a budget, show the report,
 
 test: setup  ## everything that CI runs: style, types, all tests; then a device's tests without torch
 	scripts/check --all
-	.venv-lean/bin/python -m pytest -q -n auto --dist loadfile tests/core tests/device tests/cli
+	.venv-lean/bin/python -m pytest -q -n auto --max-worker-restart 0 --dist loadfile tests/core tests/device tests/cli
 
 check: .venv/.dev  ## the quick part of `test`, before every commit
 	scripts/check

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from onhand.host.target.agent import MARK, Agent
+from onhand.host.target.agent import MARK, SILENCE, Agent
 
 
 class Talk:
@@ -118,6 +118,19 @@ def test_who_hangs_up_ends_what_runs(tmp_path: Path) -> None:
     talk.ask("run", command=[sys.executable, "-c", code], environment={}, limit_s=60)
 
     talk.close()
+
+
+def test_an_agent_that_has_ended_watches_no_more() -> None:
+    """A minute of silence ends an agent that still serves, and no process that once had one."""
+    talk = Talk()
+    watchers = [one for one in threading.enumerate() if one.name == SILENCE]
+    assert watchers
+
+    talk.close()
+
+    for one in watchers:
+        one.join(10)
+        assert not one.is_alive()
 
 
 def test_two_agents_do_not_share_a_folder(talk: Talk, tmp_path: Path) -> None:

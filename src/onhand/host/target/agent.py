@@ -22,9 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["MARK", "Agent", "facts_of", "main"]
+__all__ = ["MARK", "SILENCE", "Agent", "facts_of", "main"]
 
 MARK = "onhand-agent-1"
+SILENCE = "silence"  # what the thread is called
 SILENCE_S = 60.0
 OUTPUT_BYTES = 16 * 2**20
 LINE_BYTES = 4096
@@ -66,19 +67,21 @@ class Agent:
         self._running: subprocess.Popen[bytes] | None = None
         self._ended = ""
         self._is_lost = False
+        self._is_done = threading.Event()
         self._heard = time.monotonic()
         self._lock: IO[str] | None = None
 
     def serve(self) -> None:
         """Answer until the input ends."""
         threading.Thread(target=self._listen, daemon=True).start()
-        threading.Thread(target=self._watch, daemon=True).start()
+        threading.Thread(target=self._watch, name=SILENCE, daemon=True).start()
         self._send({"mark": MARK})
         try:
             while (given := self._waiting.get()) is not None:
                 self._answer(*given)
         finally:
             self._lose()
+            self._is_done.set()
             if self._lock is not None:
                 self._lock.close()
 
@@ -103,7 +106,8 @@ class Agent:
 
     def _watch(self) -> None:
         while time.monotonic() - self._heard < SILENCE_S:
-            time.sleep(1.0)
+            if self._is_done.wait(1.0):
+                return
         self._lose()
         os._exit(3)
 
