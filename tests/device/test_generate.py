@@ -83,7 +83,9 @@ def saying(answer: str) -> Rule:
     script = [*map(int, letters().encode_template(answer)), END]
 
     def rule(tokens: list[int]) -> int:
-        return script[len(tokens) - 1 - max(i for i, t in enumerate(tokens) if t == OPEN)]
+        # Of a part of a prompt nothing is drawn: any token does.
+        opened = max((i for i, t in enumerate(tokens) if t == OPEN), default=len(tokens) - 1)
+        return script[len(tokens) - 1 - opened]
 
     return rule
 

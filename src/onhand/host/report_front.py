@@ -144,9 +144,10 @@ def front_sentence(report: Report) -> str:
         return "The original and the variants of this bundle, all of them measured."
     n = len(front.dots)
     built = sum(dot.measured is not None for dot in front.dots)
+    was = "was" if built == 1 else "were"
     shown = "" if n <= _MOST_DOTS else f" The {_MOST_DOTS} nearest to the front are shown."
     return (
-        f"{n} choices that the search looked at: {built} were built and measured (filled), the "
+        f"{n} choices that the search looked at: {built} {was} built and measured (filled), the "
         f"others are predicted (hollow, estimated). The ring marks this bundle.{shown}"
     )
 

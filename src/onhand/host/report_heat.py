@@ -15,6 +15,7 @@ __all__ = ["LEVELS", "HeatMap", "matrix_heat", "sensitivity_heat"]
 LEVELS = 6
 _LAYERED = re.compile(r"layers\.([0-9]{1,4})\.(.+)")
 _MOST_ROWS, _MOST_COLUMNS = 130, 16
+_MOST_CHOICES = 8  # of one search; of more, each number of bits shows its best
 _ROW, _LEFT, _TOP = 21.0, 118.0, 30.0
 
 
@@ -78,6 +79,8 @@ def matrix_heat(matrices: Sequence[ReportMatrix], *, name: str) -> HeatMap | Non
 def sensitivity_heat(found: Sequence[SensitivityCell]) -> HeatMap | None:
     """Draw what each choice of each group would lose, as the search saw it.
 
+    Where there are many choices, a cell stands for the one of its number of bits that loses least.
+
     Args:
         found: groups and choices.
 
@@ -85,12 +88,15 @@ def sensitivity_heat(found: Sequence[SensitivityCell]) -> HeatMap | None:
         The map; None if there is none.
     """
     ordered = sorted(found, key=lambda cell: cell.bits)
-    columns = dict.fromkeys(cell.choice for cell in ordered)
-    place = {choice: i for i, choice in enumerate(columns)}
+    if len({cell.choice for cell in ordered}) > _MOST_CHOICES:
+        ordered = _best_by_bits(ordered)
+        columns = [f"{cell.bits:g} bits" for cell in ordered]
+    else:
+        columns = [cell.choice for cell in ordered]
     cells = [
         _Cell(
             row=cell.group,
-            column=cell.choice,
+            column=column,
             text=f"{cell.bits:g}",
             error=cell.damage,
             tip=(
@@ -98,9 +104,19 @@ def sensitivity_heat(found: Sequence[SensitivityCell]) -> HeatMap | None:
                 f"{show_figure('size_bytes', cell.size_bytes)}"
             ),
         )
-        for cell in sorted(found, key=lambda cell: place[cell.choice])
+        for cell, column in zip(ordered, columns, strict=True)
     ]
     return _heat(cells, "What each choice of bits would lose, by group", shown=_plain)
+
+
+def _best_by_bits(found: Sequence[SensitivityCell]) -> list[SensitivityCell]:
+    """Keep of each group and number of bits the choice that loses least."""
+    best: dict[tuple[str, float], SensitivityCell] = {}
+    for cell in found:
+        kept = best.get((cell.group, cell.bits))
+        if kept is None or cell.damage < kept.damage:
+            best[cell.group, cell.bits] = cell
+    return list(best.values())
 
 
 def _heat(cells: Sequence[_Cell], title: str, *, shown: Callable[[float], str]) -> HeatMap | None:
