@@ -100,7 +100,7 @@ def run(model: str, count: int, threads: int, scratch: Path) -> list[dict[str, o
     folder, text = model_places(model)
     home = scratch / "home"
     calibrate(home, current_profile())
-    front = plan(folder, text, "disk=1TiB", home, threads)
+    front = plan(folder, text, "disk=1000GiB", home, threads)
     rows: list[dict[str, object]] = []
     for number, (budget, impossible) in enumerate(drawn(front, count)):
         row = decide(folder, text, budget, home, threads, scratch / f"bundle-{number}")
