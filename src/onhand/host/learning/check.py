@@ -17,8 +17,10 @@ Teach = Callable[[Values, Feeds], Taught]
 TOLERANCE: Final = 1e-4
 """Largest relative distance of a gradient."""
 STEPS: Final = 50
-# What both lose in float32 is a share of the largest gradients; far smaller ones are noise.
-_FLOOR: Final = 1e-6
+# What both lose in float32 is a share of the largest gradient, about 1e-7 of it: one that is nearly
+# zero, as that of the keys' bias in attention, is nothing but that.
+_FLOOR: Final = 1e-3
+_LEAST_LOSS: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,7 @@ def check_gradients(
     steps: int = STEPS,
     learning_rate: float | None = None,
     seed: int = 0,
+    tolerance: float = TOLERANCE,
 ) -> Checked:
     """Compare every gradient, and then where plain gradient descent leads to.
 
@@ -72,6 +75,8 @@ def check_gradients(
         learning_rate: of descent; None for one that moves the values by a hundredth of their own
             length in all steps together.
         seed: of the shift.
+        tolerance: largest relative distance of a gradient; more where activations are rounded, as
+            one that lies between two codes may be rounded to either.
 
     Returns:
         How far apart they were.
@@ -83,16 +88,16 @@ def check_gradients(
     worst = 0.0
     for values in (start, _shifted(start, seed)):
         for feeds in batches[:2]:
-            worst = max(worst, _compare(ours(values, feeds), theirs(values, feeds)))
+            worst = max(worst, _compare(ours(values, feeds), theirs(values, feeds), tolerance))
     rate = _rate(theirs, start, batches[0], steps) if learning_rate is None else learning_rate
     first, second = dict(start), dict(start)
     loss_error = 0.0
     for step in range(steps):
         feeds = batches[step % len(batches)]
         a, b = ours(first, feeds), theirs(second, feeds)
-        apart = abs(a.loss - b.loss) / max(abs(b.loss), _FLOOR)
+        apart = abs(a.loss - b.loss) / max(abs(b.loss), _LEAST_LOSS)
         loss_error = max(loss_error, apart)
-        if not apart <= TOLERANCE * 10:
+        if not apart <= tolerance * 10:
             raise EngineError(
                 f"the lesson's loss is {a.loss:.7g} after {step} steps, PyTorch's {b.loss:.7g}: "
                 "the bundle is not written"
@@ -102,12 +107,12 @@ def check_gradients(
     return Checked(
         gradient_error=worst,
         loss_error=loss_error,
-        value_error=_values_apart(start, first, second),
+        value_error=_values_apart(start, first, second, tolerance),
         n_steps=steps,
     )
 
 
-def _compare(ours: Taught, theirs: Taught) -> float:
+def _compare(ours: Taught, theirs: Taught, tolerance: float) -> float:
     """Return the largest relative distance of a gradient.
 
     Raises:
@@ -121,16 +126,18 @@ def _compare(ours: Taught, theirs: Taught) -> float:
         if found.shape != right.shape:
             raise EngineError(f"the gradient of {name!r} is {found.shape}, must be {right.shape}")
         apart = _length(found.astype(np.float64) - right) / max(lengths[name], floor)
-        if not apart <= TOLERANCE:  # so that what is no number is refused as well
+        if not apart <= tolerance:  # so that what is no number is refused as well
             raise EngineError(
                 f"the gradient of {name!r} is {apart:.2g} away from PyTorch's, at most "
-                f"{TOLERANCE:g} is rounding: the bundle is not written"
+                f"{tolerance:g} is rounding: the bundle is not written"
             )
         worst = max(worst, apart)
     return worst
 
 
-def _values_apart(start: Values, first: Values, second: Values) -> float:
+def _values_apart(
+    start: Values, first: Values, second: Values, tolerance: float
+) -> float:
     """Return how far two ways ended from each other, relative to how far they led.
 
     Raises:
@@ -142,7 +149,7 @@ def _values_apart(start: Values, first: Values, second: Values) -> float:
     for name, value in second.items():
         apart = _length(first[name] - value) / max(moved[name], longest * 1e-3, 1e-12)
         worst = max(worst, apart)
-        if not apart <= TOLERANCE * 100:
+        if not apart <= tolerance * 100:
             raise EngineError(
                 f"what was learned of {name!r} is {apart:.2g} away from PyTorch's after all steps: "
                 "the bundle is not written"
