@@ -46,7 +46,8 @@ class Journal:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Not in appending mode: a torn end is cut, and the next record takes its place.
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-            self._file: BinaryIO = os.fdopen(handle, "r+b")
+            # Without a buffer: what a full disk refused must not be written later.
+            self._file: BinaryIO = os.fdopen(handle, "r+b", buffering=0)
         except OSError as error:
             raise ResourceError(f"{path}: cannot be opened: {error.strerror}") from error
         try:
@@ -79,9 +80,7 @@ class Journal:
             )
         record = _framed(content)
         try:
-            self._file.seek(self._end)
-            self._file.write(record)
-            self._sync()
+            self._put(record, self._end)
         except OSError as error:
             self._forget()
             raise ResourceError(
@@ -107,8 +106,12 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _sync(self) -> None:
-        self._file.flush()
+    def _put(self, content: bytes, place: int) -> None:
+        """Write at a place, to the disk."""
+        self._file.seek(place)
+        left = memoryview(content)
+        while left:
+            left = left[self._file.write(left) :]
         os.fsync(self._file.fileno())
 
     def _forget(self) -> None:
@@ -126,19 +129,19 @@ class Journal:
         """
         start = self._file.read(len(FIRST))
         if len(start) < len(FIRST) and FIRST.startswith(start):
-            self._file.seek(0)
-            self._file.write(FIRST)
-            self._sync()
+            self._put(FIRST, 0)
             sync_folder(self.path.parent)
             return 0, len(FIRST)
         if start != FIRST:
             raise InputError(f"{self.path}: is no journal of this version; move it away")
         n, end = 0, len(FIRST)
-        for content in read_records(self._file):
-            n += 1
-            end += _HEAD_BYTES + len(content)
-        self._file.seek(end)
-        rest = self._file.read()
+        with self.path.open("rb") as file:
+            file.seek(end)
+            for content in read_records(file):
+                n += 1
+                end += _HEAD_BYTES + len(content)
+            file.seek(end)
+            rest = file.read()
         if rest:
             self._set_aside(rest, end)
         return n, end
@@ -151,7 +154,7 @@ class Journal:
             note += f", and are kept as {aside.name}"
         self.notes.append(note)
         self._file.truncate(end)
-        self._sync()
+        os.fsync(self._file.fileno())
 
 
 def read_journal(path: Path) -> list[bytes]:
