@@ -125,7 +125,7 @@ class Versions:
             for name, value in values.items()
             if name in self.lesson.trainables and not np.array_equal(value, start[name])
         }
-        if any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in counts.values()):
+        if min(counts.values(), default=0) < 0:
             raise InputError(f"counts {shown(dict(counts))} must be whole numbers from 0")
         clear_unfinished(self._place)
         number = write_version(
