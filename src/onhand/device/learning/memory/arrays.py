@@ -32,7 +32,6 @@ def memory_of(memory: Memory) -> dict[str, np.ndarray]:
         "slots.priority": np.array([slot.priority for slot in slots], np.float64),
         "groups.key": np.array([key for key, _ in groups], np.int64),
         "groups.ceiling": np.array([group.ceiling for _, group in groups], np.float64),
-        "groups.offered": np.array([group.offered for _, group in groups], np.int64),
     }
     for name in sorted(slots[0].item) if slots else ():
         arrays = [slot.item[name] for slot in slots]
@@ -63,7 +62,9 @@ def read_memory(arrays: _Arrays, *, budget_bytes: int, balanced: bool) -> Memory
     memory.size_bytes = GROUP_BYTES * len(memory.groups)
     names = [name.removeprefix(_FIELD) for name in arrays if name.startswith(_FIELD)]
     if len(names) > _MOST_FIELDS or (n and not names):
-        raise InputError(f"a memory's example has {len(names)} arrays, 1 to {_MOST_FIELDS} are read")
+        raise InputError(
+            f"a memory's example has {len(names)} arrays, 1 to {_MOST_FIELDS} are read"
+        )
     known = {f"{kind}{name}" for name in names for kind in (_FIELD, _SHAPES)}
     if odd := sorted(set(arrays) - known - set(_LISTS)):
         raise InputError(f"a memory has no array {odd[0]!r}")
@@ -86,7 +87,6 @@ _LISTS: Final = {
     "slots.priority": np.float64,
     "groups.key": np.int64,
     "groups.ceiling": np.float64,
-    "groups.offered": np.int64,
 }
 
 
@@ -123,13 +123,12 @@ def _groups(arrays: _Arrays) -> dict[int, Group]:
         InputError: if a list is not valid.
     """
     keys, ceilings = _list(arrays, "groups.key"), _list(arrays, "groups.ceiling")
-    offered = _list(arrays, "groups.offered")
-    if not len(keys) == len(ceilings) == len(offered) == len(np.unique(keys)):
+    if not len(keys) == len(ceilings) == len(np.unique(keys)):
         raise InputError("a memory's groups are not one row each")
-    if ((ceilings < 0) | (ceilings > 1)).any() or (offered < 0).any():
-        raise InputError("a memory's groups hold ceilings or counts out of range")
-    rows = zip(keys.tolist(), ceilings.tolist(), offered.tolist(), strict=True)
-    return {key: Group(ceiling, count) for key, ceiling, count in rows}
+    if ((ceilings < 0) | (ceilings > 1)).any():
+        raise InputError("a memory's groups hold ceilings that are not from 0 to 1")
+    pairs = zip(keys.tolist(), ceilings.tolist(), strict=True)
+    return {key: Group(ceiling) for key, ceiling in pairs}
 
 
 def _pieces(arrays: _Arrays, name: str, n: int) -> list[np.ndarray]:

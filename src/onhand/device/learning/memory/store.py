@@ -25,8 +25,8 @@ Item = Mapping[str, np.ndarray]
 """One example: name -> array, without a batch's dimension."""
 ITEM_BYTES: Final = 16
 """What an example takes beside its arrays: its group and its priority."""
-GROUP_BYTES: Final = 24
-"""What a group takes: its number, its ceiling, and how many were offered."""
+GROUP_BYTES: Final = 16
+"""What a group takes: its number and its ceiling."""
 _DIM_BYTES: Final = 8
 
 
@@ -53,12 +53,10 @@ class Group:
 
     Attributes:
         ceiling: the lowest priority that did not stay.
-        offered: examples that were offered.
         size_bytes: of its examples that are kept.
     """
 
     ceiling: float = 1.0
-    offered: int = 0
     size_bytes: int = 0
 
 
@@ -112,7 +110,6 @@ class Memory:
         if key not in self.groups:
             self.groups[key] = Group()
             self.size_bytes += GROUP_BYTES
-        self.groups[key].offered += 1
         added = Slot(item, group, priority, size)
         if priority >= self.groups[key].ceiling:
             self.shrink()
@@ -124,9 +121,15 @@ class Memory:
         # It is the last where nothing went; where something did, the last may have moved.
         return any(slot is added for slot in self.slots)
 
-    def shrink(self) -> None:
-        """Let go of examples until the rest is within the budget."""
-        while self.size_bytes > self.budget_bytes and self.slots:
+    def shrink(self, *, most: int | None = None) -> None:
+        """Let go of examples until the rest is within the budget.
+
+        Args:
+            most: examples that stay; None for as many as the budget holds.
+        """
+        while self.slots and (
+            self.size_bytes > self.budget_bytes or (most is not None and len(self) > most)
+        ):
             # The group that takes most; of equals, the lowest number.
             key = min(self.groups, key=lambda key: (-self.groups[key].size_bytes, key))
             mine = [i for i, slot in enumerate(self.slots) if self.key(slot.group) == key]
@@ -170,6 +173,11 @@ class Memory:
         for slot in self.slots:
             found[slot.group] = found.get(slot.group, 0) + 1
         return dict(sorted(found.items()))
+
+    def ceiling(self, group: int) -> float:
+        """Return the priority from which on an example of a class is not kept."""
+        key = self.key(group)
+        return self.groups[key].ceiling if key in self.groups else 1.0
 
     def key(self, group: int) -> int:
         """Return the group that gives way for an example of a class."""

@@ -53,7 +53,9 @@ def check_batch(lesson: Lesson, batch: Feeds, *, width: int) -> None:
     labels, weights = _given(batch, "labels"), _given(batch, "weights")
     inputs = [name for name in batch if name not in ("labels", "weights", *ADDED)]
     if labels.ndim != 1 or weights.shape != labels.shape or not len(labels):
-        raise ShapeError(f"labels {labels.shape}, weights {weights.shape}: need one for each example")
+        raise ShapeError(
+            f"labels {labels.shape}, weights {weights.shape}: need one for each example"
+        )
     if not inputs or any(len(batch[name]) != len(labels) for name in inputs):
         raise ShapeError(f"inputs {inputs} must have one row for each of {len(labels)} labels")
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= width:
@@ -75,7 +77,9 @@ def _check_text(batch: Feeds, width: int) -> None:
         raise InputError(f"rows from {rows.min()} to {rows.max()}, there are {tokens.size} tokens")
     for name, found in (("tokens", tokens), ("labels", labels)):
         if found.min() < 0 or found.max() >= width:
-            raise InputError(f"{name} from {found.min()} to {found.max()}, there are {width} tokens")
+            raise InputError(
+                f"{name} from {found.min()} to {found.max()}, there are {width} tokens"
+            )
     if not np.isfinite(weights).all():
         raise InputError("a weight of the batch is not finite")
 
@@ -251,5 +255,3 @@ def join_texts(parts: Sequence[tuple[Item, np.ndarray, np.ndarray]]) -> dict[str
         "labels": np.concatenate([widened(labels) for _, labels, _ in parts]).astype(np.int64),
         "weights": np.concatenate([widened(w) for _, _, w in parts]).astype(np.float32),
     }
-
-
