@@ -3,9 +3,11 @@
     python -m benchmarks.router [--seconds 20] [--rounds 3] [--out FILE.json] [--json]
 
 `benchmarks.echo` answers each request with 20 texts in 0.4 s; 20 requests are begun in a second, so
-8 streams run at a time. They are asked directly and through `onhand serve`, in turn; each of the
-three is a process of its own. Added is what a stream took through the server beyond the median of
-those asked directly: to its first text, to its end, and from when a text was sent to when it came.
+8 streams run at a time. They are asked directly, through `onhand serve`, and of a server of ours
+that has the echo in its own process (`benchmarks.echo_within`), in turn; client, echo and both
+servers are processes of their own. Added is what a stream took beyond the median of those asked
+directly: to its first text, to its end, and from when a text was sent to when it came. The targets
+are about the echo within ("within_"); "added_" has the connection to another server as well.
 """
 
 import argparse
@@ -17,15 +19,14 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.streams import Stream, ask_steadily, echo, onhand_serve, quantile
+from benchmarks.streams import Stream, ask_steadily, echo, echo_within, onhand_serve, quantile
 from onhand.device.threads import usable_threads
 
 __all__ = ["main"]
 
 PER_S = 20.0
-N_PIECES = 20
-PAUSE_S = 0.02
-TARGETS = {"added_first_p50_s": 0.0015, "added_first_p99_s": 0.008}
+TARGETS = {"within_first_p50_s": 0.0015, "within_first_p99_s": 0.008}
+ECHO = ("--pieces", "20", "--first-s", "0.02", "--pause-s", "0.02")
 SETTINGS = """
 [server]
 port = 0
@@ -52,8 +53,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/router.json"))
     parser.add_argument("--json", action="store_true", help="print the plain numbers only")
     given = parser.parse_args()
-    direct, through = measured(given.seconds, given.rounds)
-    numbers = plain_numbers(direct, through)
+    direct, through, within = measured(given.seconds, given.rounds)
+    numbers = plain_numbers(direct, through, within)
     results = {
         "command": " ".join(["python -m benchmarks.router", *sys.argv[1:]]),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -62,6 +63,7 @@ def main() -> None:
         **numbers,
         "direct_first_s": [one.first_s for one in direct],
         "through_first_s": [one.first_s for one in through],
+        "within_first_s": [one.first_s for one in within],
     }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(results, indent=1) + "\n")
@@ -72,45 +74,54 @@ def main() -> None:
         print(f"{name}: {value * 1e3:.2f} ms" if name.endswith("_s") else f"{name}: {value}")
 
 
-def measured(seconds: float, n_rounds: int) -> tuple[list[Stream], list[Stream]]:
-    """Return the streams asked directly, and those asked through the server."""
+def measured(seconds: float, n_rounds: int) -> tuple[list[Stream], list[Stream], list[Stream]]:
+    """Return the streams asked directly, through a server, and of the echo within one."""
     direct: list[Stream] = []
     through: list[Stream] = []
+    within: list[Stream] = []
     with (
         tempfile.TemporaryDirectory() as scratch,
-        echo(
-            "--pieces", str(N_PIECES), "--first-s", str(PAUSE_S), "--pause-s", str(PAUSE_S)
-        ) as one,
+        echo(*ECHO) as one,
+        echo_within(*ECHO) as inner,
     ):
         settings = Path(scratch) / "serve.toml"
         settings.write_text(SETTINGS.format(url=one.url))
         with onhand_serve(settings) as server:
-            for url in (one.url, server.url):
+            ways = ((one.url, direct), (server.url, through), (inner.url, within))
+            for url, _ in ways:
                 asyncio.run(ask_steadily(url, per_s=PER_S, seconds=1, model="echo"))
             for _ in range(n_rounds):
-                for url, found in ((one.url, direct), (server.url, through)):
+                for url, found in ways:
                     asked = ask_steadily(url, per_s=PER_S, seconds=seconds, model="echo")
                     found.extend(asyncio.run(asked))
-    return direct, through
+    return direct, through, within
 
 
-def plain_numbers(direct: list[Stream], through: list[Stream]) -> dict[str, float]:
+def plain_numbers(
+    direct: list[Stream], through: list[Stream], within: list[Stream]
+) -> dict[str, float]:
     """Return the figures that the targets are about, and those beside them."""
-    failed = [one.error for one in (*direct, *through) if one.error]
+    failed = [one.error for one in (*direct, *through, *within) if one.error]
     if failed:
         raise RuntimeError(f"{len(failed)} requests failed, the first with {failed[0]!r}")
-    numbers: dict[str, float] = {"n_direct": len(direct), "n_through": len(through)}
-    for name, before, after in (
-        ("first", _firsts(direct), _firsts(through)),
-        ("whole", [one.whole_s for one in direct], [one.whole_s for one in through]),
-        ("text", _lates(direct), _lates(through)),
+    numbers: dict[str, float] = {
+        "n_direct": len(direct),
+        "n_through": len(through),
+        "n_within": len(within),
+    }
+    for what, taken in (
+        ("first", _firsts),
+        ("whole", lambda streams: [one.whole_s for one in streams]),
+        ("text", _lates),
     ):
+        before = taken(direct)
         usual_s = statistics.median(before)
-        added = [value - usual_s for value in after]
-        numbers[f"direct_{name}_p50_s"] = usual_s
-        numbers[f"direct_{name}_p99_s"] = quantile(before, 0.99)
-        for share in (50, 95, 99):
-            numbers[f"added_{name}_p{share}_s"] = quantile(added, share / 100)
+        numbers[f"direct_{what}_p50_s"] = usual_s
+        numbers[f"direct_{what}_p99_s"] = quantile(before, 0.99)
+        for way, streams in (("added", through), ("within", within)):
+            added = [value - usual_s for value in taken(streams)]
+            for share in (50, 95, 99):
+                numbers[f"{way}_{what}_p{share}_s"] = quantile(added, share / 100)
     for name, target in TARGETS.items():
         numbers[name.removesuffix("_s") + "_reached"] = numbers[name] < target
     return numbers

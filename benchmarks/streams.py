@@ -14,7 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-__all__ = ["Backend", "Stream", "ask_steadily", "echo", "onhand_serve", "quantile"]
+__all__ = [
+    "Backend",
+    "Stream",
+    "ask_steadily",
+    "echo",
+    "echo_within",
+    "onhand_serve",
+    "quantile",
+]
 
 _STAMP = re.compile(rb"@(\d+)@")
 _SOURCE = re.compile(rb'"backend":"([^"]*)"')
@@ -57,6 +65,13 @@ class Backend:
 def echo(*arguments: str) -> Iterator[Backend]:
     """Run `benchmarks.echo` as long as the block does."""
     with _running([sys.executable, "-m", "benchmarks.echo", *arguments]) as backend:
+        yield backend
+
+
+@contextmanager
+def echo_within(*arguments: str) -> Iterator[Backend]:
+    """Run `benchmarks.echo_within` as long as the block does."""
+    with _running([sys.executable, "-m", "benchmarks.echo_within", *arguments]) as backend:
         yield backend
 
 

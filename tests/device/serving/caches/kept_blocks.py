@@ -42,6 +42,7 @@ def restored(
     session.tokens = list(tokens[:known])
     row = np.array(tokens, dtype=np.int64)
     gained = ModelBlocks(store=store, way=way, size=64).restore(tenant, session, row)
+    store.flush()
     assert session.tokens == list(tokens[: session.length])
     assert gained == session.length - known
     return session.length

@@ -16,7 +16,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -107,6 +107,7 @@ class BlockStore:
         self._is_closed = False
         self._is_warm = threading.Event()
         self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="onhand-blocks-read")
+        self._touching: set[Future[None]] = set()
         self._writer = threading.Thread(target=self._work, name="onhand-blocks", daemon=True)
         self._writer.start()
 
@@ -202,8 +203,9 @@ class BlockStore:
             self._count(skipped=1)
 
     def flush(self) -> None:
-        """Wait until everything that was to be kept is written."""
+        """Wait until everything that was to be kept is written, and what was read is marked."""
         self._jobs.join()
+        wait(self._touching.copy())
 
     def close(self) -> None:
         """Write what waits, for some seconds at most, and close; safe to call twice."""
@@ -272,7 +274,9 @@ class BlockStore:
                 break
         session.rewind(min(session.length, total))
         # Nobody waits for it: it only says what goes last.
-        self._reader.submit(self._touch, [link.key for link in links])
+        touching = self._reader.submit(self._touch, [link.key for link in links])
+        self._touching.add(touching)
+        touching.add_done_callback(self._touching.discard)
 
     def _touch(self, keys: Sequence[bytes]) -> None:
         with contextlib.suppress(sqlite3.Error, ValueError):  # closed meanwhile
@@ -355,8 +359,6 @@ class BlockStore:
                 tags = self.chains.tags(link.parent, link.tokens)
                 return _needs_no_block(tags, self._index.children(link.parent))
         return True
-
-    # Both.
 
     def _remove(self, key: bytes) -> None:
         """Remove a block and those after it, which nothing leads to any more."""
