@@ -1,5 +1,6 @@
 """State in two generations: whatever is damaged, the last whole one is found."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from onhand.core.errors import InputError, ResourceError
 from onhand.device.learning.durable import Generations, Saved
+from onhand.device.learning.methods.kept import Part
 
 
 def saved(number: int) -> Saved:
@@ -21,6 +23,10 @@ def saved(number: int) -> Saved:
             "losses": np.arange(number, dtype=np.float64),
             "memory": np.arange(number, dtype=np.uint8),
             "scalar": np.array(number, dtype=np.int64),
+        },
+        parts={
+            "memory": Part(number // 3, {"kept": np.full(5, number // 3, np.float16)}),
+            "fisher": Part(0, {}),
         },
     )
 
@@ -40,7 +46,59 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.arrays[name], array)
         assert found.arrays[name].dtype == array.dtype
         assert found.arrays[name].flags.writeable
-    assert len(list((tmp_path / "training").iterdir())) == 2
+    assert found.parts["memory"].revision == 1
+    np.testing.assert_array_equal(found.parts["memory"].arrays["kept"], np.ones(5, np.float16))
+
+
+def test_a_part_is_written_once_for_each_revision(tmp_path: Path) -> None:
+    """And removed once no generation is made of it."""
+    kept = Generations(tmp_path)
+    kept.write(saved(3))
+    made = (tmp_path / "part-memory-1.bin").stat().st_mtime_ns
+    kept.write(saved(4))
+    again = Generations(tmp_path)
+    again.read()
+    again.write(saved(5))
+
+    assert (tmp_path / "part-memory-1.bin").stat().st_mtime_ns == made
+    for number in (6, 7):
+        again.write(saved(number))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"state-0.bin", "state-1.bin", "part-memory-2.bin", "part-fisher-0.bin"}
+
+
+def test_what_is_forgotten_is_written_again(tmp_path: Path) -> None:
+    """Another training may have the same numbers."""
+    Generations(tmp_path).write(saved(3))
+    kept = Generations(tmp_path)
+    kept.read()
+    kept.forget()
+    other = replace(saved(4), parts={"memory": Part(1, {"kept": np.zeros(1, np.float32)})})
+    kept.write(other)
+
+    found, _ = Generations(tmp_path).read()
+
+    assert found is not None
+    assert found.parts["memory"].arrays["kept"].size == 1
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_generation_with_a_damaged_part_is_not_whole(tmp_path: Path, missing: bool) -> None:
+    """The one before has its own."""
+    kept = Generations(tmp_path)
+    for number in (2, 3):
+        kept.write(saved(number))
+    part = tmp_path / "part-memory-1.bin"
+    if missing:
+        part.unlink()
+    else:
+        part.write_bytes(part.read_bytes()[:-1])
+
+    found, notes = Generations(tmp_path).read()
+
+    assert found is not None
+    assert found.number == 2
+    assert "part-memory-1.bin" in notes[0] or "checksum" in notes[0]
 
 
 def test_where_nothing_was_written_nothing_is_found(tmp_path: Path) -> None:
@@ -119,5 +177,7 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match="not JSON"):
         kept.write(Saved(number=1, fields={"loss": float("nan")}, arrays={}))
-    with pytest.raises(InputError, match="float16"):
-        kept.write(Saved(number=1, fields={}, arrays={"a": np.zeros(1, np.float16)}))
+    with pytest.raises(InputError, match="complex64"):
+        kept.write(Saved(number=1, fields={}, arrays={"a": np.zeros(1, np.complex64)}))
+    with pytest.raises(InputError, match="no name of a file"):
+        kept.write(Saved(number=1, fields={}, arrays={}, parts={"../x": Part(0, {})}))

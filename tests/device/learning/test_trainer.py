@@ -1,10 +1,14 @@
 """Training: it learns, it is durable to the step, and it goes on as if nothing had happened."""
 
+# Python has `typing.override` from 3.12 on.
+# mypy: disable-error-code="explicit-override"
+
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +21,7 @@ from tests.device.learning.models import LinearTeachable, Points, three_clouds
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineError, InputError
 from onhand.core.progress import Quiet
-from onhand.device.learning.base import Feeds, Taught, Values
+from onhand.device.learning.base import Feeds, Taught, Teachable, Values
 from onhand.device.learning.ceilings import (
     GO,
     Ceilings,
@@ -29,6 +33,8 @@ from onhand.device.learning.ceilings import (
 )
 from onhand.device.learning.guards import Guard, why_not_finite
 from onhand.device.learning.hooks import Naive
+from onhand.device.learning.methods.base import Method
+from onhand.device.learning.methods.kept import Kept, Part
 from onhand.device.learning.optimizers import Sgd
 from onhand.device.learning.order import Place, take
 from onhand.device.learning.schedules import Schedule
@@ -61,25 +67,95 @@ class Remembering(Naive):
     def __init__(self) -> None:
         """Start without a memory."""
         self.memory = np.zeros(0, np.float32)
+        self.draws = np.random.default_rng(4)
 
-    def adjust(self, values: Values, gradients: Values) -> Mapping[str, FloatArray]:
+    def adjust(self, values: Values, gradients: Values) -> dict[str, FloatArray]:
         """Add what is remembered."""
         pull = np.float32(self.memory.sum() * 1e-3)
         return {name: gradient + pull for name, gradient in gradients.items()}
 
-    def after_step(
-        self, values: Values, feeds: Feeds, taught: Taught, draws: np.random.Generator
+    def after(
+        self,
+        teachable: Teachable,
+        values: Values,
+        batch: Feeds,
+        taught: Taught | None,
+        *,
+        first: bool = True,
     ) -> None:
-        """Remember a little, by chance."""
-        self.memory = np.append(self.memory, np.float32(taught.loss * draws.random()))
+        """Remember a little of what is new, by chance."""
+        assert taught is not None
+        if first:
+            self.memory = np.append(self.memory, np.float32(taught.loss * self.draws.random()))
 
-    def state(self) -> Mapping[str, np.ndarray]:
-        """The memory."""
-        return {"memory": self.memory}
+    def save(self) -> Kept:
+        """The memory, and what chance will bring."""
+        state = dict(self.draws.bit_generator.state)
+        part = Part(len(self.memory), {"memory": self.memory})
+        return Kept(facts={"draws": state}, parts={"memory": part})
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+    def load(self, kept: Kept) -> None:
         """Take it."""
-        self.memory = state["memory"]
+        self.memory = kept.parts["memory"].arrays["memory"]
+        self.draws.bit_generator.state = kept.facts["draws"]
+
+
+class Counting(Naive):
+    """A method that does not train: it counts classes."""
+
+    def __init__(self) -> None:
+        """Start from nothing."""
+        self.seen: list[int] = []
+        self.was_first: list[bool] = []
+
+    @property
+    def trains(self) -> bool:
+        """It does not."""
+        return False
+
+    def after(
+        self,
+        teachable: Teachable,
+        values: Values,
+        batch: Feeds,
+        taught: Taught | None,
+        *,
+        first: bool = True,
+    ) -> None:
+        """Count."""
+        assert taught is None
+        self.seen += batch["labels"].tolist()
+        self.was_first.append(first)
+
+    def end(self, teachable: Teachable, values: Values) -> dict[str, FloatArray]:
+        """The counts are the bias."""
+        counts = np.bincount(self.seen, minlength=3).astype(np.float32)
+        return {**values, "head.bias": counts}
+
+
+def trainer_of(
+    source: Points | None = None,
+    plan: Plan = PLAN,
+    *,
+    teachable: LinearTeachable | None = None,
+    method: Method | None = None,
+    folder: Path | None = None,
+    fingerprint: str = "",
+    clock: Callable[[], float] = time.monotonic,
+    energy_j: Callable[[], float] | None = None,
+) -> Trainer:
+    """A trainer of the linear classifier."""
+    return Trainer(
+        teachable or LinearTeachable(),
+        source or three_clouds(),
+        plan,
+        method=method or Naive(),
+        width=3,
+        folder=folder,
+        fingerprint=fingerprint,
+        clock=clock,
+        energy_j=energy_j,
+    )
 
 
 def accuracy(values: Values, points: Points) -> float:
@@ -90,7 +166,7 @@ def accuracy(values: Values, points: Points) -> float:
 
 def test_it_learns_what_it_is_taught() -> None:
     """Three clouds, told apart after forty steps."""
-    trainer = Trainer(LinearTeachable(), three_clouds(), PLAN)
+    trainer = trainer_of()
     ended = trainer.run()
 
     assert ended.kind == "done"
@@ -106,23 +182,18 @@ def test_a_training_that_was_broken_off_ends_as_one_that_was_not(
 ) -> None:
     """Bit for bit: values, losses, optimizer and the method's memory."""
     plan = replace(PLAN, n_steps=15, accumulate=accumulate, batch=5)
-    whole = Trainer(LinearTeachable(), three_clouds(13), plan, method=Remembering())
+    whole = trainer_of(three_clouds(13), plan, method=Remembering())
     expected = whole.run().training
     folder = tmp_path_factory.mktemp("training")
 
     for n in [*cuts, plan.n_steps]:
-        trainer = Trainer(
-            LinearTeachable(),
-            three_clouds(13),
-            plan,
-            method=Remembering(),
-            folder=folder,
-            fingerprint="one",
+        trainer = trainer_of(
+            three_clouds(13), plan, method=Remembering(), folder=folder, fingerprint="one"
         )
-        for _ in range(n):
-            if not trainer.is_done:
-                trainer.step()
+        left = [n]
+        trainer.run(is_interrupted=lambda left=left: left.append(left.pop() - 1) or left[0] < 0)
     found = trainer.training
+    assert found.is_ended
 
     assert (found.step, found.place, found.n_examples) == (
         expected.step,
@@ -140,29 +211,28 @@ def test_resuming_is_said_and_another_training_begins_anew(tmp_path: Path) -> No
     """The fingerprint decides."""
 
     def trainer(fingerprint: str) -> Trainer:
-        return Trainer(
-            LinearTeachable(), three_clouds(), PLAN, folder=tmp_path, fingerprint=fingerprint
-        )
+        return trainer_of(folder=tmp_path, fingerprint=fingerprint)
 
     first = trainer("one")
     first.step()
     same, other = trainer("one"), trainer("two")
 
-    assert (first.resumed_at, same.resumed_at, other.resumed_at) == (0, 1, 0)
+    assert (first.is_resumed, same.is_resumed, other.is_resumed) == (False, True, False)
+    assert (same.training.step, other.training.step) == (1, 0)
     assert not same.notes
     assert "another training" in other.notes[0]
 
 
 def test_a_damaged_state_goes_on_from_the_step_before(tmp_path: Path) -> None:
     """And says so."""
-    first = Trainer(LinearTeachable(), three_clouds(), PLAN, folder=tmp_path)
+    first = trainer_of(folder=tmp_path)
     for _ in range(4):
         first.step()
     (tmp_path / "state-0.bin").write_bytes(b"nothing")
 
-    again = Trainer(LinearTeachable(), three_clouds(), PLAN, folder=tmp_path)
+    again = trainer_of(folder=tmp_path)
 
-    assert again.resumed_at == 3
+    assert again.training.step == 3
     assert "damaged" in again.notes[0]
 
 
@@ -172,8 +242,8 @@ def test_accumulated_runs_make_the_step_of_one_large_run() -> None:
     parts = replace(large, batch=4, accumulate=3)
     one, three = LinearTeachable(), LinearTeachable()
 
-    whole = Trainer(one, three_clouds(20), large).run().training
-    split = Trainer(three, three_clouds(20), parts).run().training
+    whole = trainer_of(three_clouds(20), large, teachable=one).run().training
+    split = trainer_of(three_clouds(20), parts, teachable=three).run().training
 
     assert one.n_runs < three.n_runs
     np.testing.assert_allclose(whole.losses, split.losses, rtol=1e-5)
@@ -195,7 +265,7 @@ class Poisoned(Points):
 def test_a_step_without_finite_numbers_changes_nothing_and_is_counted() -> None:
     """The others go on; the loss of it is told as none."""
     shown = Noting()
-    trainer = Trainer(LinearTeachable(), Poisoned([7]), replace(PLAN, n_steps=8))
+    trainer = trainer_of(Poisoned([7]), replace(PLAN, n_steps=8))
     ended = trainer.run(progress=shown).training
 
     assert ended.guard.skipped == 1
@@ -225,7 +295,7 @@ def test_a_skipped_step_leaves_the_values_as_they_were() -> None:
 def test_too_many_skipped_steps_in_a_row_end_it() -> None:
     """In one sentence that says what to do."""
     with pytest.raises(EngineError, match="5 steps in a row.*lower the learning rate"):
-        Trainer(LinearTeachable(), Poisoned(range(60)), PLAN).run()
+        trainer_of(Poisoned(range(60))).run()
 
 
 def test_a_step_beyond_float32_is_skipped() -> None:
@@ -240,6 +310,20 @@ def test_a_step_beyond_float32_is_skipped() -> None:
 
     assert stepped.skipped
     assert np.isfinite(after.values["head.weight"]).all()
+
+
+def test_a_method_that_does_not_train_sees_each_example_once(tmp_path: Path) -> None:
+    """And gives what it has learned at the end; resumed after that, nothing is done again."""
+    method = Counting()
+    ended = trainer_of(method=method, folder=tmp_path).run()
+
+    assert ended.kind == "done"
+    assert sorted(method.seen) == sorted(three_clouds().labels.tolist())
+    assert all(method.was_first)
+    np.testing.assert_array_equal(ended.training.values["head.bias"], [20, 20, 20])
+    again = trainer_of(method=Counting(), folder=tmp_path)
+    assert again.is_done
+    assert again.run().training.values["head.bias"].tolist() == [20, 20, 20]
 
 
 def test_a_guard_counts_rows_anew() -> None:
@@ -270,10 +354,13 @@ def test_what_is_not_finite_is_named() -> None:
 def test_every_round_takes_each_example_once(n: int, batch: int, seed: int, more: int) -> None:
     """Those that came meanwhile belong to the next round."""
     place, rounds = Place(), []
+    ever: set[int] = set()
     for available in (n, n + more):
         seen: list[int] = []
         while True:
-            numbers, place = take(place, batch, available=available, seed=seed)
+            numbers, place, first = take(place, batch, available=available, seed=seed)
+            assert all((number in ever) is not first for number in numbers)
+            ever |= set(numbers)
             seen += numbers
             available = n + more
             if place.taken == place.size:
@@ -301,7 +388,7 @@ def test_it_waits_and_goes_on_and_says_why_once() -> None:
     slept: list[float] = []
     shown = Noting()
 
-    ended = Trainer(LinearTeachable(), three_clouds(), replace(PLAN, n_steps=2)).run(
+    ended = trainer_of(plan=replace(PLAN, n_steps=2)).run(
         permit=lambda _: asked.pop(0), sleep=slept.append, progress=shown
     )
 
@@ -316,13 +403,7 @@ def test_a_ceiling_ends_it_with_all_that_was_learned(tmp_path: Path) -> None:
     ticks = iter(range(1000))
 
     def trainer() -> Trainer:
-        return Trainer(
-            LinearTeachable(),
-            three_clouds(),
-            PLAN,
-            folder=tmp_path,
-            clock=lambda: float(next(ticks)),
-        )
+        return trainer_of(folder=tmp_path, clock=lambda: float(next(ticks)))
 
     watch = Watch(Ceilings(seconds=3), Gauges(memory_bytes=lambda: 0, battery=lambda: None))
     ended, again = trainer().run(permit=watch), trainer().run(permit=watch)
@@ -335,9 +416,7 @@ def test_a_ceiling_ends_it_with_all_that_was_learned(tmp_path: Path) -> None:
 def test_energy_is_counted_where_somebody_measures() -> None:
     """And is a ceiling."""
     joules = iter(range(0, 1000, 5))
-    trainer = Trainer(
-        LinearTeachable(), three_clouds(), PLAN, energy_j=lambda: float(next(joules))
-    )
+    trainer = trainer_of(energy_j=lambda: float(next(joules)))
     watch = Watch(Ceilings(energy_j=12), Gauges(memory_bytes=lambda: 0, battery=lambda: None))
 
     ended = trainer.run(permit=watch)
@@ -410,7 +489,7 @@ def test_plans_that_cannot_be_are_refused(plan: dict[str, int]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
 def test_an_interrupt_ends_it_after_the_step(tmp_path: Path) -> None:
     """The state is kept, and the next run goes on from it."""
-    trainer = Trainer(LinearTeachable(), three_clouds(), PLAN, folder=tmp_path)
+    trainer = trainer_of(folder=tmp_path)
 
     def permit(spent: Spent) -> Permission:
         if trainer.training.step == 2:
@@ -424,8 +503,7 @@ def test_an_interrupt_ends_it_after_the_step(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is before
     assert ended.kind == "interrupted"
     assert ended.training.step == 3
-    again = Trainer(LinearTeachable(), three_clouds(), PLAN, folder=tmp_path)
-    assert again.resumed_at == 3
+    assert trainer_of(folder=tmp_path).training.step == 3
 
 
 def test_learning_imports_no_torch(tmp_path: Path) -> None:
@@ -436,6 +514,7 @@ from pathlib import Path
 from tests.device.learning.bundles import write_bundle
 from tests.device.learning.models import three_clouds
 from onhand.device.learning.graph import open_lesson
+from onhand.device.learning.hooks import Naive
 from onhand.device.learning.trainer import Trainer
 from onhand.device.learning.training import Plan
 class Latents:
@@ -447,7 +526,9 @@ class Latents:
         return {"latent": feeds.pop("x"), **feeds}
 bundle = write_bundle(Path(sys.argv[1]) / "things")
 opened = open_lesson(bundle, threads=1)
-ended = Trainer(opened, Latents(), Plan(n_steps=5), folder=Path(sys.argv[1]) / "state").run()
+folder = Path(sys.argv[1]) / "state"
+trainer = Trainer(opened, Latents(), Plan(n_steps=5), method=Naive(), width=3, folder=folder)
+ended = trainer.run()
 print(ended.training.losses[0] > ended.training.losses[-1])
 print(sorted({"torch", "onnx", "scipy", "transformers"} & set(sys.modules)))
 """

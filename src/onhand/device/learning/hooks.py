@@ -1,71 +1,71 @@
-"""What a way to learn without forgetting may change in a step."""
-
-from collections.abc import Mapping
-from typing import Protocol
-
-import numpy as np
+"""Training for what is new alone: nothing is done for what was known."""
 
 from onhand.core.arrays import FloatArray
-from onhand.device.learning.base import Feeds, Taught, Values
+from onhand.core.errors import InputError
+from onhand.device.learning.base import Feeds, Taught, Teachable, Values
+from onhand.device.learning.methods.kept import Kept
 
-__all__ = ["Method", "Naive"]
-
-
-class Method(Protocol):
-    """A way to learn. What it draws it draws from the generator that it is given."""
-
-    @property
-    def name(self) -> str:
-        """As `onhand learn --method` takes it."""
-        ...
-
-    def batch(self, feeds: Feeds, values: Values, draws: np.random.Generator) -> Feeds:
-        """Return what is taught in place of new examples: those and, say, some of the past."""
-        ...
-
-    def adjust(self, values: Values, gradients: Values) -> Mapping[str, FloatArray]:
-        """Return gradients with those of a penalty added, or projected; before they are clipped."""
-        ...
-
-    def after_step(
-        self, values: Values, feeds: Feeds, taught: Taught, draws: np.random.Generator
-    ) -> None:
-        """See what was taught, new examples alone, and the values after the step."""
-        ...
-
-    def state(self) -> Mapping[str, np.ndarray]:
-        """Return all that `restore` needs."""
-        ...
-
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Become what `state` was of."""
-        ...
+__all__ = ["Naive"]
 
 
 class Naive:
-    """Learns what is new and does nothing for what was: what others are compared with."""
+    """See `Method`: what others are compared with."""
 
     @property
     def name(self) -> str:
         """See `Method`."""
         return "naive"
 
-    def batch(self, feeds: Feeds, values: Values, draws: np.random.Generator) -> Feeds:
+    @property
+    def trains(self) -> bool:
+        """See `Method`."""
+        return True
+
+    def remember(self, teachable: Teachable, values: Values, batch: Feeds, *, width: int) -> None:
+        """Do nothing."""
+
+    def begin(
+        self, teachable: Teachable, values: Values, *, width: int, known: int | None = None
+    ) -> dict[str, FloatArray]:
+        """Return the values as they are."""
+        return dict(values)
+
+    def feeds(self, teachable: Teachable, values: Values, batch: Feeds) -> Feeds:
         """Return the new examples alone."""
-        return feeds
+        return batch
 
-    def adjust(self, values: Values, gradients: Values) -> Mapping[str, FloatArray]:
+    def adjust(self, values: Values, gradients: Values) -> dict[str, FloatArray]:
         """Return the gradients as they are."""
-        return gradients
+        return dict(gradients)
 
-    def after_step(
-        self, values: Values, feeds: Feeds, taught: Taught, draws: np.random.Generator
+    def hold(self, before: Values, after: Values) -> dict[str, FloatArray]:
+        """Return what the optimizer made."""
+        return dict(after)
+
+    def after(
+        self,
+        teachable: Teachable,
+        values: Values,
+        batch: Feeds,
+        taught: Taught | None,
+        *,
+        first: bool = True,
     ) -> None:
         """Do nothing."""
 
-    def state(self) -> Mapping[str, np.ndarray]:
-        """Return nothing."""
-        return {}
+    def end(self, teachable: Teachable, values: Values) -> dict[str, FloatArray]:
+        """Return the values as they are."""
+        return dict(values)
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Do nothing."""
+    def save(self) -> Kept:
+        """Return that there is nothing."""
+        return Kept(facts={"method": self.name})
+
+    def load(self, kept: Kept) -> None:
+        """Check that there is nothing.
+
+        Raises:
+            InputError: if it is of another method.
+        """
+        if kept.facts != {"method": self.name}:
+            raise InputError("the state that was kept is not that of the naive method")
