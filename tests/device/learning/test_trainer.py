@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.device.learning.models import LinearTeachable, Points, three_clouds
+from tests.device.learning.models import LinearTeachable, Naive, Points, three_clouds
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineError, InputError
@@ -33,7 +33,6 @@ from onhand.device.learning.ceilings import (
 )
 from onhand.device.learning.clipping import Clipping
 from onhand.device.learning.guards import Guard, why_not_finite
-from onhand.device.learning.hooks import Naive
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.kept import Kept, Part
 from onhand.device.learning.optimizers import Sgd
@@ -514,9 +513,8 @@ def test_learning_imports_no_torch(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from tests.device.learning.bundles import write_bundle
-from tests.device.learning.models import three_clouds
+from tests.device.learning.models import Naive, three_clouds
 from onhand.device.learning.graph import open_lesson
-from onhand.device.learning.hooks import Naive
 from onhand.device.learning.trainer import Trainer
 from onhand.device.learning.training import Plan
 class Latents:
