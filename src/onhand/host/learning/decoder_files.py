@@ -115,6 +115,8 @@ def check_decoder_lesson(bundle: Bundle, added: LowRank, *, threads: int) -> Che
         EngineError: if that is more than rounding, or PyTorch is missing.
     """
     try:
+        import torch
+
         from onhand.host.learning.decoder_oracle import TorchDecoderLesson
     except ImportError as error:
         raise EngineError(
@@ -123,12 +125,15 @@ def check_decoder_lesson(bundle: Bundle, added: LowRank, *, threads: int) -> Che
         ) from error
 
     taught = open_lesson(bundle, threads=threads)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)  # of the whole process: torch has no other way
     try:
         oracle = TorchDecoderLesson(open_weights(bundle, taught.lesson.variant), added)
         return check_gradients(
             taught.teach, oracle.teach, taught.start(), _batches(bundle.manifest.decoder)
         )
     finally:
+        torch.set_num_threads(before)
         taught.close()
 
 
