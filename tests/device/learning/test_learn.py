@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.device.learning.bundles import D, N_PIXELS, trunk_weights, write_bundle
+from tests.device.learning.bundles import N_PIXELS, D, trunk_weights, write_bundle
 
 from onhand.core.bundle import Bundle
 from onhand.core.errors import InputError

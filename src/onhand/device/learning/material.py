@@ -202,7 +202,11 @@ def _split(
 
 
 def _stamp(example: Example) -> str:
-    """Return size and time of an example's file, "" where it has none."""
+    """Return size and time of an example's file, "" where it has none.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     if not isinstance(example, Labelled) or not isinstance(example.given, Path):
         return ""
     try:
