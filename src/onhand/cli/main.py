@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "versions": "List what this device has learned of a bundle.",
     "rollback": "Use an earlier version of what was learned.",
     "feedback": "Show what users taught, and what waits in quarantine.",
+    "learn": "Teach a bundle on this device, without forgetting what it can do.",
     "bench": "Measure a bundle's speed, memory and energy, here or on a board.",
     "evaluate": "Compare a bundle with its original on a text.",
     "export": "Write a bundle in the format of another runtime.",
