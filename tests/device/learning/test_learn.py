@@ -1,5 +1,8 @@
 """From a file to a version in use: taught, judged, resumed, refused, and none of it silent."""
 
+# Python has `typing.override` from 3.12 on.
+# mypy: disable-error-code="explicit-override"
+
 import json
 from collections.abc import Callable
 from dataclasses import replace
