@@ -168,7 +168,7 @@ class LowRankTeachable:
         return Taught(
             loss=loss,
             outputs={"losses": losses, "logits": logits},
-            gradients={"q.A": B.T @ slope.T @ x, "q.B": slope.T @ (x @ A.T)},
+            gradients={"q.A": B.T @ slope.T @ x, "q.B": (slope.T @ (x @ A.T)).astype(np.float32)},
         )
 
     def close(self) -> None:
