@@ -125,7 +125,7 @@ def test_texts_are_padded_together(texts: Bundle) -> None:
 
     np.testing.assert_array_equal(feeds["attention_mask"], [[1, 1, 0], [1, 1, 1]])
     np.testing.assert_array_equal(feeds["labels"], [0, 1])
-    np.testing.assert_array_equal(feeds["weights"], np.float32([0.5, 0.5]))
+    np.testing.assert_array_equal(feeds["weights"], np.array([0.5, 0.5], np.float32))
 
 
 def test_the_trunk_runs_once_for_each_example(texts: Bundle) -> None:
@@ -178,7 +178,7 @@ def test_what_the_network_does_not_take_is_refused(
 def test_a_classifier_is_marked_on_each_example() -> None:
     """Whatever the size of its batches."""
     points, teachable = three_clouds(20), LinearTeachable()
-    values = {"head.weight": np.eye(3, 4, dtype=np.float32) * 5, "head.bias": np.zeros(3, "f4")}
+    values = {"head.weight": np.eye(3, 4, dtype=np.float32) * 5, "head.bias": np.zeros(3, np.float32)}
 
     marks, again = (judge(teachable, values, points, batch=size) for size in (7, 20))
 

@@ -15,7 +15,7 @@ from onhand.device.text_files import TextFiles
 
 __all__ = ["TextSource", "TokenSequence", "answer_sequence", "batch_sequences", "sequences_of"]
 
-WINDOW: Final = 512
+WINDOW: Final = 128
 """Tokens of a piece of a long text: its memory is what bounds a step."""
 
 
