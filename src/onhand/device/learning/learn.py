@@ -347,7 +347,7 @@ def _sight(room: _Room, values: dict[str, FloatArray]) -> Sight:
 def _memory(versions: Versions, method: Method) -> Generations:
     """Return where a method's memory is kept from session to session."""
     name = hashlib.sha256(method.name.encode()).hexdigest()[:16]
-    return Generations(versions.folder / "memory" / name)
+    return Generations(versions.folder / "memory" / name, sync_s=0)
 
 
 def _keep_memory(room: _Room) -> None:
