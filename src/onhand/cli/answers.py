@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import typer
 
+from onhand.cli.learned import note_learned, version_number
 from onhand.cli.output import say
 from onhand.cli.progress import Lines
 from onhand.device.generate import Generation, TextSession
@@ -31,17 +32,24 @@ def opening_options(context: typer.Context) -> dict[str, Any]:
         context: of the command; options that it does not have are left out.
     """
     given = {name: value for name, value in context.params.items() if name in _OPENING}
-    home = context.obj.home() if context.params["trials"] else None
-    return given | {"home": home, "progress": Lines()}
+    return given | {
+        "home": context.obj.home(),
+        "progress": Lines(),
+        "trials": context.params["trials"],
+        "version": version_number(context.params["version"]),
+    }
 
 
 def note_engines(session: TextSession, *, verbose: bool = False) -> None:
     """Say which engine was taken by a trial, or which preferred ones were passed over, and why.
 
+    And which version answers, where it was learned on this device.
+
     Args:
         session: just opened.
         verbose: whether to say so of a trial of an earlier opening, too.
     """
+    note_learned(session.learned)
     choice = session.choice
     if choice is not None and (verbose or choice.source == "timed"):
         say(f"note: {choice.sentence()}")

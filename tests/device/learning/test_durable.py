@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onhand.core.errors import InputError, ResourceError
@@ -108,6 +108,7 @@ def test_where_nothing_was_written_nothing_is_found(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
+@settings(max_examples=25)
 def test_a_generation_damaged_anywhere_leaves_the_one_before(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:

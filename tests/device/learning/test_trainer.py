@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.device.learning.models import LinearTeachable, Points, three_clouds
+from tests.device.learning.models import LinearTeachable, Naive, Points, three_clouds
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineError, InputError
@@ -31,8 +31,8 @@ from onhand.device.learning.ceilings import (
     Watch,
     all_of,
 )
+from onhand.device.learning.clipping import Clipping
 from onhand.device.learning.guards import Guard, why_not_finite
-from onhand.device.learning.hooks import Naive
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.kept import Kept, Part
 from onhand.device.learning.optimizers import Sgd
@@ -176,7 +176,7 @@ def test_it_learns_what_it_is_taught() -> None:
 
 
 @given(cuts=st.lists(st.integers(1, 6), max_size=6), accumulate=st.integers(1, 3))
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_a_training_that_was_broken_off_ends_as_one_that_was_not(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], accumulate: int
 ) -> None:
@@ -300,7 +300,8 @@ def test_too_many_skipped_steps_in_a_row_end_it() -> None:
 
 def test_a_step_beyond_float32_is_skipped() -> None:
     """A rate that is far too high never reaches the values."""
-    plan = replace(PLAN, optimizer=Sgd(), schedule=Schedule(rate=100))
+    unbound = Clipping(norm=None)
+    plan = replace(PLAN, optimizer=Sgd(), schedule=Schedule(rate=100), clipping=unbound)
     points = Points(np.full((4, 4), 1e38, np.float32), [0, 1, 2, 0])
     training = Training(values=LinearTeachable().start())
     with np.errstate(all="ignore"):
@@ -512,9 +513,8 @@ def test_learning_imports_no_torch(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from tests.device.learning.bundles import write_bundle
-from tests.device.learning.models import three_clouds
+from tests.device.learning.models import Naive, three_clouds
 from onhand.device.learning.graph import open_lesson
-from onhand.device.learning.hooks import Naive
 from onhand.device.learning.trainer import Trainer
 from onhand.device.learning.training import Plan
 class Latents:

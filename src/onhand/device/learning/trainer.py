@@ -65,6 +65,7 @@ class Trainer:
         values: Values | None = None,
         folder: Path | None = None,
         fingerprint: str = "",
+        before_begin: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         energy_j: Callable[[], float] | None = None,
     ) -> None:
@@ -80,6 +81,7 @@ class Trainer:
             values: to begin with, a head grown already; None for the lesson's own.
             folder: where the state is kept after each step; None for nowhere.
             fingerprint: of all that decides the training: another one begins anew.
+            before_begin: called before a new training begins, as to let the method remember.
             clock: seconds that only grow.
             energy_j: joules that only grow; None where nobody measures.
 
@@ -100,6 +102,7 @@ class Trainer:
         self.is_resumed = False
         before = None if self._kept is None else self._resumed(self._kept)
         if before is None:
+            before_begin()
             given = teachable.start() if values is None else dict(values)
             begun = method.begin(teachable, given, width=width, known=known)
             before = Training(values=begun, energy_j=None if energy_j is None else 0.0)

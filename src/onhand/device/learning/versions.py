@@ -21,6 +21,7 @@ from onhand.core.errors import BundleCorrupt, InputError, ResourceError
 from onhand.core.lesson import Lesson
 from onhand.core.outside import count, object_of, parse_json, shown
 from onhand.device.learning.base import Values
+from onhand.device.learning.durable import sync_folder
 from onhand.device.learning.verdict import Verdict
 from onhand.device.learning.version_files import (
     MOST_VERSIONS,
@@ -31,7 +32,6 @@ from onhand.device.learning.version_files import (
     read_values,
     read_version,
     remove_version,
-    sync_folder,
     write_version,
 )
 from onhand.device.state import folder_of, write_text_atomically
