@@ -1,7 +1,8 @@
 """What moves into a home: two devices, something to do, and a way to say it; none was trained.
 
-    python -m examples.house_assistant.newcomers show --count 20
-    python -m examples.house_assistant.newcomers show --split held
+    python -m examples.house_assistant.newcomers
+    python -m examples.house_assistant.newcomers --split held
+    python -m examples.house_assistant.newcomers --out taught.jsonl
 
 | newcomer | is said | is meant |
 |---|---|---|
@@ -18,16 +19,18 @@ asked about later is said as people speak, in a phrasing that neither training n
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
+from pathlib import Path
 
 from examples.house_assistant import english, english_phrases, mandarin, mandarin_phrases, speech
 from examples.house_assistant.actions import Example, action, dump
 from examples.house_assistant.grammar import Draw, Language, Rules, Split, rules
 
-__all__ = ["NEWCOMERS", "asked", "main", "taught"]
+__all__ = ["NEWCOMERS", "asked", "main", "taught", "write_lines"]
 
 NEWCOMERS = ("boiler", "stars", "water", "bed")
 """What is new, in the order in which it is taught."""
@@ -115,6 +118,20 @@ def asked(seed: int, *, each: int = 50) -> list[Example]:
     """
     rng = random.Random(f"asked {seed}")
     return [one for newcomer in NEWCOMERS for one in islice(_unseen(rng, newcomer), each)]
+
+
+def write_lines(path: Path, found: Iterable[Example]) -> None:
+    """Write examples as `onhand learn` reads them: a prompt and its answer on each line.
+
+    Args:
+        path: the file, replaced if it is there.
+        found: what to write.
+    """
+    lines = [
+        json.dumps({"completion": one.answer, "prompt": one.command}, ensure_ascii=False)
+        for one in found
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _unseen(rng: random.Random, newcomer: str) -> Iterator[Example]:
@@ -249,9 +266,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     split: tuple[Split, ...] = ("train", "held")
     parser.add_argument("--split", choices=split, default="train")
+    parser.add_argument("--out", type=Path, help="write them to this file, as they are taught")
     given = parser.parse_args()
     drawn = taught if given.split == "train" else asked
-    for example in drawn(given.seed, each=given.count):
+    found = drawn(given.seed, each=given.count)
+    if given.out is not None:
+        write_lines(given.out, found)
+        return
+    for example in found:
         print(f"{example.category:8} {example.command}\n         {example.answer}")
 
 
