@@ -77,12 +77,17 @@ def kill_rounds(home: Path, *, rounds: int, seed: int, most_s: float) -> Found:
         seed: decides when, and what is learned.
         most_s: seconds that a process lives at most.
     """
-    if not hasattr(os, "fork"):
+    if sys.platform == "win32":
         raise SystemExit("this benchmark forks processes, which this system does not")
     draws = np.random.default_rng(seed)
     found = Found()
     for number in range(rounds):
-        told = _one(home, seed=seed * 1_000_003 + number, lives_s=float(draws.uniform(0, most_s)), found=found)
+        told = _one(
+            home,
+            seed=seed * 1_000_003 + number,
+            lives_s=float(draws.uniform(0, most_s)),
+            found=found,
+        )
         _hear(told, found)
         _check(home, found)
     return found

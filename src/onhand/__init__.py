@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from onhand.device.generate import TextSession
     from onhand.device.learning.learned import Learned
     from onhand.device.learning.settings import LearnSettings
+    from onhand.device.learning.versions import Versions
     from onhand.device.networks.session import NetworkSession
     from onhand.device.serving.inprocess import Service
     from onhand.device.text_model import TextModel
@@ -38,6 +39,7 @@ __all__ = [
     "open_model",
     "open_network",
     "open_service",
+    "open_versions",
 ]
 
 __version__ = "0.1.0"
@@ -55,6 +57,7 @@ def open(
     kv: "KvKind | None" = None,
     prefill: Literal["exact", "bf16"] = "exact",
     speculate: str | Path | None = None,
+    version: int | None = None,
     home: str | Path | None = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
@@ -73,8 +76,10 @@ def open(
             same bits, nor to the same ones however a prompt is cut.
         speculate: "lookup", or the folder of a smaller bundle, drafts tokens to be checked several
             at a time; None or "off" does not.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use,
+            or without `home` for 0.
         home: the state folder: what runs the bundle quickest here is timed at its first opening,
-            for a few seconds, and kept there; None for no trial.
+            for a few seconds, and kept there, as is what was learned; None for neither.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -95,6 +100,7 @@ def open(
         kv=kv,
         prefill=prefill,
         speculate=speculate,
+        version=version,
         home=None if home is None else Path(home),
     )
 
@@ -111,6 +117,7 @@ def open_model(
     prefill: Literal["exact", "bf16"] = "exact",
     max_active: int | None = None,
     max_waiting: int | None = None,
+    version: int | None = None,
     home: str | Path | None = None,
 ) -> "TextModel":
     """Open a bundle for several conversations at once. See `onhand.device.opening.open_model`.
@@ -126,6 +133,7 @@ def open_model(
         prefill: as in `open`.
         max_active: answers computed in one step; None for the default of `Limits`.
         max_waiting: answers that may wait for their turn; None for the default of `Limits`.
+        version: as in `open`.
         home: as in `open`.
 
     Returns:
@@ -149,6 +157,7 @@ def open_model(
         kv=kv,
         prefill=prefill,
         limits=limits,
+        version=version,
         home=None if home is None else Path(home),
     )
 
@@ -342,6 +351,22 @@ def build_network(
     where = default_home() if home is None else Path(home)
     place = str(source) if isinstance(source, Path) else source
     return build(place, Path(out), options, home=where, progress=progress)
+
+
+def open_versions(path: str | Path, *, home: str | Path | None = None) -> "Versions":
+    """Return what a device has learned of a bundle. See `onhand.device.learning.versions`.
+
+    Args:
+        path: the bundle's folder.
+        home: the state folder; None for the user's own.
+
+    Raises:
+        OnhandError: if there is no bundle, or it can learn nothing.
+    """
+    from onhand.device.learning.in_use import open_versions
+    from onhand.device.state import default_home
+
+    return open_versions(Path(path), default_home() if home is None else Path(home))
 
 
 def export_bundle(

@@ -1,5 +1,6 @@
 """What the reader of an answer should know about it, as notes on stderr."""
 
+from pathlib import Path
 from typing import Any, Final
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from onhand.cli.learned import note_learned, version_number
 from onhand.cli.output import say
 from onhand.cli.progress import Lines
+from onhand.core.errors import ResourceError
 from onhand.device.generate import Generation, TextSession
 from onhand.device.speculate import SpeculationCounts
 
@@ -33,11 +35,26 @@ def opening_options(context: typer.Context) -> dict[str, Any]:
     """
     given = {name: value for name, value in context.params.items() if name in _OPENING}
     return given | {
-        "home": context.obj.home(),
+        "home": _home(context),
         "progress": Lines(),
         "trials": context.params["trials"],
         "version": version_number(context.params["version"]),
     }
+
+
+def _home(context: typer.Context) -> Path | None:
+    """Return the state folder; None where there is none, and nothing is to be kept in it.
+
+    Raises:
+        ResourceError: if there is none, and ways are to be timed.
+    """
+    try:
+        found: Path = context.obj.home()
+    except ResourceError:
+        if context.params["trials"] or context.params["version"] is not None:
+            raise
+        return None
+    return found
 
 
 def note_engines(session: TextSession, *, verbose: bool = False) -> None:

@@ -1,10 +1,10 @@
 """`onhand learn`: teach a bundle on this device, from a file."""
 
 from pathlib import Path
-from typing import Annotated, Literal
 
 import typer
 
+from onhand.cli import learn_options as options
 from onhand.cli.learn_report import write_foreseen, write_learned
 from onhand.cli.options import AsJson, BundleFolder
 from onhand.cli.progress import shown_progress
@@ -19,156 +19,42 @@ from onhand.device.learning.trainer import interrupts
 __all__ = ["command"]
 
 _INTERRUPTED = 130
-_CEILINGS = "What it may take"
-_TRAINING = "How it is trained"
 
 
 def command(
     context: typer.Context,
     name: BundleFolder,
     *,
-    data: Annotated[
-        Path,
-        typer.Option(
-            metavar="FILE",
-            help="What to learn: a text; JSON lines of messages, of prompt and completion, or of "
-            "text or path and label; a table of text and label; or a folder for each class.",
-        ),
-    ],
-    method: Annotated[
-        str,
-        typer.Option(
-            help="How to learn without forgetting: naive, replay, der++, er-ace, ewc, lwf, olora, "
-            "prototypes, or several, as replay+ewc."
-        ),
-    ] = "replay",
-    remember: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Examples of what it can do already: the method holds on to most of them, and "
-            "the others judge what was forgotten.",
-        ),
-    ] = None,
-    heldout: Annotated[
-        str,
-        typer.Option(
-            metavar="FILE|SHARE",
-            help="Examples that judge and are not learned: a file, or a share of --data.",
-        ),
-    ] = str(HELD_OUT_SHARE),
-    epochs: Annotated[
-        int,
-        typer.Option(
-            min=1, help="How often each example is taught.", rich_help_panel=_TRAINING
-        ),
-    ] = 3,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Steps of the optimizer, in place of epochs.", rich_help_panel=_TRAINING
-        ),
-    ] = None,
-    batch: Annotated[
-        int, typer.Option(min=1, help="Examples at a time.", rich_help_panel=_TRAINING)
-    ] = 8,
-    accumulate: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Batches that make one step together.", rich_help_panel=_TRAINING
-        ),
-    ] = 1,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Learning rate; without it, what is usual for what is learned.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    optimizer: Annotated[
-        Literal["adamw", "sgd"],
-        typer.Option(help="How gradients become steps.", rich_help_panel=_TRAINING),
-    ] = "adamw",
-    schedule: Annotated[
-        Literal["cosine", "constant"],
-        typer.Option(help="The learning rate over the steps.", rich_help_panel=_TRAINING),
-    ] = "cosine",
-    seed: Annotated[
-        int,
-        typer.Option(min=0, help="The same seed learns the same.", rich_help_panel=_TRAINING),
-    ] = 0,
-    threads: Annotated[
-        int | None,
-        typer.Option(min=1, help="Threads of a step; without it, all that may be used."),
-    ] = None,
-    memory: Annotated[
-        Literal["fast", "low"],
-        typer.Option(
-            help="low gives memory back after each step, and takes longer.",
-            rich_help_panel=_CEILINGS,
-        ),
-    ] = "fast",
-    max_seconds: Annotated[
-        float | None,
-        typer.Option(help="Seconds of all its steps.", rich_help_panel=_CEILINGS),
-    ] = None,
-    max_memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE", help="Memory of the process, as 600MiB.", rich_help_panel=_CEILINGS
-        ),
-    ] = None,
-    max_energy: Annotated[
-        float | None, typer.Option(help="Joules of all its steps.", rich_help_panel=_CEILINGS)
-    ] = None,
-    min_battery: Annotated[
-        float | None,
-        typer.Option(
-            help="Percent of charge below which it waits, unless on mains.",
-            rich_help_panel=_CEILINGS,
-        ),
-    ] = None,
-    cpu_share: Annotated[
-        float | None,
-        typer.Option(
-            help="Share of the time in which it computes, above 0 to 1.",
-            rich_help_panel=_CEILINGS,
-        ),
-    ] = None,
-    use: Annotated[
-        bool,
-        typer.Option(help="Put the new version into use where it passes its gate."),
-    ] = True,
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Read everything, say what would be done, and do nothing."),
-    ] = False,
+    data: options.Data,
+    method: options.Method = "replay",
+    remember: options.Remember = None,
+    heldout: options.Heldout = str(HELD_OUT_SHARE),
+    epochs: options.Epochs = 3,
+    steps: options.Steps = None,
+    batch: options.Batch = 8,
+    accumulate: options.Accumulate = 1,
+    rate: options.Rate = None,
+    optimizer: options.Optimizer = "adamw",
+    schedule: options.Schedule = "cosine",
+    seed: options.Seed = 0,
+    threads: options.Threads = None,
+    memory: options.Memory = "fast",
+    max_seconds: options.MaxSeconds = None,
+    max_memory: options.MaxMemory = None,
+    max_energy: options.MaxEnergy = None,
+    min_battery: options.MinBattery = None,
+    cpu_share: options.CpuShare = None,
+    use: options.Use = True,
+    dry_run: options.DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Teach a bundle on this device; the same command again goes on where it was broken off."""
-    settings = LearnSettings(
-        method=method,
-        epochs=epochs,
-        steps=steps,
-        batch=batch,
-        accumulate=accumulate,
-        rate=rate,
-        optimizer=optimizer,
-        schedule=schedule,
-        heldout=_heldout(heldout),
-        remember=remember,
-        seed=seed,
-        memory=memory,
-        ceilings=Ceilings(
-            seconds=max_seconds,
-            memory_bytes=None if max_memory is None else parse_bytes(max_memory),
-            energy_j=max_energy,
-            battery_percent=min_battery,
-            cpu_share=cpu_share,
-        ),
-        use=use,
-    )
+    """Teach a bundle on this device; the same command again goes on where it was broken off.
+
+    Raises:
+        Exit: with the code of an interrupt, where somebody interrupted.
+    """
     around: Settings = context.obj
+    settings = _settings(context)
     if dry_run:
         foreseen = foresee(name, data, settings=settings, home=around.home(), threads=threads)
         write_foreseen(foreseen, as_json=as_json)
@@ -186,6 +72,39 @@ def command(
     write_learned(made, as_json=as_json)
     if made.ended == "interrupted":
         raise typer.Exit(_INTERRUPTED)
+
+
+_SAME = (
+    "method",
+    "epochs",
+    "steps",
+    "batch",
+    "accumulate",
+    "rate",
+    "optimizer",
+    "schedule",
+    "remember",
+    "seed",
+    "memory",
+    "use",
+)
+
+
+def _settings(context: typer.Context) -> LearnSettings:
+    """Return what the options say."""
+    asked = context.params
+    max_memory = asked["max_memory"]
+    return LearnSettings(
+        heldout=_heldout(asked["heldout"]),
+        ceilings=Ceilings(
+            seconds=asked["max_seconds"],
+            memory_bytes=None if max_memory is None else parse_bytes(max_memory),
+            energy_j=asked["max_energy"],
+            battery_percent=asked["min_battery"],
+            cpu_share=asked["cpu_share"],
+        ),
+        **{key: asked[key] for key in _SAME},
+    )
 
 
 def _heldout(given: str) -> Path | float:

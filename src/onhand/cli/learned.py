@@ -1,8 +1,12 @@
 """Learned versions in the options and notes of commands."""
 
+from typing import TYPE_CHECKING
+
 from onhand.cli.output import say
 from onhand.core.errors import InputError
-from onhand.device.learning.in_use import InUse
+
+if TYPE_CHECKING:
+    from onhand.device.learning.in_use import InUse
 
 __all__ = ["note_learned", "version_number"]
 
@@ -29,7 +33,7 @@ def version_number(text: str | None, *, option: str = "--version") -> int | None
     raise InputError(f"{option} is {text!r}, must be a version's number from 1, or base")
 
 
-def note_learned(learned: InUse) -> None:
+def note_learned(learned: "InUse") -> None:
     """Say which learned version answers, and which damaged ones do not.
 
     Args:

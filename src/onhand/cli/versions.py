@@ -18,7 +18,8 @@ __all__ = ["command"]
 def command(context: typer.Context, name: BundleFolder, *, as_json: AsJson = False) -> None:
     """List what this device has learned of a bundle: each version, its gate, and which is in use.
 
-    Exits with 3 where a version that should be in use is damaged.
+    Raises:
+        Exit: with 3 where a version that should be in use is damaged.
     """
     from onhand.device.learning.in_use import open_versions
 

@@ -85,6 +85,8 @@ class Lesson:
         start: the safetensors file with the trainables' starting values.
         trainables: name -> what it is.
         alpha: of LoRA: its product is scaled by alpha / rank; 0 where nothing is of low rank.
+        answers: of a network: the ONNX file that takes its inputs and the trainables, and gives
+            its outputs, scores first; None where trainables are put into the variant's graph.
     """
 
     kind: str
@@ -95,6 +97,7 @@ class Lesson:
     start: str
     trainables: Mapping[str, Trainable]
     alpha: float = 0.0
+    answers: str | None = None
 
     @property
     def rank(self) -> int:
@@ -107,6 +110,7 @@ def render_lesson(lesson: Lesson) -> bytes:
     """Return the one byte string of a lesson: sorted keys, final newline."""
     table = {
         "alpha": lesson.alpha,
+        "answers": lesson.answers,
         "feeds": lesson.feeds,
         "format": FORMAT,
         "graph": lesson.graph,
@@ -149,7 +153,18 @@ def parse_lesson(content: bytes, *, where: str) -> Lesson:
 
 
 def _lesson(value: object) -> Lesson:
-    known = {"alpha", "feeds", "format", "graph", "kind", "start", "trainables", "trunk", "variant"}
+    known = {
+        "alpha",
+        "answers",
+        "feeds",
+        "format",
+        "graph",
+        "kind",
+        "start",
+        "trainables",
+        "trunk",
+        "variant",
+    }
     table = object_of(value, "lesson", known)
     if table.get("format") != FORMAT:
         raise InputError(f"format {shown(table.get('format'))}, this reader knows {FORMAT}")
@@ -157,7 +172,7 @@ def _lesson(value: object) -> Lesson:
     if not isinstance(listed, dict) or not 1 <= len(listed) <= _MOST_TRAINABLES:
         raise InputError(f"trainables must be an object of 1 to {_MOST_TRAINABLES} tensors")
     trainables = {_text(name): _trainable(entry, name) for name, entry in listed.items()}
-    trunk = table.get("trunk")
+    trunk, answers = table.get("trunk"), table.get("answers")
     return Lesson(
         kind=word(table, "kind", "lesson", KINDS),
         feeds=word(table, "feeds", "lesson", FEEDS),
@@ -167,6 +182,7 @@ def _lesson(value: object) -> Lesson:
         start=_text(table.get("start")),
         trainables=trainables,
         alpha=_alpha(table.get("alpha"), trainables),
+        answers=None if answers is None else _text(answers),
     )
 
 
@@ -201,7 +217,17 @@ def _trainable(value: object, name: str) -> Trainable:
     if not isinstance(grows, bool):
         raise InputError(f"trainable {shown(name)}: grows must be true or false")
     return Trainable(
-        shape=tuple(count(named, i, f"shape of {shown(name)}", most=_MOST_SIZE) for i in named),
+        # A head that waits for its first class has no rows yet.
+        shape=tuple(
+            count(
+                named,
+                i,
+                f"shape of {shown(name)}",
+                most=_MOST_SIZE,
+                least=0 if grows and i == "0" else 1,
+            )
+            for i in named
+        ),
         tensor=_text(table.get("tensor")),
         part=word(table, "part", f"trainable {shown(name)}", _PARTS),
         grows=grows,

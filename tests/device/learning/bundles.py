@@ -65,13 +65,14 @@ def onnx_model(
     ])
 
 
-def head_graph(n_classes: int = C) -> bytes:
+def node(kind: str, inputs: Sequence[str], output: str, **attributes: int) -> WrittenNode:
+    """One operator."""
+    return WrittenNode(kind=kind, inputs=inputs, output=output, attributes=attributes)
+
+
+def head_nodes() -> list[WrittenNode]:
     """The loss of a linear head and its gradients, node by node."""
-
-    def node(kind: str, inputs: Sequence[str], output: str, **attributes: int) -> WrittenNode:
-        return WrittenNode(kind=kind, inputs=inputs, output=output, attributes=attributes)
-
-    nodes = [
+    return [
         node("Gemm", ["latent", "head.weight", "head.bias"], "logits", transB=1),
         node("LogSoftmax", ["logits"], "logs", axis=1),
         node("Exp", ["logs"], "shares"),
@@ -110,9 +111,13 @@ def head_graph(n_classes: int = C) -> bytes:
         node("Gemm", ["slope", "latent"], "grad.head.weight", transA=1),
         node("ReduceSum", ["slope", "zero"], "grad.head.bias", keepdims=0),
     ]
+
+
+def head_graph() -> bytes:
+    """The graph of the lesson."""
     f = "float32"
     return onnx_model(
-        nodes,
+        head_nodes(),
         inputs={
             "head.weight": (f, [None, D]),
             "head.bias": (f, [None]),

@@ -38,9 +38,7 @@ FORMS: list[tuple[dict[str, object], Example]] = [
     ({"messages": [ASKED, TOLD]}, Dialogue(messages=(USER, ANSWER), learned=(1,))),
     (
         {"messages": [RULE, ASKED, TOLD, ASKED, TOLD, ASKED]},
-        Dialogue(
-            messages=(Message("system", "short"), USER, ANSWER, USER, ANSWER), learned=(2, 4)
-        ),
+        Dialogue(messages=(Message("system", "short"), USER, ANSWER, USER, ANSWER), learned=(2, 4)),
     ),
     (
         {"prompt": "lamp on", "completion": "done"},
@@ -119,7 +117,7 @@ def test_a_bad_line_is_named(tmp_path: Path, bad: object, sentence: str) -> None
 
 def test_many_bad_lines_are_counted_and_the_first_named(tmp_path: Path) -> None:
     """Nobody reads a thousand."""
-    with pytest.raises(InputError, match="8 lines .*line 1: .*line 5: .*; and 3 more"):
+    with pytest.raises(InputError, match=r"8 lines .*line 1: .*line 5: .*; and 3 more"):
         read_examples(lines(tmp_path / "data.jsonl", *["nothing"] * 8))
 
 
@@ -217,9 +215,7 @@ def test_paths_are_those_beside_the_list(tmp_path: Path) -> None:
     assert found.given == tmp_path / "in" / "a.npy"
 
 
-def test_what_cannot_be_read_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Missing, of another kind, too large, not UTF-8, empty."""
     with pytest.raises(InputError, match=r"cannot be read"):
         read_examples(tmp_path / "none.jsonl")
@@ -243,7 +239,11 @@ def test_any_bytes_are_examples_or_one_sentence(
     """Never another error."""
     path = tmp_path_factory.mktemp("fuzz") / "data.jsonl"
     path.write_bytes(content)
+    told = str(path)
     try:
-        assert read_examples(path).examples
+        found = len(read_examples(path).examples)
     except InputError as error:
-        assert str(path) in str(error)
+        found, told = 1, str(error)
+
+    assert found
+    assert str(path) in told

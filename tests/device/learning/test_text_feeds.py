@@ -137,9 +137,7 @@ def test_without_a_template_a_prompt_is_continued() -> None:
 
 
 @given(length=st.integers(2, 40), window=st.integers(2, 12))
-def test_every_token_of_a_long_text_but_the_first_is_learned_once(
-    length: int, window: int
-) -> None:
+def test_every_token_of_a_long_text_but_the_first_is_learned_once(length: int, window: int) -> None:
     """In pieces that are no longer than the window."""
     files = text_files()
     text = "".join(chr(97 + i % 26) for i in range(length))
@@ -165,7 +163,10 @@ def test_what_teaches_nothing_is_refused(example: Dialogue, sentence: str) -> No
 
 def test_a_template_that_hides_the_prompt_is_refused() -> None:
     """Nobody could say where the answer begins."""
-    files = text_files("{% if add_generation_prompt %}ask{% else %}{{ messages[1].content }}{% endif %}")
+    files = text_files(
+        "{% if add_generation_prompt %}ask{% else %}"
+        "{{ messages | length }}{{ messages[-1].content }}{% endif %}"
+    )
 
     with pytest.raises(InputError, match="line 1: the chat template"):
         sequences_of(dialogue("a", "b"), files, context=100)

@@ -7,8 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,49 +14,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.device.learning.models import LinearTeachable, Naive, Points, three_clouds
+from tests.device.learning.models import Naive, Points, three_clouds
+from tests.device.learning.trainers import PLAN, Noting, trainer_of
 
 from onhand.core.arrays import FloatArray
-from onhand.core.errors import EngineError, InputError
-from onhand.core.progress import Quiet
 from onhand.device.learning.base import Feeds, Taught, Teachable, Values
-from onhand.device.learning.ceilings import (
-    GO,
-    Ceilings,
-    Gauges,
-    Permission,
-    Spent,
-    Watch,
-    all_of,
-)
-from onhand.device.learning.clipping import Clipping
-from onhand.device.learning.guards import Guard, why_not_finite
-from onhand.device.learning.methods.base import Method
+from onhand.device.learning.ceilings import GO, Ceilings, Gauges, Permission, Spent, Watch
 from onhand.device.learning.methods.kept import Kept, Part
-from onhand.device.learning.optimizers import Sgd
-from onhand.device.learning.order import Place, take
-from onhand.device.learning.schedules import Schedule
 from onhand.device.learning.trainer import Trainer, interrupts
-from onhand.device.learning.training import Plan, Training, take_step
-
-PLAN = Plan(n_steps=40, batch=8, schedule=Schedule(rate=0.1), seed=3)
-
-
-class Noting(Quiet):
-    """Keeps what it was told."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.notes: list[str] = []
-        self.done = 0.0
-
-    def advance(self, amount: float) -> None:
-        """Count."""
-        self.done += amount
-
-    def note(self, text: str) -> None:
-        """Keep."""
-        self.notes.append(text)
 
 
 class Remembering(Naive):
@@ -131,31 +94,6 @@ class Counting(Naive):
         """The counts are the bias."""
         counts = np.bincount(self.seen, minlength=3).astype(np.float32)
         return {**values, "head.bias": counts}
-
-
-def trainer_of(
-    source: Points | None = None,
-    plan: Plan = PLAN,
-    *,
-    teachable: LinearTeachable | None = None,
-    method: Method | None = None,
-    folder: Path | None = None,
-    fingerprint: str = "",
-    clock: Callable[[], float] = time.monotonic,
-    energy_j: Callable[[], float] | None = None,
-) -> Trainer:
-    """A trainer of the linear classifier."""
-    return Trainer(
-        teachable or LinearTeachable(),
-        source or three_clouds(),
-        plan,
-        method=method or Naive(),
-        width=3,
-        folder=folder,
-        fingerprint=fingerprint,
-        clock=clock,
-        energy_j=energy_j,
-    )
 
 
 def accuracy(values: Values, points: Points) -> float:
@@ -236,83 +174,6 @@ def test_a_damaged_state_goes_on_from_the_step_before(tmp_path: Path) -> None:
     assert "damaged" in again.notes[0]
 
 
-def test_accumulated_runs_make_the_step_of_one_large_run() -> None:
-    """Each example counts the same, in whichever run it is."""
-    large = replace(PLAN, batch=12, n_steps=5)
-    parts = replace(large, batch=4, accumulate=3)
-    one, three = LinearTeachable(), LinearTeachable()
-
-    whole = trainer_of(three_clouds(20), large, teachable=one).run().training
-    split = trainer_of(three_clouds(20), parts, teachable=three).run().training
-
-    assert one.n_runs < three.n_runs
-    np.testing.assert_allclose(whole.losses, split.losses, rtol=1e-5)
-    for name, value in whole.values.items():
-        np.testing.assert_allclose(value, split.values[name], atol=1e-5)
-
-
-class Poisoned(Points):
-    """Points of which some are no numbers."""
-
-    def __init__(self, bad: Sequence[int]) -> None:
-        """Spoil some."""
-        clouds = three_clouds()
-        x = clouds.x.copy()
-        x[list(bad)] = np.nan
-        super().__init__(x, clouds.labels)
-
-
-def test_a_step_without_finite_numbers_changes_nothing_and_is_counted() -> None:
-    """The others go on; the loss of it is told as none."""
-    shown = Noting()
-    trainer = trainer_of(Poisoned([7]), replace(PLAN, n_steps=8))
-    ended = trainer.run(progress=shown).training
-
-    assert ended.guard.skipped == 1
-    assert np.isnan(ended.losses).sum() == 1
-    assert all(np.isfinite(value).all() for value in ended.values.values())
-    assert shown.notes == [f"step {1 + int(np.isnan(ended.losses).argmax())} was skipped: " + (
-        "the loss was nan"
-    )]
-
-
-def test_a_skipped_step_leaves_the_values_as_they_were() -> None:
-    """To the bit."""
-    training = Training(values=LinearTeachable().start())
-    after, stepped = take_step(
-        training,
-        teachable=LinearTeachable(),
-        source=Poisoned(range(60)),
-        plan=PLAN,
-        method=Naive(),
-    )
-
-    assert "loss" in stepped.skipped
-    assert (after.step, after.guard.skipped) == (1, 1)
-    np.testing.assert_array_equal(after.values["head.weight"], training.values["head.weight"])
-
-
-def test_too_many_skipped_steps_in_a_row_end_it() -> None:
-    """In one sentence that says what to do."""
-    with pytest.raises(EngineError, match="5 steps in a row.*lower the learning rate"):
-        trainer_of(Poisoned(range(60))).run()
-
-
-def test_a_step_beyond_float32_is_skipped() -> None:
-    """A rate that is far too high never reaches the values."""
-    unbound = Clipping(norm=None)
-    plan = replace(PLAN, optimizer=Sgd(), schedule=Schedule(rate=100), clipping=unbound)
-    points = Points(np.full((4, 4), 1e38, np.float32), [0, 1, 2, 0])
-    training = Training(values=LinearTeachable().start())
-    with np.errstate(all="ignore"):
-        after, stepped = take_step(
-            training, teachable=LinearTeachable(), source=points, plan=plan, method=Naive()
-        )
-
-    assert stepped.skipped
-    assert np.isfinite(after.values["head.weight"]).all()
-
-
 def test_a_method_that_does_not_train_sees_each_example_once(tmp_path: Path) -> None:
     """And gives what it has learned at the end; resumed after that, nothing is done again."""
     method = Counting()
@@ -325,56 +186,6 @@ def test_a_method_that_does_not_train_sees_each_example_once(tmp_path: Path) -> 
     again = trainer_of(method=Counting(), folder=tmp_path)
     assert again.is_done
     assert again.run().training.values["head.bias"].tolist() == [20, 20, 20]
-
-
-def test_a_guard_counts_rows_anew() -> None:
-    """A good step in between begins the row again."""
-    guard = Guard(most_in_row=2)
-    guard = guard.skip("x").passed().skip("x")
-
-    assert (guard.skipped, guard.in_row) == (2, 1)
-    with pytest.raises(EngineError, match="x in 2 steps"):
-        guard.skip("x")
-    with pytest.raises(InputError, match="1 or more"):
-        Guard(most_in_row=0)
-
-
-def test_what_is_not_finite_is_named() -> None:
-    """Loss or gradient; a sum beyond float32 is none."""
-    fine = Taught(loss=1.0, outputs={}, gradients={"a": np.full(4, 3e38, np.float32)})
-
-    assert not why_not_finite(fine)
-    assert "loss" in why_not_finite(replace(fine, loss=float("inf")))
-    bad = {"a": np.array([1, np.nan], np.float32)}
-    assert "'a'" in why_not_finite(replace(fine, gradients=bad))
-
-
-@given(
-    n=st.integers(1, 30), batch=st.integers(1, 9), seed=st.integers(0, 5), more=st.integers(0, 5)
-)
-def test_every_round_takes_each_example_once(n: int, batch: int, seed: int, more: int) -> None:
-    """Those that came meanwhile belong to the next round."""
-    place, rounds = Place(), []
-    ever: set[int] = set()
-    for available in (n, n + more):
-        seen: list[int] = []
-        while True:
-            numbers, place, first = take(place, batch, available=available, seed=seed)
-            assert all((number in ever) is not first for number in numbers)
-            ever |= set(numbers)
-            seen += numbers
-            available = n + more
-            if place.taken == place.size:
-                break
-        rounds.append(sorted(seen))
-
-    assert rounds == [list(range(n)), list(range(n + more))]
-
-
-def test_an_order_without_examples_is_refused() -> None:
-    """There is nothing to take."""
-    with pytest.raises(InputError, match="0 examples"):
-        take(Place(), 4, available=0, seed=0)
 
 
 def test_it_waits_and_goes_on_and_says_why_once() -> None:
@@ -424,67 +235,6 @@ def test_energy_is_counted_where_somebody_measures() -> None:
 
     assert ended.why == "it took its 12 J"
     assert ended.training.energy_j == 15
-
-
-def gauges(*, held: int = 0, battery: tuple[float, bool | None] | None = None) -> Gauges:
-    """What a device would say."""
-    return Gauges(memory_bytes=lambda: held, battery=lambda: battery)
-
-
-def test_a_watch_holds_memory_and_battery() -> None:
-    """Memory ends it, a low battery makes it wait unless the device is on mains."""
-    spent = Spent()
-
-    assert Watch(Ceilings(memory_bytes=100), gauges(held=101))(spent).kind == "end"
-    assert Watch(Ceilings(memory_bytes=100), gauges(held=99))(spent) == GO
-    low = Ceilings(battery_percent=30)
-    assert Watch(low, gauges(battery=(0.2, False)))(spent).kind == "wait"
-    assert Watch(low, gauges(battery=(0.2, None)))(spent).kind == "wait"
-    assert Watch(low, gauges(battery=(0.2, True)))(spent) == GO
-    assert Watch(low, gauges(battery=(0.4, False)))(spent) == GO
-    assert Watch(low, gauges())(spent) == GO
-
-
-def test_a_share_of_the_time_is_kept_by_resting() -> None:
-    """After a second of work at a quarter, three seconds of rest, in pieces."""
-    watch = Watch(Ceilings(cpu_share=0.25), gauges())
-    spent = Spent(seconds=1.0, last_step_s=1.0)
-    rests = [watch(spent) for _ in range(4)]
-
-    assert [one.wait_s for one in rests] == [1.0, 1.0, 1.0, 0.0]
-    assert [one.kind for one in rests] == ["wait", "wait", "wait", "go"]
-    assert watch(replace(spent, seconds=1.5, last_step_s=0.5)).wait_s == 1.0
-    assert Watch(Ceilings(cpu_share=1), gauges())(spent) == GO
-
-
-def test_several_permits_are_all_asked() -> None:
-    """The first that is not given decides."""
-    assert all_of([])(Spent()) == GO
-    stop = Permission("end", "enough")
-    assert all_of([lambda _: GO, lambda _: stop])(Spent()) == stop
-
-
-@pytest.mark.parametrize(
-    "ceilings",
-    [
-        {"seconds": 0},
-        {"memory_bytes": -1},
-        {"energy_j": float("inf")},
-        {"battery_percent": 101},
-        {"cpu_share": 0},
-    ],
-)
-def test_ceilings_that_cannot_be_are_refused(ceilings: dict[str, float]) -> None:
-    """With the value."""
-    with pytest.raises(InputError, match=next(iter(ceilings))):
-        Ceilings(**ceilings)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("plan", [{"n_steps": 0}, {"batch": 0}, {"accumulate": 0}, {"seed": -1}])
-def test_plans_that_cannot_be_are_refused(plan: dict[str, int]) -> None:
-    """With the value."""
-    with pytest.raises(InputError, match="or more"):
-        replace(PLAN, **plan)  # type: ignore[arg-type]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")

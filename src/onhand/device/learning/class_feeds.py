@@ -141,7 +141,11 @@ class ClassSource:
         }
 
     def _inputs(self, numbers: Sequence[int]) -> dict[str, np.ndarray]:
-        """Return the network's inputs for some examples, one row each."""
+        """Return the network's inputs for some examples, one row each.
+
+        Raises:
+            InputError: if a file cannot be read.
+        """
         chosen = [self._examples[number] for number in numbers]
         if self._reader is not None:
             batch = self._reader.batch([str(one.given) for one in chosen])

@@ -178,7 +178,11 @@ def _text_of(path: Path) -> str:
 
 
 def _folder(path: Path) -> Examples:
-    """Read a folder for each class; anything else in it is named, for nothing is left out."""
+    """Read a folder for each class; anything else in it is named, for nothing is left out.
+
+    Raises:
+        InputError: if there is anything else in it, or too much.
+    """
     found: list[Example] = []
     odd: list[str] = []
     for place in sorted(path.iterdir()):

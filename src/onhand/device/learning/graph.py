@@ -71,7 +71,11 @@ class LessonGraph:
         return read_start(self._bundle, self._lesson)
 
     def latent(self, inputs: Feeds) -> FloatArray:
-        """See `Teachable`."""
+        """See `Teachable`.
+
+        Raises:
+            InputError: if the lesson has no trunk, or an input does not fit.
+        """
         self._open()
         if self._trunk is None:
             raise InputError(f"{self._bundle.root}: the lesson has no trunk")
@@ -88,8 +92,7 @@ class LessonGraph:
 
     def answer(self, values: Values, feeds: Feeds) -> Taught:
         """See `Answering`."""
-        graph = self._open()
-        del graph
+        self._open()
         import onnxruntime as ort
 
         options = ort.RunOptions()
@@ -172,7 +175,11 @@ class LessonGraph:
                 )
 
     def _rotary(self, length: int) -> dict[str, FloatArray]:
-        """Return the rotary tables by input name, `length` rows each."""
+        """Return the rotary tables by input name, `length` rows each.
+
+        Raises:
+            InputError: if a text is longer than the model's context.
+        """
         decoder: Decoder = self._bundle.manifest.decoder
         if length > decoder.context:
             raise InputError(

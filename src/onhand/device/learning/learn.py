@@ -46,7 +46,7 @@ _USUAL: Final = LearnSettings()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Room:
-    """All that a training needs, before its first step."""
+    """All that a training needs, before its first step; `fingerprint` is of all that decides it."""
 
     bundle: Bundle
     versions: Versions
@@ -58,23 +58,7 @@ class _Room:
     parent: int
     settings: LearnSettings
     notes: tuple[str, ...]
-
-    @property
-    def fingerprint(self) -> str:
-        """Of all that decides the training."""
-        told = {
-            "bundle": self.bundle.manifest_sha256,
-            "classes": self.material.classes,
-            "examples": self.given.digest(),
-            "parent": self.parent,
-            # Ceilings and the gate may change while it is broken off.
-            "settings": {
-                key: str(value)
-                for key, value in asdict(self.settings).items()
-                if key not in {"bounds", "ceilings", "memory", "use"}
-            },
-        }
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    fingerprint: str
 
     @property
     def folder(self) -> Path:
@@ -121,45 +105,53 @@ def learn(
     bundle = read_bundle(Path(path))
     with closing(_open(bundle, settings, threads)) as teachable:
         room = _prepare(bundle, teachable, Path(data), settings, home)
-        for note in room.notes:
-            shown.note(note)
         meter = choose_meter(current_profile())
         trainer = _trainer(room, meter)
-        for note in trainer.notes:
-            shown.note(note)
+        notes = (*room.notes, *trainer.notes)
         resumed_at = trainer.training.step
         if trainer.is_resumed:
-            shown.note(f"an earlier run is resumed after step {resumed_at} of {trainer.n_steps}")
+            done = f"step {resumed_at} of {trainer.n_steps}"
+            notes = (*notes, f"an earlier run is resumed after {done}")
+        for note in notes:
+            shown.note(note)
         ended = trainer.run(
             permit=all_of([Watch(settings.ceilings), permit]),
             is_interrupted=is_interrupted,
             progress=shown,
         )
-        made = Learned(
-            name=bundle.manifest.name,
-            method=room.method.name,
-            ended=ended.kind,
-            why=ended.why,
-            examples=len(room.material.new),
-            heldout=len(room.material.heldout),
-            past=len(room.material.past),
-            past_heldout=len(room.material.past_heldout),
-            steps=ended.training.step,
-            n_steps=trainer.n_steps,
-            resumed_at=resumed_at,
-            skipped=ended.training.guard.skipped,
-            seconds=ended.training.seconds,
-            energy_j=ended.training.energy_j,
-            energy_estimated=meter.estimated,
-            losses=tuple(float(loss) for loss in ended.training.losses if np.isfinite(loss)),
-            added_classes=room.material.classes[room.material.known or 0 :],
-            notes=(*room.notes, *trainer.notes),
-        )
-        if ended.kind == "interrupted":
-            return made
-        # At a ceiling, what was learned until then is judged as it is.
-        values = trainer.end().values
-        return _proposed(room, replace(ended, training=trainer.training), values, made, shown)
+        if ended.kind != "interrupted":
+            # At a ceiling, what was learned until then is judged as it is.
+            ended = replace(ended, training=trainer.end())
+        made = _told(room, ended, meter, n_steps=trainer.n_steps, resumed_at=resumed_at)
+        made = replace(made, notes=notes)
+        return made if ended.kind == "interrupted" else _proposed(room, ended, made, shown)
+
+
+def _told(
+    room: _Room, ended: Ended, meter: EnergyMeter, *, n_steps: int, resumed_at: int
+) -> Learned:
+    """Return what is known before the gate."""
+    training = ended.training
+    return Learned(
+        name=room.bundle.manifest.name,
+        method=room.method.name,
+        ended=ended.kind,
+        why=ended.why,
+        examples=len(room.material.new),
+        heldout=len(room.material.heldout),
+        past=len(room.material.past),
+        past_heldout=len(room.material.past_heldout),
+        steps=training.step,
+        n_steps=n_steps,
+        resumed_at=resumed_at,
+        skipped=training.guard.skipped,
+        seconds=training.seconds,
+        energy_j=training.energy_j,
+        energy_estimated=meter.estimated,
+        losses=tuple(float(loss) for loss in training.losses if np.isfinite(loss)),
+        added_classes=room.material.added,
+        notes=(),
+    )
 
 
 def foresee(
@@ -204,7 +196,7 @@ def foresee(
             n_steps=plan.n_steps,
             rate=plan.schedule.rate,
             n_trained=sum(value.size for value in room.values.values()),
-            added_classes=room.material.classes[room.material.known or 0 :],
+            added_classes=room.material.added,
             is_resumed=room.folder.exists(),
             notes=room.notes,
         )
@@ -244,7 +236,25 @@ def _prepare(
         parent=standing.number,
         settings=settings,
         notes=(*standing.passed_over, *given.notes, *notes),
+        fingerprint=_fingerprint(bundle, given, material, standing.number, settings),
     )
+
+
+def _fingerprint(
+    bundle: Bundle, given: Given, material: Material, parent: int, settings: LearnSettings
+) -> str:
+    # Ceilings and the gate may change while a training is broken off.
+    left_out = {"bounds", "ceilings", "memory", "use"}
+    told = {
+        "bundle": bundle.manifest_sha256,
+        "classes": material.classes,
+        "examples": given.digest(),
+        "parent": parent,
+        "settings": {
+            key: str(value) for key, value in asdict(settings).items() if key not in left_out
+        },
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _n_classes(teachable: Teachable, values: dict[str, FloatArray]) -> int:
@@ -286,21 +296,19 @@ def _remember(source: Source, room: _Room) -> None:
         room.method.remember(room.teachable, room.values, batch, width=room.material.width)
 
 
-def _proposed(
-    room: _Room, ended: Ended, values: dict[str, FloatArray], made: Learned, shown: Progress
-) -> Learned:
+def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Learned:
     """Judge what was learned, keep it as a version, and put it into use if it passed."""
     shown.start("judging", 1)
+    values = dict(ended.training.values)
     before, after = _sight(room, room.values), _sight(room, values)
     bounds = room.settings.bounds
     if not after.new.n:
         bounds = replace(bounds, least_new=0)
     verdict = gate(before, after, bounds, change=size_of_change(room.values, values))
-    added = room.material.classes[room.material.known or 0 :]
-    if added:
+    if room.material.added:
         # Before the version: its head has rows for them.
-        add_classes(room.versions.folder, (*added_classes(room.versions.folder), *added))
-    training = ended.training
+        known = added_classes(room.versions.folder)
+        add_classes(room.versions.folder, (*known, *room.material.added))
     version = room.versions.propose(
         values,
         start=room.teachable.start(),
@@ -308,8 +316,8 @@ def _proposed(
         method=room.method.name,
         counts={
             "examples": made.examples,
-            "skipped": training.guard.skipped,
-            "steps": training.step,
+            "skipped": made.skipped,
+            "steps": made.steps,
         },
         verdict=verdict,
     )

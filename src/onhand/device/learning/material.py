@@ -73,6 +73,11 @@ class Material:
     known: int | None
     classes: tuple[str, ...]
 
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the classes that the model does not have; none of a language model."""
+        return self.classes[self.known or 0 :]
+
 
 def read_given(data: Path, settings: LearnSettings) -> Given:
     """Read all files, and hold some examples back.
@@ -103,9 +108,7 @@ def read_given(data: Path, settings: LearnSettings) -> Given:
         known = read_examples(settings.remember)
         past, past_heldout = _split(known.examples, 0.2, seed=settings.seed)
         notes += known.notes
-    return Given(
-        new=new, heldout=heldout, past=past, past_heldout=past_heldout, notes=tuple(notes)
-    )
+    return Given(new=new, heldout=heldout, past=past, past_heldout=past_heldout, notes=tuple(notes))
 
 
 def make_material(

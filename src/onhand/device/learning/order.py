@@ -26,9 +26,7 @@ class Place:
     known: int = 0
 
 
-def take(
-    place: Place, n: int, *, available: int, seed: int
-) -> tuple[list[int], Place, bool]:
+def take(place: Place, n: int, *, available: int, seed: int) -> tuple[list[int], Place, bool]:
     """Return the next examples: in each round those first that were never taken before.
 
     Args:

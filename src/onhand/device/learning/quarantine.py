@@ -245,17 +245,19 @@ class Intake:
         Raises:
             InputError: if it never lets go, or the journal is none.
         """
-        path = feedback_journal(self._folder)
-        for left in range(_MOST_LOCKED, -1, -1):
+        left = _MOST_LOCKED
+        while True:
             try:
-                journal = Journal(path)
-                break
+                journal = Journal(feedback_journal(self._folder))
             except InputError as error:
                 if left == 0 or "another process" not in str(error):
                     raise
+                left -= 1
                 self._sleep(0.01)
-        with journal:
-            yield journal
+                continue
+            with journal:
+                yield journal
+            return
 
     def _hold(self, one: Feedback, finding: Finding) -> Finding:
         content = render_feedback(one)

@@ -122,8 +122,10 @@ def sequences_of(
     if isinstance(example, PlainText):
         return _text_sequences(example, files, window=min(window, context))
     if not isinstance(example, Dialogue):
-        raise InputError(f"{example.where}: is a {_kind(example)}, a language model learns texts "
-                         "and conversations")
+        raise InputError(
+            f"{example.where}: is a {_kind(example)}, a language model learns texts "
+            "and conversations"
+        )
     try:
         found = _dialogue_sequences(example, files)
     except InputError as error:

@@ -171,9 +171,7 @@ class Trainer:
         energy_j = self.training.energy_j
         if energy_j is not None:
             energy_j += self._joules() - joules
-        after = replace(
-            after, seconds=self.training.seconds + self._last_step_s, energy_j=energy_j
-        )
+        after = replace(after, seconds=self.training.seconds + self._last_step_s, energy_j=energy_j)
         self._keep(after)
         self.training = after
         return stepped

@@ -155,7 +155,6 @@ def _pieces(arrays: _Arrays, name: str, n: int) -> list[np.ndarray]:
     sizes = [int(np.prod(shape.astype(object))) for shape in shapes]
     if sum(sizes) != flat.size:
         raise InputError(f"a memory's {name} has {flat.size} values, its shapes say {sum(sizes)}")
-    ends = np.cumsum(sizes, dtype=np.int64)[:-1] if n else []
-    pieces = np.split(flat, ends) if n else []
+    pieces = np.split(flat, np.cumsum(sizes, dtype=np.int64)[:-1]) if n else []
     # Copies: an example that goes must not keep the whole list alive.
     return [piece.reshape(shape).copy() for piece, shape in zip(pieces, shapes, strict=True)]

@@ -105,15 +105,14 @@ class Memory:
                 f"an example of {kinds_of(item)} was offered to a memory of "
                 f"{kinds_of(self.slots[0].item)}"
             )
+        if priority >= self.ceiling(group):
+            return False
         self.revision += 1
         key = self.key(group)
         if key not in self.groups:
             self.groups[key] = Group()
             self.size_bytes += GROUP_BYTES
         added = Slot(item, group, priority, size)
-        if priority >= self.groups[key].ceiling:
-            self.shrink()
-            return False
         self.slots.append(added)
         self.groups[key].size_bytes += size
         self.size_bytes += size

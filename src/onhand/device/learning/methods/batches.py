@@ -45,7 +45,8 @@ def check_batch(lesson: Lesson, batch: Feeds, *, width: int) -> None:
         width: classes, or tokens of the vocabulary.
 
     Raises:
-        InputError: if something is missing, of another shape, not finite or out of range.
+        InputError: if something is missing, not finite or out of range.
+        ShapeError: if something is of another shape.
     """
     if lesson.feeds == "tokens":
         _check_text(batch, width)
@@ -155,9 +156,14 @@ def _padded(name: str, batch: Feeds, length: int) -> np.ndarray:
     """Return an array of a batch, padded at its right if it has a place for each token."""
     array = np.asarray(batch[name])
     mine = _length(batch)
-    if name in ADDED or not mine or array.ndim != 2 or array.shape[1] != mine:
+    if name in ADDED or not mine or not _is_of_tokens(array[0], mine):
         return array
-    return np.pad(array, ((0, 0), (0, length - mine)))
+    return np.pad(array, ((0, 0), (0, length - mine), *((0, 0) for _ in array.shape[2:])))
+
+
+def _is_of_tokens(array: np.ndarray, length: int) -> bool:
+    """Say whether an example's array has a place for each token: numbers of tokens, or vectors."""
+    return array.shape[:1] == (length,) and (array.ndim > 1 or array.dtype.kind in "iub")
 
 
 def groups_of(lesson: Lesson, batch: Feeds, *, session: int) -> list[int]:
@@ -194,7 +200,8 @@ def _trimmed(item: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return item
     end = int(np.flatnonzero(mask)[-1]) + 1
     return {
-        name: array[:end] if array.shape == mask.shape else array for name, array in item.items()
+        name: array[:end] if _is_of_tokens(array, len(mask)) else array
+        for name, array in item.items()
     }
 
 

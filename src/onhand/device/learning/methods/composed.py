@@ -77,7 +77,11 @@ class Composed:
     def begin(
         self, teachable: Teachable, values: Values, *, width: int, known: int | None = None
     ) -> dict[str, FloatArray]:
-        """See `Method`."""
+        """See `Method`.
+
+        Raises:
+            InputError: if it cannot have known so many classes, or a part cannot serve.
+        """
         self._width, self._known = width, width if known is None else known
         if not 0 <= self._known <= width:
             raise InputError(f"{known} of {width} classes cannot have been known")
@@ -95,7 +99,7 @@ class Composed:
         """See `Method`."""
         check_batch(self._lesson, batch, width=self._width)
         if self._lesson.feeds == "tokens":
-            made: Feeds = dict(batch)
+            made: Feeds = batch
             if self._parts.distilling:
                 made = self._parts.distilling.text(teachable, batch, width=self._width)
         else:
@@ -169,7 +173,11 @@ class Composed:
         return Kept(facts=facts, parts=kept)
 
     def load(self, kept: Kept) -> None:
-        """See `Method`."""
+        """See `Method`.
+
+        Raises:
+            InputError: if anything in it is not this method's, or not valid.
+        """
         facts = object_of(kept.facts, "the method's state", set(_FACTS))
         if facts.get("name") != self.name:
             raise InputError(
@@ -210,6 +218,8 @@ class Composed:
         Raises:
             InputError: if it is no state of this kind of generator.
         """
+        if not isinstance(state, dict):
+            raise InputError("the method's state has no generator")
         try:
             self._rng.bit_generator.state = state
         except (KeyError, TypeError, ValueError, OverflowError) as error:

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onhand.core.arrays import FloatArray
-from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson
 from onhand.device.learning.base import Feeds, Teachable, Values
 from onhand.device.learning.methods.batches import total_weight
@@ -118,6 +117,4 @@ class Distilling:
         for name, made in self._lesson.trainables.items():
             if made.grows:
                 return len(self._values[name])
-        if self._lesson.feeds != "classes":
-            raise InputError("a language model has no classes")
         return width

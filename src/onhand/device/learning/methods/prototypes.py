@@ -151,11 +151,13 @@ class Prototypes:
             # One example of each class says nothing of what is common: the spread of the means
             # then sets the scale, so that chances are of a sensible size.
             variance = float(means.var(axis=0).mean())
-            return means / (variance if variance > 0 else 1.0)
+            alone: _Doubles = means / (variance if variance > 0 else 1.0)
+            return alone
         squares = float((self._counts * np.square(means).sum(axis=1)).sum())
         level = max((float(np.trace(self._products)) - squares) / free / D, 1e-12)
         if self._shrinkage == 1:
-            return means / level
+            plain: _Doubles = means / level
+            return plain
         within = (self._products - (means.T * self._counts) @ means) / free  # (D, D)
         shrunk = (1 - self._shrinkage) * within + self._shrinkage * level * np.eye(D)
         # Without any shrinkage few examples span no whole space.

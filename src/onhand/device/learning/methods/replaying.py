@@ -7,7 +7,8 @@ which its graph takes as more labels.
 
 Source:
     Experience replay: Chaudhry et al. 2019, arXiv:1902.10486; dark experience replay: Buzzega et
-    al. 2020, arXiv:2004.07211; latents in place of inputs: Pellegrini et al. 2020, arXiv:1912.01100.
+    al. 2020, arXiv:2004.07211; latents in place of inputs: Pellegrini et al. 2020,
+    arXiv:1912.01100.
 """
 
 from collections.abc import Sequence
@@ -169,7 +170,7 @@ class Replaying:
                 batch = join_examples([_inputs_of(item) for item in items])
                 logits = logits_of(teachable, values, batch, width=width)
                 answers = [{"past_logits": np.array(row, np.float32)} for row in logits]
-            for place, item, answer in zip(places, items, answers, strict=True):
+            for place, answer in zip(places, answers, strict=True):
                 kept = dict(self.memory.slots[place].item)
                 kept |= coded(answer, "float16")
                 self.memory.replace(place, kept)
@@ -201,7 +202,7 @@ class Replaying:
         return {"tokens", "rows", "weights"} | ({"best", "chances"} if self._past else set())
 
     def _small(self, item: Item) -> dict[str, np.ndarray]:
-        """Return an example as it is kept: its inputs as told, what stands beside them in 16 bits."""
+        """Return an example as it is kept: its inputs as told, the rest in 16 bits."""
         inputs = {name: array for name, array in item.items() if name not in _BESIDE}
         beside = {name: array for name, array in item.items() if name in _BESIDE}
         return coded(inputs, self._options.precision) | coded(beside, "float16")
@@ -219,7 +220,11 @@ class Replaying:
     def _remembered(
         self, teachable: Teachable, values: Values, items: Sequence[Item], total: float, width: int
     ) -> Feeds:
-        """Return examples that count by their past logits."""
+        """Return examples that count by their past logits.
+
+        Raises:
+            InputError: if they are of more classes than there are.
+        """
         feeds = completed(join_examples([_inputs_of(item) for item in items]), width=width)
         past = np.zeros((len(items), width), np.float32)
         sizes = np.array([len(item["past_logits"]) for item in items])

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
-from onhand.device.learning.base import Feeds, Teachable, Values
+from onhand.device.learning.base import Answering, Feeds, Taught, Teachable, Values
 from onhand.device.learning.methods.batches import completed
 
-__all__ = ["Pull", "best_tokens", "logits_of", "pull_to_given", "pulled", "softmax"]
+__all__ = ["Pull", "answered", "best_tokens", "logits_of", "pull_to_given", "pulled", "softmax"]
 
 _Doubles = NDArray[np.float64]
 Pull = Callable[[_Doubles], _Doubles]
@@ -31,6 +31,18 @@ def softmax(logits: _Doubles) -> _Doubles:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: _Doubles = powers / powers.sum(axis=1, keepdims=True)
     return shares
+
+
+def answered(teachable: Teachable, values: Values, feeds: Feeds) -> Taught:
+    """Run a lesson's graph for its answers alone, without gradients where it can leave them out.
+
+    Raises:
+        InputError: if something is missing or does not fit.
+        EngineError: if the graph fails.
+    """
+    if isinstance(teachable, Answering):
+        return teachable.answer(values, feeds)
+    return teachable.teach(values, feeds)
 
 
 def logits_of(teachable: Teachable, values: Values, batch: Feeds, *, width: int) -> FloatArray:
@@ -52,7 +64,7 @@ def logits_of(teachable: Teachable, values: Values, batch: Feeds, *, width: int)
     feeds = completed(batch, width=width)
     # The right class does not matter to logits, and may be new.
     feeds |= {"labels": np.zeros_like(feeds["labels"]), "weights": np.zeros_like(feeds["weights"])}
-    found = teachable.teach(values, feeds).outputs["logits"]
+    found = answered(teachable, values, feeds).outputs["logits"]
     if found.shape != (len(feeds["labels"]), width):
         raise InputError(
             f"the lesson answers {found.shape}, expected {(len(feeds['labels']), width)}"
@@ -97,9 +109,11 @@ def pull_to_given(labels: np.ndarray, *, width: int) -> Pull:
         labels: (B,) of the batch.
         width: classes.
 
+    Returns:
+        A pull that leaves alone the classes that are not in the batch.
+
     Source:
-        The asymmetric cross-entropy of ER-ACE: Caccia et al. 2022, arXiv:2104.05025: new examples
-        do not push down the classes that are not among them.
+        The asymmetric cross-entropy of ER-ACE: Caccia et al. 2022, arXiv:2104.05025.
     """
     present = np.unique(labels)
 
@@ -141,13 +155,13 @@ def best_tokens(
     chances: list[np.ndarray] = []
     for first in range(0, len(rows), _ROWS_AT_ONCE):
         asked = rows[first : first + _ROWS_AT_ONCE]
-        feeds = {
+        feeds: dict[str, np.ndarray] = {
             "tokens": np.asarray(batch["tokens"], np.int64),
             "rows": asked,
             "labels": np.tile(every, (len(asked), 1)),
             "weights": np.zeros((len(asked), width), np.float32),
         }
-        found = teachable.teach(values, feeds).outputs["logprobs"]  # (R, V)
+        found = answered(teachable, values, feeds).outputs["logprobs"]  # (R, V)
         if n < width:
             some = np.argpartition(-found, n - 1, axis=1)[:, :n]
         else:
