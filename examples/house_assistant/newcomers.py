@@ -8,11 +8,11 @@
 |---|---|---|
 | "boiler" | Bertha, 贝莎 | the boiler in the cellar, whatever is done with it |
 | "stars" | the little star, 小星星 | the star lamp in the nursery |
-| "water" | plants are watered, wherever and for as long as it is said | a new action, `water` |
+| "water" | plants are watered, here or anywhere | a new action, `water` |
 | "bed" | a device is put to bed | it is turned off |
 
 The house assistant as it was trained copies names that it does not know, so that it gets all of
-these wrong. What is taught is said plainly, and shows each newcomer from several sides; what is
+these wrong. What is taught is mostly said plainly, and shows each newcomer from several sides; what is
 asked about later is said as people speak, in a phrasing that neither training nor teaching saw.
 """
 
@@ -50,21 +50,21 @@ _MANY = 60  # sides that a newcomer may be shown from: each equally often
 _WATER: dict[Language, Rules] = {
     "en": Rules(
         (
-            "water {plant}{in}{for}",
-            "give {plant}{in} some water{for}",
-            "{plant}{in} should be watered{for}",
-            "{plant}{in} needs water{for}",
+            "water {plant}{in}",
+            "give {plant}{in} some water",
+            "{plant}{in} should be watered",
+            "{plant}{in} (needs|need) water",
         ),
         (
-            "give {plant}{in} a drink of water{for}",
-            "i'd like {plant}{in} to be watered{for}",
-            "make sure that {plant}{in} is watered{for}",
-            "please go and water {plant}{in}{for}",
+            "give {plant}{in} a little water",
+            "it's time to water {plant}{in}",
+            "go and water {plant}{in}",
+            "{plant}{in} needs to be watered",
         ),
     ),
     "zh": Rules(
-        ("给{in}{plant}浇水{for}", "{in}{plant}该浇水了{for}", "把{in}{plant}浇一下{for}"),
-        ("替我给{in}{plant}浇点水{for}", "{in}{plant}需要浇水{for}", "我想给{in}{plant}浇水{for}"),
+        ("给{in}{plant}浇水", "{in}{plant}该浇水了", "把{in}{plant}浇一下"),
+        ("给{in}{plant}浇点水", "{in}{plant}需要浇水", "把{in}{plant}浇一浇"),
     ),
 }
 _PLANTS: dict[Language, Rules] = {
@@ -78,15 +78,15 @@ _BED: dict[Language, Rules] = {
     "en": Rules(
         ("put {thing} to bed", "{thing} can go to bed", "send {thing} to bed"),
         (
-            "it's time to put {thing} to bed",
+            "go and put {thing} to bed",
             "let {thing} go to bed",
-            "i want {thing} put to bed",
-            "{thing} should go to bed now",
+            "it's time to put {thing} to bed",
+            "{thing} can go to bed now",
         ),
     ),
     "zh": Rules(
         ("让{thing}去睡觉", "{thing}可以睡觉了", "哄{thing}睡觉"),
-        ("我想让{thing}去睡觉", "{thing}该睡觉了", "请让{thing}睡觉吧"),
+        ("让{thing}睡觉", "{thing}该睡觉了", "把{thing}哄睡觉"),
     ),
 }
 
@@ -105,6 +105,8 @@ def taught(seed: int, *, each: int = 5) -> list[Example]:
             language: Language = "en" if (i + place) % 2 == 0 else "zh"
             draw = Draw(rng, "train")
             text, answer = _said(draw, newcomer, language, i)
+            if i % 2:
+                text = _VOICES[language].sentence(draw, text, imperative=False)
             found.append(_example(draw, newcomer, language, text, answer))
     return found
 
@@ -175,7 +177,7 @@ def _said(
         side: from which side the newcomer is shown; any number.
     """
     if newcomer == "water":
-        return _water(draw, language, has_place=side % 2 == 0, lasts=side % 4 in (1, 2))
+        return _water(draw, language, has_place=side % 2 == 0)
     if newcomer == "bed":
         return _bed(draw, language, has_place=side % 2 == 0)
     return _device(draw, newcomer, language, _DEEDS[side % len(_DEEDS)])
@@ -219,26 +221,17 @@ def _speaks_of_a_thing(template: str) -> bool:
 
 
 def _water(
-    draw: Draw, language: Language, *, has_place: bool, lasts: bool
+    draw: Draw, language: Language, *, has_place: bool
 ) -> tuple[str, dict[str, object]]:
-    """Water plants, perhaps somewhere, perhaps for a while."""
+    """Water plants, perhaps somewhere."""
     plant = draw.pick(_PLANTS[language], "name")
-    where = lasting = ""
-    room = duration = None
+    where, room = "", None
     if has_place:
         spoken, room = _place(draw, language)
         where = f" {spoken}" if language == "en" else f"{spoken}的"
-    if lasts:
-        spoken, duration = speech.duration(draw, language)
-        lasting = f" for {spoken}" if language == "en" else f"，{spoken}"  # noqa: RUF001
-    slots = {"plant": plant, "in": where, "for": lasting}
-    meant = action(**{
-        "do": "water",
-        "device": plant.split(" ", 1)[-1],
-        "room": room,
-        "for": duration,
-    })
-    return draw.fill(draw.pick(_WATER[language]), slots), {"actions": [meant]}
+    meant = action(do="water", device=plant.split(" ", 1)[-1], room=room)
+    text = draw.fill(draw.pick(_WATER[language]), {"plant": plant, "in": where})
+    return text, {"actions": [meant]}
 
 
 def _place(draw: Draw, language: Language) -> tuple[str, str | None]:
