@@ -16,6 +16,7 @@ from onnx import GraphProto, ModelProto
 from onhand.core.errors import InputError, SourceError
 from onhand.host.learning import (
     rules_activations,
+    rules_codes,
     rules_elementwise,
     rules_gather,
     rules_norms,
@@ -30,6 +31,7 @@ __all__ = ["RULES", "differentiate"]
 
 RULES: Final[Rules] = {
     **rules_activations.RULES,
+    **rules_codes.RULES,
     **rules_elementwise.RULES,
     **rules_gather.RULES,
     **rules_norms.RULES,
