@@ -1,4 +1,4 @@
-"""What `benchmarks.few_shot` learns from: intents with an encoder, spoken digits with a small CNN."""
+"""What `benchmarks.few_shot` learns from: intents with an encoder, digits with a small network."""
 
 import shutil
 from collections.abc import Sequence
@@ -162,7 +162,7 @@ def digits(place: Path, *, each: int) -> FewShotSet:
 
 
 def _bundles(source: str, place: Path, options: NetworkOptions) -> tuple[Bundle, Bundle]:
-    """Build a network twice: to learn its last block, and a head alone, whose trunk gives vectors."""
+    """Build a network to learn its last block, and a head alone, whose trunk gives vectors."""
     plain = place / "plain"
     build_network(source, plain, options, home=place / "home")
     found: list[Bundle] = []

@@ -1,6 +1,6 @@
 """Learns from a file, as a device would, and says what it took. See `benchmarks.learn_house`.
 
-    python -m benchmarks.learn_house_child BUNDLE DATA HOME METHOD SEED
+python -m benchmarks.learn_house_child BUNDLE DATA HOME METHOD SEED
 """
 
 import json

@@ -12,7 +12,7 @@
 | "bed" | a device is put to bed | it is turned off |
 
 The house assistant as it was trained copies names that it does not know, so that it gets all of
-these wrong. What is taught is mostly said plainly, and shows each newcomer from several sides; what is
+these wrong. What is taught is mostly said plainly, and shows a newcomer from several sides; what is
 asked about later is said as people speak, in a phrasing that neither training nor teaching saw.
 """
 
@@ -220,9 +220,7 @@ def _speaks_of_a_thing(template: str) -> bool:
     )
 
 
-def _water(
-    draw: Draw, language: Language, *, has_place: bool
-) -> tuple[str, dict[str, object]]:
+def _water(draw: Draw, language: Language, *, has_place: bool) -> tuple[str, dict[str, object]]:
     """Water plants, perhaps somewhere."""
     plant = draw.pick(_PLANTS[language], "name")
     where, room = "", None

@@ -8,8 +8,9 @@ from tests.device.learning.models import LinearTeachable, TableTeachable
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
-from onhand.device.learning.base import Taught, Values
-from onhand.device.learning.hooks import Naive
+from onhand.device.learning.base import Feeds, Values
+from onhand.device.learning.methods.base import Method
+from onhand.device.learning.methods.choosing import make_method
 from onhand.device.learning.methods.preferences import PreferenceMethod, text_logprobs
 from onhand.device.learning.optimizers import Sgd
 from onhand.device.learning.preference_feeds import TEXTS, OpinionSource, PairSource
@@ -32,6 +33,12 @@ PAIRS = PairSource(texts=(text(0, 1, 2), text(0, 2, 1, 3), text(4, 5), text(4, 3
 OPINIONS = OpinionSource(
     texts=(text(0, 1, 2), text(4, 3, 3), text(0, 3, 3), text(4, 1, 2)), liked=(True, False)
 )
+
+
+def naive() -> Method:
+    """A method that adds nothing."""
+    lesson = TableTeachable(V).lesson
+    return make_method("naive", lesson, rng=np.random.default_rng(0))
 
 
 def anywhere(seed: int = 0) -> dict[str, FloatArray]:
@@ -94,7 +101,7 @@ def test_the_graph_gets_the_weights_of_the_formula(source: PairSource | OpinionS
     torch = pytest.importorskip("torch")
     teachable, how = TableTeachable(V), Preferring(beta=0.5, imitation=0.2, disliked=1.3)
     start, values = anywhere(1), anywhere(2)
-    method = PreferenceMethod(Naive(), source, how)
+    method = PreferenceMethod(naive(), source, how)
     method.begin(teachable, start, width=V)
     batch = source.feeds([0, 1], scale=0.5)
     gradient = teachable.teach(values, method.feeds(teachable, values, batch)).gradients["table"]
@@ -125,7 +132,7 @@ def test_the_graph_gets_the_weights_of_the_formula(source: PairSource | OpinionS
 def test_what_was_liked_gets_likelier(source: PairSource | OpinionSource) -> None:
     """After training, rewards tell liked answers from the others."""
     teachable = TableTeachable(V)
-    method = PreferenceMethod(Naive(), source, Preferring(beta=0.5))
+    method = PreferenceMethod(naive(), source, Preferring(beta=0.5))
     plan = Plan(n_steps=60, batch=2, optimizer=Sgd(), schedule=Schedule(rate=0.3))
     trained = Trainer(teachable, source, plan, method=method, width=V).run().training
 
@@ -145,9 +152,9 @@ def test_what_was_liked_gets_likelier(source: PairSource | OpinionSource) -> Non
 def test_references_are_kept_from_one_process_to_the_next() -> None:
     """A method that was loaded weighs a batch as the one that was saved."""
     teachable, values = TableTeachable(V), anywhere(3)
-    first = PreferenceMethod(Naive(), PAIRS, Preferring())
+    first = PreferenceMethod(naive(), PAIRS, Preferring())
     first.begin(teachable, anywhere(4), width=V)
-    second = PreferenceMethod(Naive(), PAIRS, Preferring())
+    second = PreferenceMethod(naive(), PAIRS, Preferring())
     second.load(first.save())
     batch = PAIRS.feeds([1], scale=1.0)
 
@@ -157,25 +164,25 @@ def test_references_are_kept_from_one_process_to_the_next() -> None:
 
 def test_a_state_of_other_texts_is_refused() -> None:
     """As many references as texts, or none at all."""
-    method = PreferenceMethod(Naive(), OPINIONS, Preferring())
-    other = PreferenceMethod(Naive(), PairSource(texts=PAIRS.texts[:2]), Preferring())
+    method = PreferenceMethod(naive(), OPINIONS, Preferring())
+    other = PreferenceMethod(naive(), PairSource(texts=PAIRS.texts[:2]), Preferring())
     other.begin(TableTeachable(V), anywhere(), width=V)
 
     with pytest.raises(InputError, match="learn anew"):
         method.load(other.save())
 
 
-class Offered(Naive):
-    """Keeps what it is given to remember."""
+class Offered:
+    """Keeps what it is given to remember, and does nothing else."""
+
+    name, trains = "offered", True
+
+    def begin(self, teachable: object, values: Values, **_: object) -> Values:
+        """Nothing."""
+        return values
 
     def after(
-        self,
-        teachable: object,
-        values: Values,
-        batch: object,
-        taught: Taught | None,
-        *,
-        first: bool = True,
+        self, teachable: object, values: Values, batch: Feeds, *_: object, first: bool
     ) -> None:
         """Keep the batch."""
         self.batch = batch
@@ -184,7 +191,7 @@ class Offered(Naive):
 def test_disliked_answers_are_not_remembered() -> None:
     """A memory is offered liked answers alone: all others count nothing there."""
     inner = Offered()
-    method = PreferenceMethod(inner, PAIRS, Preferring())
+    method = PreferenceMethod(inner, PAIRS, Preferring())  # type: ignore[arg-type] # half a one
     teachable, values = TableTeachable(V), anywhere()
     method.begin(teachable, values, width=V)
     batch = PAIRS.feeds([0], scale=1.0)
@@ -196,7 +203,7 @@ def test_disliked_answers_are_not_remembered() -> None:
 
 def test_a_classifier_learns_no_preferences() -> None:
     """The reason is said."""
-    method = PreferenceMethod(Naive(), PAIRS, Preferring())
+    method = PreferenceMethod(naive(), PAIRS, Preferring())
     teachable = LinearTeachable()
 
     with pytest.raises(InputError, match="language models"):
@@ -212,7 +219,7 @@ def test_settings_out_of_range_are_refused(options: dict[str, float]) -> None:
 
 def test_a_batch_without_preferences_is_refused() -> None:
     """Batches of another source have no numbers of texts."""
-    method = PreferenceMethod(Naive(), PAIRS, Preferring())
+    method = PreferenceMethod(naive(), PAIRS, Preferring())
     teachable, values = TableTeachable(V), anywhere()
     method.begin(teachable, values, width=V)
     batch = {name: a for name, a in PAIRS.feeds([0], scale=1.0).items() if name != TEXTS}

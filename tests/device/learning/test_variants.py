@@ -73,7 +73,7 @@ def test_values_are_exchanged_in_both() -> None:
 
 
 def test_a_key_that_is_mostly_not_copied_is_not_varied() -> None:
-    """"water" is what is done, not a name that somebody said."""
+    """ "water" is what is done, not a name that somebody said."""
     known = [said("play jazz", do="play", value="jazz"), *KNOWN]
     made = varied([WATERED], known, each=8, rng=np.random.default_rng(0))
 
@@ -94,7 +94,9 @@ def test_examples_that_copy_nothing_have_no_variants() -> None:
         messages=(Message("user", "who are you"), Message("assistant", "a house")), learned=(1,)
     )
 
-    assert varied([talk, PlainText(text="a lamp")], KNOWN, each=3, rng=np.random.default_rng(0)) == []
+    assert (
+        varied([talk, PlainText(text="a lamp")], KNOWN, each=3, rng=np.random.default_rng(0)) == []
+    )
 
 
 names = st.text(st.sampled_from("abcde"), min_size=2, max_size=5)
@@ -102,7 +104,7 @@ names = st.text(st.sampled_from("abcde"), min_size=2, max_size=5)
 
 @given(names=st.lists(names, min_size=1, max_size=6, unique=True), each=st.integers(1, 5))
 def test_variants_differ_and_still_copy(names: list[str], each: int) -> None:
-    """None comes twice, none is what was taught, and all that is copied is copied letter by letter."""
+    """None comes twice, none is what was taught, and what is copied is copied by letter."""
     known = [said(f"open the {name} please", do="open_it", device=name) for name in names]
     taught = said("water the roses", do="give_water", device="roses")
     made = [pair(one) for one in varied([taught], known, each=each, rng=np.random.default_rng(0))]

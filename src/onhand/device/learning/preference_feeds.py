@@ -8,7 +8,7 @@ import numpy as np
 
 from onhand.core.errors import InputError
 from onhand.device.learning.base import Feeds
-from onhand.device.learning.examples import Example, Opinion, Preference
+from onhand.device.learning.examples import Dialogue, Example, Opinion, Preference
 from onhand.device.learning.text_feeds import (
     TokenSequence,
     answer_sequence,
@@ -17,7 +17,14 @@ from onhand.device.learning.text_feeds import (
 from onhand.device.template import Message
 from onhand.device.text_files import TextFiles
 
-__all__ = ["TEXTS", "OpinionSource", "PairSource", "PreferenceSource", "preference_source"]
+__all__ = [
+    "TEXTS",
+    "OpinionSource",
+    "PairSource",
+    "PreferenceSource",
+    "liked",
+    "preference_source",
+]
 
 TEXTS: Final = "texts"
 """Name of what a batch has beside the lesson's own: (B,) int64, the number of each text."""
@@ -125,6 +132,28 @@ def preference_source(
         f"{odd.where}: preferences are learned from pairs alone (chosen, rejected), or from single "
         "opinions alone; give other examples in a file of their own"
     )
+
+
+def liked(examples: Iterable[Example]) -> list[Example]:
+    """Return examples with conversations in the place of liked answers, and no disliked ones.
+
+    Args:
+        examples: of any kind; others stay.
+    """
+    found: list[Example] = []
+    for one in examples:
+        if isinstance(one, Preference):
+            found.append(_dialogue(one.prompt, one.chosen, one.where))
+        elif not isinstance(one, Opinion):
+            found.append(one)
+        elif one.is_liked:
+            found.append(_dialogue(one.prompt, one.answer, one.where))
+    return found
+
+
+def _dialogue(prompt: tuple[Message, ...], answer: str, where: str) -> Dialogue:
+    messages = (*prompt, Message("assistant", answer))
+    return Dialogue(messages=messages, learned=(len(prompt),), where=where)
 
 
 def _opinions(opinions: Sequence[Opinion], files: TextFiles, context: int) -> OpinionSource:

@@ -45,6 +45,7 @@ class PreferenceMethod:
     """A method, whose batches are liked and disliked answers. See `Method`.
 
     Attributes:
+        inner: keeps the rest from being forgotten.
         preferred: of the last batch; None before the first one.
     """
 
@@ -61,7 +62,7 @@ class PreferenceMethod:
         """
         if not inner.trains:
             raise InputError(f"{inner.name} learns no preferences: it makes no gradients")
-        self._inner, self._source, self._how = inner, source, how
+        self.inner, self._source, self._how = inner, source, how
         self._references: FloatArray | None = None
         self.preferred: Preferred | None = None
 
@@ -69,7 +70,7 @@ class PreferenceMethod:
     def name(self) -> str:
         """See `Method`."""
         kind = "kto" if isinstance(self._source, OpinionSource) else "dpo"
-        return f"{kind} with {self._inner.name}"
+        return f"{kind} with {self.inner.name}"
 
     @property
     def trains(self) -> bool:
@@ -78,7 +79,7 @@ class PreferenceMethod:
 
     def remember(self, teachable: Teachable, values: Values, batch: Feeds, *, width: int) -> None:
         """See `Method`."""
-        self._inner.remember(teachable, values, batch, width=width)
+        self.inner.remember(teachable, values, batch, width=width)
 
     def begin(
         self, teachable: Teachable, values: Values, *, width: int, known: int | None = None
@@ -90,7 +91,7 @@ class PreferenceMethod:
         """
         if teachable.lesson.feeds != "tokens":
             raise InputError("preferences are learned by language models; this is a classifier")
-        begun = self._inner.begin(teachable, values, width=width, known=known)
+        begun = self.inner.begin(teachable, values, width=width, known=known)
         found = np.zeros(len(self._source.texts), np.float32)
         for low in range(0, len(self._source), _AT_ONCE):
             numbers = range(low, min(low + _AT_ONCE, len(self._source)))
@@ -108,15 +109,15 @@ class PreferenceMethod:
         # The loss of the graph is minus the weighted sum.
         slopes = np.append(judged.slopes, np.zeros(len(texts) - len(judged.slopes), np.float32))
         weights = -slopes[mine, None] * np.abs(plain["weights"])
-        return self._inner.feeds(teachable, values, {**plain, "weights": weights})
+        return self.inner.feeds(teachable, values, {**plain, "weights": weights})
 
     def adjust(self, values: Values, gradients: Values) -> dict[str, FloatArray]:
         """See `Method`."""
-        return self._inner.adjust(values, gradients)
+        return self.inner.adjust(values, gradients)
 
     def hold(self, before: Values, after: Values) -> dict[str, FloatArray]:
         """See `Method`."""
-        return self._inner.hold(before, after)
+        return self.inner.hold(before, after)
 
     def after(
         self,
@@ -131,15 +132,15 @@ class PreferenceMethod:
         plain = _plain(batch)
         liked = {**plain, "weights": np.maximum(plain["weights"], 0)}
         if liked["weights"].any():
-            self._inner.after(teachable, values, liked, taught, first=first)
+            self.inner.after(teachable, values, liked, taught, first=first)
 
     def end(self, teachable: Teachable, values: Values) -> dict[str, FloatArray]:
         """See `Method`."""
-        return self._inner.end(teachable, values)
+        return self.inner.end(teachable, values)
 
     def save(self) -> Kept:
         """See `Method`."""
-        kept = self._inner.save()
+        kept = self.inner.save()
         references = {} if self._references is None else {"logprobs": self._references}
         return replace(kept, parts={**kept.parts, _PART: Part(1, references)})
 
@@ -157,7 +158,7 @@ class PreferenceMethod:
             raise InputError("the state keeps a reference that is not finite; learn anew")
         self._references = found.astype(np.float32)
         others = {name: one for name, one in kept.parts.items() if name != _PART}
-        self._inner.load(replace(kept, parts=others))
+        self.inner.load(replace(kept, parts=others))
 
     def _judged(self, plain: Feeds, texts: np.ndarray, logprobs: FloatArray) -> Judged:
         """Judge the texts of a batch, and keep how it went.
