@@ -3,6 +3,7 @@
 import hashlib
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -108,8 +109,8 @@ def _start(profile: DeviceProfile, sizes: Sizes, tokens: int, place: Path) -> _S
     return _Started(
         tokens=tokens,
         matrices=len(matrices),
-        load_s=min(loads),
-        process_s=min(spent),
+        load_s=statistics.median(loads),
+        process_s=statistics.median(spent),
         memory_bytes=_peak(speed) - held,
     )
 
@@ -133,7 +134,7 @@ def _peak(events: Events) -> float:
 
 def _hash_rate() -> float:
     content = np.ones(_BLOCK_BYTES, dtype=np.uint8).tobytes()
-    return _BLOCK_BYTES / min(_seconds(lambda: hashlib.sha256(content)) for _ in range(3))
+    return _BLOCK_BYTES / _usual_s(lambda: hashlib.sha256(content))
 
 
 def _pack_rate(native: ModuleType) -> float:
@@ -146,10 +147,13 @@ def _pack_rate(native: ModuleType) -> float:
     def pack() -> object:
         return native.Matrix(form.bits, form.group_size, n, k, codes, scales, None, threads=1)
 
-    return form.size_bytes((n, k)) / min(_seconds(pack) for _ in range(3))
+    return form.size_bytes((n, k)) / _usual_s(pack)
 
 
-def _seconds(do: Any) -> float:
-    begun = time.perf_counter()
-    do()
-    return time.perf_counter() - begun
+def _usual_s(do: Callable[[], object]) -> float:
+    spent = []
+    for _ in range(_RUNS):
+        begun = time.perf_counter()
+        do()
+        spent.append(time.perf_counter() - begun)
+    return statistics.median(spent)
