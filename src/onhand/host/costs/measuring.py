@@ -59,7 +59,7 @@ _SAMPLES: Final = (
 )
 # Beyond any cache: matrices one after the other are not read as one that is timed alone.
 _LARGE: Final = Sizes(
-    width=1024, mlp_width=3072, n_layers=8, n_heads=16, n_kv_heads=4, head_dim=64, vocab_size=4096
+    width=640, mlp_width=2048, n_layers=24, n_heads=10, n_kv_heads=5, head_dim=64, vocab_size=4096
 )
 _LARGE_DEVICE_BYTES: Final = 2**31
 _LARGE_RATIOS: Final = (0.2, 2.0)
@@ -243,11 +243,12 @@ def measure_calibration(profile: DeviceProfile, *, progress: Progress | None = N
     with tempfile.TemporaryDirectory(prefix="onhand-calibration-") as scratch:
         steps, prompts = _measure_answers(bare, Path(scratch), sorted({1, threads}))
         step, step_spread = fit_step_costs(steps)
-        if profile.memory_bytes >= _LARGE_DEVICE_BYTES:
+        large = _LARGE if profile.memory_bytes >= _LARGE_DEVICE_BYTES else None
+        if large is not None:
             ratios = _measure_large(replace(bare, step=step), Path(scratch), counts)
             bare = bare.at_memory(ratios)
         shown.advance(1)
-        start, memory = measure_starts(module, profile, Path(scratch))
+        start, memory = measure_starts(module, profile, Path(scratch), large=large)
         shown.advance(1)
     prompt, prompt_spread = fit_step_costs(prompts)
     return replace(
