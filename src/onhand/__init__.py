@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from onhand.core.progress import Progress
     from onhand.device.engines.base import KvKind
     from onhand.device.generate import TextSession
+    from onhand.device.learning.learned import Learned
+    from onhand.device.learning.settings import LearnSettings
+    from onhand.device.learning.versions import Versions
     from onhand.device.networks.session import NetworkSession
     from onhand.device.serving.inprocess import Service
     from onhand.device.text_model import TextModel
@@ -31,10 +34,12 @@ __all__ = [
     "build",
     "build_network",
     "export_bundle",
+    "learn",
     "open",
     "open_model",
     "open_network",
     "open_service",
+    "open_versions",
 ]
 
 __version__ = "0.1.0"
@@ -52,6 +57,7 @@ def open(
     kv: "KvKind | None" = None,
     prefill: Literal["exact", "bf16"] = "exact",
     speculate: str | Path | None = None,
+    version: int | None = None,
     home: str | Path | None = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
@@ -70,8 +76,10 @@ def open(
             same bits, nor to the same ones however a prompt is cut.
         speculate: "lookup", or the folder of a smaller bundle, drafts tokens to be checked several
             at a time; None or "off" does not.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use,
+            or without `home` for 0.
         home: the state folder: what runs the bundle quickest here is timed at its first opening,
-            for a few seconds, and kept there; None for no trial.
+            for a few seconds, and kept there, as is what was learned; None for neither.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -92,6 +100,7 @@ def open(
         kv=kv,
         prefill=prefill,
         speculate=speculate,
+        version=version,
         home=None if home is None else Path(home),
     )
 
@@ -108,6 +117,7 @@ def open_model(
     prefill: Literal["exact", "bf16"] = "exact",
     max_active: int | None = None,
     max_waiting: int | None = None,
+    version: int | None = None,
     home: str | Path | None = None,
 ) -> "TextModel":
     """Open a bundle for several conversations at once. See `onhand.device.opening.open_model`.
@@ -123,6 +133,7 @@ def open_model(
         prefill: as in `open`.
         max_active: answers computed in one step; None for the default of `Limits`.
         max_waiting: answers that may wait for their turn; None for the default of `Limits`.
+        version: as in `open`.
         home: as in `open`.
 
     Returns:
@@ -146,6 +157,7 @@ def open_model(
         kv=kv,
         prefill=prefill,
         limits=limits,
+        version=version,
         home=None if home is None else Path(home),
     )
 
@@ -341,6 +353,22 @@ def build_network(
     return build(place, Path(out), options, home=where, progress=progress)
 
 
+def open_versions(path: str | Path, *, home: str | Path | None = None) -> "Versions":
+    """Return what a device has learned of a bundle. See `onhand.device.learning.versions`.
+
+    Args:
+        path: the bundle's folder.
+        home: the state folder; None for the user's own.
+
+    Raises:
+        OnhandError: if there is no bundle, or it can learn nothing.
+    """
+    from onhand.device.learning.in_use import open_versions
+    from onhand.device.state import default_home
+
+    return open_versions(Path(path), default_home() if home is None else Path(home))
+
+
 def export_bundle(
     path: str | Path,
     out: str | Path,
@@ -367,3 +395,39 @@ def export_bundle(
     from onhand.host.export.bundle_export import export_bundle
 
     return export_bundle(Path(path), Path(out), to=to, variant=variant, progress=progress)
+
+
+def learn(
+    path: str | Path,
+    data: str | Path,
+    *,
+    settings: "LearnSettings | None" = None,
+    method: str = "replay",
+    threads: int | None = None,
+    home: str | Path | None = None,
+    progress: "Progress | None" = None,
+) -> "Learned":
+    """Teach a bundle on this device. See `onhand.device.learning.learn`.
+
+    Args:
+        path: the bundle's folder; it was built with something to learn.
+        data: a file or a folder of examples, see `onhand.device.learning.example_files`.
+        settings: all that `onhand learn` takes; None for the usual.
+        method: how it learns without forgetting, where no settings are given.
+        threads: of one step; None for what this process may use.
+        home: the state folder, which keeps what was learned; None for the user's own.
+        progress: told how far it is; None shows nothing.
+
+    Returns:
+        What came of it. The same call again goes on where an earlier one was broken off.
+
+    Raises:
+        OnhandError: if the bundle cannot learn, or the examples do not fit it.
+    """
+    from onhand.device.learning.learn import learn
+    from onhand.device.learning.settings import LearnSettings
+    from onhand.device.state import default_home
+
+    where = default_home() if home is None else Path(home)
+    chosen = settings or LearnSettings(method=method)
+    return learn(path, data, settings=chosen, home=where, threads=threads, progress=progress)

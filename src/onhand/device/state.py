@@ -19,6 +19,7 @@ from onhand.core.errors import InputError, ResourceError
 
 __all__ = [
     "default_home",
+    "folder_of",
     "recall",
     "recall_bytes",
     "remember",
@@ -54,6 +55,21 @@ def default_home(system: str = sys.platform) -> Path:
     if system == "win32":
         return user / "AppData" / "Local" / "onhand"
     return user / ".local" / "state" / "onhand"
+
+
+def folder_of(home: Path, key: str) -> Path:
+    """Return the folder of what is kept for a bundle; it need not exist.
+
+    Args:
+        home: the state folder.
+        key: the bundle's `manifest_sha256`.
+
+    Raises:
+        InputError: if the key is not valid.
+    """
+    if not _KEY.fullmatch(key):
+        raise InputError(f"state: key {key!r} is not a SHA-256 in hex")
+    return home / "state" / key
 
 
 def remember(home: Path, key: str, name: str, value: object) -> None:
@@ -203,8 +219,7 @@ def _write_atomically(path: Path, content: bytes) -> None:
 
 
 def _place(home: Path, key: str, name: str, suffix: str = ".json") -> Path:
-    if not _KEY.fullmatch(key):
-        raise InputError(f"state: key {key!r} is not a SHA-256 in hex")
+    folder = folder_of(home, key)
     if not _NAME.fullmatch(name):
         raise InputError(f"state: name {name!r} must be 1 to 64 of a-z, 0-9, _ and -")
-    return home / "state" / key / f"{name}{suffix}"
+    return folder / f"{name}{suffix}"

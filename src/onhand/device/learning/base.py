@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.lesson import Lesson
 
-__all__ = ["Feeds", "Taught", "Teachable", "Values"]
+__all__ = ["Answering", "Feeds", "Taught", "Teachable", "Values"]
 
 Values = Mapping[str, FloatArray]
 """Name of a trainable -> its value."""
@@ -73,4 +73,13 @@ class Teachable(Protocol):
 
     def close(self) -> None:
         """Release the weights; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A `Teachable` that can leave gradients out, which saves most of the time. Some are."""
+
+    def answer(self, values: Values, feeds: Feeds) -> Taught:
+        """Compute what `teach` does, without gradients; see there."""
         ...

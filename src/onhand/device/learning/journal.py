@@ -1,0 +1,233 @@
+"""Accepted examples, one after the other in a file that only grows: none is lost.
+
+A first line, then records: four bytes of length, four bytes of CRC-32 of length and content, both
+little-endian, then the content. A record counts when `append` returns: it is on disk then. What
+follows the last whole record, as after a loss of power, is cut off when the file is next opened
+for writing: it is set aside in a file of its own, and said.
+"""
+
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Self
+
+from onhand.core.errors import InputError, ResourceError
+from onhand.device.learning.durable import sync_folder
+
+__all__ = ["MOST_RECORD_BYTES", "Journal", "framed", "read_journal", "read_records"]
+
+FIRST: Final = b"onhand journal 1\n"
+MOST_RECORD_BYTES: Final = 16 * 2**20
+_HEAD_BYTES: Final = 8
+
+
+class Journal:
+    """Appends to a journal. One process, one thread at a time.
+
+    Attributes:
+        notes: what was found damaged when it was opened, a sentence each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a journal, or begin one.
+
+        Args:
+            path: the file; it and its folder are made if they are missing.
+
+        Raises:
+            InputError: if the file is no journal, or another process appends to it.
+            ResourceError: if it cannot be read or written.
+        """
+        self.path = path
+        self.notes: list[str] = []
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Not in appending mode: a torn end is cut, and the next record takes its place.
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            # Without a buffer: what a full disk refused must not be written later.
+            self._file: BinaryIO = os.fdopen(handle, "r+b", buffering=0)
+        except OSError as error:
+            raise ResourceError(f"{path}: cannot be opened: {error.strerror}") from error
+        try:
+            _lock(self._file, path)
+            self._n, self._end = self._repair()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __len__(self) -> int:
+        """Return how many records there are."""
+        return self._n
+
+    def append(self, content: bytes) -> int:
+        """Add a record; when this returns it is on disk for good.
+
+        Args:
+            content: 1 to `MOST_RECORD_BYTES` bytes.
+
+        Returns:
+            Its number, from 0 on.
+
+        Raises:
+            InputError: if it is empty or too long.
+            ResourceError: if it cannot be written; the records before it stay.
+        """
+        if not 1 <= len(content) <= MOST_RECORD_BYTES:
+            raise InputError(
+                f"{self.path}: a record of {len(content)} bytes, must be 1 to {MOST_RECORD_BYTES}"
+            )
+        record = framed(content)
+        try:
+            self._put(record, self._end)
+        except OSError as error:
+            self._forget()
+            raise ResourceError(
+                f"{self.path}: cannot be written: {error.strerror or error}; the example was not "
+                "accepted"
+            ) from error
+        self._end += len(record)
+        self._n += 1
+        return self._n - 1
+
+    def close(self) -> None:
+        """Close the file; safe to call twice."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _put(self, content: bytes, place: int) -> None:
+        """Write at a place, to the disk."""
+        self._file.seek(place)
+        left = memoryview(content)
+        while left:
+            left = left[self._file.write(left) :]
+        os.fsync(self._file.fileno())
+
+    def _forget(self) -> None:
+        """Take back half a record, as far as a disk that fails lets us; opening would, too."""
+        try:
+            self._file.truncate(self._end)
+        except OSError:
+            return
+
+    def _repair(self) -> tuple[int, int]:
+        """Return how many records there are and where they end; cut off what follows.
+
+        Raises:
+            InputError: if it is no journal.
+        """
+        start = self._file.read(len(FIRST))
+        if len(start) < len(FIRST) and FIRST.startswith(start):
+            self._put(FIRST, 0)
+            sync_folder(self.path.parent)
+            return 0, len(FIRST)
+        if start != FIRST:
+            raise InputError(f"{self.path}: is no journal of this version; move it away")
+        n, end = 0, len(FIRST)
+        with self.path.open("rb") as file:
+            file.seek(end)
+            for content in read_records(file):
+                n += 1
+                end += _HEAD_BYTES + len(content)
+            file.seek(end)
+            rest = file.read()
+        if rest:
+            self._set_aside(rest, end)
+        return n, end
+
+    def _set_aside(self, rest: bytes, end: int) -> None:
+        note = f"{self.path.name}: {len(rest)} bytes after the last whole record were cut off"
+        if rest.strip(b"\0"):  # zeros are what a loss of power leaves of a file that grew
+            aside = self.path.with_name(f"{self.path.name}.cut-{end}")
+            aside.write_bytes(rest)
+            note += f", and are kept as {aside.name}"
+        self.notes.append(note)
+        self._file.truncate(end)
+        os.fsync(self._file.fileno())
+
+
+def read_journal(path: Path) -> list[bytes]:
+    """Read all whole records, also while another process appends.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The records, the oldest first; none where there is no such file.
+
+    Raises:
+        InputError: if the file is no journal.
+        ResourceError: if it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(FIRST))
+            if start != FIRST:
+                if FIRST.startswith(start):
+                    return []
+                raise InputError(f"{path}: is no journal of this version; move it away")
+            return list(read_records(file))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_records(file: BinaryIO) -> Iterator[bytes]:
+    """Yield records from here on, up to the first that is not whole.
+
+    Args:
+        file: open for reading, at the beginning of a record.
+
+    Yields:
+        Each record's content.
+    """
+    while True:
+        head = file.read(_HEAD_BYTES)
+        length = int.from_bytes(head[:4], "little")
+        if len(head) < _HEAD_BYTES or not 1 <= length <= MOST_RECORD_BYTES:
+            return
+        content = file.read(length)
+        if framed(content)[:_HEAD_BYTES] != head:
+            return
+        yield content
+
+
+def framed(content: bytes) -> bytes:
+    """Return a record: its length, its check, its content."""
+    length = len(content).to_bytes(4, "little")
+    check = zlib.crc32(content, zlib.crc32(length))
+    return length + check.to_bytes(4, "little") + content
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    """Hold the file; the system lets go of it when the process ends, however it ends.
+
+    Raises:
+        InputError: if another process holds it.
+    """
+    try:
+        if os.name == "nt":  # pragma: no cover
+            import msvcrt
+
+            # Far beyond any record: locked bytes could not be read by others.
+            file.seek(2**40)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            file.seek(0)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise InputError(f"{path}: another process appends to it") from error

@@ -1,0 +1,1 @@
+"""Learning without forgetting: what is added to plain training, chosen by name."""

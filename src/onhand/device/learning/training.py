@@ -1,0 +1,334 @@
+"""One step of a training, from one state to the next: nothing else decides what comes out."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray
+from onhand.core.errors import InputError
+from onhand.device.learning.base import Feeds, Taught, Teachable, Values
+from onhand.device.learning.clipping import Clipping, global_norm
+from onhand.device.learning.durable import Saved
+from onhand.device.learning.guards import Guard, why_not_finite
+from onhand.device.learning.methods.base import Method
+from onhand.device.learning.methods.kept import Kept
+from onhand.device.learning.optimizers import AdamW, Optimizer
+from onhand.device.learning.order import Place, take
+from onhand.device.learning.schedules import Schedule
+
+__all__ = ["MOST_LOSSES", "Plan", "Source", "Stepped", "Training", "restored", "saved", "take_step"]
+
+MOST_LOSSES: Final = 4096
+"""Losses that a state keeps: of the last steps."""
+
+
+class Source(Protocol):
+    """Examples, ready to be fed. One thread at a time."""
+
+    def __len__(self) -> int:
+        """Return how many there are; it may grow, never shrink."""
+        ...
+
+    def weight(self, number: int) -> float:
+        """Return what an example counts: its tokens that are learned, or 1 for a class."""
+        ...
+
+    def feeds(self, numbers: Sequence[int], *, scale: float) -> Feeds:
+        """Return one batch.
+
+        Args:
+            numbers: of the examples.
+            scale: factor on each of their weights.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How a training goes.
+
+    Attributes:
+        n_steps: of the optimizer.
+        batch: examples in one run of the graph.
+        accumulate: runs whose gradients make one step.
+        schedule: the learning rate.
+        optimizer: turns gradients into steps.
+        clipping: bounds of gradients.
+        seed: decides the order of examples, and what a method draws.
+    """
+
+    n_steps: int
+    batch: int = 8
+    accumulate: int = 1
+    schedule: Schedule = field(default_factory=lambda: Schedule(rate=1e-3))
+    optimizer: Optimizer = field(default_factory=AdamW)
+    clipping: Clipping = field(default_factory=Clipping)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("steps", self.n_steps),
+            ("batch", self.batch),
+            ("accumulate", self.accumulate),
+        ):
+            if value < 1:
+                raise InputError(f"training: {name} is {value}, must be 1 or more")
+        if self.seed < 0:
+            raise InputError(f"training: seed is {self.seed}, must be 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """All that a training is after some steps.
+
+    Attributes:
+        step: steps so far, skipped ones included.
+        values: of the trainables.
+        kept: what the optimizer keeps.
+        place: how far the order of examples has gone.
+        guard: what was skipped.
+        losses: (MOST_LOSSES at most,) float64, of the last steps; NaN of those that were skipped.
+        seconds: that the steps took.
+        energy_j: joules that they took; None where nobody measures.
+        n_examples: that were taught, each as often as it was.
+        is_ended: whether the method ended the session: nothing is left to do.
+    """
+
+    step: int = 0
+    values: Values
+    kept: Mapping[str, FloatArray] = field(default_factory=dict)
+    place: Place = field(default_factory=Place)
+    guard: Guard = field(default_factory=Guard)
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float64))
+    seconds: float = 0.0
+    energy_j: float | None = None
+    n_examples: int = 0
+    is_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stepped:
+    """What one step was.
+
+    Attributes:
+        loss: of its examples, before it; NaN where it was skipped.
+        norm: of the gradients, before they were clipped.
+        skipped: why it changed nothing; "" where it did.
+        numbers: its examples.
+    """
+
+    loss: float
+    norm: float
+    skipped: str
+    numbers: tuple[int, ...]
+
+
+def take_step(
+    training: Training, *, teachable: Teachable, source: Source, plan: Plan, method: Method
+) -> tuple[Training, Stepped]:
+    """Make one step.
+
+    Args:
+        training: the state before; left as it is.
+        teachable: gives loss and gradients.
+        source: the examples.
+        plan: how it goes.
+        method: may change what is taught, and the gradients; its own state changes with the step.
+
+    Returns:
+        The state after, and what was done.
+
+    Raises:
+        InputError: if an example does not fit the lesson.
+        EngineError: if the graph fails, or too many steps in a row gave no finite numbers.
+    """
+    numbers, place, first = take(
+        training.place, plan.batch * plan.accumulate, available=len(source), seed=plan.seed
+    )
+    after = replace(
+        training,
+        step=training.step + 1,
+        place=place,
+        n_examples=training.n_examples + len(numbers),
+    )
+    batches = _batches(source, numbers, plan.batch)
+    if not method.trains:
+        for batch in batches:
+            method.after(teachable, training.values, batch, None, first=first)
+        return after, Stepped(loss=math.nan, norm=math.nan, skipped="", numbers=tuple(numbers))
+    gathered = _gathered(training.values, batches, teachable, method)
+    made, norm = _stepped_values(training, gathered, plan, method)
+    if isinstance(made, str):
+        after = replace(
+            after, guard=training.guard.skip(made), losses=_with(training.losses, math.nan)
+        )
+        return after, Stepped(loss=math.nan, norm=norm, skipped=made, numbers=tuple(numbers))
+    for batch, taught in gathered.seen:
+        method.after(teachable, training.values, batch, taught, first=first)
+    after = replace(
+        after,
+        values=made[0],
+        kept=made[1],
+        guard=training.guard.passed(),
+        losses=_with(training.losses, gathered.loss),
+    )
+    return after, Stepped(loss=gathered.loss, norm=norm, skipped="", numbers=tuple(numbers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gathered:
+    """Loss and gradients of the batches of a step together; `bad` says what was not finite."""
+
+    loss: float = math.nan
+    gradients: Mapping[str, FloatArray] = field(default_factory=dict)
+    seen: Sequence[tuple[Feeds, Taught]] = ()
+    bad: str = ""
+
+
+def _batches(source: Source, numbers: Sequence[int], size: int) -> list[Feeds]:
+    """Return examples in batches; each counts as if all were in one, however many there are."""
+    total = sum(source.weight(number) for number in numbers)
+    return [
+        source.feeds(numbers[low : low + size], scale=1 / total)
+        for low in range(0, len(numbers), size)
+    ]
+
+
+def _gathered(
+    values: Values, batches: Sequence[Feeds], teachable: Teachable, method: Method
+) -> _Gathered:
+    loss = 0.0
+    gradients: dict[str, FloatArray] = {}
+    seen: list[tuple[Feeds, Taught]] = []
+    for batch in batches:
+        taught = teachable.teach(values, method.feeds(teachable, values, batch))
+        if bad := why_not_finite(taught):
+            return _Gathered(bad=bad)
+        loss += taught.loss
+        for name, gradient in taught.gradients.items():
+            gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        # Gradients are large, and no method asks for those of one batch.
+        seen.append((batch, replace(taught, gradients={})))
+    return _Gathered(loss=loss, gradients=gradients, seen=seen)
+
+
+def _stepped_values(
+    training: Training, gathered: _Gathered, plan: Plan, method: Method
+) -> tuple[tuple[dict[str, FloatArray], dict[str, FloatArray]] | str, float]:
+    """Return the next values and what the optimizer keeps, or why there are none; and the norm."""
+    if gathered.bad:
+        return gathered.bad, math.nan
+    adjusted = method.adjust(training.values, gathered.gradients)
+    norm = global_norm(adjusted.values())
+    if not math.isfinite(norm):
+        return "the gradient with its penalties was not finite", norm
+    with np.errstate(over="ignore", invalid="ignore"):
+        values, kept = plan.optimizer.step(
+            training.values,
+            plan.clipping.clip(adjusted),
+            training.kept,
+            rate=plan.schedule.at(training.step + 1, plan.n_steps),
+        )
+    held = method.hold(training.values, values)
+    for name, value in held.items():
+        if not np.isfinite(value).all():
+            return f"{name!r} went beyond what float32 can hold", norm
+    return (held, kept), norm
+
+
+def _with(losses: np.ndarray, loss: float) -> np.ndarray:
+    return np.append(losses[-(MOST_LOSSES - 1) :], loss)
+
+
+def saved(training: Training, method: Method, *, fingerprint: str) -> Saved:
+    """Return a training as `Generations` keeps it.
+
+    Args:
+        training: the state.
+        method: whose state goes with it.
+        fingerprint: of all that decides the training.
+    """
+    arrays: dict[str, np.ndarray] = {"losses": training.losses}
+    arrays |= {f"value.{name}": value for name, value in training.values.items()}
+    arrays |= {f"kept.{name}": value for name, value in training.kept.items()}
+    kept = method.save()
+    fields: dict[str, object] = {
+        "energy_j": training.energy_j,
+        "fingerprint": fingerprint,
+        "guard": [training.guard.most_in_row, training.guard.skipped, training.guard.in_row],
+        "is_ended": training.is_ended,
+        "method": method.name,
+        "method_facts": dict(kept.facts),
+        "n_examples": training.n_examples,
+        "place": _placed(training.place),
+        "seconds": training.seconds,
+        "step": training.step,
+    }
+    # The end of a session is a generation of its own.
+    number = training.step + (1 if training.is_ended else 0)
+    return Saved(number=number, fields=fields, arrays=arrays, parts=kept.parts)
+
+
+def _placed(place: Place) -> list[int]:
+    return [place.round, place.taken, place.size, place.known]
+
+
+def restored(found: Saved, method: Method, *, fingerprint: str) -> Training | None:
+    """Return the training that was kept, and give the method its state back.
+
+    Args:
+        found: what `Generations` read.
+        method: gets its state.
+        fingerprint: of all that decides the training.
+
+    Returns:
+        The training; None where another one was kept.
+
+    Raises:
+        InputError: if it is not one that `saved` returned.
+    """
+    fields = found.fields
+    if fields.get("fingerprint") != fingerprint or fields.get("method") != method.name:
+        return None
+    try:
+        place, guard = _wholes(fields["place"]), _wholes(fields["guard"])
+        seconds, energy_j = fields["seconds"], fields["energy_j"]
+        n_examples, step = _wholes([fields["n_examples"], fields["step"]])
+        facts = fields["method_facts"]
+        training = Training(
+            step=step,
+            values=_named(found.arrays, "value."),
+            kept=_named(found.arrays, "kept."),
+            place=Place(round=place[0], taken=place[1], size=place[2], known=place[3]),
+            guard=Guard(most_in_row=guard[0], skipped=guard[1], in_row=guard[2]),
+            losses=found.arrays["losses"],
+            seconds=_number(seconds),
+            energy_j=None if energy_j is None else _number(energy_j),
+            n_examples=n_examples,
+            is_ended=fields["is_ended"] is True,
+        )
+    except (KeyError, IndexError) as error:
+        raise InputError(f"state of a training: it has no {error}") from error
+    if not isinstance(facts, dict):
+        raise InputError("state of a training: its method kept no facts")
+    method.load(Kept(facts=facts, parts=found.parts))
+    return training
+
+
+def _named(arrays: Mapping[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+    return {name[len(start) :]: a for name, a in arrays.items() if name.startswith(start)}
+
+
+def _wholes(value: object) -> list[int]:
+    if not isinstance(value, list) or not all(type(one) is int for one in value):
+        raise InputError(f"state of a training: {value!r} are no whole numbers")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"state of a training: {value!r} is no number")
+    return float(value)
