@@ -1,6 +1,6 @@
 """`kill -9` at random moments of a device that learns: what was promised is there afterwards.
 
-    python -m benchmarks.learn_kill [--rounds 1000] [--seed 0] [--most-ms 60] [--json]
+    python -m benchmarks.learn_kill [--rounds 1000] [--seed 0] [--most-ms 100] [--json]
         [--out FILE.json]
 
 Each round a process opens what the one before left, accepts feedback and learns from it, in steps
@@ -199,7 +199,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=1000, help="kills")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--most-ms", type=float, default=60.0, help="that a process lives at most")
+    parser.add_argument("--most-ms", type=float, default=100.0, help="that a process lives at most")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out/learn_kill.json"))
     return parser.parse_args()

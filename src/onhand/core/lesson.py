@@ -48,6 +48,7 @@ FEEDS: Final = ("tokens", "classes")
 MAX_LESSON_BYTES: Final = 4 * 2**20
 _MOST_TRAINABLES, _MOST_DIMS, _MOST_SIZE = 2**14, 6, 2**31
 _MOST_RANK = 4096
+_MOST_CLASSES = 2**16
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _PARTS = ("whole", "lora_A", "lora_B")
 
@@ -87,6 +88,7 @@ class Lesson:
         alpha: of LoRA: its product is scaled by alpha / rank; 0 where nothing is of low rank.
         answers: of a network: the ONNX file that takes its inputs and the trainables, and gives
             its outputs, scores first; None where trainables are put into the variant's graph.
+        classes: names of the classes of a new head, which the network itself has not.
     """
 
     kind: str
@@ -98,6 +100,7 @@ class Lesson:
     trainables: Mapping[str, Trainable]
     alpha: float = 0.0
     answers: str | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -111,6 +114,7 @@ def render_lesson(lesson: Lesson) -> bytes:
     table = {
         "alpha": lesson.alpha,
         "answers": lesson.answers,
+        "classes": list(lesson.classes),
         "feeds": lesson.feeds,
         "format": FORMAT,
         "graph": lesson.graph,
@@ -156,6 +160,7 @@ def _lesson(value: object) -> Lesson:
     known = {
         "alpha",
         "answers",
+        "classes",
         "feeds",
         "format",
         "graph",
@@ -183,7 +188,17 @@ def _lesson(value: object) -> Lesson:
         trainables=trainables,
         alpha=_alpha(table.get("alpha"), trainables),
         answers=None if answers is None else _text(answers),
+        classes=_classes(table.get("classes", [])),
     )
+
+
+def _classes(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > _MOST_CLASSES:
+        raise InputError(f"classes must be a list of up to {_MOST_CLASSES} names")
+    names = tuple(_text(name) for name in value)
+    if len(set(names)) != len(names):
+        raise InputError("classes names one twice")
+    return names
 
 
 def _alpha(value: object, trainables: Mapping[str, Trainable]) -> float:

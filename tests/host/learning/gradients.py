@@ -105,7 +105,7 @@ def compare(
     Args:
         nodes: compute "y".
         arrays: what is fed: float32, or int64 for what is looked up.
-        compute: the same in PyTorch, called with the arrays by name.
+        compute: the same in PyTorch, called with the arrays in their order.
         wrt: what y is differentiated for; all float32 arrays if None.
         constants: initializers of the graph that PyTorch is not given.
         stated: shapes of the inputs; known ones if None.
@@ -114,7 +114,7 @@ def compare(
     """
     wrt = [n for n, a in arrays.items() if a.dtype == np.float32] if wrt is None else list(wrt)
     tensors = {n: torch.from_numpy(a.copy()).requires_grad_(n in wrt) for n, a in arrays.items()}
-    y = compute(**tensors)
+    y = compute(*tensors.values())
     upstream = normal(*y.shape, seed=1)
     expected = torch.autograd.grad(y, [tensors[n] for n in wrt], torch.from_numpy(upstream))
 

@@ -1,17 +1,19 @@
 """The walk back through a graph: sums of gradients, what is left out, refusals, whole graphs."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from onnx import NodeProto, TensorProto, helper
+from tests.host.learning.gradients import agree, compare, graph, kinds, normal, run, session
+from torch.nn import functional
 
 from onhand.core.errors import InputError, SourceError
 from onhand.host.learning.differentiate import differentiate
-from tests.host.learning.gradients import agree, compare, graph, kinds, normal, run, session
 
 
-def node(kind: str, inputs: list[str], *outputs: str, **options: object) -> NodeProto:
+def node(kind: str, inputs: list[str], *outputs: str, **options: Any) -> NodeProto:
     return helper.make_node(kind, inputs, list(outputs), **options)
 
 
@@ -175,7 +177,7 @@ def test_an_unknown_rank_is_refused() -> None:
     nodes = [node("Odd", ["x"], "h", domain="com.microsoft"), node("Add", ["h", "x"], "y")]
     forward = graph(nodes, {"x": [3]}, {})
 
-    with pytest.raises(SourceError, match="tensor 'y'.*rank"):
+    with pytest.raises(SourceError, match=r"tensor 'y'.*rank"):
         differentiate(forward, loss="y", wrt=["x"], starts={"y": "x"})
 
 
@@ -183,7 +185,7 @@ def test_a_graph_that_contradicts_itself_is_refused() -> None:
     """An operator of a set that the graph does not import."""
     forward = graph([node("Odd", ["x"], "y", domain="else.where")], {"x": [3]}, {})
 
-    with pytest.raises(SourceError, match="shapes cannot be inferred.*else.where"):
+    with pytest.raises(SourceError, match=r"shapes cannot be inferred.*else.where"):
         differentiate(forward, loss="y", wrt=["x"])
 
 
@@ -206,9 +208,8 @@ def test_external_weights_are_never_read() -> None:
 def attention(x: torch.Tensor, w: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Attention of two heads of four, with a residual."""
     B, T, _ = x.shape
-    parts = (x @ w).split(8, dim=-1)
-    q, k, v = (part.reshape(B, T, 2, 4).transpose(1, 2) for part in parts)
-    attended = F.scaled_dot_product_attention(q, k, v)
+    q, k, v = (x @ w).reshape(B, T, 3, 2, 4).permute(2, 0, 3, 1, 4)
+    attended = functional.scaled_dot_product_attention(q, k, v)
     return x + attended.transpose(1, 2).reshape(B, T, 8) @ out
 
 

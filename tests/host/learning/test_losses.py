@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from onnx import ModelProto, helper
+from tests.host.learning.gradients import agree, graph, kinds, normal, run, session
+from torch.nn import functional
 
 from onhand.host.learning.differentiate import differentiate
 from onhand.host.learning.losses import append_class_loss, append_token_loss
-from tests.host.learning.gradients import agree, graph, kinds, normal, run, session
 
 
 def token_model() -> ModelProto:
@@ -33,7 +33,9 @@ def test_token_loss(scale: float, n_labels: int) -> None:
     found = run(token_model(), {"x": x, "w": w, "labels": labels, "weights": weights})
 
     tensors = [torch.from_numpy(a).requires_grad_() for a in (x, w)]
-    logprobs = F.log_softmax(tensors[0] @ tensors[1], 1).gather(1, torch.from_numpy(labels))
+    logprobs = functional.log_softmax(tensors[0] @ tensors[1], 1).gather(
+        1, torch.from_numpy(labels)
+    )
     loss = -(torch.from_numpy(weights) * logprobs).sum()
     expected = torch.autograd.grad(loss, tensors)
 
@@ -94,9 +96,9 @@ def test_class_loss(n_classes: int) -> None:
     given = {name: torch.from_numpy(np.asarray(value)) for name, value in feeds.items()}
     w, b = given["w"].requires_grad_(), given["b"].requires_grad_()
     logits = given["x"] @ w + b
-    losses = F.cross_entropy(logits, given["labels"], reduction="none")
+    losses = functional.cross_entropy(logits, given["labels"], reduction="none")
     past = (logits - given["past_logits"]).square().mean(1)
-    soft = F.cross_entropy(logits, given["past_classes"], reduction="none")
+    soft = functional.cross_entropy(logits, given["past_classes"], reduction="none")
     terms = given["weights"] * losses + given["past_weights"] * past + given["soft_weights"] * soft
     expected = torch.autograd.grad(terms.sum(), [w, b])
 

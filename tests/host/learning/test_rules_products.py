@@ -1,12 +1,14 @@
 """Matrix products against PyTorch."""
 
+from typing import Any
+
 import pytest
 import torch
 from onnx import helper
+from tests.host.learning.gradients import compare, compare_open, graph, kinds, normal
 
 from onhand.core.errors import SourceError
 from onhand.host.learning.differentiate import differentiate
-from tests.host.learning.gradients import compare, compare_open, graph, kinds, normal
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_gemm(trans_a: int, trans_b: int, bias: tuple[int, ...] | None) -> None:
     arrays["b"] = normal(5, 4) if trans_b else normal(4, 5)
     if bias is not None:
         arrays["c"] = normal(*bias)
-    options = {"transA": trans_a, "transB": trans_b, "alpha": 0.7, "beta": 1.3}
+    options: dict[str, Any] = {"transA": trans_a, "transB": trans_b, "alpha": 0.7, "beta": 1.3}
 
     def expected(a: torch.Tensor, b: torch.Tensor, c: torch.Tensor | None = None) -> torch.Tensor:
         product = 0.7 * ((a.T if trans_a else a) @ (b.T if trans_b else b))

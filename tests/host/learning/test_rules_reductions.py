@@ -5,12 +5,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from onnx import helper
+from tests.host.learning.gradients import compare, compare_open, graph, normal
+from torch.nn import functional
 
 from onhand.core.errors import SourceError
 from onhand.host.learning.differentiate import differentiate
-from tests.host.learning.gradients import compare, compare_open, graph, normal
 
 Tensor = torch.Tensor
 REDUCTIONS: dict[str, Callable[[Tensor, tuple[int, ...], bool], Tensor]] = {
@@ -28,7 +28,7 @@ REDUCTIONS: dict[str, Callable[[Tensor, tuple[int, ...], bool], Tensor]] = {
 @pytest.mark.parametrize("axis", [-1, 1])
 def test_softmax(name: str, axis: int) -> None:
     """Along the last axis and another, with numbers large enough to overflow an exponential."""
-    compute = F.softmax if name == "Softmax" else F.log_softmax
+    compute = functional.softmax if name == "Softmax" else functional.log_softmax
     node = helper.make_node(name, ["x"], ["y"], axis=axis)
 
     compare_open([node], {"x": 100 * normal(2, 5, 7)}, lambda x: compute(x, dim=axis))
@@ -84,13 +84,13 @@ def test_layer_norm(axis: int, biased: bool) -> None:
     node = helper.make_node("LayerNormalization", list(arrays), ["y"], axis=axis, epsilon=1e-3)
 
     def expected(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.layer_norm(x, sizes, weight, bias, 1e-3)
+        return functional.layer_norm(x, sizes, weight, bias, 1e-3)
 
     compare_open([node], arrays, expected)
 
 
 def rms_norm(x: Tensor, weight: Tensor) -> Tensor:
-    return F.rms_norm(x, weight.shape, weight, 1e-3)
+    return functional.rms_norm(x, weight.shape, weight, 1e-3)
 
 
 def test_rms_norm() -> None:
@@ -123,17 +123,13 @@ def test_skip_norm(biased: bool, simple: bool) -> None:
         helper.make_node("Add", ["normed", "sum"], ["y"]),
     ]
 
-    def expected(
-        x: Tensor,
-        skip: Tensor,
-        weight: Tensor,
-        shift: Tensor | None = None,
-        bias: Tensor | None = None,
-    ) -> Tensor:
-        total = x + skip + (0 if bias is None else bias)
+    def expected(*tensors: Tensor) -> Tensor:
+        given = dict(zip(arrays, tensors, strict=True))
+        total = given["x"] + given["skip"] + given.get("bias", 0)
         if simple:
-            return rms_norm(total, weight) + total
-        return F.layer_norm(total, (8,), weight, shift, 1e-3) + total
+            return rms_norm(total, given["weight"]) + total
+        weights = (given["weight"], given["shift"])
+        return functional.layer_norm(total, (8,), *weights, 1e-3) + total
 
     stated: dict[str, list[int | str | None]] = {
         name: ["B", "T", 8] if array.ndim == 3 else [8] for name, array in arrays.items()
@@ -166,7 +162,7 @@ def test_batch_norm(shape: tuple[int, ...]) -> None:
     compare_open(
         [node],
         arrays,
-        lambda x, weight, bias, mean, variance: F.batch_norm(
+        lambda x, weight, bias, mean, variance: functional.batch_norm(
             x, mean, variance, weight, bias, training=False, eps=1e-3
         ),
         wrt=["x", "weight", "bias"],
@@ -179,5 +175,5 @@ def test_statistics_of_a_batch_norm_are_not_learned() -> None:
     node = helper.make_node("BatchNormalization", names, ["y"], name="norm")
     forward = graph([node], {"x": [2, 6]} | {name: [6] for name in names[1:]}, {})
 
-    with pytest.raises(SourceError, match="'norm'.*statistics"):
+    with pytest.raises(SourceError, match=r"'norm'.*statistics"):
         differentiate(forward, loss="y", wrt=["mean"], starts={"y": "x"})

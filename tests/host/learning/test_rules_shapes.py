@@ -1,15 +1,16 @@
 """Reshapes, cuts, joins and look-ups against PyTorch."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from onnx import NodeProto, helper
+from tests.host.learning.gradients import compare, compare_open, graph, kinds, normal
 
 from onhand.core.errors import SourceError
 from onhand.host.learning.differentiate import differentiate
-from tests.host.learning.gradients import compare, compare_open, graph, kinds, normal
 
 Tensor = torch.Tensor
 
@@ -18,7 +19,7 @@ def whole(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.int64)
 
 
-def node(kind: str, *inputs: str, **options: object) -> NodeProto:
+def node(kind: str, *inputs: str, **options: Any) -> NodeProto:
     return helper.make_node(kind, list(inputs), ["y"], **options)
 
 
@@ -193,7 +194,7 @@ def test_padding_with_own_numbers_is_refused() -> None:
         {"widths": whole(0, 1, 0, 1)},
     )
 
-    with pytest.raises(SourceError, match="'edge'.*constant"):
+    with pytest.raises(SourceError, match=r"'edge'.*constant"):
         differentiate(forward, loss="y", wrt=["x"], starts={"y": "x"})
 
 

@@ -1,9 +1,10 @@
 """The state of long work, on disk after every step: two generations, each whole or not there.
 
 FOLDER/state-0.bin, FOLDER/state-1.bin, FOLDER/part-NAME-REVISION.bin: a line, eight bytes of
-header length, a JSON header, the arrays without gaps, and the SHA-256 of all before it. A generation is written beside its place
-and renamed over the older of the two, so that the younger one is never touched. Whatever ends the
-process, and whenever, at least one of them is whole; what is damaged is set aside and said.
+header length, a JSON header, the arrays without gaps, and the SHA-256 of all before it. A
+generation is written beside its place and renamed over the older of the two, so that the younger
+one is never touched. Whatever ends the process, and whenever, at least one of them is whole; what
+is damaged is set aside and said.
 A part is what changes seldom and may be large: it is written where its revision is a new one.
 """
 

@@ -7,18 +7,27 @@ from typing import Final
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, LearnedGraph
 from onhand.core.errors import BundleCorrupt, InputError
+from onhand.core.feed import PictureFeed, SoundFeed, TextFeed
 from onhand.core.lesson import Lesson
 from onhand.core.network import ArrayInfo, Network
 from onhand.core.onnxbind import bind_inputs
 from onhand.core.onnxfile import read_graph
 from onhand.core.onnxgraph import DeclaredArray, declared_arrays
-from onhand.device.learning.lesson_files import check_values, read_lesson, read_start
-from onhand.device.networks.answers import read_labels
+from onhand.device.learning.lesson_files import (
+    check_values,
+    class_names,
+    read_lesson,
+    read_start,
+)
 
 __all__ = ["with_learned"]
 
-# What a network that gave vectors is for, once it tells classes apart.
-_TASKS: Final = {"text-embedding": "text-classification", "features": "features"}
+# What a network that gave vectors is for, once it tells classes apart, by what it is fed.
+_TASKS: Final[Mapping[type, str]] = {
+    PictureFeed: "image-classification",
+    SoundFeed: "audio-classification",
+    TextFeed: "text-classification",
+}
 
 
 def with_learned(
@@ -61,9 +70,7 @@ def with_learned(
         variants={lesson.variant: bundle.manifest.variants[lesson.variant]},
         model=described,
     )
-    return replace(
-        bundle, manifest=manifest, learned=LearnedGraph(content=content, labels=known)
-    )
+    return replace(bundle, manifest=manifest, learned=LearnedGraph(content=content, labels=known))
 
 
 def _labels(
@@ -75,13 +82,13 @@ def _labels(
         InputError: if there are not as many as classes, or one is given twice.
     """
     grown = [name for name, made in lesson.trainables.items() if made.grows]
-    known = read_labels(bundle)
+    known = class_names(bundle, lesson)
     if not grown:
         if added:
             raise InputError(f"{bundle.root}: its lesson adds no classes, {len(added)} are named")
         return known
     C, before = values[grown[0]].shape[0], lesson.trainables[grown[0]].shape[0]
-    if not added and C == before:
+    if not added and before == C:
         return known
     together = (*known, *added) if known else _numbered(before, added)
     if len(together) != C:
@@ -117,7 +124,7 @@ def _described(
     is_new = found != names
     return replace(
         network,
-        task=_TASKS.get(network.task, network.task) if is_new else network.task,
+        task=_TASKS.get(type(network.feed), network.task) if is_new else network.task,
         outputs=(scores, *(network.outputs if is_new else network.outputs[1:])),
         n_labels=n_labels,
     )

@@ -135,7 +135,8 @@ class OpenvinoNetworkEngine:
             # By default it rounds what is multiplied with weights of few bits to int8.
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         graph: Path | bytes = bundle.path(chosen.graph)
-        if chosen.sparse or bundle.learned is not None:  # it would look for the other tensors where it was started
+        if chosen.sparse or bundle.learned is not None:
+            # It would look for the other tensors where it was started.
             graph = self_contained_graph(content, bundle)
         compiled = self._compiled(core, bundle, name, graph, settings)
         _check_outputs(compiled, bundle.manifest.network)

@@ -40,6 +40,7 @@ ANONYMOUS: Final = "local"
 """Who asks where no keys are configured."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
+_VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
     *("server", "cache", "log", "shelf", "model", "key"),
@@ -115,6 +116,8 @@ class ModelSettings:
         speculate: "lookup": an answer that runs alone is drafted from its own text where that pays,
             with the same tokens; or "off".
         context: most tokens of prompt and answer together; 0 for the model's own.
+        version: "current" for what this device has learned, "base" for the bundle as it was built,
+            or a learned version's number.
         max_active: answers computed at once.
         max_waiting: requests that may wait; one more is refused.
         prefix_cache_bytes: memory for what ended conversations remember.
@@ -133,6 +136,7 @@ class ModelSettings:
     prefill: str = "exact"
     speculate: str = "lookup"
     context: int = 0
+    version: str = "current"
     max_active: int = 8
     max_waiting: int = 64
     prefix_cache_bytes: int = 256 * 2**20
@@ -146,6 +150,8 @@ class ModelSettings:
             raise InputError(
                 f"name {self.name!r}: letters, digits and . _ / : - alone, at most 128"
             )
+        if not _VERSION.fullmatch(self.version):
+            raise InputError(f"version is {self.version!r}, must be current, base or a number")
         if self.speculate not in {"lookup", "off"}:
             raise InputError(f"speculate is {self.speculate!r}, must be lookup or off")
         for name in ("threads", "context", "prefix_cache_bytes"):
@@ -156,6 +162,13 @@ class ModelSettings:
         if not self.keep_s >= 0:  # so that NaN is refused as well
             raise InputError(f"keep_s is {self.keep_s}, must be 0 or more")
         _ = self.limits
+
+    @property
+    def version_number(self) -> int | None:
+        """The learned version to open, 0 for the bundle as it was built; None for the current."""
+        if self.version == "current":
+            return None
+        return 0 if self.version == "base" else int(self.version)
 
     @property
     def limits(self) -> Limits:

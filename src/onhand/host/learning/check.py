@@ -135,9 +135,7 @@ def _compare(ours: Taught, theirs: Taught, tolerance: float) -> float:
     return worst
 
 
-def _values_apart(
-    start: Values, first: Values, second: Values, tolerance: float
-) -> float:
+def _values_apart(start: Values, first: Values, second: Values, tolerance: float) -> float:
     """Return how far two ways ended from each other, relative to how far they led.
 
     Raises:

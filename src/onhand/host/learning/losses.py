@@ -33,7 +33,8 @@ class _Part:
         self.graph = graph
 
     def add(self, out: str, kind: str, inputs: Sequence[str], **attributes: int | str) -> str:
-        node = helper.make_node(kind, inputs, [out], name=out, **attributes)
+        node = helper.make_node(kind, inputs, [out], name=out)
+        node.attribute.extend(helper.make_attribute(k, v) for k, v in attributes.items())
         self.graph.node.append(node)
         return out
 

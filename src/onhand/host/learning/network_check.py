@@ -170,9 +170,7 @@ def _n_classes(made: NetworkLesson, start: Values) -> int:
     raise EngineError("of the network's scores it is not known for how many classes they are")
 
 
-def _inputs(
-    made: NetworkLesson, network: Network, samples: Samples
-) -> list[Mapping[str, Array]]:
+def _inputs(made: NetworkLesson, network: Network, samples: Samples) -> list[Mapping[str, Array]]:
     """Return the network's inputs for some batches."""
     if len(samples):
         found = []
@@ -212,7 +210,8 @@ def _vocabulary(made: NetworkLesson) -> int:
     tables = [
         graph.constants[node.inputs[0]].shape[0]
         for node in graph.nodes
-        if node.op in {"Gather", "GatherBlockQuantized"} and node.inputs[0] in graph.constants
+        if node.op in {"Gather", "GatherBlockQuantized"}
+        and node.inputs[0] in graph.constants
         and graph.constants[node.inputs[0]].ndim == 2
     ]
     return max(tables, default=2)

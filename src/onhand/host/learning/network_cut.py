@@ -71,14 +71,20 @@ def find_last_block(graph: Graph, head: Node, fixed: Collection[str]) -> Cut:
 
 
 def _plain(pieces: "list[tuple[Cut, _Piece]]") -> Cut:
-    """Return the cut before the last two products of a chain."""
+    """Return the cut before the last two products of a chain.
+
+    Raises:
+        InputError: if there is no product before the head.
+    """
     n = 0
     for cut, piece in reversed(pieces):
         n += piece.products
         if n == 2 and piece.products:
             return cut
     if n == 0:
-        raise InputError("nothing that could be learned lies before the head: take --learnable head")
+        raise InputError(
+            "nothing that could be learned lies before the head: take --learnable head"
+        )
     return next(cut for cut, piece in pieces if piece.products)
 
 

@@ -65,9 +65,7 @@ class GraphEdit:
         self._constants[name] = array
         return name
 
-    def node(
-        self, op: str, inputs: Sequence[str], wanted: str, **attributes: Attribute
-    ) -> str:
+    def node(self, op: str, inputs: Sequence[str], wanted: str, **attributes: Attribute) -> str:
         """Add a node of ONNX's own domain; the name of its output."""
         name = self.fresh(wanted)
         made = Node(op=op, inputs=tuple(inputs), outputs=(name,), attributes=attributes)

@@ -91,18 +91,14 @@ def add_network_lesson(
     """
     variant = bundle.manifest.default_variant
     stored = read_stored(bundle, variant)
-    made = make_lesson(
-        stored.graph, learnable, variant=variant, task=bundle.manifest.network.task
-    )
+    made = make_lesson(stored.graph, learnable, variant=variant, task=bundle.manifest.network.task)
     smooth, pairs = without_rounding(made.forward, fixed_names(made.forward))
     taught = _taught(stored, smooth, made)
     models = {"smooth": taught.SerializeToString(deterministic=True)}
     models["rounded"] = rounded_again(taught, pairs).SerializeToString(deterministic=True)
     if made.trunk is not None:
         models["trunk"] = stored.content(made.trunk)
-    checked = check_network_lesson(
-        made, smooth, models, bundle, samples=samples, threads=threads
-    )
+    checked = check_network_lesson(made, smooth, models, bundle, samples=samples, threads=threads)
     files = {GRAPH: models["rounded"], ANSWERS: stored.content(made.opened.graph)}
     if made.trunk is not None:
         files[TRUNK] = models["trunk"]
@@ -120,9 +116,7 @@ def _taught(stored: StoredGraph, forward: Graph, made: NetworkLesson) -> "ModelP
     (logits,) = forward.outputs
     n_classes = CLASSES if made.opened.grows else logits.shape[-1] or CLASSES
     starts = append_class_loss(model.graph, logits=logits.name, n_classes=n_classes)
-    return differentiate(
-        model, loss="loss", wrt=list(made.lesson.trainables), starts=starts
-    )
+    return differentiate(model, loss="loss", wrt=list(made.lesson.trainables), starts=starts)
 
 
 def _written(
@@ -133,8 +127,7 @@ def _written(
         (root / name).write_bytes(content)
     starts = made.opened.starts
     declared = {
-        name: TensorSpec(dtype="F32", shape=array.shape, offset=0)
-        for name, array in starts.items()
+        name: TensorSpec(dtype="F32", shape=array.shape, offset=0) for name, array in starts.items()
     }
     with SafetensorsWriter(root / START, declared) as writer:
         for name, array in starts.items():

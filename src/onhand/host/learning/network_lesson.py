@@ -115,6 +115,7 @@ def make_lesson(graph: Graph, learnable: Learnable, *, variant: str, task: str) 
         trunk=None if cut is None else TRUNK,
         start=START,
         answers=ANSWERS,
+        classes=learnable.classes,
         trainables=opened.trainables,
         alpha=learnable.scale() if learnable.kind == "lora" else 0.0,
     )
@@ -127,10 +128,12 @@ def make_lesson(graph: Graph, learnable: Learnable, *, variant: str, task: str) 
     )
 
 
-def _cut(
-    graph: Graph, head: Head, fixed: Collection[str], learnable: Learnable
-) -> Cut | None:
-    """Return where the trunk ends; None where everything is learned."""
+def _cut(graph: Graph, head: Head, fixed: Collection[str], learnable: Learnable) -> Cut | None:
+    """Return where the trunk ends; None where everything is learned.
+
+    Raises:
+        InputError: if the network cannot be cut.
+    """
     if learnable.kind == "head":
         shapes = infer_shapes(graph)
         value = shapes.get(head.data)
@@ -177,7 +180,11 @@ def _is_new(head: Head, graph: Graph) -> bool:
 
 
 def _forward(opened: Opened, cut: Cut | None) -> Graph:
-    """Return what the lesson differentiates: to the logits, from `latent` if there is a cut."""
+    """Return what the lesson differentiates: to the logits, from `latent` if there is a cut.
+
+    Raises:
+        InputError: if an input of the network is called as one of the lesson's.
+    """
     shapes = infer_shapes(opened.graph)
     logits = shapes.get(opened.logits)
     value = Value(name=opened.logits, dtype=np.dtype(np.float32), shape=("B", None))
@@ -233,7 +240,11 @@ def _latent(cut: Cut) -> Value:
 def _unpacked(
     cut: Cut, source: str, constants: dict[str, np.ndarray], names: set[str]
 ) -> tuple[list[Node], dict[str, np.ndarray]]:
-    """Return nodes that take a value and inputs beside it, as channels, out of `latent`."""
+    """Return nodes that take a value and inputs beside it, as channels, out of `latent`.
+
+    Raises:
+        InputError: if the value's width is not known.
+    """
     D = cut.value.shape[-1]
     if not isinstance(D, int):
         raise InputError(f"the width of {cut.value.name!r} is not known: cut elsewhere")
@@ -280,18 +291,13 @@ def _trunk(graph: Graph, cut: Cut) -> Graph:
         last = f"latent.last.{one.name}"
         constants[last] = np.array([-1], dtype=np.int64)
         floats, column = f"latent.{one.name}.floats", f"latent.{one.name}"
-        nodes.append(
-            Node(op="Cast", inputs=(one.name,), outputs=(floats,), attributes={"to": 1})
-        )
+        nodes.append(Node(op="Cast", inputs=(one.name,), outputs=(floats,), attributes={"to": 1}))
         nodes.append(Node(op="Unsqueeze", inputs=(floats, last), outputs=(column,)))
         parts.append(column)
     if len(parts) > 1:
-        made = Node(
-            op="Concat", inputs=tuple(parts), outputs=(LATENT,), attributes={"axis": -1}
-        )
+        made = Node(op="Concat", inputs=tuple(parts), outputs=(LATENT,), attributes={"axis": -1})
     else:
         made = Node(op="Identity", inputs=(source,), outputs=(LATENT,))
     return replace(
         graph, nodes=(*graph.nodes, *nodes, made), constants=constants, outputs=(value,)
     ).live()
-

@@ -44,7 +44,9 @@ class TorchLesson:
         own = {name: tensor for name, tensor in given.items() if name not in CLASS_INPUTS}
         logits = self._module({**own, **variables})[self._logits]
         losses, loss = _loss(logits, given)
-        found = torch.autograd.grad(loss, list(variables.values()), allow_unused=True)
+        found: tuple[Tensor | None, ...] = torch.autograd.grad(
+            loss, list(variables.values()), allow_unused=True
+        )
         gradients: dict[str, FloatArray] = {
             name: np.zeros_like(values[name]) if gradient is None else gradient.numpy()
             for name, gradient in zip(self._trainables, found, strict=True)
@@ -59,9 +61,5 @@ def _loss(logits: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     losses = functional.cross_entropy(logits, given["labels"], reduction="none")  # (B,)
     past = (logits - given["past_logits"]).square().mean(dim=1)  # (B,)
     soft = -(given["past_classes"] * logs).sum(dim=1)  # (B,)
-    terms = (
-        given["weights"] * losses
-        + given["past_weights"] * past
-        + given["soft_weights"] * soft
-    )
+    terms = given["weights"] * losses + given["past_weights"] * past + given["soft_weights"] * soft
     return losses, terms.sum()

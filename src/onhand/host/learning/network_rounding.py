@@ -105,13 +105,9 @@ def rounded_again(model: "ModelProto", pairs: Pairs) -> "ModelProto":
             model.graph.node.append(node)
             continue
         for made in pairs[node.output[0]]:
-            model.graph.node.append(
-                helper.make_node(
-                    made.op,
-                    list(made.inputs),
-                    list(made.outputs),
-                    name=made.name,
-                    **{key: value for key, value in made.attributes.items()},
-                )
+            again = helper.make_node(made.op, list(made.inputs), list(made.outputs), made.name)
+            again.attribute.extend(
+                helper.make_attribute(key, value) for key, value in made.attributes.items()
             )
+            model.graph.node.append(again)
     return model

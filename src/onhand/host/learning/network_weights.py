@@ -1,4 +1,4 @@
-"""Which weights of a network are learned: of its last block, its biases, or products of low rank."""
+"""Which weights of a network are learned: its last block, its biases, products of low rank."""
 
 from collections.abc import Collection, Iterator
 from typing import Final
@@ -125,7 +125,7 @@ def open_low_rank(
 def _factors(
     edit: GraphEdit, tensor: str, sizes: tuple[int, int], rank: int, random: np.random.Generator
 ) -> tuple[str, str]:
-    """Add the two factors of a matrix; the names of A (K, R) and B (R, N), as products read them."""
+    """Add the two factors of a matrix; the names of A (K, R) and B (R, N), as products have them."""
     K, N = sizes
     # As PyTorch begins a Linear, and PEFT the first factor; the second is zero.
     bound = 1.0 / np.sqrt(K)
@@ -139,9 +139,7 @@ def _factors(
     return a, b
 
 
-def _matrices(
-    graph: Graph, fixed: Collection[str]
-) -> Iterator[tuple[Node, tuple[int, int]]]:
+def _matrices(graph: Graph, fixed: Collection[str]) -> Iterator[tuple[Node, tuple[int, int]]]:
     """Yield products of a matrix, and (K, N)."""
     weights = [
         node.inputs[1]
@@ -155,12 +153,13 @@ def _matrices(
         elif node.op in {"Gemm", "MatMul"} and not node.domain and node.inputs[0] not in fixed:
             shape = shapes.get(node.inputs[1], ())
             if len(shape) == 2 and not node.whole("transA", 0):
-                yield node, (shape[1], shape[0]) if node.whole("transB", 0) else (shape[0], shape[1])
+                yield (
+                    node,
+                    (shape[1], shape[0]) if node.whole("transB", 0) else (shape[0], shape[1]),
+                )
 
 
-def _places(
-    graph: Graph, fixed: Collection[str], head: Head | None
-) -> Iterator[tuple[Node, int]]:
+def _places(graph: Graph, fixed: Collection[str], head: Head | None) -> Iterator[tuple[Node, int]]:
     """Yield nodes, and which of their inputs is a weight."""
     barred = set() if head is None else {head.node.name}
     if head is not None and head.added is not None:

@@ -154,7 +154,11 @@ def _pad(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -
     if mode != b"constant" or (len(node.input) > 3 and node.input[3]):
         raise SourceError(f"{called(node)}: padding has a rule for mode constant and all axes only")
     known = tape.value(node.input[1])
-    widths = tape.add("Neg", node.input[1]) if known is None else tape.integers(-known)
+    widths = (
+        tape.add("Neg", node.input[1])
+        if known is None
+        else tape.integers([-int(width) for width in known])
+    )
     return _alone(node, tape.add("Pad", only(node, given), widths))
 
 
@@ -165,10 +169,11 @@ def _tile(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) 
         SourceError: if sizes or repeats are not known.
     """
     repeats = tape.needed_value(node, 1)
-    sizes = tape.shape(node.input[0])
-    if repeats is None or not all(isinstance(size, int) for size in sizes):
+    shape = tape.shape(node.input[0])
+    sizes = [size for size in shape if isinstance(size, int)]
+    if repeats is None or len(sizes) < len(shape):
         raise SourceError(f"{called(node)}: Tile has a rule for known sizes and repeats only")
-    pairs = [number for pair in zip(repeats.tolist(), sizes, strict=True) for number in pair]
+    pairs = [int(n) for pair in zip(repeats, sizes, strict=True) for n in pair]
     apart = tape.add("Reshape", only(node, given), tape.integers(pairs))
     axes = tape.integers(range(0, len(pairs), 2))
     return _alone(node, tape.add("ReduceSum", apart, axes, keepdims=0))

@@ -128,7 +128,7 @@ class Tape:
             self._constants[key] = numpy_helper.from_array(
                 np.ascontiguousarray(value).reshape(value.shape), name
             )
-        return self._constants[key].name
+        return str(self._constants[key].name)
 
     def integers(self, values: Sequence[int]) -> str:
         """Return the name of a constant of int64 numbers: sizes, axes."""
@@ -258,8 +258,7 @@ class Tape:
         if lead:
             axes = self.add("Add", axes, self.integers([lead]))
             axes = self.add("Concat", self.integers(range(lead)), axes, axis=0)
-        options = {"keepdims": 1, "noop_with_empty_axes": 1}
-        summed = self.add("ReduceSum", gradient, axes, **options)
+        summed = self.add("ReduceSum", gradient, axes, keepdims=1, noop_with_empty_axes=1)
         return self.add("Reshape", summed, sizes)
 
     def reshape_like(self, gradient: str, shape: Shape | None, target: str) -> str:

@@ -99,7 +99,9 @@ def _alpha(key: str, value: str) -> float:
 def _names(key: str, value: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in value.split("+"))
     if not all(names) or len(set(names)) != len(names):
-        raise InputError(f"--learnable: {key} is {value!r}, must be names with + between, each once")
+        raise InputError(
+            f"--learnable: {key} is {value!r}, must be names with + between, each once"
+        )
     return names
 
 
