@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle
 from onhand.core.progress import Quiet
 from onhand.device.learning.base import Feeds, Teachable
+from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.choosing import make_method
 from onhand.device.learning.methods.growing import grow_head
 from onhand.device.learning.methods.options import MethodOptions
@@ -101,16 +103,26 @@ def latents_of(
         teachable: the lesson.
         inputs: arrays, or texts.
     """
-    found: list[FloatArray] = []
     if isinstance(inputs, list):
-        reader = open_texts(bundle)
-        for text in inputs:
-            found.append(teachable.latent(reader.read(text).feeds))
-        return np.concatenate(found)
+        return _of_texts(bundle, teachable, inputs)
     name = bundle.manifest.network.inputs[0].name
-    for first in range(0, len(inputs), _AT_ONCE):
-        found.append(teachable.latent({name: inputs[first : first + _AT_ONCE]}))
-    return np.concatenate(found)
+    parts = [inputs[low : low + _AT_ONCE] for low in range(0, len(inputs), _AT_ONCE)]
+    return np.concatenate([teachable.latent({name: part}) for part in parts])
+
+
+def _of_texts(bundle: Bundle, teachable: Teachable, texts: Sequence[str]) -> FloatArray:
+    """Texts of one length go together, so that none is padded."""
+    reader = open_texts(bundle)
+    feeds = [reader.read(text).feeds for text in texts]
+    lengths = np.array([next(iter(one.values())).shape[1] for one in feeds])
+    made: dict[int, FloatArray] = {}
+    for length in np.unique(lengths):
+        places = np.flatnonzero(lengths == length).tolist()
+        for low in range(0, len(places), _AT_ONCE):
+            mine = places[low : low + _AT_ONCE]
+            batch = {name: np.concatenate([feeds[i][name] for i in mine]) for name in feeds[0]}
+            made |= dict(zip(mine, teachable.latent(batch), strict=True))
+    return np.stack([made[i] for i in range(len(texts))])
 
 
 def learn_stream(
@@ -131,7 +143,9 @@ def learn_stream(
     n_classes = int(stream.labels.max()) + 1
     rng = np.random.default_rng([seed, n_classes])
     order = np.argsort(rng.permutation(n_classes))  # class -> its place in the stream
-    labels, test_labels = order[stream.labels], order[stream.test_labels]
+    stream = replace(
+        stream, labels=order[stream.labels], test_labels=order[stream.test_labels]
+    )
     n_tasks = 1 if name == JOINT else setting.n_tasks
     ends = [n_classes * (i + 1) // n_tasks for i in range(n_tasks)]
     values = _first_values(teachable, rng)
@@ -144,54 +158,92 @@ def learn_stream(
         "naive" if name == JOINT else name, teachable.lesson, rng=rng, options=options
     )
     matrix = np.zeros((n_tasks, n_tasks))
-    spent_s, known, n_steps = 0.0, 0, 0
-    for task, width in enumerate(ends):
-        mine = (labels >= known) & (labels < width)
-        source = _Rows(stream.latents[mine], labels[mine])
-        plan = Plan(
-            n_steps=setting.epochs * -(-len(source) // setting.batch),
-            batch=setting.batch,
-            schedule=Schedule(rate=setting.rate),
-            optimizer=AdamW(decay=0.0),
-            seed=seed,
-        )
+    spent_s, n_steps = 0.0, 0
+    for task, classes in enumerate(pairwise([0, *ends])):
         begun = time.perf_counter()
-        trainer = Trainer(
-            teachable,
-            source,
-            plan,
-            method=method,
-            width=width,
-            known=known,
-            values=grow_head(teachable.lesson, values, width),
+        trainer = _session(
+            teachable, stream, method, setting, values, classes=classes, seed=seed
         )
-        ended = trainer.run(progress=Quiet())
+        values = dict(trainer.run(progress=Quiet()).training.values)
         spent_s += time.perf_counter() - begun
-        values, known = dict(ended.training.values), width
         n_steps += trainer.n_steps
-        for past in range(task + 1):
-            low = ends[past - 1] if past else 0
-            judged = (test_labels >= low) & (test_labels < ends[past])
-            found = _logits(teachable, values, stream.test_latents[judged], width)
-            matrix[task, past] = (found.argmax(axis=1) == test_labels[judged]).mean()
-    logits = _logits(teachable, values, stream.test_latents, n_classes).astype(np.float64)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    figures = figures_of(matrix)
+        matrix[task] = _accuracies(teachable, values, stream, ends, n_learned=task + 1)
     memory = method.save().parts.get("memory")
     return {
-        "accuracy": float((logits.argmax(axis=1) == test_labels).mean()),
-        "average_accuracy": figures.average_accuracy,
-        "forgetting": figures.forgetting,
-        "backward_transfer": figures.backward_transfer,
-        "learned": figures.learned,
-        "calibration_error": calibration_error(
-            powers / powers.sum(axis=1, keepdims=True), test_labels
-        ),
+        **_judged(teachable, values, stream, matrix),
         "seconds": spent_s,
         "steps": n_steps,
         "memory_bytes": sum(a.nbytes for a in memory.arrays.values()) if memory else 0,
         "memory_examples": len(memory.arrays["slots.group"]) if memory else 0,
         "matrix": matrix.tolist(),
+    }
+
+
+def _session(
+    teachable: Teachable,
+    stream: Stream,
+    method: Method,
+    setting: Setting,
+    values: Mapping[str, FloatArray],
+    *,
+    classes: tuple[int, int],
+    seed: int,
+) -> Trainer:
+    """Return the training of one task: of the classes from one to below another."""
+    known, width = classes
+    mine = (stream.labels >= known) & (stream.labels < width)
+    source = _Rows(stream.latents[mine], stream.labels[mine])
+    plan = Plan(
+        n_steps=setting.epochs * -(-len(source) // setting.batch),
+        batch=setting.batch,
+        schedule=Schedule(rate=setting.rate),
+        optimizer=AdamW(decay=0.0),
+        seed=seed,
+    )
+    return Trainer(
+        teachable,
+        source,
+        plan,
+        method=method,
+        width=width,
+        known=known,
+        values=grow_head(teachable.lesson, values, width),
+    )
+
+
+def _accuracies(
+    teachable: Teachable,
+    values: Mapping[str, FloatArray],
+    stream: Stream,
+    ends: Sequence[int],
+    *,
+    n_learned: int,
+) -> list[float]:
+    """Return the accuracy on each task among all classes learned; 0 for those that are not."""
+    found = [0.0] * len(ends)
+    for task in range(n_learned):
+        low = ends[task - 1] if task else 0
+        mine = (stream.test_labels >= low) & (stream.test_labels < ends[task])
+        logits = _logits(teachable, values, stream.test_latents[mine], ends[n_learned - 1])
+        found[task] = float((logits.argmax(axis=1) == stream.test_labels[mine]).mean())
+    return found
+
+
+def _judged(
+    teachable: Teachable,
+    values: Mapping[str, FloatArray],
+    stream: Stream,
+    matrix: np.ndarray,
+) -> dict[str, object]:
+    """Return the figures of a stream that was learned."""
+    n_classes = int(stream.labels.max()) + 1
+    logits = _logits(teachable, values, stream.test_latents, n_classes).astype(np.float64)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances = powers / powers.sum(axis=1, keepdims=True)
+    return {
+        "accuracy": float((logits.argmax(axis=1) == stream.test_labels).mean()),
+        "calibration_error": calibration_error(chances, stream.test_labels),
+        **asdict(figures_of(matrix)),
     }
 
 
