@@ -14,10 +14,10 @@ from onhand.device.learning.base import Teachable
 from onhand.device.learning.class_feeds import ClassSource, classes_of
 from onhand.device.learning.example_files import read_examples
 from onhand.device.learning.examples import Example, Labelled
+from onhand.device.learning.lesson_files import class_names
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.text_feeds import TextSource, sequences_of
 from onhand.device.learning.training import Source
-from onhand.device.networks.answers import read_labels
 from onhand.device.text_files import TextFiles, read_text_files
 
 __all__ = ["Given", "Material", "make_material", "read_given"]
@@ -178,7 +178,7 @@ def _known_classes(
     Raises:
         InputError: if nobody says how many there are.
     """
-    names = read_labels(bundle)
+    names = class_names(bundle, lesson)
     heads = [made.shape[0] for made in lesson.trainables.values() if made.grows]
     last = bundle.manifest.network.outputs[0].shape
     n_classes = len(names) or (heads[0] if heads else (last[-1] if last else None))
