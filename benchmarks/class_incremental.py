@@ -208,9 +208,9 @@ def _tables(sets: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]])
     for method in METHODS:
         cells = [method]
         for found in sets.values():
-            one = found["methods"].get(method)
+            one = found["methods"].get(method, {})
             for key in ("average_accuracy", "forgetting"):
-                is_none = one is None or (method == "joint" and key == "forgetting")
+                is_none = not one or (method == "joint" and key == "forgetting")
                 cells.append(
                     "-" if is_none else f"{100 * one[key]:.1f} ± {100 * one[f'{key}_spread']:.1f}"
                 )
