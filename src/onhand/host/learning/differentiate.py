@@ -16,6 +16,7 @@ from onnx import GraphProto, ModelProto
 from onhand.core.errors import InputError, SourceError
 from onhand.host.learning import (
     rules_activations,
+    rules_codes,
     rules_conv,
     rules_elementwise,
     rules_gather,
@@ -33,6 +34,7 @@ __all__ = ["RULES", "differentiate"]
 
 RULES: Final[Rules] = {
     **rules_activations.RULES,
+    **rules_codes.RULES,
     **rules_conv.RULES,
     **rules_elementwise.RULES,
     **rules_gather.RULES,
