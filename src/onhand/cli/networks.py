@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from onhand.cli.learned import note_learned, version_number
 from onhand.cli.measurements import write_measurements
 from onhand.cli.output import say, write, write_json, write_table
 from onhand.cli.progress import shown_progress
@@ -82,6 +83,7 @@ class Ways:
         variant: one of its variants; None for the fastest.
         engine: name of one; None for the fastest.
         threads: of one run; None for what this process may use.
+        version: learned on this device, 0 for the bundle as it was built; None for the one in use.
     """
 
     root: Path
@@ -89,6 +91,7 @@ class Ways:
     variant: str | None
     engine: str | None
     threads: int | None
+    version: int | None = None
 
 
 def ways(context: typer.Context) -> Ways:
@@ -99,6 +102,7 @@ def ways(context: typer.Context) -> Ways:
         variant=asked["variant"],
         engine=asked["engine"],
         threads=asked["threads"],
+        version=version_number(asked.get("version")),
     )
 
 
@@ -148,8 +152,14 @@ def run(
     from onhand.device.networks.session import open_session
 
     with open_session(
-        ways.root, variant=ways.variant, engine=ways.engine, threads=ways.threads, home=home
+        ways.root,
+        variant=ways.variant,
+        engine=ways.engine,
+        threads=ways.threads,
+        version=ways.version,
+        home=home,
     ) as session:
+        note_learned(session.learned)
         if session.choice.variants:
             say(f"note: {session.choice.sentence()}")
         if not inputs and not texts:

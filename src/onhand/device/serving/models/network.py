@@ -11,11 +11,11 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineBusy, InputError
 from onhand.core.feed import PictureFeed, TextFeed
-from onhand.device.learning.in_use import AS_BUILT
 from onhand.device.networks.answers import CLASSIFIES, Likely
 from onhand.device.networks.embeddings import cosines
 from onhand.device.networks.pictures import parse_picture
 from onhand.device.networks.session import NetworkSession, open_session
+from onhand.device.serving.models.fingerprints import fingerprint_with
 from onhand.device.serving.settings import ModelSettings
 
 __all__ = ["NetworkModel", "ServedNetwork", "open_network_model"]
@@ -95,9 +95,10 @@ class ServedNetwork:
         self.name = name
         self.task = session.network.task
         self.engine_name = session.engine_name
-        self.fingerprint = f"{session.bundle_sha256} {session.choice.variant} {session.engine_name}"
+        as_built = f"{session.bundle_sha256} {session.choice.variant} {session.engine_name}"
+        self.fingerprint = fingerprint_with(as_built, session.learned)
         self.bundle_sha256 = session.bundle_sha256
-        self.learned = AS_BUILT
+        self.learned = session.learned
         self._session = session
         self._most_waiting = settings.max_waiting
         # One, for a run uses all threads that it may.
@@ -239,6 +240,7 @@ def open_network_model(settings: ModelSettings, name: str, *, home: Path | None)
         variant=settings.variant or None,
         engine=settings.engine or None,
         threads=settings.threads or None,
+        version=settings.version_number,
         home=home,
     )
     if isinstance(session.network.feed, TextFeed):
