@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from onhand.core.budget import Breach, Budget, parse_budget
 from onhand.core.errors import OnhandError
 from onhand.core.measurement import Measurement
-from onhand.teaching import learn, open_versions
+from onhand.learning import learn, open_versions
 
 if TYPE_CHECKING:
     from onhand.core.progress import Progress

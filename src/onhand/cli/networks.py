@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from onhand.cli.learned import note_learned, version_number
+from onhand.cli.learned import note_learned
 from onhand.cli.measurements import write_measurements
 from onhand.cli.output import say, write, write_json, write_table
 from onhand.cli.progress import shown_progress
@@ -83,7 +83,6 @@ class Ways:
         variant: one of its variants; None for the fastest.
         engine: name of one; None for the fastest.
         threads: of one run; None for what this process may use.
-        version: learned on this device, 0 for the bundle as it was built; None for the one in use.
     """
 
     root: Path
@@ -91,7 +90,6 @@ class Ways:
     variant: str | None
     engine: str | None
     threads: int | None
-    version: int | None = None
 
 
 def ways(context: typer.Context) -> Ways:
@@ -102,7 +100,6 @@ def ways(context: typer.Context) -> Ways:
         variant=asked["variant"],
         engine=asked["engine"],
         threads=asked["threads"],
-        version=version_number(asked.get("version")),
     )
 
 
@@ -134,7 +131,14 @@ def bench(ways: Ways, runs: int, *, home: Path, as_json: bool) -> None:
 
 
 def run(
-    ways: Ways, inputs: list[Path], texts: list[str], top: int, *, home: Path, as_json: bool
+    ways: Ways,
+    inputs: list[Path],
+    texts: list[str],
+    top: int,
+    *,
+    version: int | None,
+    home: Path,
+    as_json: bool,
 ) -> None:
     """Answer examples, each on a line of its own.
 
@@ -143,6 +147,7 @@ def run(
         inputs: files.
         texts: texts, for a network that takes them.
         top: classes to show.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use.
         home: the state folder.
         as_json: whether a program reads the answers.
 
@@ -156,7 +161,7 @@ def run(
         variant=ways.variant,
         engine=ways.engine,
         threads=ways.threads,
-        version=ways.version,
+        version=version,
         home=home,
     ) as session:
         note_learned(session.learned)
@@ -177,7 +182,12 @@ def run(
                 _show(name, answer, seconds)
     if as_json:
         choice = session.choice
-        write_json({"answers": answers, "engine": choice.engine, "variant": choice.variant})
+        write_json({
+            "answers": answers,
+            "engine": choice.engine,
+            "variant": choice.variant,
+            "version": session.learned.number,
+        })
 
 
 def _examples(

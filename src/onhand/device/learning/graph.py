@@ -273,9 +273,12 @@ def _session(
     options.log_severity_level = 3
     # As bytes: places are relative to the bundle's folder then, wherever the graph lies.
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(bundle.root))
-    # Packed copies of the weights would double what stays mapped from the file.
-    options.add_session_config_entry(_PREPACKING, "1")
-    level = bundle.manifest.variants[lesson.variant].accuracy_level
+    variant = bundle.manifest.variants[lesson.variant]
+    if not any(variant.matrices.values()):
+        # Packed copies of floats would double what stays mapped from the file. Those of codes are
+        # small, and without them a product turns its whole matrix into floats.
+        options.add_session_config_entry(_PREPACKING, "1")
+    level = variant.accuracy_level
     options.add_session_config_entry(_ACCURACY_LEVEL, str(level))
     if memory == "low":
         options.enable_cpu_mem_arena = False
@@ -299,9 +302,10 @@ def _check_feeds(feeds: Feeds, inputs: Mapping[str, DeclaredArray], what: str) -
         raise InputError(f"{what}: input {odd[0]!r} {found}; it takes {', '.join(sorted(inputs))}")
     for name, info in inputs.items():
         array = feeds[name]
-        if not isinstance(array, np.ndarray) or (info.dtype and array.dtype.name != info.dtype):
-            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise InputError(f"{what}: input {name!r} is {kind}, must be {info.dtype}")
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{what}: input {name!r} is a {type(array).__name__}, no array")
+        if info.dtype and array.dtype.name != info.dtype:
+            raise InputError(f"{what}: input {name!r} is {array.dtype}, must be {info.dtype}")
         shape = info.shape
         if shape is None:
             continue

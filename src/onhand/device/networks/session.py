@@ -12,14 +12,13 @@ from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import InputError
 from onhand.core.feed import PictureFeed
 from onhand.core.network import Network
-from onhand.device.learning.added import added_classes
-from onhand.device.learning.in_use import AS_BUILT, InUse, choose_version, versions_of
+from onhand.device.learning.in_use import AS_BUILT, InUse
+from onhand.device.learning.network_in_use import network_in_use
 from onhand.device.networks.answers import CLASSIFIES, Likely, likeliest, read_labels
 from onhand.device.networks.base import Array, NetworkLoaded
 from onhand.device.networks.boxes import Box, box_reader
 from onhand.device.networks.embeddings import embed_texts
 from onhand.device.networks.inputs import example_from_file
-from onhand.device.networks.learned import with_learned
 from onhand.device.networks.pictures import feed_picture
 from onhand.device.networks.texts import Text, TextBatch, TextReader, open_texts
 from onhand.device.networks.variants import Choice, open_quickest
@@ -34,20 +33,28 @@ class NetworkSession:
     Attributes:
         network: its description.
         labels: names of its classes; empty where it has none.
-        bundle_sha256: hash of the bundle's manifest: which version it is.
-        learned: which learned version it is.
+        bundle_sha256: hash of the bundle's manifest, and of what was learned: which version it is.
+        built_sha256: hash of the manifest of the bundle as it was built.
+        learned: which learned version answers.
         choice: the variant and the engine that run it, and why not others.
         engine_name: the engine.
         reasons: engine -> why it was not taken.
     """
 
     def __init__(
-        self, bundle: Bundle, loaded: NetworkLoaded, choice: Choice, *, learned: InUse = AS_BUILT
+        self,
+        bundle: Bundle,
+        loaded: NetworkLoaded,
+        choice: Choice,
+        learned: InUse = AS_BUILT,
+        *,
+        built_sha256: str = "",
     ) -> None:
         """Take a network that `open_quickest` opened."""
         self.network: Network = bundle.manifest.network
         self.labels = read_labels(bundle)
         self.bundle_sha256 = bundle.manifest_sha256
+        self.built_sha256 = built_sha256 or bundle.manifest_sha256
         self.choice = choice
         self.learned = learned
         self.engine_name = choice.engine
@@ -194,8 +201,7 @@ def open_session(
         engine: name of an engine; None to choose, see `onhand.device.networks.opening`.
         threads: of one run; None for what this process may use.
         version: learned on this device; 0 for the bundle as it was built; None for the one in use.
-        home: the state folder, where the choice and what was learned are kept; None for the
-            user's own.
+        home: the state folder, where the choice is kept; None for the user's own.
 
     Returns:
         The network; close it, or use it in a `with` block.
@@ -207,34 +213,11 @@ def open_session(
         EngineUnavailable: if no engine can run it here.
     """
     where = default_home() if home is None else home
-    bundle, learned = _with_version(read_bundle(Path(path)), where, version, variant=variant)
+    built = read_bundle(Path(path))
+    bundle, learned = network_in_use(built, where, version)
     loaded, choice = open_quickest(
         bundle, variant=variant, engine=engine, threads=threads, home=where
     )
-    return NetworkSession(bundle, loaded, choice, learned=learned)
-
-
-def _with_version(
-    bundle: Bundle, home: Path, wanted: int | None, *, variant: str | None
-) -> tuple[Bundle, InUse]:
-    """Return a bundle with what was learned, and which version that is.
-
-    Raises:
-        InputError: if another variant is asked for than the one that learned.
-    """
-    learned, version = choose_version(bundle, home, wanted)
-    if version is None:
-        return bundle, learned
-    versions = versions_of(bundle, home)
-    lesson = versions.lesson
-    if variant not in {None, lesson.variant}:
-        raise InputError(
-            f"{bundle.root}: version {version.number} was learned of variant {lesson.variant!r}, "
-            f"not of {variant!r}; leave the variant out, or take version base"
-        )
-    values = versions.values(version)
-    grown = [n for n, made in lesson.trainables.items() if made.grows and n in values]
-    n_added = len(values[grown[0]]) - lesson.trainables[grown[0]].shape[0] if grown else 0
-    # Names are only ever added, so the first ones are this version's.
-    labels = added_classes(versions.folder)[:n_added]
-    return with_learned(bundle, values, labels=labels), learned
+    return NetworkSession(
+        bundle, loaded, choice, learned, built_sha256=built.manifest_sha256
+    )

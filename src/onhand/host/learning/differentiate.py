@@ -16,12 +16,16 @@ from onnx import GraphProto, ModelProto
 from onhand.core.errors import InputError, SourceError
 from onhand.host.learning import (
     rules_activations,
+    rules_codes,
+    rules_conv,
     rules_elementwise,
     rules_gather,
     rules_norms,
     rules_products,
+    rules_quantized,
     rules_reductions,
     rules_shapes,
+    rules_windows,
 )
 from onhand.host.learning.rules import Rules
 from onhand.host.learning.tape import FLOATS, Tape, called
@@ -30,15 +34,19 @@ __all__ = ["RULES", "differentiate"]
 
 RULES: Final[Rules] = {
     **rules_activations.RULES,
+    **rules_codes.RULES,
+    **rules_conv.RULES,
     **rules_elementwise.RULES,
     **rules_gather.RULES,
     **rules_norms.RULES,
     **rules_products.RULES,
+    **rules_quantized.RULES,
     **rules_reductions.RULES,
     **rules_shapes.RULES,
+    **rules_windows.RULES,
 }
 """(domain, operator) -> its rule."""
-_FLAT: Final = frozenset({"Ceil", "Floor", "Round", "Sign"})
+_FLAT: Final = frozenset({"Ceil", "Floor", "Round", "Shape", "Sign", "Size"})
 """Operators whose slope is zero wherever they have one."""
 
 
@@ -121,9 +129,12 @@ def _reached(tape: Tape, wrt: Sequence[str]) -> set[str]:
     if whole := [name for name in wrt if name not in reached]:
         raise InputError(f"{whole[0]!r} is not of floats, and has no gradient")
     for node in tape.model.graph.node:
-        if node.op_type in _FLAT or reached.isdisjoint(node.input):
+        inputs = reached.intersection(node.input)
+        if node.op_type in _FLAT or not inputs:
             continue
-        reached.update(out for out in node.output if out and _carries(tape, out))
+        # Codes carry gradients from where numbers are rounded to where they are numbers again.
+        codes = node.op_type == "QuantizeLinear" or any(not _carries(tape, n) for n in inputs)
+        reached.update(out for out in node.output if out and (codes or _carries(tape, out)))
     return reached
 
 

@@ -139,9 +139,14 @@ class Tape:
         return self.constant(np.array(value, dtype=self.dtype(like)))
 
     def dtype(self, name: str) -> np.dtype[np.generic]:
-        """Return the numpy type of a tensor; float32 where nothing is known."""
+        """Return the numpy type of a tensor's gradient; float32 where nothing is known.
+
+        Codes of quantised numbers stand for float32.
+        """
         kind = self.kinds.get(name)
-        element = kind.element if kind is not None and kind.element else TensorProto.FLOAT
+        element = kind.element if kind is not None else TensorProto.FLOAT
+        if element not in FLOATS:
+            element = TensorProto.FLOAT
         return np.dtype(helper.tensor_dtype_to_np_dtype(element))
 
     def shape(self, name: str) -> Shape:
@@ -224,7 +229,7 @@ class Tape:
         if not node.output[index]:
             node.output[index] = f"{node.output[0]}/{kind}"
             self._taken.add(node.output[index])
-        return node.output[index]
+        return str(node.output[index])
 
     def sum_to(self, gradient: str, shape: Shape, target: str) -> str:
         """Undo a broadcast.

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from tests.device.learning.methods.models import HeadTeachable, latents
+from tests.device.learning.models import TableTeachable
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
@@ -9,8 +11,6 @@ from onhand.device.learning.base import Feeds
 from onhand.device.learning.methods.batches import completed
 from onhand.device.learning.methods.options import MethodOptions
 from onhand.device.learning.methods.replaying import Replaying
-from tests.device.learning.methods.models import HeadTeachable, latents
-from tests.device.learning.models import TableTeachable
 
 OPTIONS = MethodOptions(replayed=4, replay_weight=0.5, past_weight=0.25, precision="float32")
 

@@ -69,6 +69,17 @@ class Composed:
         """See `Method`."""
         return self._parts.prototypes is None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What happened in this session that its report should say."""
+        lost = self._parts.orthogonal.lost if self._parts.orthogonal else 0.0
+        if not lost:
+            return ()
+        return (
+            "no free ranks were left: earlier sessions were merged into fewer, which lost "
+            f"{100 * lost:.2g} % of what they had learned (by the norm of its product)",
+        )
+
     def remember(self, teachable: Teachable, values: Values, batch: Feeds, *, width: int) -> None:
         """See `Method`."""
         check_batch(self._lesson, batch, width=width)

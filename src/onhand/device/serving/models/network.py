@@ -15,7 +15,6 @@ from onhand.device.networks.answers import CLASSIFIES, Likely
 from onhand.device.networks.embeddings import cosines
 from onhand.device.networks.pictures import parse_picture
 from onhand.device.networks.session import NetworkSession, open_session
-from onhand.device.serving.models.fingerprints import fingerprint_with
 from onhand.device.serving.settings import ModelSettings
 
 __all__ = ["NetworkModel", "ServedNetwork", "open_network_model"]
@@ -95,9 +94,9 @@ class ServedNetwork:
         self.name = name
         self.task = session.network.task
         self.engine_name = session.engine_name
-        as_built = f"{session.bundle_sha256} {session.choice.variant} {session.engine_name}"
-        self.fingerprint = fingerprint_with(as_built, session.learned)
-        self.bundle_sha256 = session.bundle_sha256
+        # This hash tells versions apart, too.
+        self.fingerprint = f"{session.bundle_sha256} {session.choice.variant} {session.engine_name}"
+        self.bundle_sha256 = session.built_sha256
         self.learned = session.learned
         self._session = session
         self._most_waiting = settings.max_waiting

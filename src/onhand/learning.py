@@ -1,4 +1,4 @@
-"""Learning on a device, for Python programs: re-exported by `onhand`."""
+"""Teaching a bundle from Python, and what a device has learned of it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
