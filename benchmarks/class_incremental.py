@@ -55,7 +55,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "intents": Setting(
         n_tasks=10,
-        epochs=8,
+        epochs=4,
         batch=32,
         rate=1e-2,
         memory_bytes=2 * 2**20,
