@@ -227,6 +227,7 @@ def open_network(
     variant: str | None = None,
     engine: str | None = None,
     threads: int | None = None,
+    version: int | None = None,
     home: str | Path | None = None,
 ) -> "NetworkSession":
     """Open a bundle that holds no language model. See `onhand.device.networks.session`.
@@ -237,6 +238,7 @@ def open_network(
             the bundle's budget.
         engine: name of an engine; None for the quickest. Both are timed once.
         threads: threads of one run; None for what this process may use.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use.
         home: the state folder, which keeps these choices; None for the user's own.
 
     Returns:
@@ -248,7 +250,9 @@ def open_network(
     from onhand.device.networks.session import open_session
 
     where = None if home is None else Path(home)
-    return open_session(path, variant=variant, engine=engine, threads=threads, home=where)
+    return open_session(
+        path, variant=variant, engine=engine, threads=threads, version=version, home=where
+    )
 
 
 def open_service(

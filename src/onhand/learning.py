@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 __all__ = ["learn", "open_versions"]
 
 
-
 def learn(
     path: str | Path,
     data: str | Path,

@@ -178,7 +178,10 @@ def test_what_the_network_does_not_take_is_refused(
 def test_a_classifier_is_marked_on_each_example() -> None:
     """Whatever the size of its batches."""
     points, teachable = three_clouds(20), LinearTeachable()
-    values = {"head.weight": np.eye(3, 4, dtype=np.float32) * 5, "head.bias": np.zeros(3, np.float32)}
+    values = {
+        "head.weight": np.eye(3, 4, dtype=np.float32) * 5,
+        "head.bias": np.zeros(3, np.float32),
+    }
 
     marks, again = (judge(teachable, values, points, batch=size) for size in (7, 20))
 

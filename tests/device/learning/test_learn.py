@@ -4,7 +4,6 @@
 # mypy: disable-error-code="explicit-override"
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from onhand.device.learning.ceilings import Ceilings
 from onhand.device.learning.gate import Bounds
 from onhand.device.learning.in_use import versions_of, whole_values
 from onhand.device.learning.learn import foresee, learn
+from onhand.device.learning.locking import held
 from onhand.device.learning.settings import LearnSettings
 
 NAIVE = LearnSettings(method="naive", epochs=10, batch=4, heldout=0.2)
@@ -220,7 +220,15 @@ def test_trainings_that_were_broken_off_do_not_pile_up(
     assert len(list((versions_of(bundle, home).folder / "training").iterdir())) == 4
 
 
-Spoil = Callable[[Path], object]
+def test_two_do_not_teach_at_once(bundle: Bundle, tmp_path: Path, home: Path) -> None:
+    """They would write over each other's steps; the second is told, and may come later."""
+    data = write_data(tmp_path / "data", 4)
+    lock = versions_of(bundle, home).folder / "training.lock"
+
+    with held(lock, busy="mine"), pytest.raises(InputError, match="another process teaches it"):
+        learn(bundle.root, data, settings=NAIVE, home=home)
+
+    assert learn(bundle.root, data, settings=NAIVE, home=home).version == 1
 
 
 @pytest.mark.parametrize(

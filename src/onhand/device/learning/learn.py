@@ -25,16 +25,19 @@ from onhand.device.learning.graph import open_lesson
 from onhand.device.learning.in_use import versions_of, whole_values
 from onhand.device.learning.judging import judge
 from onhand.device.learning.learned import Foreseen, Learned
+from onhand.device.learning.locking import held
 from onhand.device.learning.material import Given, Material, make_material, read_given
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.choosing import make_method
 from onhand.device.learning.methods.growing import grow_head
 from onhand.device.learning.methods.kept import Kept
+from onhand.device.learning.methods.preferences import PreferenceMethod
+from onhand.device.learning.preference_feeds import OpinionSource, PairSource
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.text_feeds import TextSource
 from onhand.device.learning.trainer import Ended, Trainer
 from onhand.device.learning.training import Source
-from onhand.device.learning.versions import Versions
+from onhand.device.learning.versions import Versions, learned_folder
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 
@@ -96,14 +99,17 @@ def learn(
         What came of it; a version only where it was not interrupted.
 
     Raises:
-        InputError: if the bundle cannot learn, or examples or settings do not fit it.
+        InputError: if the bundle cannot learn, examples or settings do not fit it, or another
+            process teaches it.
         BundleError: if a file of it is missing or changed.
         EngineError: if the lesson fails, or gives no finite numbers.
         ResourceError: if the disk is full.
     """
     shown = progress or Quiet()
     bundle = read_bundle(Path(path))
-    with closing(_open(bundle, settings, threads)) as teachable:
+    lock = learned_folder(home, bundle.manifest_sha256) / "training.lock"
+    busy = f"{bundle.root}: another process teaches it; wait until it has ended"
+    with closing(_open(bundle, settings, threads)) as teachable, held(lock, busy=busy):
         room = _prepare(bundle, teachable, Path(data), settings, home)
         meter = choose_meter(current_profile())
         trainer = _trainer(room, meter)
@@ -225,6 +231,8 @@ def _prepare(
         method.load(_kept(kept))
         if settings.remember is not None:
             notes.append("what earlier sessions remembered is used; --remember only judges")
+    if isinstance(material.new, PairSource | OpinionSource):
+        method = PreferenceMethod(method, material.new, settings.preferring)
     return _Room(
         bundle=bundle,
         versions=versions,
@@ -346,15 +354,21 @@ def _sight(room: _Room, values: dict[str, FloatArray]) -> Sight:
 
 def _memory(versions: Versions, method: Method) -> Generations:
     """Return where a method's memory is kept from session to session."""
+    method = _remembering(method)
     name = hashlib.sha256(method.name.encode()).hexdigest()[:16]
-    return Generations(versions.folder / "memory" / name)
+    return Generations(versions.folder / "memory" / name, sync_s=0)
+
+
+def _remembering(method: Method) -> Method:
+    """Return what keeps the memory: references of preferences are of one session alone."""
+    return method.inner if isinstance(method, PreferenceMethod) else method
 
 
 def _keep_memory(room: _Room) -> None:
-    kept, place = room.method.save(), _memory(room.versions, room.method)
+    kept, place = _remembering(room.method).save(), _memory(room.versions, room.method)
     before, _ = place.read()
     number = 0 if before is None else before.number + 1
-    fields = {"facts": dict(kept.facts), "method": room.method.name}
+    fields = {"facts": dict(kept.facts), "method": _remembering(room.method).name}
     place.write(Saved(number=number, fields=fields, arrays={}, parts=kept.parts))
 
 

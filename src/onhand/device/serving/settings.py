@@ -14,6 +14,7 @@ from onhand.core.tables import filled, unknown
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
 from onhand.device.serving.caches.settings import CacheSettings
+from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.governor.setting import GovernorSettings
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.routing.settings import (
@@ -44,7 +45,7 @@ _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
     *("server", "cache", "log", "shelf", "model", "key"),
-    *("backend", "balance", "routing", "route", "outbox", "governor"),
+    *("backend", "balance", "routing", "route", "outbox", "governor", "learning"),
 )
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -243,6 +244,7 @@ class ServeSettings:
         routes: what is different for single models.
         privacy: tenant -> the class that its requests have at least.
         outbox: what is answered later.
+        learning: whether and when models learn from feedback.
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
@@ -260,6 +262,7 @@ class ServeSettings:
     routes: tuple[RouteSettings, ...] = ()
     privacy: Mapping[str, str] = field(default_factory=dict)
     outbox: OutboxSettings = field(default_factory=OutboxSettings)
+    learning: LearningSettings = field(default_factory=LearningSettings)
 
     def tenant_of(self, token: str | None) -> str | None:
         """Return whose a bearer token is; None if it is nobody's.
@@ -330,6 +333,9 @@ def parse_settings(
         routes=read_routes(_tables(table, "route", where)),
         privacy=strictest((one.tenant, one.privacy) for one, _ in keys),
         outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
+        learning=filled(
+            LearningSettings, _table(table, "learning", where), where=f"{where}: learning"
+        ).placed(beside),
     )
 
 

@@ -32,17 +32,27 @@ _MOST_FLOATS: Final = 2**22
 
 
 def _matmul_bits(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
-    """The gradient of what is multiplied; codes, scales and zero points are frozen.
+    """The gradients of what is multiplied and of a bias; codes, scales and zero points are frozen.
 
     Raises:
-        SourceError: if another input is to be learned, or the codes are of a width that does not
-            divide a byte.
+        SourceError: if another input is to be learned, columns are permuted, or the codes are of
+            a width that does not divide a byte.
     """
-    if any(needs[1:]):
-        raise SourceError(f"{called(node)}: only what it multiplies can be differentiated")
+    if any(needs[1:5]) or any(list(node.input)[4:5]):
+        raise SourceError(f"{called(node)}: only its input and its bias can be learned")
     if 8 % whole_of(node, "bits", 4):
         raise SourceError(f"{called(node)}: codes of {whole_of(node, 'bits', 4)} bits have no rule")
     passed = only(node, given)
+    found: list[str | None] = [None] * len(node.input)
+    if needs[0]:
+        found[0] = _by_stored_matrix(tape, node, passed)
+    if len(needs) > 5 and needs[5]:
+        found[5] = tape.sum_to(passed, tape.shape(node.output[0]), node.input[5])
+    return found
+
+
+def _by_stored_matrix(tape: Tape, node: NodeProto, passed: str) -> str:
+    """Multiply (..., N) by the stored (N, K) matrix, some rows of it at a time."""
     N, K = whole_of(node, "N", 0), whole_of(node, "K", 0)
     rows = max(_MOST_FLOATS // K, 1)
     total = ""
@@ -50,7 +60,7 @@ def _matmul_bits(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[
         piece = _Piece(tape, node, passed, total or passed, (first, min(first + rows, N)))
         product = piece.product()
         total = tape.add("Add", total, product) if total else product
-    return [total, *[None] * (len(node.input) - 1)]
+    return total
 
 
 class _Piece:
@@ -71,6 +81,11 @@ class _Piece:
         # Constants that are known only when `after` is there: what reads them waits for it, and
         # is not folded into floats when the graph is loaded.
         self._size = tape.add("Shape", after, start=0, end=1)
+        if isinstance(tape.shape(node.output[0])[0], int):
+            # A size that is known is itself a constant; of a number nobody knows if it is one.
+            number = tape.add("ReduceMax", after, keepdims=0)
+            odd = tape.add("Cast", tape.add("IsNaN", number), to=TensorProto.INT64)
+            self._size = tape.add("Reshape", odd, tape.integers([1]))
 
     def product(self) -> str:
         """Return the name of the product, (..., K)."""

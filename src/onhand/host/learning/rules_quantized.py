@@ -1,15 +1,13 @@
-"""Gradients through matrices of a few bits, which stay as they are stored, and through rounding."""
+"""Gradients through rounding, and through codes that are moved before they are numbers again."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
 from onnx import NodeProto, TensorProto
 
 from onhand.core.errors import SourceError
-from onhand.host.learning.graph_shapes import MICROSOFT
 from onhand.host.learning.rules import Gradients, Rules, only, whole_of
-from onhand.host.learning.tape import Shape, Tape, called
+from onhand.host.learning.tape import Tape, called
 
 __all__ = ["RULES"]
 
@@ -21,70 +19,6 @@ _RANGES: Final[Mapping[int, tuple[int, int]]] = {
     TensorProto.UINT8: (0, 255),
     TensorProto.UINT16: (0, 65535),
 }
-
-
-def _matmul_bits(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
-    """MatMulNBits: dx = dy W with the codes of the forward pass, looked up as rows of a table.
-
-    GatherBlockQuantized expands the codes that MatMulNBits reads, under another shape. Of a
-    576 x 1536 matrix of 4 bits, product included, it takes 2.2 ms on one core; a DequantizeLinear
-    in blocks takes 4.0 ms, bit operations 2.5 ms, a matrix of float32 1.1 ms.
-
-    Raises:
-        SourceError: if scales or codes are to be learned, or columns are permuted.
-    """
-    inputs = [*node.input, "", "", "", ""][:6]
-    if any(needs[1:5]) or inputs[4]:
-        raise SourceError(f"{called(node)}: only its input and its bias can be learned")
-    passed = only(node, given)
-    found: list[str | None] = [None] * len(node.input)
-    if needs[0]:
-        found[0] = _by_stored_rows(tape, node, passed, inputs)
-    if len(needs) > 5 and needs[5]:
-        found[5] = tape.sum_to(passed, tape.shape(node.output[0]), inputs[5])
-    return found
-
-
-def _by_stored_rows(tape: Tape, node: NodeProto, passed: str, inputs: list[str]) -> str:
-    """Multiply (..., N) by the stored (N, K) matrix."""
-    n_inputs, n_outputs = whole_of(node, "K", 0), whole_of(node, "N", 0)
-    bits, block = whole_of(node, "bits", 4), whole_of(node, "block_size", 0)
-    n_groups = -(-n_inputs // block)
-    codes = tape.alias(inputs[1], (n_outputs, n_groups * block * bits // 8))
-    table = [codes, _all_rows(tape, n_outputs, passed, tape.shape(node.output[0]))]
-    table.append(tape.alias(inputs[2], (n_outputs, n_groups)))
-    if inputs[3]:
-        table.append(tape.alias(inputs[3], (n_outputs, -(-n_groups * bits // 8))))
-    matrix = tape.add(
-        "GatherBlockQuantized",
-        *table,
-        domain=MICROSOFT,
-        gather_axis=0,
-        quantize_axis=1,
-        block_size=block,
-        bits=bits,
-    )  # (N, groups * block)
-    product = tape.add("MatMul", passed, matrix)
-    if n_groups * block == n_inputs:
-        return product
-    ends = [tape.integers([value]) for value in (0, n_inputs, -1)]
-    return tape.add("Slice", product, *ends)  # (..., K)
-
-
-def _all_rows(tape: Tape, n_rows: int, after: str, shape: Shape) -> str:
-    """Return 0 to N - 1, known only once another tensor of a shape is.
-
-    Without this the runtime would expand every matrix when it loads the graph, or before the
-    first is needed, and hold all of them.
-    """
-    zero, one, end = (tape.constant(np.array(value, dtype=np.int64)) for value in (0, 1, n_rows))
-    if all(isinstance(size, int) for size in shape):
-        # Sizes that are known are folded into constants; a number never is, nor below itself.
-        number = tape.add("ReduceMax", after, keepdims=0)
-        start = tape.add("Cast", tape.add("Less", number, number), to=TensorProto.INT64)
-    else:
-        start = tape.add("Mul", tape.add("Size", after), zero)
-    return tape.add("Range", start, end, one)
 
 
 def _quantize(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
@@ -136,5 +70,4 @@ def _dequantize(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[b
 RULES: Final[Rules] = {
     ("", "DequantizeLinear"): _dequantize,
     ("", "QuantizeLinear"): _quantize,
-    (MICROSOFT, "MatMulNBits"): _matmul_bits,
 }

@@ -43,7 +43,6 @@ class Tape:
         self._nodes: list[NodeProto] = []
         self._found: dict[tuple[object, ...], tuple[str, ...]] = {}
         self._constants: dict[tuple[object, ...], TensorProto] = {}
-        self._aliases: dict[tuple[str, Shape], TensorProto] = {}
         graph = self.model.graph
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._producers = {out: node for node in graph.node for out in node.output if out}
@@ -169,36 +168,6 @@ class Tape:
         shape = self.shape(name)
         known = [size for size in shape if isinstance(size, int)]
         return self.integers(known) if len(known) == len(shape) else self.add("Shape", name)
-
-    def alias(self, name: str, shape: tuple[int, ...]) -> str:
-        """Return a tensor under another shape; of an initializer, the same stored bytes.
-
-        A Reshape of an initializer would be folded: the runtime would hold both.
-
-        Args:
-            name: an initializer or another tensor.
-            shape: of as many numbers.
-        """
-        tensor = self._initializers.get(name)
-        if tensor is None:
-            return (
-                name
-                if self.shape(name) == shape
-                else self.add("Reshape", name, self.integers(shape))
-            )
-        if tuple(tensor.dims) == shape:
-            return name
-        if tensor.data_location != TensorProto.EXTERNAL:
-            return self.add("Reshape", name, self.integers(shape))
-        key = (name, shape)
-        if key not in self._aliases:
-            twin = TensorProto()
-            twin.CopyFrom(tensor)
-            del twin.dims[:]
-            twin.dims.extend(shape)
-            twin.name = self._name("alias")
-            self._aliases[key] = twin
-        return str(self._aliases[key].name)
 
     def value(self, name: str) -> np.ndarray | None:
         """Return a constant of the graph, None if it is none or is stored outside."""
@@ -345,8 +314,7 @@ class Tape:
         kept.reverse()
         self._rename(kept, outputs)
         graph.node.extend(kept)
-        kept_outside = (*self._constants.values(), *self._aliases.values())
-        graph.initializer.extend(tensor for tensor in kept_outside if tensor.name in used)
+        graph.initializer.extend(t for t in self._constants.values() if t.name in used)
         for name in outputs:
             element = helper.np_dtype_to_tensor_dtype(self.dtype(like[name]))
             shape = [None if "?" in str(size) else size for size in self.shape(like[name])]
@@ -375,7 +343,7 @@ class Tape:
         nodes.extend(copies)
 
     def _name(self, kind: str) -> str:
-        number = len(self._nodes) + len(self._constants) + len(self._aliases)
+        number = len(self._nodes) + len(self._constants)
         name = f"{_PREFIX}{kind}.{number}"
         while name in self._taken:
             number += 1

@@ -20,7 +20,6 @@ class Moment:
         n_new: examples that were taken since the model last learned.
         is_learning: whether its training runs.
         is_other_learning: whether another model's does.
-        is_broken_off: whether a training of it was broken off, to be gone on with.
         rested_s: seconds since its last training ended; None where there was none.
         battery: charge, 0 to 1; None where there is none, or nobody knows.
         is_plugged: whether the device is on mains; None where nobody knows.
@@ -34,7 +33,6 @@ class Moment:
     n_new: int = 0
     is_learning: bool = False
     is_other_learning: bool = False
-    is_broken_off: bool = False
     rested_s: float | None = None
     battery: float | None = None
     is_plugged: bool | None = None
@@ -76,9 +74,9 @@ def decide(now: Moment, settings: LearningSettings) -> Decision:
         return Decision("stop", obstacle) if obstacle else Decision("leave", "it learns")
     if now.is_other_learning:
         return Decision("leave", "another model learns")
-    if now.n_new < settings.least_examples and not (now.is_broken_off and now.n_new):
+    if now.n_new < settings.least_examples:
         return Decision("leave", f"{now.n_new} of {settings.least_examples} new examples")
-    if now.rested_s is not None and now.rested_s < settings.retry_s and not now.is_broken_off:
+    if now.rested_s is not None and now.rested_s < settings.retry_s:
         left_s = settings.retry_s - now.rested_s
         return Decision("leave", f"it learned a moment ago; {left_s:.0f} s are left to rest")
     if obstacle:

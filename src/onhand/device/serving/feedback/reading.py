@@ -25,10 +25,12 @@ class Said:
     Attributes:
         model: of which model; None for the first of its kind.
         feedback: it.
+        from_answer: whether it is about an answer of a language model, by its id.
     """
 
     model: str | None
     feedback: Feedback
+    from_answer: bool
 
 
 def read_feedback_request(body: Body, recent: RecentAnswers, *, tenant: str, now_s: float) -> Said:
@@ -77,7 +79,7 @@ def read_feedback_request(body: Body, recent: RecentAnswers, *, tenant: str, now
         )
     except InputError as error:
         raise RefusedRequest(Refusal(status=400, message=str(error))) from error
-    return Said(found.model, feedback)
+    return Said(found.model, feedback, name is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,7 +93,8 @@ class Facts:
     def with_learned(self, learned: InUse) -> "Facts":
         """Return the facts of the same bundle with another learned version."""
         name = "base" if learned.number == BASE else str(learned.number)
-        fingerprint = "" if self.is_network else fingerprint_with(self.fingerprint, learned)
+        as_built = self.fingerprint.removesuffix(fingerprint_with("", self.learned))
+        fingerprint = "" if self.is_network else fingerprint_with(as_built, learned)
         settings = replace(self.settings, version=name)
         return replace(self, settings=settings, learned=learned, fingerprint=fingerprint)
 

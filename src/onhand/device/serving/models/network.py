@@ -239,6 +239,7 @@ def open_network_model(settings: ModelSettings, name: str, *, home: Path | None)
         variant=settings.variant or None,
         engine=settings.engine or None,
         threads=settings.threads or None,
+        version=settings.version_number,
         home=home,
     )
     if isinstance(session.network.feed, TextFeed):
