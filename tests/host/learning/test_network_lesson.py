@@ -105,10 +105,10 @@ def test_what_is_learned_is_what_answers(make: Make, kind: str, tmp_path: Path) 
     values = taught_values(added, lesson.start())
     labels = ["new", "newer"] if any(t.grows for t in added.lesson.trainables.values()) else []
     feeds = inputs_of(bundle)
-    given = feeds if lesson.lesson.trunk is None else {"latent": lesson.latent(feeds)}
-    marks = {"labels": np.zeros(3, np.int64), "weights": np.ones(3, np.float32)}
+    given = dict(feeds) if lesson.lesson.trunk is None else {"latent": lesson.latent(feeds)}
+    given |= {"labels": np.zeros(3, np.int64), "weights": np.ones(3, np.float32)}
 
-    wanted = lesson.teach(values, {**given, **marks}).outputs["logits"]
+    wanted = lesson.teach(values, given).outputs["logits"]
     learned = with_learned(bundle, values, labels=labels)
 
     if make is plain_net:  # which ends with a softmax
@@ -185,7 +185,7 @@ def test_a_cut_can_be_named(tmp_path: Path) -> None:
     """Everything behind it is learned; where that cannot be, values are named where it can."""
     bundle = packed(plain_net(), tmp_path / "b")
 
-    with pytest.raises(InputError, match="cannot be cut there, but at .*n5"):
+    with pytest.raises(InputError, match=r"cannot be cut there, but at .*n5"):
         teaching(bundle, "last-block,cut=nowhere")
     added = teaching(bundle, "last-block,cut=n5.Relu")
 

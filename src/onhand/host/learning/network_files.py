@@ -96,7 +96,9 @@ def add_network_lesson(
     models["smooth"] = models["rounded"] if same else _taught(stored, smooth, made)
     if made.trunk is not None:
         models["trunk"] = stored.content(made.trunk)
-    checked = check_network_lesson(made, smooth, models, bundle, samples=samples, threads=threads, steps=steps)
+    checked = check_network_lesson(
+        made, smooth, models, bundle, samples=samples, threads=threads, steps=steps
+    )
     files = {GRAPH: models["rounded"], ANSWERS: stored.content(made.opened.graph)}
     if made.trunk is not None:
         files[TRUNK] = models["trunk"]
@@ -115,7 +117,8 @@ def _taught(stored: StoredGraph, forward: Graph, made: NetworkLesson) -> bytes:
     n_classes = CLASSES if made.opened.grows else logits.shape[-1] or CLASSES
     starts = append_class_loss(model.graph, logits=logits.name, n_classes=n_classes)
     taught = differentiate(model, loss="loss", wrt=list(made.lesson.trainables), starts=starts)
-    return taught.SerializeToString(deterministic=True)
+    content: bytes = taught.SerializeToString(deterministic=True)
+    return content
 
 
 def _written(
