@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from onhand.core.budget import Breach, Budget, parse_budget
 from onhand.core.errors import OnhandError
 from onhand.core.measurement import Measurement
+from onhand.learning import learn, open_versions
 
 if TYPE_CHECKING:
     from onhand.core.progress import Progress
@@ -31,10 +32,12 @@ __all__ = [
     "build",
     "build_network",
     "export_bundle",
+    "learn",
     "open",
     "open_model",
     "open_network",
     "open_service",
+    "open_versions",
 ]
 
 __version__ = "0.1.0"
@@ -52,6 +55,7 @@ def open(
     kv: "KvKind | None" = None,
     prefill: Literal["exact", "bf16"] = "exact",
     speculate: str | Path | None = None,
+    version: int | None = None,
     home: str | Path | None = None,
 ) -> "TextSession":
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
@@ -70,8 +74,10 @@ def open(
             same bits, nor to the same ones however a prompt is cut.
         speculate: "lookup", or the folder of a smaller bundle, drafts tokens to be checked several
             at a time; None or "off" does not.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use,
+            or without `home` for 0.
         home: the state folder: what runs the bundle quickest here is timed at its first opening,
-            for a few seconds, and kept there; None for no trial.
+            for a few seconds, and kept there, as is what was learned; None for neither.
 
     Returns:
         The session; close it, or use it in a `with` block.
@@ -92,6 +98,7 @@ def open(
         kv=kv,
         prefill=prefill,
         speculate=speculate,
+        version=version,
         home=None if home is None else Path(home),
     )
 
@@ -108,6 +115,7 @@ def open_model(
     prefill: Literal["exact", "bf16"] = "exact",
     max_active: int | None = None,
     max_waiting: int | None = None,
+    version: int | None = None,
     home: str | Path | None = None,
 ) -> "TextModel":
     """Open a bundle for several conversations at once. See `onhand.device.opening.open_model`.
@@ -123,6 +131,7 @@ def open_model(
         prefill: as in `open`.
         max_active: answers computed in one step; None for the default of `Limits`.
         max_waiting: answers that may wait for their turn; None for the default of `Limits`.
+        version: as in `open`.
         home: as in `open`.
 
     Returns:
@@ -146,6 +155,7 @@ def open_model(
         kv=kv,
         prefill=prefill,
         limits=limits,
+        version=version,
         home=None if home is None else Path(home),
     )
 
@@ -217,6 +227,7 @@ def open_network(
     variant: str | None = None,
     engine: str | None = None,
     threads: int | None = None,
+    version: int | None = None,
     home: str | Path | None = None,
 ) -> "NetworkSession":
     """Open a bundle that holds no language model. See `onhand.device.networks.session`.
@@ -227,6 +238,7 @@ def open_network(
             the bundle's budget.
         engine: name of an engine; None for the quickest. Both are timed once.
         threads: threads of one run; None for what this process may use.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use.
         home: the state folder, which keeps these choices; None for the user's own.
 
     Returns:
@@ -238,7 +250,9 @@ def open_network(
     from onhand.device.networks.session import open_session
 
     where = None if home is None else Path(home)
-    return open_session(path, variant=variant, engine=engine, threads=threads, home=where)
+    return open_session(
+        path, variant=variant, engine=engine, threads=threads, version=version, home=where
+    )
 
 
 def open_service(

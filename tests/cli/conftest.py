@@ -17,6 +17,7 @@ from onhand.core.measurement import Measurement, summarize
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
 from onhand.device.adapting.choosing import WayChoice
+from onhand.device.learning.in_use import AS_BUILT, InUse
 from onhand.device.sampling import Sampling
 from onhand.device.speculate import SpeculationCounts
 from onhand.device.template import Message
@@ -163,6 +164,7 @@ class FakeSession:
     engine_name: str = "onnx"
     passed_over: dict[str, str] = field(default_factory=dict)
     choice: WayChoice | None = None
+    learned: InUse = AS_BUILT
     takes_messages: bool = False
     is_closed: bool = False
 

@@ -15,7 +15,9 @@ HEAD = Lesson(
     graph="learn.onnx",
     trunk="learn-trunk.onnx",
     start="learn.safetensors",
-    trainables={"fc.weight": Trainable(shape=(10, 64), tensor="fc.weight", grows=True)},
+    trainables={"fc.weight": Trainable(shape=(0, 64), tensor="fc.weight", grows=True)},
+    answers="learned.onnx",
+    classes=("cup", "lamp"),
 )
 LORA = replace(
     HEAD,
@@ -75,6 +77,9 @@ def _factors(first: list[int], second: list[int] | None) -> dict[str, object]:
         (_changed(HEAD, trainables=_trainable(shape=3)), "shape"),
         (_changed(HEAD, trainables=_trainable(shape=[1] * 7)), "shape"),
         (_changed(HEAD, trainables=_trainable(shape=[0])), "shape"),
+        (_changed(HEAD, classes="cup"), "a list"),
+        (_changed(HEAD, classes=["cup", "cup"]), "twice"),
+        (_changed(HEAD, classes=[7]), "no name"),
         (_changed(LORA, trainables=_factors([2, 4], None)), "not both"),
         (_changed(LORA, trainables=_factors([2, 4], [4, 3])), "do not fit"),
         (_changed(LORA, trainables=_factors([2, 4, 1], [4, 2])), "do not fit"),

@@ -1,11 +1,14 @@
 """What the reader of an answer should know about it, as notes on stderr."""
 
+from pathlib import Path
 from typing import Any, Final
 
 import typer
 
+from onhand.cli.learned import note_learned, version_number
 from onhand.cli.output import say
 from onhand.cli.progress import Lines
+from onhand.core.errors import ResourceError
 from onhand.device.generate import Generation, TextSession
 from onhand.device.speculate import SpeculationCounts
 
@@ -31,17 +34,39 @@ def opening_options(context: typer.Context) -> dict[str, Any]:
         context: of the command; options that it does not have are left out.
     """
     given = {name: value for name, value in context.params.items() if name in _OPENING}
-    home = context.obj.home() if context.params["trials"] else None
-    return given | {"home": home, "progress": Lines()}
+    return given | {
+        "home": _home(context),
+        "progress": Lines(),
+        "trials": context.params["trials"],
+        "version": version_number(context.params["version"]),
+    }
+
+
+def _home(context: typer.Context) -> Path | None:
+    """Return the state folder; None where there is none, and nothing is to be kept in it.
+
+    Raises:
+        ResourceError: if there is none, and ways are to be timed.
+    """
+    try:
+        found: Path = context.obj.home()
+    except ResourceError:
+        if context.params["trials"] or context.params["version"] is not None:
+            raise
+        return None
+    return found
 
 
 def note_engines(session: TextSession, *, verbose: bool = False) -> None:
     """Say which engine was taken by a trial, or which preferred ones were passed over, and why.
 
+    And which version answers, where it was learned on this device.
+
     Args:
         session: just opened.
         verbose: whether to say so of a trial of an earlier opening, too.
     """
+    note_learned(session.learned)
     choice = session.choice
     if choice is not None and (verbose or choice.source == "timed"):
         say(f"note: {choice.sentence()}")

@@ -2,20 +2,26 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import typer
 
 from onhand.cli import build_options as given
 from onhand.cli import networks, search_network
-from onhand.cli.build_network import NETWORK_SUFFIXES, read_variants
+from onhand.cli.build_network import NETWORK_SUFFIXES, read_recipe, read_variants
 from onhand.cli.host_extra import host_extra
+from onhand.cli.learnable import wanted_learnable
 from onhand.cli.options import AsJson, Threads
 from onhand.cli.output import say, write_json
 from onhand.cli.plan_table import check_plan, write_plan
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
-from onhand.cli.transforms import QuantizeOptions, read_shaping, read_transforms
+from onhand.cli.transforms import (
+    QuantizeOptions,
+    read_decoder_recipe,
+    read_shaping,
+    read_transforms,
+)
 from onhand.core.budget import Budget, parse_budget
 from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.network import TASKS
@@ -25,6 +31,7 @@ from onhand.device.known_devices import read_device
 
 if TYPE_CHECKING:
     from onhand.host.build import BuildResult
+    from onhand.host.learning.wanted import Learnable
     from onhand.host.networks.options import NetworkOptions
     from onhand.host.options import BuildOptions
     from onhand.host.passes.base import Pass, ShapingStep
@@ -81,6 +88,7 @@ def command(
     feed: given.Feed = None,
     labels: given.Labels = None,
     accuracy_level: given.AccuracyLevel = 4,
+    learnable: given.Learn = None,
     max_ram: given.MaxRam = None,
     plan: given.Plan = False,
     resume: given.Resume = False,
@@ -113,6 +121,9 @@ def command(
             ablate=ablate,
             resume=resume,
             adapter=adapter,
+            learnable=wanted_learnable(
+                learnable, "" if recipe is None else read_decoder_recipe(recipe).learnable, recipe
+            ),
         )
         _run(context, source, work, None if plan else output, as_json=as_json)
 
@@ -205,6 +216,7 @@ def _network(context: typer.Context, output: Path | None) -> None:
             measure_original=not asked["no_original"],
             ablate=asked["ablate"],
             resume=asked["resume"],
+            learnable=_learnable(asked),
         )
         settings: Settings = context.obj
         source, home, as_json = asked["source"], settings.home(), asked["as_json"]
@@ -215,6 +227,12 @@ def _network(context: typer.Context, output: Path | None) -> None:
             _search(source, work, output, n_variants=n_variants, home=home, as_json=as_json)
         elif output is not None:
             _build_network(source, work, output, home=home, as_json=as_json)
+
+
+def _learnable(asked: Mapping[str, Any]) -> "Learnable | None":
+    recipe: Path | None = asked["recipe"]
+    said = "" if recipe is None else read_recipe(recipe).learnable
+    return wanted_learnable(asked["learnable"], said, recipe)
 
 
 def _run(

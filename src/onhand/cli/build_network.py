@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Final, cast
 
 from onhand.core.errors import InputError
 from onhand.core.plugins import NETWORK_PASSES, load_plugin
-from onhand.core.recipe import parse_recipe
+from onhand.core.recipe import Recipe, parse_recipe
 
 if TYPE_CHECKING:
     from onhand.host.networks.steps import Step
 
-__all__ = ["NETWORK_SUFFIXES", "integer_steps", "read_variants"]
+__all__ = ["NETWORK_SUFFIXES", "integer_steps", "read_recipe", "read_variants"]
 
 NETWORK_SUFFIXES: Final = (".h5", ".keras", ".onnx", ".pt2", ".tflite")
 _BITS = {32: "fp32", 8: "int8", 4: "int4"}
@@ -97,18 +97,34 @@ def _steps(bits: int, task: str, *, recover: bool) -> "tuple[Step, ...]":
     return (*made, Step(Distil(learning_rate=1e-5, learn_scales=True))) if recover else made
 
 
-def _from_recipe(path: Path) -> "dict[str, tuple[Step, ...]]":
-    from onhand.host.networks.passes.base import NetworkPass
-    from onhand.host.networks.steps import Step
+def read_recipe(path: Path) -> Recipe:
+    """Read a recipe for a network.
 
+    Args:
+        path: a TOML file.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        InputError: if the file cannot be read.
+        RecipeError: if the recipe is wrong.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"recipe {path} cannot be read: {error}") from error
-    recipe = parse_recipe(
+    return parse_recipe(
         text,
         passes=lambda name: load_plugin(NETWORK_PASSES, name),
         where=str(path),
     )
+
+
+def _from_recipe(path: Path) -> "dict[str, tuple[Step, ...]]":
+    from onhand.host.networks.passes.base import NetworkPass
+    from onhand.host.networks.steps import Step
+
+    recipe = read_recipe(path)
     made = zip(recipe.steps, recipe.guards, strict=True)
     return {recipe.name: tuple(Step(cast(NetworkPass, step), guard) for step, guard in made)}

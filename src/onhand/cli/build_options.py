@@ -22,6 +22,7 @@ __all__ = [
     "Group",
     "Heldout",
     "Labels",
+    "Learn",
     "MaxRam",
     "Method",
     "NoOriginal",
@@ -37,6 +38,7 @@ __all__ = [
 
 _HOW = "Compression"
 _WORK = "The work"
+_LEARNING = "Learning"
 
 Source = Annotated[
     str,
@@ -187,6 +189,17 @@ Recover = Annotated[
 ]
 AccuracyLevel = Annotated[
     int, typer.Option(help="4 multiplies in int8, 0 in float32.", rich_help_panel=_HOW)
+]
+
+Learn = Annotated[
+    str | None,
+    typer.Option(
+        "--learnable",
+        metavar="KIND[,OPTION=VALUE]",
+        help="What it can learn on the device: lora, head, last-block or bias, as in "
+        "lora,rank=8,alpha=16.",
+        rich_help_panel=_LEARNING,
+    ),
 ]
 
 MaxRam = Annotated[

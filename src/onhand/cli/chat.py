@@ -53,6 +53,7 @@ def command(
     kv: given.Kv = None,
     prefill: given.Prefill = "exact",
     speculate: given.Speculate = None,
+    version: given.Version = None,
     max_tokens: given.MaxTokens = None,
     temperature: given.Temperature = _USUAL.temperature,
     top_k: given.TopK = _USUAL.top_k,

@@ -8,7 +8,7 @@ import typer
 
 from onhand.cli import networks
 from onhand.cli.options import AsJson, BundleFolder
-from onhand.cli.output import say, write_json, write_table
+from onhand.cli.output import say, write, write_json, write_table
 from onhand.core.bundle import Bundle, read_manifest
 from onhand.core.errors import InputError
 from onhand.core.manifest import LANGUAGE_MODEL, Variant
@@ -16,6 +16,7 @@ from onhand.core.plugins import ENGINES, NETWORK_ENGINES, load_plugin, plugin_na
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
 from onhand.core.units import format_bytes
+from onhand.device.learning.in_use import described, learned_here
 
 __all__ = ["command"]
 
@@ -55,16 +56,22 @@ def command(
         show_outlooks(bundle, device=device, home=context.obj.home(), as_json=as_json)
         return
     engines = {variant: _engines(bundle, variant) for variant in manifest.variants}
+    home: Path = context.obj.home()
+    learned = learned_here(bundle, home)
     if as_json:
         is_language = manifest.kind == LANGUAGE_MODEL
-        home: Path = context.obj.home()
-        write_json(_described(bundle, engines) if is_language else _network(bundle, engines, home))
+        found = _described(bundle, engines) if is_language else _network(bundle, engines, home)
+        write_json({**found, "learned": None if learned is None else described(learned)})
         return
     if manifest.kind == LANGUAGE_MODEL:
         _show(bundle, engines)
     else:
         networks.describe(manifest, bundle, engines)
-        networks.note_choice(bundle, networks.recalled(bundle, context.obj.home()))
+        networks.note_choice(bundle, networks.recalled(bundle, home))
+    if learned is not None:
+        write(f"learns    on the device; used {learned.sentence()}\n")
+        for sentence in learned.passed_over:
+            say(f"warning: {sentence}")
     for variant, reasons in engines.items():
         for engine, reason in reasons.items():
             if reason is not None:

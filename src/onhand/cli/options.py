@@ -29,6 +29,7 @@ __all__ = [
     "Trials",
     "Variant",
     "Verbose",
+    "Version",
 ]
 
 BundleFolder = Annotated[
@@ -89,6 +90,15 @@ Trials = Annotated[
     typer.Option(
         help="At the first opening, time engines, accelerators and threads for a few seconds; "
         "what is quickest is remembered. Without, the first engine that can and all threads."
+    ),
+]
+Version = Annotated[
+    str | None,
+    typer.Option(
+        "--version",
+        metavar="N|base",
+        help="A version learned on this device, or base: the bundle as it was built; without it, "
+        "the one in use.",
     ),
 ]
 Verbose = Annotated[

@@ -28,6 +28,7 @@ __all__ = [
     "SIGNATURE",
     "UNLISTED",
     "Bundle",
+    "LearnedGraph",
     "read_bundle",
     "read_manifest",
     "sha256_of",
@@ -46,6 +47,19 @@ _PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LearnedGraph:
+    """A network's graph with what was learned on the device in it.
+
+    Attributes:
+        content: an ONNX file; its external tensors lie in the bundle's weights files.
+        labels: names of all classes; empty where nobody named them.
+    """
+
+    content: bytes
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
     """A verified bundle on disk; safe to share between threads.
 
@@ -53,11 +67,14 @@ class Bundle:
         root: the folder.
         manifest: what it holds.
         manifest_sha256: hash of the manifest's bytes: the bundle's identity.
+        learned: of a network: what stands in its graph's place; None for the bundle as it was
+            built. The manifest then describes the network as it is now.
     """
 
     root: Path
     manifest: Manifest
     manifest_sha256: str
+    learned: LearnedGraph | None = None
 
     def path(self, name: str) -> Path:
         """Return the place of a file that the manifest lists."""

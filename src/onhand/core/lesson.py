@@ -48,6 +48,7 @@ FEEDS: Final = ("tokens", "classes")
 MAX_LESSON_BYTES: Final = 4 * 2**20
 _MOST_TRAINABLES, _MOST_DIMS, _MOST_SIZE = 2**14, 6, 2**31
 _MOST_RANK = 4096
+_MOST_CLASSES = 2**16
 _NAME = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 _PARTS = ("whole", "lora_A", "lora_B")
 
@@ -85,6 +86,9 @@ class Lesson:
         start: the safetensors file with the trainables' starting values.
         trainables: name -> what it is.
         alpha: of LoRA: its product is scaled by alpha / rank; 0 where nothing is of low rank.
+        answers: of a network: the ONNX file that takes its inputs and the trainables, and gives
+            its outputs, scores first; None where trainables are put into the variant's graph.
+        classes: names of the classes of a new head, which the network itself has not.
     """
 
     kind: str
@@ -95,6 +99,8 @@ class Lesson:
     start: str
     trainables: Mapping[str, Trainable]
     alpha: float = 0.0
+    answers: str | None = None
+    classes: tuple[str, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -107,6 +113,8 @@ def render_lesson(lesson: Lesson) -> bytes:
     """Return the one byte string of a lesson: sorted keys, final newline."""
     table = {
         "alpha": lesson.alpha,
+        "answers": lesson.answers,
+        "classes": list(lesson.classes),
         "feeds": lesson.feeds,
         "format": FORMAT,
         "graph": lesson.graph,
@@ -149,7 +157,19 @@ def parse_lesson(content: bytes, *, where: str) -> Lesson:
 
 
 def _lesson(value: object) -> Lesson:
-    known = {"alpha", "feeds", "format", "graph", "kind", "start", "trainables", "trunk", "variant"}
+    known = {
+        "alpha",
+        "answers",
+        "classes",
+        "feeds",
+        "format",
+        "graph",
+        "kind",
+        "start",
+        "trainables",
+        "trunk",
+        "variant",
+    }
     table = object_of(value, "lesson", known)
     if table.get("format") != FORMAT:
         raise InputError(f"format {shown(table.get('format'))}, this reader knows {FORMAT}")
@@ -157,7 +177,7 @@ def _lesson(value: object) -> Lesson:
     if not isinstance(listed, dict) or not 1 <= len(listed) <= _MOST_TRAINABLES:
         raise InputError(f"trainables must be an object of 1 to {_MOST_TRAINABLES} tensors")
     trainables = {_text(name): _trainable(entry, name) for name, entry in listed.items()}
-    trunk = table.get("trunk")
+    trunk, answers = table.get("trunk"), table.get("answers")
     return Lesson(
         kind=word(table, "kind", "lesson", KINDS),
         feeds=word(table, "feeds", "lesson", FEEDS),
@@ -167,7 +187,18 @@ def _lesson(value: object) -> Lesson:
         start=_text(table.get("start")),
         trainables=trainables,
         alpha=_alpha(table.get("alpha"), trainables),
+        answers=None if answers is None else _text(answers),
+        classes=_classes(table.get("classes", [])),
     )
+
+
+def _classes(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > _MOST_CLASSES:
+        raise InputError(f"classes must be a list of up to {_MOST_CLASSES} names")
+    names = tuple(_text(name) for name in value)
+    if len(set(names)) != len(names):
+        raise InputError("classes names one twice")
+    return names
 
 
 def _alpha(value: object, trainables: Mapping[str, Trainable]) -> float:
@@ -201,7 +232,17 @@ def _trainable(value: object, name: str) -> Trainable:
     if not isinstance(grows, bool):
         raise InputError(f"trainable {shown(name)}: grows must be true or false")
     return Trainable(
-        shape=tuple(count(named, i, f"shape of {shown(name)}", most=_MOST_SIZE) for i in named),
+        # A head that waits for its first class has no rows yet.
+        shape=tuple(
+            count(
+                named,
+                i,
+                f"shape of {shown(name)}",
+                most=_MOST_SIZE,
+                least=0 if grows and i == "0" else 1,
+            )
+            for i in named
+        ),
         tensor=_text(table.get("tensor")),
         part=word(table, "part", f"trainable {shown(name)}", _PARTS),
         grows=grows,

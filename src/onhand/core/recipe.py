@@ -12,6 +12,7 @@ __all__ = ["Guard", "Recipe", "parse_recipe"]
 
 
 _GUARD = ("most_loss", "undo")
+_KEYS = ("learnable", "name", "step")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +31,19 @@ class Guard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """Passes to run, in order, each already built and checked, and what each may lose."""
+    """Passes to run, in order, each already built and checked, and what each may lose.
+
+    Attributes:
+        name: of the recipe.
+        steps: the passes.
+        guards: of each, what it may lose.
+        learnable: what the bundle should be able to learn, as `--learnable` has it; "" for nothing.
+    """
 
     name: str
     steps: tuple[object, ...]
     guards: tuple[Guard, ...]
+    learnable: str = ""
 
 
 def parse_recipe(
@@ -46,7 +55,7 @@ def parse_recipe(
     """Read a recipe.
 
     Args:
-        text: TOML with `name` and one `[[step]]` table for each pass.
+        text: TOML with `name`, perhaps `learnable`, and one `[[step]]` table for each pass.
         passes: name of a pass -> its class, a dataclass; raises InputError for an unknown name.
             A recipe reaches nothing else.
         where: name of the file, for messages.
@@ -62,9 +71,12 @@ def parse_recipe(
     except (ValueError, RecursionError) as error:
         raise RecipeError(f"{where} is not TOML: {error}") from error
     for key in table:
-        if key not in {"name", "step"}:
-            raise RecipeError(f"{where}: {unknown('key', key, ['name', 'step'])}")
+        if key not in _KEYS:
+            raise RecipeError(f"{where}: {unknown('key', key, _KEYS)}")
     name, steps = table.get("name", "unnamed"), table.get("step", [])
+    learnable = table.get("learnable", "")
+    if not isinstance(learnable, str):
+        raise RecipeError(f'{where}: learnable is {learnable!r}, must be a text, as in "head"')
     if not isinstance(name, str):
         raise RecipeError(f"{where}: name is {name!r}, must be a text")
     if not NAME.fullmatch(name):
@@ -80,6 +92,7 @@ def parse_recipe(
         name=name,
         steps=tuple(step for step, _ in made),
         guards=tuple(guard for _, guard in made),
+        learnable=learnable,
     )
 
 

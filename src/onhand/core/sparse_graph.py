@@ -1,6 +1,6 @@
 """A variant's graph with the tensors in it that its bundle stores without their zeros."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from onhand.core.onnxinline import LEFT_OUT, Waiting, inline_tensors, outside_of
 from onhand.core.safetensors import SafetensorsFile, open_safetensors
 from onhand.core.sparse_form import SparseForm, expand_tensor, stream_names
 
-__all__ = ["expand_from", "self_contained_graph", "whole_graph"]
+__all__ = ["expand_from", "part_of_graph", "self_contained_graph", "whole_graph"]
 
 
 def whole_graph(content: bytes, bundle: Bundle, variant: str) -> bytes:
@@ -32,8 +32,36 @@ def whole_graph(content: bytes, bundle: Bundle, variant: str) -> bytes:
     Raises:
         BundleCorrupt: if graph, manifest and weights do not match.
     """
+    return _whole(content, bundle, variant, bundle.manifest.variants[variant].sparse)
+
+
+def part_of_graph(content: bytes, bundle: Bundle, variant: str) -> bytes:
+    """Do what `whole_graph` does for a graph that holds a part of a variant's tensors.
+
+    Args:
+        content: the graph.
+        bundle: a bundle.
+        variant: a key of its manifest's variants.
+
+    Returns:
+        The graph; the same bytes where nothing is stored without its zeros.
+
+    Raises:
+        BundleCorrupt: if graph, manifest and weights do not match.
+    """
+    sparse = bundle.manifest.variants[variant].sparse
+    names = set(outside_of(content)) if sparse else set()
+    return _whole(content, bundle, variant, [name for name in sparse if name in names])
+
+
+def _whole(content: bytes, bundle: Bundle, variant: str, names: Collection[str]) -> bytes:
+    """Put tensors by name into a graph.
+
+    Raises:
+        BundleCorrupt: if graph, manifest and weights do not match.
+    """
     chosen = bundle.manifest.variants[variant]
-    if not chosen.sparse:
+    if not names:
         return content
     files = [open_safetensors(bundle.path(name)) for name in chosen.weights]
 
@@ -47,7 +75,7 @@ def whole_graph(content: bytes, bundle: Bundle, variant: str) -> bytes:
         return Waiting(form.size_bytes, partial(expand_from, files, form))
 
     try:
-        return inline_tensors(content, chosen.sparse, find)
+        return inline_tensors(content, names, find)
     except BundleCorrupt as error:
         raise BundleCorrupt(f"{bundle.path(chosen.graph)}: {error}") from error
 

@@ -97,6 +97,10 @@ class BundleWeights:
         """Return a norm or bias: (width,) float32."""
         return self._read(name)
 
+    def format(self, name: str) -> GroupFormat | None:
+        """Return how a matrix is stored; None for float32."""
+        return self._matrices[name]
+
     def place(self, tensor: str) -> tuple[Path, TensorSpec]:
         """Return the file and byte range of a stored tensor.
 

@@ -15,6 +15,7 @@ from onhand.device.adapting.choosing import WayChoice
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded, Session
 from onhand.device.engines.choosing import step_sample_of
+from onhand.device.learning.in_use import AS_BUILT, InUse
 from onhand.device.prompts import Overflow, PromptReader
 from onhand.device.sampling import Sampler, Sampling, check_max_tokens
 from onhand.device.speculate import SpeculationCounts, Speculator
@@ -166,6 +167,7 @@ class TextSession:
         engine_name: the engine that runs the model.
         passed_over: engines preferred to it that cannot run here, or are slower, and why.
         choice: how engine and threads were chosen; None where nobody says.
+        learned: which learned version answers.
     """
 
     def __init__(
@@ -180,6 +182,7 @@ class TextSession:
         engine_name: str = "",
         passed_over: Mapping[str, str] | None = None,
         choice: WayChoice | None = None,
+        learned: InUse = AS_BUILT,
         batcher: Batcher | None = None,
         speculator: Speculator | None = None,
     ) -> None:
@@ -196,6 +199,7 @@ class TextSession:
             engine_name: the engine of `loaded`.
             passed_over: engines preferred to it, or slower, and why they were not taken.
             choice: how engine and threads were chosen; None where nobody says.
+            learned: which learned version `loaded` computes with.
             batcher: what computes answers beside those of other sessions of `loaded`; it and the
                 weights stay another's. None to compute them alone.
             speculator: drafts tokens for answers that are computed alone, owned from now on;
@@ -208,6 +212,7 @@ class TextSession:
         self.engine_name = engine_name
         self.passed_over = dict(passed_over or {})
         self.choice = choice
+        self.learned = learned
         self._loaded = loaded
         self._owns_weights = batcher is None
         self._speculator = speculator

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
 
-from onhand.core.adapter import read_adapter
+from onhand.core.adapter import Adapter, read_adapter
 from onhand.core.bundle import Bundle, read_bundle, verifying_bundle
+from onhand.core.errors import InputError
 from onhand.core.progress import Progress
 from onhand.device.adapting.choosing import WayChoice
 from onhand.device.drafters import DraftModel, PromptLookup, check_same_tokens
@@ -20,6 +21,12 @@ from onhand.device.engine_opening import (
 from onhand.device.engines.base import KvKind, Loaded
 from onhand.device.engines.choosing import EngineWays, HeadUse, PrefillUse
 from onhand.device.generate import TextSession
+from onhand.device.learning.in_use import (
+    AS_BUILT,
+    InUse,
+    choose_version,
+    learned_adapter,
+)
 from onhand.device.schedule import Limits
 from onhand.device.speculate import Speculator
 from onhand.device.text_files import TextFiles, read_text_files
@@ -48,6 +55,7 @@ class OpenedBundle:
         engine_name: which engine.
         passed_over: engines preferred to it, or timed and slower, and why they were not taken.
         choice: how engine and threads were chosen; None where nobody says.
+        learned: which learned version is used.
     """
 
     bundle: Bundle
@@ -56,6 +64,7 @@ class OpenedBundle:
     engine_name: str
     passed_over: Mapping[str, str]
     choice: WayChoice | None = None
+    learned: InUse = AS_BUILT
 
 
 def open(  # the name that `onhand.open` has
@@ -70,7 +79,9 @@ def open(  # the name that `onhand.open` has
     kv: KvKind | None = None,
     prefill: PrefillUse = "exact",
     speculate: Path | str | None = None,
+    version: int | None = None,
     home: Path | None = None,
+    trials: bool = True,
     progress: Progress | None = None,
 ) -> TextSession:
     """Open a bundle for text.
@@ -92,16 +103,20 @@ def open(  # the name that `onhand.open` has
         prefill: "exact", or "bf16": prompts take less time and lose exact bits: `Bf16Prefill`.
         speculate: who drafts tokens, to be checked several at a time: "lookup", the text so far;
             a folder ("./lookup" for one of that name), its smaller model; None or "off", nobody.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use,
+            or without `home` for 0.
         home: the state folder: ways to run it are timed at the first opening, for a few seconds,
-            and what is quickest is kept there; None for no trial.
+            and what is quickest is kept there, as is what was learned; None for neither.
+        trials: whether ways to run it may be timed.
         progress: told of a trial.
 
     Returns:
         The session; close it, or use it in a `with` block.
 
     Raises:
-        InputError: if there is no bundle, variant or engine of that name, a number is out of
-            range, the adapter cannot be used, or the draft model has other tokens.
+        InputError: if there is no bundle, variant, engine or version of that name, a number is out
+            of range, the adapter cannot be used, not beside a learned version either, or the draft
+            model has other tokens.
         BundleError: if a file is missing or changed, or its format is a later one.
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
@@ -113,7 +128,9 @@ def open(  # the name that `onhand.open` has
         engine=engine,
         threads=threads,
         adapter=adapter,
+        version=version,
         home=home,
+        trials=trials,
         progress=progress,
         **ways,
     )
@@ -171,6 +188,7 @@ def open_model(
     kv: KvKind | None = None,
     prefill: PrefillUse = "exact",
     limits: Limits = Limits(),  # noqa: B008 (frozen)
+    version: int | None = None,
     home: Path | None = None,
 ) -> TextModel:
     """Open a bundle for several conversations at once.
@@ -185,6 +203,7 @@ def open_model(
         kv: as in `open`.
         prefill: as in `open`.
         limits: how many answers to compute at once, and how many may wait.
+        version: as in `open`.
         home: as in `open`.
 
     Returns:
@@ -195,7 +214,14 @@ def open_model(
     """
     ways: EngineWays = {"head": head, "kv": kv, "prefill": prefill}
     whole = open_bundle(
-        path, variant=variant, engine=engine, threads=threads, adapter=adapter, home=home, **ways
+        path,
+        variant=variant,
+        engine=engine,
+        threads=threads,
+        adapter=adapter,
+        version=version,
+        home=home,
+        **ways,
     )
     try:
         return TextModel(
@@ -205,6 +231,7 @@ def open_model(
             engine_name=whole.engine_name,
             passed_over=whole.passed_over,
             choice=whole.choice,
+            learned=whole.learned,
             limits=limits,
         )
     except BaseException:
@@ -261,6 +288,7 @@ def _join(
         engine_name=whole.engine_name,
         passed_over=whole.passed_over,
         choice=whole.choice,
+        learned=whole.learned,
         speculator=speculator,
     )
 
@@ -272,7 +300,9 @@ def open_bundle(
     engine: str | None = None,
     threads: int | None = None,
     adapter: Path | str | None = None,
+    version: int | None = None,
     home: Path | None = None,
+    trials: bool = True,
     progress: Progress | None = None,
     **ways: Unpack[EngineWays],
 ) -> OpenedBundle:
@@ -284,7 +314,9 @@ def open_bundle(
         engine: as in `open`.
         threads: as in `open`.
         adapter: as in `open`.
+        version: as in `open`.
         home: as in `open`.
+        trials: as in `open`.
         progress: as in `open`.
         ways: as in `open`.
 
@@ -297,9 +329,7 @@ def open_bundle(
     with ExitStack() as opened:
         with verifying_bundle(Path(path)) as bundle:
             chosen, _ = bundle.variant(variant)
-            added = (
-                None if adapter is None else read_adapter(Path(adapter), bundle.manifest.decoder)
-            )
+            learned, added = _added(bundle, adapter, version=version, home=home)
             # Before the weights, so that what parsing takes is free again when they come.
             files = read_text_files(bundle)
             opening = open_chosen(
@@ -307,7 +337,7 @@ def open_bundle(
                 variant=chosen,
                 engine=engine,
                 threads=threads,
-                home=home,
+                home=home if trials else None,
                 progress=progress,
                 adapter=added,
                 **ways,
@@ -321,4 +351,28 @@ def open_bundle(
         engine_name=opening.choice.engine,
         passed_over=opening.passed_over,
         choice=opening.choice,
+        learned=learned,
     )
+
+
+def _added(
+    bundle: Bundle, adapter: Path | str | None, *, version: int | None, home: Path | None
+) -> tuple[InUse, Adapter | None]:
+    """Return which learned version is used, and what is added to the bundle's matrices.
+
+    Raises:
+        InputError: if both an adapter and a learned version would be.
+    """
+    learned, found = choose_version(bundle, home, version)
+    if adapter is not None and found is not None:
+        # Nobody has looked at the two together: the version was learned, and passed its gate,
+        # without that adapter.
+        raise InputError(
+            f"{bundle.root}: version {learned.number} was learned without the adapter {adapter}; "
+            "open the bundle as it was built (version base), or without the adapter"
+        )
+    if adapter is not None:
+        return learned, read_adapter(Path(adapter), bundle.manifest.decoder)
+    if found is None or home is None:
+        return learned, None
+    return learned, learned_adapter(bundle, home, found)

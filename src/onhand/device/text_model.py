@@ -8,6 +8,7 @@ from onhand.device.adapting.choosing import WayChoice
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded
 from onhand.device.generate import TextSession
+from onhand.device.learning.in_use import AS_BUILT, InUse
 from onhand.device.schedule import Limits
 from onhand.device.text_files import TextFiles
 
@@ -26,6 +27,7 @@ class TextModel:
         engine_name: the engine that runs the model.
         passed_over: engines preferred to it that cannot run here, or are slower, and why.
         choice: how engine and threads were chosen; None where nobody says.
+        learned: which learned version it computes with.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class TextModel:
         engine_name: str = "",
         passed_over: Mapping[str, str] | None = None,
         choice: WayChoice | None = None,
+        learned: InUse = AS_BUILT,
         limits: Limits = Limits(),  # noqa: B008 (frozen)
     ) -> None:
         """Take weights over; `close` closes them.
@@ -48,12 +51,14 @@ class TextModel:
             engine_name: the engine of `loaded`.
             passed_over: engines preferred to it, or slower, and why they were not taken.
             choice: how engine and threads were chosen; None where nobody says.
+            learned: which learned version `loaded` computes with.
             limits: how many answers to compute at once, and how many may wait.
         """
         self.tokenizer = files.tokenizer
         self.engine_name = engine_name
         self.passed_over = dict(passed_over or {})
         self.choice = choice
+        self.learned = learned
         self._loaded = loaded
         self._files = files
         self._name = name
@@ -88,6 +93,7 @@ class TextModel:
             engine_name=self.engine_name,
             passed_over=self.passed_over,
             choice=self.choice,
+            learned=self.learned,
             batcher=self._batcher,
         )
 

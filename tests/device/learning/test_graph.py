@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.device.learning.bundles import (
+    N_PIXELS,
     C,
     D,
-    N_PIXELS,
     lesson_of_head,
     trunk_weights,
     write_bundle,
@@ -38,17 +38,17 @@ def opened(bundle: Bundle) -> Iterator[Teachable]:
     lesson.close()
 
 
-def feeds(rng: np.random.Generator, B: int, n_classes: int = C) -> dict[str, np.ndarray]:
+def feeds(rng: np.random.Generator, n: int, n_classes: int = C) -> dict[str, np.ndarray]:
     """A batch with a past."""
-    shares = rng.random((B, n_classes)).astype(np.float32)
+    shares = rng.random((n, n_classes)).astype(np.float32)
     return {
-        "latent": rng.standard_normal((B, D)).astype(np.float32),
-        "labels": rng.integers(0, n_classes, B),
-        "weights": rng.random(B).astype(np.float32),
-        "past_logits": rng.standard_normal((B, n_classes)).astype(np.float32),
-        "past_weights": rng.random(B).astype(np.float32),
+        "latent": rng.standard_normal((n, D)).astype(np.float32),
+        "labels": rng.integers(0, n_classes, n),
+        "weights": rng.random(n).astype(np.float32),
+        "past_logits": rng.standard_normal((n, n_classes)).astype(np.float32),
+        "past_weights": rng.random(n).astype(np.float32),
         "past_classes": shares / shares.sum(axis=1, keepdims=True),
-        "soft_weights": rng.random(B).astype(np.float32),
+        "soft_weights": rng.random(n).astype(np.float32),
     }
 
 
@@ -222,7 +222,7 @@ def test_attack_starting_values_of_another_shape(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "odd", lesson=replace(lesson, trainables=wide))
     opened = open_lesson(bundle, threads=1)
 
-    with pytest.raises(BundleCorrupt, match="'head.bias' is of shape"):
+    with pytest.raises(BundleCorrupt, match=r"'head\.bias' is of shape"):
         opened.start()
     opened.close()
 

@@ -1,16 +1,24 @@
 """The journal: none is lost, and a torn end is cut and said."""
 
+import io
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onhand.core.errors import InputError, ResourceError
-from onhand.device.learning.journal import FIRST, MOST_RECORD_BYTES, Journal, read_journal
+from onhand.device.learning.journal import (
+    FIRST,
+    MOST_RECORD_BYTES,
+    Journal,
+    framed,
+    read_journal,
+    read_records,
+)
 
 records = st.lists(st.binary(min_size=1, max_size=40), max_size=4)
 
@@ -39,30 +47,44 @@ def test_a_journal_that_is_not_there_is_empty(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@given(contents=records)
-def test_a_journal_cut_at_any_byte_keeps_all_whole_records(
-    tmp_path_factory: pytest.TempPathFactory, contents: list[bytes]
-) -> None:
+def test_a_journal_cut_at_any_byte_keeps_all_whole_records(tmp_path: Path) -> None:
     """Every prefix of the file opens, keeps what was whole, and goes on from there."""
-    folder = tmp_path_factory.mktemp("cut")
-    whole = written(folder / "whole", contents)
+    contents = [b"1", b"two", bytes(4)]
+    whole = written(tmp_path / "whole", contents)
     ends = [len(FIRST)]
     for content in contents:
         ends.append(ends[-1] + 8 + len(content))
-    path = folder / "cut"
+    path = tmp_path / "cut"
     for size in range(len(whole) + 1):
         path.write_bytes(whole[:size])
         n_whole = max(sum(end <= size for end in ends) - 1, 0)
         assert read_journal(path) == contents[:n_whole]
         with Journal(path) as journal:
             assert len(journal) == n_whole
-            torn = size >= len(FIRST) and size not in ends
-            assert bool(journal.notes) is torn
+            assert bool(journal.notes) is (size >= len(FIRST) and size not in ends)
             journal.append(b"next")
         assert read_journal(path) == [*contents[:n_whole], b"next"]
 
 
+@given(contents=records, data=st.data())
+def test_any_records_cut_anywhere_are_read_up_to_there(
+    contents: list[bytes], data: st.DataObject
+) -> None:
+    """Whatever is in them."""
+    whole = io.BytesIO()
+    ends = [0]
+    for content in contents:
+        whole.write(framed(content))
+        ends.append(whole.tell())
+    size = data.draw(st.integers(0, whole.tell()))
+
+    found = list(read_records(io.BytesIO(whole.getvalue()[:size])))
+
+    assert found == contents[: sum(end <= size for end in ends) - 1]
+
+
 @given(contents=records.filter(bool), data=st.data())
+@settings(max_examples=25)
 def test_a_damaged_byte_costs_only_what_follows_and_nothing_is_thrown_away(
     tmp_path_factory: pytest.TempPathFactory, contents: list[bytes], data: st.DataObject
 ) -> None:

@@ -184,7 +184,7 @@ def test_a_schedule_warms_up_and_falls() -> None:
 )
 def test_settings_that_cannot_be_are_refused(make: Any) -> None:
     """With the value and what it must be."""
-    with pytest.raises(InputError, match="must be|needs"):
+    with pytest.raises(InputError, match=r"must be|needs"):
         make()
 
 

@@ -42,7 +42,10 @@ def global_norm(arrays: Iterable[FloatArray]) -> float:
     """Return the root of the sum of all squares, in double precision; infinite where one is."""
     with np.errstate(over="ignore", invalid="ignore"):
         return math.sqrt(
-            sum(float(np.vdot(flat, flat)) for flat in (a.astype(np.float64).ravel() for a in arrays))
+            sum(
+                float(np.vdot(flat, flat))
+                for flat in (a.astype(np.float64).ravel() for a in arrays)
+            )
         )
 
 

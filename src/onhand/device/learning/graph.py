@@ -71,7 +71,11 @@ class LessonGraph:
         return read_start(self._bundle, self._lesson)
 
     def latent(self, inputs: Feeds) -> FloatArray:
-        """See `Teachable`."""
+        """See `Teachable`.
+
+        Raises:
+            InputError: if the lesson has no trunk, or an input does not fit.
+        """
         self._open()
         if self._trunk is None:
             raise InputError(f"{self._bundle.root}: the lesson has no trunk")
@@ -88,8 +92,7 @@ class LessonGraph:
 
     def answer(self, values: Values, feeds: Feeds) -> Taught:
         """See `Answering`."""
-        graph = self._open()
-        del graph
+        self._open()
         import onnxruntime as ort
 
         options = ort.RunOptions()
@@ -172,7 +175,11 @@ class LessonGraph:
                 )
 
     def _rotary(self, length: int) -> dict[str, FloatArray]:
-        """Return the rotary tables by input name, `length` rows each."""
+        """Return the rotary tables by input name, `length` rows each.
+
+        Raises:
+            InputError: if a text is longer than the model's context.
+        """
         decoder: Decoder = self._bundle.manifest.decoder
         if length > decoder.context:
             raise InputError(
@@ -292,9 +299,10 @@ def _check_feeds(feeds: Feeds, inputs: Mapping[str, DeclaredArray], what: str) -
         raise InputError(f"{what}: input {odd[0]!r} {found}; it takes {', '.join(sorted(inputs))}")
     for name, info in inputs.items():
         array = feeds[name]
-        if not isinstance(array, np.ndarray) or (info.dtype and array.dtype.name != info.dtype):
-            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise InputError(f"{what}: input {name!r} is {kind}, must be {info.dtype}")
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{what}: input {name!r} is a {type(array).__name__}, no array")
+        if info.dtype and array.dtype.name != info.dtype:
+            raise InputError(f"{what}: input {name!r} is {array.dtype}, must be {info.dtype}")
         shape = info.shape
         if shape is None:
             continue

@@ -16,7 +16,7 @@ from typing import BinaryIO, Final, Self
 from onhand.core.errors import InputError, ResourceError
 from onhand.device.learning.durable import sync_folder
 
-__all__ = ["MOST_RECORD_BYTES", "Journal", "read_journal", "read_records"]
+__all__ = ["MOST_RECORD_BYTES", "Journal", "framed", "read_journal", "read_records"]
 
 FIRST: Final = b"onhand journal 1\n"
 MOST_RECORD_BYTES: Final = 16 * 2**20
@@ -78,7 +78,7 @@ class Journal:
             raise InputError(
                 f"{self.path}: a record of {len(content)} bytes, must be 1 to {MOST_RECORD_BYTES}"
             )
-        record = _framed(content)
+        record = framed(content)
         try:
             self._put(record, self._end)
         except OSError as error:
@@ -199,12 +199,13 @@ def read_records(file: BinaryIO) -> Iterator[bytes]:
         if len(head) < _HEAD_BYTES or not 1 <= length <= MOST_RECORD_BYTES:
             return
         content = file.read(length)
-        if _framed(content)[:_HEAD_BYTES] != head:
+        if framed(content)[:_HEAD_BYTES] != head:
             return
         yield content
 
 
-def _framed(content: bytes) -> bytes:
+def framed(content: bytes) -> bytes:
+    """Return a record: its length, its check, its content."""
     length = len(content).to_bytes(4, "little")
     check = zlib.crc32(content, zlib.crc32(length))
     return length + check.to_bytes(4, "little") + content

@@ -12,9 +12,17 @@ from onhand.core.lesson import LESSON, MAX_LESSON_BYTES, Lesson, Trainable, pars
 from onhand.core.onnxfile import check_tensors, read_graph
 from onhand.core.onnxgraph import DeclaredArray, declared_arrays
 from onhand.core.safetensors import open_safetensors
-from onhand.core.sparse_graph import whole_graph
+from onhand.core.sparse_graph import part_of_graph
+from onhand.device.networks.answers import read_labels
 
-__all__ = ["can_learn", "read_lesson", "read_lesson_graph", "read_start", "read_values"]
+__all__ = [
+    "can_learn",
+    "class_names",
+    "read_lesson",
+    "read_lesson_graph",
+    "read_start",
+    "read_values",
+]
 
 _NUMBERS = ".safetensors"
 
@@ -49,7 +57,8 @@ def read_lesson(bundle: Bundle) -> Lesson:
     except OSError as error:
         raise BundleCorrupt(f"{bundle.root}: {LESSON} cannot be read: {error}") from error
     lesson = parse_lesson(content, where=str(bundle.root))
-    named = [lesson.graph, lesson.start, *([] if lesson.trunk is None else [lesson.trunk])]
+    others = [name for name in (lesson.trunk, lesson.answers) if name is not None]
+    named = [lesson.graph, lesson.start, *others]
     for name in named:
         if name not in bundle.manifest.files:
             raise BundleCorrupt(
@@ -60,6 +69,22 @@ def read_lesson(bundle: Bundle) -> Lesson:
             f"{bundle.root}: {LESSON} reads the weights of {lesson.variant!r}, which is no variant"
         )
     return lesson
+
+
+def class_names(bundle: Bundle, lesson: Lesson) -> tuple[str, ...]:
+    """Return the names of the classes that a bundle's network tells apart as it was built.
+
+    Args:
+        bundle: a verified bundle of a network.
+        lesson: of it.
+
+    Returns:
+        The network's labels, or those of the lesson's new head; none where nobody named them.
+
+    Raises:
+        BundleCorrupt: if the labels cannot be read.
+    """
+    return read_labels(bundle) or lesson.classes
 
 
 def read_lesson_graph(
@@ -81,7 +106,7 @@ def read_lesson_graph(
         BundleCorrupt: if it is not ONNX, or reads bytes that it may not.
     """
     path = bundle.path(name)
-    content = whole_graph(read_graph(path), bundle, lesson.variant)
+    content = part_of_graph(read_graph(path), bundle, lesson.variant)
     allowed = [file for file in bundle.manifest.files if file.endswith(_NUMBERS)]
     check_tensors(content, bundle.root, allowed=allowed, where=str(path))
     inputs, outputs = declared_arrays(content)
@@ -153,9 +178,10 @@ def check_values(values: Mapping[str, FloatArray], trainables: Mapping[str, Trai
     grown: dict[str, int] = {}
     for name, made in trainables.items():
         value = values[name]
-        if not isinstance(value, np.ndarray) or value.dtype != np.float32:
-            kind = getattr(value, "dtype", type(value).__name__)
-            raise InputError(f"value {name!r} is {kind}, must be float32")
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"value {name!r} is a {type(value).__name__}, no array")
+        if value.dtype != np.float32:
+            raise InputError(f"value {name!r} is {value.dtype}, must be float32")
         fits = value.shape == made.shape
         if made.grows and value.ndim == len(made.shape) and value.shape[1:] == made.shape[1:]:
             grown[name] = value.shape[0] - made.shape[0]

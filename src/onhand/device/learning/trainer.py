@@ -15,7 +15,7 @@ from onhand.core.progress import Progress, Quiet
 from onhand.device.learning.base import Teachable, Values
 from onhand.device.learning.ceilings import GO, Permit, Spent
 from onhand.device.learning.durable import Generations
-from onhand.device.learning.hooks import Method, Naive
+from onhand.device.learning.methods.base import Method
 from onhand.device.learning.training import (
     Plan,
     Source,
@@ -48,7 +48,8 @@ class Trainer:
     """Trains, step by step. One thread at a time.
 
     Attributes:
-        resumed_at: the step from which an earlier run goes on; 0 where there was none.
+        training: all that it is now.
+        is_resumed: whether it goes on from where an earlier run was.
         notes: what was found damaged, a sentence each.
     """
 
@@ -58,10 +59,13 @@ class Trainer:
         source: Source,
         plan: Plan,
         *,
-        method: Method | None = None,
+        method: Method,
+        width: int,
+        known: int | None = None,
         values: Values | None = None,
         folder: Path | None = None,
         fingerprint: str = "",
+        before_begin: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         energy_j: Callable[[], float] | None = None,
     ) -> None:
@@ -71,10 +75,13 @@ class Trainer:
             teachable: gives loss and gradients.
             source: the examples.
             plan: how it goes.
-            method: how it learns without forgetting; None for naively.
-            values: to begin with; None for the lesson's own.
+            method: how it learns without forgetting; it may remember something already.
+            width: classes that are told apart, or tokens of the vocabulary.
+            known: how many of the classes were known before; None for all.
+            values: to begin with, a head grown already; None for the lesson's own.
             folder: where the state is kept after each step; None for nowhere.
             fingerprint: of all that decides the training: another one begins anew.
+            before_begin: called before a new training begins, as to let the method remember.
             clock: seconds that only grow.
             energy_j: joules that only grow; None where nobody measures.
 
@@ -85,33 +92,41 @@ class Trainer:
         self._teachable = teachable
         self._source = source
         self._plan = plan
-        self._method = method or Naive()
+        self._method = method
         self._kept = None if folder is None else Generations(folder)
         self._fingerprint = fingerprint
         self._clock = clock
         self._energy_j = energy_j
-        self._last_step_s = 0.0
+        self._last_step_s = self._write_s = 0.0
         self.notes: list[str] = []
-        self.resumed_at = 0
-        self.training = Training(
-            values=teachable.start() if values is None else dict(values),
-            energy_j=None if energy_j is None else 0.0,
-        )
-        if self._kept is not None:
-            self._resume(self._kept)
-
-    def _resume(self, kept: Generations) -> None:
-        found, self.notes = kept.read()
-        if found is None:
-            return
-        before = restored(found, self._method, fingerprint=self._fingerprint)
+        self.is_resumed = False
+        before = None if self._kept is None else self._resumed(self._kept)
         if before is None:
-            self.notes.append("another training was kept there; it is replaced")
+            before_begin()
+            given = teachable.start() if values is None else dict(values)
+            begun = method.begin(teachable, given, width=width, known=known)
+            before = Training(values=begun, energy_j=None if energy_j is None else 0.0)
+            self.training = before
+            self._keep(before)
             return
-        if before.values.keys() != self.training.values.keys():
+        if before.values.keys() != teachable.lesson.trainables.keys():
             raise InputError("the state of this training is of another lesson; remove its folder")
         self.training = before
-        self.resumed_at = before.step
+        self.is_resumed = True
+
+    def _resumed(self, kept: Generations) -> Training | None:
+        found, self.notes = kept.read()
+        if found is None:
+            return None
+        before = restored(found, self._method, fingerprint=self._fingerprint)
+        if before is None:
+            kept.forget()
+            self.notes.append("another training was kept there; it is replaced")
+        return before
+
+    def _keep(self, training: Training) -> None:
+        if self._kept is not None:
+            self._kept.write(saved(training, self._method, fingerprint=self._fingerprint))
 
     @property
     def method(self) -> Method:
@@ -128,8 +143,15 @@ class Trainer:
 
     @property
     def is_done(self) -> bool:
-        """Whether all its steps were made."""
-        return self.training.step >= self._plan.n_steps
+        """Whether all its steps were made, and the method ended its session."""
+        return self.training.is_ended
+
+    @property
+    def n_steps(self) -> int:
+        """Of the whole training; a method that does not train sees each example once."""
+        if self._method.trains:
+            return self._plan.n_steps
+        return -(-len(self._source) // (self._plan.batch * self._plan.accumulate))
 
     def step(self) -> Stepped:
         """Make one step, and put all on disk.
@@ -145,17 +167,34 @@ class Trainer:
             plan=self._plan,
             method=self._method,
         )
-        self._last_step_s = self._clock() - begun
+        computed = self._clock()
+        self._last_step_s = computed - begun
         energy_j = self.training.energy_j
         if energy_j is not None:
             energy_j += self._joules() - joules
-        after = replace(
-            after, seconds=self.training.seconds + self._last_step_s, energy_j=energy_j
-        )
-        if self._kept is not None:
-            self._kept.write(saved(after, self._method, fingerprint=self._fingerprint))
+        # What writing a state took can only be in the next one.
+        seconds = self.training.seconds + self._write_s + self._last_step_s
+        after = replace(after, seconds=seconds, energy_j=energy_j)
+        self._keep(after)
+        self._write_s = self._clock() - computed
         self.training = after
         return stepped
+
+    def end(self) -> Training:
+        """End the session, once all steps are made.
+
+        Returns:
+            What was learned.
+
+        Raises:
+            OnhandError: as `step`.
+        """
+        if not self.training.is_ended:
+            values = self._method.end(self._teachable, self.training.values)
+            after = replace(self.training, values=values, is_ended=True)
+            self._keep(after)
+            self.training = after
+        return self.training
 
     def run(
         self,
@@ -180,10 +219,10 @@ class Trainer:
             OnhandError: as `step`.
         """
         shown = progress or Quiet()
-        shown.start("learning", max(self._plan.n_steps, 1))
+        shown.start("learning", max(self.n_steps, 1))
         shown.advance(self.training.step)
         told = ""
-        while not self.is_done:
+        while self.training.step < self.n_steps and not self.is_done:
             if is_interrupted():
                 return Ended(kind="interrupted", why="", training=self.training)
             asked = permit(self.spent)
@@ -199,7 +238,7 @@ class Trainer:
             if stepped.skipped:
                 shown.note(f"step {self.training.step} was skipped: {stepped.skipped}")
             shown.advance(1)
-        return Ended(kind="done", why="", training=self.training)
+        return Ended(kind="done", why="", training=self.end())
 
     def _joules(self) -> float:
         return 0.0 if self._energy_j is None else self._energy_j()

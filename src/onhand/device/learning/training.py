@@ -1,5 +1,6 @@
 """One step of a training, from one state to the next: nothing else decides what comes out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -12,7 +13,8 @@ from onhand.device.learning.base import Feeds, Taught, Teachable, Values
 from onhand.device.learning.clipping import Clipping, global_norm
 from onhand.device.learning.durable import Saved
 from onhand.device.learning.guards import Guard, why_not_finite
-from onhand.device.learning.hooks import Method
+from onhand.device.learning.methods.base import Method
+from onhand.device.learning.methods.kept import Kept
 from onhand.device.learning.optimizers import AdamW, Optimizer
 from onhand.device.learning.order import Place, take
 from onhand.device.learning.schedules import Schedule
@@ -21,7 +23,6 @@ __all__ = ["MOST_LOSSES", "Plan", "Source", "Stepped", "Training", "restored", "
 
 MOST_LOSSES: Final = 4096
 """Losses that a state keeps: of the last steps."""
-_METHOD: Final = "method."
 
 
 class Source(Protocol):
@@ -90,9 +91,10 @@ class Training:
         place: how far the order of examples has gone.
         guard: what was skipped.
         losses: (MOST_LOSSES at most,) float64, of the last steps; NaN of those that were skipped.
-        seconds: that the steps took.
+        seconds: that the steps took, writing their states included.
         energy_j: joules that they took; None where nobody measures.
         n_examples: that were taught, each as often as it was.
+        is_ended: whether the method ended the session: nothing is left to do.
     """
 
     step: int = 0
@@ -104,6 +106,7 @@ class Training:
     seconds: float = 0.0
     energy_j: float | None = None
     n_examples: int = 0
+    is_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,77 +145,98 @@ def take_step(
         InputError: if an example does not fit the lesson.
         EngineError: if the graph fails, or too many steps in a row gave no finite numbers.
     """
-    numbers, place = take(
+    numbers, place, first = take(
         training.place, plan.batch * plan.accumulate, available=len(source), seed=plan.seed
     )
-    draws = np.random.default_rng([plan.seed, training.step + 1])
-    loss, gradients, seen, bad = _gathered(
-        training.values, numbers, teachable, source, plan, method, draws
-    )
-    number = training.step + 1
     after = replace(
-        training, step=number, place=place, n_examples=training.n_examples + len(numbers)
+        training,
+        step=training.step + 1,
+        place=place,
+        n_examples=training.n_examples + len(numbers),
     )
-    if not bad:
-        adjusted = method.adjust(training.values, gradients)
-        norm = global_norm(adjusted.values())
+    batches = _batches(source, numbers, plan.batch)
+    if not method.trains:
+        for batch in batches:
+            method.after(teachable, training.values, batch, None, first=first)
+        return after, Stepped(loss=math.nan, norm=math.nan, skipped="", numbers=tuple(numbers))
+    gathered = _gathered(training.values, batches, teachable, method)
+    made, norm = _stepped_values(training, gathered, plan, method)
+    if isinstance(made, str):
+        after = replace(
+            after, guard=training.guard.skip(made), losses=_with(training.losses, math.nan)
+        )
+        return after, Stepped(loss=math.nan, norm=norm, skipped=made, numbers=tuple(numbers))
+    for batch, taught in gathered.seen:
+        method.after(teachable, training.values, batch, taught, first=first)
+    after = replace(
+        after,
+        values=made[0],
+        kept=made[1],
+        guard=training.guard.passed(),
+        losses=_with(training.losses, gathered.loss),
+    )
+    return after, Stepped(loss=gathered.loss, norm=norm, skipped="", numbers=tuple(numbers))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gathered:
+    """Loss and gradients of the batches of a step together; `bad` says what was not finite."""
+
+    loss: float = math.nan
+    gradients: Mapping[str, FloatArray] = field(default_factory=dict)
+    seen: Sequence[tuple[Feeds, Taught]] = ()
+    bad: str = ""
+
+
+def _batches(source: Source, numbers: Sequence[int], size: int) -> list[Feeds]:
+    """Return examples in batches; each counts as if all were in one, however many there are."""
+    total = sum(source.weight(number) for number in numbers)
+    return [
+        source.feeds(numbers[low : low + size], scale=1 / total)
+        for low in range(0, len(numbers), size)
+    ]
+
+
+def _gathered(
+    values: Values, batches: Sequence[Feeds], teachable: Teachable, method: Method
+) -> _Gathered:
+    loss = 0.0
+    gradients: dict[str, FloatArray] = {}
+    seen: list[tuple[Feeds, Taught]] = []
+    for batch in batches:
+        taught = teachable.teach(values, method.feeds(teachable, values, batch))
+        if bad := why_not_finite(taught):
+            return _Gathered(bad=bad)
+        loss += taught.loss
+        for name, gradient in taught.gradients.items():
+            gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        # Gradients are large, and no method asks for those of one batch.
+        seen.append((batch, replace(taught, gradients={})))
+    return _Gathered(loss=loss, gradients=gradients, seen=seen)
+
+
+def _stepped_values(
+    training: Training, gathered: _Gathered, plan: Plan, method: Method
+) -> tuple[tuple[dict[str, FloatArray], dict[str, FloatArray]] | str, float]:
+    """Return the next values and what the optimizer keeps, or why there are none; and the norm."""
+    if gathered.bad:
+        return gathered.bad, math.nan
+    adjusted = method.adjust(training.values, gathered.gradients)
+    norm = global_norm(adjusted.values())
+    if not math.isfinite(norm):
+        return "the gradient with its penalties was not finite", norm
+    with np.errstate(over="ignore", invalid="ignore"):
         values, kept = plan.optimizer.step(
             training.values,
             plan.clipping.clip(adjusted),
             training.kept,
-            rate=plan.schedule.at(number, plan.n_steps),
+            rate=plan.schedule.at(training.step + 1, plan.n_steps),
         )
-        bad = next((f"{n!r} went beyond float32" for n in values if not _finite(values[n])), "")
-    else:
-        norm, values, kept = float("nan"), dict(training.values), dict(training.kept)
-    if bad:
-        after = replace(
-            after, guard=training.guard.skip(bad), losses=_with(training.losses, float("nan"))
-        )
-        return after, Stepped(loss=float("nan"), norm=norm, skipped=bad, numbers=tuple(numbers))
-    for feeds, taught in seen:
-        method.after_step(values, feeds, taught, draws)
-    after = replace(
-        after,
-        values=values,
-        kept=kept,
-        guard=training.guard.passed(),
-        losses=_with(training.losses, loss),
-    )
-    return after, Stepped(loss=loss, norm=norm, skipped="", numbers=tuple(numbers))
-
-
-def _gathered(
-    values: Values,
-    numbers: Sequence[int],
-    teachable: Teachable,
-    source: Source,
-    plan: Plan,
-    method: Method,
-    draws: np.random.Generator,
-) -> tuple[float, dict[str, FloatArray], list[tuple[Feeds, Taught]], str]:
-    """Return loss and gradients of some examples together, what was seen, and what is not finite.
-
-    An example counts as if all were in one run, however many runs there are.
-    """
-    total = sum(source.weight(number) for number in numbers)
-    loss = 0.0
-    gradients: dict[str, FloatArray] = {}
-    seen: list[tuple[Feeds, Taught]] = []
-    for low in range(0, len(numbers), plan.batch):
-        feeds = source.feeds(numbers[low : low + plan.batch], scale=1 / total)
-        taught = teachable.teach(values, method.batch(feeds, values, draws))
-        if bad := why_not_finite(taught):
-            return float("nan"), {}, [], bad
-        loss += taught.loss
-        for name, gradient in taught.gradients.items():
-            gradients[name] = gradients[name] + gradient if name in gradients else gradient
-        seen.append((feeds, taught))
-    return loss, gradients, seen, ""
-
-
-def _finite(value: FloatArray) -> bool:
-    return bool(np.isfinite(value).all())
+    held = method.hold(training.values, values)
+    for name, value in held.items():
+        if not np.isfinite(value).all():
+            return f"{name!r} went beyond what float32 can hold", norm
+    return (held, kept), norm
 
 
 def _with(losses: np.ndarray, loss: float) -> np.ndarray:
@@ -230,17 +254,26 @@ def saved(training: Training, method: Method, *, fingerprint: str) -> Saved:
     arrays: dict[str, np.ndarray] = {"losses": training.losses}
     arrays |= {f"value.{name}": value for name, value in training.values.items()}
     arrays |= {f"kept.{name}": value for name, value in training.kept.items()}
-    arrays |= {f"{_METHOD}{name}": value for name, value in method.state().items()}
-    fields = {
+    kept = method.save()
+    fields: dict[str, object] = {
         "energy_j": training.energy_j,
         "fingerprint": fingerprint,
         "guard": [training.guard.most_in_row, training.guard.skipped, training.guard.in_row],
+        "is_ended": training.is_ended,
         "method": method.name,
+        "method_facts": dict(kept.facts),
         "n_examples": training.n_examples,
-        "place": [training.place.round, training.place.taken, training.place.size],
+        "place": _placed(training.place),
         "seconds": training.seconds,
+        "step": training.step,
     }
-    return Saved(number=training.step, fields=fields, arrays=arrays)
+    # The end of a session is a generation of its own.
+    number = training.step + (1 if training.is_ended else 0)
+    return Saved(number=number, fields=fields, arrays=arrays, parts=kept.parts)
+
+
+def _placed(place: Place) -> list[int]:
+    return [place.round, place.taken, place.size, place.known]
 
 
 def restored(found: Saved, method: Method, *, fingerprint: str) -> Training | None:
@@ -263,21 +296,25 @@ def restored(found: Saved, method: Method, *, fingerprint: str) -> Training | No
     try:
         place, guard = _wholes(fields["place"]), _wholes(fields["guard"])
         seconds, energy_j = fields["seconds"], fields["energy_j"]
-        (n_examples,) = _wholes([fields["n_examples"]])
+        n_examples, step = _wholes([fields["n_examples"], fields["step"]])
+        facts = fields["method_facts"]
         training = Training(
-            step=found.number,
+            step=step,
             values=_named(found.arrays, "value."),
             kept=_named(found.arrays, "kept."),
-            place=Place(round=place[0], taken=place[1], size=place[2]),
+            place=Place(round=place[0], taken=place[1], size=place[2], known=place[3]),
             guard=Guard(most_in_row=guard[0], skipped=guard[1], in_row=guard[2]),
             losses=found.arrays["losses"],
             seconds=_number(seconds),
             energy_j=None if energy_j is None else _number(energy_j),
             n_examples=n_examples,
+            is_ended=fields["is_ended"] is True,
         )
     except (KeyError, IndexError) as error:
         raise InputError(f"state of a training: it has no {error}") from error
-    method.restore(_named(found.arrays, _METHOD))
+    if not isinstance(facts, dict):
+        raise InputError("state of a training: its method kept no facts")
+    method.load(Kept(facts=facts, parts=found.parts))
     return training
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import psutil
 
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import sha256_of
@@ -33,6 +32,7 @@ from onhand.core.safetensors import (
     open_safetensors,
 )
 from onhand.device.learning.base import Values
+from onhand.device.learning.durable import sync_folder
 from onhand.device.learning.verdict import Verdict, parse_verdict, render_verdict
 
 __all__ = [
@@ -43,7 +43,6 @@ __all__ = [
     "read_values",
     "read_version",
     "remove_version",
-    "sync_folder",
     "write_version",
 ]
 
@@ -206,21 +205,6 @@ def _write_tensors(path: Path, changed: Values) -> str:
     return sha256
 
 
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, where the system can.
-
-    Args:
-        folder: it exists.
-    """
-    if os.name == "nt":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def clear_unfinished(folder: Path) -> None:
     """Remove what processes that are gone left half written, or half removed.
 
@@ -229,6 +213,8 @@ def clear_unfinished(folder: Path) -> None:
     """
     if not folder.is_dir():
         return
+    import psutil
+
     for one in folder.iterdir():
         begun = _UNFINISHED.fullmatch(one.name)
         if begun is not None and not psutil.pid_exists(int(begun[1])):

@@ -21,6 +21,7 @@ from onhand.core.errors import BundleCorrupt, InputError, ResourceError
 from onhand.core.lesson import Lesson
 from onhand.core.outside import count, object_of, parse_json, shown
 from onhand.device.learning.base import Values
+from onhand.device.learning.durable import sync_folder
 from onhand.device.learning.verdict import Verdict
 from onhand.device.learning.version_files import (
     MOST_VERSIONS,
@@ -31,15 +32,16 @@ from onhand.device.learning.version_files import (
     read_values,
     read_version,
     remove_version,
-    sync_folder,
     write_version,
 )
 from onhand.device.state import folder_of, write_text_atomically
 
-__all__ = ["BASE", "Standing", "Version", "Versions", "learned_folder"]
+__all__ = ["BASE", "CURRENT", "Standing", "Version", "Versions", "learned_folder"]
 
 BASE: Final = 0
 """The number of the bundle as it was built."""
+CURRENT: Final = "current.json"
+"""The file that points at the version in use."""
 FORMAT: Final = 1
 _MAX_POINTER_BYTES: Final = 2**16
 _MOST_ANCESTORS: Final = 1000
@@ -240,7 +242,7 @@ class Versions:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise ResourceError(f"{self.folder}: cannot be made: {error.strerror}") from error
-        path = self.folder / "current.json"
+        path = self.folder / CURRENT
         write_text_atomically(path, json.dumps(table, sort_keys=True) + "\n")
         sync_folder(self.folder)
 
@@ -250,7 +252,7 @@ class Versions:
         Raises:
             BundleCorrupt: if the pointer is damaged.
         """
-        path = self.folder / "current.json"
+        path = self.folder / CURRENT
         try:
             with path.open("rb") as file:
                 content = file.read(_MAX_POINTER_BYTES + 1)

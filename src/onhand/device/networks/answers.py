@@ -32,6 +32,8 @@ def read_labels(bundle: Bundle) -> tuple[str, ...]:
     Raises:
         BundleCorrupt: if there are not as many as the manifest says.
     """
+    if bundle.learned is not None:
+        return bundle.learned.labels
     n_labels = bundle.manifest.network.n_labels
     if n_labels == 0:
         return ()

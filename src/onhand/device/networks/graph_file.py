@@ -7,7 +7,7 @@ from onhand.core.errors import BundleCorrupt
 from onhand.core.network import ArrayInfo
 from onhand.core.onnxfile import check_tensors, read_graph
 from onhand.core.onnxgraph import DeclaredArray, declared_arrays
-from onhand.core.sparse_graph import whole_graph
+from onhand.core.sparse_graph import part_of_graph, whole_graph
 
 __all__ = ["read_graph_file"]
 
@@ -20,7 +20,8 @@ def read_graph_file(bundle: Bundle, variant: str | None) -> bytes:
         variant: one of its variants; None for its default.
 
     Returns:
-        The ONNX file's bytes, with the tensors in it that are stored without their zeros. Its
+        The ONNX file's bytes, with the tensors in it that are stored without their zeros, and with
+        what was learned if the bundle is one that `with_learned` gave. Its
         external tensors lie in the variant's weights files, relative to the bundle's folder, and
         its inputs and outputs are those of the manifest.
 
@@ -31,7 +32,10 @@ def read_graph_file(bundle: Bundle, variant: str | None) -> bytes:
     name, chosen = bundle.variant(variant)
     network = bundle.manifest.network
     path = bundle.path(chosen.graph)
-    content = whole_graph(read_graph(path), bundle, name)
+    if bundle.learned is None:
+        content = whole_graph(read_graph(path), bundle, name)
+    else:
+        content = part_of_graph(bundle.learned.content, bundle, name)
     check_tensors(content, bundle.root, allowed=chosen.weights, where=str(path))
     inputs, outputs = declared_arrays(content)
     _check_arrays(f"{path}: input", network.inputs, inputs)

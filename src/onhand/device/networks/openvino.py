@@ -135,7 +135,8 @@ class OpenvinoNetworkEngine:
             # By default it rounds what is multiplied with weights of few bits to int8.
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         graph: Path | bytes = bundle.path(chosen.graph)
-        if chosen.sparse:  # it would look for the other tensors where it was started
+        if chosen.sparse or bundle.learned is not None:
+            # It would look for the other tensors where it was started.
             graph = self_contained_graph(content, bundle)
         compiled = self._compiled(core, bundle, name, graph, settings)
         _check_outputs(compiled, bundle.manifest.network)
@@ -149,7 +150,8 @@ class OpenvinoNetworkEngine:
         graph: Path | bytes,
         settings: Mapping[str, object],
     ) -> "openvino.CompiledModel":
-        if self._home is None:
+        # What was learned changes too often to be worth a compiled copy of each.
+        if self._home is None or bundle.learned is not None:
             with _engine_errors():
                 return core.compile_model(core.read_model(graph), self._device, settings)
         # What was transformed for one processor need not be right on another.

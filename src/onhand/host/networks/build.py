@@ -27,6 +27,7 @@ from onhand.host.networks.checks import check_network
 from onhand.host.networks.clean import clean
 from onhand.host.networks.data import DataSplit, hash_data, read_data, split_data
 from onhand.host.networks.graph import Graph
+from onhand.host.networks.learnable import wish_json, with_lesson
 from onhand.host.networks.loading import load_network, with_inputs
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.options import NetworkOptions
@@ -122,11 +123,15 @@ def build_network(
         }
         graphs = {name: made.graph for name, made in finished.items()}
         provenance = _provenance(ready, options)
-        pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
+        packed = pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
+        lesson = with_lesson(
+            packed, options.learnable, ready.data.calibration, ready.threads, shown
+        )
         proof = _proof(ready, finished, options, staged, home)
         if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
         content = _with_findings(report.content, findings or {})
+        content |= lesson
         if options.ablate:
             content |= _ablation(report, source, options, work, home, shown)
         write_report(staged, content)
@@ -176,6 +181,7 @@ def network_leave_outs(options: NetworkOptions) -> list[LeaveOut[NetworkOptions]
     """
     name, steps = next(iter(options.variants.items()))
     plain = replace(options, budget=Budget(), measure_original=False, try_ways=False, ablate=False)
+    plain = replace(plain, learnable=None)
     labels = numbered([step.transform.name for step in steps])
     return [
         LeaveOut(
@@ -352,7 +358,7 @@ def _check_disk(ready: PreparedNetwork, options: NetworkOptions, out: Path) -> N
 
 
 def _provenance(ready: PreparedNetwork, options: NetworkOptions) -> dict[str, object]:
-    return {
+    return wish_json(options.learnable) | {
         "calibration": len(ready.data.calibration),
         "data_sha256": ready.data.sha256,
         "family": ready.model.family,

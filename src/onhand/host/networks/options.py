@@ -9,6 +9,7 @@ from onhand.core.budget import Budget
 from onhand.core.errors import InputError
 from onhand.core.network import TASKS
 from onhand.core.profile import DeviceProfile
+from onhand.host.learning.wanted import Learnable
 from onhand.host.networks.steps import Step
 
 __all__ = ["LIMITS", "NetworkOptions"]
@@ -41,6 +42,7 @@ class NetworkOptions:
         try_ways: whether to try plainer ways of running the bundle, for the evaluations.
         ablate: whether to build without each technique too, and say what each brought.
         resume: whether to go on with an interrupted build of the same bundle.
+        learnable: what the default variant should be able to learn on a device; None for nothing.
     """
 
     task: str
@@ -59,6 +61,7 @@ class NetworkOptions:
     try_ways: bool = True
     ablate: bool = False
     resume: bool = False
+    learnable: Learnable | None = None
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

@@ -1,0 +1,45 @@
+"""Learned versions in the options and notes of commands."""
+
+from typing import TYPE_CHECKING
+
+from onhand.cli.output import say
+from onhand.core.errors import InputError
+
+if TYPE_CHECKING:
+    from onhand.device.learning.in_use import InUse
+
+__all__ = ["note_learned", "version_number"]
+
+
+def version_number(text: str | None, *, option: str = "--version") -> int | None:
+    """Return the number that an option names.
+
+    Args:
+        text: "base", or digits; None where it was not given.
+        option: its name for messages.
+
+    Returns:
+        The number, 0 for "base"; None where it was not given.
+
+    Raises:
+        InputError: if it is something else.
+    """
+    if text is None:
+        return None
+    if text == "base":
+        return 0
+    if text.isascii() and text.isdigit() and len(text) <= 6 and int(text) > 0:
+        return int(text)
+    raise InputError(f"{option} is {text!r}, must be a version's number from 1, or base")
+
+
+def note_learned(learned: "InUse") -> None:
+    """Say which learned version answers, and which damaged ones do not.
+
+    Args:
+        learned: of an opened bundle.
+    """
+    for sentence in learned.passed_over:
+        say(f"warning: {sentence}")
+    if learned.number or learned.passed_over:
+        say(f"note: {learned.sentence()} answers")

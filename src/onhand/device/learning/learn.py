@@ -1,0 +1,385 @@
+"""From a file of examples to a version that passed its gate, resumed wherever it was broken off."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from onhand.core.arrays import FloatArray
+from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.errors import InputError
+from onhand.core.progress import Progress, Quiet
+from onhand.device.energy import EnergyMeter, choose_meter
+from onhand.device.learning.added import add_classes, added_classes
+from onhand.device.learning.base import Teachable
+from onhand.device.learning.ceilings import GO, Permit, Watch, all_of
+from onhand.device.learning.durable import Generations, Saved
+from onhand.device.learning.gate import Sight, gate, size_of_change
+from onhand.device.learning.graph import open_lesson
+from onhand.device.learning.in_use import versions_of, whole_values
+from onhand.device.learning.judging import judge
+from onhand.device.learning.learned import Foreseen, Learned
+from onhand.device.learning.material import Given, Material, make_material, read_given
+from onhand.device.learning.methods.base import Method
+from onhand.device.learning.methods.choosing import make_method
+from onhand.device.learning.methods.growing import grow_head
+from onhand.device.learning.methods.kept import Kept
+from onhand.device.learning.methods.preferences import PreferenceMethod
+from onhand.device.learning.preference_feeds import OpinionSource, PairSource
+from onhand.device.learning.settings import LearnSettings
+from onhand.device.learning.text_feeds import TextSource
+from onhand.device.learning.trainer import Ended, Trainer
+from onhand.device.learning.training import Source
+from onhand.device.learning.versions import Versions
+from onhand.device.probe import current_profile
+from onhand.device.threads import usable_threads
+
+__all__ = ["foresee", "learn"]
+
+_MOST_TRAININGS: Final = 4
+_USUAL: Final = LearnSettings()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """All that a training needs, before its first step; `fingerprint` is of all that decides it."""
+
+    bundle: Bundle
+    versions: Versions
+    teachable: Teachable
+    given: Given
+    material: Material
+    method: Method
+    values: dict[str, FloatArray]
+    parent: int
+    settings: LearnSettings
+    notes: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def folder(self) -> Path:
+        """Where the training's state is kept."""
+        return self.versions.folder / "training" / self.fingerprint[:16]
+
+
+def learn(
+    path: Path | str,
+    data: Path | str,
+    *,
+    settings: LearnSettings = _USUAL,
+    home: Path,
+    threads: int | None = None,
+    permit: Permit = lambda _: GO,
+    is_interrupted: Callable[[], bool] = lambda: False,
+    progress: Progress | None = None,
+) -> Learned:
+    """Learn from a file, and propose a version.
+
+    The state is on disk after every step. The same call again goes on from there, whatever ended
+    the first one; another file or other settings begin anew.
+
+    Args:
+        path: the bundle's folder.
+        data: what is taught; see `read_examples`.
+        settings: how.
+        home: the state folder.
+        threads: of one step; None for what this process may use.
+        permit: asked before each step, beside the settings' own ceilings.
+        is_interrupted: asked before each step: whether to leave the rest for another time.
+        progress: told how far it is.
+
+    Returns:
+        What came of it; a version only where it was not interrupted.
+
+    Raises:
+        InputError: if the bundle cannot learn, or examples or settings do not fit it.
+        BundleError: if a file of it is missing or changed.
+        EngineError: if the lesson fails, or gives no finite numbers.
+        ResourceError: if the disk is full.
+    """
+    shown = progress or Quiet()
+    bundle = read_bundle(Path(path))
+    with closing(_open(bundle, settings, threads)) as teachable:
+        room = _prepare(bundle, teachable, Path(data), settings, home)
+        meter = choose_meter(current_profile())
+        trainer = _trainer(room, meter)
+        notes = (*room.notes, *trainer.notes)
+        resumed_at = trainer.training.step
+        if trainer.is_resumed:
+            done = f"step {resumed_at} of {trainer.n_steps}"
+            notes = (*notes, f"an earlier run is resumed after {done}")
+        for note in notes:
+            shown.note(note)
+        ended = trainer.run(
+            permit=all_of([Watch(settings.ceilings), permit]),
+            is_interrupted=is_interrupted,
+            progress=shown,
+        )
+        if ended.kind != "interrupted":
+            # At a ceiling, what was learned until then is judged as it is.
+            ended = replace(ended, training=trainer.end())
+        made = _told(room, ended, meter, n_steps=trainer.n_steps, resumed_at=resumed_at)
+        made = replace(made, notes=notes)
+        return made if ended.kind == "interrupted" else _proposed(room, ended, made, shown)
+
+
+def _told(
+    room: _Room, ended: Ended, meter: EnergyMeter, *, n_steps: int, resumed_at: int
+) -> Learned:
+    """Return what is known before the gate."""
+    training = ended.training
+    return Learned(
+        name=room.bundle.manifest.name,
+        method=room.method.name,
+        ended=ended.kind,
+        why=ended.why,
+        examples=len(room.material.new),
+        heldout=len(room.material.heldout),
+        past=len(room.material.past),
+        past_heldout=len(room.material.past_heldout),
+        steps=training.step,
+        n_steps=n_steps,
+        resumed_at=resumed_at,
+        skipped=training.guard.skipped,
+        seconds=training.seconds,
+        energy_j=training.energy_j,
+        energy_estimated=meter.estimated,
+        losses=tuple(float(loss) for loss in training.losses if np.isfinite(loss)),
+        added_classes=room.material.added,
+        notes=(),
+    )
+
+
+def foresee(
+    path: Path | str,
+    data: Path | str,
+    *,
+    settings: LearnSettings = _USUAL,
+    home: Path,
+    threads: int | None = None,
+) -> Foreseen:
+    """Read all that `learn` would, and say what it would do; nothing is learned or written.
+
+    Args:
+        path: as in `learn`.
+        data: as in `learn`.
+        settings: as in `learn`.
+        home: as in `learn`.
+        threads: as in `learn`.
+
+    Returns:
+        What it would do.
+
+    Raises:
+        OnhandError: as in `learn`.
+    """
+    bundle = read_bundle(Path(path))
+    with closing(_open(bundle, settings, threads)) as teachable:
+        room = _prepare(bundle, teachable, Path(data), settings, home)
+        plan = settings.plan(teachable.lesson, len(room.material.new))
+        source = room.material.new
+        return Foreseen(
+            name=bundle.manifest.name,
+            kind=teachable.lesson.kind,
+            method=room.method.name,
+            parent=room.parent,
+            examples=len(source),
+            heldout=len(room.material.heldout),
+            past=len(room.material.past),
+            past_heldout=len(room.material.past_heldout),
+            tokens=source.n_tokens if isinstance(source, TextSource) else None,
+            learned_tokens=source.n_learned if isinstance(source, TextSource) else None,
+            n_steps=plan.n_steps,
+            rate=plan.schedule.rate,
+            n_trained=sum(value.size for value in room.values.values()),
+            added_classes=room.material.added,
+            is_resumed=room.folder.exists(),
+            notes=room.notes,
+        )
+
+
+def _open(bundle: Bundle, settings: LearnSettings, threads: int | None) -> Teachable:
+    return open_lesson(bundle, threads=threads or usable_threads(), memory=settings.memory)
+
+
+def _prepare(
+    bundle: Bundle, teachable: Teachable, data: Path, settings: LearnSettings, home: Path
+) -> _Room:
+    """Read examples and versions, and choose a method."""
+    versions = versions_of(bundle, home)
+    standing = versions.current()
+    values = dict(whole_values(bundle, versions, standing.version))
+    given = read_given(data, settings)
+    material = make_material(bundle, teachable, given, added=added_classes(versions.folder))
+    if material.known is not None and _n_classes(teachable, values) < material.width:
+        values = grow_head(teachable.lesson, values, material.width)
+    method = make_method(
+        settings.method, teachable.lesson, rng=np.random.default_rng([settings.seed, 2])
+    )
+    kept, notes = _memory(versions, method).read()
+    if kept is not None:
+        method.load(_kept(kept))
+        if settings.remember is not None:
+            notes.append("what earlier sessions remembered is used; --remember only judges")
+    if isinstance(material.new, PairSource | OpinionSource):
+        method = PreferenceMethod(method, material.new, settings.preferring)
+    return _Room(
+        bundle=bundle,
+        versions=versions,
+        teachable=teachable,
+        given=given,
+        material=material,
+        method=method,
+        values=values,
+        parent=standing.number,
+        settings=settings,
+        notes=(*standing.passed_over, *given.notes, *notes),
+        fingerprint=_fingerprint(bundle, given, material, standing.number, settings),
+    )
+
+
+def _fingerprint(
+    bundle: Bundle, given: Given, material: Material, parent: int, settings: LearnSettings
+) -> str:
+    # Ceilings and the gate may change while a training is broken off.
+    left_out = {"bounds", "ceilings", "memory", "use"}
+    told = {
+        "bundle": bundle.manifest_sha256,
+        "classes": material.classes,
+        "examples": given.digest(),
+        "parent": parent,
+        "settings": {
+            key: str(value) for key, value in asdict(settings).items() if key not in left_out
+        },
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _n_classes(teachable: Teachable, values: dict[str, FloatArray]) -> int:
+    grows = (len(values[n]) for n, made in teachable.lesson.trainables.items() if made.grows)
+    return next(grows, 2**31)
+
+
+def _trainer(room: _Room, meter: EnergyMeter) -> Trainer:
+    """Begin the training, or go on with the one that was broken off."""
+
+    def remember() -> None:
+        if _memory(room.versions, room.method).read()[0] is not None:
+            return
+        _remember(room.material.past, room)
+
+    folder = room.folder
+    _tidy(folder)
+    return Trainer(
+        room.teachable,
+        room.material.new,
+        room.settings.plan(room.teachable.lesson, len(room.material.new)),
+        method=room.method,
+        width=room.material.width,
+        known=room.material.known,
+        values=room.values,
+        folder=folder,
+        fingerprint=room.fingerprint,
+        before_begin=remember,
+        energy_j=meter.read_j,
+    )
+
+
+def _remember(source: Source, room: _Room) -> None:
+    size = room.settings.batch
+    for low in range(0, len(source), size):
+        numbers = range(low, min(low + size, len(source)))
+        scale = 1 / sum(source.weight(number) for number in numbers)
+        batch = source.feeds(numbers, scale=scale)
+        room.method.remember(room.teachable, room.values, batch, width=room.material.width)
+
+
+def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Learned:
+    """Judge what was learned, keep it as a version, and put it into use if it passed."""
+    shown.start("judging", 1)
+    values = dict(ended.training.values)
+    before, after = _sight(room, room.values), _sight(room, values)
+    bounds = room.settings.bounds
+    if not after.new.n:
+        bounds = replace(bounds, least_new=0)
+    verdict = gate(before, after, bounds, change=size_of_change(room.values, values))
+    if room.material.added:
+        # Before the version: its head has rows for them.
+        known = added_classes(room.versions.folder)
+        add_classes(room.versions.folder, (*known, *room.material.added))
+    version = room.versions.propose(
+        values,
+        start=room.teachable.start(),
+        parent=room.parent,
+        method=room.method.name,
+        counts={
+            "examples": made.examples,
+            "skipped": made.skipped,
+            "steps": made.steps,
+        },
+        verdict=verdict,
+    )
+    is_used = verdict.is_accepted and room.settings.use
+    if is_used:
+        room.versions.accept(version.number)
+        _keep_memory(room)
+    shutil.rmtree(room.folder, ignore_errors=True)
+    return replace(
+        made,
+        version=version.number,
+        is_accepted=verdict.is_accepted,
+        is_used=is_used,
+        reasons=verdict.reasons,
+        figures=verdict.figures,
+    )
+
+
+def _sight(room: _Room, values: dict[str, FloatArray]) -> Sight:
+    material, size = room.material, room.settings.batch
+    return Sight(
+        old=judge(room.teachable, values, material.past_heldout, batch=size),
+        new=judge(room.teachable, values, material.heldout, batch=size),
+    )
+
+
+def _memory(versions: Versions, method: Method) -> Generations:
+    """Return where a method's memory is kept from session to session."""
+    method = _remembering(method)
+    name = hashlib.sha256(method.name.encode()).hexdigest()[:16]
+    return Generations(versions.folder / "memory" / name, sync_s=0)
+
+
+def _remembering(method: Method) -> Method:
+    """Return what keeps the memory: references of preferences are of one session alone."""
+    return method.inner if isinstance(method, PreferenceMethod) else method
+
+
+def _keep_memory(room: _Room) -> None:
+    kept, place = _remembering(room.method).save(), _memory(room.versions, room.method)
+    before, _ = place.read()
+    number = 0 if before is None else before.number + 1
+    fields = {"facts": dict(kept.facts), "method": _remembering(room.method).name}
+    place.write(Saved(number=number, fields=fields, arrays={}, parts=kept.parts))
+
+
+def _kept(saved: Saved) -> Kept:
+    facts = saved.fields.get("facts")
+    if not isinstance(facts, dict):
+        raise InputError("the memory of earlier sessions has no facts; remove its folder")
+    return Kept(facts=facts, parts=saved.parts)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove the oldest of the trainings that were broken off and never gone on with."""
+    if not folder.parent.is_dir():
+        return
+    others = [one for one in folder.parent.iterdir() if one != folder and one.is_dir()]
+    others.sort(key=lambda one: one.stat().st_mtime, reverse=True)
+    for one in others[_MOST_TRAININGS - 1 :]:
+        shutil.rmtree(one, ignore_errors=True)

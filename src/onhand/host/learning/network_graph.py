@@ -1,0 +1,216 @@
+"""A bundle's network as a graph on the host, and what of it is fixed: the ground of its lessons."""
+
+import io
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onhand.core.bundle import Bundle
+from onhand.core.errors import EngineError
+from onhand.core.onnxfile import read_graph
+from onhand.core.onnxinline import LEFT_OUT
+from onhand.core.sparse_graph import self_contained_graph
+from onhand.device.networks.graph_file import read_graph_file
+from onhand.host.networks.graph import Array, Graph, Node, Value, fresh_name
+from onhand.host.networks.onnx_files import Place, graph_from_model, model_bytes
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = [
+    "StoredGraph",
+    "fixed_names",
+    "folded",
+    "merged_decoders",
+    "read_stored",
+    "renamed_apart",
+    "run_graph",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredGraph:
+    """A variant's graph as it lies in a bundle.
+
+    Attributes:
+        graph: with all constants in memory.
+        places: those that lie in a file of the bundle -> where.
+    """
+
+    graph: Graph
+    places: Mapping[str, Place]
+
+    def content(self, graph: Graph) -> bytes:
+        """Return a graph made of this one as an ONNX file that reads the bundle's weights."""
+        return model_bytes(graph, outside=self.places_of(graph))
+
+    def places_of(self, graph: Graph) -> dict[str, Place]:
+        """Return where the constants of a graph lie that was made of this one."""
+        mine = {id(array): name for name, array in self.graph.constants.items()}
+        found: dict[str, Place] = {}
+        for name, array in graph.constants.items():
+            place = self.places.get(mine.get(id(array), ""))
+            # What is stored without its zeros is found by its name.
+            if place is not None and (place.file != LEFT_OUT or name in self.places):
+                found[name] = place
+        return found
+
+
+def read_stored(bundle: Bundle, variant: str) -> StoredGraph:
+    """Read a variant's graph, and where its constants lie.
+
+    Args:
+        bundle: a verified bundle of a network.
+        variant: one of its variants.
+
+    Returns:
+        The graph.
+
+    Raises:
+        BundleCorrupt: if graph, weights and manifest do not match.
+        SourceError: if it holds what nothing here knows.
+    """
+    import onnx
+
+    path = bundle.path(bundle.manifest.variants[variant].graph)
+    outside = onnx.load(io.BytesIO(read_graph(path)), load_external_data=False)
+    whole = self_contained_graph(read_graph_file(bundle, variant), bundle)
+    model = onnx.load_from_string(whole)
+    for tensor in model.graph.initializer:
+        # What was put in has its place no more, but may still be marked as lying outside.
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    places = dict(_places(outside.graph.initializer))
+    return StoredGraph(graph=graph_from_model(model, where=str(path)), places=places)
+
+
+def _places(tensors: "Iterable[onnx.TensorProto]") -> Iterable[tuple[str, Place]]:
+    for tensor in tensors:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        if entries:
+            sparse = entries["location"] == LEFT_OUT
+            yield (
+                tensor.name,
+                Place(
+                    file=entries["location"],
+                    offset=0 if sparse else int(entries.get("offset", "0")),
+                    length=int(entries["length"]),
+                ),
+            )
+
+
+def fixed_names(graph: Graph) -> set[str]:
+    """Return the values that no input changes: constants, and what is made of them alone."""
+    fixed = set(graph.constants)
+    for node in graph.nodes:
+        if not node.bodies and all(name in fixed for name in node.reads()):
+            fixed.update(name for name in node.outputs if name)
+    return fixed
+
+
+def folded(graph: Graph, names: Collection[str]) -> dict[str, Array]:
+    """Return the values that no input changes.
+
+    Args:
+        graph: the graph.
+        names: of them.
+
+    Returns:
+        Name -> array, as ONNX Runtime computes it.
+
+    Raises:
+        EngineError: if ONNX Runtime fails.
+    """
+    known = {name: graph.constants[name] for name in names if name in graph.constants}
+    rest = [name for name in names if name not in known]
+    if not rest:
+        return known
+    outputs = tuple(Value(name=n, dtype=np.dtype(np.float32), shape=()) for n in rest)
+    part = replace(graph, inputs=(), outputs=outputs).live()
+    return known | run_graph(part, {})
+
+
+def run_graph(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Compute a graph's outputs in ONNX Runtime, on one thread, without its own changes.
+
+    Args:
+        graph: the graph; what it says of its outputs' types need not be right.
+        feeds: its inputs.
+
+    Returns:
+        Name -> array.
+
+    Raises:
+        EngineError: if ONNX Runtime fails.
+    """
+    import onnx
+    import onnxruntime as ort
+
+    model = onnx.load_from_string(model_bytes(graph))
+    del model.graph.output[:]
+    model.graph.output.extend(onnx.ValueInfoProto(name=value.name) for value in graph.outputs)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        found = session.run(None, dict(feeds))
+    except Exception as error:
+        if type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError):
+            raise EngineError(f"onnxruntime: {error}") from error
+        raise
+    return dict(zip(graph.output_names(), found, strict=True))
+
+
+def merged_decoders(graph: Graph) -> Graph:
+    """Return the graph in which a value in codes is turned into floats once, not for each reader.
+
+    A network of residual blocks can be cut only where one value leads on.
+    """
+    first: dict[tuple[object, ...], str] = {}
+    same: dict[str, str] = {}
+    for node in graph.nodes:
+        if node.op != "DequantizeLinear" or node.domain:
+            continue
+        key = (*node.inputs, *sorted(node.attributes.items()))
+        known = first.setdefault(key, node.name)
+        if known != node.name and node.name not in graph.output_names():
+            same[node.name] = known
+    return graph.renamed(same).live() if same else graph
+
+
+def renamed_apart(graph: Graph, taken: Collection[str]) -> tuple[Graph, dict[str, str]]:
+    """Give other names to values and constants whose names a lesson needs.
+
+    Args:
+        graph: the graph; its inputs keep their names.
+        taken: names that must be free.
+
+    Returns:
+        graph: with other names.
+        names: old name -> new name, of those that were changed.
+    """
+    names = graph.names()
+    new: dict[str, str] = {}
+    for name in sorted((names & set(taken)) - {value.name for value in graph.inputs}):
+        new[name] = fresh_name(names, f"network.{name}")
+    if not new:
+        return graph, new
+
+    def change(node: Node) -> Iterable[Node]:
+        yield replace(
+            node,
+            inputs=tuple(new.get(n, n) for n in node.inputs),
+            outputs=tuple(new.get(n, n) for n in node.outputs),
+        )
+
+    changed = replace(
+        graph.rebuilt(change),
+        constants={new.get(name, name): array for name, array in graph.constants.items()},
+        outputs=tuple(replace(v, name=new.get(v.name, v.name)) for v in graph.outputs),
+    )
+    return changed, new

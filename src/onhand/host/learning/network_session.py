@@ -1,0 +1,50 @@
+"""Graphs of a lesson in ONNX Runtime on the host, on the bundle's own weights."""
+
+from typing import TYPE_CHECKING
+
+from onhand.core.bundle import Bundle
+from onhand.core.errors import EngineError
+from onhand.core.sparse_graph import part_of_graph
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+__all__ = ["open_bytes"]
+
+
+def open_bytes(content: bytes, bundle: Bundle, *, threads: int) -> "ort.InferenceSession":
+    """Open a graph that reads a bundle's weights.
+
+    Args:
+        content: an ONNX file.
+        bundle: the bundle, of which only the weights must be there.
+        threads: of one run.
+
+    Returns:
+        The session.
+
+    Raises:
+        EngineError: if ONNX Runtime refuses the graph.
+    """
+    import onnxruntime as ort
+
+    from onhand.device.telemetry import refuse_telemetry
+
+    refuse_telemetry()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    folder = "session.model_external_initializers_file_folder_path"
+    options.add_session_config_entry(folder, str(bundle.root))
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        return ort.InferenceSession(
+            part_of_graph(content, bundle, bundle.manifest.default_variant),
+            options,
+            providers=["CPUExecutionProvider"],
+        )
+    except Exception as error:
+        if type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError):
+            raise EngineError(f"onnxruntime: {error}") from error
+        raise
