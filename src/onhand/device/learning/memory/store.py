@@ -81,6 +81,7 @@ class Memory:
         self._serials: list[int] = []  # of each slot
         self._places: dict[int, int] = {}  # serial -> where its slot is
         self._next = 0
+        self._kinds: tuple[tuple[str, str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -100,17 +101,14 @@ class Memory:
             InputError: if its arrays are not like those that are kept, or it alone is larger than
                 the budget.
         """
-        size = size_of(item)
+        size, kinds = size_of(item), kinds_of(item)
         if size + GROUP_BYTES > self.budget_bytes:
             raise InputError(
                 f"an example of {size} bytes does not fit a memory of {self.budget_bytes}: raise "
                 "memory_bytes, or keep it with precision uint8"
             )
-        if self.slots and kinds_of(item) != kinds_of(self.slots[0].item):
-            raise InputError(
-                f"an example of {kinds_of(item)} was offered to a memory of "
-                f"{kinds_of(self.slots[0].item)}"
-            )
+        if self.slots and kinds != self._kinds:
+            raise InputError(f"an example of {kinds} was offered to a memory of {self._kinds}")
         if priority >= self.ceiling(group):
             return False
         self.revision += 1
@@ -137,6 +135,8 @@ class Memory:
         group.size_bytes += slot.size_bytes
         self.size_bytes += slot.size_bytes
         self._places[serial] = len(self.slots)
+        if not self.slots:
+            self._kinds = kinds_of(slot.item)
         self.slots.append(slot)
         self._serials.append(serial)
         return serial
@@ -208,7 +208,7 @@ class Memory:
 
 def kinds_of(item: Item) -> tuple[tuple[str, str, int], ...]:
     """Return the names of an example's arrays, their types and numbers of dimensions, sorted."""
-    return tuple(sorted((name, array.dtype.name, array.ndim) for name, array in item.items()))
+    return tuple(sorted((name, array.dtype.str, array.ndim) for name, array in item.items()))
 
 
 def size_of(item: Item) -> int:
