@@ -1,11 +1,12 @@
 """`kill -9` at random moments of a device that learns: what was promised is there afterwards.
 
-    python -m benchmarks.learn_kill [--rounds 1000] [--seed 0] [--most-ms 60] [--json]
-        [--out FILE.json]
+    python -m benchmarks.learn_kill [--rounds 1000] [--seed 0] [--most-promises 24]
+        [--most-ms 20] [--json] [--out FILE.json]
 
 Each round a process opens what the one before left, accepts feedback and learns from it, in steps
-that end in versions, and is killed by SIGKILL after 0 to `--most-ms` milliseconds. What it said
-that it had done (through a pipe, after each promise) is then held against the disk: every accepted
+that end in versions, and is killed by SIGKILL 0 to `--most-ms` milliseconds after 0 to
+`--most-promises` things that it said it had done (through a pipe: an example accepted, a step, a
+version). All that it said is then held against the disk: every accepted
 example in the journal, no step older than the last one said, no version or pointer damaged.
 
 The model is small, so that most of the time goes into what could break: writing. SIGKILL leaves
@@ -68,14 +69,17 @@ class Found:
     lived_s: list[float] = field(default_factory=list)
 
 
-def kill_rounds(home: Path, *, rounds: int, seed: int, most_s: float) -> Found:
+def kill_rounds(
+    home: Path, *, rounds: int, seed: int, most_promises: int = 24, most_s: float = 0.02
+) -> Found:
     """Kill a process again and again, and look at what it leaves.
 
     Args:
         home: an empty folder; what is learned stays there.
         rounds: kills.
         seed: decides when, and what is learned.
-        most_s: seconds that a process lives at most.
+        most_promises: that a process makes at most before its moment is drawn.
+        most_s: seconds that it lives on after them, at most.
     """
     if sys.platform == "win32":
         raise SystemExit("this benchmark forks processes, which this system does not")
@@ -85,6 +89,7 @@ def kill_rounds(home: Path, *, rounds: int, seed: int, most_s: float) -> Found:
         told = _one(
             home,
             seed=seed * 1_000_003 + number,
+            promises=int(draws.integers(most_promises + 1)),
             lives_s=float(draws.uniform(0, most_s)),
             found=found,
         )
@@ -93,7 +98,7 @@ def kill_rounds(home: Path, *, rounds: int, seed: int, most_s: float) -> Found:
     return found
 
 
-def _one(home: Path, *, seed: int, lives_s: float, found: Found) -> str:
+def _one(home: Path, *, seed: int, promises: int, lives_s: float, found: Found) -> str:
     """Let a process work for a while, kill it, and return all that it said."""
     reader, writer = os.pipe()
     sys.stdout.flush()
@@ -106,15 +111,17 @@ def _one(home: Path, *, seed: int, lives_s: float, found: Found) -> str:
             os._exit(1)
     os.close(writer)
     begun = time.perf_counter()
-    time.sleep(lives_s)
-    os.kill(child, signal.SIGKILL)
     with os.fdopen(reader, "rb") as pipe:
-        told = pipe.read().decode()
+        told = [pipe.readline() for _ in range(promises)]
+        time.sleep(lives_s)
+        os.kill(child, signal.SIGKILL)
+        told.append(pipe.read())
     _, status = os.waitpid(child, 0)
+    said = b"".join(told).decode()
     if not os.WIFSIGNALED(status):
-        raise RuntimeError(f"the process ended by itself, see above; it had said {told[-300:]!r}")
+        raise RuntimeError(f"the process ended by itself, see above; it had said {said[-300:]!r}")
     found.lived_s.append(time.perf_counter() - begun)
-    return told
+    return said
 
 
 def _hear(told: str, found: Found) -> None:
@@ -162,7 +169,11 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp())
     try:
         found = kill_rounds(
-            folder, rounds=given.rounds, seed=given.seed, most_s=given.most_ms / 1000
+            folder,
+            rounds=given.rounds,
+            seed=given.seed,
+            most_promises=given.most_promises,
+            most_s=given.most_ms / 1000,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -199,7 +210,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=1000, help="kills")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--most-ms", type=float, default=60.0, help="that a process lives at most")
+    parser.add_argument("--most-promises", type=int, default=24)
+    parser.add_argument("--most-ms", type=float, default=20.0, help="that it lives on after them")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out/learn_kill.json"))
     return parser.parse_args()

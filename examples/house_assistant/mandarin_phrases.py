@@ -8,7 +8,7 @@ from examples.house_assistant.actions import Target
 from examples.house_assistant.grammar import Draw, Rules, misspellings, rules
 from examples.house_assistant.names import mandarin_device, mandarin_room, ordinary
 
-__all__ = ["device_name", "known_room", "lists", "room_name", "target"]
+__all__ = ["device_name", "known_room", "lists", "one_target", "room_name", "target"]
 
 _COVERS = ("门", "窗", "帘", "窗户")
 

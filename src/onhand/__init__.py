@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Literal
 from onhand.core.budget import Breach, Budget, parse_budget
 from onhand.core.errors import OnhandError
 from onhand.core.measurement import Measurement
+from onhand.learning import learn, open_versions
 
 if TYPE_CHECKING:
     from onhand.core.progress import Progress
     from onhand.device.engines.base import KvKind
     from onhand.device.generate import TextSession
-    from onhand.device.learning.learned import Learned
-    from onhand.device.learning.settings import LearnSettings
-    from onhand.device.learning.versions import Versions
     from onhand.device.networks.session import NetworkSession
     from onhand.device.serving.inprocess import Service
     from onhand.device.text_model import TextModel
@@ -229,6 +227,7 @@ def open_network(
     variant: str | None = None,
     engine: str | None = None,
     threads: int | None = None,
+    version: int | None = None,
     home: str | Path | None = None,
 ) -> "NetworkSession":
     """Open a bundle that holds no language model. See `onhand.device.networks.session`.
@@ -239,6 +238,7 @@ def open_network(
             the bundle's budget.
         engine: name of an engine; None for the quickest. Both are timed once.
         threads: threads of one run; None for what this process may use.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use.
         home: the state folder, which keeps these choices; None for the user's own.
 
     Returns:
@@ -250,7 +250,9 @@ def open_network(
     from onhand.device.networks.session import open_session
 
     where = None if home is None else Path(home)
-    return open_session(path, variant=variant, engine=engine, threads=threads, home=where)
+    return open_session(
+        path, variant=variant, engine=engine, threads=threads, version=version, home=where
+    )
 
 
 def open_service(
@@ -353,22 +355,6 @@ def build_network(
     return build(place, Path(out), options, home=where, progress=progress)
 
 
-def open_versions(path: str | Path, *, home: str | Path | None = None) -> "Versions":
-    """Return what a device has learned of a bundle. See `onhand.device.learning.versions`.
-
-    Args:
-        path: the bundle's folder.
-        home: the state folder; None for the user's own.
-
-    Raises:
-        OnhandError: if there is no bundle, or it can learn nothing.
-    """
-    from onhand.device.learning.in_use import open_versions
-    from onhand.device.state import default_home
-
-    return open_versions(Path(path), default_home() if home is None else Path(home))
-
-
 def export_bundle(
     path: str | Path,
     out: str | Path,
@@ -395,39 +381,3 @@ def export_bundle(
     from onhand.host.export.bundle_export import export_bundle
 
     return export_bundle(Path(path), Path(out), to=to, variant=variant, progress=progress)
-
-
-def learn(
-    path: str | Path,
-    data: str | Path,
-    *,
-    settings: "LearnSettings | None" = None,
-    method: str = "replay",
-    threads: int | None = None,
-    home: str | Path | None = None,
-    progress: "Progress | None" = None,
-) -> "Learned":
-    """Teach a bundle on this device. See `onhand.device.learning.learn`.
-
-    Args:
-        path: the bundle's folder; it was built with something to learn.
-        data: a file or a folder of examples, see `onhand.device.learning.example_files`.
-        settings: all that `onhand learn` takes; None for the usual.
-        method: how it learns without forgetting, where no settings are given.
-        threads: of one step; None for what this process may use.
-        home: the state folder, which keeps what was learned; None for the user's own.
-        progress: told how far it is; None shows nothing.
-
-    Returns:
-        What came of it. The same call again goes on where an earlier one was broken off.
-
-    Raises:
-        OnhandError: if the bundle cannot learn, or the examples do not fit it.
-    """
-    from onhand.device.learning.learn import learn
-    from onhand.device.learning.settings import LearnSettings
-    from onhand.device.state import default_home
-
-    where = default_home() if home is None else Path(home)
-    chosen = settings or LearnSettings(method=method)
-    return learn(path, data, settings=chosen, home=where, threads=threads, progress=progress)

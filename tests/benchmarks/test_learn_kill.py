@@ -11,7 +11,7 @@ from benchmarks.learn_kill import kill_rounds
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_ten_kills_lose_nothing(tmp_path: Path) -> None:
     """Neither an accepted example, nor a step that was said, nor a version."""
-    found = kill_rounds(tmp_path, rounds=10, seed=5, most_s=0.15)
+    found = kill_rounds(tmp_path, rounds=10, seed=5)
 
     assert len(found.promised) > 10
     assert found.n_steps > 5

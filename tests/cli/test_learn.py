@@ -14,6 +14,8 @@ from tests.device.learning.test_learn import write_data
 
 import onhand
 from onhand.cli.main import main
+from onhand.device.learning.learn import learn
+from onhand.device.learning.settings import LearnSettings
 
 
 @pytest.fixture
@@ -88,23 +90,29 @@ def test_what_cannot_be_is_one_sentence(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are Unix's")
-def test_ctrl_c_ends_it_after_the_step_and_the_same_command_goes_on(
-    taught: list[str], home: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGKILL", -9)])
+def test_a_process_that_ended_early_is_gone_on_with(
+    taught: list[str], home: Path, tmp_path: Path, name: str, code: int
 ) -> None:
-    """A process of its own, interrupted while it rests between steps."""
+    """By Ctrl-C or without a word: the same command ends with the very same version."""
     slow = [sys.executable, "-m", "onhand", *taught, "--cpu-share", "0.001"]
     with subprocess.Popen(slow, stderr=subprocess.PIPE, text=True, env=dict(os.environ)) as process:
-        states = home / "state"
-        while not list(states.glob("*/learned/training/*/state-1.bin")):
+        while not list((home / "state").glob("*/learned/training/*/state-1.bin")):
             assert process.poll() is None
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(getattr(signal, name))
         _, told = process.communicate(timeout=60)
 
-    assert process.returncode == 130
-    assert "the same command goes on from there" in told
-    assert main(taught) == 0
-    assert "an earlier run is resumed after step" in capsys.readouterr().err
+    assert process.returncode == code
+    assert ("the same command goes on from there" in told) is (name == "SIGINT")
+    bundle, data = Path(taught[1]), Path(taught[3])
+    settings = LearnSettings(method="naive", epochs=8, batch=4, heldout=0.2)
+    resumed = learn(bundle, data, settings=settings, home=home)
+    learn(bundle, data, settings=settings, home=tmp_path / "other")
+    assert resumed.resumed_at > 0
+    versions = [onhand.open_versions(bundle, home=one) for one in (home, tmp_path / "other")]
+    first, second = (one.find(1).sha256 for one in versions)
+    assert first == second
 
 
 def test_python_teaches_as_the_command_does(tmp_path: Path) -> None:

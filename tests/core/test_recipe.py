@@ -138,7 +138,7 @@ def test_a_name_is_not_needed() -> None:
         (f"name = {'[' * 100_000}", "phone.toml is not TOML"),
         (f"name = {'9' * 5000}", "phone.toml is not TOML"),
         ("nmae = 'x'", "phone.toml: unknown key 'nmae'; did you mean 'name'?"),
-        ("other = 'x'", "phone.toml: unknown key 'other'; known: name, step"),
+        ("other = 'x'", "phone.toml: unknown key 'other'; known: learnable, name, step"),
         ("name = 'x'", "phone.toml: no [[step]]; a recipe needs at least one"),
         ("[step]\npass = 'round'", "phone.toml: no [[step]]"),
         ("step = []", "phone.toml: no [[step]]"),

@@ -16,7 +16,12 @@ from onhand.cli.output import say, write_json
 from onhand.cli.plan_table import check_plan, write_plan
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
-from onhand.cli.transforms import QuantizeOptions, read_shaping, read_transforms
+from onhand.cli.transforms import (
+    QuantizeOptions,
+    read_decoder_recipe,
+    read_shaping,
+    read_transforms,
+)
 from onhand.core.budget import Budget, parse_budget
 from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.network import TASKS
@@ -55,7 +60,7 @@ _OF_DECODERS = (
     "accuracy_level",
 )
 _ROUNDING = ("bits", "preset", "method", "group", "asymmetric", "embed_bits", "variants")
-_OF_NETWORKS = ("recover", "data", "heldout", "calibration_examples", "feed", "labels", "learnable")
+_OF_NETWORKS = ("recover", "data", "heldout", "calibration_examples", "feed", "labels")
 
 
 def command(
@@ -116,6 +121,9 @@ def command(
             ablate=ablate,
             resume=resume,
             adapter=adapter,
+            learnable=wanted_learnable(
+                learnable, "" if recipe is None else read_decoder_recipe(recipe).learnable, recipe
+            ),
         )
         _run(context, source, work, None if plan else output, as_json=as_json)
 

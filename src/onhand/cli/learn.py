@@ -13,6 +13,7 @@ from onhand.core.errors import InputError
 from onhand.core.units import parse_bytes
 from onhand.device.learning.ceilings import Ceilings
 from onhand.device.learning.learn import foresee, learn
+from onhand.device.learning.preferences import Preferring
 from onhand.device.learning.settings import HELD_OUT_SHARE, LearnSettings
 from onhand.device.learning.trainer import interrupts
 
@@ -36,6 +37,8 @@ def command(
     rate: options.Rate = None,
     optimizer: options.Optimizer = "adamw",
     schedule: options.Schedule = "cosine",
+    vary: options.Vary = 0,
+    beta: options.Beta = 0.1,
     seed: options.Seed = 0,
     threads: options.Threads = None,
     memory: options.Memory = "fast",
@@ -84,6 +87,7 @@ _SAME = (
     "optimizer",
     "schedule",
     "remember",
+    "vary",
     "seed",
     "memory",
     "use",
@@ -95,6 +99,7 @@ def _settings(context: typer.Context) -> LearnSettings:
     asked = context.params
     max_memory = asked["max_memory"]
     return LearnSettings(
+        preferring=Preferring(beta=asked["beta"]),
         heldout=_heldout(asked["heldout"]),
         ceilings=Ceilings(
             seconds=asked["max_seconds"],

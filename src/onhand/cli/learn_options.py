@@ -8,6 +8,7 @@ import typer
 __all__ = [
     "Accumulate",
     "Batch",
+    "Beta",
     "CpuShare",
     "Data",
     "DryRun",
@@ -27,6 +28,7 @@ __all__ = [
     "Steps",
     "Threads",
     "Use",
+    "Vary",
 ]
 
 _CEILINGS = "What it may take"
@@ -105,6 +107,21 @@ Memory = Annotated[
     typer.Option(
         help="low gives memory back after each step, and takes longer.",
         rich_help_panel=_CEILINGS,
+    ),
+]
+Vary = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Variants of each example, in which names that a JSON answer copies are exchanged.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Beta = Annotated[
+    float,
+    typer.Option(
+        help="Of liked and disliked answers: the smaller, the further it may go from what it was.",
+        rich_help_panel=_TRAINING,
     ),
 ]
 MaxSeconds = Annotated[

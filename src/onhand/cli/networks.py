@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from onhand.cli.learned import note_learned
 from onhand.cli.measurements import write_measurements
 from onhand.cli.output import say, write, write_json, write_table
 from onhand.cli.progress import shown_progress
@@ -130,7 +131,14 @@ def bench(ways: Ways, runs: int, *, home: Path, as_json: bool) -> None:
 
 
 def run(
-    ways: Ways, inputs: list[Path], texts: list[str], top: int, *, home: Path, as_json: bool
+    ways: Ways,
+    inputs: list[Path],
+    texts: list[str],
+    top: int,
+    *,
+    version: int | None,
+    home: Path,
+    as_json: bool,
 ) -> None:
     """Answer examples, each on a line of its own.
 
@@ -139,6 +147,7 @@ def run(
         inputs: files.
         texts: texts, for a network that takes them.
         top: classes to show.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use.
         home: the state folder.
         as_json: whether a program reads the answers.
 
@@ -148,8 +157,14 @@ def run(
     from onhand.device.networks.session import open_session
 
     with open_session(
-        ways.root, variant=ways.variant, engine=ways.engine, threads=ways.threads, home=home
+        ways.root,
+        variant=ways.variant,
+        engine=ways.engine,
+        threads=ways.threads,
+        version=version,
+        home=home,
     ) as session:
+        note_learned(session.learned)
         if session.choice.variants:
             say(f"note: {session.choice.sentence()}")
         if not inputs and not texts:
@@ -167,7 +182,12 @@ def run(
                 _show(name, answer, seconds)
     if as_json:
         choice = session.choice
-        write_json({"answers": answers, "engine": choice.engine, "variant": choice.variant})
+        write_json({
+            "answers": answers,
+            "engine": choice.engine,
+            "variant": choice.variant,
+            "version": session.learned.number,
+        })
 
 
 def _examples(

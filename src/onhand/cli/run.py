@@ -10,6 +10,7 @@ import typer
 from onhand.cli import networks
 from onhand.cli import options as given
 from onhand.cli.answers import note_continuation, note_ending, note_engines, opening_options
+from onhand.cli.learned import version_number
 from onhand.cli.output import write, write_json
 from onhand.core.errors import InputError
 from onhand.device.generate import Generation, TextSession
@@ -140,6 +141,7 @@ def _network(context: typer.Context) -> None:
         asked["input_files"] or [],
         texts,
         asked["top"],
+        version=version_number(asked["version"]),
         home=context.obj.home(),
         as_json=asked["as_json"],
     )

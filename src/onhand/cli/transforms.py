@@ -12,7 +12,7 @@ from onhand.core.recipe import Guard, Recipe, parse_recipe
 if TYPE_CHECKING:
     from onhand.host.passes.base import Pass, ShapingStep
 
-__all__ = ["QuantizeOptions", "read_shaping", "read_transforms"]
+__all__ = ["QuantizeOptions", "read_decoder_recipe", "read_shaping", "read_transforms"]
 
 _BITS = {"int2": 2, "int3": 3, "int4": 4, "int8": 8}
 
@@ -95,16 +95,28 @@ def read_shaping(recipe: Path | None) -> "tuple[ShapingStep, ...]":
         InputError: if the file cannot be read.
         RecipeError: if the recipe is wrong.
     """
-    return () if recipe is None else _shaping(_read(recipe), recipe)
+    return () if recipe is None else _shaping(read_decoder_recipe(recipe), recipe)
 
 
 def _from_recipe(path: Path) -> "dict[str, Pass]":
-    recipe = _read(path)
+    recipe = read_decoder_recipe(path)
     _shaping(recipe, path)
     return {recipe.name: cast("Pass", recipe.steps[-1])}
 
 
-def _read(path: Path) -> Recipe:
+def read_decoder_recipe(path: Path) -> Recipe:
+    """Read a recipe for a language model.
+
+    Args:
+        path: a TOML file.
+
+    Returns:
+        The recipe; whether its steps are in a fit order is for those who take them.
+
+    Raises:
+        InputError: if the file cannot be read.
+        RecipeError: if the recipe is wrong.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

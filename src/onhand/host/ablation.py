@@ -87,6 +87,7 @@ def decoder_leave_outs(options: BuildOptions) -> list[LeaveOut[BuildOptions]]:
         try_ways=False,
         ablate=False,
         n_variants=1,
+        learnable=None,
     )
     labels = numbered([step.transform.name for step in options.shaping])
     found = [

@@ -22,6 +22,7 @@ from onhand.host.awq import scale_inputs
 from onhand.host.calibrate import InputStatistics, OriginalRun, run_original
 from onhand.host.distil import ScaleTraining
 from onhand.host.evaluate import record_original
+from onhand.host.learnable import with_decoder_lesson
 from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
 from onhand.host.options import BuildOptions
@@ -259,7 +260,7 @@ def _packed(
 ) -> Packed:
     """Round the matrices of every variant and write the bundle."""
     model, statistics = _scaled(ready, statistics, shown)
-    return pack_bundle(
+    packed = pack_bundle(
         model,
         ready.plans,
         statistics,
@@ -278,6 +279,7 @@ def _packed(
             progress=shown,
         ).refine,
     )
+    return with_decoder_lesson(packed, options.learnable, ready.threads, shown)
 
 
 def _scaled(

@@ -10,6 +10,7 @@ from onhand.core.errors import InputError
 from onhand.core.profile import DeviceProfile
 
 if TYPE_CHECKING:
+    from onhand.host.learning.wanted import Learnable
     from onhand.host.passes.base import Pass, ShapingStep
     from onhand.host.search.choices import SearchSpace
 
@@ -44,6 +45,7 @@ class BuildOptions:
         search: what a search for the best format of each matrix may choose from, in place of
             `transforms`; None for no search.
         n_variants: points of the front that a search puts into the bundle.
+        learnable: what the default variant should be able to learn on a device; None for nothing.
     """
 
     transforms: "Mapping[str, Pass]"
@@ -63,6 +65,7 @@ class BuildOptions:
     adapter: Path | None = None
     search: "SearchSpace | None" = None
     n_variants: int = 1
+    learnable: "Learnable | None" = None
 
     def __post_init__(self) -> None:
         if not self.transforms:

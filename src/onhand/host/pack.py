@@ -54,10 +54,17 @@ class VariantPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """A written bundle, and what each matrix of each variant lost."""
+    """A written bundle.
+
+    Attributes:
+        bundle: at its staged place.
+        losses: variant -> what each matrix lost.
+        lesson: what the report says of what it can learn; None where it learns nothing.
+    """
 
     bundle: Bundle
     losses: Mapping[str, Sequence[MatrixLoss]]
+    lesson: Mapping[str, object] | None = None
 
 
 def plan_variants(decoder: Decoder, transforms: Mapping[str, Pass]) -> list[VariantPlan]:

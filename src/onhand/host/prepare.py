@@ -15,6 +15,7 @@ from onhand.device.threads import usable_threads
 from onhand.host.adapters import merge_adapter
 from onhand.host.costs.kept import calibration_for
 from onhand.host.distil import check_torch
+from onhand.host.learnable import add_lesson_to_plan
 from onhand.host.model import Model, ShapesAlone
 from onhand.host.options import BuildOptions
 from onhand.host.pack import VariantPlan, plan_variants
@@ -117,7 +118,12 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         texts=texts,
         profile=device,
         threads=threads,
-        forecast=add_to_forecast(forecast, model.decoder, shape_plan),
+        forecast=add_lesson_to_plan(
+            add_to_forecast(forecast, model.decoder, shape_plan),
+            shape_plan.decoder,
+            plans,
+            options.learnable,
+        ),
     )
 
 
@@ -185,6 +191,7 @@ def provenance(ready: Prepared, options: BuildOptions) -> dict[str, object]:
     return {
         **(shaping if options.shaping else {}),
         **({"adapter_sha256": adapter} if adapter else {}),
+        **({} if options.learnable is None else {"learnable": options.learnable.to_json()}),
         "accuracy_level": options.accuracy_level,
         "calibration_sha256": calibration.sha256 if calibrated else None,
         "calibration_tokens": calibration.n_tokens if calibrated else 0,

@@ -341,6 +341,7 @@ def _content(
         },
         "energy": {"how": meter.how, "estimated": meter.estimated},
         **_steps(proof),
+        **({} if proof.packed.lesson is None else {"lesson": proof.packed.lesson}),
     }
 
 

@@ -159,15 +159,40 @@ def trunk_graph(offset: int) -> bytes:
         ],
         inputs={"pixels": ("float32", [None, N_PIXELS])},
         outputs={"latent": ("float32", [None, D])},
-        tensors=[
-            outside(
-                "frozen",
-                [N_PIXELS, D],
-                file="weights.safetensors",
-                offset=offset,
-                length=N_PIXELS * D * 4,
-            )
+        tensors=[frozen(offset)],
+    )
+
+
+def answers_graph(offset: int, *, bound: bool) -> bytes:
+    """The whole network; its head is an input, or zeros."""
+    zeros = {"head.weight": np.zeros((C, D), np.float32), "head.bias": np.zeros(C, np.float32)}
+    free: dict[str, tuple[str, Sizes]] = {
+        "head.weight": ("float32", [None, D]),
+        "head.bias": ("float32", [None]),
+    }
+    return onnx_model(
+        [
+            node("MatMul", ["pixels", "frozen"], "seen"),
+            node("Relu", ["seen"], "latent"),
+            node("Gemm", ["latent", "head.weight", "head.bias"], "scores", transB=1),
         ],
+        inputs={"pixels": ("float32", [None, N_PIXELS]), **({} if bound else free)},
+        outputs={"scores": ("float32", [None, C if bound else None])},
+        tensors=[
+            frozen(offset),
+            *([tensor_message(name, array) for name, array in zeros.items()] if bound else []),
+        ],
+    )
+
+
+def frozen(offset: int) -> bytes:
+    """The trunk's matrix, in the weights file."""
+    return outside(
+        "frozen",
+        [N_PIXELS, D],
+        file="weights.safetensors",
+        offset=offset,
+        length=N_PIXELS * D * 4,
     )
 
 
@@ -180,6 +205,7 @@ def lesson_of_head(**changes: object) -> Lesson:
         "graph": "learn.onnx",
         "trunk": "trunk.onnx",
         "start": "learn.safetensors",
+        "answers": "learned.onnx",
         "trainables": {
             "head.weight": Trainable(shape=(C, D), tensor="head.weight", grows=True),
             "head.bias": Trainable(shape=(C,), tensor="head.bias", grows=True),
@@ -210,9 +236,10 @@ def write_bundle(root: Path, *, lesson: Lesson | None = None, without: str = "")
         places = write_tensors(staged / "weights.safetensors", {"frozen": trunk_weights()})
         zeros = {"head.weight": np.zeros((C, D), np.float32), "head.bias": np.zeros(C, np.float32)}
         write_tensors(staged / "learn.safetensors", zeros)
-        trunk = trunk_graph(places["frozen"].offset)
-        (staged / "model.onnx").write_bytes(trunk)
-        (staged / "trunk.onnx").write_bytes(trunk)
+        place = places["frozen"].offset
+        (staged / "model.onnx").write_bytes(answers_graph(place, bound=True))
+        (staged / "learned.onnx").write_bytes(answers_graph(place, bound=False))
+        (staged / "trunk.onnx").write_bytes(trunk_graph(place))
         (staged / "learn.onnx").write_bytes(head_graph())
         (staged / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
         (staged / LESSON).write_bytes(render_lesson(lesson or lesson_of_head()))

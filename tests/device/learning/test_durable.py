@@ -1,6 +1,8 @@
 """State in two generations: whatever is damaged, the last whole one is found."""
 
+import os
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +35,7 @@ def saved(number: int) -> Saved:
 
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     """All fields and arrays, to the bit."""
-    kept = Generations(tmp_path / "training")
+    kept = Generations(tmp_path / "training", sync_s=0)
     for number in range(5):
         kept.write(saved(number))
 
@@ -52,11 +54,11 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 def test_a_part_is_written_once_for_each_revision(tmp_path: Path) -> None:
     """And removed once no generation is made of it."""
-    kept = Generations(tmp_path)
+    kept = Generations(tmp_path, sync_s=0)
     kept.write(saved(3))
     made = (tmp_path / "part-memory-1.bin").stat().st_mtime_ns
     kept.write(saved(4))
-    again = Generations(tmp_path)
+    again = Generations(tmp_path, sync_s=0)
     again.read()
     again.write(saved(5))
 
@@ -85,7 +87,7 @@ def test_what_is_forgotten_is_written_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("missing", [False, True])
 def test_a_generation_with_a_damaged_part_is_not_whole(tmp_path: Path, missing: bool) -> None:
     """The one before has its own."""
-    kept = Generations(tmp_path)
+    kept = Generations(tmp_path, sync_s=0)
     for number in (2, 3):
         kept.write(saved(number))
     part = tmp_path / "part-memory-1.bin"
@@ -114,10 +116,10 @@ def test_a_generation_damaged_anywhere_leaves_the_one_before(
 ) -> None:
     """Cut at any byte, or with any byte changed, it is set aside and said."""
     folder = tmp_path_factory.mktemp("damaged")
-    kept = Generations(folder)
+    kept = Generations(folder, sync_s=0)
     for number in (3, 4):
         kept.write(saved(number))
-    last = folder / "state-0.bin"
+    last = folder / "state-1.bin"
     content = bytearray(last.read_bytes())
     place = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
@@ -131,7 +133,7 @@ def test_a_generation_damaged_anywhere_leaves_the_one_before(
     assert found is not None
     assert found.number == 3
     assert len(notes) == 1
-    assert (folder / "state-0.damaged").exists()
+    assert (folder / "state-1.damaged").exists()
     kept.write(saved(4))
     again, none = kept.read()
     assert again is not None
@@ -142,7 +144,7 @@ def test_a_write_that_never_finished_is_not_seen(tmp_path: Path) -> None:
     """It lies beside its place."""
     kept = Generations(tmp_path)
     kept.write(saved(1))
-    (tmp_path / "state-0.new").write_bytes(b"half")
+    (tmp_path / "state-1.new").write_bytes(b"half")
 
     found, notes = kept.read()
 
@@ -150,9 +152,51 @@ def test_a_write_that_never_finished_is_not_seen(tmp_path: Path) -> None:
     assert (found.number, notes) == (1, [])
 
 
+def test_short_steps_are_brought_to_the_disk_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is there when it was written; what was brought to the disk is never touched by them."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    now = [0.0]
+    kept = Generations(tmp_path, sync_s=1.0, clock=lambda: now[0])
+    files: list[set[str]] = []
+    counts: list[int] = []
+    for number in range(3, 9):
+        kept.write(saved(number))
+        now[0] += 0.4
+        files.append({path.name for path in tmp_path.glob("st*")})
+        counts.append(len(synced))
+        found, _ = Generations(tmp_path).read()
+        assert found is not None
+        assert found.number == number
+
+    # The first one, then each that comes a second later; quick ones go when they are older.
+    assert [bool(b - a) for a, b in pairwise([0, *counts])] == [True, False, False] * 2
+    assert files[0] == {"state-0.bin"}
+    assert files[2] == {"state-0.bin", "step-0.bin", "step-1.bin"}
+    assert files[3] == {"state-0.bin", "state-1.bin"}
+
+
+def test_a_loss_of_power_costs_quick_steps_alone(tmp_path: Path) -> None:
+    """What was brought to the disk is whole, with its parts."""
+    kept = Generations(tmp_path, clock=lambda: 0.0)
+    for number in range(3, 8):
+        kept.write(saved(number))
+    for path in tmp_path.glob("step-*"):
+        path.write_bytes(b"")
+
+    found, notes = Generations(tmp_path).read()
+
+    assert found is not None
+    assert found.number == 3
+    assert found.parts["memory"].revision == 1
+    assert len(notes) == 2
+
+
 def test_both_damaged_is_a_beginning(tmp_path: Path) -> None:
     """With a sentence for each, and nothing thrown away."""
-    kept = Generations(tmp_path)
+    kept = Generations(tmp_path, sync_s=0)
     for number in (1, 2):
         kept.write(saved(number))
     for path in list(tmp_path.iterdir()):

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.device.learning.bundles import (
+    N_PIXELS,
     C,
     D,
-    N_PIXELS,
     lesson_of_head,
     trunk_weights,
     write_bundle,
@@ -222,7 +222,7 @@ def test_attack_starting_values_of_another_shape(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "odd", lesson=replace(lesson, trainables=wide))
     opened = open_lesson(bundle, threads=1)
 
-    with pytest.raises(BundleCorrupt, match="'head.bias' is of shape"):
+    with pytest.raises(BundleCorrupt, match=r"'head\.bias' is of shape"):
         opened.start()
     opened.close()
 

@@ -159,7 +159,7 @@ def test_a_whole_tensor_is_no_adapter(bundle: Bundle) -> None:
     lesson = lora(trainables={"b": Trainable(shape=(4,), tensor="layers.0.bias")})
     values = {"b": np.ones(4, np.float32)}
 
-    with pytest.raises(InputError, match="stands in the place of 'layers.0.bias'"):
+    with pytest.raises(InputError, match=r"stands in the place of 'layers\.0\.bias'"):
         adapter_of(lesson, values, decoder=bundle.manifest.decoder, sha256="x")
 
 

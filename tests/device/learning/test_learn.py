@@ -1,5 +1,8 @@
 """From a file to a version in use: taught, judged, resumed, refused, and none of it silent."""
 
+# Python has `typing.override` from 3.12 on.
+# mypy: disable-error-code="explicit-override"
+
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.device.learning.bundles import D, N_PIXELS, trunk_weights, write_bundle
+from tests.device.learning.bundles import N_PIXELS, D, trunk_weights, write_bundle
 
 from onhand.core.bundle import Bundle
 from onhand.core.errors import InputError

@@ -153,13 +153,21 @@ def test_more_of_one_kind_are_less_likely(n: int, share: float) -> None:
 def test_an_extreme_loss_is_found() -> None:
     """Far above the others by their own spread; a low one is no harm."""
     past = np.linspace(1.0, 2.0, 50, dtype=np.float32)
-    losses = np.array([1.5, 30.0, 0.0, np.nan, np.inf], np.float32)
+    losses = np.array([1.5, 30.0, 0.0, np.nan, np.inf], dtype=np.float32)
 
     found = extreme_losses(losses, past, Limits())
 
     assert found.keys() == {1, 3, 4}
     assert "its loss of 30 is" in found[1]
     assert found[3] == "its loss is not finite"
+
+
+def test_many_far_losses_are_a_kind_of_their_own() -> None:
+    """What is taught for the first time is far from what is known, and all of it is."""
+    past = np.linspace(0.0, 0.2, 60, dtype=np.float32)
+    losses = np.array([5.0] * 20 + [np.nan], np.float32)
+
+    assert extreme_losses(losses, past, Limits()).keys() == {20}
 
 
 def test_few_losses_say_nothing() -> None:

@@ -93,6 +93,7 @@ class ClassSource:
         self._examples: list[Labelled] = []
         self._kept: dict[int, np.ndarray] = {}
         self._room = kept_bytes
+        self._has_length = False
         self.cut: set[int] = set()
         """Texts of which the end did not fit."""
         self.add(examples)
@@ -163,19 +164,28 @@ class ClassSource:
         }
 
     def _latents(self, numbers: Sequence[int]) -> np.ndarray:
-        missing = [number for number in numbers if number not in self._kept]
-        fresh: dict[int, np.ndarray] = {}
-        if missing:
-            found = self._teachable.latent(self._inputs(missing))
-            fresh = dict(zip(missing, found, strict=True))
-            self._keep(missing, found)
-        rows = [fresh[n] if n in fresh else self._kept[n] for n in numbers]
+        """Return what the trunk gives of some examples.
+
+        Each is run alone: what comes out of a larger run depends, in its last bit, on what else is
+        in it, and a training that is resumed would not be the one that was broken off.
+        """
+        if self._is_text and self._has_length:
+            return self._teachable.latent(self._inputs(numbers))
+        rows: list[np.ndarray] = []
+        for number in numbers:
+            row = self._kept.get(number)
+            if row is None:
+                found = self._teachable.latent(self._inputs([number]))
+                if self._is_text and found.ndim > 2:
+                    # As long as the text: only those of one run have one length.
+                    self._has_length = True
+                    return self._teachable.latent(self._inputs(numbers))
+                row = found[0]
+                self._keep(number, row)
+            rows.append(row)
         return np.stack(rows)
 
-    def _keep(self, numbers: Sequence[int], rows: np.ndarray) -> None:
-        if self._is_text and rows.ndim > 2:
-            return  # each is as long as the longest text of its batch
-        for number, row in zip(numbers, rows, strict=True):
-            if row.nbytes <= self._room:
-                self._room -= row.nbytes
-                self._kept[number] = row.copy()
+    def _keep(self, number: int, row: np.ndarray) -> None:
+        if row.nbytes <= self._room:
+            self._room -= row.nbytes
+            self._kept[number] = row.copy()

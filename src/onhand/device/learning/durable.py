@@ -1,9 +1,15 @@
-"""The state of long work, on disk after every step: two generations, each whole or not there.
+"""The state of long work, on disk after every step, each time whole or not there.
 
-FOLDER/state-0.bin, FOLDER/state-1.bin, FOLDER/part-NAME-REVISION.bin: a line, eight bytes of
-header length, a JSON header, the arrays without gaps, and the SHA-256 of all before it. A generation is written beside its place
-and renamed over the older of the two, so that the younger one is never touched. Whatever ends the
-process, and whenever, at least one of them is whole; what is damaged is set aside and said.
+FOLDER/state-0.bin, state-1.bin, step-0.bin, step-1.bin, part-NAME-REVISION.bin: a line, eight bytes
+of header length, a JSON header, the arrays without gaps, and the SHA-256 of all before it. A file
+is written beside its place and renamed over the older one of its two, so that the younger one is
+never touched. Whatever ends the process, and whenever, the last one that was written is whole; what
+is damaged is set aside and said.
+
+Files called `state` are brought to the disk itself, which takes longer than a short step and wears
+flash: that is done after each step, but not more often than every quarter of a second. Between
+them come files called `step`: they outlive the process, and a loss of power may cost them.
+
 A part is what changes seldom and may be large: it is written where its revision is a new one.
 """
 
@@ -13,7 +19,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -24,9 +31,13 @@ from onhand.core.errors import InputError, ResourceError
 from onhand.core.outside import parse_json
 from onhand.device.learning.methods.kept import Part
 
-__all__ = ["Generations", "Saved", "sync_folder"]
+__all__ = ["SYNC_S", "Generations", "Saved", "sync_folder"]
 
 _FIRST: Final = b"onhand state 1\n"
+SYNC_S: Final = 0.25
+"""Seconds of steps that a loss of power may cost."""
+_SYNCED: Final = ("state-0.bin", "state-1.bin")
+_QUICK: Final = ("step-0.bin", "step-1.bin")
 _DIGEST_BYTES: Final = 32
 _MOST_HEADER_BYTES: Final = 16 * 2**20
 _PART = re.compile(r"[A-Za-z0-9_.]{1,64}")
@@ -64,34 +75,56 @@ class Saved:
 
 
 class Generations:
-    """Keeps the last two generations in a folder. One process at a time."""
+    """Keeps the last generations in a folder. One process at a time."""
 
-    def __init__(self, folder: Path) -> None:
-        """Use a folder, which is made when something is written."""
-        self._folder = folder
-        # What the generations on the disk are made of, by the parity of their numbers.
-        self._parts: dict[int, dict[str, int]] = {}
-
-    def write(self, saved: Saved) -> None:
-        """Put a generation on disk, over the older one; when this returns it is there for good.
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sync_s: float = SYNC_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Use a folder, which is made when something is written.
 
         Args:
-            saved: its number is one more than that of the one before.
+            folder: it.
+            sync_s: seconds between two generations that are brought to the disk itself.
+            clock: seconds that only grow.
+        """
+        self._folder = folder
+        self._sync_s = sync_s
+        self._clock = clock
+        self._synced_at: float | None = None
+        # Of each file that is there: its number, and revisions of the parts that it is made of.
+        self._there: dict[str, tuple[int, dict[str, int]]] = {}
+        self._unsynced: set[Path] = set()
+
+    def write(self, saved: Saved) -> None:
+        """Write a generation over the older one; see the module for what it outlives.
+
+        Args:
+            saved: its number is above that of the one before.
 
         Raises:
             InputError: if JSON cannot hold a field, or an array is of another dtype.
             ResourceError: if it cannot be written; what was there stays.
         """
-        revisions = {name: part.revision for name, part in saved.parts.items()}
-        place = self._place(saved.number)
+        now = self._clock()
+        is_due = self._synced_at is None or now - self._synced_at >= self._sync_s
+        name = self._older(_SYNCED if is_due else _QUICK)
+        place = self._folder / name
+        revisions = {part: one.revision for part, one in saved.parts.items()}
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for name, part in saved.parts.items():
-                if not any(known.get(name) == part.revision for known in self._parts.values()):
-                    self._write_part(name, part)
-            _write(place, _pieces(saved.number, dict(saved.fields), revisions, saved.arrays))
-            self._parts[saved.number % 2] = revisions
-            self._tidy()
+            self._write_parts(saved.parts)
+            if is_due:
+                self._sync_parts()
+            content = _pieces(saved.number, dict(saved.fields), revisions, saved.arrays)
+            _write(place, content, sync=is_due)
+            self._there[name] = (saved.number, revisions)
+            if is_due:
+                self._synced_at = now
+            self._tidy(is_due=is_due)
         except OSError as error:
             raise ResourceError(
                 f"{place}: cannot be written: {error.strerror or error}; free some disk, and it "
@@ -110,12 +143,12 @@ class Generations:
         """
         found: list[Saved] = []
         notes: list[str] = []
-        self._parts = {}
-        for parity in (0, 1):
-            place = self._place(parity)
+        self._there = {}
+        for name in (*_SYNCED, *_QUICK):
+            place = self._folder / name
             try:
                 saved, revisions = _parse(place.read_bytes())
-                parts = {name: self._read_part(name, n) for name, n in revisions.items()}
+                parts = {part: self._read_part(part, n) for part, n in revisions.items()}
             except FileNotFoundError:
                 continue
             except OSError as error:
@@ -127,23 +160,43 @@ class Generations:
                 notes.append(f"{place.name} was damaged ({error}); it is kept as {aside.name}")
                 continue
             found.append(replace(saved, parts=parts))
-            self._parts[parity] = revisions
+            self._there[name] = (saved.number, revisions)
         return max(found, key=lambda one: one.number, default=None), notes
 
     def forget(self) -> None:
-        """Take what is on the disk for somebody else's: nothing of it is used again."""
-        self._parts = {}
+        """Remove what is there: it is somebody else's, and nothing of it is used again.
 
-    def _place(self, number: int) -> Path:
-        return self._folder / f"state-{number % 2}.bin"
+        Raises:
+            ResourceError: if it cannot be removed.
+        """
+        self._there = {}
+        try:
+            for name in (*_SYNCED, *_QUICK):
+                (self._folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise ResourceError(f"{self._folder}: cannot be emptied: {error.strerror}") from error
+
+    def _older(self, names: tuple[str, str]) -> str:
+        return min(names, key=lambda name: self._there.get(name, (-1, {}))[0])
 
     def _part_place(self, name: str, revision: int) -> Path:
         if not _PART.fullmatch(name):
             raise InputError(f"state: a part is called {name!r}, which is no name of a file")
         return self._folder / f"part-{name}-{revision}.bin"
 
-    def _write_part(self, name: str, part: Part) -> None:
-        _write(self._part_place(name, part.revision), _pieces(part.revision, {}, {}, part.arrays))
+    def _write_parts(self, parts: Mapping[str, Part]) -> None:
+        for name, part in parts.items():
+            if any(known.get(name) == part.revision for _, known in self._there.values()):
+                continue
+            place = self._part_place(name, part.revision)
+            _write(place, _pieces(part.revision, {}, {}, part.arrays), sync=False)
+            self._unsynced.add(place)
+
+    def _sync_parts(self) -> None:
+        for place in self._unsynced:
+            with place.open("rb+") as file:
+                os.fsync(file.fileno())
+        self._unsynced.clear()
 
     def _read_part(self, name: str, revision: int) -> Part:
         place = self._part_place(name, revision)
@@ -156,16 +209,21 @@ class Generations:
             raise InputError(f"its part {place.name} is another one")
         return Part(revision, saved.arrays)
 
-    def _tidy(self) -> None:
-        """Remove parts that neither generation is made of."""
+    def _tidy(self, *, is_due: bool) -> None:
+        """Remove what is older than the generation on the disk, and parts that nobody needs."""
+        if is_due:
+            for name in _QUICK:
+                if self._there.pop(name, None) is not None:
+                    (self._folder / name).unlink(missing_ok=True)
         needed = {
-            self._part_place(name, revision).name
-            for known in self._parts.values()
+            self._part_place(name, revision)
+            for _, known in self._there.values()
             for name, revision in known.items()
         }
         for path in self._folder.glob("part-*.bin"):
-            if path.name not in needed:
+            if path not in needed:
                 path.unlink(missing_ok=True)
+                self._unsynced.discard(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -179,7 +237,7 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write(place: Path, pieces: list[bytes | memoryview]) -> None:
+def _write(place: Path, pieces: list[bytes | memoryview], *, sync: bool) -> None:
     beside = place.with_suffix(".new")
     digest = hashlib.sha256()
     with beside.open("wb") as file:
@@ -187,10 +245,12 @@ def _write(place: Path, pieces: list[bytes | memoryview]) -> None:
             digest.update(piece)
             file.write(piece)
         file.write(digest.digest())
-        file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            file.flush()
+            os.fsync(file.fileno())
     beside.replace(place)
-    sync_folder(place.parent)
+    if sync:
+        sync_folder(place.parent)
 
 
 def _pieces(

@@ -5,6 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -108,11 +109,11 @@ def _lines(path: Path) -> Examples:
     gatherer = _Gatherer(path)
     for number, line in enumerate(_text_of(path).splitlines(), start=1):
         if line.strip():
-            gatherer.take(number, lambda where, line=line: _from_line(line, where, path.parent))
+            gatherer.take(number, partial(_from_line, line, path.parent))
     return gatherer.done()
 
 
-def _from_line(line: str, where: str, folder: Path) -> tuple[Example, frozenset[str]]:
+def _from_line(line: str, folder: Path, where: str) -> tuple[Example, frozenset[str]]:
     if len(line) > MOST_LINE_BYTES:
         raise InputError(f"has {len(line)} letters, at most {MOST_LINE_BYTES} are read")
     table = parse_json(line.encode())
@@ -133,7 +134,7 @@ def _table(path: Path, separator: str) -> Examples:
         )
     for number, row in rows:
         if row:
-            gatherer.take(number, lambda where, row=row: _from_row(names, row, where))
+            gatherer.take(number, partial(_from_row, names, row))
     return gatherer.done()
 
 

@@ -299,9 +299,10 @@ def _check_feeds(feeds: Feeds, inputs: Mapping[str, DeclaredArray], what: str) -
         raise InputError(f"{what}: input {odd[0]!r} {found}; it takes {', '.join(sorted(inputs))}")
     for name, info in inputs.items():
         array = feeds[name]
-        if not isinstance(array, np.ndarray) or (info.dtype and array.dtype.name != info.dtype):
-            kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-            raise InputError(f"{what}: input {name!r} is {kind}, must be {info.dtype}")
+        if not isinstance(array, np.ndarray):
+            raise InputError(f"{what}: input {name!r} is a {type(array).__name__}, no array")
+        if info.dtype and array.dtype.name != info.dtype:
+            raise InputError(f"{what}: input {name!r} is {array.dtype}, must be {info.dtype}")
         shape = info.shape
         if shape is None:
             continue

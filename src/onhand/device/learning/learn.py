@@ -30,6 +30,8 @@ from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.choosing import make_method
 from onhand.device.learning.methods.growing import grow_head
 from onhand.device.learning.methods.kept import Kept
+from onhand.device.learning.methods.preferences import PreferenceMethod
+from onhand.device.learning.preference_feeds import OpinionSource, PairSource
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.text_feeds import TextSource
 from onhand.device.learning.trainer import Ended, Trainer
@@ -225,6 +227,8 @@ def _prepare(
         method.load(_kept(kept))
         if settings.remember is not None:
             notes.append("what earlier sessions remembered is used; --remember only judges")
+    if isinstance(material.new, PairSource | OpinionSource):
+        method = PreferenceMethod(method, material.new, settings.preferring)
     return _Room(
         bundle=bundle,
         versions=versions,
@@ -346,15 +350,21 @@ def _sight(room: _Room, values: dict[str, FloatArray]) -> Sight:
 
 def _memory(versions: Versions, method: Method) -> Generations:
     """Return where a method's memory is kept from session to session."""
+    method = _remembering(method)
     name = hashlib.sha256(method.name.encode()).hexdigest()[:16]
-    return Generations(versions.folder / "memory" / name)
+    return Generations(versions.folder / "memory" / name, sync_s=0)
+
+
+def _remembering(method: Method) -> Method:
+    """Return what keeps the memory: references of preferences are of one session alone."""
+    return method.inner if isinstance(method, PreferenceMethod) else method
 
 
 def _keep_memory(room: _Room) -> None:
-    kept, place = room.method.save(), _memory(room.versions, room.method)
+    kept, place = _remembering(room.method).save(), _memory(room.versions, room.method)
     before, _ = place.read()
     number = 0 if before is None else before.number + 1
-    fields = {"facts": dict(kept.facts), "method": room.method.name}
+    fields = {"facts": dict(kept.facts), "method": _remembering(room.method).name}
     place.write(Saved(number=number, fields=fields, arrays={}, parts=kept.parts))
 
 

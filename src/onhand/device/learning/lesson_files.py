@@ -178,9 +178,10 @@ def check_values(values: Mapping[str, FloatArray], trainables: Mapping[str, Trai
     grown: dict[str, int] = {}
     for name, made in trainables.items():
         value = values[name]
-        if not isinstance(value, np.ndarray) or value.dtype != np.float32:
-            kind = getattr(value, "dtype", type(value).__name__)
-            raise InputError(f"value {name!r} is {kind}, must be float32")
+        if not isinstance(value, np.ndarray):
+            raise InputError(f"value {name!r} is a {type(value).__name__}, no array")
+        if value.dtype != np.float32:
+            raise InputError(f"value {name!r} is {value.dtype}, must be float32")
         fits = value.shape == made.shape
         if made.grows and value.ndim == len(made.shape) and value.shape[1:] == made.shape[1:]:
             grown[name] = value.shape[0] - made.shape[0]

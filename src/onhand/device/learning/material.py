@@ -13,11 +13,13 @@ from onhand.core.lesson import Lesson
 from onhand.device.learning.base import Teachable
 from onhand.device.learning.class_feeds import ClassSource, classes_of
 from onhand.device.learning.example_files import read_examples
-from onhand.device.learning.examples import Example, Labelled
+from onhand.device.learning.examples import Example, Labelled, Opinion, Preference
 from onhand.device.learning.lesson_files import class_names
+from onhand.device.learning.preference_feeds import liked, preference_source
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.text_feeds import TextSource, sequences_of
 from onhand.device.learning.training import Source
+from onhand.device.learning.variants import varied
 from onhand.device.text_files import TextFiles, read_text_files
 
 __all__ = ["Given", "Material", "make_material", "read_given"]
@@ -108,6 +110,11 @@ def read_given(data: Path, settings: LearnSettings) -> Given:
         known = read_examples(settings.remember)
         past, past_heldout = _split(known.examples, 0.2, seed=settings.seed)
         notes += known.notes
+    if settings.vary:
+        rng = np.random.default_rng([settings.seed, 3])
+        made = varied(new, past, each=settings.vary, rng=rng)
+        notes.append(f"{len(made)} variants of {len(new)} examples are taught as well")
+        new = (*new, *made)
     return Given(new=new, heldout=heldout, past=past, past_heldout=past_heldout, notes=tuple(notes))
 
 
@@ -132,12 +139,13 @@ def make_material(
     groups = (given.new, given.heldout, given.past, given.past_heldout)
     if teachable.lesson.feeds == "tokens":
         files, decoder = read_text_files(bundle), bundle.manifest.decoder
-        texts = [_texts(group, files, decoder.context) for group in groups]
+        # What judges, and what is to be remembered, are answers that were liked.
+        texts = [_texts(liked(group), files, decoder.context) for group in groups[1:]]
         return Material(
-            new=texts[0],
-            heldout=texts[1],
-            past=texts[2],
-            past_heldout=texts[3],
+            new=_taught(given.new, files, decoder.context),
+            heldout=texts[0],
+            past=texts[1],
+            past_heldout=texts[2],
             width=decoder.vocab_size,
             known=None,
             classes=(),
@@ -161,6 +169,12 @@ def make_material(
         known=n_known,
         classes=classes,
     )
+
+
+def _taught(examples: Sequence[Example], files: TextFiles, context: int) -> Source:
+    if any(isinstance(one, Preference | Opinion) for one in examples):
+        return preference_source(examples, files, context=context)
+    return _texts(examples, files, context)
 
 
 def _texts(examples: Iterable[Example], files: TextFiles, context: int) -> TextSource:
@@ -202,7 +216,11 @@ def _split(
 
 
 def _stamp(example: Example) -> str:
-    """Return size and time of an example's file, "" where it has none."""
+    """Return size and time of an example's file, "" where it has none.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
     if not isinstance(example, Labelled) or not isinstance(example.given, Path):
         return ""
     try:

@@ -11,6 +11,7 @@ from onhand.device.learning.clipping import Clipping
 from onhand.device.learning.gate import Bounds
 from onhand.device.learning.graph import Memory
 from onhand.device.learning.optimizers import make_optimizer
+from onhand.device.learning.preferences import Preferring
 from onhand.device.learning.schedules import Schedule
 from onhand.device.learning.training import Plan
 
@@ -23,6 +24,7 @@ _RATES: Final = {
     "sgd": {"lora": 1e-1, "head": 1e-1, "last-block": 1e-2, "bias": 1e-1},
 }
 _WARM_UP_SHARE: Final = 0.05
+_MOST_VARIANTS: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,9 @@ class LearnSettings:
         heldout: a file of examples that judge, or the share of those given that do.
         remember: examples of what the model can do already: most are for methods that hold on to
             them, a share judges what was forgotten; None for none.
+        vary: variants of each example, in which what its answer copies is exchanged; see
+            `variants`.
+        preferring: where answers that were liked and disliked are taught.
         seed: decides every choice that is left to chance.
         clip_norm: most of the gradients' global norm; None for no bound.
         memory: see `graph.Memory`.
@@ -59,6 +64,8 @@ class LearnSettings:
     schedule: str = "cosine"
     heldout: Path | float = HELD_OUT_SHARE
     remember: Path | None = None
+    vary: int = 0
+    preferring: Preferring = field(default_factory=Preferring)
     seed: int = 0
     clip_norm: float | None = 1.0
     memory: Memory = "fast"
@@ -69,6 +76,8 @@ class LearnSettings:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise InputError(f"epochs is {self.epochs}, must be 1 or more")
+        if not 0 <= self.vary <= _MOST_VARIANTS:
+            raise InputError(f"vary is {self.vary}, must be from 0 to {_MOST_VARIANTS}")
         if not isinstance(self.heldout, Path) and not 0 <= self.heldout < 1:
             raise InputError(
                 f"the share held out is {self.heldout}, must be from 0 to below 1, or a file"

@@ -82,6 +82,8 @@ class Limits:
             it in a row. With 0.5 and a chance of 1e-9, thirty in a row are a flood.
         most_deviation: robust z-score above which a loss is extreme.
         least_losses: losses that must be known before one is extreme.
+        most_share: of them that can be extreme: more are no slips but a kind of their own, such
+            as what is taught for the first time.
     """
 
     most_bytes: int = 64 * 2**10
@@ -90,12 +92,13 @@ class Limits:
     usual_share: float = 0.5
     most_deviation: float = 8.0
     least_losses: int = 20
+    most_share: float = 0.1
 
     def __post_init__(self) -> None:
         for name in ("most_bytes", "window", "least_losses"):
             if int(getattr(self, name)) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, must be 1 or more")
-        for name in ("chance", "usual_share"):
+        for name in ("chance", "usual_share", "most_share"):
             if not 0 < float(getattr(self, name)) < 1:
                 raise InputError(f"{name} is {getattr(self, name)}, must be above 0 and below 1")
         if not self.most_deviation > 0:
@@ -203,11 +206,13 @@ def extreme_losses(losses: FloatArray, past: FloatArray, limits: Limits) -> dict
     median = float(np.median(known))
     spread = _MAD_TO_DEVIATION * float(np.median(np.abs(known - median)))
     spread = max(spread, _LEAST_SPREAD * abs(median), 1e-6)
-    for i, loss in enumerate(losses.tolist()):
-        deviation = (loss - median) / spread
-        if math.isfinite(loss) and deviation > limits.most_deviation:
-            found[i] = (
-                f"its loss of {loss:.3g} is {deviation:.1f} deviations above the median, "
-                f"{median:.3g}"
-            )
+    deviations = (losses - median) / spread
+    is_far = np.isfinite(losses) & (deviations > limits.most_deviation)
+    if (known > median + limits.most_deviation * spread).mean() > limits.most_share:
+        return found
+    for i in np.flatnonzero(is_far).tolist():
+        loss, deviation = float(losses[i]), float(deviations[i])
+        found[i] = (
+            f"its loss of {loss:.3g} is {deviation:.1f} deviations above the median, {median:.3g}"
+        )
     return found

@@ -13,9 +13,9 @@ from onhand.device.learning.examples import Dialogue, Example, PlainText
 from onhand.device.template import Message
 from onhand.device.text_files import TextFiles
 
-__all__ = ["TokenSequence", "TextSource", "answer_sequence", "batch_sequences", "sequences_of"]
+__all__ = ["TextSource", "TokenSequence", "answer_sequence", "batch_sequences", "sequences_of"]
 
-WINDOW: Final = 512
+WINDOW: Final = 128
 """Tokens of a piece of a long text: its memory is what bounds a step."""
 
 

@@ -97,7 +97,7 @@ class Trainer:
         self._fingerprint = fingerprint
         self._clock = clock
         self._energy_j = energy_j
-        self._last_step_s = 0.0
+        self._last_step_s = self._write_s = 0.0
         self.notes: list[str] = []
         self.is_resumed = False
         before = None if self._kept is None else self._resumed(self._kept)
@@ -167,12 +167,16 @@ class Trainer:
             plan=self._plan,
             method=self._method,
         )
-        self._last_step_s = self._clock() - begun
+        computed = self._clock()
+        self._last_step_s = computed - begun
         energy_j = self.training.energy_j
         if energy_j is not None:
             energy_j += self._joules() - joules
-        after = replace(after, seconds=self.training.seconds + self._last_step_s, energy_j=energy_j)
+        # What writing a state took can only be in the next one.
+        seconds = self.training.seconds + self._write_s + self._last_step_s
+        after = replace(after, seconds=seconds, energy_j=energy_j)
         self._keep(after)
+        self._write_s = self._clock() - computed
         self.training = after
         return stepped
 

@@ -91,7 +91,7 @@ class Training:
         place: how far the order of examples has gone.
         guard: what was skipped.
         losses: (MOST_LOSSES at most,) float64, of the last steps; NaN of those that were skipped.
-        seconds: that the steps took.
+        seconds: that the steps took, writing their states included.
         energy_j: joules that they took; None where nobody measures.
         n_examples: that were taught, each as often as it was.
         is_ended: whether the method ended the session: nothing is left to do.

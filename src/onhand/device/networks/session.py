@@ -12,6 +12,8 @@ from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import InputError
 from onhand.core.feed import PictureFeed
 from onhand.core.network import Network
+from onhand.device.learning.in_use import AS_BUILT, InUse
+from onhand.device.learning.network_in_use import network_in_use
 from onhand.device.networks.answers import CLASSIFIES, Likely, likeliest, read_labels
 from onhand.device.networks.base import Array, NetworkLoaded
 from onhand.device.networks.boxes import Box, box_reader
@@ -31,18 +33,26 @@ class NetworkSession:
     Attributes:
         network: its description.
         labels: names of its classes; empty where it has none.
-        bundle_sha256: hash of the bundle's manifest: which version it is.
+        bundle_sha256: hash of the bundle's manifest, and of what was learned: which version it is.
+        learned: which learned version answers.
         choice: the variant and the engine that run it, and why not others.
         engine_name: the engine.
         reasons: engine -> why it was not taken.
     """
 
-    def __init__(self, bundle: Bundle, loaded: NetworkLoaded, choice: Choice) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        loaded: NetworkLoaded,
+        choice: Choice,
+        learned: InUse = AS_BUILT,
+    ) -> None:
         """Take a network that `open_quickest` opened."""
         self.network: Network = bundle.manifest.network
         self.labels = read_labels(bundle)
         self.bundle_sha256 = bundle.manifest_sha256
         self.choice = choice
+        self.learned = learned
         self.engine_name = choice.engine
         self.reasons = dict(choice.engines)
         self._bundle = bundle
@@ -176,6 +186,7 @@ def open_session(
     variant: str | None = None,
     engine: str | None = None,
     threads: int | None = None,
+    version: int | None = None,
     home: Path | None = None,
 ) -> NetworkSession:
     """Check a bundle and open its network in the variant and engine that are quickest here.
@@ -185,22 +196,21 @@ def open_session(
         variant: one of its variants; None to choose, see `onhand.device.networks.variants`.
         engine: name of an engine; None to choose, see `onhand.device.networks.opening`.
         threads: of one run; None for what this process may use.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use.
         home: the state folder, where the choice is kept; None for the user's own.
 
     Returns:
         The network; close it, or use it in a `with` block.
 
     Raises:
-        InputError: if there is no such bundle, variant or engine, or it holds a language model.
+        InputError: if there is no such bundle, variant, engine or version, or it holds a language
+            model.
         BundleCorrupt: if a file is missing or changed.
         EngineUnavailable: if no engine can run it here.
     """
-    bundle = read_bundle(Path(path))
+    where = default_home() if home is None else home
+    bundle, learned = network_in_use(read_bundle(Path(path)), where, version)
     loaded, choice = open_quickest(
-        bundle,
-        variant=variant,
-        engine=engine,
-        threads=threads,
-        home=default_home() if home is None else home,
+        bundle, variant=variant, engine=engine, threads=threads, home=where
     )
-    return NetworkSession(bundle, loaded, choice)
+    return NetworkSession(bundle, loaded, choice, learned)

@@ -228,6 +228,12 @@ class Answer:
         )
 
     def _parts(self) -> AsyncGenerator[tuple[int, Piece | Ending]]:
+        feedback, parts = self._state.feedback, self._made()
+        if feedback is None:
+            return parts
+        return feedback.noted(self._stamp.id, self._model.name, self._asked.asks, parts)
+
+    def _made(self) -> AsyncGenerator[tuple[int, Piece | Ending]]:
         if self._found:
             return merged([_told(kept) for kept in self._found])
         asks = self._asked.asks

@@ -26,6 +26,7 @@ from onhand.device.serving.backends.remote import HOPS, hops_of
 from onhand.device.serving.caches.questions import HEADER as CACHE_HEADER
 from onhand.device.serving.caches.questions import read_cache_use
 from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
+from onhand.device.serving.feedback.desk import HEALTH_KEYS, no_feedback
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.models.network import NetworkModel
@@ -86,7 +87,7 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
 
     routes = _Routes(state, settings)
     served = [
-        Route("/health", _health, methods=["GET"]),
+        Route("/health", routes.health, methods=["GET"]),
         Route("/ready", routes.ready, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
         Route("/v1/governor", routes.governor, methods=["GET"]),
@@ -98,6 +99,7 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/v1/responses", routes.responses, methods=["POST"]),
         Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
         Route("/v1/classify", routes.classify, methods=["POST"]),
+        Route("/v1/feedback", routes.feedback, methods=["GET", "POST"]),
         Route("/v1/outbox", routes.outbox, methods=["GET"]),
         Route("/v1/outbox/{id}", routes.deferred, methods=["GET", "DELETE"]),
         *page_routes(),
@@ -112,6 +114,33 @@ class _Routes:
     def __init__(self, state: ServerState, settings: ServeSettings) -> None:
         self._state = state
         self._settings = settings
+
+    async def health(self, request: "Request") -> "ASGIApp":
+        """Say that the process lives, and how what learns stands."""
+        feedback = self._state.feedback
+        if feedback is None:
+            return JsonReply({"status": "ok"})
+        learning = await asyncio.to_thread(feedback.described)
+        # Without a key: figures, and no sentences.
+        figures = {
+            name: {key: one[key] for key in HEALTH_KEYS if key in one}
+            for name, one in learning.items()
+        }
+        return JsonReply({"status": "ok", "learning": figures})
+
+    async def feedback(self, request: "Request") -> "ASGIApp":
+        """Take what a user says of an answer, or an example whole; or say how learning stands.
+
+        Raises:
+            RefusedRequest: if nothing is learned here, or the feedback is wrong.
+        """
+        self._check_open()
+        if self._state.feedback is None:
+            raise no_feedback()
+        if request.method == "GET":
+            return JsonReply(await asyncio.to_thread(self._state.feedback.described))
+        body = parse_body(await request.body())
+        return await self._state.feedback.give(body, tenant=request.state.tenant)
 
     async def ready(self, request: "Request") -> "ASGIApp":
         """Say whether requests are taken.
@@ -273,10 +302,6 @@ async def _classes(network: NetworkModel, wanted: Classification) -> dict[str, o
         return compared(wanted, similarities, model=network.name)
     likely = await network.classify(wanted.example, top=wanted.top)
     return classified(likely, model=network.name)
-
-
-async def _health(request: "Request") -> "ASGIApp":
-    return JsonReply({"status": "ok"})
 
 
 async def _refused(request: "Request", error: Exception) -> "Response":

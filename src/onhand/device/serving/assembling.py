@@ -15,6 +15,7 @@ from onhand.device.serving.caches.gate.lexicon import OWN_LEXICON
 from onhand.device.serving.caches.gate.wordnet import read_lexicon
 from onhand.device.serving.caches.semantic import SemanticCache
 from onhand.device.serving.caches.semantic_store import SemanticStore
+from onhand.device.serving.feedback.desk import FeedbackDesk, show_learning
 from onhand.device.serving.governor.starting import start_governor
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.network import NetworkModel
@@ -118,6 +119,10 @@ def opened_state(
             outbox = opened_outbox(settings.outbox, home=home, metrics=metrics)
             opened.callback(outbox.close)
             state.beside.append(Desk(outbox, state, settings.outbox))
+        if settings.learning.enabled:
+            state.feedback = FeedbackDesk(state, settings.learning, home=home)
+            state.beside.append(state.feedback)
+            show_learning(state.feedback, metrics)
         if settings.governor.enabled:
             start_governor(state, settings.governor)
         yield state

@@ -14,6 +14,7 @@ from onhand.core.tables import filled, unknown
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
 from onhand.device.serving.caches.settings import CacheSettings
+from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.governor.setting import GovernorSettings
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.routing.settings import (
@@ -40,10 +41,11 @@ ANONYMOUS: Final = "local"
 """Who asks where no keys are configured."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
+_VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
     *("server", "cache", "log", "shelf", "model", "key"),
-    *("backend", "balance", "routing", "route", "outbox", "governor"),
+    *("backend", "balance", "routing", "route", "outbox", "governor", "learning"),
 )
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -115,6 +117,8 @@ class ModelSettings:
         speculate: "lookup": an answer that runs alone is drafted from its own text where that pays,
             with the same tokens; or "off".
         context: most tokens of prompt and answer together; 0 for the model's own.
+        version: "current" for what this device has learned, "base" for the bundle as it was built,
+            or a learned version's number.
         max_active: answers computed at once.
         max_waiting: requests that may wait; one more is refused.
         prefix_cache_bytes: memory for what ended conversations remember.
@@ -133,6 +137,7 @@ class ModelSettings:
     prefill: str = "exact"
     speculate: str = "lookup"
     context: int = 0
+    version: str = "current"
     max_active: int = 8
     max_waiting: int = 64
     prefix_cache_bytes: int = 256 * 2**20
@@ -146,6 +151,8 @@ class ModelSettings:
             raise InputError(
                 f"name {self.name!r}: letters, digits and . _ / : - alone, at most 128"
             )
+        if not _VERSION.fullmatch(self.version):
+            raise InputError(f"version is {self.version!r}, must be current, base or a number")
         if self.speculate not in {"lookup", "off"}:
             raise InputError(f"speculate is {self.speculate!r}, must be lookup or off")
         for name in ("threads", "context", "prefix_cache_bytes"):
@@ -156,6 +163,13 @@ class ModelSettings:
         if not self.keep_s >= 0:  # so that NaN is refused as well
             raise InputError(f"keep_s is {self.keep_s}, must be 0 or more")
         _ = self.limits
+
+    @property
+    def version_number(self) -> int | None:
+        """The learned version to open, 0 for the bundle as it was built; None for the current."""
+        if self.version == "current":
+            return None
+        return 0 if self.version == "base" else int(self.version)
 
     @property
     def limits(self) -> Limits:
@@ -230,6 +244,7 @@ class ServeSettings:
         routes: what is different for single models.
         privacy: tenant -> the class that its requests have at least.
         outbox: what is answered later.
+        learning: whether and when models learn from feedback.
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
@@ -247,6 +262,7 @@ class ServeSettings:
     routes: tuple[RouteSettings, ...] = ()
     privacy: Mapping[str, str] = field(default_factory=dict)
     outbox: OutboxSettings = field(default_factory=OutboxSettings)
+    learning: LearningSettings = field(default_factory=LearningSettings)
 
     def tenant_of(self, token: str | None) -> str | None:
         """Return whose a bearer token is; None if it is nobody's.
@@ -317,6 +333,9 @@ def parse_settings(
         routes=read_routes(_tables(table, "route", where)),
         privacy=strictest((one.tenant, one.privacy) for one, _ in keys),
         outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
+        learning=filled(
+            LearningSettings, _table(table, "learning", where), where=f"{where}: learning"
+        ).placed(beside),
     )
 
 

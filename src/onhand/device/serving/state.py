@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from onhand.core.errors import InputError
 from onhand.device.serving.asks import TextModel
@@ -16,6 +16,9 @@ from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.shelved import variant_of
 from onhand.device.serving.refusals import Refusal, RefusedRequest
+
+if TYPE_CHECKING:
+    from onhand.device.serving.feedback.desk import FeedbackDesk
 
 __all__ = ["Beside", "Served", "ServerState", "on_device"]
 
@@ -44,6 +47,7 @@ class ServerState:
         semantic: answers that similar questions get; None for none.
         beside: what runs from `start` to `stop`.
         governor: what adjusts the models; None for nothing.
+        feedback: what the models learn from; None for nothing.
         is_draining: whether the server is about to end.
         started_s: when it began, in seconds since 1970.
     """
@@ -81,6 +85,7 @@ class ServerState:
         self._blocks = blocks
         self.semantic = semantic
         self.governor: Governor | None = None
+        self.feedback: FeedbackDesk | None = None
         self.is_draining = False
         self.beside = list(beside)
         self.started_s = int(time.time())

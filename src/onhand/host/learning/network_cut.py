@@ -12,10 +12,6 @@ from onhand.host.networks.onnx_files import infer_shapes
 
 __all__ = ["Cut", "cut_at", "find_last_block", "values_behind"]
 
-# Values behind a cut that do not come through it may be made of masks; tables that hold more
-# numbers than this are weights.
-_MOST_BESIDE = 4096
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
@@ -126,6 +122,8 @@ def _pieces(
     places = {name: i for i, node in enumerate(graph.nodes) for name in node.outputs}
     wanted = _needed(graph, head.inputs[0], ())
     found: list[tuple[Cut, _Piece]] = []
+    if not cuts:
+        return []
     ends = [*(places[cut.value.name] for cut in cuts[1:]), places[head.name]]
     for cut, end in zip(cuts, ends, strict=True):
         inside = [
@@ -183,11 +181,12 @@ def _is_light(graph: Graph, names: Collection[str], fixed: Collection[str]) -> b
         node = makers.get(name)
         if node is None or name in fixed:
             continue
-        if node.op in PRODUCTS or _reads_table(graph, node):
+        if node.op in PRODUCTS or _reads_weight(graph, node):
             return False
     return True
 
 
-def _reads_table(graph: Graph, node: Node) -> bool:
+def _reads_weight(graph: Graph, node: Node) -> bool:
+    # Masks and sizes are made with single numbers.
     arrays = (graph.constants[name] for name in node.inputs if name in graph.constants)
-    return any(array.dtype.kind == "f" and array.size > _MOST_BESIDE for array in arrays)
+    return any(array.dtype.kind == "f" and array.size > 1 for array in arrays)

@@ -18,7 +18,7 @@ def texts(lengths: list[int], *, balanced: bool = True, budget: int = 5000) -> M
     """Return a memory of examples of some lengths."""
     memory, rng = Memory(budget, balanced=balanced), np.random.default_rng(3)
     for i, length in enumerate(lengths):
-        item = {
+        item: dict[str, np.ndarray] = {
             "tokens": rng.integers(0, 99, length).astype(np.int32),
             "chances": rng.random((length, 2)).astype(np.float16),
             "labels": np.array(i % 3, np.int64),
@@ -41,7 +41,11 @@ def test_what_is_read_is_what_was_kept(lengths: list[int], balanced: bool, budge
     assert again.size_bytes == memory.size_bytes
     assert again.groups == memory.groups
     for old, new in zip(memory.slots, again.slots, strict=True):
-        assert (old.group, old.priority, old.size_bytes) == (new.group, new.priority, new.size_bytes)
+        assert (old.group, old.priority, old.size_bytes) == (
+            new.group,
+            new.priority,
+            new.size_bytes,
+        )
         for name, array in old.item.items():
             assert new.item[name].dtype == array.dtype
             np.testing.assert_array_equal(new.item[name], array)
@@ -79,7 +83,10 @@ def with_value(value: float) -> Callable[[np.ndarray], np.ndarray]:
         (lambda a: {n: x for n, x in a.items() if n != "slots.group"}, "slots.group is missing"),
         (lambda a: {n: x for n, x in a.items() if n != "shapes.tokens"}, "shapes of tokens"),
         (lambda a: a | {"else": np.zeros(1, np.float32)}, "no array 'else'"),
-        (lambda a: {n: x for n, x in a.items() if "." in n and n[:4] in ("slot", "grou")}, "0 arrays"),
+        (
+            lambda a: {n: x for n, x in a.items() if "." in n and n[:4] in ("slot", "grou")},
+            "0 arrays",
+        ),
         (change("slots.priority", with_value(np.nan)), "not finite"),
         (change("slots.priority", with_value(2.0)), "from 0 to 1"),
         (change("slots.priority", lambda x: x[1:]), "one from 0 to 1"),
@@ -96,9 +103,7 @@ def with_value(value: float) -> Callable[[np.ndarray], np.ndarray]:
         (change("shapes.chances", lambda x: np.full((len(x), 6), 40)), "its shapes say"),
     ],
 )
-def test_attack_a_damaged_memory_is_refused(
-    spoil: Callable[[Arrays], Arrays], why: str
-) -> None:
+def test_attack_a_damaged_memory_is_refused(spoil: Callable[[Arrays], Arrays], why: str) -> None:
     """Whatever is changed in it, nothing is taken from it."""
     arrays = spoil(memory_of(texts([4, 5, 6, 7])))
 

@@ -35,7 +35,10 @@ def test_sixteen_bits_are_what_numpy_rounds_to(values: FloatArray) -> None:
 
 def test_whole_numbers_and_bytes_stay_as_they_are() -> None:
     """A picture of bytes is no fraction in eight bits."""
-    item = {"pixels": np.arange(6, dtype=np.uint8), "labels": np.array(3, np.int64)}
+    item: dict[str, np.ndarray] = {
+        "pixels": np.arange(6, dtype=np.uint8),
+        "labels": np.array(3, np.int64),
+    }
 
     back = decoded(coded(item, "uint8"))
 

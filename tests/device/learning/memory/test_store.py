@@ -29,7 +29,9 @@ def test_every_example_is_kept_as_often_as_any_other() -> None:
     """10 of 50, 200 times: chi-square with 49 degrees of freedom is below its 99.9 % point."""
     kept = np.zeros(50)
     for seed in range(200):
-        memory = filled([0] * 50, budget=GROUP_BYTES + 10 * size_of(item()), balanced=False, seed=seed)
+        memory = filled(
+            [0] * 50, budget=GROUP_BYTES + 10 * size_of(item()), balanced=False, seed=seed
+        )
         for slot in memory.slots:
             kept[slot.item["x"][0]] += 1
     expected = kept.sum() / 50
@@ -44,7 +46,9 @@ def test_a_balanced_memory_samples_each_class_uniformly() -> None:
     kept = np.zeros(25)
     for seed in range(200):
         groups = [0] * 25 + [1] * 25
-        memory = filled(groups, budget=2 * GROUP_BYTES + 10 * size_of(item()), balanced=True, seed=seed)
+        memory = filled(
+            groups, budget=2 * GROUP_BYTES + 10 * size_of(item()), balanced=True, seed=seed
+        )
         for slot in memory.slots:
             if slot.group == 0:
                 kept[slot.item["x"][0]] += 1
@@ -88,7 +92,10 @@ def test_a_balanced_memory_holds_as_much_of_each_class(counts: list[int], seed: 
 
 def test_classes_shrink_as_more_of_them_come() -> None:
     """Ten examples of one class become five of each of two."""
-    memory, rng = Memory(2 * GROUP_BYTES + 10 * size_of(item()), balanced=True), np.random.default_rng(0)
+    memory, rng = (
+        Memory(2 * GROUP_BYTES + 10 * size_of(item()), balanced=True),
+        np.random.default_rng(0),
+    )
     for _ in range(10):
         memory.offer(item(), 0, rng.random())
     before = memory.counts()

@@ -1,14 +1,14 @@
-"""Models that methods are tried on, in numpy: a head on latents, a perceptron, a head of low rank."""
+"""Models to try methods on, in numpy: a head on latents, a perceptron, a head of low rank."""
 
 from collections.abc import Mapping
 
 import numpy as np
+from tests.device.learning.models import log_softmax
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson, Trainable
 from onhand.device.learning.base import Feeds, Taught, Values
-from tests.device.learning.models import log_softmax
 
 
 def class_losses(logits: FloatArray, feeds: Feeds) -> tuple[float, FloatArray, FloatArray]:
@@ -31,9 +31,7 @@ def class_losses(logits: FloatArray, feeds: Feeds) -> tuple[float, FloatArray, F
     return float(loss), losses, slope.astype(np.float32)
 
 
-def class_lesson(
-    shapes: Mapping[str, tuple[int, ...]], growing: tuple[str, ...], **more: object
-) -> Lesson:
+def class_lesson(shapes: Mapping[str, tuple[int, ...]], growing: tuple[str, ...]) -> Lesson:
     """Return a lesson of kind head with a trunk."""
     trainables = {
         name: Trainable(shape=shape, tensor=name, grows=name in growing)
@@ -100,7 +98,8 @@ class PerceptronTeachable:
         values = {name: np.zeros(shape, np.float32) for name, shape in self.shapes.items()}
         drawn = np.random.default_rng(self.seed).standard_normal(self.shapes["hidden"])
         scale = np.sqrt(2 / self.shapes["hidden"][1])
-        return values | {"hidden": (drawn * scale).astype(np.float32)}
+        values["hidden"] = (drawn * scale).astype(np.float32)
+        return values
 
     def latent(self, inputs: Feeds) -> FloatArray:
         """What comes in, as it is."""
@@ -169,7 +168,7 @@ class LowRankTeachable:
         return Taught(
             loss=loss,
             outputs={"losses": losses, "logits": logits},
-            gradients={"q.A": B.T @ slope.T @ x, "q.B": slope.T @ (x @ A.T)},
+            gradients={"q.A": B.T @ slope.T @ x, "q.B": (slope.T @ (x @ A.T)).astype(np.float32)},
         )
 
     def close(self) -> None:

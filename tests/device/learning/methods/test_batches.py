@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from tests.device.learning.methods.models import HeadTeachable, latents
+from tests.device.learning.models import TableTeachable
 
 from onhand.core.errors import InputError
 from onhand.device.learning.methods.batches import (
@@ -12,8 +14,6 @@ from onhand.device.learning.methods.batches import (
     split,
     stacked,
 )
-from tests.device.learning.methods.models import HeadTeachable, latents
-from tests.device.learning.models import TableTeachable
 
 TEXTS = TableTeachable(9).lesson
 CLASSES = HeadTeachable().lesson
@@ -83,7 +83,7 @@ def test_examples_taken_apart_and_put_together_are_the_same() -> None:
 
 def test_an_encoders_texts_are_kept_without_padding_and_padded_again() -> None:
     """Each batch is as long as its longest text."""
-    batch = {
+    batch: dict[str, np.ndarray] = {
         "input_ids": np.array([[7, 8, 9], [4, 0, 0]], np.int64),
         "attention_mask": np.array([[1, 1, 1], [1, 0, 0]], np.int64),
         "labels": np.array([0, 1], np.int64),
@@ -99,7 +99,7 @@ def test_an_encoders_texts_are_kept_without_padding_and_padded_again() -> None:
 
 def test_latents_as_wide_as_a_text_is_long_are_no_tokens() -> None:
     """Fractions of one row are a vector: they are neither cut nor padded."""
-    batch = {
+    batch: dict[str, np.ndarray] = {
         "latent": np.ones((1, 3), np.float32),
         "attention_mask": np.array([[1, 1, 0]], np.int64),
         "labels": np.array([0], np.int64),

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from tests.device.learning.methods.models import HeadTeachable, latents
+from tests.device.learning.models import TableTeachable
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
@@ -11,8 +13,6 @@ from onhand.device.learning.methods.growing import grow_head
 from onhand.device.learning.methods.kept import Part
 from onhand.device.learning.methods.options import MethodOptions
 from onhand.device.learning.methods.soft import pulled, softmax
-from tests.device.learning.methods.models import HeadTeachable, latents
-from tests.device.learning.models import TableTeachable
 
 LESSON = HeadTeachable().lesson
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from tests.device.learning.methods.models import HeadTeachable, latents
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
@@ -10,7 +11,6 @@ from onhand.device.learning.methods.growing import grow_head
 from onhand.device.learning.methods.kept import Part
 from onhand.device.learning.methods.options import MethodOptions
 from onhand.device.learning.methods.soft import softmax
-from tests.device.learning.methods.models import HeadTeachable, latents
 
 OPTIONS = MethodOptions(ewc_strength=3.0, fisher_examples=16)
 
@@ -32,7 +32,7 @@ def consolidated(values: dict[str, FloatArray], *, options: MethodOptions = OPTI
 
 
 def test_the_penaltys_gradient_is_that_of_the_penalty() -> None:
-    """Against central differences, in every element; the penalty is quadratic, so they are exact."""
+    """Against central differences, exact for what is quadratic, in every element."""
     elastic, values = consolidated(drawn(0)), drawn(1)
     nothing = {name: np.zeros_like(value) for name, value in values.items()}
     gradients = elastic.adjust(values, nothing)
@@ -60,9 +60,9 @@ def test_values_that_did_not_move_are_not_penalised() -> None:
 def test_the_fisher_information_is_that_of_the_networks_own_answers() -> None:
     """Of a softmax bias it is the mean of p (1 - p), here over many drawn labels."""
     teachable, values = HeadTeachable(), drawn(0)
-    options = MethodOptions(ewc_strength=2.0, fisher_examples=4000, memory_bytes=2**22)
+    options = MethodOptions(ewc_strength=2.0, fisher_examples=900, memory_bytes=2**22)
     elastic, rng = Elastic(teachable.lesson, options), np.random.default_rng(0)
-    batch = latents([0, 1, 2] * 1000)
+    batch = latents([0, 1, 2] * 300)
     elastic.offer(batch, rng)
     elastic.consolidate(teachable, values, width=3, rng=rng)
 
@@ -70,7 +70,7 @@ def test_the_fisher_information_is_that_of_the_networks_own_answers() -> None:
     chances = softmax(logits.astype(float))
     moved = values | {"bias": values["bias"] + np.array([1, 0, 0], np.float32)}
     expected = (chances * (1 - chances)).mean(axis=0)[0]
-    assert elastic.penalty(moved) == pytest.approx(expected, rel=0.1)
+    assert elastic.penalty(moved) == pytest.approx(expected, rel=0.15)
 
 
 def test_sessions_add_up_and_the_old_ones_fade() -> None:
@@ -133,6 +133,4 @@ def test_attack_a_damaged_penalty_is_refused(spoil: object, why: str) -> None:
     penalty, sample = consolidated(drawn(0)).save()
 
     with pytest.raises(InputError, match=why):
-        Elastic(HeadTeachable().lesson, OPTIONS).load(
-            Part(1, spoil(dict(penalty.arrays))), sample
-        )
+        Elastic(HeadTeachable().lesson, OPTIONS).load(Part(1, spoil(dict(penalty.arrays))), sample)

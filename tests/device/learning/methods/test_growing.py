@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from tests.device.learning.methods.models import HeadTeachable, LowRankTeachable, latents
 
 from onhand.core.errors import InputError
 from onhand.device.learning.methods.growing import grow_head, imprinted
-from tests.device.learning.methods.models import HeadTeachable, LowRankTeachable, latents
 
 LESSON = HeadTeachable().lesson
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from tests.device.learning.methods.models import LowRankTeachable
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
 from onhand.device.learning.methods.options import MethodOptions
 from onhand.device.learning.methods.orthogonal import Orthogonal
-from tests.device.learning.methods.models import LowRankTeachable
 
 OPTIONS = MethodOptions(olora_rank=2, olora_strength=0.5)
 TEACHABLE = LowRankTeachable(rank=6)

@@ -2,17 +2,19 @@
 
 import numpy as np
 import pytest
-
-from onhand.core.errors import InputError
-from onhand.device.learning.methods.kept import Part
-from onhand.device.learning.methods.options import MethodOptions
-from onhand.device.learning.methods.prototypes import Prototypes
 from tests.device.learning.methods.models import (
     HeadTeachable,
     LowRankTeachable,
     PerceptronTeachable,
     latents,
 )
+from typing_extensions import override
+
+from onhand.core.errors import InputError
+from onhand.device.learning.base import Feeds, Taught, Values
+from onhand.device.learning.methods.kept import Part
+from onhand.device.learning.methods.options import MethodOptions
+from onhand.device.learning.methods.prototypes import Prototypes
 
 TEACHABLE = HeadTeachable()
 
@@ -100,7 +102,8 @@ def test_lessons_that_are_no_linear_head_are_refused() -> None:
     class Odd(HeadTeachable):
         """Its latents are doubled on the way."""
 
-        def teach(self, values, feeds):  # type: ignore[no-untyped-def]  # as its parent's
+        @override
+        def teach(self, values: Values, feeds: Feeds) -> Taught:
             """As its parent."""
             return super().teach(values, {**feeds, "latent": feeds["latent"] * 2})
 
@@ -116,7 +119,7 @@ def test_attack_what_is_not_finite_is_neither_counted_nor_read() -> None:
     with pytest.raises(InputError, match="not finite"):
         taught(batch | {"latent": batch["latent"] * np.nan})
     arrays = dict(taught(batch).save().arrays)
-    arrays["sums"] = arrays["sums"] * np.inf
+    arrays["sums"] = np.full_like(arrays["sums"], np.inf)
     with pytest.raises(InputError, match="not finite"):
         Prototypes(TEACHABLE.lesson, MethodOptions()).load(Part(1, arrays))
     with pytest.raises(InputError, match="missing"):

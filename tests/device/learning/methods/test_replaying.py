@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from tests.device.learning.methods.models import HeadTeachable, latents
+from tests.device.learning.models import TableTeachable
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
@@ -9,8 +11,6 @@ from onhand.device.learning.base import Feeds
 from onhand.device.learning.methods.batches import completed
 from onhand.device.learning.methods.options import MethodOptions
 from onhand.device.learning.methods.replaying import Replaying
-from tests.device.learning.methods.models import HeadTeachable, latents
-from tests.device.learning.models import TableTeachable
 
 OPTIONS = MethodOptions(replayed=4, replay_weight=0.5, past_weight=0.25, precision="float32")
 
@@ -46,6 +46,7 @@ def mixed(replaying: Replaying, batch: Feeds, values: dict[str, FloatArray]) -> 
         HeadTeachable(),
         values,
         completed(batch, width=len(values["bias"])),
+        total=float(batch["weights"].sum()),
         width=len(values["bias"]),
         rng=np.random.default_rng(1),
     )
@@ -159,7 +160,7 @@ def test_texts_are_replayed_behind_the_new_ones(past: bool) -> None:
     rng = np.random.default_rng(0)
     replaying.offer(teachable, table, texts(1, 3, 6), None, session=1, width=9, rng=rng)
     new = texts(2, 2, 4)
-    made = replaying.mixed(teachable, table, new, width=9, rng=rng)
+    made = replaying.mixed(teachable, table, new, total=1.0, width=9, rng=rng)
 
     n_new = 6
     # As long as the longer: a text without its last token, which is no row.

@@ -1,6 +1,8 @@
 """Losses that a lesson's graph does not have."""
 
 import numpy as np
+from tests.device.learning.methods.models import HeadTeachable, latents
+from tests.device.learning.models import TableTeachable
 
 from onhand.core.arrays import FloatArray
 from onhand.device.learning.methods.batches import completed
@@ -11,8 +13,6 @@ from onhand.device.learning.methods.soft import (
     pulled,
     softmax,
 )
-from tests.device.learning.methods.models import HeadTeachable, latents
-from tests.device.learning.models import TableTeachable
 
 
 def head(seed: int = 0) -> tuple[HeadTeachable, dict[str, FloatArray]]:

@@ -15,6 +15,7 @@ from hypothesis.stateful import (
 )
 
 from onhand.core.errors import EngineBusy, EngineError
+from onhand.device.learning.in_use import AS_BUILT
 from onhand.device.serving.models.facts import Facts
 from onhand.device.serving.models.footprint import Footprint
 from onhand.device.serving.models.place import Place, Ticket
@@ -31,6 +32,7 @@ class Toy:
 
     engine_name = "toy"
     bundle_sha256 = "0"
+    learned = AS_BUILT
 
     def __init__(self) -> None:
         self.kept: list[tuple[float, int]] = []

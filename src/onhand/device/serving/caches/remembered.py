@@ -64,6 +64,26 @@ class Remembered:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []  # the latest last
+        self._new_session: Callable[[], Session] = lambda: loaded.session(context=context)
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """How often new sessions became other ones; to be read before `take`."""
+        return self._generation
+
+    def adapt(self, new_session: Callable[[], Session]) -> None:
+        """Begin new sessions in another way, and forget all that were computed in the one before.
+
+        Args:
+            new_session: makes one.
+        """
+        with self._lock:
+            self._new_session = new_session
+            self._generation += 1
+            dropped, self._kept = self._kept, []
+        for kept in dropped:
+            kept.session.close()
 
     @property
     def n_bytes(self) -> int:
@@ -109,7 +129,8 @@ class Remembered:
                 session = best.session.fork()
                 session.rewind(n_shared)
                 return session
-        return self._loaded.session(context=self._context)
+            # With the lock: what made sessions until now may be gone the moment after.
+            return self._new_session()
 
     def restore(self, tenant: str, session: Session, tokens: TokenArray) -> None:
         """Let a session remember more of a prompt, where blocks on the disk know more.
@@ -122,20 +143,25 @@ class Remembered:
         if self._blocks is not None:
             self._blocks.restore(tenant, session, tokens[:-1])
 
-    def give_back(self, tenant: str, session: Session, tokens: TokenArray) -> None:
-        """Keep a session whose answer ended.
+    def give_back(
+        self, tenant: str, session: Session, tokens: TokenArray, *, generation: int = 0
+    ) -> None:
+        """Keep a session whose answer ended; one of another generation is forgotten.
 
         Args:
             tenant: whose it was.
             session: the caller's no more.
             tokens: (T,) int64, of prompt and answer; they begin with what it remembers.
+            generation: as it was before `take`.
         """
         ended = _Kept(tenant, session, np.array(tokens[: session.length]), self._clock())
         dropped: list[_Kept] = []
         if self._blocks is not None:
             self._blocks.keep(tenant, session, ended.tokens)
         with self._lock:
-            if self._size(ended) > self._most_bytes or ended.tokens.size < _LEAST_SHARED:
+            is_other = generation != self._generation
+            is_small = ended.tokens.size < _LEAST_SHARED
+            if is_other or is_small or self._size(ended) > self._most_bytes:
                 dropped.append(ended)
             else:
                 self._kept.append(ended)

@@ -72,6 +72,12 @@ class Governor:
         return self._governed.setting
 
     @property
+    def is_held_back(self) -> bool:
+        """Whether something that models usually do was given up."""
+        with self._lock:
+            return self._governed.setting != self._to.usual
+
+    @property
     def readings(self) -> Readings | None:
         """The last ones; None before the first."""
         with self._lock:

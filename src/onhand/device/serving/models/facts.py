@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -12,12 +13,14 @@ from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.feed import PictureFeed
 from onhand.core.manifest import NETWORK, Manifest
 from onhand.device.engines.base import KvKind
+from onhand.device.learning.in_use import AS_BUILT, InUse
+from onhand.device.learning.versions import BASE
 from onhand.device.networks.opening import able_engines as able_network_engines
 from onhand.device.opening import able_engines
 from onhand.device.probe import current_profile
 from onhand.device.sampling import Sampling
 from onhand.device.serving.models.footprint import Footprint, predicted
-from onhand.device.serving.models.local import fingerprint_of
+from onhand.device.serving.models.fingerprints import fingerprint_of, fingerprint_with
 from onhand.device.serving.settings import ModelSettings
 from onhand.device.text_files import model_sampling
 
@@ -46,6 +49,7 @@ class Facts:
         usual: the sampling that the model's makers suggest.
         context: most tokens of prompt and answer together; 0 for a network.
         fingerprint: the same for models that answer alike, to the bit; "" for a network.
+        learned: which learned version answers.
     """
 
     settings: ModelSettings
@@ -61,6 +65,7 @@ class Facts:
     usual: Sampling = Sampling()  # noqa: RUF009 (frozen)
     context: int = 0
     fingerprint: str = ""
+    learned: InUse = AS_BUILT
 
     @property
     def is_network(self) -> bool:
@@ -83,7 +88,15 @@ class Facts:
         if self.is_network:
             return replace(self, engine_name=engine_name)
         found = read_facts(replace(self.settings, engine=engine_name))
-        return replace(found, settings=self.settings)
+        return replace(found, settings=self.settings).with_learned(self.learned)
+
+    def with_learned(self, learned: InUse) -> "Facts":
+        """Return the facts of the same bundle with another learned version."""
+        name = "base" if learned.number == BASE else str(learned.number)
+        as_built = self.fingerprint.removesuffix(fingerprint_with("", self.learned))
+        fingerprint = "" if self.is_network else fingerprint_with(as_built, learned)
+        settings = replace(self.settings, version=name)
+        return replace(self, settings=settings, learned=learned, fingerprint=fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +105,8 @@ class Stamp:
 
     Attributes:
         folder: where it lies, links and pointers followed.
-        marks: of its manifest: inode, time of the last change in ns, and bytes.
+        marks: of its manifest: inode, time of the last change in ns, and bytes; and the same of
+            what points at the learned version in use, where that was asked for and is there.
     """
 
     folder: Path
@@ -125,14 +139,27 @@ def bundle_at(place: Path) -> Path:
     return (place.parent / text).resolve()
 
 
-def stamp_of(place: Path) -> Stamp | None:
-    """Return the stamp of the bundle at a place; None where there is none at the moment."""
+def stamp_of(place: Path, *, pointer: Path | None = None) -> Stamp | None:
+    """Return the stamp of the bundle at a place; None where there is none at the moment.
+
+    Args:
+        place: as in `bundle_at`.
+        pointer: the file that says which learned version is in use; None where it is all the same.
+    """
     try:
         folder = bundle_at(place)
-        status = os.lstat(folder / "manifest.json")
+        marks = _marks(folder / "manifest.json")
     except (InputError, OSError):
         return None
-    return Stamp(folder, (status.st_ino, status.st_mtime_ns, status.st_size))
+    if pointer is not None:
+        with suppress(OSError):
+            marks += _marks(pointer)
+    return Stamp(folder, marks)
+
+
+def _marks(path: Path) -> tuple[int, ...]:
+    status = os.lstat(path)
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def read_facts(

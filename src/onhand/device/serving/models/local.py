@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Session
 from onhand.device.guide import AwaitingGuide, Guide
+from onhand.device.learning.in_use import InUse
 from onhand.device.opening import OpenedBundle
 from onhand.device.prompts import PromptReader
 from onhand.device.request import Request
@@ -25,19 +25,19 @@ from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.caches.model_blocks import blocks_of
 from onhand.device.serving.caches.remembered import Remembered
 from onhand.device.serving.models.answer_text import AnswerText
+from onhand.device.serving.models.answering_version import AnsweringVersion, Taken
+from onhand.device.serving.models.fingerprints import fingerprint_of
 from onhand.device.serving.models.footprint import page_tokens, token_bytes
 from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.memory import Hold, SessionMemory, UnboundedMemory
 from onhand.device.serving.models.scores import ScoreKeeper
+from onhand.device.serving.models.warming import warm_up_texts
 from onhand.device.serving.settings import ModelSettings
 from onhand.device.template import Message
 from onhand.device.text_files import model_sampling
 from onhand.device.tools.calling import calling_of
 
-__all__ = ["LocalModel", "fingerprint_of"]
-
-_MOST_WARM_TOKENS: Final = 16_384  # that are put into words at the start: a tenth of a second
-_WARM_WAIT_S: Final = 1.0
+__all__ = ["LocalModel"]
 
 
 class LocalModel:
@@ -50,8 +50,8 @@ class LocalModel:
         usual: the sampling that the model's makers suggest.
         context: most tokens of prompt and answer together.
         engine_name: the engine that runs it.
-        fingerprint: the same for models that answer alike, to the bit.
         governed: what a governor changes of it.
+        version: the learned version that answers, which may change meanwhile.
     """
 
     def __init__(
@@ -75,12 +75,6 @@ class LocalModel:
         self.usual: Sampling = model_sampling(opened.bundle)
         self.context = min(settings.context or opened.loaded.context, opened.loaded.context)
         self.engine_name = opened.engine_name
-        self.fingerprint = fingerprint_of(
-            settings,
-            opened.bundle.manifest_sha256,
-            engine_name=opened.engine_name,
-            context=self.context,
-        )
         self._opened = opened
         self._memory = memory
         self._blocks = blocks
@@ -108,6 +102,19 @@ class LocalModel:
             most_bytes=settings.prefix_cache_bytes,
             blocks=blocks_of(blocks, way=settings.prefill, token_bytes=n_bytes),
         )
+        as_built = fingerprint_of(
+            settings,
+            opened.bundle.manifest_sha256,
+            engine_name=opened.engine_name,
+            context=self.context,
+        )
+        self.version = AnsweringVersion(
+            opened.loaded,
+            self._remembered,
+            learned=opened.learned,
+            as_built=as_built,
+            context=self.context,
+        )
         self._threads = ThreadPoolExecutor(
             limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
         )
@@ -131,6 +138,16 @@ class LocalModel:
         """Hash of the bundle's manifest: which version it is."""
         return self._opened.bundle.manifest_sha256
 
+    @property
+    def fingerprint(self) -> str:
+        """The same for models that answer alike, to the bit."""
+        return self.version.fingerprint
+
+    @property
+    def learned(self) -> InUse:
+        """Which learned version answers."""
+        return self.version.learned
+
     def remembered(self) -> list[tuple[float, int]]:
         """Return when each conversation that is remembered was used last, and its bytes."""
         return self._remembered.ages()
@@ -141,28 +158,19 @@ class LocalModel:
 
     def warm_up(self) -> None:
         """Do for nobody what an answer takes, so that the first one finds it done."""
-        self._warm_up_texts()
+        with suppress(InputError):  # this template wants another conversation
+            self._calling.render([Message("user", "hello")], None)
+        if self._blocks is not None:
+            warm_up_texts(
+                self._blocks,
+                self._opened.files.tokenizer,
+                vocab_size=self._opened.loaded.vocab_size,
+            )
         session = self._opened.loaded.session(context=min(self.context, 64))
         try:
             self._opened.loaded.step([(session, np.zeros(1, dtype=np.int64))])
         finally:
             session.close()
-
-    def _warm_up_texts(self) -> None:
-        # A template's first text and a tokenizer's first sight of a word take several times what
-        # later ones do, and the words of the last conversations are likely to come again.
-        tokenizer = self._opened.files.tokenizer
-        with suppress(InputError):  # this template wants another conversation
-            self._calling.render([Message("user", "hello")], None)
-        if self._blocks is None:
-            return
-        left = _MOST_WARM_TOKENS
-        for tokens in self._blocks.warm_tokens(wait_s=_WARM_WAIT_S):
-            if (left := left - tokens.size) < 0:
-                return
-            if int(tokens.max(initial=0)) < self._opened.loaded.vocab_size:
-                with suppress(InputError):  # another model's
-                    tokenizer.encode_template(tokenizer.decode(tokens))
 
     async def answer(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         """See `Backend`.
@@ -227,7 +235,7 @@ class LocalModel:
         watchers: list[Watcher] = [] if scores is None else [scores]
         if (guide := self._calling.guide(ask.tools, ask.grammar)) is not None:
             watchers.append(guide)
-        session = self._remembered.take(ask.tenant, tokens)
+        session, taken = self.version.take(ask.tenant, tokens)
         hold = None
         try:
             n_most = tokens.size + (self.context if max_tokens is None else max_tokens)
@@ -247,12 +255,22 @@ class LocalModel:
                 watchers=watchers,
             )
         except BaseException:
-            self._remembered.give_back(ask.tenant, session, tokens)
+            self._remembered.give_back(ask.tenant, session, tokens, generation=taken.generation)
             if hold is not None:
                 hold.release()
             raise
         is_cut = max_tokens != ask.max_tokens
-        return Begun(session, request, tokens, n_cached, scores, hold, is_cut, guide)
+        return Begun(
+            session,
+            request,
+            tokens,
+            n_cached,
+            scores,
+            hold,
+            is_cut,
+            guide,
+            taken,
+        )
 
     def read(self, ask: Ask, begun: "Begun", post: Callable[[Piece], None]) -> Ending | None:
         """Read an answer to its end, and keep what its session remembers.
@@ -275,7 +293,9 @@ class LocalModel:
                 tokens = np.concatenate((begun.tokens, np.asarray(chosen, dtype=np.int64)))
                 if begun.session.length > tokens.size:  # it ran ahead of who read it
                     begun.session.rewind(tokens.size)
-                self._remembered.give_back(ask.tenant, begun.session, tokens)
+                self._remembered.give_back(
+                    ask.tenant, begun.session, tokens, generation=begun.taken.generation
+                )
             else:  # a step that failed: nothing that it remembers can be trusted
                 begun.session.close()
             # Last, so that what is remembered counts before this ends to count.
@@ -309,7 +329,7 @@ class LocalModel:
             cached_tokens=begun.n_cached,
             generated_tokens=len(chosen),
             # Nobody who asks the same later is to get what a ceiling of now made of it.
-            fingerprint=f"{self.fingerprint} cut" if begun.is_cut else "",
+            fingerprint=f"{self.fingerprint} cut" if begun.is_cut else begun.taken.fingerprint,
         )
 
     def _text(self, ask: Ask, post: Callable[[Piece], None]) -> AnswerText:
@@ -335,6 +355,7 @@ class Begun:
     hold: Hold
     is_cut: bool
     guide: Guide | AwaitingGuide | None
+    taken: Taken
 
 
 class _Reading:
@@ -372,21 +393,3 @@ class _Reading:
             request = self._request
         if request is not None:
             request.cancel()
-
-
-def fingerprint_of(
-    settings: ModelSettings, bundle_sha256: str, *, engine_name: str, context: int
-) -> str:
-    """Return what tells models apart that may answer differently.
-
-    Args:
-        settings: how a bundle is opened.
-        bundle_sha256: hash of its manifest.
-        engine_name: another engine rounds otherwise.
-        context: most tokens of prompt and answer together.
-
-    Returns:
-        All that answers depend on beside the request.
-    """
-    ways = (settings.variant, engine_name, settings.head, settings.kv, settings.prefill)
-    return repr((bundle_sha256, *ways, context))

@@ -11,6 +11,7 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineBusy, InputError
 from onhand.core.feed import PictureFeed, TextFeed
+from onhand.device.learning.in_use import AS_BUILT
 from onhand.device.networks.answers import CLASSIFIES, Likely
 from onhand.device.networks.embeddings import cosines
 from onhand.device.networks.pictures import parse_picture
@@ -86,6 +87,7 @@ class ServedNetwork:
         engine_name: the engine that runs it.
         fingerprint: the same for networks whose vectors can be compared.
         bundle_sha256: hash of the bundle's manifest: which version it is.
+        learned: which learned version answers.
     """
 
     def __init__(self, name: str, session: NetworkSession, settings: ModelSettings) -> None:
@@ -95,6 +97,7 @@ class ServedNetwork:
         self.engine_name = session.engine_name
         self.fingerprint = f"{session.bundle_sha256} {session.choice.variant} {session.engine_name}"
         self.bundle_sha256 = session.bundle_sha256
+        self.learned = AS_BUILT
         self._session = session
         self._most_waiting = settings.max_waiting
         # One, for a run uses all threads that it may.
@@ -236,6 +239,7 @@ def open_network_model(settings: ModelSettings, name: str, *, home: Path | None)
         variant=settings.variant or None,
         engine=settings.engine or None,
         threads=settings.threads or None,
+        version=settings.version_number,
         home=home,
     )
     if isinstance(session.network.feed, TextFeed):

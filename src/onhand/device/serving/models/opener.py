@@ -114,7 +114,8 @@ class Opener:
                 place.facts.settings, home=self._home, memory=Account(self._desk, place)
             )
             try:
-                if model.bundle_sha256 != place.facts.bundle_sha256:
+                found = (model.bundle_sha256, model.learned.sha256)
+                if found != (place.facts.bundle_sha256, place.facts.learned.sha256):
                     raise EngineUnavailable("the bundle was replaced while it was opened")
                 place.facts = place.facts.as_opened(model.engine_name)
                 if isinstance(model, LocalModel):

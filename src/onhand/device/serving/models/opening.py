@@ -65,7 +65,9 @@ def _open_local(
         head=head,
         kv=kv,
         prefill=prefill,
-        home=home if settings.trials else None,
+        version=settings.version_number,
+        home=home,
+        trials=settings.trials,
     )
     if opened.choice is not None:
         _LOG.info("model %s: %s", opened.bundle.manifest.name, opened.choice.sentence())

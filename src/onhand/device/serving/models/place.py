@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from onhand.core.errors import OnhandError
+from onhand.device.learning.in_use import InUse
 from onhand.device.serving.models.facts import Facts
 from onhand.device.serving.models.room import Holder
 from onhand.device.serving.refusals import Refusal, RefusedRequest
@@ -35,6 +36,11 @@ class OpenModel(Protocol):
     @property
     def bundle_sha256(self) -> str:
         """Hash of the bundle's manifest: which version it is."""
+        ...
+
+    @property
+    def learned(self) -> InUse:
+        """Which learned version answers."""
         ...
 
     def remembered(self) -> Sequence[tuple[float, int]]:
@@ -125,7 +131,8 @@ class Place:
     @property
     def key(self) -> str:
         """Tells it from all others."""
-        return f"{self.facts.name}:{self.facts.variant}@{self.facts.bundle_sha256}"
+        facts = self.facts
+        return f"{facts.name}:{facts.variant}@{facts.bundle_sha256}{facts.learned.sha256}"
 
     def holder(self) -> Holder:
         """Return what it takes."""

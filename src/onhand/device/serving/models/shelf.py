@@ -12,14 +12,20 @@ from onhand.core.errors import EngineUnavailable, InputError, OnhandError
 from onhand.device.free_memory import free_memory
 from onhand.device.resident import resident_bytes
 from onhand.device.serving.models.desk import Desk, Lease
-from onhand.device.serving.models.facts import bundle_at, stamp_of
+from onhand.device.serving.models.changing import changed_in_place
 from onhand.device.serving.models.opener import Opener, OpenServed
 from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.models.place import Place, Ticket
 from onhand.device.serving.models.room import budget_bytes
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.models.swapping import Swaps
-from onhand.device.serving.models.versions import Entry, read_version
+from onhand.device.serving.models.versions import (
+    Entry,
+    Version,
+    found_stamp,
+    read_version,
+    stamp_with,
+)
 from onhand.device.serving.settings import ModelSettings
 
 __all__ = ["Shelf"]
@@ -61,6 +67,7 @@ class Shelf:
             has_thread: False where somebody else calls `work`.
         """
         self._settings = settings
+        self._home = home
         self._is_computed = memory_bytes == 0
         self._free_bytes = free_bytes
         self._desk = Desk(memory_bytes, most_wait_s=settings.most_wait_s, clock=clock)
@@ -139,12 +146,10 @@ class Shelf:
             InputError: if there is no such bundle.
             OnhandError: as in `read_version`.
         """
-        place = Path(settings.bundle)
-        stamp = stamp_of(place)
-        if stamp is None:
-            raise InputError(f"{bundle_at(place)}: not a bundle: it has no manifest.json")
-        version = read_version(settings, total_bytes=self._room_bytes())
-        entry = Entry(settings, version, stamp, version.default)
+        version = self._read(settings)
+        entry = Entry(
+            settings, version, found_stamp(settings, version, self._home), version.default
+        )
         with self._desk.lock:
             self._entries.append(entry)
             if self._worker is None and self._has_thread and not self._desk.is_closed:
@@ -243,7 +248,7 @@ class Shelf:
         return self._look(entry, again=again, is_failing=False)
 
     def _look(self, entry: Entry, *, again: bool, is_failing: bool) -> bool:
-        stamp = stamp_of(Path(entry.settings.bundle))
+        stamp = stamp_with(entry.settings, entry.version, self._home)
         with self._desk.lock:
             if again:
                 entry.refused = None
@@ -252,7 +257,10 @@ class Shelf:
             if entry.coming is not None and stamp == entry.coming.stamp:
                 return True
         try:
-            version = read_version(entry.settings, total_bytes=self._room_bytes())
+            version = self._read(entry.settings)
+            if changed_in_place(entry, version, self._desk, self._home):
+                entry.stamp = stamp
+                return True
         except OnhandError as error:
             entry.refused = stamp
             _LOG.warning("model %s: the new version cannot be used: %s", entry.name, error)
@@ -263,6 +271,9 @@ class Shelf:
             )
             self._desk.tell_all()
         return found
+
+    def _read(self, settings: ModelSettings) -> Version:
+        return read_version(settings, total_bytes=self._room_bytes(), home=self._home)
 
     def look_soon(self) -> None:
         """Have all bundles looked at by the worker; may be called by a signal's handler."""

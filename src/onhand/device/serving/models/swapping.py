@@ -74,7 +74,7 @@ class Swaps:
             Whether it is another one.
         """
         self._abandon(entry)
-        if version.bundle_sha256 == entry.version.bundle_sha256:
+        if version.identity == entry.version.identity:
             entry.stamp = stamp
             return False
         variant = entry.variant if entry.variant in version.places else version.default

@@ -1,14 +1,21 @@
 """The versions of a bundle that is served: which one answers, and which one is about to."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from onhand.core.bundle import Bundle, read_manifest
 from onhand.core.errors import EngineUnavailable, InputError
-from onhand.device.serving.models.facts import Facts, Stamp, read_facts
+from onhand.device.learning.in_use import AS_BUILT, InUse, choose_version
+from onhand.device.learning.versions import CURRENT, learned_folder
+from onhand.device.serving.models.facts import Facts, Stamp, read_facts, stamp_of
 from onhand.device.serving.models.place import Place
 from onhand.device.serving.settings import ModelSettings
 
-__all__ = ["Coming", "Entry", "Version", "read_version"]
+__all__ = ["Coming", "Entry", "Version", "found_stamp", "read_version", "stamp_with"]
+
+_LOG = logging.getLogger("onhand.serving")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +34,16 @@ class Version:
     def bundle_sha256(self) -> str:
         """Hash of its manifest."""
         return self.places[self.default].facts.bundle_sha256
+
+    @property
+    def learned(self) -> InUse:
+        """What a device learned of it that answers."""
+        return self.places[self.default].facts.learned
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What tells it from others: the bundle's hash and that of what was learned."""
+        return self.bundle_sha256, self.learned.sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +111,13 @@ class Entry:
         return list(found.values())
 
 
-def read_version(settings: ModelSettings, *, total_bytes: int) -> Version:
-    """Read what lies at a bundle's place.
+def read_version(settings: ModelSettings, *, total_bytes: int, home: Path | None = None) -> Version:
+    """Read what lies at a bundle's place, and which learned version of it answers.
 
     Args:
         settings: of the model.
         total_bytes: as in `read_facts`.
+        home: the state folder; None where nothing is learned.
 
     Returns:
         The version; variants that no engine can run here are not in it.
@@ -119,5 +137,47 @@ def read_version(settings: ModelSettings, *, total_bytes: int) -> Version:
                 continue
     if any(one.bundle_sha256 != first.bundle_sha256 for one in found.values()):
         raise InputError(f"{settings.bundle}: was replaced while it was read; read it again")
-    places = {variant: Place(one) for variant, one in found.items()}
+    learned = _learned(first, settings, home)
+    places = {variant: Place(one.with_learned(learned)) for variant, one in found.items()}
     return Version(first.variant, places)
+
+
+def stamp_with(settings: ModelSettings, version: Version, home: Path | None) -> Stamp | None:
+    """Return the stamp of a bundle and of what points at its learned version.
+
+    Args:
+        settings: of the model.
+        version: what was read of it.
+        home: the state folder; None where nothing is learned.
+
+    Returns:
+        The stamp; None where there is no bundle at the moment.
+    """
+    pointer = None
+    if home is not None:
+        pointer = learned_folder(home, version.bundle_sha256) / CURRENT
+    return stamp_of(Path(settings.bundle), pointer=pointer)
+
+
+def found_stamp(settings: ModelSettings, version: Version, home: Path | None) -> Stamp:
+    """Return the stamp of a bundle that was read a moment ago; see `stamp_with`.
+
+    Raises:
+        InputError: if it was taken away since.
+    """
+    stamp = stamp_with(settings, version, home)
+    if stamp is None:
+        raise InputError(f"{settings.bundle}: was taken away while it was read")
+    return stamp
+
+
+def _learned(facts: Facts, settings: ModelSettings, home: Path | None) -> InUse:
+    if facts.is_network:
+        return AS_BUILT
+    root = Path(facts.settings.bundle)
+    manifest, digest = read_manifest(root)
+    bundle = Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+    learned, _ = choose_version(bundle, home, settings.version_number)
+    for sentence in learned.passed_over:
+        _LOG.warning("model %s: %s", facts.name, sentence)
+    return learned

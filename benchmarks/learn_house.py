@@ -1,0 +1,198 @@
+"""The house assistant taught on the device: two devices, an action and a phrasing that are new.
+
+    python -m benchmarks.learn_house [--seeds 5] [--old 1000] [--new 200] [--bits 4] [--json]
+        [--out FILE.json]
+
+One bundle is built that can learn. For each seed twenty examples are drawn, and a process of the
+device's code alone learns them from a file by `onhand.learn`, once with what protects the old and
+once without; the versions so made answer, greedy and in the engine that is preferred here, commands
+about the newcomers in phrasings never seen, and the frozen held-out commands of the example. All
+chance is of the seed. Duration and energy are of the learning, memory is the learning process's
+highest; exact matches are exact counts. Means and standard deviations are over the seeds.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from examples.house_assistant.actions import Example
+from examples.house_assistant.evaluate import CALIBRATION, HELD_OUT, Scores, score
+from examples.house_assistant.generate import read_examples
+from examples.house_assistant.newcomers import NEWCOMERS, asked, taught, write_lines
+
+import onhand
+from onhand.device.opening import open as open_text
+from onhand.device.template import Message
+
+__all__ = ["main"]
+
+_MODEL = Path(__file__).parents[1] / "examples" / "house_assistant" / "model"
+_CHILD = "benchmarks.learn_house_child"
+_MAX_TOKENS = 160
+METHODS: Mapping[str, str] = {"protected": "der++", "naive": "naive"}
+
+
+def main() -> None:
+    """Run the benchmark; print a table, or with --json the figures alone."""
+    given = _arguments()
+    old = read_examples(HELD_OUT)[: given.old]
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        bundle = given.bundle or _build(place / "bundle", given.bits)
+        before_old = _answered(bundle, None, old)
+        rounds = [
+            _round(bundle, place / f"seed-{seed}", seed, old, each=given.new // len(NEWCOMERS))
+            for seed in range(given.seeds)
+        ]
+    results = {
+        "command": " ".join(["python -m benchmarks.learn_house", *sys.argv[1:]]),
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "old_commands": len(old),
+        "new_commands": given.new,
+        "taught_examples": len(taught(0)),
+        **summary(before_old.share(), rounds),
+        "rounds": rounds,
+    }
+    print(json.dumps(results, indent=1) if given.json else table(results))
+    given.out.parent.mkdir(parents=True, exist_ok=True)
+    given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--old", type=int, default=1000, help="old commands that are asked")
+    parser.add_argument("--new", type=int, default=200, help="new commands that are asked")
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--bundle", type=Path, help="one that is built already, and can learn")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("out/learn_house.json"))
+    return parser.parse_args()
+
+
+def _build(place: Path, bits: int) -> Path:
+    """Build the bundle, with something to learn in it."""
+    onhand.build(_MODEL, place, bits=bits, calibrate=CALIBRATION, learnable="lora")
+    return place
+
+
+def _round(
+    bundle: Path, place: Path, seed: int, old: Sequence[Example], *, each: int
+) -> dict[str, Any]:
+    """Teach one draw of examples with every method, and ask."""
+    place.mkdir(parents=True)
+    write_lines(place / "taught.jsonl", taught(seed))
+    new = asked(seed, each=each)
+    found: dict[str, Any] = {"seed": seed, "new_before": _shares(_answered(bundle, None, new))}
+    for name, method in METHODS.items():
+        home = place / name
+        child = _learn(bundle, place / "taught.jsonl", home, method=method, seed=seed)
+        found[name] = {
+            **child,
+            "new": _shares(_answered(bundle, home, new)),
+            "old": _shares(_answered(bundle, home, old)),
+        }
+        sys.stderr.write(f"seed {seed}, {name}: {json.dumps(found[name])}\n")
+    return found
+
+
+def _learn(bundle: Path, data: Path, home: Path, *, method: str, seed: int) -> dict[str, Any]:
+    """Learn in a process of its own."""
+    made = subprocess.run(
+        [sys.executable, "-m", _CHILD, str(bundle), str(data), str(home), method, str(seed)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    answer: dict[str, Any] = json.loads(made.stdout)
+    return answer
+
+
+def _answered(bundle: Path, home: Path | None, examples: Sequence[Example]) -> Scores:
+    """Ask the bundle, as it was built or as it has learned."""
+    with open_text(bundle, home=home, trials=False) as session:
+        return score(
+            examples,
+            lambda command: session.complete([Message("user", command)], max_tokens=_MAX_TOKENS),
+        )
+
+
+def _shares(scores: Scores) -> dict[str, float]:
+    """Return the share that is right, of all and of each newcomer."""
+    found = {"all": scores.share()}
+    for name in NEWCOMERS:
+        groups = [f"{language} {name}" for language in ("en", "zh")]
+        if total := sum(scores.total.get(group, 0) for group in groups):
+            found[name] = sum(scores.right.get(group, 0) for group in groups) / total
+    return found
+
+
+def summary(old_before: float, rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the figures over all seeds.
+
+    Args:
+        old_before: share of the old commands that was right before.
+        rounds: what each seed gave.
+    """
+
+    def lost(name: str) -> list[float]:
+        return [100 * (old_before - one[name]["old"]["all"]) for one in rounds]
+
+    series = {
+        "new_exact_match_before": [one["new_before"]["all"] for one in rounds],
+        "new_exact_match": [one["protected"]["new"]["all"] for one in rounds],
+        "naive_new_exact_match": [one["naive"]["new"]["all"] for one in rounds],
+        "old_lost_points": lost("protected"),
+        "naive_old_lost_points": lost("naive"),
+        "duration_s": [one["protected"]["duration_s"] for one in rounds],
+        "energy_j": [one["protected"]["energy_j"] for one in rounds],
+    }
+    measured = {name: values for name, values in series.items() if None not in values}
+    return {
+        "old_exact_match_before": old_before,
+        **{name: statistics.fmean(values) for name, values in measured.items()},
+        **{
+            f"{name}_deviation": statistics.stdev(values) if len(values) > 1 else 0.0
+            for name, values in measured.items()
+        },
+        "energy_estimated": any(one["protected"]["energy_estimated"] for one in rounds),
+        "peak_memory_bytes": max(one["protected"]["peak_memory_bytes"] for one in rounds),
+        "torch_imported": any(one[name]["torch_imported"] for one in rounds for name in METHODS),
+    }
+
+
+def table(results: Mapping[str, Any]) -> str:
+    """Lay the figures out for people."""
+
+    def row(title: str, name: str, form: str) -> str:
+        spread = results[f"{name}_deviation"]
+        return f"{title:44} {results[name]:{form}}  deviation {spread:{form}}"
+
+    energy = "estimated" if results["energy_estimated"] else "measured"
+    lines = [
+        f"old commands right before                    {results['old_exact_match_before']:.1%}",
+        row("new commands right before", "new_exact_match_before", ".1%"),
+        row("new commands right after", "new_exact_match", ".1%"),
+        row("old commands lost, points", "old_lost_points", ".2f"),
+        row("new commands right after, unprotected", "naive_new_exact_match", ".1%"),
+        row("old commands lost, points, unprotected", "naive_old_lost_points", ".2f"),
+        row("seconds of learning", "duration_s", ".1f"),
+    ]
+    if "energy_j" in results:
+        lines.append(row(f"joules of learning, {energy}", "energy_j", ".1f"))
+    lines += [
+        f"highest memory of learning, MB               {results['peak_memory_bytes'] / 1e6:.0f}",
+        f"torch imported by the device                 {results['torch_imported']}",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

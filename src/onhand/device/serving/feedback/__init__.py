@@ -1,0 +1,1 @@
+"""Feedback while serving: taken over HTTP, learned in idle time, and swapped in."""

@@ -1,0 +1,104 @@
+"""When a server learns: a pure decision over what the device does at the moment."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from onhand.device.serving.feedback.settings import LearningSettings
+
+__all__ = ["Decision", "Moment", "decide"]
+
+_MOST_PRESSURE = 0.2
+_BUSY_OTHERS = 0.5  # processors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What is known of one model and the device, now.
+
+    Attributes:
+        idle_s: seconds since any request of the server ended; 0 while one runs or waits.
+        n_new: examples that were taken since the model last learned.
+        is_learning: whether its training runs.
+        is_other_learning: whether another model's does.
+        rested_s: seconds since its last training ended; None where there was none.
+        battery: charge, 0 to 1; None where there is none, or nobody knows.
+        is_plugged: whether the device is on mains; None where nobody knows.
+        others_cpus: processors that other processes keep busy, without learning; None: not known.
+        memory_pressure: share of the time in which work waited for memory; None: not known.
+        is_held_back: whether the governor gave something up that has not come back.
+        is_draining: whether the server is about to end.
+    """
+
+    idle_s: float
+    n_new: int = 0
+    is_learning: bool = False
+    is_other_learning: bool = False
+    rested_s: float | None = None
+    battery: float | None = None
+    is_plugged: bool | None = None
+    others_cpus: float | None = None
+    memory_pressure: float | None = None
+    is_held_back: bool = False
+    is_draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about a model's learning.
+
+    Attributes:
+        action: "start" a training, or go on with one; "stop" the one that runs, between two of
+            its steps; "leave" all as it is.
+        reason: why, for people.
+    """
+
+    action: Literal["start", "stop", "leave"]
+    reason: str
+
+
+def decide(now: Moment, settings: LearningSettings) -> Decision:
+    """Decide whether a model learns now.
+
+    Requests come first: one that runs or waits ends a training between two steps, of which none
+    is lost.
+
+    Args:
+        now: what is known.
+        settings: when it may learn.
+
+    Returns:
+        What to do.
+    """
+    obstacle = _obstacle(now, settings)
+    if now.is_learning:
+        return Decision("stop", obstacle) if obstacle else Decision("leave", "it learns")
+    if now.is_other_learning:
+        return Decision("leave", "another model learns")
+    if now.n_new < settings.least_examples:
+        return Decision("leave", f"{now.n_new} of {settings.least_examples} new examples")
+    if now.rested_s is not None and now.rested_s < settings.retry_s:
+        left_s = settings.retry_s - now.rested_s
+        return Decision("leave", f"it learned a moment ago; {left_s:.0f} s are left to rest")
+    if obstacle:
+        return Decision("leave", obstacle)
+    if now.idle_s < settings.idle_s:
+        return Decision("leave", f"idle for {now.idle_s:.0f} of {settings.idle_s:g} s")
+    if now.others_cpus is not None and now.others_cpus > _BUSY_OTHERS:
+        return Decision("leave", f"others keep {now.others_cpus:.1f} processors busy")
+    return Decision("start", f"{now.n_new} new examples, idle for {now.idle_s:.0f} s")
+
+
+def _obstacle(now: Moment, settings: LearningSettings) -> str:
+    """Return what forbids learning, also while it runs; "" for nothing."""
+    if now.is_draining:
+        return "the server is about to end"
+    if now.idle_s <= 0:
+        return "requests are answered"
+    if now.battery is not None and now.is_plugged is not True:
+        if now.battery < settings.lowest_battery:
+            return f"the battery is at {now.battery:.0%}, and not on mains"
+    if now.memory_pressure is not None and now.memory_pressure > _MOST_PRESSURE:
+        return f"work waits for memory {now.memory_pressure:.0%} of the time"
+    if now.is_held_back:
+        return "the governor has given something up"
+    return ""

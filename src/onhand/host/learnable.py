@@ -1,0 +1,84 @@
+"""What a language model's build adds so that the bundle can learn on a device."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from onhand.core.decoder import Decoder
+from onhand.core.progress import Progress
+from onhand.core.units import format_bytes
+from onhand.host.learning.wanted import Learnable
+from onhand.host.pack import Packed, VariantPlan
+from onhand.host.plan import BuildPlan
+
+__all__ = ["add_lesson_to_plan", "with_decoder_lesson"]
+
+# Bytes of a weight in the check: dequantised on PyTorch's side.
+_FLOAT_BYTES = 4
+
+
+def with_decoder_lesson(
+    packed: Packed, wanted: Learnable | None, threads: int, progress: Progress
+) -> Packed:
+    """Add what a bundle should be able to learn, once its gradients are checked.
+
+    Args:
+        packed: the bundle, not yet at its place.
+        wanted: what is to be learnable; None for nothing.
+        threads: of one step.
+        progress: told how far it is.
+
+    Returns:
+        The bundle with its manifest written again, and what the report says of it.
+
+    Raises:
+        InputError: if nothing of that kind can be learned of this model; it says why.
+        EngineError: if a gradient is not PyTorch's.
+    """
+    if wanted is None:
+        return packed
+    from onhand.host.learning.decoder_files import add_decoder_lesson
+
+    progress.start("checking what it can learn", 1)
+    added = add_decoder_lesson(packed.bundle, wanted, threads=threads)
+    progress.advance(1)
+    return replace(packed, bundle=added.bundle, lesson=added.to_json())
+
+
+def add_lesson_to_plan(
+    plan: BuildPlan, decoder: Decoder, variants: Sequence[VariantPlan], wanted: Learnable | None
+) -> BuildPlan:
+    """Add to a forecast what a lesson takes.
+
+    Args:
+        plan: of the build without it.
+        decoder: as it will be stored.
+        variants: the first one learns.
+        wanted: what is to be learnable; None for nothing.
+
+    Returns:
+        The forecast of the whole.
+
+    Raises:
+        InputError: if nothing of that kind can be learned of this model.
+    """
+    if wanted is None:
+        return plan
+    from onhand.host.learning.decoder_files import lesson_bytes
+    from onhand.host.learning.decoder_lesson import low_rank
+
+    size = lesson_bytes(decoder, variants[0].report.formats, wanted)
+    added = low_rank(decoder, wanted)
+    shapes = decoder.whole_tensors()
+    values = added.rank * sum(sum(shapes[name]) for name in added.targets)
+    note = (
+        f"{variants[0].name} can learn {values:,} numbers: factors of rank {added.rank} beside "
+        f"{len(added.targets)} matrices, {format_bytes(size)} in every variant's files"
+    )
+    return replace(
+        plan,
+        size_bytes={name: known + size for name, known in plan.size_bytes.items()},
+        build_memory_bytes=max(
+            plan.build_memory_bytes, 2**29 + 2 * _FLOAT_BYTES * decoder.n_parameters
+        ),
+        notes=(*plan.notes, note),
+    )

@@ -1,0 +1,89 @@
+"""A network that learned here answers with what it learned, wherever it is opened."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.device.learning.bundles import LABELS, write_bundle
+from tests.device.learning.test_learn import NAIVE, write_data
+
+from onhand.cli.main import main
+from onhand.core.bundle import Bundle
+from onhand.core.errors import InputError
+from onhand.device.learning.in_use import versions_of
+from onhand.device.learning.learn import learn
+from onhand.device.networks.session import open_session
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    """A network that can learn its head."""
+    return write_bundle(tmp_path / "things")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two classes that it knows, and a new one."""
+    return write_data(tmp_path / "data", names=("cup", "lamp", "window"))
+
+
+def test_the_version_in_use_answers(bundle: Bundle, data: Path, home: Path) -> None:
+    """With the new class by its name; and the one as it was built where it is asked for."""
+    learn(bundle.root, data, settings=NAIVE, home=home)
+    example = sorted((data / "window").iterdir())[0]
+
+    with open_session(bundle.root, engine="onnx", home=home) as session:
+        assert session.learned.number == 1
+        assert session.labels == (*LABELS, "window")
+        assert session.classify(example)[0].label == "window"
+        learned_hash = session.bundle_sha256
+    with open_session(bundle.root, engine="onnx", home=home, version=0) as session:
+        assert session.learned.number == 0
+        assert session.labels == LABELS
+        assert session.classify(example)[0].share == pytest.approx(1 / 3)
+        assert session.bundle_sha256 == bundle.manifest_sha256 != learned_hash
+
+
+def test_after_a_rollback_it_answers_as_before(bundle: Bundle, data: Path, home: Path) -> None:
+    """Names of classes stay for versions that have them."""
+    learn(bundle.root, data, settings=NAIVE, home=home)
+    versions_of(bundle, home).rollback()
+
+    with open_session(bundle.root, engine="onnx", home=home) as session:
+        assert session.labels == LABELS
+    with open_session(bundle.root, engine="onnx", home=home, version=1) as session:
+        assert session.labels == (*LABELS, "window")
+
+
+def test_the_command_says_which_version_answers(
+    bundle: Bundle, data: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And takes the one that it is told."""
+    learn(bundle.root, data, settings=NAIVE, home=home)
+    example = str(sorted((data / "window").iterdir())[0])
+
+    assert main(["run", str(bundle.root), "--input", example, "--engine", "onnx"]) == 0
+    shown = capsys.readouterr()
+    assert "window" in shown.out
+    assert "version 1 learned here answers" in shown.err
+    words = ["--engine", "onnx", "--version", "base", "--top", "3"]
+    assert main(["run", str(bundle.root), "--input", example, *words]) == 0
+    assert "cup 33.3%, lamp 33.3%, door 33.3%" in capsys.readouterr().out
+
+
+def test_a_version_that_is_none_is_refused(bundle: Bundle, home: Path) -> None:
+    """By its number."""
+    with pytest.raises(InputError, match="7"):
+        open_session(bundle.root, home=home, version=7)
+
+
+def test_the_scores_are_those_that_were_taught(bundle: Bundle, data: Path, home: Path) -> None:
+    """What judged the version is what answers."""
+    made = learn(bundle.root, data, settings=NAIVE, home=home)
+    right = []
+    with open_session(bundle.root, engine="onnx", home=home) as session:
+        for path in sorted(data.rglob("*.npz")):
+            right.append(session.classify(path)[0].label == path.parent.name)
+
+    assert made.figures["new_accuracy"] == 1.0
+    assert np.mean(right) == 1.0
