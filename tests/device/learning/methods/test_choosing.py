@@ -7,7 +7,7 @@ from tests.device.learning.models import TableTeachable
 
 from onhand.core.errors import InputError
 from onhand.device.learning.methods.choosing import METHODS, make_method
-from onhand.device.learning.methods.options import MethodOptions
+from onhand.device.learning.methods.options import MethodOptions, told_options
 
 RNG = np.random.default_rng(0)
 
@@ -72,3 +72,35 @@ def test_an_unknown_precision_is_refused() -> None:
     """With those that there are."""
     with pytest.raises(InputError, match="float16, float32, uint8"):
         MethodOptions(precision="int4")
+
+
+def test_options_follow_the_name() -> None:
+    """Of every kind; those that are not told stay as they were."""
+    begun = MethodOptions(temperature=3.0)
+    told = told_options(
+        begun, ["replayed=16", "past_weight=1", "balanced=false", "precision=uint8"]
+    )
+
+    assert told == MethodOptions(
+        temperature=3.0, replayed=16, past_weight=1.0, balanced=False, precision="uint8"
+    )
+    made = make_method("der+++lwf,replayed=16", HeadTeachable().lesson, rng=RNG)
+    assert made.name == "der+++lwf"
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        ("replay,replayd=1", "did you mean 'replayed'"),
+        ("replay,replayed", "unknown option 'replayed'"),
+        ("replay,replayed=x", "must be a number"),
+        ("replay,replayed=1,replayed=2", "told twice"),
+        ("replay,balanced=1", "true or false"),
+        ("replay,ewc_decay=2", "must be from 0 to 1"),
+        ("replay,precision=int4", "precision is"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(told: str, why: str) -> None:
+    """With what was meant."""
+    with pytest.raises(InputError, match=why):
+        make_method(told, HeadTeachable().lesson, rng=RNG)

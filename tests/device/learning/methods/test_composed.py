@@ -241,6 +241,29 @@ def test_examples_that_are_seen_again_are_not_offered_again() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "name"),
+    [("classes", "er-ace"), ("classes", "replay+lwf"), ("tokens", "replay+lwf")],
+)
+def test_what_is_replayed_counts_as_much_whatever_else_new_examples_are_taught(
+    kind: str, name: str
+) -> None:
+    """Losses that are added to the new ones change nothing about the old ones."""
+    teachable, given, width = setting(kind, name)
+    batch, found = given[-1][0], []
+    for one in ("replay", name):
+        chosen, values = method(one, teachable), teachable.start()
+        for known, _ in given[:2]:
+            chosen.remember(teachable, values, known, width=width)
+        values = chosen.begin(teachable, values, width=width)
+        feeds = chosen.feeds(teachable, values, batch)
+        n = len(batch["rows" if kind == "tokens" else "labels"])
+        found.append(np.abs(feeds["weights"][n:]).sum())
+
+    assert found[0] == pytest.approx(1, rel=1e-3)
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+
+
+@pytest.mark.parametrize(
     ("changed", "why"),
     [
         ({"name": "ewc"}, "the state is of method 'ewc'"),

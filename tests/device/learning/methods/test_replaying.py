@@ -46,6 +46,7 @@ def mixed(replaying: Replaying, batch: Feeds, values: dict[str, FloatArray]) -> 
         HeadTeachable(),
         values,
         completed(batch, width=len(values["bias"])),
+        total=float(batch["weights"].sum()),
         width=len(values["bias"]),
         rng=np.random.default_rng(1),
     )
@@ -159,7 +160,7 @@ def test_texts_are_replayed_behind_the_new_ones(past: bool) -> None:
     rng = np.random.default_rng(0)
     replaying.offer(teachable, table, texts(1, 3, 6), None, session=1, width=9, rng=rng)
     new = texts(2, 2, 4)
-    made = replaying.mixed(teachable, table, new, width=9, rng=rng)
+    made = replaying.mixed(teachable, table, new, total=1.0, width=9, rng=rng)
 
     n_new = 6
     # As long as the longer: a text without its last token, which is no row.

@@ -1,4 +1,7 @@
-"""Methods of learning without forgetting by name: "naive", "der++", or several as "replay+lwf"."""
+"""Methods of learning without forgetting by name.
+
+"replay", "der++"; several as "replay+lwf"; with options as "der++,past_weight=1,replayed=16".
+"""
 
 import difflib
 import re
@@ -13,7 +16,7 @@ from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.composed import Composed, Parts
 from onhand.device.learning.methods.distilling import Distilling
 from onhand.device.learning.methods.elastic import Elastic
-from onhand.device.learning.methods.options import MethodOptions
+from onhand.device.learning.methods.options import MethodOptions, told_options
 from onhand.device.learning.methods.orthogonal import Orthogonal
 from onhand.device.learning.methods.prototypes import Prototypes
 from onhand.device.learning.methods.replaying import Replaying
@@ -45,17 +48,22 @@ def make_method(
     """Return a method.
 
     Args:
-        name: one of `METHODS`, or several of them joined by "+"; at most one that replays, and
-            "naive" and "prototypes" alone.
+        name: one of `METHODS`, or several of them joined by "+", at most one that replays, and
+            "naive" and "prototypes" alone; options of `MethodOptions` may follow, each as
+            ",name=value".
         lesson: what is learned.
         rng: its source of chance; the method's own from here on.
-        options: None for the defaults.
+        options: that the name's own go over; None for the defaults.
+
+    Returns:
+        The method; its `name` is without options, so that what it kept serves others too.
 
     Raises:
-        InputError: if a name is unknown, names do not go together, or the method cannot serve
-            the lesson.
+        InputError: if a name or an option is unknown, names do not go together, or the method
+            cannot serve the lesson.
     """
-    options = options or MethodOptions()
+    name, *told = name.split(",")
+    options = told_options(options or MethodOptions(), told)
     names = _names(name)
     if len(names) > 1 and (odd := [one for one in names if one in _ALONE]):
         raise InputError(f"method {name!r}: {odd[0]!r} goes with no other")

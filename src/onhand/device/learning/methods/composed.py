@@ -12,7 +12,7 @@ from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson
 from onhand.core.outside import count, object_of, shown
 from onhand.device.learning.base import Feeds, Taught, Teachable, Values
-from onhand.device.learning.methods.batches import check_batch, completed
+from onhand.device.learning.methods.batches import check_batch, completed, total_weight
 from onhand.device.learning.methods.distilling import Distilling
 from onhand.device.learning.methods.elastic import Elastic
 from onhand.device.learning.methods.kept import Kept, Part
@@ -117,7 +117,12 @@ class Composed:
             made = self._with_pulls(teachable, values, completed(batch, width=self._width))
         if self._parts.replaying:
             return self._parts.replaying.mixed(
-                teachable, values, made, width=self._width, rng=self._rng
+                teachable,
+                values,
+                made,
+                total=total_weight(batch),
+                width=self._width,
+                rng=self._rng,
             )
         return made
 

@@ -1,11 +1,13 @@
 """What a method of learning without forgetting may be told."""
 
+import difflib
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
 from onhand.core.errors import InputError
 
-__all__ = ["MethodOptions"]
+__all__ = ["MethodOptions", "told_options"]
 
 _PRECISIONS = ("float16", "float32", "uint8")
 _MOST_BYTES = 2**40
@@ -81,7 +83,45 @@ class MethodOptions:
                 f"precision is {self.precision!r}, must be one of {', '.join(_PRECISIONS)}"
             )
 
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Return the name of every option."""
-        return tuple(field.name for field in fields(cls))
+
+def told_options(options: MethodOptions, told: Sequence[str]) -> MethodOptions:
+    """Return options with others in their place.
+
+    Args:
+        options: to begin with.
+        told: each as "name=value".
+
+    Raises:
+        InputError: if one is unknown, told twice, no value of its kind, or out of range.
+    """
+    changed: dict[str, bool | int | float | str] = {}
+    known = {field.name: field.default for field in fields(MethodOptions)}
+    for one in told:
+        name, equals, text = (part.strip() for part in one.partition("="))
+        if name not in known or not equals:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise InputError(f"unknown option {one!r} of a method; {hint}")
+        if name in changed:
+            raise InputError(f"option {name!r} of a method is told twice")
+        changed[name] = _value(name, text, known[name])
+    return replace(options, **changed)  # type: ignore[arg-type]  # each of its own kind
+
+
+def _value(name: str, text: str, default: object) -> bool | int | float | str:
+    """Read a value of the kind that the default is of.
+
+    Raises:
+        InputError: if it is none.
+    """
+    if isinstance(default, bool):
+        if text not in ("true", "false"):
+            raise InputError(f"{name} is {text!r}, must be true or false")
+        return text == "true"
+    if isinstance(default, str):
+        return text
+    kind = int if isinstance(default, int) else float
+    try:
+        return kind(text)
+    except ValueError as error:
+        raise InputError(f"{name} is {text!r}, must be a number") from error

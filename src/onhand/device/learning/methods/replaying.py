@@ -31,7 +31,6 @@ from onhand.device.learning.methods.batches import (
     n_examples,
     split,
     stacked,
-    total_weight,
 )
 from onhand.device.learning.methods.kept import Part
 from onhand.device.learning.methods.options import MethodOptions
@@ -108,6 +107,7 @@ class Replaying:
         values: Values,
         batch: Feeds,
         *,
+        total: float,
         width: int,
         rng: np.random.Generator,
     ) -> Feeds:
@@ -117,6 +117,7 @@ class Replaying:
             teachable: the lesson.
             values: of every trainable, as they are now.
             batch: complete.
+            total: what the new examples count, before anything was added to their losses.
             width: classes, or tokens of the vocabulary.
             rng: draws.
 
@@ -124,12 +125,11 @@ class Replaying:
             InputError: if what is kept does not fit the lesson.
             EngineError: if the lesson's graph fails.
         """
-        n, total = n_examples(self._lesson, batch), total_weight(batch)
-        wanted = self._options.replayed or n
+        wanted = self._options.replayed or n_examples(self._lesson, batch)
         past = self._drawn(wanted, rng) if self._past and self._options.past_weight else []
         labelled = self._drawn(wanted, rng) if self._options.replay_weight else []
         if self._lesson.feeds == "tokens":
-            return self._texts(batch, past, labelled, width=width)
+            return self._texts(batch, past, labelled, total=total, width=width)
         parts: list[Feeds] = [batch]
         if past:
             parts.append(self._remembered(teachable, values, past, total, width))
@@ -246,10 +246,15 @@ class Replaying:
         }
 
     def _texts(
-        self, batch: Feeds, past: Sequence[Item], labelled: Sequence[Item], *, width: int
+        self,
+        batch: Feeds,
+        past: Sequence[Item],
+        labelled: Sequence[Item],
+        *,
+        total: float,
+        width: int,
     ) -> Feeds:
         """Return texts with more behind them: rows count alike, within each kind."""
-        total = total_weight(batch)
         parts: list[tuple[Item, np.ndarray, np.ndarray]] = []
         share = total * self._options.past_weight / max(sum(len(i["rows"]) for i in past), 1)
         parts += [(item, item["best"], item["chances"] * share) for item in past]
