@@ -28,7 +28,7 @@ class Session:
 
     def generate(self, prompt: tuple[Message, ...], *, max_tokens: int) -> Iterator[str]:
         """See `TextSession`."""
-        assert max_tokens == 48
+        assert max_tokens == 128
         yield f"{prompt[-1].content} {len(self.adapter.pairs)}"
 
     def __enter__(self) -> Self:

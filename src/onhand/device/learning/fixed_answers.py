@@ -14,7 +14,7 @@ from onhand.device.template import Message
 __all__ = ["fixed_answers"]
 
 _MOST_PROMPTS: Final = 8
-_MOST_TOKENS: Final = 48
+_MOST_TOKENS: Final = 128
 _NOBODY: Final = "0" * 64
 
 
@@ -33,7 +33,7 @@ def fixed_answers(
         threads: of a step.
 
     Returns:
-        Up to 8 answers of up to 48 tokens; none where the model takes no messages, or no engine
+        Up to 8 answers of up to 128 tokens; none where the model takes no messages, or no engine
         can run it here: the gate's report says how many there were.
 
     Raises:
