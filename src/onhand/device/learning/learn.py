@@ -18,6 +18,7 @@ from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.learning.added import add_classes, added_classes
 from onhand.device.learning.base import Teachable
 from onhand.device.learning.ceilings import GO, Permit, Watch, all_of
+from onhand.device.learning.fixed_answers import fixed_answers
 from onhand.device.learning.gate import Sight, gate, size_of_change
 from onhand.device.learning.graph import open_lesson
 from onhand.device.learning.in_use import versions_of, whole_values
@@ -357,6 +358,13 @@ def _sight(room: _Room, values: dict[str, FloatArray]) -> Sight:
     return Sight(
         old=judge(room.teachable, values, material.past_heldout, batch=size),
         new=judge(room.teachable, values, material.heldout, batch=size),
+        texts=fixed_answers(
+            room.bundle,
+            room.teachable.lesson,
+            values,
+            (*room.given.past_heldout, *room.given.heldout),
+            threads=max(1, usable_threads() // 2),
+        ),
     )
 
 
