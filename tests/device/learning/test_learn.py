@@ -68,6 +68,7 @@ def test_what_was_taught_is_in_use(bundle: Bundle, tmp_path: Path, home: Path) -
     assert made.figures["new_accuracy"] == 1.0
     assert made.figures["new_accuracy_before"] < 1.0
     assert made.losses[-1] < made.losses[0]
+    assert made.peak_memory_bytes > 10 * 2**20
     versions = versions_of(bundle, home)
     assert versions.current().number == 1
     assert not list((versions.folder / "training").iterdir())

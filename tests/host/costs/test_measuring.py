@@ -114,6 +114,8 @@ def test_what_is_said_of_a_bundle_is_what_is_there(
     monkeypatch.setattr(starting, "_RUNS", 1)
     sizes = Sizes(width=192, mlp_width=384, n_layers=3, n_heads=6, vocab_size=2048)
     bundle = make_bundle(sizes, tmp_path / "b", tokens=sizes.vocab_size)
+    # A large one takes many seconds, and says the same.
+    monkeypatch.setattr(measuring, "_LARGE", Sizes(n_layers=4))
     calibration = measure_calibration(current_profile())
     costs = DecoderCosts(
         sizes.decoder,

@@ -38,6 +38,7 @@ from onhand.device.learning.text_feeds import TextSource
 from onhand.device.learning.trainer import Ended, Trainer
 from onhand.device.learning.training import Source
 from onhand.device.learning.versions import Versions, learned_folder
+from onhand.device.measured import peak_memory_bytes
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 
@@ -154,6 +155,7 @@ def _told(
         seconds=training.seconds,
         energy_j=training.energy_j,
         energy_estimated=meter.estimated,
+        peak_memory_bytes=peak_memory_bytes(),
         losses=tuple(float(loss) for loss in training.losses if np.isfinite(loss)),
         added_classes=room.material.added,
         notes=(),

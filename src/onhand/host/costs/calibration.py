@@ -218,21 +218,32 @@ class Calibration:
             read_bandwidth: for 1, 2, ... threads, as `onhand probe` measures it; those that are
                 missing stay as they were.
         """
+        ratios = {}
+        for threads in {one.threads for one in self.streams}:
+            known = min(threads, len(self.read_bandwidth))
+            if known and known <= len(read_bandwidth):
+                ratios[threads] = read_bandwidth[known - 1] / self.read_bandwidth[known - 1]
+        return replace(self.at_memory(ratios), read_bandwidth=tuple(read_bandwidth))
+
+    def at_memory(self, ratios: Mapping[int, float]) -> Self:
+        """Return the same parts where memory is so many times as fast, as caches are not.
+
+        Args:
+            ratios: threads -> how many times; those that are missing stay as they were.
+        """
         made = []
         for one in self.streams:
-            known = min(one.threads, len(self.read_bandwidth))
-            if not known or known > len(read_bandwidth):
+            if one.threads not in ratios:
                 made.append(one)
                 continue
-            ratio = read_bandwidth[known - 1] / self.read_bandwidth[known - 1]
             points = self._points(one.threads)
             best = max(point.bytes_per_s for point in points)
             memory_s = 1 / min(point.bytes_per_s for point in points)
             # Of what a byte costs more than in the nearest cache, memory's part is waiting.
             missed = (1 / one.bytes_per_s - 1 / best) / max(memory_s - 1 / best, 1e-30)
-            slow = 1 / best + missed * max(0.0, memory_s / ratio - 1 / best)
-            made.append(replace(one, bytes_per_s=1 / slow))
-        return replace(self, streams=tuple(made), read_bandwidth=tuple(read_bandwidth))
+            slower = max(0.0, memory_s / ratios[one.threads] - 1 / best)
+            made.append(replace(one, bytes_per_s=1 / (1 / best + missed * slower)))
+        return replace(self, streams=tuple(made))
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON object; `calibration_from_json` reads it."""

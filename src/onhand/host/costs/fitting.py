@@ -1,6 +1,7 @@
 """From what micro-measurements found to the parts that explain it: least squares, none below 0."""
 
 import itertools
+import statistics
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Final
@@ -78,8 +79,7 @@ def fit_step_costs(timed: Sequence[Timed]) -> tuple[StepCosts, float]:
         for one in timed
         if one.threads > 1
     ]
-    # Threads that all have a core wait this long; another process only makes it more.
-    costs = replace(costs, meet_s=max(0.0, min(waits, default=0.0)))
+    costs = replace(costs, meet_s=max(0.0, statistics.median(waits) if waits else 0.0))
     said = [one.products_s + explained_s(costs, one.work, threads=1) for one in alone]
     return costs, spread_of(said, [one.seconds for one in alone])
 
