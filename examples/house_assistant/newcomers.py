@@ -197,9 +197,9 @@ def _said(
         side: from which side the newcomer is shown; any number.
     """
     if newcomer == "water":
-        return _water(draw, language, has_place=side % 2 == 0)
+        return _water(draw, language, has_place=side % 4 < 2)
     if newcomer == "bed":
-        return _bed(draw, language, has_place=side % 2 == 0)
+        return _bed(draw, language, has_place=side % 4 < 2)
     return _device(draw, newcomer, language, _DEEDS[side % len(_DEEDS)])
 
 
@@ -265,6 +265,8 @@ def _bed(draw: Draw, language: Language, *, has_place: bool) -> tuple[str, dict[
         target = english_phrases.one_target(draw, kinds, inside=has_place)
     else:
         target = mandarin_phrases.one_target(draw, kinds)
+        while (target.pairs[0][1] is not None) != has_place:
+            target = mandarin_phrases.one_target(draw, kinds)
     device, room = target.pairs[0]
     text = draw.fill(draw.pick(_BED[language]), {"thing": target.text})
     return text, {"actions": [action(do="turn_off", device=device, room=room)]}
