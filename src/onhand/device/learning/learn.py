@@ -13,6 +13,7 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.lesson import REMEMBERED
 from onhand.core.progress import Progress, Quiet
 from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.learning.added import add_classes, added_classes
@@ -230,7 +231,8 @@ def _prepare(
     versions = versions_of(bundle, home)
     standing = versions.current()
     values = dict(whole_values(bundle, versions, standing.version))
-    given = read_given(data, settings)
+    carried = bundle.path(REMEMBERED) if REMEMBERED in bundle.manifest.files else None
+    given = read_given(data, settings, carried=carried)
     material = make_material(bundle, teachable, given, added=added_classes(versions.folder))
     if material.known is not None and _n_classes(teachable, values) < material.width:
         values = grow_head(teachable.lesson, values, material.width)
