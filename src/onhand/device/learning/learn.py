@@ -234,8 +234,12 @@ def _prepare(
     carried = bundle.path(REMEMBERED) if REMEMBERED in bundle.manifest.files else None
     given = read_given(data, settings, carried=carried)
     material = make_material(bundle, teachable, given, added=added_classes(versions.folder))
-    if material.known is not None and _n_classes(teachable, values) < material.width:
-        values = grow_head(teachable.lesson, values, material.width)
+    if material.known is not None:
+        # A class may have a name by a version that is not in use, and no row in this head.
+        known = min(material.known, _n_classes(teachable, values))
+        material = replace(material, known=known)
+        if known < material.width:
+            values = grow_head(teachable.lesson, values, material.width)
     method = make_method(
         settings.method, teachable.lesson, rng=np.random.default_rng([settings.seed, 2])
     )
@@ -324,10 +328,11 @@ def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Lear
     if not after.new.n:
         bounds = replace(bounds, least_new=0)
     verdict = gate(before, after, bounds, change=size_of_change(room.values, values))
-    if room.material.added:
-        # Before the version: its head has rows for them.
+    if verdict.is_accepted:
+        # Before the version: its head has rows for them. A refused one leaves no name behind.
         known = added_classes(room.versions.folder)
-        add_classes(room.versions.folder, (*known, *room.material.added))
+        new = [name for name in room.material.added if name not in known]
+        add_classes(room.versions.folder, (*known, *new))
     version = room.versions.propose(
         values,
         start=room.teachable.start(),
