@@ -64,9 +64,7 @@ def _copied(source: Path, place: Path) -> Bundle:
 def _with_lesson(bundle: Bundle, learnable: str) -> None:
     """Add a lesson; a bundle whose gradients are not PyTorch's does not stay."""
     try:
-        add_network_lesson(
-            bundle, parse_learnable(learnable), samples=Samples(feeds=[]), threads=1
-        )
+        add_network_lesson(bundle, parse_learnable(learnable), samples=Samples(feeds=[]), threads=1)
     except Exception:
         shutil.rmtree(bundle.root)
         raise
@@ -77,9 +75,7 @@ def _packed(name: str, graph: Graph, place: Path) -> Bundle:
         name=name, family="benchmark", graph=graph, sha256="0" * 64, source_bytes=graph.size_bytes()
     )
     with stage_bundle(place) as staged:
-        pack_network(
-            model, describe(model, "features"), {"fp32": graph}, staged, provenance={}
-        )
+        pack_network(model, describe(model, "features"), {"fp32": graph}, staged, provenance={})
     return read_bundle(place)
 
 

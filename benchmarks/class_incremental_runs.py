@@ -93,9 +93,7 @@ class _Rows:
         }
 
 
-def latents_of(
-    bundle: Bundle, teachable: Teachable, inputs: FloatArray | list[str]
-) -> FloatArray:
+def latents_of(bundle: Bundle, teachable: Teachable, inputs: FloatArray | list[str]) -> FloatArray:
     """Return what a lesson's trunk gives of inputs: each as if it were alone.
 
     Args:
@@ -143,9 +141,7 @@ def learn_stream(
     n_classes = int(stream.labels.max()) + 1
     rng = np.random.default_rng([seed, n_classes])
     order = np.argsort(rng.permutation(n_classes))  # class -> its place in the stream
-    stream = replace(
-        stream, labels=order[stream.labels], test_labels=order[stream.test_labels]
-    )
+    stream = replace(stream, labels=order[stream.labels], test_labels=order[stream.test_labels])
     n_tasks = 1 if name == JOINT else setting.n_tasks
     ends = [n_classes * (i + 1) // n_tasks for i in range(n_tasks)]
     values = _first_values(teachable, rng)
@@ -161,9 +157,7 @@ def learn_stream(
     spent_s, n_steps = 0.0, 0
     for task, classes in enumerate(pairwise([0, *ends])):
         begun = time.perf_counter()
-        trainer = _session(
-            teachable, stream, method, setting, values, classes=classes, seed=seed
-        )
+        trainer = _session(teachable, stream, method, setting, values, classes=classes, seed=seed)
         values = dict(trainer.run(progress=Quiet()).training.values)
         spent_s += time.perf_counter() - begun
         n_steps += trainer.n_steps

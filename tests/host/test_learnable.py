@@ -73,7 +73,9 @@ def test_the_plan_says_what_learning_adds(tiny: Path, options: BuildOptions) -> 
     plan = plan_build(str(tiny), replace(options, learnable=LORA))
 
     assert plan.size_bytes["int4"] > without.size_bytes["int4"]
-    assert any("int4 can learn" in note and "rank 4 beside 4 matrices" in note for note in plan.notes)
+    assert any(
+        "int4 can learn" in note and "rank 4 beside 4 matrices" in note for note in plan.notes
+    )
 
 
 def test_the_forecast_is_that_of_the_bundle(

@@ -45,9 +45,7 @@ def test_gradients_of_every_family_are_those_of_pytorch(kind: str, tmp_path: Pat
     """All matrices learn; the worst relative distance is far below the bound of 1e-4."""
     decoder = DECODERS[kind]
 
-    added = add_decoder_lesson(
-        quantized(decoder, tmp_path), everything(decoder.inner), threads=1
-    )
+    added = add_decoder_lesson(quantized(decoder, tmp_path), everything(decoder.inner), threads=1)
 
     assert added.checked.gradient_error < 1e-4
     assert added.checked.n_steps == 50
@@ -92,9 +90,7 @@ def test_a_wrong_gradient_is_refused_by_name(
     """A rule that is a hundredth off: the message says which tensor, and by how much."""
     right = differentiate.RULES["com.microsoft", "RotaryEmbedding"]
 
-    def wrong(
-        tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]
-    ) -> Gradients:
+    def wrong(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
         first, *others = right(tape, node, given, needs)
         off = tape.number(1.01, like=node.output[0])
         return [None if first is None else tape.add("Mul", first, off), *others]
@@ -113,12 +109,9 @@ def test_the_same_bundle_gets_the_same_bytes(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         add_decoder_lesson(quantized(DECODER, folder), Learnable(kind="lora"), threads=1)
-        digests.append(
-            {
-                path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in folder.iterdir()
-            }
-        )
+        digests.append({
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()
+        })
 
     assert digests[0] == digests[1]
 

@@ -71,9 +71,7 @@ class AddedDecoderLesson:
         }
 
 
-def add_decoder_lesson(
-    bundle: Bundle, wanted: Learnable, *, threads: int
-) -> AddedDecoderLesson:
+def add_decoder_lesson(bundle: Bundle, wanted: Learnable, *, threads: int) -> AddedDecoderLesson:
     """Add what a language model can learn to a bundle, once every gradient agrees with PyTorch's.
 
     Args:
@@ -194,9 +192,7 @@ def _written(bundle: Bundle, lesson: Lesson, content: bytes) -> Bundle:
     (root / GRAPH).write_bytes(content)
     (root / LESSON).write_bytes(render_lesson(lesson))
     values: dict[str, FloatArray] = starts(lesson)
-    declared = {
-        name: TensorSpec(dtype="F32", shape=array.shape) for name, array in values.items()
-    }
+    declared = {name: TensorSpec(dtype="F32", shape=array.shape) for name, array in values.items()}
     with SafetensorsWriter(root / START, declared) as writer:
         for name, array in values.items():
             writer.write(name, array)
@@ -217,12 +213,10 @@ def _batches(decoder: Decoder) -> list[Feeds]:
         n_rows = max(B * length // 2, 1)
         rows = np.sort(random.choice(B * length, n_rows, replace=False))
         weights = random.uniform(0.2, 1.0, (n_rows, _CHOICES)) / n_rows
-        found.append(
-            {
-                "tokens": random.integers(0, decoder.vocab_size, (B, length)),
-                "rows": rows.astype(np.int64),
-                "labels": random.integers(0, decoder.vocab_size, (n_rows, _CHOICES)),
-                "weights": weights.astype(np.float32),
-            }
-        )
+        found.append({
+            "tokens": random.integers(0, decoder.vocab_size, (B, length)),
+            "rows": rows.astype(np.int64),
+            "labels": random.integers(0, decoder.vocab_size, (n_rows, _CHOICES)),
+            "weights": weights.astype(np.float32),
+        })
     return found

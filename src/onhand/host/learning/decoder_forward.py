@@ -298,9 +298,7 @@ class _Forward(DecoderParts):
         self._node("Mul", [bent, size], [out])
         return out
 
-    def _reshaped(
-        self, x: str, out: str, sizes: np.ndarray, shown: list[int | str]
-    ) -> str:
+    def _reshaped(self, x: str, out: str, sizes: np.ndarray, shown: list[int | str]) -> str:
         self._node("Reshape", [x, self._constant(f"{out}.sizes", sizes)], [out])
         self.shown[out] = shown
         return out

@@ -208,7 +208,11 @@ def test_what_is_suspect_waits_and_what_was_there_is_refused(room: Classroom) ->
 @pytest.mark.parametrize(
     ("fields", "status", "code"),
     [
-        ({"model": "other", "messages": [{"role": "user", "content": "x"}], "answer": "y"}, 404, ""),
+        (
+            {"model": "other", "messages": [{"role": "user", "content": "x"}], "answer": "y"},
+            404,
+            "",
+        ),
         ({"input": "a", "label": "b"}, 404, "model_not_found"),
         ({"verdict": "accepted"}, 400, ""),
     ],
