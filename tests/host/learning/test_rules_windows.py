@@ -145,6 +145,42 @@ def test_only_what_is_learned_is_computed() -> None:
     assert kinds(model) == ["Conv", "ReduceSum"]
 
 
+@pytest.mark.parametrize("sizes", [[2, 4, 3, 5], ["B", 4, "height", "width"]])
+@pytest.mark.parametrize(
+    ("groups", "strides", "pads", "extra", "dilations"),
+    [(1, [1, 1], [0, 0], [0, 0], [1, 1]), (2, [2, 3], [1, 0], [1, 2], [1, 2])],
+)
+def test_transposed_convolution(
+    sizes: list[int | str | None],
+    groups: int,
+    strides: list[int],
+    pads: list[int],
+    extra: list[int],
+    dilations: list[int],
+) -> None:
+    """Gradients of input, kernels and bias of what makes pictures larger."""
+    node = helper.make_node(
+        "ConvTranspose",
+        ["x", "w", "b"],
+        ["y"],
+        strides=strides,
+        pads=[*pads, *pads],
+        output_padding=extra,
+        dilations=dilations,
+        group=groups,
+    )
+    arrays = {"x": normal(2, 4, 3, 5), "w": normal(4, 3, 3, 2), "b": normal(3 * groups)}
+
+    compare(
+        [node],
+        arrays,
+        lambda x, w, b: functional.conv_transpose2d(
+            x, w, b, strides, pads, extra, groups, dilations
+        ),
+        stated={"x": sizes, "w": [4, 3, 3, 2], "b": [3 * groups]},
+    )
+
+
 POOLS: dict[str, dict[str, Any]] = {
     "apart": {"kernel_shape": [2, 2], "strides": [2, 2]},
     "overlapping": {"kernel_shape": [3, 2], "strides": [2, 1]},

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.lesson import LESSON, Lesson, render_lesson
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
+from onhand.core.units import format_bytes
 from onhand.host.learning.check import STEPS
 from onhand.host.learning.differentiate import differentiate
 from onhand.host.learning.losses import append_class_loss
@@ -58,6 +59,16 @@ class AddedLesson:
             "trunk": self.lesson.trunk is not None,
             "variant": self.lesson.variant,
         }
+
+    def sentence(self) -> str:
+        """Say what can be learned, for people."""
+        n = sum(_count(made.shape) for made in self.lesson.trainables.values())
+        worst = self.checked.gradients.gradient_error
+        return (
+            f"{self.lesson.variant} can learn on the device ({self.lesson.kind}): {n:,} numbers in "
+            f"{len(self.lesson.trainables)} tensors, {format_bytes(self.size_bytes)} of files; "
+            f"every gradient is at most {worst:.1g} away from PyTorch's"
+        )
 
 
 def _count(shape: tuple[int, ...]) -> int:
