@@ -130,8 +130,7 @@ def build_network(
         proof = _proof(ready, finished, options, staged, home)
         if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
-        content = _with_findings(report.content, findings or {})
-        content |= lesson
+        content = _with_findings(_with_findings(report.content, findings or {}), lesson)
         if options.ablate:
             content |= _ablation(report, source, options, work, home, shown)
         write_report(staged, content)
