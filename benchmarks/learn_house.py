@@ -25,9 +25,8 @@ from typing import Any
 from examples.house_assistant.actions import Example
 from examples.house_assistant.evaluate import CALIBRATION, HELD_OUT, Scores, score
 from examples.house_assistant.generate import read_examples
-from examples.house_assistant.newcomers import NEWCOMERS, asked, taught, write_lines
+from examples.house_assistant.newcomers import NEWCOMERS, asked, taught, write_known, write_lines
 
-import onhand
 from onhand.device.opening import open as open_text
 from onhand.device.template import Message
 
@@ -36,6 +35,7 @@ __all__ = ["main"]
 _MODEL = Path(__file__).parents[1] / "examples" / "house_assistant" / "model"
 _CHILD = "benchmarks.learn_house_child"
 _MAX_TOKENS = 160
+LEARNABLE = "lora,targets=qkv+out+gate_up+down"
 METHODS: Mapping[str, str] = {"protected": "der++", "naive": "naive"}
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     old = read_examples(HELD_OUT)[: given.old]
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        bundle = given.bundle or _build(place / "bundle", given.bits)
+        bundle = given.bundle or _build(place / "built", given.bits)
         before_old = _answered(bundle, None, old)
         rounds = [
             _round(bundle, place / f"seed-{seed}", seed, old, each=given.new // len(NEWCOMERS))
@@ -78,9 +78,14 @@ def _arguments() -> argparse.Namespace:
 
 
 def _build(place: Path, bits: int) -> Path:
-    """Build the bundle, with something to learn in it."""
-    onhand.build(_MODEL, place, bits=bits, calibrate=CALIBRATION, learnable="lora")
-    return place
+    """Build the bundle, with something to learn in it, and with examples of what it can do."""
+    place.mkdir()
+    write_known(place / "known.jsonl")
+    learnable = f"{LEARNABLE},remember={place / 'known.jsonl'}"
+    asked_for = ("--bits", str(bits), "--calibrate", str(CALIBRATION), "--learnable", learnable)
+    command = ("-m", "onhand", "build", str(_MODEL), "-o", str(place / "bundle"), *asked_for)
+    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+    return place / "bundle"
 
 
 def _round(
@@ -96,8 +101,8 @@ def _round(
         child = _learn(bundle, place / "taught.jsonl", home, method=method, seed=seed)
         found[name] = {
             **child,
-            "new": _shares(_answered(bundle, home, new)),
-            "old": _shares(_answered(bundle, home, old)),
+            "new": _shares(_answered(bundle, home, new, version=child["version"])),
+            "old": _shares(_answered(bundle, home, old, version=child["version"])),
         }
         sys.stderr.write(f"seed {seed}, {name}: {json.dumps(found[name])}\n")
     return found
@@ -115,9 +120,11 @@ def _learn(bundle: Path, data: Path, home: Path, *, method: str, seed: int) -> d
     return answer
 
 
-def _answered(bundle: Path, home: Path | None, examples: Sequence[Example]) -> Scores:
-    """Ask the bundle, as it was built or as it has learned."""
-    with open_text(bundle, home=home, trials=False) as session:
+def _answered(
+    bundle: Path, home: Path | None, examples: Sequence[Example], *, version: int = 0
+) -> Scores:
+    """Ask the bundle, as it was built or as it has learned, whether or not its gate was passed."""
+    with open_text(bundle, home=home, version=version, trials=False) as session:
         return score(
             examples,
             lambda command: session.complete([Message("user", command)], max_tokens=_MAX_TOKENS),

@@ -34,6 +34,7 @@ def main() -> None:
         "reasons": list(made.reasons),
         "steps": made.steps,
         "steps_s": made.seconds,
+        "version": made.version,
         "torch_imported": "torch" in sys.modules,
     }
     print(json.dumps(found))

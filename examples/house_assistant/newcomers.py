@@ -2,7 +2,7 @@
 
     python -m examples.house_assistant.newcomers
     python -m examples.house_assistant.newcomers --split held
-    python -m examples.house_assistant.newcomers --out taught.jsonl
+    python -m examples.house_assistant.newcomers --out taught.jsonl --known known.jsonl
 
 | newcomer | is said | is meant |
 |---|---|---|
@@ -28,9 +28,10 @@ from pathlib import Path
 
 from examples.house_assistant import english, english_phrases, mandarin, mandarin_phrases, speech
 from examples.house_assistant.actions import Example, action, dump
+from examples.house_assistant.evaluate import CALIBRATION
 from examples.house_assistant.grammar import Draw, Language, Rules, Split, rules
 
-__all__ = ["NEWCOMERS", "asked", "main", "taught", "write_lines"]
+__all__ = ["NEWCOMERS", "asked", "main", "taught", "write_known", "write_lines"]
 
 NEWCOMERS = ("boiler", "stars", "water", "bed")
 """What is new, in the order in which it is taught."""
@@ -136,6 +137,25 @@ def write_lines(path: Path, found: Iterable[Example]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_known(path: Path) -> int:
+    """Write what the assistant was trained on, from its calibration text, as `write_lines` does.
+
+    Args:
+        path: the file, replaced if it is there.
+
+    Returns:
+        How many commands these are.
+    """
+    said = r"<\|user\|>(.*?)<\|end\|><\|assistant\|>(.*?)<\|end\|>"
+    found = re.findall(said, CALIBRATION.read_text(encoding="utf-8"))
+    lines = [
+        json.dumps({"completion": answer, "prompt": command}, ensure_ascii=False)
+        for command, answer in found
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(found)
+
+
 def _unseen(rng: random.Random, newcomer: str) -> Iterator[Example]:
     seen: set[str] = set()
     while True:
@@ -177,9 +197,9 @@ def _said(
         side: from which side the newcomer is shown; any number.
     """
     if newcomer == "water":
-        return _water(draw, language, has_place=side % 2 == 0)
+        return _water(draw, language, has_place=side % 4 < 2)
     if newcomer == "bed":
-        return _bed(draw, language, has_place=side % 2 == 0)
+        return _bed(draw, language, has_place=side % 4 < 2)
     return _device(draw, newcomer, language, _DEEDS[side % len(_DEEDS)])
 
 
@@ -245,6 +265,8 @@ def _bed(draw: Draw, language: Language, *, has_place: bool) -> tuple[str, dict[
         target = english_phrases.one_target(draw, kinds, inside=has_place)
     else:
         target = mandarin_phrases.one_target(draw, kinds)
+        while (target.pairs[0][1] is not None) != has_place:
+            target = mandarin_phrases.one_target(draw, kinds)
     device, room = target.pairs[0]
     text = draw.fill(draw.pick(_BED[language]), {"thing": target.text})
     return text, {"actions": [action(do="turn_off", device=device, room=room)]}
@@ -258,7 +280,10 @@ def main() -> None:
     split: tuple[Split, ...] = ("train", "held")
     parser.add_argument("--split", choices=split, default="train")
     parser.add_argument("--out", type=Path, help="write them to this file, as they are taught")
+    parser.add_argument("--known", type=Path, help="write what was trained to this file")
     given = parser.parse_args()
+    if given.known is not None:
+        write_known(given.known)
     drawn = taught if given.split == "train" else asked
     found = drawn(given.seed, each=given.count)
     if given.out is not None:
