@@ -117,7 +117,7 @@ def learn(
         room = _prepare(bundle, teachable, Path(data), settings, home)
         meter = choose_meter(current_profile())
         trainer = _trainer(room, meter)
-        notes = (*room.notes, *trainer.notes)
+        notes = (*room.notes, *trainer.notes, *trainer.method.notes)
         resumed_at = trainer.training.step
         if trainer.is_resumed:
             done = f"step {resumed_at} of {trainer.n_steps}"
