@@ -1,11 +1,13 @@
 """PyTorch's sides of `benchmarks.train_step`, in eager mode."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from onhand.core.bundle import read_bundle
 from onhand.core.weights import BundleWeights, open_weights
@@ -98,7 +100,7 @@ class TorchTrained:
         widths = [layer.query_width, layer.kv_width, layer.kv_width]
         query, key, value = (
             part.view(B, S, -1, layer.head_dim).transpose(1, 2)
-            for part in self._linear(f"layers.{i}.qkv", x).split(widths, dim=-1)
+            for part in torch.split(self._linear(f"layers.{i}.qkv", x), widths, dim=-1)
         )
         if (tables := self._ropes.tables(i, S)) is not None:
             cosines, sines = (torch.from_numpy(table[:S]) for table in tables)
@@ -133,21 +135,22 @@ class TransformersTrained:
         lesson = read_lesson(bundle)
         weights = open_weights(bundle, lesson.variant)
         decoder, layer = weights.decoder, weights.decoder.layers[0]
-        config = LlamaConfig(
-            hidden_size=decoder.width,
-            num_hidden_layers=len(decoder.layers),
-            num_attention_heads=layer.n_heads,
-            num_key_value_heads=layer.n_kv_heads,
-            head_dim=layer.head_dim,
-            intermediate_size=layer.mlp_width,
-            vocab_size=decoder.vocab_size,
-            max_position_embeddings=decoder.context,
-            rms_norm_eps=decoder.norm_epsilon,
-            rope_theta=decoder.rope.theta,
-            tie_word_embeddings=decoder.tied,
-            use_cache=False,
-        )
-        self._model = LlamaForCausalLM(config).float().eval()
+        options: dict[str, Any] = {
+            "hidden_size": decoder.width,
+            "num_hidden_layers": len(decoder.layers),
+            "num_attention_heads": layer.n_heads,
+            "num_key_value_heads": layer.n_kv_heads,
+            "head_dim": layer.head_dim,
+            "intermediate_size": layer.mlp_width,
+            "vocab_size": decoder.vocab_size,
+            "max_position_embeddings": decoder.context,
+            "rms_norm_eps": decoder.norm_epsilon,
+            "rope_theta": decoder.rope.theta,  # before transformers 5
+            "rope_parameters": {"rope_type": "default", "rope_theta": decoder.rope.theta},
+            "tie_word_embeddings": decoder.tied,
+            "use_cache": False,
+        }
+        self._model = LlamaForCausalLM(LlamaConfig(**options)).eval()  # float32
         self._model.load_state_dict(_checkpoint(weights), strict=not decoder.tied)
         self._model.requires_grad_(False)
         starts = read_start(bundle, lesson)
@@ -190,6 +193,7 @@ class _Added(nn.Module):
         super().__init__()
         self.base, self.first, self.second, self.scale = base, first, second, scale
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
         """Multiply by both."""
         low = functional.linear(x, self.first)
@@ -216,7 +220,7 @@ def _checkpoint(weights: BundleWeights) -> dict[str, Tensor]:
     for i, layer in enumerate(decoder.layers):
         ours, theirs = f"layers.{i}.", f"model.layers.{i}."
         widths = [layer.query_width, layer.kv_width, layer.kv_width]
-        for name, part in zip("qkv", matrix(f"{ours}qkv").split(widths), strict=True):
+        for name, part in zip("qkv", torch.split(matrix(f"{ours}qkv"), widths), strict=True):
             found[f"{theirs}self_attn.{name}_proj.weight"] = part
         for name, part in zip(("gate", "up"), matrix(f"{ours}gate_up").chunk(2), strict=True):
             found[f"{theirs}mlp.{name}_proj.weight"] = part
