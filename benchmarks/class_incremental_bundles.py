@@ -64,9 +64,7 @@ def _copied(source: Path, place: Path) -> Bundle:
 def _with_lesson(bundle: Bundle, learnable: str) -> None:
     """Add a lesson; a bundle whose gradients are not PyTorch's does not stay."""
     try:
-        add_network_lesson(
-            bundle, parse_learnable(learnable), samples=Samples(feeds=[]), threads=1
-        )
+        add_network_lesson(bundle, parse_learnable(learnable), samples=Samples(feeds=[]), threads=1)
     except Exception:
         shutil.rmtree(bundle.root)
         raise
@@ -77,9 +75,7 @@ def _packed(name: str, graph: Graph, place: Path) -> Bundle:
         name=name, family="benchmark", graph=graph, sha256="0" * 64, source_bytes=graph.size_bytes()
     )
     with stage_bundle(place) as staged:
-        pack_network(
-            model, describe(model, "features"), {"fp32": graph}, staged, provenance={}
-        )
+        pack_network(model, describe(model, "features"), {"fp32": graph}, staged, provenance={})
     return read_bundle(place)
 
 
@@ -87,7 +83,8 @@ def _drawn(*shape: int) -> np.ndarray:
     """Return weights as He et al. 2015 draw them; each run draws its own again."""
     scale = np.sqrt(2 / np.prod(shape[1:]))
     drawn = np.random.default_rng([_SEED, *shape]).standard_normal(shape)
-    return (drawn * scale).astype(np.float32)
+    weights: np.ndarray = (drawn * scale).astype(np.float32)
+    return weights
 
 
 def _perceptron() -> tuple[Graph, str]:
@@ -117,7 +114,7 @@ def _convolutions() -> tuple[Graph, str]:
                 op="Conv",
                 inputs=(before, f"c{i}", f"d{i}"),
                 outputs=(f"conv{i}",),
-                attributes={"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+                attributes={"kernel_shape": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1)},
             )
         )
         before = f"relu{i}"

@@ -15,7 +15,7 @@ from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.choosing import make_method
 from onhand.device.learning.methods.growing import grow_head
 from onhand.device.learning.methods.options import MethodOptions
-from onhand.device.learning.methods.soft import answered
+from onhand.device.learning.methods.soft import logits_of
 from onhand.device.learning.optimizers import AdamW
 from onhand.device.learning.schedules import Schedule
 from onhand.device.learning.streams import calibration_error, figures_of
@@ -27,7 +27,7 @@ __all__ = ["METHODS", "Setting", "Stream", "latents_of", "learn_stream"]
 
 JOINT = "joint"
 METHODS = ("naive", "ewc", "lwf", "replay", "er-ace", "der++", "prototypes", JOINT)
-_AT_ONCE = 64
+_AT_ONCE, _JUDGED = 64, 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +93,7 @@ class _Rows:
         }
 
 
-def latents_of(
-    bundle: Bundle, teachable: Teachable, inputs: FloatArray | list[str]
-) -> FloatArray:
+def latents_of(bundle: Bundle, teachable: Teachable, inputs: FloatArray | list[str]) -> FloatArray:
     """Return what a lesson's trunk gives of inputs: each as if it were alone.
 
     Args:
@@ -143,9 +141,7 @@ def learn_stream(
     n_classes = int(stream.labels.max()) + 1
     rng = np.random.default_rng([seed, n_classes])
     order = np.argsort(rng.permutation(n_classes))  # class -> its place in the stream
-    stream = replace(
-        stream, labels=order[stream.labels], test_labels=order[stream.test_labels]
-    )
+    stream = replace(stream, labels=order[stream.labels], test_labels=order[stream.test_labels])
     n_tasks = 1 if name == JOINT else setting.n_tasks
     ends = [n_classes * (i + 1) // n_tasks for i in range(n_tasks)]
     values = _first_values(teachable, rng)
@@ -161,9 +157,7 @@ def learn_stream(
     spent_s, n_steps = 0.0, 0
     for task, classes in enumerate(pairwise([0, *ends])):
         begun = time.perf_counter()
-        trainer = _session(
-            teachable, stream, method, setting, values, classes=classes, seed=seed
-        )
+        trainer = _session(teachable, stream, method, setting, values, classes=classes, seed=seed)
         values = dict(trainer.run(progress=Quiet()).training.values)
         spent_s += time.perf_counter() - begun
         n_steps += trainer.n_steps
@@ -260,16 +254,17 @@ def _first_values(teachable: Teachable, rng: np.random.Generator) -> dict[str, F
 def _logits(
     teachable: Teachable, values: Mapping[str, FloatArray], latents: FloatArray, width: int
 ) -> FloatArray:
-    found: list[FloatArray] = []
-    for first in range(0, len(latents), 512):
-        part = latents[first : first + 512]
-        feeds = {
-            "latent": part,
-            "labels": np.zeros(len(part), np.int64),
-            "weights": np.zeros(len(part), np.float32),
-        }
-        found.append(answered(teachable, values, feeds).outputs["logits"])
-    logits = np.concatenate(found)
-    if logits.shape[1] != width:
-        raise ValueError(f"{logits.shape[1]} classes are answered, {width} were learned")
-    return logits
+    parts = [latents[low : low + _JUDGED] for low in range(0, len(latents), _JUDGED)]
+    return np.concatenate([
+        logits_of(
+            teachable,
+            values,
+            {
+                "latent": part,
+                "labels": np.zeros(len(part), np.int64),
+                "weights": np.zeros(len(part), np.float32),
+            },
+            width=width,
+        )
+        for part in parts
+    ])

@@ -73,7 +73,9 @@ def test_the_plan_says_what_learning_adds(tiny: Path, options: BuildOptions) -> 
     plan = plan_build(str(tiny), replace(options, learnable=LORA))
 
     assert plan.size_bytes["int4"] > without.size_bytes["int4"]
-    assert any("int4 can learn" in note and "rank 4 beside 4 matrices" in note for note in plan.notes)
+    assert any(
+        "int4 can learn" in note and "rank 4 beside 4 matrices" in note for note in plan.notes
+    )
 
 
 def test_the_forecast_is_that_of_the_bundle(
@@ -103,7 +105,7 @@ def test_a_failed_check_leaves_no_bundle(
 
     monkeypatch.setattr(decoder_files, "check_gradients", refuse)
 
-    with pytest.raises(EngineError, match="0.5 away from PyTorch's"):
+    with pytest.raises(EngineError, match=r"0\.5 away from PyTorch's"):
         build_bundle(str(tiny), shelf / "b", replace(options, learnable=LORA), home=home)
     assert list(shelf.glob("[!.]*")) == []
     for kept in shelf.glob(".*"):

@@ -215,30 +215,9 @@ def measure_calibration(profile: DeviceProfile, *, progress: Progress | None = N
     module = native_part()
     shown = progress or Quiet()
     shown.start("measuring what parts of a step cost", 4)
-    most = max(2**20, profile.memory_bytes // 32)
     threads = profile.usable_threads
     counts = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < threads] + [threads]
-    products = (*measure_products(module), *_float_rates())
-    # Memory's speed may change by the minute: what is compared is measured together.
-    buffer = min(most, _BANDWIDTH_BYTES)
-    before = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
-    streams = measure_streams(module, counts, most_bytes=most, own_bytes=own_cache_bytes(profile))
-    after = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
-    bare = Calibration(
-        device=profile.name,
-        products=products,
-        streams=streams,
-        read_bandwidth=tuple(
-            statistics.median([*first, *then]) for first, then in zip(before, after, strict=True)
-        ),
-        step=_NOTHING,
-        prompt=_NOTHING,
-        text_s=text_seconds(open_tokenizer(made_tokenizer(_PLAIN_TOKENS))),
-        start=_NO_START,
-        memory=_NO_MEMORY,
-        spread=0.0,
-        estimated=False,
-    )
+    bare = _measure_parts(module, profile, counts)
     shown.advance(2)
     with tempfile.TemporaryDirectory(prefix="onhand-calibration-") as scratch:
         steps, prompts = _measure_answers(bare, Path(scratch), sorted({1, threads}))
@@ -258,6 +237,35 @@ def measure_calibration(profile: DeviceProfile, *, progress: Progress | None = N
         start=start,
         memory=memory,
         spread=max(step_spread, prompt_spread),
+    )
+
+
+def _measure_parts(
+    module: ModuleType, profile: DeviceProfile, counts: Sequence[int]
+) -> Calibration:
+    """Measure products and memory, of which steps are made."""
+    most = max(2**20, profile.memory_bytes // 32)
+    threads = profile.usable_threads
+    products = (*measure_products(module), *_float_rates())
+    # Memory's speed may change by the minute: what is compared is measured together.
+    buffer = min(most, _BANDWIDTH_BYTES)
+    before = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
+    streams = measure_streams(module, counts, most_bytes=most, own_bytes=own_cache_bytes(profile))
+    after = [sample_read_bandwidth(n, buffer_bytes=buffer) for n in range(1, threads + 1)]
+    return Calibration(
+        device=profile.name,
+        products=products,
+        streams=streams,
+        read_bandwidth=tuple(
+            statistics.median([*first, *then]) for first, then in zip(before, after, strict=True)
+        ),
+        step=_NOTHING,
+        prompt=_NOTHING,
+        text_s=text_seconds(open_tokenizer(made_tokenizer(_PLAIN_TOKENS))),
+        start=_NO_START,
+        memory=_NO_MEMORY,
+        spread=0.0,
+        estimated=False,
     )
 
 

@@ -56,9 +56,7 @@ def low_rank(decoder: Decoder, wanted: Learnable) -> LowRank:
         raise InputError(
             f"--learnable: target {odd[0]!r} is no matrix of this model; it has {', '.join(able)}"
         )
-    names = tuple(
-        name for name in decoder.whole_tensors() if name.rpartition(".")[2] in chosen
-    )
+    names = tuple(name for name in decoder.whole_tensors() if name.rpartition(".")[2] in chosen)
     shapes = decoder.whole_tensors()
     for name in names:
         if wanted.rank > min(shapes[name]):

@@ -13,7 +13,6 @@ from onhand.host.networks.onnx_files import infer_shapes
 __all__ = ["Cut", "cut_at", "find_last_block", "values_behind"]
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """A value that all of a network's learning lies behind.
