@@ -4,12 +4,12 @@
     python -m benchmarks.train_step --out benchmarks/results/train_step.json
 
 A step is: loss and gradients of the factors of low rank of one batch, and AdamW. Ours is ONNX
-Runtime on the lesson of a bundle, and the device's numpy optimizer; the other is PyTorch with a
-decoder written for it (`benchmarks.train_step_torch`: fused attention and norms), `torch.optim.AdamW`
-and the numbers that the bundle's codes stand for, in float32. Both learn the same texts from the
-same start with the same number of threads, each in a process of its own, and take turns round by
-round; losses of all steps are compared. Memory is the process's peak, interpreter and packages
-included.
+Runtime on the lesson of a bundle, and the device's numpy optimizer. The others are PyTorch, with
+`torch.optim.AdamW`, over the numbers that the bundle's codes stand for, in float32: `torch` is a
+decoder written for this (fused attention and norms, only scored rows through the head),
+`transformers` that package's Llama with the same factors. All learn the same texts from the same
+start with the same number of threads, each in a process of its own, and take turns round by round;
+losses of all steps are compared. Memory is the process's peak, interpreter and packages included.
 
 Cases: `llama-6x288` (6 layers of width 288, 2 texts of 64 tokens, float32) and `smollm2-135m` (the
 shape of SmolLM2-135M, 1 text of 128 tokens, frozen weights in 4 bits), of random weights; and
@@ -23,16 +23,18 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from benchmarks.processes import Worker
-from benchmarks.train_step_work import CASES, Case, write_case
+from benchmarks.train_step_bundles import write_case
+from benchmarks.train_step_work import CASES, Case
 from onhand.device.threads import usable_threads
 
 __all__ = ["main"]
 
+PROGRAMS = ("ours", "torch", "transformers")
 _WORK = Path(__file__).with_name("train_step_work.py")
 
 
@@ -44,7 +46,7 @@ class Side:
         seconds: of each step that was timed.
         losses: of every step, those that warmed up included.
         peak_memory_bytes: of the process.
-        modules: whether torch was imported.
+        torch_imported: whether the process has torch in it.
     """
 
     seconds: Sequence[float]
@@ -60,7 +62,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="steps of each round")
     parser.add_argument("--threads", type=int, default=usable_threads())
-    parser.add_argument("--work", type=Path, help="keeps the bundles; without it, a temporary folder")
+    parser.add_argument("--work", type=Path, help="keeps the bundles; else a temporary folder")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -89,63 +91,51 @@ def _case(
     if not (folder / "manifest.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         write_case(case, folder)
-    ours, theirs = _sides(case, folder, rounds, n_steps, threads)
-    return figures(ours, theirs)
+    return figures(_sides(case, folder, rounds, n_steps, threads))
 
 
-def _sides(
-    case: Case, folder: Path, rounds: int, n_steps: int, threads: int
-) -> tuple[Side, Side]:
-    """Let both processes take turns."""
-    sides: dict[str, dict[str, list[Any]]] = {
-        name: {"seconds": [], "losses": []} for name in ("ours", "torch")
-    }
-    ends: dict[str, dict[str, Any]] = {}
-    with (
-        Worker("ours", folder, threads, script=_WORK) as ours,
-        Worker("torch", folder, threads, script=_WORK) as torch,
-    ):
-        both = {"ours": ours, "torch": torch}
-        for name, worker in both.items():
-            warm = worker.ask(case=case.name, steps=2)
-            sides[name]["losses"] += warm["losses"]
+def _sides(case: Case, folder: Path, rounds: int, n_steps: int, threads: int) -> dict[str, Side]:
+    """Let the processes take turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    losses: dict[str, list[float]] = {name: [] for name in PROGRAMS}
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(Worker(name, folder, threads, script=_WORK))
+            for name in PROGRAMS
+        }
+        for name, worker in workers.items():
+            losses[name] += worker.ask(case=case.name, steps=2)["losses"]
         for number in range(rounds):
-            for name in sorted(both, reverse=bool(number % 2)):
-                found = both[name].ask(case=case.name, steps=n_steps)
-                sides[name]["seconds"] += found["seconds"]
-                sides[name]["losses"] += found["losses"]
-        for name, worker in both.items():
-            ends[name] = worker.close()
-    made = [
-        Side(
-            seconds=sides[name]["seconds"],
-            losses=sides[name]["losses"],
+            for name in sorted(workers, reverse=bool(number % 2)):
+                found = workers[name].ask(case=case.name, steps=n_steps)
+                seconds[name] += found["seconds"]
+                losses[name] += found["losses"]
+        ends = {name: worker.close() for name, worker in workers.items()}
+    return {
+        name: Side(
+            seconds=seconds[name],
+            losses=losses[name],
             peak_memory_bytes=ends[name]["peak_memory_bytes"],
             torch_imported=ends[name]["torch_imported"],
         )
-        for name in both
-    ]
-    return made[0], made[1]
+        for name in PROGRAMS
+    }
 
 
-def figures(ours: Side, theirs: Side) -> dict[str, float | int | bool]:
+def figures(sides: Mapping[str, Side]) -> dict[str, float | int | bool]:
     """Return plain numbers.
 
     Args:
-        ours: what our process found.
-        theirs: what PyTorch's did.
+        sides: what each process found; "ours" is one of them.
     """
-    apart = [abs(a - b) / abs(b) for a, b in zip(ours.losses, theirs.losses, strict=True)]
+    ours = sides["ours"]
     table: dict[str, float | int | bool] = {
         "first_loss": ours.losses[0],
-        "largest_loss_error": max(apart),
         "last_loss": ours.losses[-1],
         "n_steps": len(ours.seconds),
-        "times_as_fast": statistics.median(theirs.seconds) / statistics.median(ours.seconds),
-        "memory_share": ours.peak_memory_bytes / theirs.peak_memory_bytes,
         "torch_imported": ours.torch_imported,
     }
-    for name, side in (("ours", ours), ("torch", theirs)):
+    for name, side in sides.items():
         low, middle, high = statistics.quantiles(side.seconds, n=4)
         table |= {
             f"{name}_ms": middle * 1e3,
@@ -153,17 +143,29 @@ def figures(ours: Side, theirs: Side) -> dict[str, float | int | bool]:
             f"{name}_ms_upper_quartile": high * 1e3,
             f"{name}_peak_memory_bytes": side.peak_memory_bytes,
         }
+        if name == "ours":
+            continue
+        apart = [abs(a - b) / abs(b) for a, b in zip(ours.losses, side.losses, strict=True)]
+        table |= {
+            f"{name}_largest_loss_error": max(apart),
+            f"memory_share_of_{name}": ours.peak_memory_bytes / side.peak_memory_bytes,
+            f"times_as_fast_as_{name}": middle / statistics.median(ours.seconds),
+        }
     return table
 
 
 def _table(found: Mapping[str, Mapping[str, float | int | bool]]) -> str:
-    lines = ["case            ours      torch     times as fast  memory: ours  torch   loss error"]
+    lines = ["case           program         ms per step    memory   times as fast   loss error"]
     for name, row in found.items():
-        lines.append(
-            f"{name:14s} {row['ours_ms']:6.1f} ms {row['torch_ms']:6.1f} ms "
-            f"{row['times_as_fast']:10.2f}    {row['ours_peak_memory_bytes'] / 1e6:9.0f} MB "
-            f"{row['torch_peak_memory_bytes'] / 1e6:6.0f} MB   {row['largest_loss_error']:.1e}"
-        )
+        for program in PROGRAMS:
+            line = (
+                f"{name:14s} {program:14s} {row[f'{program}_ms']:9.1f} "
+                f"{row[f'{program}_peak_memory_bytes'] / 1e6:9.0f} MB"
+            )
+            if program != "ours":
+                line += f" {row[f'times_as_fast_as_{program}']:12.2f}"
+                line += f"         {row[f'{program}_largest_loss_error']:.1e}"
+            lines.append(line)
     return "\n".join(lines) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""What the processes of `benchmarks.train_step` do: jobs as lines of JSON on stdin, answers likewise.
+"""What the processes of `benchmarks.train_step` do: jobs and answers are lines of JSON.
 
-`python train_step_work.py ours|torch FOLDER THREADS`; a job is `{"case": NAME, "steps": N}` and
-`{"end": true}`. The same seed gives both the same texts and the same start.
+`python train_step_work.py ours|torch|transformers FOLDER THREADS`; a job is `{"case": NAME,
+"steps": N}` or `{"end": true}`. The same seed gives all the same texts and the same start.
 """
 
 import json
@@ -24,7 +24,7 @@ from onhand.device.learning.base import Feeds
 from onhand.device.learning.graph import open_lesson
 from onhand.device.learning.optimizers import AdamW
 
-__all__ = ["CASES", "Case", "feeds_of", "write_case"]
+__all__ = ["CASES", "Case", "feeds_of"]
 
 RATE, DECAY = 1e-3, 0.01
 
@@ -90,43 +90,6 @@ CASES: Mapping[str, Case] = {
 }
 
 
-def write_case(case: Case, folder: Path) -> None:
-    """Write a bundle with a lesson; its gradients are checked, but not over many steps.
-
-    Args:
-        case: what it holds.
-        folder: an empty folder.
-    """
-    from onhand.core.progress import Quiet
-    from onhand.host.calibrate import InputStatistics
-    from onhand.host.costs.synthetic import random_model
-    from onhand.host.learning.decoder_files import add_decoder_lesson
-    from onhand.host.learning.wanted import Learnable
-    from onhand.host.pack import pack_bundle, pack_original, plan_variants
-    from onhand.host.passes.quantize import Quantize
-    from onhand.host.sources import load_model
-
-    if case.decoder is None:
-        model = load_model(str(Path(__file__).parents[1] / "examples/house_assistant/model"))
-    else:
-        model = random_model(case.decoder)
-    if case.bits == 32:
-        bundle = pack_original(model, folder)
-    else:
-        transforms = {f"int{case.bits}": Quantize(bits=case.bits, method="rtn")}
-        bundle = pack_bundle(
-            model,
-            plan_variants(model.decoder, transforms),
-            InputStatistics(),
-            folder,
-            accuracy_level=4,
-            provenance={},
-            threads=1,
-            progress=Quiet(),
-        ).bundle
-    add_decoder_lesson(bundle, Learnable(kind="lora", rank=case.rank), threads=1, steps=2)
-
-
 def feeds_of(case: Case, vocab_size: int) -> Feeds:
     """Return the batch that every step learns: texts that repeat eight tokens.
 
@@ -148,7 +111,11 @@ class Trained(Protocol):
     """A model that is trained."""
 
     def step(self, feeds: Feeds) -> float:
-        """Learn a batch once, and return the loss before."""
+        """Learn a batch once, and return the loss before.
+
+        Args:
+            feeds: as a lesson takes them.
+        """
         ...
 
 
@@ -156,6 +123,12 @@ class Ours:
     """A bundle's lesson and the device's optimizer."""
 
     def __init__(self, folder: Path, threads: int) -> None:
+        """Open a bundle's lesson.
+
+        Args:
+            folder: the bundle.
+            threads: of one step.
+        """
         self._lesson = open_lesson(read_bundle(folder), threads=threads)
         self._values: Mapping[str, FloatArray] = self._lesson.start()
         self._kept: Mapping[str, FloatArray] = {}
@@ -173,9 +146,10 @@ class Ours:
 def _opened(engine: str, folder: Path, threads: int) -> Trained:
     if engine == "ours":
         return Ours(folder, threads)
-    from benchmarks.train_step_torch import TorchTrained
+    from benchmarks.train_step_torch import TorchTrained, TransformersTrained
 
-    return TorchTrained(folder, threads, rate=RATE, decay=DECAY)
+    made = TorchTrained if engine == "torch" else TransformersTrained
+    return made(folder, threads, rate=RATE, decay=DECAY)
 
 
 def main() -> None:

@@ -54,7 +54,7 @@ Remember = Annotated[
     typer.Option(
         metavar="FILE",
         help="Examples of what it can do already: the method holds on to most of them, and "
-        "the others judge what was forgotten.",
+        "the others judge what was forgotten. Without it, those that the bundle carries.",
     ),
 ]
 Heldout = Annotated[

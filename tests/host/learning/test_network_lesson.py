@@ -117,10 +117,10 @@ def test_what_is_learned_is_what_answers(make: Make, kind: str, tmp_path: Path) 
     for engine in ("onnx", "reference"):
         with_it = named_engine(engine).open(learned, threads=1).run(feeds)
         found = next(iter(with_it.values()))
-        apart = np.abs(found - wanted)
-        # On integers a sum that lies between two codes may fall to either.
-        assert apart.max() < (0.1 if make is codes else 2e-5)
-        assert apart.mean() < (0.02 if make is codes else 1e-5)
+        # On integers a sum that lies between two codes may fall to either, if the biases are
+        # integers of 32 bits in one place and floats in the other.
+        few = 0.1 if make is codes and kind == "bias" else 2e-5
+        np.testing.assert_allclose(found, wanted, atol=few)
     assert added.checked.gradients.gradient_error < 1e-4
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.lesson import LESSON, Lesson, render_lesson
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
+from onhand.core.units import format_bytes
 from onhand.host.learning.check import STEPS
 from onhand.host.learning.differentiate import differentiate
 from onhand.host.learning.losses import append_class_loss
@@ -59,6 +60,16 @@ class AddedLesson:
             "variant": self.lesson.variant,
         }
 
+    def sentence(self) -> str:
+        """Say what can be learned, for people."""
+        n = sum(_count(made.shape) for made in self.lesson.trainables.values())
+        worst = self.checked.gradients.gradient_error
+        return (
+            f"{self.lesson.variant} can learn on the device ({self.lesson.kind}): {n:,} numbers in "
+            f"{len(self.lesson.trainables)} tensors, {format_bytes(self.size_bytes)} of files; "
+            f"every gradient is at most {worst:.1g} away from PyTorch's"
+        )
+
 
 def _count(shape: tuple[int, ...]) -> int:
     total = 1
@@ -110,8 +121,7 @@ def _taught(stored: StoredGraph, forward: Graph, made: NetworkLesson) -> bytes:
     """Return a forward graph with its loss and gradients, an ONNX file."""
     import onnx
 
-    content = model_bytes(forward, outside=stored.places_of(forward))
-    model = onnx.load_from_string(content)
+    model = onnx.load_from_string(model_bytes(forward, outside=stored.places_of(forward)))
     del model.graph.output[:]
     (logits,) = forward.outputs
     n_classes = CLASSES if made.opened.grows else logits.shape[-1] or CLASSES
