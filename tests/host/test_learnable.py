@@ -105,7 +105,7 @@ def test_a_failed_check_leaves_no_bundle(
 
     monkeypatch.setattr(decoder_files, "check_gradients", refuse)
 
-    with pytest.raises(EngineError, match="0.5 away from PyTorch's"):
+    with pytest.raises(EngineError, match=r"0\.5 away from PyTorch's"):
         build_bundle(str(tiny), shelf / "b", replace(options, learnable=LORA), home=home)
     assert list(shelf.glob("[!.]*")) == []
     for kept in shelf.glob(".*"):

@@ -26,6 +26,7 @@ from onhand.core.budget import Budget, parse_budget
 from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.network import TASKS
 from onhand.core.progress import Progress
+from onhand.core.recipe import Recipe
 from onhand.core.units import parse_bytes
 from onhand.device.known_devices import read_device
 
@@ -103,13 +104,12 @@ def command(
     if _is_network(context, source, task):
         _network(context, output)
         return
-    options = QuantizeOptions(**{key: context.params[key] for key in _ROUNDING})
     with host_extra("building"):
         from onhand.host.options import BuildOptions
 
         limits = Budget() if budget is None else parse_budget(budget)
         work = BuildOptions(
-            **_steps(recipe, options, limits),
+            **_steps(context, recipe, limits),
             budget=limits,
             device=None if device is None else read_device(device),
             calibrate=calibrate,
@@ -121,9 +121,7 @@ def command(
             ablate=ablate,
             resume=resume,
             adapter=adapter,
-            learnable=wanted_learnable(
-                learnable, "" if recipe is None else read_decoder_recipe(recipe).learnable, recipe
-            ),
+            learnable=_learnable(context.params, read_decoder_recipe),
         )
         _run(context, source, work, None if plan else output, as_json=as_json)
 
@@ -140,12 +138,13 @@ def _check_place(output: Path | None, *, plan: bool, ablate: bool) -> None:
         raise InputError("where to? give -o NAME, or --plan to see what it would take")
 
 
-def _steps(recipe: Path | None, options: QuantizeOptions, budget: Budget) -> "_Steps":
+def _steps(context: typer.Context, recipe: Path | None, budget: Budget) -> "_Steps":
     """Return what is done with a language model: what was said, or what a search finds.
 
     Raises:
         InputError: if points of a front are asked for where nothing is searched.
     """
+    options = QuantizeOptions(**{key: context.params[key] for key in _ROUNDING})
     found: _Steps = {
         "transforms": read_transforms(recipe, options.by_name()),
         "shaping": read_shaping(recipe),
@@ -216,7 +215,7 @@ def _network(context: typer.Context, output: Path | None) -> None:
             measure_original=not asked["no_original"],
             ablate=asked["ablate"],
             resume=asked["resume"],
-            learnable=_learnable(asked),
+            learnable=_learnable(asked, read_recipe),
         )
         settings: Settings = context.obj
         source, home, as_json = asked["source"], settings.home(), asked["as_json"]
@@ -229,9 +228,9 @@ def _network(context: typer.Context, output: Path | None) -> None:
             _build_network(source, work, output, home=home, as_json=as_json)
 
 
-def _learnable(asked: Mapping[str, Any]) -> "Learnable | None":
+def _learnable(asked: Mapping[str, Any], read: Callable[[Path], Recipe]) -> "Learnable | None":
     recipe: Path | None = asked["recipe"]
-    said = "" if recipe is None else read_recipe(recipe).learnable
+    said = "" if recipe is None else read(recipe).learnable
     return wanted_learnable(asked["learnable"], said, recipe)
 
 

@@ -46,7 +46,7 @@ Method = Annotated[
     str,
     typer.Option(
         help="How to learn without forgetting: naive, replay, der++, er-ace, ewc, lwf, olora, "
-        "prototypes, or several, as replay+ewc."
+        "prototypes, or several, as replay+ewc; options behind commas, as der++,past_weight=1."
     ),
 ]
 Remember = Annotated[

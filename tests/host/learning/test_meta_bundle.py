@@ -53,7 +53,5 @@ def test_a_head_alone_has_nothing_to_find(tmp_path: Path) -> None:
         np.savez(data / label / "a.npz", **{name.name: np.ones(shape, np.float32)})
 
     with pytest.raises(InputError, match="last-block or lora"):
-        meta_bundle(
-            bundle.root, data, tmp_path / "new", Meta(), threads=1, progress=Quiet()
-        )
+        meta_bundle(bundle.root, data, tmp_path / "new", Meta(), threads=1, progress=Quiet())
     assert not (tmp_path / "new").exists()

@@ -54,9 +54,7 @@ def product(tensor: QuantTensor, *, biased: bool) -> tuple[NodeProto, dict[str, 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize(
-    ("shape", "group_size"), [((8, 64), 32), ((7, 50), 32), ((5, 200), 64), ((3, 130), 128)]
-)
+@pytest.mark.parametrize(("shape", "group_size"), [((8, 64), 32), ((5, 200), 64), ((3, 130), 128)])
 def test_product_with_codes(
     bits: int, symmetric: bool, shape: tuple[int, int], group_size: int
 ) -> None:

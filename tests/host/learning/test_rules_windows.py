@@ -50,6 +50,12 @@ CASES = {
         (2, 4, 6, 7), 4, (3, 3), (1, 1, 1, 1), {"group": 4, "strides": [2, 2]}
     ),
     "depthwise, two each": Case((2, 3, 6, 5), 6, (3, 3), (1, 1, 1, 1), {"group": 3}),
+    "depthwise dilated": Case(
+        (2, 4, 9, 8), 4, (3, 2), (1, 0, 2, 1), {"group": 4, "dilations": [2, 3], "strides": [1, 2]}
+    ),
+    "depthwise, long rows": Case((2, 3, 4, 70), 3, (2, 3), (0, 1, 0, 1), {"group": 3}),
+    "depthwise of sound": Case((2, 3, 20), 3, (5,), (2, 2), {"group": 3, "strides": [2]}),
+    "depthwise of a volume": Case((1, 2, 4, 5, 3), 2, (2, 3, 2), (0, 1, 0, 0, 1, 0), {"group": 2}),
     "grouped": Case((2, 4, 5, 5), 6, (3, 3), (1, 1, 1, 1), {"group": 2}),
     "grouped strided": Case((2, 4, 6, 5), 6, (3, 3), (0, 0, 0, 0), {"group": 2, "strides": [2, 1]}),
     "dilated": Case((2, 3, 9, 8), 4, (3, 2), (2, 0, 2, 0), {"dilations": [2, 3]}),
@@ -143,6 +149,42 @@ def test_only_what_is_learned_is_computed() -> None:
     )
 
     assert kinds(model) == ["Conv", "ReduceSum"]
+
+
+@pytest.mark.parametrize("sizes", [[2, 4, 3, 5], ["B", 4, "height", "width"]])
+@pytest.mark.parametrize(
+    ("groups", "strides", "pads", "extra", "dilations"),
+    [(1, [1, 1], [0, 0], [0, 0], [1, 1]), (2, [2, 3], [1, 0], [1, 2], [1, 2])],
+)
+def test_transposed_convolution(
+    sizes: list[int | str | None],
+    groups: int,
+    strides: list[int],
+    pads: list[int],
+    extra: list[int],
+    dilations: list[int],
+) -> None:
+    """Gradients of input, kernels and bias of what makes pictures larger."""
+    node = helper.make_node(
+        "ConvTranspose",
+        ["x", "w", "b"],
+        ["y"],
+        strides=strides,
+        pads=[*pads, *pads],
+        output_padding=extra,
+        dilations=dilations,
+        group=groups,
+    )
+    arrays = {"x": normal(2, 4, 3, 5), "w": normal(4, 3, 3, 2), "b": normal(3 * groups)}
+
+    compare(
+        [node],
+        arrays,
+        lambda x, w, b: functional.conv_transpose2d(
+            x, w, b, strides, pads, extra, groups, dilations
+        ),
+        stated={"x": sizes, "w": [4, 3, 3, 2], "b": [3 * groups]},
+    )
 
 
 POOLS: dict[str, dict[str, Any]] = {

@@ -228,21 +228,25 @@ def open_head(edit: GraphEdit, graph: Graph, head: Head) -> bool:
     grows = _open_shapes(edit, graph, head) and _one_of_each_class(head)
     node, C = head.node, head.n_classes
     weight = _weight(graph, head)
-    if node.op == "Conv":
-        name = edit.trainable("head.weight", tensor=_stored(graph, head), start=weight, grows=grows)
+    stored = stored_name(graph, head.weight)
+    if node.op == "Conv" and _is_pointwise(node, weight):
+        _open_pointwise(edit, graph, head, weight.reshape(C, -1), grows=grows)
+    elif node.op == "Conv":
+        grows = False  # what its gradient is needs the number of its kernels
+        name = edit.trainable("head.weight", tensor=stored, start=weight)
+        edit.read_instead(node.name, 1, name)
     else:
-        name = edit.trainable(
-            "head.weight", tensor=_stored(graph, head), start=weight.T, grows=grows
-        )
+        name = edit.trainable("head.weight", tensor=stored, start=weight.T, grows=grows)
         if node.op != "Gemm" or not node.whole("transB", 0):
             name = edit.node("Transpose", [name], "head.weight.crosswise", perm=(1, 0))
-    if node.op == "MatMulNBits":
-        edit.replace_node(
-            node.name, Node(op="MatMul", inputs=(head.data, name), outputs=node.outputs)
-        )
-    else:
-        edit.read_instead(node.name, 1, name)
-    places = [(node.name, 2)] if node.op in {"Conv", "Gemm"} and _has(node, 2) else []
+        if node.op == "MatMulNBits":
+            new = Node(op="MatMul", inputs=(head.data, name), outputs=node.outputs)
+            edit.replace_node(node.name, new)
+        else:
+            edit.read_instead(node.name, 1, name)
+    pointwise = node.op == "Conv" and _is_pointwise(node, weight)
+    own_bias = node.op in {"Conv", "Gemm"} and not pointwise and _has(node, 2)
+    places = [(node.name, 2)] if own_bias else []
     places += [] if head.added is None else [(head.added[0].name, head.added[1])]
     for place, index in places:
         _open_bias(edit, graph, place, index, n_classes=C, grows=grows)
@@ -250,6 +254,35 @@ def open_head(edit: GraphEdit, graph: Graph, head: Head) -> bool:
         first = edit.outputs[0]
         edit.outputs = (replace(first, shape=(*_open_sizes(first, C),)), *edit.outputs[1:])
     return grows
+
+
+def _is_pointwise(node: Node, weight: Array) -> bool:
+    """Say whether a convolution is the same product at every place."""
+    plain = all(size == 1 for size in (*weight.shape[2:], *node.wholes("strides")))
+    pads = node.text("auto_pad", "NOTSET") != "NOTSET" or any(node.wholes("pads"))
+    return plain and not pads and node.whole("group", 1) == 1
+
+
+def _open_pointwise(
+    edit: GraphEdit, graph: Graph, head: Head, weight: Array, *, grows: bool
+) -> None:
+    """Write a convolution of one place as a product, which takes any number of classes."""
+    node = head.node
+    rank = len(folded(graph, [head.weight])[head.weight].shape)
+    stored = stored_name(graph, head.weight)
+    name = edit.trainable("head.weight", tensor=stored, start=weight, grows=grows)
+    name = edit.node("Transpose", [name], "head.weight.crosswise", perm=(1, 0))
+    last = (0, *range(2, rank), 1)
+    rows = edit.node("Transpose", [head.data], "head.places", perm=last)  # (B, ..., K)
+    made = edit.node("MatMul", [rows, name], "head.products")  # (B, ..., C)
+    if _has(node, 2):
+        bias = folded(graph, [node.inputs[2]])[node.inputs[2]]
+        tensor = stored_name(graph, node.inputs[2])
+        added = edit.trainable("head.bias", tensor=tensor, start=bias, grows=grows)
+        made = edit.node("Add", [made, added], "head.sums")
+    back = (0, rank - 1, *range(1, rank - 1))
+    again = Node(op="Transpose", inputs=(made,), outputs=node.outputs, attributes={"perm": back})
+    edit.replace_node(node.name, again)
 
 
 def _open_sizes(value: Value, n_classes: int) -> tuple[int | str | None, ...]:
@@ -319,10 +352,6 @@ def _open_bias(
 
 def _has(node: Node, index: int) -> bool:
     return len(node.inputs) > index and bool(node.inputs[index])
-
-
-def _stored(graph: Graph, head: Head) -> str:
-    return stored_name(graph, head.weight)
 
 
 def stored_name(graph: Graph, value: str) -> str:

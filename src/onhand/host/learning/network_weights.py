@@ -125,7 +125,7 @@ def open_low_rank(
 def _factors(
     edit: GraphEdit, tensor: str, sizes: tuple[int, int], rank: int, random: np.random.Generator
 ) -> tuple[str, str]:
-    """Add the two factors of a matrix; the names of A (K, R) and B (R, N), as products have them."""
+    """Add the two factors of a matrix; the names of A (K, R) and B (R, N), crosswise."""
     K, N = sizes
     # As PyTorch begins a Linear, and PEFT the first factor; the second is zero.
     bound = 1.0 / np.sqrt(K)

@@ -151,15 +151,62 @@ def _quick_gelu(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[b
     return [tape.add("Mul", only(node, given), tape.add("Add", s, rest))]
 
 
+def _selu(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Of y = gamma x, or gamma alpha (e^x - 1) below zero, where its slope is y + gamma alpha."""
+    x, y, passed = node.input[0], node.output[0], only(node, given)
+    alpha = number_of(node, "alpha", 1.67326319217681884765625)
+    gamma = number_of(node, "gamma", 1.05070102214813232421875)
+    below = tape.add("Add", y, tape.number(alpha * gamma, like=x))
+    above = tape.add("Greater", x, tape.number(0.0, like=x))
+    slope = tape.add("Where", above, tape.number(gamma, like=x), below)
+    return [tape.add("Mul", passed, slope)]
+
+
+def _celu(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Below zero y = alpha (e^(x / alpha) - 1), so its slope is y / alpha + 1."""
+    x, y, passed = node.input[0], node.output[0], only(node, given)
+    one, alpha = tape.number(1.0, like=x), tape.number(number_of(node, "alpha", 1.0), like=x)
+    below = tape.add("Add", tape.add("Div", y, alpha), one)
+    above = tape.add("Greater", x, tape.number(0.0, like=x))
+    return [tape.add("Mul", passed, tape.add("Where", above, one, below))]
+
+
+def _softsign(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Of y = x / (1 + |x|): (1 - |y|)^2."""
+    y = node.output[0]
+    rest = tape.add("Sub", tape.number(1.0, like=y), tape.add("Abs", y))
+    return [tape.add("Mul", only(node, given), tape.add("Mul", rest, rest))]
+
+
+def _mish(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Of y = x t, t = tanh(softplus(x)): t + x (1 - t^2) sigmoid(x)."""
+    x = node.input[0]
+    t = tape.add("Tanh", tape.add("Softplus", x))
+    rest = tape.add("Sub", tape.number(1.0, like=x), tape.add("Mul", t, t))
+    steep = tape.add("Mul", tape.add("Mul", x, rest), tape.add("Sigmoid", x))
+    return [tape.add("Mul", only(node, given), tape.add("Add", t, steep))]
+
+
+def _thresholded(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    x = node.input[0]
+    limit = tape.number(number_of(node, "alpha", 1.0), like=x)
+    return [_kept(tape, tape.add("Greater", x, limit), only(node, given), x)]
+
+
 RULES: Final[Rules] = {
+    ("", "Celu"): _celu,
     ("", "Clip"): _clip,
     ("", "Elu"): _elu,
     ("", "Gelu"): _gelu,
     ("", "HardSigmoid"): _hard_sigmoid,
     ("", "HardSwish"): _hard_swish,
     ("", "LeakyRelu"): _leaky_relu,
+    ("", "Mish"): _mish,
     ("", "PRelu"): _prelu,
     ("", "Relu"): _relu,
+    ("", "Selu"): _selu,
+    ("", "Softsign"): _softsign,
+    ("", "ThresholdedRelu"): _thresholded,
     (MICROSOFT, "BiasGelu"): _fast_gelu,
     (MICROSOFT, "FastGelu"): _fast_gelu,
     (MICROSOFT, "Gelu"): _gelu,

@@ -7,13 +7,15 @@ from typing import Final
 from onnx import NodeProto
 
 from onhand.core.errors import SourceError
+from onhand.host.learning.depthwise import depthwise_kernels
+from onhand.host.learning.graph_shapes import attributes_of
 from onhand.host.learning.rules import Gradients, Rules, only, whole_of
 from onhand.host.learning.tape import Tape, called
-from onhand.host.learning.windows import Window, spread, window_of
+from onhand.host.learning.windows import FAR, Window, spread, window_of
 
 __all__ = ["RULES"]
 
-_FAR = 2**31 - 1
+_Pair = tuple[str, str]
 
 
 def _conv(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
@@ -23,10 +25,10 @@ def _conv(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) 
     if needs[0]:
         found[0] = _of_input(tape, node, passed, window, groups)
     if needs[1]:
-        found[1] = _of_kernels(tape, node, passed, window, groups)
+        wide, narrow = (node.input[0],) * 2, (passed, node.output[0])
+        found[1] = _of_kernels(tape, node, wide, narrow, window, groups)
     if len(needs) > 2 and needs[2]:
-        others = [0, *range(2, len(tape.shape(node.output[0])))]
-        found[2] = tape.add("ReduceSum", passed, tape.integers(others), keepdims=0)
+        found[2] = _of_bias(tape, node, passed)
     return found
 
 
@@ -62,15 +64,25 @@ def _turned(tape: Tape, kernels: str, window: Window) -> str:
     if not axes:
         return kernels
     n = len(axes)
-    bounds = [tape.integers(values) for values in ([-1] * n, [-_FAR] * n, axes, [-1] * n)]
+    bounds = [tape.integers(values) for values in ([-1] * n, [-FAR] * n, axes, [-1] * n)]
     return tape.add("Slice", kernels, *bounds)
 
 
-def _of_kernels(tape: Tape, node: NodeProto, passed: str, window: Window, groups: int) -> str:
-    """Multiply the gradient by what each kernel number met, in one product for each group.
+def _of_kernels(
+    tape: Tape, node: NodeProto, wide: _Pair, narrow: _Pair, window: Window, groups: int
+) -> str:
+    """Multiply what has one number for each window by what each kernel number met there.
 
     With M = B times the windows: (groups, outputs, M) by (groups, inputs * kernel, M)^T. A
     convolution with batch and channels exchanged does the same in two to three times the time.
+
+    Args:
+        tape: the tape.
+        node: the convolution, with kernels (outputs, inputs of a group, *kernel).
+        wide: what the windows lie in, and a tensor of the graph that has its shape.
+        narrow: what has a number for each window, and a tensor that has its shape.
+        window: where the windows lie.
+        groups: of channels.
 
     Raises:
         SourceError: if the number of channels is not known.
@@ -80,9 +92,12 @@ def _of_kernels(tape: Tape, node: NodeProto, passed: str, window: Window, groups
     if len(known) < len(shape):
         raise SourceError(f"{called(node)}: the shape of its kernels must be known")
     n_outputs, n_inputs = known[:2]
-    rank = len(shape)
+    rank, reached = len(shape), _reached(tape, wide, narrow, window)
+    if n_inputs == 1 and n_outputs == groups and max(window.kernel) > 1:
+        row = tape.shape(narrow[1])[-1]
+        return depthwise_kernels(tape, reached, narrow[0], window, shape=known, row=row)
     first = [1, 0, *range(2, rank)]
-    met = tape.add("Transpose", _reached(tape, node, window), perm=first)  # (C, B, ...)
+    met = tape.add("Transpose", reached, perm=first)  # (C, B, ...)
     slices = [
         tape.add("Reshape", piece, tape.integers([groups, n_inputs, 1, -1]))
         for piece in _pieces(tape, met, window)
@@ -90,16 +105,16 @@ def _of_kernels(tape: Tape, node: NodeProto, passed: str, window: Window, groups
     columns = tape.add("Concat", *slices, axis=2) if len(slices) > 1 else slices[0]
     flat = tape.integers([groups, n_inputs * len(slices), -1])
     columns = tape.add("Reshape", columns, flat)  # (groups, inputs * kernel, M)
-    gradient = tape.add("Transpose", passed, perm=first)  # (N, B, ...)
-    rows = tape.add("Reshape", gradient, tape.integers([groups, n_outputs // groups, -1]))
+    numbers = tape.add("Transpose", narrow[0], perm=first)  # (N, B, ...)
+    rows = tape.add("Reshape", numbers, tape.integers([groups, n_outputs // groups, -1]))
     product = tape.fused_matmul(rows, columns, trans_b=True)
     return tape.add("Reshape", product, tape.integers(known))
 
 
-def _reached(tape: Tape, node: NodeProto, window: Window) -> str:
-    """Return the input, padded, and cut where the last window ends."""
-    x = node.input[0]
-    sizes, outs = tape.shape(x)[2:], tape.shape(node.output[0])[2:]
+def _reached(tape: Tape, wide: _Pair, narrow: _Pair, window: Window) -> str:
+    """Return what the windows lie in, padded, and cut where the last window ends."""
+    x, likes = wide[0], (wide[1], narrow[1])
+    sizes, outs = (tape.shape(like)[2:] for like in likes)
     rests: list[int] | None = []
     for size, out, stride, span, begin, end in zip(
         sizes, outs, window.strides, window.spans, window.begins, window.ends, strict=True
@@ -114,15 +129,14 @@ def _reached(tape: Tape, node: NodeProto, window: Window) -> str:
         pads = [0, 0, *window.begins, 0, 0, *ends]
         return tape.add("Pad", x, tape.integers(pads)) if any(pads) else x
     # The last window's end is known when the graph runs: (outs - 1) * stride + span + 1.
-    steps = tape.add(
-        "Mul", tape.add("Shape", node.output[0], start=2), tape.integers(window.strides)
-    )
+    windows = tape.add("Shape", likes[1], start=2)
+    steps = tape.add("Mul", windows, tape.integers(window.strides))
     extra = [
         span + 1 - stride - begin
         for span, stride, begin in zip(window.spans, window.strides, window.begins, strict=True)
     ]
     ends_at = tape.add("Add", steps, tape.integers(extra))
-    ends_of = tape.add("Sub", ends_at, tape.add("Shape", x, start=2))
+    ends_of = tape.add("Sub", ends_at, tape.add("Shape", likes[0], start=2))
     begins = tape.integers([0, 0, *window.begins])
     widths = tape.add("Concat", begins, tape.integers([0, 0]), ends_of, axis=0)
     return tape.add("Pad", x, widths)
@@ -138,7 +152,7 @@ def _pieces(tape: Tape, met: str, window: Window) -> list[str]:
     for place in itertools.product(*(range(size) for size in window.kernel)):
         starts = [d * i for d, i in zip(window.dilations, place, strict=True)]
         ends = [
-            start - span if start < span else _FAR
+            start - span if start < span else FAR
             for start, span in zip(starts, window.spans, strict=True)
         ]
         bounds = (tape.integers(starts), tape.integers(ends), axes, steps)
@@ -146,4 +160,40 @@ def _pieces(tape: Tape, met: str, window: Window) -> list[str]:
     return pieces
 
 
-RULES: Final[Rules] = {("", "Conv"): _conv}
+def _transposed(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """ConvTranspose: a convolution the other way round.
+
+    Raises:
+        SourceError: if its padding is automatic, or follows from a wanted shape.
+    """
+    options = attributes_of(node)
+    mode = options.get("auto_pad", b"NOTSET")
+    if mode not in {b"NOTSET", b"VALID"} or "output_shape" in options:
+        raise SourceError(f"{called(node)}: auto_pad and output_shape have no rule; give pads")
+    passed, groups = only(node, given), whole_of(node, "group", 1)
+    window = window_of(tape, node, tape.shape(node.input[1])[2:])
+    found: list[str | None] = [None] * len(node.input)
+    if needs[0]:
+        found[0] = tape.add(
+            "Conv",
+            passed,
+            node.input[1],
+            dilations=list(window.dilations),
+            group=groups,
+            pads=[*window.begins, *window.ends],
+            strides=list(window.strides),
+        )
+    if needs[1]:
+        wide, narrow = (passed, node.output[0]), (node.input[0],) * 2
+        found[1] = _of_kernels(tape, node, wide, narrow, window, groups)
+    if len(needs) > 2 and needs[2]:
+        found[2] = _of_bias(tape, node, passed)
+    return found
+
+
+def _of_bias(tape: Tape, node: NodeProto, passed: str) -> str:
+    others = [0, *range(2, len(tape.shape(node.output[0])))]
+    return tape.add("ReduceSum", passed, tape.integers(others), keepdims=0)
+
+
+RULES: Final[Rules] = {("", "Conv"): _conv, ("", "ConvTranspose"): _transposed}

@@ -22,6 +22,12 @@ def _add(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -
     ]
 
 
+def _mean(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Mean: each of n terms gets one n-th of the gradient."""
+    share = tape.number(1 / len(node.input), like=node.output[0])
+    return _add(tape, node, [tape.add("Mul", only(node, given), share)], needs)
+
+
 def _subtract(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
     shape, (left, right) = tape.shape(node.output[0]), node.input
     return [
@@ -171,6 +177,7 @@ RULES: Final[Rules] = {("", name): _unary(slope) for name, slope in _UNARY.items
     ("", "Add"): _add,
     ("", "Div"): _divide,
     ("", "Max"): _extreme,
+    ("", "Mean"): _mean,
     ("", "Min"): _extreme,
     ("", "Mul"): _multiply,
     ("", "Pow"): _power,

@@ -45,9 +45,9 @@ def _of_normed(
     """Return the gradient of what was normed.
 
     With n = (x - mean) / deviation and g = dy * weight: (g - mean(g) - n mean(g n)) / deviation;
-    without the mean where none was taken off.
+    without the mean where none was taken off, and without a weight where its name is "".
     """
-    g = tape.add("Mul", passed, weight)
+    g = tape.add("Mul", passed, weight) if weight else passed
     reduced = tape.integers(axes)
     along = tape.add("Mul", scaled, tape.add("ReduceMean", tape.add("Mul", g, scaled), reduced))
     if mean:
@@ -151,8 +151,44 @@ def _batch_norm(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[b
     return found
 
 
+def _group_norm(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """GroupNormalization, and InstanceNormalization: groups of one channel.
+
+    Raises:
+        SourceError: if the number of channels is not known, or weights belong to groups, as
+            before opset 21.
+    """
+    x, weight, _ = node.input
+    passed, shape, n_channels = only(node, given), tape.shape(x), tape.shape(x)[1]
+    if not isinstance(n_channels, int) or tape.shape(weight) != (n_channels,):
+        raise SourceError(f"{called(node)}: needs a known number of channels, one weight for each")
+    grouped = tape.integers([0, whole_of(node, "num_groups", n_channels), -1])
+    numbers = tape.add("Reshape", x, grouped)  # (B, groups, ...)
+    epsilon = tape.number(number_of(node, "epsilon", 1e-5), like=x)
+    last = tape.integers([2])
+    centred = tape.add("Sub", numbers, tape.add("ReduceMean", numbers, last))
+    variance = tape.add("ReduceMean", tape.add("Mul", centred, centred), last)
+    inverse = tape.add("Reciprocal", tape.add("Sqrt", tape.add("Add", variance, epsilon)))
+    scaled = tape.add("Mul", centred, inverse)
+    found: list[str | None] = [None] * 3
+    if needs[0]:
+        upright = tape.add("Reshape", weight, tape.integers([-1, *[1] * (len(shape) - 2)]))
+        g = tape.add("Reshape", tape.add("Mul", passed, upright), grouped)
+        normed = _of_normed(tape, g, "", scaled, inverse, axes=[2], mean=True)
+        found[0] = tape.add("Reshape", normed, tape.shape_of(x))
+    others = tape.integers([axis for axis in range(len(shape)) if axis != 1])
+    if needs[1]:
+        met = tape.add("Mul", passed, tape.add("Reshape", scaled, tape.shape_of(x)))
+        found[1] = tape.add("ReduceSum", met, others, keepdims=0)
+    if needs[2]:
+        found[2] = tape.add("ReduceSum", passed, others, keepdims=0)
+    return found
+
+
 RULES: Final[Rules] = {
     ("", "BatchNormalization"): _batch_norm,
+    ("", "GroupNormalization"): _group_norm,
+    ("", "InstanceNormalization"): _group_norm,
     ("", "LayerNormalization"): _layer_norm,
     ("", "SimplifiedLayerNormalization"): _rms_norm,
     (MICROSOFT, "SkipLayerNormalization"): _skip_norm,

@@ -6,7 +6,7 @@ from typing import Final
 from onnx import NodeProto
 
 from onhand.core.errors import SourceError
-from onhand.host.learning.graph_shapes import MICROSOFT
+from onhand.host.learning.graph_shapes import MICROSOFT, attributes_of
 from onhand.host.learning.rules import Gradients, Rules, number_of, only, whole_of
 from onhand.host.learning.tape import Shape, Tape, called
 
@@ -135,7 +135,35 @@ def _gemm(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) 
     return found
 
 
+def _einsum(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Exchange an operand's letters and the result's.
+
+    Raises:
+        SourceError: if the equation has an ellipsis, a letter twice in one term, no result, or a
+            letter that is summed within one operand alone.
+    """
+    written = attributes_of(node).get("equation", b"")
+    equation = written.decode().replace(" ", "") if isinstance(written, bytes) else ""
+    left, arrow, result = equation.partition("->")
+    terms = left.split(",")
+    found: list[str | None] = []
+    for i, term in enumerate(terms):
+        others = [*terms[:i], *terms[i + 1 :]]
+        around = "".join([result, *others])
+        plain = arrow and "." not in equation and len(set(term)) == len(term)
+        if not plain or len(set(result)) < len(result) or not set(term) <= set(around):
+            raise SourceError(f"{called(node)}: the equation {equation!r} has no rule")
+        if needs[i]:
+            swapped = f"{','.join([result, *others])}->{term}"
+            inputs = [only(node, given), *(n for j, n in enumerate(node.input) if j != i)]
+            found.append(tape.add("Einsum", *inputs, equation=swapped))
+        else:
+            found.append(None)
+    return found
+
+
 RULES: Final[Rules] = {
+    ("", "Einsum"): _einsum,
     ("", "Gemm"): _gemm,
     ("", "MatMul"): _matmul,
     (MICROSOFT, "FusedMatMul"): _matmul,

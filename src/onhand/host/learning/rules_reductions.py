@@ -106,8 +106,26 @@ def _sum_of_squares(
     return [found, *[None] * (len(node.input) - 1)]
 
 
+def _absolute_sum(
+    tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]
+) -> Gradients:
+    sign = tape.add("Sign", node.input[0])
+    found = tape.add("Mul", sign, _upright(tape, node, only(node, given)))
+    return [found, *[None] * (len(node.input) - 1)]
+
+
+def _running_sum(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """CumSum: a number counts in all sums after it, so the gradient is summed from the end."""
+    backwards = 1 - whole_of(node, "reverse", 0)
+    exclusive = whole_of(node, "exclusive", 0)
+    inputs = (only(node, given), node.input[1])
+    return [tape.add("CumSum", *inputs, reverse=backwards, exclusive=exclusive), None]
+
+
 RULES: Final[Rules] = {
+    ("", "CumSum"): _running_sum,
     ("", "LogSoftmax"): _log_softmax,
+    ("", "ReduceL1"): _absolute_sum,
     ("", "ReduceL2"): _norm,
     ("", "ReduceLogSumExp"): _log_sum_exp,
     ("", "ReduceMax"): _extreme,

@@ -201,6 +201,7 @@ def _depth(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool])
 
 RULES: Final[Rules] = {
     ("", "Cast"): _cast,
+    ("", "CastLike"): _cast,
     ("", "Concat"): _concat,
     ("", "DepthToSpace"): _depth,
     ("", "Expand"): _expand,
