@@ -1,14 +1,13 @@
-"""The networks of `benchmarks.train_step_networks` in PyTorch, of random weights, as one writes them."""
+"""The networks of `benchmarks.train_step_networks` in PyTorch, as one writes them there."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["MODELS", "Encoder", "Model", "MobileNetV2"]
+__all__ = ["MODELS", "Encoder", "MobileNetV2", "Model"]
 
 N_CLASSES: Final = 10
 _BLOCKS: Final = (

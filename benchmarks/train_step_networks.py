@@ -53,7 +53,7 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="onhand-train-network-"))
         try:
             write_case(name, folder)
-            found[name] = figures(*_sides(folder, given.rounds, given.steps, given.threads))
+            found[name] = figures(_sides(folder, given.rounds, given.steps, given.threads))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     result = {"cases": found, "steps_per_round": given.steps, "threads": given.threads}
@@ -65,8 +65,8 @@ def main() -> None:
     for name, row in found.items():
         sys.stdout.write(
             f"{name:24s} ours {row['ours_ms']:7.1f} ms, torch {row['torch_ms']:7.1f} ms, "
-            f"{row['times_as_fast']:.2f} times as fast; memory {row['memory_share']:.2f} of "
-            f"torch's; losses {row['largest_loss_error']:.1e} apart\n"
+            f"{row['times_as_fast_as_torch']:.2f} times as fast; memory {row['memory_share_of_torch']:.2f} of "
+            f"torch's; losses {row['torch_largest_loss_error']:.1e} apart\n"
         )
 
 
@@ -92,7 +92,7 @@ def write_case(name: str, folder: Path) -> None:
     torch.manual_seed(0)
     random = np.random.default_rng(0)
     net = case.make().eval()
-    x = random.normal(0, 1, case.shape).astype(np.float32)
+    x: np.ndarray = random.normal(0, 1, case.shape).astype(np.float32)
     if case.n_ids:
         x = random.integers(0, case.n_ids, case.shape)
     np.savez(folder / BATCH, x=x, labels=random.integers(0, N_CLASSES, case.shape[0]))
@@ -105,9 +105,7 @@ def write_case(name: str, folder: Path) -> None:
     model = load_network(str(folder / "net.pt2"), task=task)
     graph = clean(model.graph)
     with stage_bundle(folder / "bundle") as staged:
-        packed = pack_network(
-            model, describe(model, task), {"fp32": graph}, staged, provenance={}
-        )
+        packed = pack_network(model, describe(model, task), {"fp32": graph}, staged, provenance={})
         inputs = graph.inputs[0].name
         samples = Samples(feeds=[{inputs: x}])
         learnable = parse_learnable(case.learnable)
@@ -136,7 +134,7 @@ def _take_factors(net: Any, starts: dict[str, np.ndarray]) -> None:
             layer.first.weight.copy_(torch.from_numpy(first))
 
 
-def _sides(folder: Path, rounds: int, n_steps: int, threads: int) -> tuple[Side, Side]:
+def _sides(folder: Path, rounds: int, n_steps: int, threads: int) -> dict[str, Side]:
     """Let both processes take turns."""
     found: dict[str, dict[str, list[float]]] = {}
     ends: dict[str, dict[str, Any]] = {}
@@ -154,16 +152,15 @@ def _sides(folder: Path, rounds: int, n_steps: int, threads: int) -> tuple[Side,
                     found[name][key] += made[key]
         for name, worker in both.items():
             ends[name] = worker.close()
-    sides = [
-        Side(
+    return {
+        name: Side(
             seconds=found[name]["seconds"],
             losses=found[name]["losses"],
             peak_memory_bytes=ends[name]["peak_memory_bytes"],
             torch_imported=ends[name]["torch_imported"],
         )
         for name in both
-    ]
-    return sides[0], sides[1]
+    }
 
 
 if __name__ == "__main__":

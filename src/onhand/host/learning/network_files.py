@@ -121,8 +121,7 @@ def _taught(stored: StoredGraph, forward: Graph, made: NetworkLesson) -> bytes:
     """Return a forward graph with its loss and gradients, an ONNX file."""
     import onnx
 
-    content = model_bytes(forward, outside=stored.places_of(forward))
-    model = onnx.load_from_string(content)
+    model = onnx.load_from_string(model_bytes(forward, outside=stored.places_of(forward)))
     del model.graph.output[:]
     (logits,) = forward.outputs
     n_classes = CLASSES if made.opened.grows else logits.shape[-1] or CLASSES
