@@ -1,7 +1,6 @@
 """PyTorch's sides of `benchmarks.train_step`, in eager mode."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -135,22 +134,22 @@ class TransformersTrained:
         lesson = read_lesson(bundle)
         weights = open_weights(bundle, lesson.variant)
         decoder, layer = weights.decoder, weights.decoder.layers[0]
-        options: dict[str, Any] = {
-            "hidden_size": decoder.width,
-            "num_hidden_layers": len(decoder.layers),
-            "num_attention_heads": layer.n_heads,
-            "num_key_value_heads": layer.n_kv_heads,
-            "head_dim": layer.head_dim,
-            "intermediate_size": layer.mlp_width,
-            "vocab_size": decoder.vocab_size,
-            "max_position_embeddings": decoder.context,
-            "rms_norm_eps": decoder.norm_epsilon,
-            "rope_theta": decoder.rope.theta,  # before transformers 5
-            "rope_parameters": {"rope_type": "default", "rope_theta": decoder.rope.theta},
-            "tie_word_embeddings": decoder.tied,
-            "use_cache": False,
-        }
-        self._model = LlamaForCausalLM(LlamaConfig(**options)).eval()  # float32
+        config = LlamaConfig(
+            hidden_size=decoder.width,
+            num_hidden_layers=len(decoder.layers),
+            num_attention_heads=layer.n_heads,
+            num_key_value_heads=layer.n_kv_heads,
+            head_dim=layer.head_dim,
+            intermediate_size=layer.mlp_width,
+            vocab_size=decoder.vocab_size,
+            max_position_embeddings=decoder.context,
+            rms_norm_eps=decoder.norm_epsilon,
+            rope_parameters={"rope_type": "default", "rope_theta": decoder.rope.theta},
+            tie_word_embeddings=decoder.tied,
+            use_cache=False,
+        )
+        self._model = LlamaForCausalLM(config)
+        self._model.train(mode=False)
         self._model.load_state_dict(_checkpoint(weights), strict=not decoder.tied)
         self._model.requires_grad_(False)
         starts = read_start(bundle, lesson)

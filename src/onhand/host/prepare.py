@@ -111,6 +111,7 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         calibration=calibration,
         notes=(*model.notes, *texts.notes, *unknown),
     )
+    whole = add_to_forecast(forecast, model.decoder, shape_plan)
     return Prepared(
         model=model,
         shaped=shaped,
@@ -118,12 +119,7 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         texts=texts,
         profile=device,
         threads=threads,
-        forecast=add_lesson_to_plan(
-            add_to_forecast(forecast, model.decoder, shape_plan),
-            shape_plan.decoder,
-            plans,
-            options.learnable,
-        ),
+        forecast=add_lesson_to_plan(whole, shape_plan.decoder, plans, options.learnable),
     )
 
 
@@ -191,6 +187,7 @@ def provenance(ready: Prepared, options: BuildOptions) -> dict[str, object]:
     return {
         **(shaping if options.shaping else {}),
         **({"adapter_sha256": adapter} if adapter else {}),
+        **({"merged": dict(options.merged)} if options.merged else {}),
         **({} if options.learnable is None else {"learnable": options.learnable.to_json()}),
         "accuracy_level": options.accuracy_level,
         "calibration_sha256": calibration.sha256 if calibrated else None,
