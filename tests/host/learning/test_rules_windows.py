@@ -50,6 +50,12 @@ CASES = {
         (2, 4, 6, 7), 4, (3, 3), (1, 1, 1, 1), {"group": 4, "strides": [2, 2]}
     ),
     "depthwise, two each": Case((2, 3, 6, 5), 6, (3, 3), (1, 1, 1, 1), {"group": 3}),
+    "depthwise dilated": Case(
+        (2, 4, 9, 8), 4, (3, 2), (1, 0, 2, 1), {"group": 4, "dilations": [2, 3], "strides": [1, 2]}
+    ),
+    "depthwise, long rows": Case((2, 3, 4, 70), 3, (2, 3), (0, 1, 0, 1), {"group": 3}),
+    "depthwise of sound": Case((2, 3, 20), 3, (5,), (2, 2), {"group": 3, "strides": [2]}),
+    "depthwise of a volume": Case((1, 2, 4, 5, 3), 2, (2, 3, 2), (0, 1, 0, 0, 1, 0), {"group": 2}),
     "grouped": Case((2, 4, 5, 5), 6, (3, 3), (1, 1, 1, 1), {"group": 2}),
     "grouped strided": Case((2, 4, 6, 5), 6, (3, 3), (0, 0, 0, 0), {"group": 2, "strides": [2, 1]}),
     "dilated": Case((2, 3, 9, 8), 4, (3, 2), (2, 0, 2, 0), {"dilations": [2, 3]}),

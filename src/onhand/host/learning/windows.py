@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from onnx import NodeProto
 
@@ -11,7 +11,10 @@ from onhand.host.learning.graph_shapes import attributes_of
 from onhand.host.learning.rules import wholes_of
 from onhand.host.learning.tape import Tape, called
 
-__all__ = ["Window", "fitted", "spread", "window_of"]
+__all__ = ["FAR", "Window", "fitted", "spread", "window_of"]
+
+FAR: Final = 2**31 - 1
+"""Beyond any size: the end of a cut that goes on to the end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
