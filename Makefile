@@ -3,16 +3,22 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PINNED = pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/onhand/native/src/*)
 
-.PHONY: setup demo test check sanitize test-arm fuzz clean
+.PHONY: setup demo test static lean-tests check sanitize test-arm fuzz clean
 
 setup: .venv/.dev .venv-lean/.ready  ## both environments: the full one, and a device's
 
 demo: .venv/.host  ## build the house assistant under a budget, show the report, talk to it
 	.venv/bin/python -m examples.house_assistant.demo
 
-test: setup  ## everything that CI runs: style, types, all tests; then a device's tests without torch
-	scripts/check --all
-	.venv-lean/bin/python -m pytest -q -n auto --max-worker-restart 0 --dist loadfile tests/core tests/device tests/cli
+test:  ## everything that CI runs: style, types, a device's tests without torch, then all others
+	$(MAKE) -j2 static lean-tests
+	scripts/check --rest
+
+static: .venv/.dev  ## style and types
+	scripts/check --static
+
+lean-tests: .venv-lean/.ready  ## a device's tests, in a device's environment
+	scripts/check --lean
 
 check: .venv/.dev  ## the quick part of `test`, before every commit
 	scripts/check

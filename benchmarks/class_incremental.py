@@ -34,7 +34,9 @@ from onhand.device.learning.base import Teachable
 from onhand.device.learning.graph import open_lesson
 from onhand.device.probe import current_profile
 
-__all__ = ["main"]
+__all__ = ["document_with", "main", "tables"]
+
+Sets = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 
 SETTINGS: Mapping[str, Setting] = {
     "digits": Setting(
@@ -55,7 +57,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "intents": Setting(
         n_tasks=10,
-        epochs=8,
+        epochs=4,
         batch=32,
         rate=1e-2,
         memory_bytes=2 * 2**20,
@@ -70,7 +72,8 @@ def main() -> None:
     """Run the benchmark and print a table or JSON, or write the table of kept results."""
     given = _arguments()
     if given.document is not None:
-        _write_document(given.document, json.loads(given.out.read_text()))
+        sets = json.loads(given.out.read_text())["sets"]
+        given.document.write_text(document_with(given.document.read_text(), sets))
         return
     results = _kept(given.out)
     for name in given.sets:
@@ -91,7 +94,7 @@ def main() -> None:
     }
     if given.keep:
         given.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
-    sys.stdout.write(json.dumps(results) + "\n" if given.json else _tables(results["sets"]))
+    sys.stdout.write(json.dumps(results) + "\n" if given.json else tables(results["sets"]))
 
 
 def _arguments() -> argparse.Namespace:
@@ -201,16 +204,16 @@ def _summary(runs: list[dict[str, object]]) -> dict[str, object]:
     return made
 
 
-def _tables(sets: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> str:
+def tables(sets: Sets) -> str:
     """Return one table of all sets, in percent: mean and standard deviation over the seeds."""
     heads = [f"{name}: {figure}" for name in sets for figure in ("accuracy", "forgetting")]
     rows = ["| method | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for method in METHODS:
         cells = [method]
         for found in sets.values():
-            one = found["methods"].get(method)
+            one = found["methods"].get(method, {})
             for key in ("average_accuracy", "forgetting"):
-                is_none = one is None or (method == "joint" and key == "forgetting")
+                is_none = not one or (method == "joint" and key == "forgetting")
                 cells.append(
                     "-" if is_none else f"{100 * one[key]:.1f} ± {100 * one[f'{key}_spread']:.1f}"
                 )
@@ -218,11 +221,11 @@ def _tables(sets: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]])
     return "\n".join(rows) + "\n"
 
 
-def _write_document(path: Path, results: Mapping[str, dict]) -> None:  # type: ignore[type-arg]  # JSON
-    """Put the table between the marks of a document."""
-    before, _, rest = path.read_text().partition(_FIGURES)
+def document_with(text: str, sets: Sets) -> str:
+    """Return a document with the table between its marks."""
+    before, _, rest = text.partition(_FIGURES)
     _, _, after = rest.partition(_END)
-    path.write_text(f"{before}{_FIGURES}\n\n{_tables(results['sets'])}\n{_END}{after}")
+    return f"{before}{_FIGURES}\n\n{tables(sets)}\n{_END}{after}"
 
 
 if __name__ == "__main__":

@@ -83,7 +83,8 @@ def _drawn(*shape: int) -> np.ndarray:
     """Return weights as He et al. 2015 draw them; each run draws its own again."""
     scale = np.sqrt(2 / np.prod(shape[1:]))
     drawn = np.random.default_rng([_SEED, *shape]).standard_normal(shape)
-    return (drawn * scale).astype(np.float32)
+    weights: np.ndarray = (drawn * scale).astype(np.float32)
+    return weights
 
 
 def _perceptron() -> tuple[Graph, str]:
@@ -113,7 +114,7 @@ def _convolutions() -> tuple[Graph, str]:
                 op="Conv",
                 inputs=(before, f"c{i}", f"d{i}"),
                 outputs=(f"conv{i}",),
-                attributes={"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 1, 1, 1]},
+                attributes={"kernel_shape": (3, 3), "strides": (2, 2), "pads": (1, 1, 1, 1)},
             )
         )
         before = f"relu{i}"

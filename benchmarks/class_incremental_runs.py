@@ -257,7 +257,7 @@ def _logits(
     found: list[FloatArray] = []
     for first in range(0, len(latents), 512):
         part = latents[first : first + 512]
-        feeds = {
+        feeds: dict[str, np.ndarray] = {
             "latent": part,
             "labels": np.zeros(len(part), np.int64),
             "weights": np.zeros(len(part), np.float32),

@@ -6,8 +6,8 @@
 Each round a process opens what the one before left, accepts feedback and learns from it, in steps
 that end in versions, and is killed by SIGKILL 0 to `--most-ms` milliseconds after 0 to
 `--most-promises` things that it said it had done (through a pipe: an example accepted, a step, a
-version). All that it said is then held against the disk: every accepted
-example in the journal, no step older than the last one said, no version or pointer damaged.
+version). All that it said is then held against the disk: every accepted example in the journal, no
+step older than the last one said, no version or pointer damaged.
 
 The model is small, so that most of the time goes into what could break: writing. SIGKILL leaves
 what was handed to the system; that a loss of power does no more is for `fsync`, and for the tests

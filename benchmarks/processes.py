@@ -23,7 +23,13 @@ class Worker:
     """One engine that holds one model; it does one job at a time."""
 
     def __init__(
-        self, engine: str, folder: Path, threads: int, *, python: Path | str = sys.executable
+        self,
+        engine: str,
+        folder: Path,
+        threads: int,
+        *,
+        python: Path | str = sys.executable,
+        script: Path = _SCRIPT,
     ) -> None:
         """Start it.
 
@@ -32,9 +38,10 @@ class Worker:
             folder: the model, a folder or a file.
             threads: of one step.
             python: the interpreter of the environment that holds the engine.
+            script: what it runs.
         """
         self._process = subprocess.Popen(
-            [str(python), str(_SCRIPT), engine, str(folder), str(threads)],
+            [str(python), str(script), engine, str(folder), str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -239,7 +239,7 @@ def open_network(
         engine: name of an engine; None for the quickest. Both are timed once.
         threads: threads of one run; None for what this process may use.
         version: learned on this device; 0 for the bundle as it was built; None for the one in use.
-        home: the state folder, which keeps these choices; None for the user's own.
+        home: the state folder, which keeps all this; None for the user's own.
 
     Returns:
         The network; close it, or use it in a `with` block.

@@ -13,7 +13,6 @@ from onhand.cli.main import main
 from onhand.cli.progress import Lines
 from onhand.core.errors import ContextOverflow
 from onhand.device.adapting.choosing import WayChoice
-from onhand.device.learning.in_use import InUse
 from onhand.device.sampling import Sampling
 from onhand.device.speculate import SpeculationCounts
 from onhand.device.template import Message
@@ -241,43 +240,6 @@ def test_no_trials_need_no_state_folder(
 
 def _homeless() -> Path:
     raise RuntimeError("nobody's")
-
-
-@pytest.mark.parametrize(
-    ("given", "number"), [([], None), (["--version", "base"], 0), (["--version", "3"], 3)]
-)
-def test_a_version_is_asked_for_by_number(
-    session: FakeSession, given: list[str], number: int | None
-) -> None:
-    """Without one it is the one in use; base is the bundle as it was built."""
-    session.answers = [FakeAnswer(["a"])]
-
-    main(["run", "home", "--prompt", "hi", *given])
-
-    assert session.opened[0][1]["version"] == number
-
-
-@pytest.mark.parametrize("wrong", ["0", "-1", "newest", "1.5", "²"])
-def test_a_version_is_a_number_or_base(session: FakeSession, capsys: Capture, wrong: str) -> None:
-    """Anything else is a mistake of the command line."""
-    assert main(["run", "home", "--prompt", "hi", f"--version={wrong}"]) == 2
-    assert "must be a version's number from 1, or base" in capsys.readouterr().err
-
-
-def test_what_was_learned_and_what_is_damaged_is_said(
-    session: FakeSession, capsys: Capture
-) -> None:
-    """On stderr, beside the answer."""
-    session.answers = [FakeAnswer(["a"])]
-    session.learned = InUse(1, "ab", ("version 2 is damaged and not used: gone",))
-
-    main(["run", "home", "--prompt", "hi"])
-
-    out, err = capsys.readouterr()
-    assert out == "a\n"
-    assert err == (
-        "warning: version 2 is damaged and not used: gone\nnote: version 1 learned here answers\n"
-    )
 
 
 def test_chat_answers_line_by_line(session: FakeSession, pipe: Pipe, capsys: Capture) -> None:

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from tests.cli.conftest import FakeAnswer, FakeSession
 from tests.device.learning.test_in_use import learning_bundle, start_of, teach
 from tests.device.learning.test_quarantine import said
 from tests.device.test_opening import make_bundle
 
 from onhand.cli.main import main
-from onhand.device.learning.in_use import open_versions
+from onhand.device.learning.in_use import InUse, open_versions
 from onhand.device.learning.quarantine import Intake
 from onhand.device.learning.suspicion import Limits
 from onhand.device.learning.verdict import Verdict
@@ -114,6 +115,14 @@ def test_inspect_says_what_is_used(versions: Versions, root: Path, capsys: Captu
     assert json.loads(capsys.readouterr().out)["learned"]["number"] == 2
 
 
+def test_figures_are_those_of_the_bundle(versions: Versions, root: Path, capsys: Capture) -> None:
+    """What was learned is left out where a bundle is measured, and that is said."""
+    main(["bench", str(root), "--engine", "none-such"])
+
+    note = "note: measured as it was built, without version 2 learned here\n"
+    assert note in capsys.readouterr().err
+
+
 def test_feedback_in_quarantine(root: Path, home: Path, capsys: Capture) -> None:
     """Listed with its reason; released it is taken, dropped it is gone."""
     intake = Intake(open_versions(root, home).folder, Limits())
@@ -146,3 +155,40 @@ def test_a_bundle_that_cannot_learn(tmp_path: Path, capsys: Capture, command: st
 
     assert main([command, str(root)]) == 2
     assert "build it again with --learnable" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "number"), [([], None), (["--version", "base"], 0), (["--version", "3"], 3)]
+)
+def test_a_version_is_asked_for_by_number(
+    session: FakeSession, given: list[str], number: int | None
+) -> None:
+    """Without one it is the one in use; base is the bundle as it was built."""
+    session.answers = [FakeAnswer(["a"])]
+
+    main(["run", "home", "--prompt", "hi", *given])
+
+    assert session.opened[0][1]["version"] == number
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "newest", "1.5", "²"])
+def test_a_version_is_a_number_or_base(session: FakeSession, capsys: Capture, wrong: str) -> None:
+    """Anything else is a mistake of the command line."""
+    assert main(["run", "home", "--prompt", "hi", f"--version={wrong}"]) == 2
+    assert "must be a version's number from 1, or base" in capsys.readouterr().err
+
+
+def test_what_was_learned_and_what_is_damaged_is_said(
+    session: FakeSession, capsys: Capture
+) -> None:
+    """On stderr, beside the answer."""
+    session.answers = [FakeAnswer(["a"])]
+    session.learned = InUse(1, "ab", ("version 2 is damaged and not used: gone",))
+
+    main(["run", "home", "--prompt", "hi"])
+
+    out, err = capsys.readouterr()
+    assert out == "a\n"
+    assert err == (
+        "warning: version 2 is damaged and not used: gone\nnote: version 1 learned here answers\n"
+    )

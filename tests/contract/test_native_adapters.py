@@ -52,6 +52,18 @@ def loaded_with(
     return loaded
 
 
+def test_an_empty_adapter_is_the_model_itself(bundle: Bundle, adapters: dict[str, Adapter]) -> None:
+    """To the bit: what a device learned is taken back so, while the model answers."""
+    weights = open_weights(bundle, "small")
+    loaded = NativeLoaded(weights, b"", 1, adapter=adapters["all"])
+    loaded.add_adapter("nothing", Adapter(pairs={}, sha256="0" * 64))
+    plain = loaded_with(bundle, {}, threads=1)
+
+    found = loaded.score(loaded.session(adapter="nothing"), ROW)
+
+    np.testing.assert_array_equal(found, plain.score(plain.session(), ROW))
+
+
 @pytest.mark.parametrize("instructions", SETS)
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_rows_of_several_adapters_share_a_step(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onhand.cli import networks, on_board
+from onhand.cli.learned import note_as_built
 from onhand.cli.measurements import write_measurements
 from onhand.cli.options import (
     AsJson,
@@ -62,6 +63,7 @@ def command(
     if board is not None:
         _bench_on(context, board, as_json=as_json)
         return
+    note_as_built(name, context.obj.home)
     if networks.is_network(name):
         networks.refuse(context, *_OF_DECODERS, why="language models")
         networks.bench(networks.ways(context), runs, home=context.obj.home(), as_json=as_json)

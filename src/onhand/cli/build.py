@@ -26,6 +26,7 @@ from onhand.core.budget import Budget, parse_budget
 from onhand.core.errors import BudgetExceeded, InputError
 from onhand.core.network import TASKS
 from onhand.core.progress import Progress
+from onhand.core.recipe import Recipe
 from onhand.core.units import parse_bytes
 from onhand.device.known_devices import read_device
 
@@ -103,13 +104,12 @@ def command(
     if _is_network(context, source, task):
         _network(context, output)
         return
-    options = QuantizeOptions(**{key: context.params[key] for key in _ROUNDING})
     with host_extra("building"):
         from onhand.host.options import BuildOptions
 
         limits = Budget() if budget is None else parse_budget(budget)
         work = BuildOptions(
-            **_steps(recipe, options, limits),
+            **_steps(recipe, QuantizeOptions(**{k: context.params[k] for k in _ROUNDING}), limits),
             budget=limits,
             device=None if device is None else read_device(device),
             calibrate=calibrate,
@@ -121,9 +121,7 @@ def command(
             ablate=ablate,
             resume=resume,
             adapter=adapter,
-            learnable=wanted_learnable(
-                learnable, "" if recipe is None else read_decoder_recipe(recipe).learnable, recipe
-            ),
+            learnable=_learnable(context.params, read_decoder_recipe),
         )
         _run(context, source, work, None if plan else output, as_json=as_json)
 
@@ -216,7 +214,7 @@ def _network(context: typer.Context, output: Path | None) -> None:
             measure_original=not asked["no_original"],
             ablate=asked["ablate"],
             resume=asked["resume"],
-            learnable=_learnable(asked),
+            learnable=_learnable(asked, read_recipe),
         )
         settings: Settings = context.obj
         source, home, as_json = asked["source"], settings.home(), asked["as_json"]
@@ -229,9 +227,9 @@ def _network(context: typer.Context, output: Path | None) -> None:
             _build_network(source, work, output, home=home, as_json=as_json)
 
 
-def _learnable(asked: Mapping[str, Any]) -> "Learnable | None":
+def _learnable(asked: Mapping[str, Any], read: Callable[[Path], Recipe]) -> "Learnable | None":
     recipe: Path | None = asked["recipe"]
-    said = "" if recipe is None else read_recipe(recipe).learnable
+    said = "" if recipe is None else read(recipe).learnable
     return wanted_learnable(asked["learnable"], said, recipe)
 
 

@@ -7,6 +7,7 @@ import typer
 
 from onhand.cli import networks
 from onhand.cli.host_extra import host_extra
+from onhand.cli.learned import note_as_built
 from onhand.cli.measurements import write_measurements
 from onhand.cli.options import AsJson, BundleFolder, Engine, Kv, Prefill, Threads, Variant
 from onhand.cli.progress import shown_progress
@@ -16,6 +17,9 @@ from onhand.core.errors import InputError
 __all__ = ["command"]
 
 _OF_DECODERS = ("text", "original_adapter", "kv", "prefill", "max_tokens")
+_MaxTokens = Annotated[
+    int | None, typer.Option(min=2, help="Most tokens of the text, from its beginning.")
+]
 
 
 def command(
@@ -50,9 +54,7 @@ def command(
     threads: Threads = None,
     kv: Kv = None,
     prefill: Prefill = "exact",
-    max_tokens: Annotated[
-        int | None, typer.Option(min=2, help="Most tokens of the text, from its beginning.")
-    ] = None,
+    max_tokens: _MaxTokens = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a bundle with its original on a text, or on examples."""
@@ -77,6 +79,7 @@ def command(
             home=context.obj.home(),
             progress=progress,
         )
+    note_as_built(name, context.obj.home)
     write_measurements(figures, as_json=as_json)
 
 
@@ -99,6 +102,7 @@ def _network(context: typer.Context) -> None:
             home=settings.home(),
             progress=progress,
         )
+    note_as_built(ways.root, settings.home)
     write_measurements(figures, as_json=asked["as_json"])
 
 

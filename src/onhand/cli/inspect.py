@@ -11,12 +11,14 @@ from onhand.cli.options import AsJson, BundleFolder
 from onhand.cli.output import say, write, write_json, write_table
 from onhand.core.bundle import Bundle, read_manifest
 from onhand.core.errors import InputError
+from onhand.core.lesson import Lesson
 from onhand.core.manifest import LANGUAGE_MODEL, Variant
 from onhand.core.plugins import ENGINES, NETWORK_ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
 from onhand.core.units import format_bytes
 from onhand.device.learning.in_use import described, learned_here
+from onhand.device.learning.lesson_files import read_lesson
 
 __all__ = ["command"]
 
@@ -61,7 +63,9 @@ def command(
     if as_json:
         is_language = manifest.kind == LANGUAGE_MODEL
         found = _described(bundle, engines) if is_language else _network(bundle, engines, home)
-        write_json({**found, "learned": None if learned is None else described(learned)})
+        lesson = None if learned is None else _lesson(read_lesson(bundle))
+        used = None if learned is None else described(learned)
+        write_json({**found, "learned": used, "lesson": lesson})
         return
     if manifest.kind == LANGUAGE_MODEL:
         _show(bundle, engines)
@@ -69,7 +73,7 @@ def command(
         networks.describe(manifest, bundle, engines)
         networks.note_choice(bundle, networks.recalled(bundle, home))
     if learned is not None:
-        write(f"learns    on the device; used {learned.sentence()}\n")
+        write(f"learns    {read_lesson(bundle).sentence()}; used {learned.sentence()}\n")
         for sentence in learned.passed_over:
             say(f"warning: {sentence}")
     for variant, reasons in engines.items():
@@ -102,6 +106,18 @@ def _network(
             for name, variant in manifest.variants.items()
         },
         "version": manifest.version,
+    }
+
+
+def _lesson(lesson: Lesson) -> dict[str, object]:
+    """Return what can be learned."""
+    return {
+        "alpha": lesson.alpha,
+        "kind": lesson.kind,
+        "n_values": lesson.n_values,
+        "rank": lesson.rank,
+        "tensors": sorted({made.tensor for made in lesson.trainables.values()}),
+        "variant": lesson.variant,
     }
 
 

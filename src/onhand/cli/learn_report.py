@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from onhand.cli.output import say, write, write_json, write_table
-from onhand.core.units import format_seconds
+from onhand.core.units import format_bytes, format_seconds
 from onhand.device.learning.learned import Foreseen, Learned
 
 __all__ = ["write_foreseen", "write_learned"]
@@ -50,7 +50,8 @@ def _sentences(made: Learned) -> list[str]:
         joules = f", {made.energy_j:.3g} J ({'estimated' if made.energy_estimated else 'measured'})"
     lines = [
         f"{made.examples} examples in {made.steps} steps by {made.method}: "
-        f"{format_seconds(made.seconds)}{joules}"
+        f"{format_seconds(made.seconds)}{joules}, at most {format_bytes(made.peak_memory_bytes)} "
+        "of memory"
     ]
     if made.ended == "ceiling":
         lines.append(f"ended early: {made.why}")

@@ -1,14 +1,16 @@
 """Learned versions in the options and notes of commands."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onhand.cli.output import say
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, ResourceError
 
 if TYPE_CHECKING:
     from onhand.device.learning.in_use import InUse
 
-__all__ = ["note_learned", "version_number"]
+__all__ = ["note_as_built", "note_learned", "version_number"]
 
 
 def version_number(text: str | None, *, option: str = "--version") -> int | None:
@@ -31,6 +33,26 @@ def version_number(text: str | None, *, option: str = "--version") -> int | None
     if text.isascii() and text.isdigit() and len(text) <= 6 and int(text) > 0:
         return int(text)
     raise InputError(f"{option} is {text!r}, must be a version's number from 1, or base")
+
+
+def note_as_built(root: Path, home: Callable[[], Path]) -> None:
+    """Say that a bundle is measured as it was built, where this device has learned a version of it.
+
+    Args:
+        root: the bundle's folder.
+        home: gives the state folder; a user who has none has learned nothing.
+    """
+    from onhand.core.bundle import Bundle, read_manifest
+    from onhand.device.learning.in_use import learned_here
+
+    manifest, digest = read_manifest(root)
+    bundle = Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+    try:
+        learned = learned_here(bundle, home())
+    except ResourceError:
+        return
+    if learned is not None and learned.number:
+        say(f"note: measured as it was built, without {learned.sentence()}")
 
 
 def note_learned(learned: "InUse") -> None:

@@ -53,10 +53,12 @@ class LearnedGraph:
     Attributes:
         content: an ONNX file; its external tensors lie in the bundle's weights files.
         labels: names of all classes; empty where nobody named them.
+        kind: of the lesson that it was learned by.
     """
 
     content: bytes
     labels: tuple[str, ...]
+    kind: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

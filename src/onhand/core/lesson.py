@@ -30,6 +30,7 @@ The trunk's graph takes the network's inputs and gives `latent` (B, ...) float32
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -107,6 +108,17 @@ class Lesson:
         """Of LoRA; 0 where nothing is of low rank."""
         ranks = (t.shape[0] for t in self.trainables.values() if t.part == "lora_A")
         return next(ranks, 0)
+
+    @property
+    def n_values(self) -> int:
+        """How many numbers are learned, before anything grows."""
+        return sum(math.prod(made.shape) for made in self.trainables.values())
+
+    def sentence(self) -> str:
+        """Return what can be learned, for people."""
+        tensors = len({made.tensor for made in self.trainables.values()})
+        of_rank = f" of rank {self.rank}" if self.rank else ""
+        return f"{self.kind}{of_rank} of {tensors} tensors, {self.n_values:,} numbers"
 
 
 def render_lesson(lesson: Lesson) -> bytes:

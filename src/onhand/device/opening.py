@@ -14,6 +14,7 @@ from onhand.device.adapting.choosing import WayChoice
 from onhand.device.drafters import DraftModel, PromptLookup, check_same_tokens
 from onhand.device.engine_opening import (
     PREFERRED_ENGINES,
+    OpenedEngine,
     able_engines,
     open_chosen,
     open_engine,
@@ -89,24 +90,17 @@ def open(  # the name that `onhand.open` has
     Args:
         path: the bundle's folder; every file in it is checked, weights while they are opened.
         variant: which of its variants; None for its default.
-        engine: as `named_engine` takes it; None for the quickest here, or without `home` for the
-            first of `PREFERRED_ENGINES` that can run the bundle. `TextSession.engine_name` says
-            which, `passed_over` why not others.
-        threads: threads of one step; None for the quickest number, or without `home` for what
-            this process may use.
+        engine: as in `open_bundle`.
+        threads: as in `open_bundle`.
         context: most tokens of prompt and answer together; None for the model's own.
         adapter: a LoRA adapter in PEFT's layout, folder or file, added while it runs; None: none.
-        head: "full" scores every token of the vocabulary; "two-stage" looks for candidates in a
-            copy of 2 bits first, in engines that can: see `TwoStageHead`.
-        kv: what keys and values are kept as, "fp16" or "int8", by an engine that can; None for
-            the engine's own way.
+        head: as in `open_bundle`.
+        kv: as in `open_bundle`.
         prefill: "exact", or "bf16": prompts take less time and lose exact bits: `Bf16Prefill`.
         speculate: who drafts tokens, to be checked several at a time: "lookup", the text so far;
             a folder ("./lookup" for one of that name), its smaller model; None or "off", nobody.
-        version: learned on this device; 0 for the bundle as it was built; None for the one in use,
-            or without `home` for 0.
-        home: the state folder: ways to run it are timed at the first opening, for a few seconds,
-            and what is quickest is kept there, as is what was learned; None for neither.
+        version: as in `open_bundle`.
+        home: as in `open_bundle`.
         trials: whether ways to run it may be timed.
         progress: told of a trial.
 
@@ -115,8 +109,7 @@ def open(  # the name that `onhand.open` has
 
     Raises:
         InputError: if there is no bundle, variant, engine or version of that name, a number is out
-            of range, the adapter cannot be used, not beside a learned version either, or the draft
-            model has other tokens.
+            of range, the adapter cannot be used (or a version is), or the draft has other tokens.
         BundleError: if a file is missing or changed, or its format is a later one.
         EngineUnavailable: if no engine can run it here, with every engine's reason.
         EngineError: if the engine should run it, and fails.
@@ -311,14 +304,20 @@ def open_bundle(
     Args:
         path: as in `open`.
         variant: as in `open`.
-        engine: as in `open`.
-        threads: as in `open`.
+        engine: as `named_engine` takes it; None for the quickest here, or without `home` for the
+            first of `PREFERRED_ENGINES` that can run the bundle. `TextSession.engine_name` says
+            which, `passed_over` why not others.
+        threads: threads of one step; None for the quickest number, or without `home` for what
+            this process may use.
         adapter: as in `open`.
-        version: as in `open`.
-        home: as in `open`.
+        version: learned on this device; 0 for the bundle as it was built; None for the one in use,
+            or without `home` for 0.
+        home: the state folder: ways to run it are timed at the first opening, for a few seconds,
+            and what is quickest is kept there, as is what was learned; None for neither.
         trials: as in `open`.
         progress: as in `open`.
-        ways: as in `open`.
+        ways: head, "full" or "two-stage" (see `TwoStageHead`); kv, "fp16" or "int8", or None for
+            the engine's own way; prefill as in `open`.
 
     Returns:
         Its parts, all of them checked; the caller closes `loaded`.
@@ -344,6 +343,12 @@ def open_bundle(
             )
             opened.callback(opening.loaded.close)
         opened.pop_all()
+    return _opened(bundle, files, opening, learned)
+
+
+def _opened(
+    bundle: Bundle, files: TextFiles, opening: OpenedEngine, learned: InUse
+) -> OpenedBundle:
     return OpenedBundle(
         bundle=bundle,
         files=files,

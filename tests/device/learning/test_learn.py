@@ -4,7 +4,6 @@
 # mypy: disable-error-code="explicit-override"
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from onhand.device.learning.ceilings import Ceilings
 from onhand.device.learning.gate import Bounds
 from onhand.device.learning.in_use import versions_of, whole_values
 from onhand.device.learning.learn import foresee, learn
+from onhand.device.learning.locking import held
 from onhand.device.learning.settings import LearnSettings
 
 NAIVE = LearnSettings(method="naive", epochs=10, batch=4, heldout=0.2)
@@ -68,6 +68,7 @@ def test_what_was_taught_is_in_use(bundle: Bundle, tmp_path: Path, home: Path) -
     assert made.figures["new_accuracy"] == 1.0
     assert made.figures["new_accuracy_before"] < 1.0
     assert made.losses[-1] < made.losses[0]
+    assert made.peak_memory_bytes > 10 * 2**20
     versions = versions_of(bundle, home)
     assert versions.current().number == 1
     assert not list((versions.folder / "training").iterdir())
@@ -220,7 +221,15 @@ def test_trainings_that_were_broken_off_do_not_pile_up(
     assert len(list((versions_of(bundle, home).folder / "training").iterdir())) == 4
 
 
-Spoil = Callable[[Path], object]
+def test_two_do_not_teach_at_once(bundle: Bundle, tmp_path: Path, home: Path) -> None:
+    """They would write over each other's steps; the second is told, and may come later."""
+    data = write_data(tmp_path / "data", 4)
+    lock = versions_of(bundle, home).folder / "training.lock"
+
+    with held(lock, busy="mine"), pytest.raises(InputError, match="another process teaches it"):
+        learn(bundle.root, data, settings=NAIVE, home=home)
+
+    assert learn(bundle.root, data, settings=NAIVE, home=home).version == 1
 
 
 @pytest.mark.parametrize(

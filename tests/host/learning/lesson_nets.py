@@ -126,10 +126,10 @@ def packed(
     return read_bundle(place)
 
 
-def teaching(bundle: Bundle, learnable: str) -> AddedLesson:
-    """The bundle with a lesson in it."""
-    empty = Samples(feeds=[])
-    return add_network_lesson(bundle, parse_learnable(learnable), samples=empty, threads=1)
+def teaching(bundle: Bundle, learnable: str, *, steps: int = 3) -> AddedLesson:
+    """The bundle with a lesson in it, checked for fewer steps than a build does."""
+    empty, wanted = Samples(feeds=[]), parse_learnable(learnable)
+    return add_network_lesson(bundle, wanted, samples=empty, threads=1, steps=steps)
 
 
 __all__ = [

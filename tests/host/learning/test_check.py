@@ -72,7 +72,7 @@ def odd(gradients: dict[str, FloatArray]) -> None:
 @pytest.mark.parametrize("change", [scaled, turned, lost, odd])
 def test_another_gradient_is_refused(change: Callable[[dict[str, FloatArray]], None]) -> None:
     """A thousandth is enough."""
-    with pytest.raises(EngineError, match="the gradient of '[wb]' is"):
+    with pytest.raises(EngineError, match=r"the gradient of '[wb]' is"):
         check_gradients(changed(change), square, START, BATCHES)
 
 

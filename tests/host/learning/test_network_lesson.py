@@ -1,6 +1,7 @@
 """What a network learns: heads, last blocks, biases, products of low rank; on floats and codes."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tests.host.learning.lesson_nets import (
     teaching,
 )
 from tests.host.networks.graphs import Drawing
+from tests.host.networks.quantized_nets import bench
 
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
@@ -22,14 +24,18 @@ from onhand.core.errors import InputError
 from onhand.device.learning.graph import open_lesson
 from onhand.device.networks.learned import with_learned
 from onhand.device.networks.opening import named_engine
-from onhand.host.learning.network_files import AddedLesson
+from onhand.host.learning.network_files import AddedLesson, add_network_lesson
+from onhand.host.learning.wanted import parse_learnable
 from onhand.host.networks.graph import Array, Graph
+from onhand.host.networks.passes.quantize import QuantizeNetwork
+from onhand.host.networks.samples import Samples
 
 Make = Callable[[], Graph]
 PLAIN: Make = plain_net
 RESIDUAL: Make = residual_net
 
 
+@cache
 def codes() -> Graph:
     """The residual network on integers."""
     return int8(residual_net())
@@ -41,15 +47,11 @@ def words() -> Graph:
 
 
 CASES = [
-    pytest.param(PLAIN, "head", id="plain-head"),
     pytest.param(PLAIN, "last-block", id="plain-last-block"),
-    pytest.param(RESIDUAL, "head", id="residual-head"),
     pytest.param(RESIDUAL, "last-block", id="residual-last-block"),
-    pytest.param(RESIDUAL, "bias", id="residual-bias"),
     pytest.param(codes, "head", id="int8-head"),
     pytest.param(codes, "last-block", id="int8-last-block"),
     pytest.param(codes, "bias", id="int8-bias"),
-    pytest.param(words, "head", id="encoder-head"),
     pytest.param(words, "last-block", id="encoder-last-block"),
     pytest.param(words, "bias", id="encoder-bias"),
     pytest.param(words, "lora,rank=2", id="encoder-lora"),
@@ -105,10 +107,10 @@ def test_what_is_learned_is_what_answers(make: Make, kind: str, tmp_path: Path) 
     values = taught_values(added, lesson.start())
     labels = ["new", "newer"] if any(t.grows for t in added.lesson.trainables.values()) else []
     feeds = inputs_of(bundle)
-    given = feeds if lesson.lesson.trunk is None else {"latent": lesson.latent(feeds)}
-    marks = {"labels": np.zeros(3, np.int64), "weights": np.ones(3, np.float32)}
+    given = dict(feeds) if lesson.lesson.trunk is None else {"latent": lesson.latent(feeds)}
+    given |= {"labels": np.zeros(3, np.int64), "weights": np.ones(3, np.float32)}
 
-    wanted = lesson.teach(values, {**given, **marks}).outputs["logits"]
+    wanted = lesson.teach(values, given).outputs["logits"]
     learned = with_learned(bundle, values, labels=labels)
 
     if make is plain_net:  # which ends with a softmax
@@ -117,9 +119,21 @@ def test_what_is_learned_is_what_answers(make: Make, kind: str, tmp_path: Path) 
     for engine in ("onnx", "reference"):
         with_it = named_engine(engine).open(learned, threads=1).run(feeds)
         found = next(iter(with_it.values()))
-        # On integers a sum that lies between two codes may fall to either.
-        np.testing.assert_allclose(found, wanted, atol=0.02 if make is codes else 2e-5)
+        # On integers a sum that lies between two codes may fall to either, if the biases are
+        # integers of 32 bits in one place and floats in the other.
+        few = 0.1 if make is codes and kind == "bias" else 2e-5
+        np.testing.assert_allclose(found, wanted, atol=few)
     assert added.checked.gradients.gradient_error < 1e-4
+
+
+def test_a_build_s_check_goes_fifty_steps(tmp_path: Path) -> None:
+    """On either side from the same start, each by its own gradients."""
+    bundle = packed(plain_net(), tmp_path / "b")
+
+    added = add_network_lesson(
+        bundle, parse_learnable("head"), samples=Samples(feeds=[]), threads=1
+    )
+
     assert added.checked.gradients.n_steps == 50
 
 
@@ -173,7 +187,7 @@ def test_a_cut_can_be_named(tmp_path: Path) -> None:
     """Everything behind it is learned; where that cannot be, values are named where it can."""
     bundle = packed(plain_net(), tmp_path / "b")
 
-    with pytest.raises(InputError, match="cannot be cut there, but at .*n5"):
+    with pytest.raises(InputError, match=r"cannot be cut there, but at .*n5"):
         teaching(bundle, "last-block,cut=nowhere")
     added = teaching(bundle, "last-block,cut=n5.Relu")
 
@@ -289,3 +303,29 @@ def test_what_cannot_be_learned_is_said(make: Make, kind: str, why: str, tmp_pat
         teaching(bundle, kind)
 
     assert "learn.json" not in read_bundle(tmp_path / "b").manifest.files
+
+
+@pytest.mark.parametrize("kind", ["lora,rank=2", "last-block"])
+def test_matrices_of_a_few_bits_stay_or_become_floats(kind: str, tmp_path: Path) -> None:
+    """LoRA leaves the codes where they are; a last block that is learned is of floats."""
+    quantize = QuantizeNetwork(bits=4, scheme="weights")
+    graph = quantize.apply(wide_encoder(), bench(wide_encoder(), Samples(feeds=[]))).graph
+    assert any(node.op == "MatMulNBits" for node in graph.nodes)
+    bundle = packed(graph, tmp_path / "b")
+
+    added = teaching(bundle, kind)
+
+    assert added.checked.gradients.gradient_error < 1e-4
+    shapes = {made.shape for made in added.lesson.trainables.values()}
+    assert ((64, 2) in shapes) if kind.startswith("lora") else ((64, 64) in shapes)
+
+
+def wide_encoder() -> Graph:
+    """Products that are wide enough for 4 bits."""
+    draw = Drawing(x=("N", 64))
+    random = np.random.default_rng(0)
+    data = "x"
+    for _ in range(2):
+        w = draw.constant(random.normal(0, 0.1, (64, 64)))
+        data = draw.node("Tanh", draw.node("MatMul", data, w))
+    return draw.graph(draw.node("MatMul", data, draw.constant(random.normal(0, 0.1, (64, 10)))))

@@ -17,6 +17,7 @@ from onhand.core.evaluation import MODELS
 from onhand.core.measurement import Measurement, summarize
 from onhand.device.networks.opening import open_network
 from onhand.device.report_data import parse_report
+from onhand.host.learning.wanted import parse_learnable
 from onhand.host.networks import evaluating, prove
 from onhand.host.networks.build import build_network
 from onhand.host.networks.evaluate import evaluate_network
@@ -283,3 +284,35 @@ def test_a_build_says_what_each_step_brought(
     evaluations = parse_report(made.report).evidence.evaluation
     assert [one.model for one in evaluations] == list(MODELS)
     assert not (tmp_path / "out.building").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_can_be_learned_is_checked_and_reported(
+    source: Path, options: NetworkOptions, tmp_path: Path
+) -> None:
+    """The lesson is among the bundle's hashed files; its figures are in the report."""
+    asked = replace(options, learnable=parse_learnable("head"))
+
+    made = build_network(str(source), tmp_path / "out", asked, home=tmp_path / "home")
+
+    bundle = read_bundle(made.root)
+    assert {"learn.json", "learn.onnx", "learn-trunk.onnx", "learned.onnx"} <= set(
+        bundle.manifest.files
+    )
+    assert made.report["manifest_sha256"] == bundle.manifest_sha256
+    lesson = json.loads(json.dumps(made.report))["lesson"]
+    assert (lesson["kind"], lesson["n_parameters"], lesson["check"]["n_steps"]) == ("head", 64, 50)
+    assert any("can learn on the device (head)" in note for note in parse_report(made.report).notes)
+    assert bundle.manifest.provenance["learnable"] == parse_learnable("head").to_json()
+
+
+def test_what_cannot_be_learned_ends_a_build(
+    source: Path, options: NetworkOptions, tmp_path: Path
+) -> None:
+    """And leaves no bundle."""
+    asked = replace(options, learnable=parse_learnable("lora"))
+
+    with pytest.raises(InputError, match="no product of a matrix"):
+        build_network(str(source), tmp_path / "out", asked, home=tmp_path / "home")
+
+    assert not (tmp_path / "out").exists()

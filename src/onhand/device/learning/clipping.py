@@ -41,12 +41,8 @@ class Clipping:
 def global_norm(arrays: Iterable[FloatArray]) -> float:
     """Return the root of the sum of all squares, in double precision; infinite where one is."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return math.sqrt(
-            sum(
-                float(np.vdot(flat, flat))
-                for flat in (a.astype(np.float64).ravel() for a in arrays)
-            )
-        )
+        # Not a dot product: its threads cost more than a small gradient's sum.
+        return math.sqrt(sum(float(np.square(a, dtype=np.float64).sum()) for a in arrays))
 
 
 def clip_by_norm(gradients: Values, most: float) -> dict[str, FloatArray]:

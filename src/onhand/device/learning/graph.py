@@ -273,9 +273,12 @@ def _session(
     options.log_severity_level = 3
     # As bytes: places are relative to the bundle's folder then, wherever the graph lies.
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(bundle.root))
-    # Packed copies of the weights would double what stays mapped from the file.
-    options.add_session_config_entry(_PREPACKING, "1")
-    level = bundle.manifest.variants[lesson.variant].accuracy_level
+    variant = bundle.manifest.variants[lesson.variant]
+    if not any(variant.matrices.values()):
+        # Packed copies of floats would double what stays mapped from the file. Those of codes are
+        # small, and without them a product turns its whole matrix into floats.
+        options.add_session_config_entry(_PREPACKING, "1")
+    level = variant.accuracy_level
     options.add_session_config_entry(_ACCURACY_LEVEL, str(level))
     if memory == "low":
         options.enable_cpu_mem_arena = False

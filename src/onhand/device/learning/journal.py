@@ -15,6 +15,7 @@ from typing import BinaryIO, Final, Self
 
 from onhand.core.errors import InputError, ResourceError
 from onhand.device.learning.durable import sync_folder
+from onhand.device.learning.locking import lock_file
 
 __all__ = ["MOST_RECORD_BYTES", "Journal", "framed", "read_journal", "read_records"]
 
@@ -51,7 +52,7 @@ class Journal:
         except OSError as error:
             raise ResourceError(f"{path}: cannot be opened: {error.strerror}") from error
         try:
-            _lock(self._file, path)
+            lock_file(self._file, busy=f"{path}: another process appends to it")
             self._n, self._end = self._repair()
         except BaseException:
             self._file.close()
@@ -209,25 +210,3 @@ def framed(content: bytes) -> bytes:
     length = len(content).to_bytes(4, "little")
     check = zlib.crc32(content, zlib.crc32(length))
     return length + check.to_bytes(4, "little") + content
-
-
-def _lock(file: BinaryIO, path: Path) -> None:
-    """Hold the file; the system lets go of it when the process ends, however it ends.
-
-    Raises:
-        InputError: if another process holds it.
-    """
-    try:
-        if os.name == "nt":  # pragma: no cover
-            import msvcrt
-
-            # Far beyond any record: locked bytes could not be read by others.
-            file.seek(2**40)
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            file.seek(0)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise InputError(f"{path}: another process appends to it") from error

@@ -25,6 +25,7 @@ from onhand.device.learning.graph import open_lesson
 from onhand.device.learning.in_use import versions_of, whole_values
 from onhand.device.learning.judging import judge
 from onhand.device.learning.learned import Foreseen, Learned
+from onhand.device.learning.locking import held
 from onhand.device.learning.material import Given, Material, make_material, read_given
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.choosing import make_method
@@ -36,7 +37,8 @@ from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.text_feeds import TextSource
 from onhand.device.learning.trainer import Ended, Trainer
 from onhand.device.learning.training import Source
-from onhand.device.learning.versions import Versions
+from onhand.device.learning.versions import Versions, learned_folder
+from onhand.device.measured import peak_memory_bytes
 from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 
@@ -98,14 +100,17 @@ def learn(
         What came of it; a version only where it was not interrupted.
 
     Raises:
-        InputError: if the bundle cannot learn, or examples or settings do not fit it.
+        InputError: if the bundle cannot learn, examples or settings do not fit it, or another
+            process teaches it.
         BundleError: if a file of it is missing or changed.
         EngineError: if the lesson fails, or gives no finite numbers.
         ResourceError: if the disk is full.
     """
     shown = progress or Quiet()
     bundle = read_bundle(Path(path))
-    with closing(_open(bundle, settings, threads)) as teachable:
+    lock = learned_folder(home, bundle.manifest_sha256) / "training.lock"
+    busy = f"{bundle.root}: another process teaches it; wait until it has ended"
+    with closing(_open(bundle, settings, threads)) as teachable, held(lock, busy=busy):
         room = _prepare(bundle, teachable, Path(data), settings, home)
         meter = choose_meter(current_profile())
         trainer = _trainer(room, meter)
@@ -150,6 +155,7 @@ def _told(
         seconds=training.seconds,
         energy_j=training.energy_j,
         energy_estimated=meter.estimated,
+        peak_memory_bytes=peak_memory_bytes(),
         losses=tuple(float(loss) for loss in training.losses if np.isfinite(loss)),
         added_classes=room.material.added,
         notes=(),

@@ -26,6 +26,7 @@ class Learned:
         seconds: that steps took.
         energy_j: joules that they took.
         energy_estimated: whether a formula gave them.
+        peak_memory_bytes: the most that the process held, by this run.
         losses: of the last steps.
         added_classes: that the model did not have.
         notes: what the user should know.
@@ -51,6 +52,7 @@ class Learned:
     seconds: float
     energy_j: float | None
     energy_estimated: bool
+    peak_memory_bytes: int
     losses: tuple[float, ...]
     added_classes: tuple[str, ...]
     notes: tuple[str, ...]

@@ -6,7 +6,7 @@ HOME/state/MANIFEST-SHA256/learned/taught.json       how far the journal was lea
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,31 +133,24 @@ def learn_from_feedback(
     """
     bundle = read_bundle(root)
     folder = learned_folder(home, bundle.manifest_sha256)
-    before = progressed(folder)
-    taken = read_feedback(folder)
-    n_seen = len(taken)
-    if n_seen <= before.n_learned:
+    before, taken = progressed(folder), read_feedback(folder)
+    if len(taken) <= before.n_learned:
         return None
     intake = Intake(folder, limits)
-    if before.n_screened < n_seen:
+    if before.n_screened < len(taken):
         _screen(bundle, home, taken, before, intake=intake, limits=limits, threads=threads)
-        before = replace(before, n_screened=n_seen)
+        before = replace(before, n_screened=len(taken))
         _keep(folder, before)
-    held = {one.feedback.id for one in intake.held()}
-    new = _latest(one for one in taken[before.n_learned :] if one.id not in held)
-    known = _latest(one for one in taken[: before.n_learned] if one.id not in held)
-    new_subjects = {one.subject for one in new}
-    known = [one for one in known if one.subject not in new_subjects]
+    new, known = _to_learn(taken, before, held={one.feedback.id for one in intake.held()})
+    after = replace(before, n_seen=len(taken))
     if not new:
-        _keep(folder, replace(before, n_seen=n_seen))
+        _keep(folder, after)
         return None
-    place = folder / "taken"
-    data = _write(place, "new.jsonl", new)
     if settings.remember is None and len(known) >= _LEAST_KNOWN:
-        settings = replace(settings, remember=_write(place, "known.jsonl", known))
+        settings = replace(settings, remember=_write(folder / "taken", "known.jsonl", known))
     learned = learn(
         root,
-        data,
+        _write(folder / "taken", "new.jsonl", new),
         settings=settings,
         home=home,
         threads=threads,
@@ -165,19 +158,27 @@ def learn_from_feedback(
         is_interrupted=is_interrupted,
     )
     if learned.ended != "interrupted":
-        outcome = "accepted" if learned.is_accepted else "refused"
-        n_learned = n_seen if learned.is_accepted else before.n_learned
-        _keep(
-            folder,
-            replace(
-                before,
-                n_seen=n_seen,
-                n_learned=n_learned,
-                outcome=outcome,
-                reason="; ".join(learned.reasons),
-            ),
-        )
+        _keep(folder, _judged(after, learned))
     return learned
+
+
+def _to_learn(
+    taken: Sequence[Feedback], before: Progressed, *, held: Set[str]
+) -> tuple[list[Feedback], list[Feedback]]:
+    """Return what is new, and what was learned before; nothing that is held."""
+    new = _latest(one for one in taken[before.n_learned :] if one.id not in held)
+    known = _latest(one for one in taken[: before.n_learned] if one.id not in held)
+    subjects = {one.subject for one in new}
+    return new, [one for one in known if one.subject not in subjects]
+
+
+def _judged(now: Progressed, learned: Learned) -> Progressed:
+    return replace(
+        now,
+        n_learned=now.n_seen if learned.is_accepted else now.n_learned,
+        outcome="accepted" if learned.is_accepted else "refused",
+        reason="; ".join(learned.reasons),
+    )
 
 
 def note_failure(folder: Path, reason: str) -> None:

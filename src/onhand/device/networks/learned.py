@@ -70,7 +70,11 @@ def with_learned(
         variants={lesson.variant: bundle.manifest.variants[lesson.variant]},
         model=described,
     )
-    return replace(bundle, manifest=manifest, learned=LearnedGraph(content=content, labels=known))
+    return replace(
+        bundle,
+        manifest=manifest,
+        learned=LearnedGraph(content=content, labels=known, kind=lesson.kind),
+    )
 
 
 def _labels(

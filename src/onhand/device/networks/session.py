@@ -34,6 +34,7 @@ class NetworkSession:
         network: its description.
         labels: names of its classes; empty where it has none.
         bundle_sha256: hash of the bundle's manifest, and of what was learned: which version it is.
+        built_sha256: hash of the manifest of the bundle as it was built.
         learned: which learned version answers.
         choice: the variant and the engine that run it, and why not others.
         engine_name: the engine.
@@ -46,11 +47,14 @@ class NetworkSession:
         loaded: NetworkLoaded,
         choice: Choice,
         learned: InUse = AS_BUILT,
+        *,
+        built_sha256: str = "",
     ) -> None:
         """Take a network that `open_quickest` opened."""
         self.network: Network = bundle.manifest.network
         self.labels = read_labels(bundle)
         self.bundle_sha256 = bundle.manifest_sha256
+        self.built_sha256 = built_sha256 or bundle.manifest_sha256
         self.choice = choice
         self.learned = learned
         self.engine_name = choice.engine
@@ -209,8 +213,11 @@ def open_session(
         EngineUnavailable: if no engine can run it here.
     """
     where = default_home() if home is None else home
-    bundle, learned = network_in_use(read_bundle(Path(path)), where, version)
+    built = read_bundle(Path(path))
+    bundle, learned = network_in_use(built, where, version)
     loaded, choice = open_quickest(
         bundle, variant=variant, engine=engine, threads=threads, home=where
     )
-    return NetworkSession(bundle, loaded, choice, learned)
+    return NetworkSession(
+        bundle, loaded, choice, learned, built_sha256=built.manifest_sha256
+    )

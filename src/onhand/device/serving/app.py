@@ -135,12 +135,12 @@ class _Routes:
             RefusedRequest: if nothing is learned here, or the feedback is wrong.
         """
         self._check_open()
-        if self._state.feedback is None:
-            raise no_feedback()
+        desk = self._state.feedback
+        if desk is None:
+            raise RefusedRequest(no_feedback())
         if request.method == "GET":
-            return JsonReply(await asyncio.to_thread(self._state.feedback.described))
-        body = parse_body(await request.body())
-        return await self._state.feedback.give(body, tenant=request.state.tenant)
+            return JsonReply(await asyncio.to_thread(desk.described))
+        return await desk.give(parse_body(await request.body()), tenant=request.state.tenant)
 
     async def ready(self, request: "Request") -> "ASGIApp":
         """Say whether requests are taken.

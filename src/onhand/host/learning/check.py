@@ -89,7 +89,7 @@ def check_gradients(
     for values in (start, _shifted(start, seed)):
         for feeds in batches[:2]:
             worst = max(worst, _compare(ours(values, feeds), theirs(values, feeds), tolerance))
-    rate = _rate(theirs, start, batches[0], steps) if learning_rate is None else learning_rate
+    rate = learning_rate or (_rate(theirs, start, batches[0], steps) if steps else 0.0)
     first, second = dict(start), dict(start)
     loss_error = 0.0
     for step in range(steps):

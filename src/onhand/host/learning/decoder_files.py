@@ -19,7 +19,7 @@ from onhand.core.weights import BundleWeights, matrix_tensors, open_weights
 from onhand.device.learning.base import Feeds
 from onhand.device.learning.graph import open_lesson
 from onhand.host.export.decoder_parts import Places
-from onhand.host.learning.check import Checked, check_gradients
+from onhand.host.learning.check import STEPS, Checked, check_gradients
 from onhand.host.learning.decoder_forward import LowRank
 from onhand.host.learning.decoder_lesson import (
     GRAPH,
@@ -71,13 +71,16 @@ class AddedDecoderLesson:
         }
 
 
-def add_decoder_lesson(bundle: Bundle, wanted: Learnable, *, threads: int) -> AddedDecoderLesson:
+def add_decoder_lesson(
+    bundle: Bundle, wanted: Learnable, *, threads: int, steps: int = STEPS
+) -> AddedDecoderLesson:
     """Add what a language model can learn to a bundle, once every gradient agrees with PyTorch's.
 
     Args:
         bundle: written but not yet at its place; its default variant learns.
         wanted: what is to be learned.
         threads: of one step.
+        steps: of plain gradient descent that are compared.
 
     Returns:
         The bundle, its manifest written again.
@@ -93,18 +96,21 @@ def add_decoder_lesson(bundle: Bundle, wanted: Learnable, *, threads: int) -> Ad
     content = lesson_graph(decoder, variant.matrices, _places(weights, variant.sparse), added)
     lesson = decoder_lesson(decoder, added, variant=name)
     finished = _written(bundle, lesson, content)
-    checked = check_decoder_lesson(finished, added, threads=threads)
+    checked = check_decoder_lesson(finished, added, threads=threads, steps=steps)
     size = sum(finished.manifest.files[file].size for file in (GRAPH, START, LESSON))
     return AddedDecoderLesson(bundle=finished, lesson=lesson, checked=checked, size_bytes=size)
 
 
-def check_decoder_lesson(bundle: Bundle, added: LowRank, *, threads: int) -> Checked:
+def check_decoder_lesson(
+    bundle: Bundle, added: LowRank, *, threads: int, steps: int = STEPS
+) -> Checked:
     """Open a bundle's lesson as a device does, and compare it with PyTorch.
 
     Args:
         bundle: with the lesson's files in it.
         added: what is learned.
         threads: of one step.
+        steps: of plain gradient descent that are compared.
 
     Returns:
         How far they were apart.
@@ -127,9 +133,8 @@ def check_decoder_lesson(bundle: Bundle, added: LowRank, *, threads: int) -> Che
     torch.set_num_threads(threads)  # of the whole process: torch has no other way
     try:
         oracle = TorchDecoderLesson(open_weights(bundle, taught.lesson.variant), added)
-        return check_gradients(
-            taught.teach, oracle.teach, taught.start(), _batches(bundle.manifest.decoder)
-        )
+        batches = _batches(bundle.manifest.decoder)
+        return check_gradients(taught.teach, oracle.teach, taught.start(), batches, steps=steps)
     finally:
         torch.set_num_threads(before)
         taught.close()

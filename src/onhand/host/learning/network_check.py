@@ -13,7 +13,7 @@ from onhand.core.feed import TextFeed
 from onhand.core.network import Network
 from onhand.device.learning.base import Feeds, Taught, Values
 from onhand.device.networks.timing import random_feeds
-from onhand.host.learning.check import Checked, check_gradients
+from onhand.host.learning.check import STEPS, Checked, check_gradients
 from onhand.host.learning.network_lesson import LATENT, NetworkLesson
 from onhand.host.learning.network_session import open_bytes
 from onhand.host.networks.graph import Array, Graph
@@ -56,6 +56,7 @@ def check_network_lesson(
     *,
     samples: Samples,
     threads: int,
+    steps: int = STEPS,
 ) -> CheckedNetwork:
     """Compare a lesson's gradients with PyTorch's.
 
@@ -66,6 +67,7 @@ def check_network_lesson(
         bundle: whose weights they read.
         samples: examples to take; random inputs where there are none.
         threads: of one run.
+        steps: of descent.
 
     Returns:
         How far apart they were.
@@ -81,7 +83,7 @@ def check_network_lesson(
     batches = _batches(made, models, bundle, start, samples=samples, threads=threads)
     oracle = TorchLesson(smooth, names)
     ours = _Lesson(models["smooth"], bundle, names, threads=threads)
-    checked = check_gradients(ours.teach, oracle.teach, start, batches)
+    checked = check_gradients(ours.teach, oracle.teach, start, batches, steps=steps)
     if models["rounded"] == models["smooth"]:
         return CheckedNetwork(gradients=checked, rounded_error=None)
     rounded = check_gradients(

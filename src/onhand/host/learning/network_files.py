@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.lesson import LESSON, Lesson, render_lesson
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
+from onhand.core.units import format_bytes
+from onhand.host.learning.check import STEPS
 from onhand.host.learning.differentiate import differentiate
 from onhand.host.learning.losses import append_class_loss
 from onhand.host.learning.network_check import CheckedNetwork, check_network_lesson
@@ -20,14 +21,11 @@ from onhand.host.learning.network_lesson import (
     NetworkLesson,
     make_lesson,
 )
-from onhand.host.learning.network_rounding import rounded_again, without_rounding
+from onhand.host.learning.network_rounding import without_rounding
 from onhand.host.learning.wanted import Learnable
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.onnx_files import model_bytes
 from onhand.host.networks.samples import Samples
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
 
 __all__ = ["AddedLesson", "add_network_lesson"]
 
@@ -62,6 +60,16 @@ class AddedLesson:
             "variant": self.lesson.variant,
         }
 
+    def sentence(self) -> str:
+        """Say what can be learned, for people."""
+        n = sum(_count(made.shape) for made in self.lesson.trainables.values())
+        worst = self.checked.gradients.gradient_error
+        return (
+            f"{self.lesson.variant} can learn on the device ({self.lesson.kind}): {n:,} numbers in "
+            f"{len(self.lesson.trainables)} tensors, {format_bytes(self.size_bytes)} of files; "
+            f"every gradient is at most {worst:.1g} away from PyTorch's"
+        )
+
 
 def _count(shape: tuple[int, ...]) -> int:
     total = 1
@@ -71,7 +79,7 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def add_network_lesson(
-    bundle: Bundle, learnable: Learnable, *, samples: Samples, threads: int
+    bundle: Bundle, learnable: Learnable, *, samples: Samples, threads: int, steps: int = STEPS
 ) -> AddedLesson:
     """Add what a network can learn to a bundle, once every gradient agrees with PyTorch's.
 
@@ -80,6 +88,7 @@ def add_network_lesson(
         learnable: what is to be learned.
         samples: examples for the check; random inputs where there are none.
         threads: of one run.
+        steps: of descent, in which both go their own way.
 
     Returns:
         The bundle, its manifest written again.
@@ -92,13 +101,15 @@ def add_network_lesson(
     variant = bundle.manifest.default_variant
     stored = read_stored(bundle, variant)
     made = make_lesson(stored.graph, learnable, variant=variant, task=bundle.manifest.network.task)
-    smooth, pairs = without_rounding(made.forward, fixed_names(made.forward))
-    taught = _taught(stored, smooth, made)
-    models = {"smooth": taught.SerializeToString(deterministic=True)}
-    models["rounded"] = rounded_again(taught, pairs).SerializeToString(deterministic=True)
+    smooth = without_rounding(made.forward, fixed_names(made.forward))
+    models = {"rounded": _taught(stored, made.forward, made)}
+    same = smooth is made.forward
+    models["smooth"] = models["rounded"] if same else _taught(stored, smooth, made)
     if made.trunk is not None:
         models["trunk"] = stored.content(made.trunk)
-    checked = check_network_lesson(made, smooth, models, bundle, samples=samples, threads=threads)
+    checked = check_network_lesson(
+        made, smooth, models, bundle, samples=samples, threads=threads, steps=steps
+    )
     files = {GRAPH: models["rounded"], ANSWERS: stored.content(made.opened.graph)}
     if made.trunk is not None:
         files[TRUNK] = models["trunk"]
@@ -106,17 +117,18 @@ def add_network_lesson(
     return _written(bundle, made, files, checked)
 
 
-def _taught(stored: StoredGraph, forward: Graph, made: NetworkLesson) -> "ModelProto":
-    """Return a forward graph with its loss and gradients."""
+def _taught(stored: StoredGraph, forward: Graph, made: NetworkLesson) -> bytes:
+    """Return a forward graph with its loss and gradients, an ONNX file."""
     import onnx
 
-    content = model_bytes(forward, outside=stored.places_of(forward))
-    model = onnx.load_from_string(content)
+    model = onnx.load_from_string(model_bytes(forward, outside=stored.places_of(forward)))
     del model.graph.output[:]
     (logits,) = forward.outputs
     n_classes = CLASSES if made.opened.grows else logits.shape[-1] or CLASSES
     starts = append_class_loss(model.graph, logits=logits.name, n_classes=n_classes)
-    return differentiate(model, loss="loss", wrt=list(made.lesson.trainables), starts=starts)
+    taught = differentiate(model, loss="loss", wrt=list(made.lesson.trainables), starts=starts)
+    content: bytes = taught.SerializeToString(deterministic=True)
+    return content
 
 
 def _written(

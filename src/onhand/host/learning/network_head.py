@@ -8,9 +8,8 @@ import numpy as np
 
 from onhand.core.errors import InputError
 from onhand.host.learning.network_edit import CLASSES, GraphEdit
-from onhand.host.learning.network_graph import folded, run_graph
+from onhand.host.learning.network_graph import few_bit_matrix, folded, known_shapes
 from onhand.host.networks.graph import Array, Graph, Node, Value, fresh_name
-from onhand.host.networks.onnx_files import infer_shapes
 
 __all__ = [
     "PRODUCTS",
@@ -87,7 +86,7 @@ def with_new_head(graph: Graph, n_classes: int) -> Graph:
     Raises:
         InputError: if the first output is no vector of a known width.
     """
-    vector = infer_shapes(graph).get(graph.outputs[0].name, graph.outputs[0])
+    vector = known_shapes(graph).get(graph.outputs[0].name, graph.outputs[0])
     D = vector.shape[-1] if len(vector.shape) == 2 else None
     if not isinstance(D, int) or vector.dtype != np.dtype(np.float32):
         raise InputError(
@@ -127,7 +126,7 @@ def find_head(graph: Graph, fixed: Collection[str]) -> Head:
     Raises:
         InputError: if the scores do not come from one product with a weight of its own.
     """
-    producers, shapes = graph.producers(), infer_shapes(graph)
+    producers, shapes = graph.producers(), known_shapes(graph)
     name = graph.outputs[0].name
     logits, behind = name, list[Node]()
     added: tuple[Node, int] | None = None
@@ -228,21 +227,25 @@ def open_head(edit: GraphEdit, graph: Graph, head: Head) -> bool:
     grows = _open_shapes(edit, graph, head) and _one_of_each_class(head)
     node, C = head.node, head.n_classes
     weight = _weight(graph, head)
-    if node.op == "Conv":
-        name = edit.trainable("head.weight", tensor=_stored(graph, head), start=weight, grows=grows)
+    stored = stored_name(graph, head.weight)
+    if node.op == "Conv" and _is_pointwise(node, weight):
+        _open_pointwise(edit, graph, head, weight.reshape(C, -1), grows=grows)
+    elif node.op == "Conv":
+        grows = False  # what its gradient is needs the number of its kernels
+        name = edit.trainable("head.weight", tensor=stored, start=weight)
+        edit.read_instead(node.name, 1, name)
     else:
-        name = edit.trainable(
-            "head.weight", tensor=_stored(graph, head), start=weight.T, grows=grows
-        )
+        name = edit.trainable("head.weight", tensor=stored, start=weight.T, grows=grows)
         if node.op != "Gemm" or not node.whole("transB", 0):
             name = edit.node("Transpose", [name], "head.weight.crosswise", perm=(1, 0))
-    if node.op == "MatMulNBits":
-        edit.replace_node(
-            node.name, Node(op="MatMul", inputs=(head.data, name), outputs=node.outputs)
-        )
-    else:
-        edit.read_instead(node.name, 1, name)
-    places = [(node.name, 2)] if node.op in {"Conv", "Gemm"} and _has(node, 2) else []
+        if node.op == "MatMulNBits":
+            new = Node(op="MatMul", inputs=(head.data, name), outputs=node.outputs)
+            edit.replace_node(node.name, new)
+        else:
+            edit.read_instead(node.name, 1, name)
+    pointwise = node.op == "Conv" and _is_pointwise(node, weight)
+    own_bias = node.op in {"Conv", "Gemm"} and not pointwise and _has(node, 2)
+    places = [(node.name, 2)] if own_bias else []
     places += [] if head.added is None else [(head.added[0].name, head.added[1])]
     for place, index in places:
         _open_bias(edit, graph, place, index, n_classes=C, grows=grows)
@@ -250,6 +253,35 @@ def open_head(edit: GraphEdit, graph: Graph, head: Head) -> bool:
         first = edit.outputs[0]
         edit.outputs = (replace(first, shape=(*_open_sizes(first, C),)), *edit.outputs[1:])
     return grows
+
+
+def _is_pointwise(node: Node, weight: Array) -> bool:
+    """Say whether a convolution is the same product at every place."""
+    plain = all(size == 1 for size in (*weight.shape[2:], *node.wholes("strides")))
+    pads = node.text("auto_pad", "NOTSET") != "NOTSET" or any(node.wholes("pads"))
+    return plain and not pads and node.whole("group", 1) == 1
+
+
+def _open_pointwise(
+    edit: GraphEdit, graph: Graph, head: Head, weight: Array, *, grows: bool
+) -> None:
+    """Write a convolution of one place as a product, which takes any number of classes."""
+    node = head.node
+    rank = len(folded(graph, [head.weight])[head.weight].shape)
+    stored = stored_name(graph, head.weight)
+    name = edit.trainable("head.weight", tensor=stored, start=weight, grows=grows)
+    name = edit.node("Transpose", [name], "head.weight.crosswise", perm=(1, 0))
+    last = (0, *range(2, rank), 1)
+    rows = edit.node("Transpose", [head.data], "head.places", perm=last)  # (B, ..., K)
+    made = edit.node("MatMul", [rows, name], "head.products")  # (B, ..., C)
+    if _has(node, 2):
+        bias = folded(graph, [node.inputs[2]])[node.inputs[2]]
+        tensor = stored_name(graph, node.inputs[2])
+        added = edit.trainable("head.bias", tensor=tensor, start=bias, grows=grows)
+        made = edit.node("Add", [made, added], "head.sums")
+    back = (0, rank - 1, *range(1, rank - 1))
+    again = Node(op="Transpose", inputs=(made,), outputs=node.outputs, attributes={"perm": back})
+    edit.replace_node(node.name, again)
 
 
 def _open_sizes(value: Value, n_classes: int) -> tuple[int | str | None, ...]:
@@ -262,11 +294,7 @@ def _weight(graph: Graph, head: Head) -> Array:
     """Return a head's weight: (K, C), or as it is of a convolution."""
     node = head.node
     if node.op == "MatMulNBits":
-        K = node.whole("K", 0)
-        x = Value(name=head.data, dtype=np.dtype(np.float32), shape=(K, K))
-        y = Value(name=node.name, dtype=np.dtype(np.float32), shape=())
-        alone = replace(graph, nodes=(node,), inputs=(x,), outputs=(y,)).live()
-        return run_graph(alone, {x.name: np.eye(K, dtype=np.float32)})[y.name]
+        return few_bit_matrix(graph, node)
     weight = folded(graph, [head.weight])[head.weight]
     return weight.T if node.op == "Gemm" and node.whole("transB", 0) else weight
 
@@ -319,10 +347,6 @@ def _open_bias(
 
 def _has(node: Node, index: int) -> bool:
     return len(node.inputs) > index and bool(node.inputs[index])
-
-
-def _stored(graph: Graph, head: Head) -> str:
-    return stored_name(graph, head.weight)
 
 
 def stored_name(graph: Graph, value: str) -> str:

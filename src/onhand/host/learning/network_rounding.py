@@ -1,8 +1,8 @@
-"""Rounding of activations that gradients pass: bounds stand for it while a graph is differentiated.
+"""A graph without the rounding of its activations, on which gradients can be compared closely.
 
 A pair of QuantizeLinear and DequantizeLinear becomes a Clip to the range of its codes, whose
-gradient is that of the straight-through rule. Behind differentiation the pair stands there again:
-the gradient's nodes read the value before it and the bounds, which stay.
+gradient is that of the straight-through rule. With rounding, two computations that differ in the
+last bit may differ by a whole code.
 
 Source:
     Straight-through estimator: arXiv:1308.3432.
@@ -10,20 +10,15 @@ Source:
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from onhand.host.learning.network_graph import folded
 from onhand.host.networks.graph import Array, Graph, Node, fresh_name
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
+__all__ = ["without_rounding"]
 
-__all__ = ["Pairs", "rounded_again", "without_rounding"]
-
-Pairs = Mapping[str, tuple[Node, Node]]
-"""Value -> the two nodes that round it."""
 _RANGES: Final = {
     "int4": (-8, 7),
     "uint4": (0, 15),
@@ -34,7 +29,7 @@ _RANGES: Final = {
 }
 
 
-def without_rounding(graph: Graph, fixed: Collection[str]) -> tuple[Graph, Pairs]:
+def without_rounding(graph: Graph, fixed: Collection[str]) -> Graph:
     """Put bounds in the place of every pair that rounds a value.
 
     Args:
@@ -42,8 +37,7 @@ def without_rounding(graph: Graph, fixed: Collection[str]) -> tuple[Graph, Pairs
         fixed: values that no input changes.
 
     Returns:
-        graph: without rounding of what moves.
-        pairs: what was taken out.
+        The graph; the same one where nothing that moves is rounded.
     """
     makers, names = graph.producers(), graph.names()
     found: dict[str, tuple[Node, Node]] = {}
@@ -55,19 +49,21 @@ def without_rounding(graph: Graph, fixed: Collection[str]) -> tuple[Graph, Pairs
     numbers = folded(graph, sorted(name for name in needed if name in fixed))
     constants = dict(graph.constants)
     clips: dict[str, Node] = {}
-    for value, (first, second) in list(found.items()):
+    for value, (first, second) in found.items():
         bounds = _bounds(first, second, numbers)
         if bounds is None:
-            del found[value]
             continue
         low, high = (fresh_name(names, f"{value}.{end}") for end in ("low", "high"))
         constants |= {low: bounds[0], high: bounds[1]}
         clips[value] = Node(op="Clip", inputs=(first.inputs[0], low, high), outputs=(value,))
 
+    if not clips:
+        return graph
+
     def change(node: Node) -> Iterable[Node]:
         yield clips.get(node.name, node)
 
-    return replace(graph.rebuilt(change), constants=constants).live(), found
+    return replace(graph.rebuilt(change), constants=constants).live()
 
 
 def _bounds(first: Node, second: Node, numbers: Mapping[str, Array]) -> tuple[Array, Array] | None:
@@ -84,30 +80,3 @@ def _bounds(first: Node, second: Node, numbers: Mapping[str, Array]) -> tuple[Ar
     # Half a step further out is still rounded to the last code.
     ends = ((limits[0] - 0.5 - middle) * step, (limits[1] + 0.5 - middle) * step)
     return np.array(ends[0], np.float32), np.array(ends[1], np.float32)
-
-
-def rounded_again(model: "ModelProto", pairs: Pairs) -> "ModelProto":
-    """Return a differentiated graph in which values are rounded again.
-
-    Args:
-        model: of the graph without rounding; it is changed.
-        pairs: what was taken out.
-
-    Returns:
-        The same.
-    """
-    from onnx import helper
-
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    for node in nodes:
-        if node.op_type != "Clip" or node.output[0] not in pairs:
-            model.graph.node.append(node)
-            continue
-        for made in pairs[node.output[0]]:
-            again = helper.make_node(made.op, list(made.inputs), list(made.outputs), made.name)
-            again.attribute.extend(
-                helper.make_attribute(key, value) for key, value in made.attributes.items()
-            )
-            model.graph.node.append(again)
-    return model

@@ -122,16 +122,13 @@ def build_network(
             for name, steps in options.variants.items()
         }
         graphs = {name: made.graph for name, made in finished.items()}
-        provenance = _provenance(ready, options)
+        provenance, samples = _provenance(ready, options), ready.data.calibration
         packed = pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
-        lesson = with_lesson(
-            packed, options.learnable, ready.data.calibration, ready.threads, shown
-        )
+        lesson = with_lesson(packed, options.learnable, samples, ready.threads, shown)
         proof = _proof(ready, finished, options, staged, home)
         if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
-        content = _with_findings(report.content, findings or {})
-        content |= lesson
+        content = _with_findings(_with_findings(report.content, findings or {}), lesson)
         if options.ablate:
             content |= _ablation(report, source, options, work, home, shown)
         write_report(staged, content)

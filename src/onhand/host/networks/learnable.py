@@ -26,7 +26,7 @@ def with_lesson(
         progress: told how far it is.
 
     Returns:
-        What the report says of it, by its key "lesson"; nothing where nothing was added.
+        What the report says of it, "lesson" and "notes"; nothing where nothing was added.
 
     Raises:
         InputError: if nothing of that kind can be learned of this network; it says why.
@@ -40,4 +40,4 @@ def with_lesson(
     progress.start("checking what it can learn", 1)
     added = add_network_lesson(packed, wanted, samples=samples, threads=threads)
     progress.advance(1)
-    return {"lesson": added.to_json()}
+    return {"lesson": added.to_json(), "notes": [added.sentence()]}

@@ -252,7 +252,8 @@ def test_it_learns_in_idle_time_and_answers_with_it(
     tmp_path: Path, home: Path, kind: type[FixedLoaded] | None
 ) -> None:
     """From feedback to another answer, without a restart."""
-    with classroom(tmp_path, home, kind=kind) as room:
+    settings = replace(LEARNING, retry_s=1000.0)
+    with classroom(tmp_path, home, settings=settings, kind=kind) as room:
         before = room.ask()[1]
         give_two(room)
         until(lambda: len(room.learners.jobs) == 1)

@@ -74,10 +74,7 @@ def read_memory(arrays: _Arrays, *, budget_bytes: int, balanced: bool) -> Memory
         if key not in memory.groups or not priorities[i] < memory.groups[key].ceiling:
             raise InputError(f"a memory's example {i} is in no group that would hold it")
         item = {name: pieces[i] for name, pieces in fields.items()}
-        size = size_of(item)
-        memory.slots.append(Slot(item, int(classes[i]), float(priorities[i]), size))
-        memory.groups[key].size_bytes += size
-        memory.size_bytes += size
+        memory.add(Slot(item, int(classes[i]), float(priorities[i]), size_of(item)))
     memory.shrink()
     return memory
 

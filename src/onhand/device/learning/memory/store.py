@@ -11,8 +11,9 @@ Source:
     (Vitter 1985, "Random sampling with a reservoir").
 """
 
+import bisect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -54,10 +55,12 @@ class Group:
     Attributes:
         ceiling: the lowest priority that did not stay.
         size_bytes: of its examples that are kept.
+        order: their priorities, ascending, and their serial numbers in the memory.
     """
 
     ceiling: float = 1.0
     size_bytes: int = 0
+    order: list[tuple[float, int]] = field(default_factory=list, compare=False)
 
 
 class Memory:
@@ -75,6 +78,10 @@ class Memory:
         self.groups: dict[int, Group] = {}
         self.size_bytes = 0
         self.revision = 0
+        self._serials: list[int] = []  # of each slot
+        self._places: dict[int, int] = {}  # serial -> where its slot is
+        self._next = 0
+        self._kinds: tuple[tuple[str, str, int], ...] = ()
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -94,17 +101,14 @@ class Memory:
             InputError: if its arrays are not like those that are kept, or it alone is larger than
                 the budget.
         """
-        size = size_of(item)
+        size, kinds = size_of(item), kinds_of(item)
         if size + GROUP_BYTES > self.budget_bytes:
             raise InputError(
                 f"an example of {size} bytes does not fit a memory of {self.budget_bytes}: raise "
                 "memory_bytes, or keep it with precision uint8"
             )
-        if self.slots and kinds_of(item) != kinds_of(self.slots[0].item):
-            raise InputError(
-                f"an example of {kinds_of(item)} was offered to a memory of "
-                f"{kinds_of(self.slots[0].item)}"
-            )
+        if self.slots and kinds != self._kinds:
+            raise InputError(f"an example of {kinds} was offered to a memory of {self._kinds}")
         if priority >= self.ceiling(group):
             return False
         self.revision += 1
@@ -112,13 +116,30 @@ class Memory:
         if key not in self.groups:
             self.groups[key] = Group()
             self.size_bytes += GROUP_BYTES
-        added = Slot(item, group, priority, size)
-        self.slots.append(added)
-        self.groups[key].size_bytes += size
-        self.size_bytes += size
+        serial = self.add(Slot(item, group, priority, size))
         self.shrink()
-        # It is the last where nothing went; where something did, the last may have moved.
-        return any(slot is added for slot in self.slots)
+        return serial in self._places
+
+    def add(self, slot: Slot) -> int:
+        """Put an example in, whatever its priority and size; its group is there already.
+
+        Args:
+            slot: the example.
+
+        Returns:
+            Its serial number, which no other example has.
+        """
+        serial, self._next = self._next, self._next + 1
+        group = self.groups[self.key(slot.group)]
+        bisect.insort(group.order, (slot.priority, serial))
+        group.size_bytes += slot.size_bytes
+        self.size_bytes += slot.size_bytes
+        self._places[serial] = len(self.slots)
+        if not self.slots:
+            self._kinds = kinds_of(slot.item)
+        self.slots.append(slot)
+        self._serials.append(serial)
+        return serial
 
     def shrink(self, *, most: int | None = None) -> None:
         """Let go of examples until the rest is within the budget.
@@ -131,14 +152,16 @@ class Memory:
         ):
             # The group that takes most; of equals, the lowest number.
             key = min(self.groups, key=lambda key: (-self.groups[key].size_bytes, key))
-            mine = [i for i, slot in enumerate(self.slots) if self.key(slot.group) == key]
-            gone = max(mine, key=lambda i: self.slots[i].priority)
-            self.groups[key].ceiling = self.slots[gone].priority
-            self.groups[key].size_bytes -= self.slots[gone].size_bytes
-            self.size_bytes -= self.slots[gone].size_bytes
+            group = self.groups[key]
+            group.ceiling, serial = group.order.pop()
+            place = self._places.pop(serial)
+            group.size_bytes -= self.slots[place].size_bytes
+            self.size_bytes -= self.slots[place].size_bytes
             # The order is part of the state: what is drawn later depends on it.
-            self.slots[gone] = self.slots[-1]
-            self.slots.pop()
+            last, last_serial = self.slots.pop(), self._serials.pop()
+            if last_serial != serial:
+                self.slots[place], self._serials[place] = last, last_serial
+                self._places[last_serial] = place
 
     def replace(self, place: int, item: Item) -> None:
         """Put other arrays in an example's place; if they are larger, `shrink` comes next.
@@ -185,7 +208,7 @@ class Memory:
 
 def kinds_of(item: Item) -> tuple[tuple[str, str, int], ...]:
     """Return the names of an example's arrays, their types and numbers of dimensions, sorted."""
-    return tuple(sorted((name, array.dtype.name, array.ndim) for name, array in item.items()))
+    return tuple(sorted((name, array.dtype.str, array.ndim) for name, array in item.items()))
 
 
 def size_of(item: Item) -> int:

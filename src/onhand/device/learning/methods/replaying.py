@@ -55,6 +55,8 @@ class Replaying:
     def __init__(self, lesson: Lesson, options: MethodOptions, *, past: bool) -> None:
         self._lesson, self._options, self._past = lesson, options, past
         self.memory = Memory(options.memory_bytes, balanced=options.balanced)
+        # Answers have outliers: 8 bits of their range would lose the others.
+        self._beside = "float32" if options.precision == "float32" else "float16"
 
     def offer(
         self,
@@ -172,7 +174,7 @@ class Replaying:
                 answers = [{"past_logits": np.array(row, np.float32)} for row in logits]
             for place, answer in zip(places, answers, strict=True):
                 kept = dict(self.memory.slots[place].item)
-                kept |= coded(answer, "float16")
+                kept |= coded(answer, self._beside)
                 self.memory.replace(place, kept)
         self.memory.shrink()
 
@@ -202,10 +204,10 @@ class Replaying:
         return {"tokens", "rows", "weights"} | ({"best", "chances"} if self._past else set())
 
     def _small(self, item: Item) -> dict[str, np.ndarray]:
-        """Return an example as it is kept: its inputs as told, the rest in 16 bits."""
+        """Return an example as it is kept: its inputs as told, the rest in 16 bits at least."""
         inputs = {name: array for name, array in item.items() if name not in _BESIDE}
         beside = {name: array for name, array in item.items() if name in _BESIDE}
-        return coded(inputs, self._options.precision) | coded(beside, "float16")
+        return coded(inputs, self._options.precision) | coded(beside, self._beside)
 
     def _drawn(self, n: int, rng: np.random.Generator) -> list[Item]:
         return [decoded(self.memory.slots[place].item) for place in self.memory.draw(n, rng)]

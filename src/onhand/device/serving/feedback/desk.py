@@ -262,10 +262,10 @@ class FeedbackDesk:
         return found
 
 
-def no_feedback() -> RefusedRequest:
+def no_feedback() -> Refusal:
     """Return the refusal of feedback where nothing is learned."""
     message = "this server learns nothing: see [learning] in its settings"
-    return RefusedRequest(Refusal(status=404, message=message, code="no_learning"))
+    return Refusal(status=404, message=message, code="no_learning")
 
 
 def show_learning(desk: FeedbackDesk, metrics: Metrics) -> None:

@@ -94,9 +94,9 @@ def _obstacle(now: Moment, settings: LearningSettings) -> str:
         return "the server is about to end"
     if now.idle_s <= 0:
         return "requests are answered"
-    if now.battery is not None and now.is_plugged is not True:
-        if now.battery < settings.lowest_battery:
-            return f"the battery is at {now.battery:.0%}, and not on mains"
+    is_low = now.battery is not None and now.battery < settings.lowest_battery
+    if is_low and now.is_plugged is not True:
+        return f"the battery is at {now.battery:.0%}, and not on mains"
     if now.memory_pressure is not None and now.memory_pressure > _MOST_PRESSURE:
         return f"work waits for memory {now.memory_pressure:.0%} of the time"
     if now.is_held_back:

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-
 from onhand.core.errors import InputError
 from onhand.device.learning.gate import Bounds
 from onhand.device.learning.suspicion import Limits

@@ -1,4 +1,4 @@
-"""Another learned version of the same bundle takes over in what is open, without opening it again."""
+"""Another learned version of a bundle takes over in what is open, without opening it again."""
 
 import logging
 from pathlib import Path

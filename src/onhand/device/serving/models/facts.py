@@ -19,8 +19,8 @@ from onhand.device.networks.opening import able_engines as able_network_engines
 from onhand.device.opening import able_engines
 from onhand.device.probe import current_profile
 from onhand.device.sampling import Sampling
-from onhand.device.serving.models.footprint import Footprint, predicted
 from onhand.device.serving.models.fingerprints import fingerprint_of, fingerprint_with
+from onhand.device.serving.models.footprint import Footprint, predicted
 from onhand.device.serving.settings import ModelSettings
 from onhand.device.text_files import model_sampling
 

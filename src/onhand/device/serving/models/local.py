@@ -102,19 +102,7 @@ class LocalModel:
             most_bytes=settings.prefix_cache_bytes,
             blocks=blocks_of(blocks, way=settings.prefill, token_bytes=n_bytes),
         )
-        as_built = fingerprint_of(
-            settings,
-            opened.bundle.manifest_sha256,
-            engine_name=opened.engine_name,
-            context=self.context,
-        )
-        self.version = AnsweringVersion(
-            opened.loaded,
-            self._remembered,
-            learned=opened.learned,
-            as_built=as_built,
-            context=self.context,
-        )
+        self.version = _answering(opened, settings, self._remembered, context=self.context)
         self._threads = ThreadPoolExecutor(
             limits.max_active + limits.max_waiting + 1, thread_name_prefix="onhand-answer"
         )
@@ -341,6 +329,16 @@ class LocalModel:
             most_calls=None if use is None or use.is_parallel else 1,
             post=post,
         )
+
+
+def _answering(
+    opened: OpenedBundle, settings: ModelSettings, remembered: Remembered, *, context: int
+) -> AnsweringVersion:
+    sha256, engine_name = opened.bundle.manifest_sha256, opened.engine_name
+    as_built = fingerprint_of(settings, sha256, engine_name=engine_name, context=context)
+    return AnsweringVersion(
+        opened.loaded, remembered, learned=opened.learned, as_built=as_built, context=context
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineBusy, InputError
 from onhand.core.feed import PictureFeed, TextFeed
-from onhand.device.learning.in_use import AS_BUILT
 from onhand.device.networks.answers import CLASSIFIES, Likely
 from onhand.device.networks.embeddings import cosines
 from onhand.device.networks.pictures import parse_picture
@@ -95,9 +94,10 @@ class ServedNetwork:
         self.name = name
         self.task = session.network.task
         self.engine_name = session.engine_name
+        # This hash tells versions apart, too.
         self.fingerprint = f"{session.bundle_sha256} {session.choice.variant} {session.engine_name}"
-        self.bundle_sha256 = session.bundle_sha256
-        self.learned = AS_BUILT
+        self.bundle_sha256 = session.built_sha256
+        self.learned = session.learned
         self._session = session
         self._most_waiting = settings.max_waiting
         # One, for a run uses all threads that it may.

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,7 @@ from onhand.device.freed_memory import give_back_memory
 from onhand.device.serving.models.desk import Account, Desk
 from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.models.memory import SessionMemory
+from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.models.place import OpenModel, Place
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.settings import ModelSettings
@@ -118,6 +120,8 @@ class Opener:
                 if found != (place.facts.bundle_sha256, place.facts.learned.sha256):
                     raise EngineUnavailable("the bundle was replaced while it was opened")
                 place.facts = place.facts.as_opened(model.engine_name)
+                if isinstance(model, ServedNetwork):  # what was learned may give it another task
+                    place.facts = replace(place.facts, task=model.task)
                 if isinstance(model, LocalModel):
                     model.warm_up()
             except BaseException:

@@ -11,21 +11,15 @@ from pathlib import Path
 from onhand.core.errors import EngineUnavailable, InputError, OnhandError
 from onhand.device.free_memory import free_memory
 from onhand.device.resident import resident_bytes
-from onhand.device.serving.models.desk import Desk, Lease
 from onhand.device.serving.models.changing import changed_in_place
+from onhand.device.serving.models.desk import Desk, Lease
 from onhand.device.serving.models.opener import Opener, OpenServed
 from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.models.place import Place, Ticket
 from onhand.device.serving.models.room import budget_bytes
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.models.swapping import Swaps
-from onhand.device.serving.models.versions import (
-    Entry,
-    Version,
-    found_stamp,
-    read_version,
-    stamp_with,
-)
+from onhand.device.serving.models.versions import Entry, found_stamp, read_version, stamp_with
 from onhand.device.serving.settings import ModelSettings
 
 __all__ = ["Shelf"]
@@ -146,7 +140,7 @@ class Shelf:
             InputError: if there is no such bundle.
             OnhandError: as in `read_version`.
         """
-        version = self._read(settings)
+        version = read_version(settings, total_bytes=self._room_bytes(), home=self._home)
         entry = Entry(
             settings, version, found_stamp(settings, version, self._home), version.default
         )
@@ -248,7 +242,7 @@ class Shelf:
         return self._look(entry, again=again, is_failing=False)
 
     def _look(self, entry: Entry, *, again: bool, is_failing: bool) -> bool:
-        stamp = stamp_with(entry.settings, entry.version, self._home)
+        stamp, room = stamp_with(entry.settings, entry.version, self._home), self._room_bytes()
         with self._desk.lock:
             if again:
                 entry.refused = None
@@ -257,7 +251,7 @@ class Shelf:
             if entry.coming is not None and stamp == entry.coming.stamp:
                 return True
         try:
-            version = self._read(entry.settings)
+            version = read_version(entry.settings, total_bytes=room, home=self._home)
             if changed_in_place(entry, version, self._desk, self._home):
                 entry.stamp = stamp
                 return True
@@ -271,9 +265,6 @@ class Shelf:
             )
             self._desk.tell_all()
         return found
-
-    def _read(self, settings: ModelSettings) -> Version:
-        return read_version(settings, total_bytes=self._room_bytes(), home=self._home)
 
     def look_soon(self) -> None:
         """Have all bundles looked at by the worker; may be called by a signal's handler."""

@@ -11,6 +11,7 @@ from onhand.device.networks.answers import Likely
 from onhand.device.sampling import Sampling
 from onhand.device.serving.asks import Ask, Ending, Piece
 from onhand.device.serving.models.facts import Facts
+from onhand.device.serving.models.fingerprints import fingerprint_with
 from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.models.network import ServedNetwork
@@ -95,6 +96,7 @@ class _Shelved:
             "variants": list(self.variants),
             "version": facts.version,
             "bundle_sha256": facts.bundle_sha256,
+            "learned_version": facts.learned.number,
         }
 
     def break_off(self) -> None:
@@ -181,7 +183,8 @@ class ShelvedNetwork(_Shelved):
     @property
     def fingerprint(self) -> str:
         """The same for networks whose vectors can be compared: of what would compute now."""
-        return f"{self._facts.bundle_sha256} {self._facts.variant}"
+        facts = self._facts
+        return fingerprint_with(f"{facts.bundle_sha256} {facts.variant}", facts.learned)
 
     @property
     def reads_pictures(self) -> bool:

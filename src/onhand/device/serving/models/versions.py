@@ -7,7 +7,7 @@ from pathlib import Path
 
 from onhand.core.bundle import Bundle, read_manifest
 from onhand.core.errors import EngineUnavailable, InputError
-from onhand.device.learning.in_use import AS_BUILT, InUse, choose_version
+from onhand.device.learning.in_use import InUse, choose_version
 from onhand.device.learning.versions import CURRENT, learned_folder
 from onhand.device.serving.models.facts import Facts, Stamp, read_facts, stamp_of
 from onhand.device.serving.models.place import Place
@@ -172,8 +172,6 @@ def found_stamp(settings: ModelSettings, version: Version, home: Path | None) ->
 
 
 def _learned(facts: Facts, settings: ModelSettings, home: Path | None) -> InUse:
-    if facts.is_network:
-        return AS_BUILT
     root = Path(facts.settings.bundle)
     manifest, digest = read_manifest(root)
     bundle = Bundle(root=root, manifest=manifest, manifest_sha256=digest)
