@@ -52,7 +52,7 @@ SETTINGS: Mapping[str, Setting] = {
         epochs=6,
         batch=32,
         rate=1e-3,
-        memory_bytes=256 * 2**10,
+        memory_bytes=512 * 2**10,
         options={"ewc": {"ewc_strength": 1000.0}},
     ),
     "intents": Setting(

@@ -15,7 +15,7 @@ from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.choosing import make_method
 from onhand.device.learning.methods.growing import grow_head
 from onhand.device.learning.methods.options import MethodOptions
-from onhand.device.learning.methods.soft import answered
+from onhand.device.learning.methods.soft import logits_of
 from onhand.device.learning.optimizers import AdamW
 from onhand.device.learning.schedules import Schedule
 from onhand.device.learning.streams import calibration_error, figures_of
@@ -27,7 +27,7 @@ __all__ = ["METHODS", "Setting", "Stream", "latents_of", "learn_stream"]
 
 JOINT = "joint"
 METHODS = ("naive", "ewc", "lwf", "replay", "er-ace", "der++", "prototypes", JOINT)
-_AT_ONCE = 64
+_AT_ONCE, _JUDGED = 64, 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,16 +254,17 @@ def _first_values(teachable: Teachable, rng: np.random.Generator) -> dict[str, F
 def _logits(
     teachable: Teachable, values: Mapping[str, FloatArray], latents: FloatArray, width: int
 ) -> FloatArray:
-    found: list[FloatArray] = []
-    for first in range(0, len(latents), 512):
-        part = latents[first : first + 512]
-        feeds: dict[str, np.ndarray] = {
-            "latent": part,
-            "labels": np.zeros(len(part), np.int64),
-            "weights": np.zeros(len(part), np.float32),
-        }
-        found.append(answered(teachable, values, feeds).outputs["logits"])
-    logits = np.concatenate(found)
-    if logits.shape[1] != width:
-        raise ValueError(f"{logits.shape[1]} classes are answered, {width} were learned")
-    return logits
+    parts = [latents[low : low + _JUDGED] for low in range(0, len(latents), _JUDGED)]
+    return np.concatenate([
+        logits_of(
+            teachable,
+            values,
+            {
+                "latent": part,
+                "labels": np.zeros(len(part), np.int64),
+                "weights": np.zeros(len(part), np.float32),
+            },
+            width=width,
+        )
+        for part in parts
+    ])

@@ -1,7 +1,7 @@
 """The house assistant taught on the device: two devices, an action and a phrasing that are new.
 
     python -m benchmarks.learn_house [--seeds 5] [--old 1000] [--new 200] [--bits 4] [--json]
-        [--out FILE.json]
+        [--method replay] [--steps 150] [--rate 0.004] [--vary 1] [--out FILE.json]
 
 One bundle is built that can learn. For each seed twenty examples are drawn, and a process of the
 device's code alone learns them from a file by `onhand.learn`, once with what protects the old and
@@ -25,9 +25,8 @@ from typing import Any
 from examples.house_assistant.actions import Example
 from examples.house_assistant.evaluate import CALIBRATION, HELD_OUT, Scores, score
 from examples.house_assistant.generate import read_examples
-from examples.house_assistant.newcomers import NEWCOMERS, asked, taught, write_lines
+from examples.house_assistant.newcomers import NEWCOMERS, asked, taught, write_known, write_lines
 
-import onhand
 from onhand.device.opening import open as open_text
 from onhand.device.template import Message
 
@@ -36,7 +35,8 @@ __all__ = ["main"]
 _MODEL = Path(__file__).parents[1] / "examples" / "house_assistant" / "model"
 _CHILD = "benchmarks.learn_house_child"
 _MAX_TOKENS = 160
-METHODS: Mapping[str, str] = {"protected": "der++", "naive": "naive"}
+LEARNABLE = "lora,targets=qkv+out+gate_up+down"
+METHODS = {"protected": "replay", "naive": "naive"}
 
 
 def main() -> None:
@@ -45,11 +45,10 @@ def main() -> None:
     old = read_examples(HELD_OUT)[: given.old]
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
-        bundle = given.bundle or _build(place / "bundle", given.bits)
+        bundle = given.bundle or _build(place / "built", given.bits, given.learnable)
         before_old = _answered(bundle, None, old)
         rounds = [
-            _round(bundle, place / f"seed-{seed}", seed, old, each=given.new // len(NEWCOMERS))
-            for seed in range(given.seeds)
+            _round(bundle, place / f"seed-{seed}", seed, old, given) for seed in range(given.seeds)
         ]
     results = {
         "command": " ".join(["python -m benchmarks.learn_house", *sys.argv[1:]]),
@@ -71,42 +70,53 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--old", type=int, default=1000, help="old commands that are asked")
     parser.add_argument("--new", type=int, default=200, help="new commands that are asked")
     parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--method", default=METHODS["protected"], help="what protects the old")
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--vary", type=int, default=1, help="variants of each example")
+    parser.add_argument("--learnable", default=LEARNABLE, help="what the bundle can learn")
     parser.add_argument("--bundle", type=Path, help="one that is built already, and can learn")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out/learn_house.json"))
     return parser.parse_args()
 
 
-def _build(place: Path, bits: int) -> Path:
-    """Build the bundle, with something to learn in it."""
-    onhand.build(_MODEL, place, bits=bits, calibrate=CALIBRATION, learnable="lora")
-    return place
+def _build(place: Path, bits: int, learnable: str) -> Path:
+    """Build the bundle, with something to learn in it, and with examples of what it can do."""
+    place.mkdir()
+    write_known(place / "known.jsonl")
+    wanted = f"{learnable},remember={place / 'known.jsonl'}"
+    asked_for = ("--bits", str(bits), "--calibrate", str(CALIBRATION), "--learnable", wanted)
+    command = ("-m", "onhand", "build", str(_MODEL), "-o", str(place / "bundle"), *asked_for)
+    subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+    return place / "bundle"
 
 
 def _round(
-    bundle: Path, place: Path, seed: int, old: Sequence[Example], *, each: int
+    bundle: Path, place: Path, seed: int, old: Sequence[Example], given: argparse.Namespace
 ) -> dict[str, Any]:
     """Teach one draw of examples with every method, and ask."""
     place.mkdir(parents=True)
     write_lines(place / "taught.jsonl", taught(seed))
-    new = asked(seed, each=each)
+    new = asked(seed, each=given.new // len(NEWCOMERS))
     found: dict[str, Any] = {"seed": seed, "new_before": _shares(_answered(bundle, None, new))}
-    for name, method in METHODS.items():
+    for name, method in (METHODS | {"protected": given.method}).items():
         home = place / name
-        child = _learn(bundle, place / "taught.jsonl", home, method=method, seed=seed)
+        told = (method, str(seed), str(given.steps), str(given.rate), str(given.vary))
+        child = _learn(bundle, place / "taught.jsonl", home, *told)
         found[name] = {
             **child,
-            "new": _shares(_answered(bundle, home, new)),
-            "old": _shares(_answered(bundle, home, old)),
+            "new": _shares(_answered(bundle, home, new, version=child["version"])),
+            "old": _shares(_answered(bundle, home, old, version=child["version"])),
         }
         sys.stderr.write(f"seed {seed}, {name}: {json.dumps(found[name])}\n")
     return found
 
 
-def _learn(bundle: Path, data: Path, home: Path, *, method: str, seed: int) -> dict[str, Any]:
+def _learn(bundle: Path, data: Path, home: Path, *told: str) -> dict[str, Any]:
     """Learn in a process of its own."""
     made = subprocess.run(
-        [sys.executable, "-m", _CHILD, str(bundle), str(data), str(home), method, str(seed)],
+        [sys.executable, "-m", _CHILD, str(bundle), str(data), str(home), *told],
         check=True,
         capture_output=True,
         text=True,
@@ -115,9 +125,11 @@ def _learn(bundle: Path, data: Path, home: Path, *, method: str, seed: int) -> d
     return answer
 
 
-def _answered(bundle: Path, home: Path | None, examples: Sequence[Example]) -> Scores:
-    """Ask the bundle, as it was built or as it has learned."""
-    with open_text(bundle, home=home, trials=False) as session:
+def _answered(
+    bundle: Path, home: Path | None, examples: Sequence[Example], *, version: int = 0
+) -> Scores:
+    """Ask the bundle, as it was built or as it has learned, whether or not its gate was passed."""
+    with open_text(bundle, home=home, version=version, trials=False) as session:
         return score(
             examples,
             lambda command: session.complete([Message("user", command)], max_tokens=_MAX_TOKENS),

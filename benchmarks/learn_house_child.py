@@ -1,6 +1,6 @@
 """Learns from a file, as a device would, and says what it took. See `benchmarks.learn_house`.
 
-python -m benchmarks.learn_house_child BUNDLE DATA HOME METHOD SEED
+python -m benchmarks.learn_house_child BUNDLE DATA HOME METHOD SEED STEPS RATE VARY
 """
 
 import json
@@ -16,12 +16,20 @@ __all__ = ["main"]
 
 def main() -> None:
     """Learn, and print one JSON object."""
-    bundle, data, home, method, seed = sys.argv[1:]
+    bundle, data, home, method, seed, steps, rate, vary = sys.argv[1:]
     started = time.perf_counter()
     made = learn(
         bundle,
         data,
-        settings=LearnSettings(method=method, seed=int(seed), heldout=0.0),
+        settings=LearnSettings(
+            method=method,
+            seed=int(seed),
+            steps=int(steps),
+            batch=10,
+            rate=float(rate),
+            vary=int(vary),
+            heldout=0.0,
+        ),
         home=Path(home),
     )
     duration_s = time.perf_counter() - started
@@ -34,6 +42,7 @@ def main() -> None:
         "reasons": list(made.reasons),
         "steps": made.steps,
         "steps_s": made.seconds,
+        "version": made.version,
         "torch_imported": "torch" in sys.modules,
     }
     print(json.dumps(found))

@@ -2,7 +2,7 @@
 
     python -m examples.house_assistant.newcomers
     python -m examples.house_assistant.newcomers --split held
-    python -m examples.house_assistant.newcomers --out taught.jsonl
+    python -m examples.house_assistant.newcomers --out taught.jsonl --known known.jsonl
 
 | newcomer | is said | is meant |
 |---|---|---|
@@ -28,9 +28,10 @@ from pathlib import Path
 
 from examples.house_assistant import english, english_phrases, mandarin, mandarin_phrases, speech
 from examples.house_assistant.actions import Example, action, dump
+from examples.house_assistant.evaluate import CALIBRATION
 from examples.house_assistant.grammar import Draw, Language, Rules, Split, rules
 
-__all__ = ["NEWCOMERS", "asked", "main", "taught", "write_lines"]
+__all__ = ["NEWCOMERS", "asked", "main", "taught", "write_known", "write_lines"]
 
 NEWCOMERS = ("boiler", "stars", "water", "bed")
 """What is new, in the order in which it is taught."""
@@ -49,22 +50,16 @@ _MANY = 60  # sides that a newcomer may be shown from: each equally often
 
 _WATER: dict[Language, Rules] = {
     "en": Rules(
-        (
-            "water {plant}{in}",
-            "give {plant}{in} some water",
-            "{plant}{in} should be watered",
-            "{plant}{in} (needs|need) water",
-        ),
+        ("water {plant}{in}", "give {plant}{in} some water", "{plant}{in} should be watered"),
         (
             "give {plant}{in} a little water",
-            "it's time to water {plant}{in}",
             "go and water {plant}{in}",
             "{plant}{in} needs to be watered",
         ),
     ),
     "zh": Rules(
-        ("给{in}{plant}浇水", "{in}{plant}该浇水了", "把{in}{plant}浇一下"),
-        ("给{in}{plant}浇点水", "{in}{plant}需要浇水", "把{in}{plant}浇一浇"),
+        ("给{in}{plant}浇水", "{in}{plant}该浇水了"),
+        ("给{in}{plant}浇点水", "{in}{plant}需要浇水", "给{in}{plant}浇浇水"),
     ),
 }
 _PLANTS: dict[Language, Rules] = {
@@ -76,17 +71,12 @@ _PLANTS: dict[Language, Rules] = {
 }
 _BED: dict[Language, Rules] = {
     "en": Rules(
-        ("put {thing} to bed", "{thing} can go to bed", "send {thing} to bed"),
-        (
-            "go and put {thing} to bed",
-            "let {thing} go to bed",
-            "it's time to put {thing} to bed",
-            "{thing} can go to bed now",
-        ),
+        ("put {thing} to bed", "{thing} can go to bed"),
+        ("go and put {thing} to bed", "let {thing} go to bed", "{thing} can go to bed now"),
     ),
     "zh": Rules(
         ("让{thing}去睡觉", "{thing}可以睡觉了", "哄{thing}睡觉"),
-        ("让{thing}睡觉", "{thing}该睡觉了", "把{thing}哄睡觉"),
+        ("让{thing}睡觉", "{thing}该睡觉了", "快让{thing}去睡觉"),
     ),
 }
 
@@ -136,6 +126,25 @@ def write_lines(path: Path, found: Iterable[Example]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_known(path: Path) -> int:
+    """Write what the assistant was trained on, from its calibration text, as `write_lines` does.
+
+    Args:
+        path: the file, replaced if it is there.
+
+    Returns:
+        How many commands these are.
+    """
+    said = r"<\|user\|>(.*?)<\|end\|><\|assistant\|>(.*?)<\|end\|>"
+    found = re.findall(said, CALIBRATION.read_text(encoding="utf-8"))
+    lines = [
+        json.dumps({"completion": answer, "prompt": command}, ensure_ascii=False)
+        for command, answer in found
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return len(found)
+
+
 def _unseen(rng: random.Random, newcomer: str) -> Iterator[Example]:
     seen: set[str] = set()
     while True:
@@ -177,9 +186,9 @@ def _said(
         side: from which side the newcomer is shown; any number.
     """
     if newcomer == "water":
-        return _water(draw, language, has_place=side % 2 == 0)
+        return _water(draw, language, side)
     if newcomer == "bed":
-        return _bed(draw, language, has_place=side % 2 == 0)
+        return _bed(draw, language, side)
     return _device(draw, newcomer, language, _DEEDS[side % len(_DEEDS)])
 
 
@@ -220,16 +229,23 @@ def _speaks_of_a_thing(template: str) -> bool:
     )
 
 
-def _water(draw: Draw, language: Language, *, has_place: bool) -> tuple[str, dict[str, object]]:
+def _water(draw: Draw, language: Language, side: int) -> tuple[str, dict[str, object]]:
     """Water plants, perhaps somewhere."""
     plant = draw.pick(_PLANTS[language], "name")
     where, room = "", None
-    if has_place:
+    if side % 4 < 2:
         spoken, room = _place(draw, language)
         where = f" {spoken}" if language == "en" else f"{spoken}的"
     meant = action(do="water", device=plant.split(" ", 1)[-1], room=room)
-    text = draw.fill(draw.pick(_WATER[language]), {"plant": plant, "in": where})
+    text = draw.fill(_phrasing(draw, _WATER[language], side), {"plant": plant, "in": where})
     return text, {"actions": [meant]}
+
+
+def _phrasing(draw: Draw, source: Rules, side: int) -> str:
+    """Choose a phrasing; who teaches shows one after the other."""
+    if draw.split == "train":
+        return source.train[side // 2 % len(source.train)]
+    return draw.pick(source)
 
 
 def _place(draw: Draw, language: Language) -> tuple[str, str | None]:
@@ -238,15 +254,17 @@ def _place(draw: Draw, language: Language) -> tuple[str, str | None]:
     return mandarin_phrases.room_name(draw)
 
 
-def _bed(draw: Draw, language: Language, *, has_place: bool) -> tuple[str, dict[str, object]]:
+def _bed(draw: Draw, language: Language, side: int) -> tuple[str, dict[str, object]]:
     """Put one device to bed, perhaps with its room."""
-    kinds = ("light", "media", "appliance")
+    kinds, has_place = ("light", "media", "appliance"), side % 4 < 2
     if language == "en":
         target = english_phrases.one_target(draw, kinds, inside=has_place)
     else:
         target = mandarin_phrases.one_target(draw, kinds)
+        while (target.pairs[0][1] is not None) != has_place:
+            target = mandarin_phrases.one_target(draw, kinds)
     device, room = target.pairs[0]
-    text = draw.fill(draw.pick(_BED[language]), {"thing": target.text})
+    text = draw.fill(_phrasing(draw, _BED[language], side), {"thing": target.text})
     return text, {"actions": [action(do="turn_off", device=device, room=room)]}
 
 
@@ -258,7 +276,10 @@ def main() -> None:
     split: tuple[Split, ...] = ("train", "held")
     parser.add_argument("--split", choices=split, default="train")
     parser.add_argument("--out", type=Path, help="write them to this file, as they are taught")
+    parser.add_argument("--known", type=Path, help="write what was trained to this file")
     given = parser.parse_args()
+    if given.known is not None:
+        write_known(given.known)
     drawn = taught if given.split == "train" else asked
     found = drawn(given.seed, each=given.count)
     if given.out is not None:

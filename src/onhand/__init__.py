@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from onhand.device.text_model import TextModel
     from onhand.host.build import BuildResult
     from onhand.host.export.result import ExportResult
+    from onhand.host.learning.wanted import Learnable
     from onhand.host.networks.model import NetworkModel
     from onhand.host.networks.steps import Step
     from onhand.host.passes.base import Pass, ShapingStep
@@ -174,6 +175,7 @@ def build(
     progress: "Progress | None" = None,
     space: "SearchSpace | None" = None,
     n_variants: int = 1,
+    learnable: "Learnable | None" = None,
 ) -> "BuildResult":
     """Compress a model into a bundle, and prove it. See `onhand.host.build.build_bundle`.
 
@@ -191,6 +193,7 @@ def build(
         progress: told how far it is; None shows nothing.
         space: what a search may choose from, also beside `shaping`; None for all it usually does.
         n_variants: points of the front that a search puts into the bundle.
+        learnable: what it should learn on a device, as `parse_learnable("lora,rank=8")` reads it.
 
     Returns:
         The bundle's place and its report.
@@ -198,7 +201,6 @@ def build(
     Raises:
         OnhandError: if the source cannot be used, or the budget does not hold.
     """
-    from onhand.device.state import default_home
     from onhand.host.build import build_bundle
     from onhand.host.options import BuildOptions
     from onhand.host.passes.quantize import Quantize
@@ -216,9 +218,9 @@ def build(
         calibrate=None if calibrate is None else Path(calibrate),
         accept_estimates=accept_estimates,
         adapter=None if adapter is None else Path(adapter),
+        learnable=learnable,
     )
-    where = default_home() if home is None else Path(home)
-    return build_bundle(str(source), Path(out), options, home=where, progress=progress)
+    return build_bundle(str(source), Path(out), options, home=_home(home), progress=progress)
 
 
 def open_network(
@@ -381,3 +383,10 @@ def export_bundle(
     from onhand.host.export.bundle_export import export_bundle
 
     return export_bundle(Path(path), Path(out), to=to, variant=variant, progress=progress)
+
+
+def _home(given: str | Path | None) -> Path:
+    """Return the state folder: the user's own for None."""
+    from onhand.device.state import default_home
+
+    return default_home() if given is None else Path(given)

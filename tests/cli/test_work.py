@@ -14,6 +14,7 @@ from onhand.core.bundle import Bundle
 from onhand.core.errors import BudgetExceeded
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile, read_profile, render_profile
+from onhand.host.learning.wanted import Learnable
 from onhand.host.options import BuildOptions
 from onhand.host.passes.quantize import Quantize
 
@@ -38,7 +39,7 @@ def test_build_passes_everything_on(
     line = "--variants int8,int4 --method rtn --group 64 --asymmetric --embed-bits 8 --threads 2"
     line += f" --budget disk=1MiB,quality=1% --max-ram 4GiB --device {tmp_path / 'board.toml'}"
     line += " --calibrate words.txt --accept-estimates --no-original --accuracy-level 0 --json"
-    line += " --adapter lora"
+    line += " --adapter lora --learnable lora,rank=4,targets=qkv+down"
 
     assert main(["build", "a/model", "-o", "out", *line.split()]) == 0
 
@@ -58,12 +59,30 @@ def test_build_passes_everything_on(
         threads=2,
         measure_original=False,
         adapter=Path("lora"),
+        learnable=Learnable(kind="lora", rank=4, targets=("qkv", "down")),
     )
     assert (name, arguments) == ("build", ("a/model", Path("out"), asked))
     assert list(asked.transforms) == ["int8", "int4"]
     shown, told = capsys.readouterr()
     assert json.loads(shown) == json.loads(json.dumps(report_of(bundle)))
     assert str(bundle.root) in told
+
+
+def test_a_recipe_may_say_what_is_learned(
+    host: FakeHost, bundle: Bundle, tmp_path: Path, capsys: Capture
+) -> None:
+    """It, or the option, but not both."""
+    host.outcome = Built(root=bundle.root, report=report_of(bundle))
+    recipe = tmp_path / "r.toml"
+    recipe.write_text('learnable = "lora,rank=2"\n[[step]]\npass = "quantize"\n')
+
+    assert main(["build", "m", "-o", "out", "--recipe", str(recipe)]) == 0
+    asked = host.calls[0][1][2]
+    assert isinstance(asked, BuildOptions)
+    assert asked.learnable == Learnable(kind="lora", rank=2)
+    both = ["build", "m", "-o", "out", "--recipe", str(recipe), "--learnable", "lora"]
+    assert main(both) == 2
+    assert "says what is learnable already" in capsys.readouterr().err
 
 
 def test_build_shows_people_the_evidence(host: FakeHost, bundle: Bundle, capsys: Capture) -> None:

@@ -43,6 +43,12 @@ def test_the_rank_is_that_of_the_factors() -> None:
     assert (LORA.rank, HEAD.rank) == (8, 0)
 
 
+def test_a_lesson_says_what_is_learned() -> None:
+    """Rank, tensors and numbers; no rank where nothing is of low rank."""
+    assert LORA.sentence() == "lora of rank 8 of 1 tensors, 1,280 numbers"
+    assert HEAD.sentence() == "head of 1 tensors, 0 numbers"
+
+
 def _changed(lesson: Lesson, **changes: object) -> bytes:
     return json.dumps(json.loads(render_lesson(lesson)) | changes).encode()
 

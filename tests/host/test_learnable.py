@@ -50,7 +50,7 @@ def _losses(root: Path) -> list[float]:
     """Teach one text by plain gradient descent."""
     lesson = open_lesson(read_bundle(root), threads=1)
     tokens = np.random.default_rng(0).integers(0, 320, (1, 12))
-    feeds = {
+    feeds: dict[str, np.ndarray] = {
         "tokens": tokens,
         "rows": np.arange(11),
         "labels": tokens[0, 1:, None],
@@ -105,7 +105,7 @@ def test_a_failed_check_leaves_no_bundle(
 
     monkeypatch.setattr(decoder_files, "check_gradients", refuse)
 
-    with pytest.raises(EngineError, match="0.5 away from PyTorch's"):
+    with pytest.raises(EngineError, match=r"0\.5 away from PyTorch's"):
         build_bundle(str(tiny), shelf / "b", replace(options, learnable=LORA), home=home)
     assert list(shelf.glob("[!.]*")) == []
     for kept in shelf.glob(".*"):

@@ -109,7 +109,7 @@ def command(
 
         limits = Budget() if budget is None else parse_budget(budget)
         work = BuildOptions(
-            **_steps(recipe, QuantizeOptions(**{k: context.params[k] for k in _ROUNDING}), limits),
+            **_steps(context, recipe, limits),
             budget=limits,
             device=None if device is None else read_device(device),
             calibrate=calibrate,
@@ -138,12 +138,13 @@ def _check_place(output: Path | None, *, plan: bool, ablate: bool) -> None:
         raise InputError("where to? give -o NAME, or --plan to see what it would take")
 
 
-def _steps(recipe: Path | None, options: QuantizeOptions, budget: Budget) -> "_Steps":
+def _steps(context: typer.Context, recipe: Path | None, budget: Budget) -> "_Steps":
     """Return what is done with a language model: what was said, or what a search finds.
 
     Raises:
         InputError: if points of a front are asked for where nothing is searched.
     """
+    options = QuantizeOptions(**{key: context.params[key] for key in _ROUNDING})
     found: _Steps = {
         "transforms": read_transforms(recipe, options.by_name()),
         "shaping": read_shaping(recipe),

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from onhand.cli.host_extra import host_extra
+from onhand.cli.learned import version_number
 from onhand.cli.options import AsJson, BundleFolder, Variant
 from onhand.cli.output import write, write_json
 from onhand.cli.progress import shown_progress
+from onhand.core.errors import InputError
 from onhand.core.units import format_bytes
 
 if TYPE_CHECKING:
@@ -18,20 +20,41 @@ __all__ = ["command"]
 
 
 def command(
+    context: typer.Context,
     name: BundleFolder,
     *,
     to: Annotated[
-        Literal["gguf", "genai"],
-        typer.Option(help="gguf: a file for llama.cpp; genai: a folder for onnxruntime-genai."),
+        Literal["gguf", "genai", "peft"],
+        typer.Option(
+            help="gguf: a file for llama.cpp; genai: a folder for onnxruntime-genai; peft: what "
+            "was learned here, as a folder with an adapter of the original."
+        ),
     ],
     output: Annotated[
         Path,
         typer.Option("-o", "--output", metavar="OUT", help="The file or folder; must not exist."),
     ],
     variant: Variant = None,
+    version: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N", help="With peft: which learned version; without it, the one in use."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a bundle in the format of another runtime; its codes stay as they are."""
+    """Write a bundle in the format of another runtime; its codes stay as they are.
+
+    Raises:
+        InputError: if an option belongs to another format.
+    """
+    if to == "peft":
+        if variant is not None:
+            raise InputError("--variant: what was learned is one adapter; leave it out")
+        _learned(name, output, version, home=context.obj.home(), as_json=as_json)
+        return
+    if version is not None:
+        raise InputError(f"--version: {to} takes the bundle as it was built; leave it out")
     with host_extra("exporting"), shown_progress() as progress:
         from onhand.host.export.bundle_export import export_bundle
 
@@ -40,6 +63,18 @@ def command(
         write_json(made.to_json())
     else:
         _show(made)
+
+
+def _learned(name: Path, output: Path, version: str | None, *, home: Path, as_json: bool) -> None:
+    from onhand.device.learning.adapters import export_adapter
+
+    made = export_adapter(name, output, home=home, version=version_number(version))
+    if as_json:
+        write_json(made.to_json())
+        return
+    write(f"written    {made.path} (peft, {format_bytes(made.size_bytes)})\n")
+    write(f"version    {made.version}\n")
+    write(f"matrices   {made.matrices}, as {made.modules} of the original, rank {made.rank}\n")
 
 
 def _show(made: "ExportResult") -> None:

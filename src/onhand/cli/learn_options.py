@@ -46,7 +46,7 @@ Method = Annotated[
     str,
     typer.Option(
         help="How to learn without forgetting: naive, replay, der++, er-ace, ewc, lwf, olora, "
-        "prototypes, or several, as replay+ewc."
+        "prototypes, or several, as replay+ewc; options behind commas, as der++,past_weight=1."
     ),
 ]
 Remember = Annotated[
@@ -54,7 +54,7 @@ Remember = Annotated[
     typer.Option(
         metavar="FILE",
         help="Examples of what it can do already: the method holds on to most of them, and "
-        "the others judge what was forgotten.",
+        "the others judge what was forgotten. Without it, those that the bundle carries.",
     ),
 ]
 Heldout = Annotated[

@@ -43,9 +43,11 @@ COMMANDS: Final = {
     "rollback": "Use an earlier version of what was learned.",
     "feedback": "Show what users taught, and what waits in quarantine.",
     "learn": "Teach a bundle on this device, without forgetting what it can do.",
+    "meta": "Find starting values from which few examples of a new class are enough.",
     "bench": "Measure a bundle's speed, memory and energy, here or on a board.",
     "evaluate": "Compare a bundle with its original on a text.",
     "export": "Write a bundle in the format of another runtime.",
+    "merge": "Merge what was learned, or an adapter, into a new bundle.",
 }
 # The first class that matches an error decides.
 EXIT_CODES: Final = {

@@ -1,7 +1,8 @@
 """`onhand versions`: what this device has learned of a bundle, and which version is in use."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,7 +16,21 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
-def command(context: typer.Context, name: BundleFolder, *, as_json: AsJson = False) -> None:
+def command(
+    context: typer.Context,
+    name: BundleFolder,
+    *,
+    adapter: Annotated[
+        Path | None,
+        typer.Option(
+            "--import",
+            metavar="DIR",
+            help="Make a LoRA adapter in PEFT's layout a version, and put it into use; no gate "
+            "judges it.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """List what this device has learned of a bundle: each version, its gate, and which is in use.
 
     Raises:
@@ -23,6 +38,14 @@ def command(context: typer.Context, name: BundleFolder, *, as_json: AsJson = Fal
     """
     from onhand.device.learning.in_use import open_versions
 
+    if adapter is not None:
+        from onhand.device.learning.adapters import import_adapter
+
+        made = import_adapter(name, adapter, home=context.obj.home())
+        say(
+            f"note: {adapter} is version {made.number}, and in use; no gate judged it: onhand "
+            "rollback takes it back"
+        )
     versions = open_versions(name, context.obj.home())
     standing, damaged = versions.current(), versions.damaged()
     if as_json:
@@ -74,8 +97,12 @@ def _show(versions: "Versions", standing: "Standing", damaged: dict[int, str]) -
 
 
 def _row(one: "Version", damaged: dict[int, str], *, current: int) -> list[str]:
+    from onhand.device.learning.adapters import IMPORTED
+
     made = datetime.fromtimestamp(one.made_at_s, tz=UTC).strftime("%Y-%m-%d %H:%M")
     gate = "passed" if one.verdict.is_accepted else f"refused: {'; '.join(one.verdict.reasons)}"
+    if one.method == IMPORTED:
+        gate = "not judged"
     counts = "".join(f", {n} {what}" for what, n in sorted(one.counts.items()))
     return [
         "in use" if one.number == current else "",

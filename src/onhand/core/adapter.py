@@ -24,10 +24,19 @@ from onhand.core.lora_config import MAX_CONFIG_BYTES, LoraConfig, parse_lora_con
 from onhand.core.naming import LAYOUTS, Naming
 from onhand.core.safetensors import SafetensorsFile, open_safetensors, widen
 
-__all__ = ["Adapter", "Pairs", "read_adapter"]
+__all__ = [
+    "CONFIG",
+    "WEIGHTS",
+    "Adapter",
+    "Module",
+    "Pairs",
+    "checkpoint_modules",
+    "module_key",
+    "read_adapter",
+]
 
-_CONFIG = "adapter_config.json"
-_WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 _PICKLED = "adapter_model.bin"
 _KEY = re.compile(
     r"base_model\.model\.(?P<module>[\w.]+)\.(?P<part>lora_A|lora_B|base_layer)\.weight", re.ASCII
@@ -63,8 +72,15 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Module:
-    """A matrix of the checkpoint: some rows of one of ours."""
+class Module:
+    """A matrix of the checkpoint: some rows of one of ours.
+
+    Attributes:
+        matrix: ours, by its name in `Decoder.whole_tensors`.
+        layer: number of its layer; None outside the layers.
+        first: row of ours that it begins at.
+        shape: (n, K).
+    """
 
     matrix: str
     layer: int | None
@@ -88,25 +104,25 @@ def read_adapter(place: Path, decoder: Decoder) -> Adapter:
     """
     if not place.exists():
         raise InputError(f"{place}: there is no such adapter; give its folder")
-    weights = place / _WEIGHTS if place.is_dir() else place
-    content = _config_bytes(weights.with_name(_CONFIG), place)
-    config = parse_lora_config(content, where=str(weights.with_name(_CONFIG)))
+    weights = place / WEIGHTS if place.is_dir() else place
+    content = _config_bytes(weights.with_name(CONFIG), place)
+    config = parse_lora_config(content, where=str(weights.with_name(CONFIG)))
     try:
         file = open_safetensors(weights)
         sha256 = sha256_of(weights)
     except FileNotFoundError as error:
         pickled = weights.with_name(_PICKLED).is_file()
         why = f"; {_PICKLED} is pickled and not read: save it as safetensors" if pickled else ""
-        raise InputError(f"{place}: no {_WEIGHTS}{why}") from error
+        raise InputError(f"{place}: no {WEIGHTS}{why}") from error
     except (BundleCorrupt, OSError) as error:
         raise InputError(f"adapter {error}") from error
     # An adapter of a tied head unties it.
     decoder = replace(decoder, tied=False)
     modules = _modules(file.tensors, decoder, str(weights))
     _check_targets(config, modules, file, str(weights))
-    found: dict[str, list[tuple[_Module, FloatArray, FloatArray]]] = {}
+    found: dict[str, list[tuple[Module, FloatArray, FloatArray]]] = {}
     for name, module in modules.items():
-        if f"{_prefixed(name)}.lora_A.weight" in file.tensors:
+        if f"{module_key(name)}.lora_A.weight" in file.tensors:
             left, right = _pair(file, name, module, config)
             found.setdefault(module.matrix, []).append((module, left, right))
     shapes = decoder.whole_tensors()
@@ -127,11 +143,16 @@ def _config_bytes(path: Path, place: Path) -> bytes:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _prefixed(module: str) -> str:
+def module_key(module: str) -> str:
+    """Return the beginning of the names of a module's tensors in an adapter's file.
+
+    Args:
+        module: its name in the checkpoint.
+    """
     return f"base_model.model.{module}"
 
 
-def _modules(tensors: Collection[str], decoder: Decoder, where: str) -> dict[str, _Module]:
+def _modules(tensors: Collection[str], decoder: Decoder, where: str) -> dict[str, Module]:
     """Return the checkpoint's matrices, in the layout that has a place for every tensor.
 
     Raises:
@@ -151,7 +172,7 @@ def _modules(tensors: Collection[str], decoder: Decoder, where: str) -> dict[str
         if match["part"] == "base_layer":
             copies.add(tensor)
         named.add(match["module"])
-    known = [_layout(naming, decoder, named) for naming in LAYOUTS]
+    known = [_named_modules(naming, decoder, named) for naming in LAYOUTS]
     best = max(known, key=lambda modules: len(named & modules.keys()))
     if missing := sorted(named - best.keys()):
         raise InputError(f"{where}: {missing[0]!r} is no matrix of this model that can be adapted")
@@ -161,11 +182,25 @@ def _modules(tensors: Collection[str], decoder: Decoder, where: str) -> dict[str
     return best
 
 
-def _layout(naming: Naming, decoder: Decoder, named: Collection[str]) -> dict[str, _Module]:
-    """Return the checkpoint's matrices as one naming has them."""
-    prefix = naming.optional_prefix
-    is_bare = not any(name.startswith(prefix) for name in named)
-    modules: dict[str, _Module] = {}
+def _named_modules(naming: Naming, decoder: Decoder, named: Collection[str]) -> dict[str, Module]:
+    """Return the checkpoint's matrices as one naming has them, with the prefix in use."""
+    modules, prefix = checkpoint_modules(naming, decoder), naming.optional_prefix
+    if any(name.startswith(prefix) for name in named):
+        return modules
+    return {name.removeprefix(prefix): module for name, module in modules.items()}
+
+
+def checkpoint_modules(naming: Naming, decoder: Decoder) -> dict[str, Module]:
+    """Return the matrices of a checkpoint that can be adapted.
+
+    Args:
+        naming: how the checkpoint names them.
+        decoder: the model.
+
+    Returns:
+        Name, without ".weight" -> which rows of ours it is.
+    """
+    modules: dict[str, Module] = {}
     for matrix, shape in decoder.whole_tensors().items():
         inside = matrix.startswith("layers.")
         ours = matrix.rpartition(".")[2]
@@ -175,8 +210,7 @@ def _layout(naming: Naming, decoder: Decoder, named: Collection[str]) -> dict[st
             continue
         first = 0
         for tensor, (n, k) in naming.tensors(matrix, shape, decoder).items():
-            name = tensor.removesuffix(".weight")
-            modules[name.removeprefix(prefix) if is_bare else name] = _Module(
+            modules[tensor.removesuffix(".weight")] = Module(
                 matrix=matrix,
                 layer=int(matrix.split(".")[1]) if inside else None,
                 first=first,
@@ -187,7 +221,7 @@ def _layout(naming: Naming, decoder: Decoder, named: Collection[str]) -> dict[st
 
 
 def _check_targets(
-    config: LoraConfig, modules: Mapping[str, _Module], file: SafetensorsFile, where: str
+    config: LoraConfig, modules: Mapping[str, Module], file: SafetensorsFile, where: str
 ) -> None:
     """Compare the tensors that are there with those that the configuration asks for.
 
@@ -195,20 +229,20 @@ def _check_targets(
         InputError: if a factor is missing, or one is there that nobody asked for.
     """
     for name, module in modules.items():
-        sides = [f"{_prefixed(name)}.lora_{side}.weight" for side in "AB"]
+        sides = [f"{module_key(name)}.lora_{side}.weight" for side in "AB"]
         there = [side in file.tensors for side in sides]
         wanted = config.asks_for(name, module.layer)
         if any(there) != all(there) or (wanted and not any(there)):
             raise InputError(f"{where}: tensor {sides[there.index(False)]!r} is missing")
         if wanted is False and any(there):
-            raise InputError(f"{where}: {name!r} is adapted, {_CONFIG} does not ask for it")
+            raise InputError(f"{where}: {name!r} is adapted, {CONFIG} does not ask for it")
 
 
 def _copy_of(module: str) -> str:
-    return f"{_prefixed(module)}.base_layer.weight"
+    return f"{module_key(module)}.base_layer.weight"
 
 
-def _head_copy(file: SafetensorsFile, modules: Mapping[str, _Module]) -> np.ndarray | None:
+def _head_copy(file: SafetensorsFile, modules: Mapping[str, Module]) -> np.ndarray | None:
     """Return the copy of the head that PEFT puts beside the head's factors.
 
     Raises:
@@ -237,7 +271,7 @@ def _check_spec(file: SafetensorsFile, tensor: str, shape: tuple[int, int], why:
 
 
 def _pair(
-    file: SafetensorsFile, name: str, module: _Module, config: LoraConfig
+    file: SafetensorsFile, name: str, module: Module, config: LoraConfig
 ) -> tuple[FloatArray, FloatArray]:
     """Return one module's A (r, K) and scaled B (n, r).
 
@@ -247,7 +281,7 @@ def _pair(
     rank, (n, k) = config.rank_of(name), module.shape
     sides: list[FloatArray] = []
     for side, shape in (("A", (rank, k)), ("B", (n, rank))):
-        tensor = f"{_prefixed(name)}.lora_{side}.weight"
+        tensor = f"{module_key(name)}.lora_{side}.weight"
         _check_spec(file, tensor, shape, f"this model and rank {rank} need")
         sides.append(widen(file.view(tensor)))
     right, left = sides
@@ -259,7 +293,7 @@ def _pair(
 
 
 def _joined(
-    parts: list[tuple[_Module, FloatArray, FloatArray]], n_rows: int
+    parts: list[tuple[Module, FloatArray, FloatArray]], n_rows: int
 ) -> tuple[FloatArray, FloatArray]:
     """Return A (R, K) and B (N, R) of a whole matrix; each part has its own rows of B."""
     whole = np.zeros((n_rows, sum(right.shape[0] for _, _, right in parts)), dtype=np.float32)

@@ -39,10 +39,21 @@ from typing import Final
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.outside import count, object_of, parse_json, positive, shown, word
 
-__all__ = ["LESSON", "Lesson", "Trainable", "parse_lesson", "render_lesson"]
+__all__ = [
+    "LESSON",
+    "MOST_REMEMBERED_BYTES",
+    "REMEMBERED",
+    "Lesson",
+    "Trainable",
+    "parse_lesson",
+    "render_lesson",
+]
 
 LESSON: Final = "learn.json"
 """The file of a bundle that says what can be learned; a bundle without it learns nothing."""
+REMEMBERED: Final = "remember.jsonl"
+"""The file of a bundle with examples of what it can do: methods hold on to them by default."""
+MOST_REMEMBERED_BYTES: Final = 4 * 2**20
 FORMAT: Final = 1
 KINDS: Final = ("lora", "head", "last-block", "bias")
 FEEDS: Final = ("tokens", "classes")

@@ -1,11 +1,16 @@
 """What a language model's build adds so that the bundle can learn on a device."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from onhand.core.decoder import Decoder
+from onhand.core.errors import InputError
+from onhand.core.lesson import MOST_REMEMBERED_BYTES, REMEMBERED
 from onhand.core.progress import Progress
 from onhand.core.units import format_bytes
+from onhand.device.learning.example_files import read_examples
 from onhand.host.learning.wanted import Learnable
 from onhand.host.pack import Packed, VariantPlan
 from onhand.host.plan import BuildPlan
@@ -31,17 +36,36 @@ def with_decoder_lesson(
         The bundle with its manifest written again, and what the report says of it.
 
     Raises:
-        InputError: if nothing of that kind can be learned of this model; it says why.
+        InputError: if nothing of that kind can be learned of this model, or the examples that it
+            is to remember cannot be read.
         EngineError: if a gradient is not PyTorch's.
     """
     if wanted is None:
         return packed
+    if wanted.remember is not None:
+        # Before the lesson, whose manifest lists it.
+        shutil.copyfile(_read(wanted.remember), packed.bundle.root / REMEMBERED)
     from onhand.host.learning.decoder_files import add_decoder_lesson
 
     progress.start("checking what it can learn", 1)
     added = add_decoder_lesson(packed.bundle, wanted, threads=threads)
     progress.advance(1)
     return replace(packed, bundle=added.bundle, lesson=added.to_json())
+
+
+def _read(path: Path) -> Path:
+    """Return a file of examples, once all of them could be read.
+
+    Raises:
+        InputError: if it is too large for a bundle, or is not of JSON lines that a device reads.
+    """
+    if path.suffix.lower() != ".jsonl" or path.stat().st_size > MOST_REMEMBERED_BYTES:
+        raise InputError(
+            f"{path}: a bundle carries examples as .jsonl of up to "
+            f"{format_bytes(MOST_REMEMBERED_BYTES)}"
+        )
+    read_examples(path)
+    return path
 
 
 def add_lesson_to_plan(

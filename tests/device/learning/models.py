@@ -177,6 +177,11 @@ class Naive:
         return "naive"
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Method`."""
+        return ()
+
+    @property
     def trains(self) -> bool:
         """See `Method`."""
         return True

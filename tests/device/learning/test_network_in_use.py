@@ -1,5 +1,6 @@
 """A network that learned here answers with what it learned, wherever it is opened."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tests.device.learning.test_learn import NAIVE, write_data
 from onhand.cli.main import main
 from onhand.core.bundle import Bundle
 from onhand.core.errors import InputError
+from onhand.device.learning.gate import Bounds
 from onhand.device.learning.in_use import versions_of
 from onhand.device.learning.learn import learn
 from onhand.device.networks.session import open_session
@@ -69,6 +71,37 @@ def test_the_command_says_which_version_answers(
     words = ["--engine", "onnx", "--version", "base", "--top", "3"]
     assert main(["run", str(bundle.root), "--input", example, *words]) == 0
     assert "cup 33.3%, lamp 33.3%, door 33.3%" in capsys.readouterr().out
+
+
+def test_a_refused_version_leaves_no_name_behind(
+    bundle: Bundle, data: Path, home: Path, tmp_path: Path
+) -> None:
+    """Its classes have numbers where somebody opens it; the next training has its own names."""
+    strict = replace(NAIVE, bounds=Bounds(least_gain=100))
+    refused = learn(bundle.root, data, settings=strict, home=home)
+    other = write_data(tmp_path / "other", names=("cup", "lamp", "roof"))
+    made = learn(bundle.root, other, settings=NAIVE, home=home)
+
+    assert (refused.is_accepted, refused.added_classes) == (False, ("window",))
+    assert (made.is_accepted, made.added_classes) == (True, ("roof",))
+    with open_session(bundle.root, engine="onnx", home=home) as session:
+        assert session.labels == (*LABELS, "roof")
+    added = versions_of(bundle, home).folder / "classes.json"
+    added.unlink()
+    with open_session(bundle.root, engine="onnx", home=home, version=1) as session:
+        assert session.labels == (*LABELS, "new class 1")
+
+
+def test_classes_of_a_version_that_is_not_in_use_are_learned_anew(
+    bundle: Bundle, data: Path, home: Path
+) -> None:
+    """They keep their place: a version that has them may come back."""
+    learn(bundle.root, data, settings=replace(NAIVE, use=False), home=home)
+    made = learn(bundle.root, data, settings=NAIVE, home=home)
+
+    assert (made.is_used, made.added_classes) == (True, ("window",))
+    with open_session(bundle.root, engine="onnx", home=home) as session:
+        assert session.labels == (*LABELS, "window")
 
 
 def test_a_version_that_is_none_is_refused(bundle: Bundle, home: Path) -> None:

@@ -103,6 +103,15 @@ def test_a_full_quarantine_refuses(tmp_path: Path) -> None:
     assert [one.feedback.answer for one in kept.held()] == ["no"]
 
 
+def test_a_full_journal_refuses(tmp_path: Path) -> None:
+    """The disk is not filled by whoever has a key."""
+    kept = Intake(tmp_path, Limits(), most_taken_bytes=100)
+    first, second = kept.give(said("on?", "yes")), kept.give(said("off?", "no"))
+
+    assert (first.outcome, second.outcome) == ("taken", "refused")
+    assert "at most 100 are kept" in second.reason
+
+
 def test_what_was_taken_can_be_held_later(tmp_path: Path) -> None:
     """As where its loss turns out to be extreme; twice is once."""
     kept = intake(tmp_path)

@@ -73,7 +73,7 @@ def test_values_are_exchanged_in_both() -> None:
 
 
 def test_a_key_that_is_mostly_not_copied_is_not_varied() -> None:
-    """ "water" is what is done, not a name that somebody said."""
+    """To water is an action, not a name that somebody said."""
     known = [said("play jazz", do="play", value="jazz"), *KNOWN]
     made = varied([WATERED], known, each=8, rng=np.random.default_rng(0))
 

@@ -1,5 +1,7 @@
 """What `--learnable` says."""
 
+from pathlib import Path
+
 import pytest
 
 from onhand.core.errors import InputError
@@ -21,6 +23,19 @@ def test_options_stand_behind_commas() -> None:
     assert wanted == Learnable(kind="lora", rank=4, alpha=6.0, targets=("query", "value"))
     assert parse_learnable("head,classes=cup+lamp").classes == ("cup", "lamp")
     assert parse_learnable("last-block,cut=n7").cut == "n7"
+
+
+def test_a_file_to_remember_must_be_there(tmp_path: Path) -> None:
+    """Its place is no part of the bundle."""
+    known = tmp_path / "known.jsonl"
+    with pytest.raises(InputError, match="no file"):
+        parse_learnable(f"lora,remember={known}")
+    known.write_text("{}\n", encoding="utf-8")
+    wanted = parse_learnable(f"lora,remember={known}")
+
+    assert wanted.remember == known
+    assert wanted.to_json()["remembers"] is True
+    assert str(tmp_path) not in str(wanted.to_json())
 
 
 @pytest.mark.parametrize(

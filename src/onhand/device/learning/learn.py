@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -13,13 +13,13 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
-from onhand.core.errors import InputError
+from onhand.core.lesson import REMEMBERED
 from onhand.core.progress import Progress, Quiet
 from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.learning.added import add_classes, added_classes
 from onhand.device.learning.base import Teachable
 from onhand.device.learning.ceilings import GO, Permit, Watch, all_of
-from onhand.device.learning.durable import Generations, Saved
+from onhand.device.learning.fixed_answers import fixed_answers
 from onhand.device.learning.gate import Sight, gate, size_of_change
 from onhand.device.learning.graph import open_lesson
 from onhand.device.learning.in_use import versions_of, whole_values
@@ -30,9 +30,9 @@ from onhand.device.learning.material import Given, Material, make_material, read
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.choosing import make_method
 from onhand.device.learning.methods.growing import grow_head
-from onhand.device.learning.methods.kept import Kept
 from onhand.device.learning.methods.preferences import PreferenceMethod
 from onhand.device.learning.preference_feeds import OpinionSource, PairSource
+from onhand.device.learning.remembered import keep_memory, recall_memory
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.text_feeds import TextSource
 from onhand.device.learning.trainer import Ended, Trainer
@@ -50,7 +50,11 @@ _USUAL: Final = LearnSettings()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Room:
-    """All that a training needs, before its first step; `fingerprint` is of all that decides it."""
+    """All that a training needs before its first step.
+
+    `fingerprint` is of all that decides it; `remembers` says whether its method remembers earlier
+    sessions.
+    """
 
     bundle: Bundle
     versions: Versions
@@ -63,6 +67,7 @@ class _Room:
     settings: LearnSettings
     notes: tuple[str, ...]
     fingerprint: str
+    remembers: bool
 
     @property
     def folder(self) -> Path:
@@ -108,13 +113,11 @@ def learn(
     """
     shown = progress or Quiet()
     bundle = read_bundle(Path(path))
-    lock = learned_folder(home, bundle.manifest_sha256) / "training.lock"
-    busy = f"{bundle.root}: another process teaches it; wait until it has ended"
-    with closing(_open(bundle, settings, threads)) as teachable, held(lock, busy=busy):
+    with closing(_open(bundle, settings, threads)) as teachable, _held(bundle, home):
         room = _prepare(bundle, teachable, Path(data), settings, home)
         meter = choose_meter(current_profile())
         trainer = _trainer(room, meter)
-        notes = (*room.notes, *trainer.notes)
+        notes = (*room.notes, *trainer.notes, *trainer.method.notes)
         resumed_at = trainer.training.step
         if trainer.is_resumed:
             done = f"step {resumed_at} of {trainer.n_steps}"
@@ -210,6 +213,13 @@ def foresee(
         )
 
 
+def _held(bundle: Bundle, home: Path) -> AbstractContextManager[None]:
+    """Return what keeps other processes from teaching a bundle."""
+    lock = learned_folder(home, bundle.manifest_sha256) / "training.lock"
+    busy = f"{bundle.root}: another process teaches it; wait until it has ended"
+    return held(lock, busy=busy)
+
+
 def _open(bundle: Bundle, settings: LearnSettings, threads: int | None) -> Teachable:
     return open_lesson(bundle, threads=threads or usable_threads(), memory=settings.memory)
 
@@ -221,18 +231,21 @@ def _prepare(
     versions = versions_of(bundle, home)
     standing = versions.current()
     values = dict(whole_values(bundle, versions, standing.version))
-    given = read_given(data, settings)
+    carried = bundle.path(REMEMBERED) if REMEMBERED in bundle.manifest.files else None
+    given = read_given(data, settings, carried=carried)
     material = make_material(bundle, teachable, given, added=added_classes(versions.folder))
-    if material.known is not None and _n_classes(teachable, values) < material.width:
-        values = grow_head(teachable.lesson, values, material.width)
+    if material.known is not None:
+        # A class may have a name by a version that is not in use, and no row in this head.
+        known = min(material.known, _n_classes(teachable, values))
+        material = replace(material, known=known)
+        if known < material.width:
+            values = grow_head(teachable.lesson, values, material.width)
     method = make_method(
         settings.method, teachable.lesson, rng=np.random.default_rng([settings.seed, 2])
     )
-    kept, notes = _memory(versions, method).read()
-    if kept is not None:
-        method.load(_kept(kept))
-        if settings.remember is not None:
-            notes.append("what earlier sessions remembered is used; --remember only judges")
+    remembers, notes = recall_memory(versions.folder, method)
+    if remembers and settings.remember is not None:
+        notes.append("what earlier sessions remembered is used; --remember only judges")
     if isinstance(material.new, PairSource | OpinionSource):
         method = PreferenceMethod(method, material.new, settings.preferring)
     return _Room(
@@ -247,6 +260,7 @@ def _prepare(
         settings=settings,
         notes=(*standing.passed_over, *given.notes, *notes),
         fingerprint=_fingerprint(bundle, given, material, standing.number, settings),
+        remembers=remembers,
     )
 
 
@@ -276,9 +290,8 @@ def _trainer(room: _Room, meter: EnergyMeter) -> Trainer:
     """Begin the training, or go on with the one that was broken off."""
 
     def remember() -> None:
-        if _memory(room.versions, room.method).read()[0] is not None:
-            return
-        _remember(room.material.past, room)
+        if not room.remembers:
+            _remember(room.material.past, room)
 
     folder = room.folder
     _tidy(folder)
@@ -315,10 +328,11 @@ def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Lear
     if not after.new.n:
         bounds = replace(bounds, least_new=0)
     verdict = gate(before, after, bounds, change=size_of_change(room.values, values))
-    if room.material.added:
-        # Before the version: its head has rows for them.
+    if verdict.is_accepted:
+        # Before the version: its head has rows for them. A refused one leaves no name behind.
         known = added_classes(room.versions.folder)
-        add_classes(room.versions.folder, (*known, *room.material.added))
+        new = [name for name in room.material.added if name not in known]
+        add_classes(room.versions.folder, (*known, *new))
     version = room.versions.propose(
         values,
         start=room.teachable.start(),
@@ -334,7 +348,7 @@ def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Lear
     is_used = verdict.is_accepted and room.settings.use
     if is_used:
         room.versions.accept(version.number)
-        _keep_memory(room)
+        keep_memory(room.versions.folder, room.method)
     shutil.rmtree(room.folder, ignore_errors=True)
     return replace(
         made,
@@ -351,34 +365,14 @@ def _sight(room: _Room, values: dict[str, FloatArray]) -> Sight:
     return Sight(
         old=judge(room.teachable, values, material.past_heldout, batch=size),
         new=judge(room.teachable, values, material.heldout, batch=size),
+        texts=fixed_answers(
+            room.bundle,
+            room.teachable.lesson,
+            values,
+            (*room.given.past_heldout, *room.given.heldout),
+            threads=max(1, usable_threads() // 2),
+        ),
     )
-
-
-def _memory(versions: Versions, method: Method) -> Generations:
-    """Return where a method's memory is kept from session to session."""
-    method = _remembering(method)
-    name = hashlib.sha256(method.name.encode()).hexdigest()[:16]
-    return Generations(versions.folder / "memory" / name, sync_s=0)
-
-
-def _remembering(method: Method) -> Method:
-    """Return what keeps the memory: references of preferences are of one session alone."""
-    return method.inner if isinstance(method, PreferenceMethod) else method
-
-
-def _keep_memory(room: _Room) -> None:
-    kept, place = _remembering(room.method).save(), _memory(room.versions, room.method)
-    before, _ = place.read()
-    number = 0 if before is None else before.number + 1
-    fields = {"facts": dict(kept.facts), "method": _remembering(room.method).name}
-    place.write(Saved(number=number, fields=fields, arrays={}, parts=kept.parts))
-
-
-def _kept(saved: Saved) -> Kept:
-    facts = saved.fields.get("facts")
-    if not isinstance(facts, dict):
-        raise InputError("the memory of earlier sessions has no facts; remove its folder")
-    return Kept(facts=facts, parts=saved.parts)
 
 
 def _tidy(folder: Path) -> None:

@@ -81,12 +81,13 @@ class Material:
         return self.classes[self.known or 0 :]
 
 
-def read_given(data: Path, settings: LearnSettings) -> Given:
+def read_given(data: Path, settings: LearnSettings, *, carried: Path | None = None) -> Given:
     """Read all files, and hold some examples back.
 
     Args:
         data: what is taught.
         settings: what is held out and remembered.
+        carried: the bundle's own examples, remembered where the settings name none.
 
     Raises:
         InputError: if a file cannot be read, or a line in it is bad.
@@ -106,8 +107,9 @@ def read_given(data: Path, settings: LearnSettings) -> Given:
             )
     past: tuple[Example, ...] = ()
     past_heldout: tuple[Example, ...] = ()
-    if settings.remember is not None:
-        known = read_examples(settings.remember)
+    remember = carried if settings.remember is None else settings.remember
+    if remember is not None:
+        known = read_examples(remember)
         past, past_heldout = _split(known.examples, 0.2, seed=settings.seed)
         notes += known.notes
     if settings.vary:

@@ -43,7 +43,10 @@ def network_in_use(
         for name, value in values.items()
         if trainables[name].grows
     ]
-    names = added_classes(versions.folder)[: max(grown, default=0)]
+    n_added = max(grown, default=0)
+    names = list(added_classes(versions.folder)[:n_added])
+    # One that its gate refused may have classes that nobody knows by name.
+    names += [f"new class {number}" for number in range(len(names) + 1, n_added + 1)]
     made = with_learned(bundle, values, labels=names)
     digest = hashlib.sha256(f"{bundle.manifest_sha256} {used.sha256}".encode()).hexdigest()
     return replace(made, manifest_sha256=digest), used

@@ -84,6 +84,7 @@ class Intake:
         *,
         most_held: int = 1000,
         most_held_bytes: int = 64 * 2**20,
+        most_taken_bytes: int = 512 * 2**20,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -94,6 +95,7 @@ class Intake:
             limits: when feedback is suspect.
             most_held: that may wait in quarantine; one more is refused.
             most_held_bytes: likewise.
+            most_taken_bytes: of the journal; one more is refused.
             clock: seconds since 1970.
             sleep: waits for another process's record.
         """
@@ -101,6 +103,7 @@ class Intake:
         self._limits = limits
         self._most_held = most_held
         self._most_held_bytes = most_held_bytes
+        self._most_taken_bytes = most_taken_bytes
         self._clock = clock
         self._sleep = sleep
         self._lock = Lock()
@@ -140,7 +143,12 @@ class Intake:
         with self._lock:
             self._refresh()
             finding = judge(seen_of(one), self._history, self._limits)
-            if finding.outcome == "taken":
+            if finding.outcome == "taken" and self._size >= self._most_taken_bytes:
+                why = (
+                    f"the journal has {self._size} bytes, at most {self._most_taken_bytes} are kept"
+                )
+                finding = Finding("refused", why)
+            elif finding.outcome == "taken":
                 self._take(one)
             elif finding.outcome == "quarantined":
                 finding = self._hold(one, finding)

@@ -218,6 +218,4 @@ def open_session(
     loaded, choice = open_quickest(
         bundle, variant=variant, engine=engine, threads=threads, home=where
     )
-    return NetworkSession(
-        bundle, loaded, choice, learned, built_sha256=built.manifest_sha256
-    )
+    return NetworkSession(bundle, loaded, choice, learned, built_sha256=built.manifest_sha256)

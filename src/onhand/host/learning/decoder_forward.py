@@ -199,8 +199,9 @@ class _Forward(DecoderParts):
             self.shown[name] = ["B", layer.n_kv_heads, rows, "S"]
         self._node("MatMul", [f"{at}share", value], [f"{at}mixed"])
         self.shown[f"{at}mixed"] = grouped
-        mixed, by_head = f"{at}mixed", ["B", layer.n_heads, "S", layer.head_dim]
+        mixed = f"{at}mixed"
         if shared > 1:
+            by_head: list[int | str] = ["B", layer.n_heads, "S", layer.head_dim]
             sizes = np.array([0, layer.n_heads, -1, layer.head_dim])
             mixed = self._reshaped(mixed, f"{at}mixed.heads", sizes, by_head)
         self._node("Transpose", [mixed], [f"{at}mixed.rows"], perm=[0, 2, 1, 3])
@@ -215,9 +216,9 @@ class _Forward(DecoderParts):
             parts = self._normed_heads(i, qkv)
         else:
             widths = [layer.query_width, layer.kv_width, layer.kv_width]
-            sizes = self._constant(f"{at}qkv.sizes", np.array(widths))
+            ends = self._constant(f"{at}qkv.sizes", np.array(widths))
             parts = [f"{at}query", f"{at}key", f"{at}value"]
-            self._node("Split", [qkv, sizes], parts, axis=-1)
+            self._node("Split", [qkv, ends], parts, axis=-1)
         counts = (layer.n_heads, layer.n_kv_heads, layer.n_kv_heads)
         found: list[str] = []
         for name, part, n_heads in zip(("query", "key", "value"), parts, counts, strict=True):

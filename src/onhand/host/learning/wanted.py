@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from onhand.core.errors import InputError
@@ -23,6 +24,8 @@ class Learnable:
         targets: the matrices that get LoRA, by the ends of their names; empty for all.
         classes: names of the classes of a new head; empty where the network has classes, or where
             they are to be learned one by one.
+        remember: a file of examples of what a language model can do already, JSON lines, which the
+            bundle carries: a device holds on to them while it learns; None for none.
         cut: the value of a network's graph from which on everything is learned; "" to find it.
     """
 
@@ -31,6 +34,7 @@ class Learnable:
     alpha: float | None = None
     targets: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
+    remember: Path | None = None
     cut: str = ""
 
     def scale(self) -> float:
@@ -45,6 +49,7 @@ class Learnable:
             "cut": self.cut,
             "kind": self.kind,
             "rank": self.rank if self.kind == "lora" else 0,
+            "remembers": self.remember is not None,
             "targets": list(self.targets),
         }
 
@@ -54,7 +59,7 @@ def parse_learnable(text: str) -> Learnable:
 
     Args:
         text: a kind, and its options behind commas; names in a list are joined by "+": "head",
-            "lora,rank=8,alpha=16,targets=query+value", "head,classes=cup+lamp",
+            "lora,rank=8,alpha=16,targets=qkv+out,remember=known.jsonl", "head,classes=cup+lamp",
             "last-block,cut=NAME".
 
     Returns:
@@ -105,6 +110,12 @@ def _names(key: str, value: str) -> tuple[str, ...]:
     return names
 
 
+def _file(key: str, value: str) -> Path:
+    if not Path(value).is_file():
+        raise InputError(f"--learnable: {key} is {value!r}, which is no file")
+    return Path(value)
+
+
 def _name(key: str, value: str) -> str:
     if not value:
         raise InputError(f"--learnable: {key} is empty, must be a name")
@@ -117,9 +128,10 @@ _READERS: Final[Mapping[str, Callable[[str, str], object]]] = {
     "targets": _names,
     "classes": _names,
     "cut": _name,
+    "remember": _file,
 }
 _OF_KIND: Final[Mapping[str, tuple[str, ...]]] = {
-    "lora": ("rank", "alpha", "targets", "classes"),
+    "lora": ("rank", "alpha", "targets", "classes", "remember"),
     "head": ("classes",),
     "last-block": ("cut", "classes"),
     "bias": ("classes",),

@@ -30,6 +30,11 @@ class Method(Protocol):
         ...
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What happened when this session began that its report should say."""
+        ...
+
+    @property
     def trains(self) -> bool:
         """Whether it learns from gradients."""
         ...

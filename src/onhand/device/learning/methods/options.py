@@ -25,7 +25,8 @@ class MethodOptions:
         replay_weight: what the drawn examples' labels count together, the new batch being 1.
         past_weight: what their past answers count together, the new batch being 1 (DER++'s alpha).
         refreshes: whether at a session's end its kept answers are asked again of what was learned.
-        ewc_strength: factor of the quadratic penalty.
+        ewc_strength: factor of the quadratic penalty; language models, whose losses are means over
+            tokens, need about 1e5.
         ewc_decay: what a Fisher information counts one session later, from 0 to 1.
         fisher_examples: examples that the Fisher information is the mean of.
         lwf_strength: what the previous version's answers count, the new batch being 1.
@@ -44,7 +45,7 @@ class MethodOptions:
     replay_weight: float = 1.0
     past_weight: float = 0.5
     refreshes: bool = True
-    ewc_strength: float = 100.0
+    ewc_strength: float = 1000.0
     ewc_decay: float = 1.0
     fisher_examples: int = 64
     lwf_strength: float = 1.0

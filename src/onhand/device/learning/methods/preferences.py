@@ -73,6 +73,11 @@ class PreferenceMethod:
         return f"{kind} with {self.inner.name}"
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Method`."""
+        return self.inner.notes
+
+    @property
     def trains(self) -> bool:
         """See `Method`."""
         return True
