@@ -131,6 +131,12 @@ def test_a_name_is_not_needed() -> None:
     assert parse('[[step]]\npass = "round"').name == "unnamed"
 
 
+def test_a_recipe_may_say_what_is_learnable() -> None:
+    """As the command's option has it; nothing, where it says nothing."""
+    assert parse('learnable = "head"\n[[step]]\npass = "round"').learnable == "head"
+    assert parse('[[step]]\npass = "round"').learnable == ""
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -140,6 +146,7 @@ def test_a_name_is_not_needed() -> None:
         ("nmae = 'x'", "phone.toml: unknown key 'nmae'; did you mean 'name'?"),
         ("other = 'x'", "phone.toml: unknown key 'other'; known: learnable, name, step"),
         ("name = 'x'", "phone.toml: no [[step]]; a recipe needs at least one"),
+        ("learnable = 3", "phone.toml: learnable is 3, must be a text"),
         ("[step]\npass = 'round'", "phone.toml: no [[step]]"),
         ("step = []", "phone.toml: no [[step]]"),
         ("step = [1]", 'phone.toml: step 1: needs a pass, as in pass = "quantize"'),

@@ -329,3 +329,28 @@ def wide_encoder() -> Graph:
         w = draw.constant(random.normal(0, 0.1, (64, 64)))
         data = draw.node("Tanh", draw.node("MatMul", data, w))
     return draw.graph(draw.node("MatMul", data, draw.constant(random.normal(0, 0.1, (64, 10)))))
+
+
+def test_what_is_stored_without_its_zeros_is_learned_from(tmp_path: Path) -> None:
+    """A trunk holds some of a variant's tensors: those that are stored so are found by name."""
+    draw = Drawing(x=("N", 64))
+    random = np.random.default_rng(0)
+    data = "x"
+    for _ in range(2):
+        full = random.normal(0, 0.3, (64, 64)) * (random.random((64, 64)) < 0.1)
+        data = draw.node("Tanh", draw.node("MatMul", data, draw.constant(full)))
+    scores = draw.node("MatMul", data, draw.constant(random.normal(0, 0.3, (64, 10))))
+    plain = packed(draw.graph(scores), tmp_path / "b")
+    assert plain.manifest.variants["only"].sparse
+    before = named_engine("onnx").open(plain, threads=1).run(inputs_of(plain))
+
+    teaching(plain, "head")
+
+    bundle = read_bundle(tmp_path / "b")
+    lesson = open_lesson(bundle, threads=1)
+    given = {"latent": lesson.latent(inputs_of(bundle)), "labels": np.zeros(3, np.int64)}
+    taught = lesson.teach(lesson.start(), {**given, "weights": np.ones(3, np.float32)})
+    (wanted,) = before.values()
+    np.testing.assert_allclose(taught.outputs["logits"], wanted, atol=1e-5)
+    after = named_engine("onnx").open(with_learned(bundle, {}), threads=1).run(inputs_of(bundle))
+    np.testing.assert_allclose(next(iter(after.values())), wanted, atol=1e-5)
