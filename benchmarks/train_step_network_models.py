@@ -1,7 +1,7 @@
 """The networks of `benchmarks.train_step_networks` in PyTorch, as one writes them there."""
 
+# Python has `typing.override` from 3.12 on.
 # mypy: disable-error-code="explicit-override"
-# Python 3.11 has no word for it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -139,8 +139,8 @@ class Encoder(nn.Module):
     def learned(self) -> list[nn.Parameter]:
         """Return what is learned."""
         adapted = [module for module in self.modules() if isinstance(module, Adapted)]
-        pairs = [(layer.first, layer.second) for layer in adapted]
-        factors = [weight for pair in pairs for one in pair for weight in one.parameters()]
+        linears = (one for layer in adapted for one in (layer.first, layer.second))
+        factors = [parameter for one in linears for parameter in one.parameters()]
         return [*factors, *self.head.parameters()]
 
     def plain(self) -> None:

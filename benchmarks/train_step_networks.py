@@ -63,10 +63,10 @@ def main() -> None:
         sys.stdout.write(json.dumps(result) + "\n")
         return
     for name, row in found.items():
+        times, share = row["times_as_fast_as_torch"], row["memory_share_of_torch"]
         sys.stdout.write(
             f"{name:24s} ours {row['ours_ms']:7.1f} ms, torch {row['torch_ms']:7.1f} ms, "
-            f"{row['times_as_fast_as_torch']:.2f} times as fast; memory "
-            f"{row['memory_share_of_torch']:.2f} of torch's; losses "
+            f"{times:.2f} times as fast; memory {share:.2f} of torch's; losses "
             f"{row['torch_largest_loss_error']:.1e} apart\n"
         )
 

@@ -16,6 +16,7 @@ from tests.host.learning.lesson_nets import (
     teaching,
 )
 from tests.host.networks.graphs import Drawing
+from tests.host.networks.quantized_nets import bench
 
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
@@ -26,6 +27,7 @@ from onhand.device.networks.opening import named_engine
 from onhand.host.learning.network_files import AddedLesson, add_network_lesson
 from onhand.host.learning.wanted import parse_learnable
 from onhand.host.networks.graph import Array, Graph
+from onhand.host.networks.passes.quantize import QuantizeNetwork
 from onhand.host.networks.samples import Samples
 
 Make = Callable[[], Graph]
@@ -301,3 +303,29 @@ def test_what_cannot_be_learned_is_said(make: Make, kind: str, why: str, tmp_pat
         teaching(bundle, kind)
 
     assert "learn.json" not in read_bundle(tmp_path / "b").manifest.files
+
+
+@pytest.mark.parametrize("kind", ["lora,rank=2", "last-block"])
+def test_matrices_of_a_few_bits_stay_or_become_floats(kind: str, tmp_path: Path) -> None:
+    """LoRA leaves the codes where they are; a last block that is learned is of floats."""
+    quantize = QuantizeNetwork(bits=4, scheme="weights")
+    graph = quantize.apply(wide_encoder(), bench(wide_encoder(), Samples(feeds=[]))).graph
+    assert any(node.op == "MatMulNBits" for node in graph.nodes)
+    bundle = packed(graph, tmp_path / "b")
+
+    added = teaching(bundle, kind)
+
+    assert added.checked.gradients.gradient_error < 1e-4
+    shapes = {made.shape for made in added.lesson.trainables.values()}
+    assert ((64, 2) in shapes) if kind.startswith("lora") else ((64, 64) in shapes)
+
+
+def wide_encoder() -> Graph:
+    """Products that are wide enough for 4 bits."""
+    draw = Drawing(x=("N", 64))
+    random = np.random.default_rng(0)
+    data = "x"
+    for _ in range(2):
+        w = draw.constant(random.normal(0, 0.1, (64, 64)))
+        data = draw.node("Tanh", draw.node("MatMul", data, w))
+    return draw.graph(draw.node("MatMul", data, draw.constant(random.normal(0, 0.1, (64, 10)))))

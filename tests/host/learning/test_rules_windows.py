@@ -117,6 +117,23 @@ def test_convolution(name: str, sizes: str) -> None:
     )
 
 
+def test_a_head_of_one_place_with_any_number_of_classes() -> None:
+    """The number of results may be open: a head that grows."""
+    arrays = {"x": normal(2, 3, 4, 4), "w": normal(5, 3, 1, 1), "b": normal(5)}
+    stated: dict[str, list[int | str | None]] = {
+        "x": ["B", 3, 4, 4],
+        "w": ["C", 3, 1, 1],
+        "b": ["C"],
+    }
+
+    compare(
+        [helper.make_node("Conv", ["x", "w", "b"], ["y"])],
+        arrays,
+        convolve(CASES["1x1"]),
+        stated=stated,
+    )
+
+
 @pytest.mark.parametrize(
     ("mode", "pads"), [("SAME_UPPER", (0, 1, 1, 2)), ("SAME_LOWER", (1, 2, 0, 1)), ("VALID", ())]
 )

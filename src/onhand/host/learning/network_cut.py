@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from onhand.core.errors import InputError
+from onhand.host.learning.network_graph import known_shapes
 from onhand.host.learning.network_head import PRODUCTS
 from onhand.host.networks.graph import Graph, Node, Value
-from onhand.host.networks.onnx_files import infer_shapes
 
 __all__ = ["Cut", "cut_at", "find_last_block", "values_behind"]
 
@@ -139,7 +139,7 @@ def _pieces(
 
 def _cuts(graph: Graph, head: Node, fixed: Collection[str]) -> list[Cut]:
     """Return all values that a network can be cut at, in order, up to what the head reads."""
-    shapes = infer_shapes(graph)
+    shapes = known_shapes(graph)
     inputs = {value.name: value for value in graph.inputs}
     wanted = _needed(graph, head.inputs[0], ())
     cuts: list[Cut] = []

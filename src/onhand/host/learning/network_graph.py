@@ -14,19 +14,23 @@ from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.sparse_graph import self_contained_graph
 from onhand.device.networks.graph_file import read_graph_file
 from onhand.host.networks.graph import Array, Graph, Node, Value, fresh_name
-from onhand.host.networks.onnx_files import Place, graph_from_model, model_bytes
+from onhand.host.networks.onnx_files import Place, graph_from_model, infer_shapes, model_bytes
 
 if TYPE_CHECKING:
     import onnx
 
 __all__ = [
     "StoredGraph",
+    "few_bit_matrix",
     "fixed_names",
     "folded",
+    "known_shapes",
     "merged_decoders",
     "read_stored",
     "renamed_apart",
     "run_graph",
+    "with_exact_products",
+    "with_plain_matrices",
 ]
 
 
@@ -164,6 +168,85 @@ def run_graph(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
             raise EngineError(f"onnxruntime: {error}") from error
         raise
     return dict(zip(graph.output_names(), found, strict=True))
+
+
+def few_bit_matrix(graph: Graph, node: Node) -> Array:
+    """Return the matrix (K, N) that a MatMulNBits multiplies with, as float32.
+
+    Raises:
+        EngineError: if ONNX Runtime fails.
+    """
+    K = node.whole("K", 0)
+    x = Value(name=node.inputs[0], dtype=np.dtype(np.float32), shape=(K, K))
+    y = Value(name=node.name, dtype=np.dtype(np.float32), shape=())
+    plain = replace(
+        node,
+        inputs=(*node.inputs[:5], *([""] * max(len(node.inputs) - 5, 0))),
+        attributes={**node.attributes, "accuracy_level": 0},
+    )
+    fixed = fixed_names(graph)  # scales may be widened by a node of their own
+    nodes = (*(one for one in graph.nodes if one.name in fixed), plain)
+    alone = replace(graph, nodes=nodes, inputs=(x,), outputs=(y,)).live()
+    return run_graph(alone, {x.name: np.eye(K, dtype=np.float32)})[y.name]
+
+
+def with_plain_matrices(graph: Graph) -> Graph:
+    """Return the graph with a matrix of floats in the place of each of a few bits.
+
+    Raises:
+        EngineError: if ONNX Runtime fails.
+    """
+    names, constants = graph.names(), dict(graph.constants)
+
+    def change(node: Node) -> Iterable[Node]:
+        if node.op != "MatMulNBits":
+            yield node
+            return
+        matrix = fresh_name(names, f"{node.name}.matrix")
+        constants[matrix] = few_bit_matrix(graph, node)
+        biased = len(node.inputs) > 5 and bool(node.inputs[5])
+        product = fresh_name(names, f"{node.name}.product") if biased else node.name
+        yield Node(op="MatMul", inputs=(node.inputs[0], matrix), outputs=(product,))
+        if biased:
+            yield Node(op="Add", inputs=(product, node.inputs[5]), outputs=node.outputs)
+
+    return replace(graph.rebuilt(change), constants=constants).live()
+
+
+def known_shapes(graph: Graph) -> dict[str, Value]:
+    """Return dtype and shape of every value, behind matrices of a few bits as well.
+
+    Args:
+        graph: the graph.
+
+    Returns:
+        Name -> value, as `infer_shapes` gives it.
+    """
+    names, constants = graph.names(), dict(graph.constants)
+
+    def change(node: Node) -> Iterable[Node]:
+        if node.op == "MatMulNBits":
+            matrix = fresh_name(names, f"{node.name}.matrix")
+            sizes = (node.whole("K", 0), node.whole("N", 0))
+            constants[matrix] = np.broadcast_to(np.float32(0), sizes)  # of no size in memory
+            node = Node(op="MatMul", inputs=(node.inputs[0], matrix), outputs=node.outputs)
+        yield node
+
+    return infer_shapes(replace(graph.rebuilt(change), constants=constants))
+
+
+def with_exact_products(graph: Graph) -> Graph:
+    """Return the graph in which matrices of a few bits are multiplied with floats, not integers.
+
+    Rounding what is multiplied has no gradient that anybody could check.
+    """
+
+    def change(node: Node) -> Iterable[Node]:
+        if node.op == "MatMulNBits":
+            node = replace(node, attributes={**node.attributes, "accuracy_level": 0})
+        yield node
+
+    return graph.rebuilt(change)
 
 
 def merged_decoders(graph: Graph) -> Graph:

@@ -8,9 +8,8 @@ import numpy as np
 
 from onhand.core.errors import InputError
 from onhand.host.learning.network_edit import CLASSES, GraphEdit
-from onhand.host.learning.network_graph import folded, run_graph
+from onhand.host.learning.network_graph import few_bit_matrix, folded, known_shapes
 from onhand.host.networks.graph import Array, Graph, Node, Value, fresh_name
-from onhand.host.networks.onnx_files import infer_shapes
 
 __all__ = [
     "PRODUCTS",
@@ -87,7 +86,7 @@ def with_new_head(graph: Graph, n_classes: int) -> Graph:
     Raises:
         InputError: if the first output is no vector of a known width.
     """
-    vector = infer_shapes(graph).get(graph.outputs[0].name, graph.outputs[0])
+    vector = known_shapes(graph).get(graph.outputs[0].name, graph.outputs[0])
     D = vector.shape[-1] if len(vector.shape) == 2 else None
     if not isinstance(D, int) or vector.dtype != np.dtype(np.float32):
         raise InputError(
@@ -127,7 +126,7 @@ def find_head(graph: Graph, fixed: Collection[str]) -> Head:
     Raises:
         InputError: if the scores do not come from one product with a weight of its own.
     """
-    producers, shapes = graph.producers(), infer_shapes(graph)
+    producers, shapes = graph.producers(), known_shapes(graph)
     name = graph.outputs[0].name
     logits, behind = name, list[Node]()
     added: tuple[Node, int] | None = None
@@ -295,11 +294,7 @@ def _weight(graph: Graph, head: Head) -> Array:
     """Return a head's weight: (K, C), or as it is of a convolution."""
     node = head.node
     if node.op == "MatMulNBits":
-        K = node.whole("K", 0)
-        x = Value(name=head.data, dtype=np.dtype(np.float32), shape=(K, K))
-        y = Value(name=node.name, dtype=np.dtype(np.float32), shape=())
-        alone = replace(graph, nodes=(node,), inputs=(x,), outputs=(y,)).live()
-        return run_graph(alone, {x.name: np.eye(K, dtype=np.float32)})[y.name]
+        return few_bit_matrix(graph, node)
     weight = folded(graph, [head.weight])[head.weight]
     return weight.T if node.op == "Gemm" and node.whole("transB", 0) else weight
 

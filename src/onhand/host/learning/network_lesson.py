@@ -24,7 +24,13 @@ from onhand.core.lesson import Lesson
 from onhand.host.learning.losses import CLASS_INPUTS
 from onhand.host.learning.network_cut import Cut, cut_at, find_last_block, values_behind
 from onhand.host.learning.network_edit import GraphEdit, Opened
-from onhand.host.learning.network_graph import fixed_names, merged_decoders, renamed_apart
+from onhand.host.learning.network_graph import (
+    fixed_names,
+    known_shapes,
+    merged_decoders,
+    renamed_apart,
+    with_exact_products,
+)
 from onhand.host.learning.network_head import (
     Head,
     find_head,
@@ -36,7 +42,6 @@ from onhand.host.learning.network_opset import newer_graph
 from onhand.host.learning.network_weights import open_biases, open_low_rank, open_weights
 from onhand.host.learning.wanted import Learnable
 from onhand.host.networks.graph import Graph, Node, Value
-from onhand.host.networks.onnx_files import infer_shapes
 
 __all__ = [
     "ANSWERS",
@@ -119,7 +124,7 @@ def make_lesson(graph: Graph, learnable: Learnable, *, variant: str, task: str) 
         trainables=opened.trainables,
         alpha=learnable.scale() if learnable.kind == "lora" else 0.0,
     )
-    forward = _forward(opened, cut)
+    forward = with_exact_products(_forward(opened, cut))
     return NetworkLesson(
         lesson=lesson,
         opened=opened,
@@ -135,7 +140,7 @@ def _cut(graph: Graph, head: Head, fixed: Collection[str], learnable: Learnable)
         InputError: if the network cannot be cut.
     """
     if learnable.kind == "head":
-        shapes = infer_shapes(graph)
+        shapes = known_shapes(graph)
         value = shapes.get(head.data)
         if value is None:
             raise InputError(f"of the value {head.data!r}, which the head reads, nothing is known")
@@ -185,7 +190,7 @@ def _forward(opened: Opened, cut: Cut | None) -> Graph:
     Raises:
         InputError: if an input of the network is called as one of the lesson's.
     """
-    shapes = infer_shapes(opened.graph)
+    shapes = known_shapes(opened.graph)
     logits = shapes.get(opened.logits)
     value = Value(name=opened.logits, dtype=np.dtype(np.float32), shape=("B", None))
     if logits is not None and len(logits.shape) == 2:

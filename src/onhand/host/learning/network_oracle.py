@@ -10,6 +10,7 @@ from torch.nn import functional
 from onhand.core.arrays import FloatArray
 from onhand.device.learning.base import Feeds, Taught, Values
 from onhand.host.learning.losses import CLASS_INPUTS
+from onhand.host.learning.network_graph import with_plain_matrices
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.torch_graph import TorchGraph, tensors_of
 
@@ -29,7 +30,7 @@ class TorchLesson:
         Raises:
             InputError: if it has an operator that is not known here.
         """
-        self._module = TorchGraph(forward).eval()
+        self._module = TorchGraph(with_plain_matrices(forward)).eval()
         self._module.requires_grad_(False)
         self._logits = forward.output_names()[0]
         self._trainables = tuple(trainables)

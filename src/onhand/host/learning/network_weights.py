@@ -7,7 +7,7 @@ import numpy as np
 
 from onhand.core.errors import InputError
 from onhand.host.learning.network_edit import GraphEdit
-from onhand.host.learning.network_graph import folded
+from onhand.host.learning.network_graph import few_bit_matrix, folded
 from onhand.host.learning.network_head import Head, stored_name
 from onhand.host.learning.wanted import Learnable
 from onhand.host.networks.graph import Array, Graph, Node
@@ -61,6 +61,20 @@ def open_weights(
         if not set(behind).isdisjoint(node.outputs)
     ]
     _open(edit, graph, places)
+    for node in graph.nodes:
+        if node.op != "MatMulNBits" or node is head.node or node.name not in behind:
+            continue
+        tensor = stored_name(graph, node.inputs[1])
+        matrix = edit.trainable(
+            f"learned.{tensor}", tensor=tensor, start=few_bit_matrix(graph, node)
+        )
+        if len(node.inputs) > 5 and node.inputs[5]:
+            product = edit.node("MatMul", [node.inputs[0], matrix], f"{node.name}.product")
+            inputs = (product, node.inputs[5])
+            edit.replace_node(node.name, Node(op="Add", inputs=inputs, outputs=node.outputs))
+        else:
+            inputs = (node.inputs[0], matrix)
+            edit.replace_node(node.name, Node(op="MatMul", inputs=inputs, outputs=node.outputs))
 
 
 def open_biases(edit: GraphEdit, graph: Graph, fixed: Collection[str], head: Head) -> None:

@@ -85,30 +85,36 @@ def _of_kernels(
         groups: of channels.
 
     Raises:
-        SourceError: if the number of channels is not known.
+        SourceError: if the number of channels is not known; that of results need not be, where
+            there is one group.
     """
-    shape = tape.shape(node.input[1])
-    known = [size for size in shape if isinstance(size, int)]
-    if len(known) < len(shape):
+    n_outputs, *rest = tape.shape(node.input[1])
+    known = [size for size in rest if isinstance(size, int)]
+    each = n_outputs // groups if isinstance(n_outputs, int) else 0
+    if len(known) < len(rest) or (groups > 1 and not each):
         raise SourceError(f"{called(node)}: the shape of its kernels must be known")
-    n_outputs, n_inputs = known[:2]
-    rank, reached = len(shape), _reached(tape, wide, narrow, window)
-    if n_inputs == 1 and n_outputs == groups and max(window.kernel) > 1:
+    n_inputs, reached = known[0], _reached(tape, wide, narrow, window)
+    if n_inputs == 1 and n_outputs == groups > 1:
         row = tape.shape(narrow[1])[-1]
-        return depthwise_kernels(tape, reached, narrow[0], window, shape=known, row=row)
-    first = [1, 0, *range(2, rank)]
+        shape = [groups, *known]
+        return depthwise_kernels(tape, reached, narrow[0], window, shape=shape, row=row)
+    first = [1, 0, *range(2, len(known) + 1)]
     met = tape.add("Transpose", reached, perm=first)  # (C, B, ...)
     slices = [
         tape.add("Reshape", piece, tape.integers([groups, n_inputs, 1, -1]))
         for piece in _pieces(tape, met, window)
     ]
     columns = tape.add("Concat", *slices, axis=2) if len(slices) > 1 else slices[0]
-    flat = tape.integers([groups, n_inputs * len(slices), -1])
-    columns = tape.add("Reshape", columns, flat)  # (groups, inputs * kernel, M)
     numbers = tape.add("Transpose", narrow[0], perm=first)  # (N, B, ...)
-    rows = tape.add("Reshape", numbers, tape.integers([groups, n_outputs // groups, -1]))
+    width = n_inputs * len(slices)
+    if groups == 1:
+        columns = tape.add("Reshape", columns, tape.integers([width, -1]))  # (inputs * kernel, M)
+        rows = tape.add("Flatten", numbers, axis=1)  # (N, M)
+    else:
+        columns = tape.add("Reshape", columns, tape.integers([groups, width, -1]))
+        rows = tape.add("Reshape", numbers, tape.integers([groups, each, -1]))
     product = tape.fused_matmul(rows, columns, trans_b=True)
-    return tape.add("Reshape", product, tape.integers(known))
+    return tape.add("Reshape", product, tape.integers([-1, *known]))
 
 
 def _reached(tape: Tape, wide: _Pair, narrow: _Pair, window: Window) -> str:

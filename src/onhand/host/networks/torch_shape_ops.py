@@ -140,7 +140,7 @@ def _gather(call: Call) -> Tensor:
     axis = call.node.whole("axis", 0) % x.ndim
     flat = torch.where(indices < 0, indices + x.shape[axis], indices).flatten()
     made = x.index_select(axis, flat)
-    return made.reshape(*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])
+    return made.reshape((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]))
 
 
 def _gather_elements(call: Call) -> Tensor:
