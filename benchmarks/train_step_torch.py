@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from typing_extensions import override
 
 from onhand.core.bundle import read_bundle
 from onhand.core.weights import BundleWeights, open_weights
@@ -191,7 +192,8 @@ class _Added(nn.Module):
         super().__init__()
         self.base, self.first, self.second, self.scale = base, first, second, scale
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[explicit-override] # Python 3.11 has no word for it
+    @override
+    def forward(self, x: Tensor) -> Tensor:
         """Multiply by both."""
         low = functional.linear(x, self.first)
         product: Tensor = self.base(x)

@@ -111,6 +111,7 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         calibration=calibration,
         notes=(*model.notes, *texts.notes, *unknown),
     )
+    whole = add_to_forecast(forecast, model.decoder, shape_plan)
     return Prepared(
         model=model,
         shaped=shaped,
@@ -118,12 +119,7 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         texts=texts,
         profile=device,
         threads=threads,
-        forecast=add_lesson_to_plan(
-            add_to_forecast(forecast, model.decoder, shape_plan),
-            shape_plan.decoder,
-            plans,
-            options.learnable,
-        ),
+        forecast=add_lesson_to_plan(whole, shape_plan.decoder, plans, options.learnable),
     )
 
 
