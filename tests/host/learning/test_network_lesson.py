@@ -348,8 +348,9 @@ def test_what_is_stored_without_its_zeros_is_learned_from(tmp_path: Path) -> Non
 
     bundle = read_bundle(tmp_path / "b")
     lesson = open_lesson(bundle, threads=1)
-    given = {"latent": lesson.latent(inputs_of(bundle)), "labels": np.zeros(3, np.int64)}
-    taught = lesson.teach(lesson.start(), {**given, "weights": np.ones(3, np.float32)})
+    given: dict[str, Array] = {"latent": lesson.latent(inputs_of(bundle))}
+    given |= {"labels": np.zeros(3, np.int64), "weights": np.ones(3, np.float32)}
+    taught = lesson.teach(lesson.start(), given)
     (wanted,) = before.values()
     np.testing.assert_allclose(taught.outputs["logits"], wanted, atol=1e-5)
     after = named_engine("onnx").open(with_learned(bundle, {}), threads=1).run(inputs_of(bundle))
