@@ -167,8 +167,10 @@ def _check(logprobs: FloatArray, references: FloatArray, others: np.ndarray) -> 
 
 
 def _softplus(x: np.ndarray) -> np.ndarray:
-    return np.logaddexp(0.0, x)
+    result: np.ndarray = np.logaddexp(0.0, x)
+    return result
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.exp(-np.logaddexp(0.0, -x))
+    result: np.ndarray = np.exp(-np.logaddexp(0.0, -x))
+    return result
