@@ -149,15 +149,17 @@ def digits(place: Path, *, each: int) -> FewShotSet:
         parts.append(LatentSource(_array_latents(block, teachable, heard), np.array(labels)))
     with closing(_opened(head)) as plain:
         found = np.stack(_array_latents(head, plain, arrays))
-        vectors = _units(found.reshape(len(found), -1))
+        flat = found.reshape(len(found), -1)
+    # Beyond four times this a step of plain gradient overshoots: such vectors point much alike.
+    head_rate = float(1 / np.square(flat).sum(axis=1).mean())
     return FewShotSet(
         name="digits",
         teachable=teachable,
         seen=parts[0],
         held=parts[1],
-        vectors=vectors,
+        vectors=_units(flat),
         label_vectors={},
-        head_rate=0.05,
+        head_rate=2 * head_rate,
     )
 
 
