@@ -12,6 +12,7 @@ from benchmarks.encoder_texts import read_intents
 from benchmarks.tiny_data import ASSETS, HEARS
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.feed import TextFeed
 from onhand.core.network import ArrayInfo
 from onhand.device.learning.base import Feeds, Teachable
 from onhand.device.learning.graph import open_lesson
@@ -187,13 +188,16 @@ def _opened(bundle: Bundle) -> Teachable:
 def _text_latents(bundle: Bundle, teachable: Teachable, texts: Sequence[str]) -> list[FloatArray]:
     """Run the trunk over texts, those of like length together; without the padding."""
     reader = open_texts(bundle)
+    feed = bundle.manifest.network.feed
+    if not isinstance(feed, TextFeed):
+        raise TypeError(f"{bundle.root} reads no texts")
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     found: dict[int, FloatArray] = {}
     for low in range(0, len(order), _AT_ONCE):
         chosen = order[low : low + _AT_ONCE]
         feeds = reader.batch([texts[i] for i in chosen]).feeds
         latents = teachable.latent(feeds)
-        lengths = feeds[bundle.manifest.network.feed.mask].sum(axis=1)
+        lengths = feeds[feed.mask].sum(axis=1)
         for i, row, length in zip(chosen, latents, lengths, strict=True):
             found[i] = (row[: int(length)] if row.ndim > 1 else row).copy()
     return [found[i] for i in range(len(texts))]

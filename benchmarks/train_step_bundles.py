@@ -22,7 +22,9 @@ __all__ = ["write_case"]
 class _Tame(RandomWeights):
     """Random weights that keep a vector's length about, as a trained model's do."""
 
-    def block(self, name: str, start: int, stop: int) -> FloatArray:
+    def block(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        self, name: str, start: int, stop: int
+    ) -> FloatArray:
         """See `ModelWeights`."""
         drawn = super().block(name, start, stop)
         return drawn * np.float32(drawn.shape[1] ** -0.5)

@@ -1,5 +1,8 @@
 """The networks of `benchmarks.train_step_networks` in PyTorch, as one writes them there."""
 
+# mypy: disable-error-code="explicit-override"
+# Python 3.11 has no word for it.
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -136,7 +139,8 @@ class Encoder(nn.Module):
     def learned(self) -> list[nn.Parameter]:
         """Return what is learned."""
         adapted = [module for module in self.modules() if isinstance(module, Adapted)]
-        factors = [one.weight for layer in adapted for one in (layer.first, layer.second)]
+        pairs = [(layer.first, layer.second) for layer in adapted]
+        factors = [weight for pair in pairs for one in pair for weight in one.parameters()]
         return [*factors, *self.head.parameters()]
 
     def plain(self) -> None:

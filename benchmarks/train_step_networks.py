@@ -65,8 +65,9 @@ def main() -> None:
     for name, row in found.items():
         sys.stdout.write(
             f"{name:24s} ours {row['ours_ms']:7.1f} ms, torch {row['torch_ms']:7.1f} ms, "
-            f"{row['times_as_fast_as_torch']:.2f} times as fast; memory {row['memory_share_of_torch']:.2f} of "
-            f"torch's; losses {row['torch_largest_loss_error']:.1e} apart\n"
+            f"{row['times_as_fast_as_torch']:.2f} times as fast; memory "
+            f"{row['memory_share_of_torch']:.2f} of torch's; losses "
+            f"{row['torch_largest_loss_error']:.1e} apart\n"
         )
 
 

@@ -98,7 +98,7 @@ class TorchTrained:
         widths = [layer.query_width, layer.kv_width, layer.kv_width]
         query, key, value = (
             part.view(B, S, -1, layer.head_dim).transpose(1, 2)
-            for part in self._linear(f"layers.{i}.qkv", x).split(widths, dim=-1)
+            for part in torch.split(self._linear(f"layers.{i}.qkv", x), widths, dim=-1)
         )
         if (tables := self._ropes.tables(i, S)) is not None:
             cosines, sines = (torch.from_numpy(table[:S]) for table in tables)
@@ -143,11 +143,12 @@ class TransformersTrained:
             vocab_size=decoder.vocab_size,
             max_position_embeddings=decoder.context,
             rms_norm_eps=decoder.norm_epsilon,
-            rope_theta=decoder.rope.theta,
+            rope_parameters={"rope_type": "default", "rope_theta": decoder.rope.theta},
             tie_word_embeddings=decoder.tied,
             use_cache=False,
         )
-        self._model = LlamaForCausalLM(config).float().eval()
+        self._model = LlamaForCausalLM(config)
+        self._model.train(mode=False)
         self._model.load_state_dict(_checkpoint(weights), strict=not decoder.tied)
         self._model.requires_grad_(False)
         starts = read_start(bundle, lesson)
@@ -190,7 +191,7 @@ class _Added(nn.Module):
         super().__init__()
         self.base, self.first, self.second, self.scale = base, first, second, scale
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[explicit-override] # Python 3.11 has no word for it
         """Multiply by both."""
         low = functional.linear(x, self.first)
         product: Tensor = self.base(x)
@@ -216,7 +217,7 @@ def _checkpoint(weights: BundleWeights) -> dict[str, Tensor]:
     for i, layer in enumerate(decoder.layers):
         ours, theirs = f"layers.{i}.", f"model.layers.{i}."
         widths = [layer.query_width, layer.kv_width, layer.kv_width]
-        for name, part in zip("qkv", matrix(f"{ours}qkv").split(widths), strict=True):
+        for name, part in zip("qkv", torch.split(matrix(f"{ours}qkv"), widths), strict=True):
             found[f"{theirs}self_attn.{name}_proj.weight"] = part
         for name, part in zip(("gate", "up"), matrix(f"{ours}gate_up").chunk(2), strict=True):
             found[f"{theirs}mlp.{name}_proj.weight"] = part

@@ -60,5 +60,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if place is None or exitstatus != pytest.ExitCode.OK or hasattr(session.config, "workerinput"):
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    lines = sorted(session.config.stash[PASSED])
+    passed: set[str] = session.config.stash[PASSED]
+    lines = sorted(passed)
     place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -58,7 +58,7 @@ def _trainable(**changes: object) -> dict[str, object]:
 
 
 def _factors(first: list[int], second: list[int] | None) -> dict[str, object]:
-    made = {"a": {"part": "lora_A", "shape": first, "tensor": "w"}}
+    made: dict[str, object] = {"a": {"part": "lora_A", "shape": first, "tensor": "w"}}
     return made | (
         {} if second is None else {"b": {"part": "lora_B", "shape": second, "tensor": "w"}}
     )

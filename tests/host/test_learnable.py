@@ -50,7 +50,7 @@ def _losses(root: Path) -> list[float]:
     """Teach one text by plain gradient descent."""
     lesson = open_lesson(read_bundle(root), threads=1)
     tokens = np.random.default_rng(0).integers(0, 320, (1, 12))
-    feeds = {
+    feeds: dict[str, np.ndarray] = {
         "tokens": tokens,
         "rows": np.arange(11),
         "labels": tokens[0, 1:, None],

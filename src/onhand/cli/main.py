@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "bench": "Measure a bundle's speed, memory and energy, here or on a board.",
     "evaluate": "Compare a bundle with its original on a text.",
     "export": "Write a bundle in the format of another runtime.",
+    "merge": "Merge what was learned, or an adapter, into a new bundle.",
 }
 # The first class that matches an error decides.
 EXIT_CODES: Final = {

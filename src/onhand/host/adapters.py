@@ -11,6 +11,7 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError, SourceError
 from onhand.core.safetensors import widen
+from onhand.host.bundle_source import BundleCodes
 from onhand.host.model import Model, ModelWeights
 
 __all__ = ["merge_adapter"]
@@ -30,7 +31,7 @@ def merge_adapter(model: Model, place: Path) -> Model:
         InputError: if the adapter is damaged, made for another model, or asks for what is not
             supported, or the source is quantised already.
     """
-    if model.coded is not None:
+    if model.coded is not None and not isinstance(model.coded, BundleCodes):
         raise InputError(
             f"{model.location} is quantised already: with the adapter {place.name} merged it would "
             "have to be rounded again; merge it into the unquantised model, or give it at run time"
@@ -40,6 +41,9 @@ def merge_adapter(model: Model, place: Path) -> Model:
         _check_head(model.weights, adapter.head_copy, place)
     widest = max(first.shape[0] for first, _ in adapter.pairs.values())
     notes = [f"the adapter {place.name} is merged: {len(adapter.pairs)} matrices, rank {widest}"]
+    coded = model.coded
+    if isinstance(coded, BundleCodes):
+        coded = coded.without(adapter.pairs)
     unties = model.decoder.tied and "head" in adapter.pairs
     if unties:
         notes.append("the adapter changes the head alone: it is no longer tied to the embedding")
@@ -50,6 +54,7 @@ def merge_adapter(model: Model, place: Path) -> Model:
         sha256=hashlib.sha256(bytes.fromhex(model.sha256 + adapter.sha256)).hexdigest(),
         notes=(*model.notes, *notes),
         adapter_sha256=adapter.sha256,
+        coded=coded,
     )
 
 

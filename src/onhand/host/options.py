@@ -45,6 +45,7 @@ class BuildOptions:
         search: what a search for the best format of each matrix may choose from, in place of
             `transforms`; None for no search.
         n_variants: points of the front that a search puts into the bundle.
+        merged: what of another bundle goes into this one, for its provenance; empty for nothing.
         learnable: what the default variant should be able to learn on a device; None for nothing.
     """
 
@@ -65,6 +66,7 @@ class BuildOptions:
     adapter: Path | None = None
     search: "SearchSpace | None" = None
     n_variants: int = 1
+    merged: Mapping[str, object] = field(default_factory=dict)
     learnable: "Learnable | None" = None
 
     def __post_init__(self) -> None:

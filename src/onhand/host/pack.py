@@ -335,6 +335,13 @@ def pack_original(model: Model, staged: Path) -> Bundle:
     return _finish(model, staged, {ORIGINAL: variant}, ORIGINAL, provenance, {_WEIGHTS: digest})
 
 
+def _parent_version(provenance: Mapping[str, object]) -> int:
+    """Return the version counter of the bundle that this one was made from; 0 for none."""
+    merged = provenance.get("merged")
+    counter = merged.get("bundle_version") if isinstance(merged, Mapping) else 0
+    return counter if isinstance(counter, int) else 0
+
+
 def _finish(
     model: Model,
     staged: Path,
@@ -348,7 +355,7 @@ def _finish(
     manifest = Manifest(
         name=model.name,
         kind=LANGUAGE_MODEL,
-        version=1,
+        version=1 + _parent_version(provenance),
         default_variant=default,
         variants=variants,
         model=model.decoder,

@@ -191,6 +191,7 @@ def provenance(ready: Prepared, options: BuildOptions) -> dict[str, object]:
     return {
         **(shaping if options.shaping else {}),
         **({"adapter_sha256": adapter} if adapter else {}),
+        **({"merged": dict(options.merged)} if options.merged else {}),
         **({} if options.learnable is None else {"learnable": options.learnable.to_json()}),
         "accuracy_level": options.accuracy_level,
         "calibration_sha256": calibration.sha256 if calibrated else None,

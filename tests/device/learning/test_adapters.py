@@ -1,6 +1,7 @@
 """What was learned leaves as an adapter, and an adapter becomes a version."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,12 @@ from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle
 from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson, Trainable, render_lesson
-from onhand.device.learning.adapters import export_adapter, fit_adapter, import_adapter
+from onhand.device.learning.adapters import (
+    check_of_original,
+    export_adapter,
+    fit_adapter,
+    import_adapter,
+)
 from onhand.device.learning.in_use import learned_adapter, open_versions
 from onhand.device.learning.verdict import Verdict
 
@@ -188,6 +194,24 @@ def test_what_is_not_learned_is_refused(bundle: Bundle, tmp_path: Path, home: Pa
 
     with pytest.raises(InputError, match=r"adds to layers\.0\.down, which this bundle"):
         import_adapter(bundle.root, place, home=home)
+
+
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        ({"recipe": {"int4": {"pass": "quantize", "method": "awq+gptq"}}}, "scaled the inputs"),
+        ({"recipe": {}, "shaping": [{"pass": "prune"}]}, "changed its shape"),
+    ],
+)
+def test_a_bundle_of_other_matrices_is_refused(
+    bundle: Bundle, made: dict[str, object], sentence: str
+) -> None:
+    """What adds to them would add something else to the original's."""
+    other = replace(bundle, manifest=replace(bundle.manifest, provenance=made))
+
+    with pytest.raises(InputError, match=sentence):
+        check_of_original(other)
+    check_of_original(bundle)
 
 
 def test_nothing_learned_is_nothing_to_write(bundle: Bundle, tmp_path: Path, home: Path) -> None:

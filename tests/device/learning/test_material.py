@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onhand.core.errors import InputError
-from onhand.device.learning.examples import Dialogue, Opinion, Preference
+from onhand.device.learning.examples import Dialogue, Example, Opinion, Preference
 from onhand.device.learning.material import read_given
 from onhand.device.learning.preference_feeds import liked
 from onhand.device.learning.settings import LearnSettings
@@ -56,7 +56,7 @@ def test_variants_take_values_from_what_is_remembered(tmp_path: Path) -> None:
 def test_liked_answers_become_conversations() -> None:
     """Disliked ones are left out."""
     prompt = (Message("user", "hello"),)
-    given = [
+    given: list[Example] = [
         Preference(prompt=prompt, chosen="hi", rejected="what"),
         Opinion(prompt=prompt, answer="good day", is_liked=True),
         Opinion(prompt=prompt, answer="go away", is_liked=False),

@@ -1,5 +1,7 @@
 """Preferences: their losses, the batches they come in, and answers that get likelier."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,13 +56,13 @@ def test_slopes_of_pairs_are_those_of_the_loss(
     """A small change of a text's log-probability changes the loss as its slope says."""
     how = Preferring(beta=0.3, smoothing=smoothing, imitation=imitation)
     lengths = np.array([3, 4, 1, 2])
-    at = np.array(found)
-    judged = by_pairs(at, np.array(before), lengths, how)
+    at, known = (np.array(values, dtype=np.float32) for values in (found, before))
+    judged = by_pairs(at, known, lengths, how)
 
     for i in range(4):
-        step = np.zeros(4)
+        step = np.zeros(4, dtype=np.float32)
         step[i] = 0.5
-        up, down = (by_pairs(at + s, np.array(before), lengths, how) for s in (step, -step))
+        up, down = (by_pairs(at + s, known, lengths, how) for s in (step, -step))
         slope = float((up.losses.astype(float) - down.losses).sum())
         # A step of 1 over a curve whose third derivative is under beta^3 / 10.
         assert judged.slopes[i] == pytest.approx(slope, abs=2e-3)
@@ -73,15 +75,13 @@ def test_slopes_of_opinions_are_those_of_the_loss(
     """As for pairs, the drift being held."""
     how = Preferring(beta=0.3, liked=1.5, disliked=0.5)
     liked = np.array([True, False, True, False])
-    at = np.array(found)
-    judged = by_opinions(at, np.array(before), liked, how, drift=drift)
+    at, known = (np.array(values, dtype=np.float32) for values in (found, before))
+    judged = by_opinions(at, known, liked, how, drift=drift)
 
     for i in range(4):
-        step = np.zeros(4)
+        step = np.zeros(4, dtype=np.float32)
         step[i] = 0.5
-        up, down = (
-            by_opinions(at + s, np.array(before), liked, how, drift=drift) for s in (step, -step)
-        )
+        up, down = (by_opinions(at + s, known, liked, how, drift=drift) for s in (step, -step))
         slope = float((up.losses.astype(float) - down.losses).sum())
         assert judged.slopes[i] == pytest.approx(slope, abs=2e-3)
 
@@ -108,7 +108,7 @@ def test_the_graph_gets_the_weights_of_the_formula(source: PairSource | OpinionS
 
     table = torch.tensor(values["table"], requires_grad=True)
 
-    def likely(weights: "torch.Tensor", one: TokenSequence) -> "torch.Tensor":
+    def likely(weights: Any, one: TokenSequence) -> Any:
         logs = weights.log_softmax(-1)
         return sum(logs[one.tokens[i - 1], one.tokens[i]] for i in one.learned)
 

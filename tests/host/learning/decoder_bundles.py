@@ -3,13 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-from tests.models import DECODER, LAYER, memory_model, varied_decoder
+import numpy as np
+from tests.models import DECODER, LAYER, memory_model, random_tensors, varied_decoder
 
 from onhand.core.bundle import Bundle
 from onhand.core.decoder import Decoder
 from onhand.core.progress import Quiet
 from onhand.core.rope import Rope
 from onhand.host.calibrate import InputStatistics
+from onhand.host.model import Model
 from onhand.host.pack import pack_bundle, pack_original, plan_variants
 from onhand.host.passes.quantize import Quantize
 
@@ -50,13 +52,14 @@ DECODERS: dict[str, Decoder] = {
 }
 
 
-def quantized(decoder: Decoder, folder: Path, **options: object) -> Bundle:
-    """Write a bundle with one variant."""
+def quantized(
+    decoder: Decoder, folder: Path, *, seed_of_zeros: int | None = None, **options: object
+) -> Bundle:
+    """Write a bundle with one variant; with a seed, three of four weights of layers are zero."""
     transform = Quantize(method="rtn", **options)  # type: ignore[arg-type] # as they are given
     plans = plan_variants(decoder, {"coded": transform})
-    model = memory_model(decoder)
     return pack_bundle(
-        model,
+        memory_model(decoder) if seed_of_zeros is None else _thinned(decoder, seed_of_zeros),
         plans,
         InputStatistics(),
         folder,
@@ -65,6 +68,15 @@ def quantized(decoder: Decoder, folder: Path, **options: object) -> Bundle:
         threads=1,
         progress=Quiet(),
     ).bundle
+
+
+def _thinned(decoder: Decoder, seed: int) -> Model:
+    random = np.random.default_rng(seed)
+    tensors = random_tensors(decoder.tensors(), seed=seed)
+    for name, array in tensors.items():
+        if name.startswith("layers.") and array.ndim == 2:
+            array[random.random(array.shape) < 0.75] = 0.0
+    return memory_model(decoder, tensors=tensors)
 
 
 def original(decoder: Decoder, folder: Path) -> Bundle:

@@ -167,6 +167,16 @@ def test_padding_and_other_texts_change_no_gradient(tmp_path: Path) -> None:
     lesson.close()
 
 
+def test_codes_without_their_zeros_can_be_learned_over(tmp_path: Path) -> None:
+    """They are expanded when the lesson is opened, as when the model is."""
+    bundle = quantized(DECODER, tmp_path, seed_of_zeros=1)
+    assert bundle.manifest.variants["coded"].sparse
+
+    added = add_decoder_lesson(bundle, Learnable(kind="lora"), threads=1, steps=0)
+
+    assert added.checked.gradient_error < 1e-4
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [

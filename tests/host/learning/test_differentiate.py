@@ -138,6 +138,33 @@ def test_an_unknown_operator_is_refused_by_name() -> None:
         differentiate(forward, loss="y", wrt=["x"])
 
 
+def test_a_branch_that_reads_what_is_learned_is_refused() -> None:
+    """A graph within a node may read a tensor that is none of the node's inputs."""
+    branch = helper.make_graph(
+        [node("Exp", ["h"], "inner")],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT, [3])],
+    )
+    nodes = [
+        node("Neg", ["x"], "h"),
+        node("If", ["yes"], "chosen", then_branch=branch, else_branch=branch),
+        node("Add", ["chosen", "h"], "y"),
+    ]
+    forward = graph(nodes, {"x": [3]}, {"yes": np.array(True)})
+
+    with pytest.raises(SourceError, match=r"\(If\): this operator has no rule"):
+        differentiate(forward, loss="y", wrt=["x"], starts={"y": "x"})
+
+
+def test_an_old_opset_is_refused() -> None:
+    """Softmax meant something else once."""
+    forward = graph([node("Softmax", ["x"], "y")], {"x": [3]}, {}, opset=12)
+
+    with pytest.raises(SourceError, match="opset 12; gradients need 17"):
+        differentiate(forward, loss="y", wrt=["x"], starts={"y": "x"})
+
+
 def test_an_unknown_operator_beside_the_way_is_none_of_our_business() -> None:
     """A frozen part may hold any operator."""
     nodes = [node("Det", ["frozen"], "d"), node("Mul", ["d", "x"], "y")]

@@ -1,5 +1,7 @@
 """Meta-learning: tasks, adaptation, and starting values from which few examples are enough."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -100,7 +102,7 @@ class Clouds:
         """Each the same."""
         return 1.0
 
-    def feeds(self, numbers: list[int], *, scale: float) -> Feeds:
+    def feeds(self, numbers: Sequence[int], *, scale: float) -> Feeds:
         """One batch."""
         return {
             "x": self.x[numbers],
@@ -210,4 +212,4 @@ def test_a_moved_body_gets_its_head_back() -> None:
 def test_settings_out_of_range_are_refused(options: dict[str, object]) -> None:
     """Each with its name."""
     with pytest.raises(InputError, match=next(iter(options))):
-        Meta(**options)  # type: ignore[arg-type] - wrong ones on purpose
+        Meta(**options)  # type: ignore[arg-type] # wrong ones on purpose

@@ -50,7 +50,7 @@ def test_a_head_alone_has_nothing_to_find(tmp_path: Path) -> None:
         (data / label).mkdir(parents=True)
         name = bundle.manifest.network.inputs[0]
         shape = [1 if size is None else size for size in name.shape]
-        np.savez(data / label / "a.npz", **{name.name: np.ones(shape, np.float32)})
+        np.savez(data / label / "a.npz", **{name.name: np.ones(shape, np.float32)})  # type: ignore[arg-type] # names are the caller's
 
     with pytest.raises(InputError, match="last-block or lora"):
         meta_bundle(bundle.root, data, tmp_path / "new", Meta(), threads=1, progress=Quiet())

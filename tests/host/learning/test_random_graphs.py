@@ -175,7 +175,7 @@ def computed(program: Program, leaves: dict[str, Tensor]) -> Tensor:
     return made[known[-1]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(program=programs)
 def test_gradients_of_a_random_graph(program: Program) -> None:
     """Every leaf that the end depends on has PyTorch's gradient, at several sizes."""

@@ -199,6 +199,17 @@ def test_a_learned_exponent_is_refused() -> None:
         differentiate(forward, loss="y", wrt=["c"], starts={"y": "x"})
 
 
+def test_dropout_that_drops_nothing_passes_all() -> None:
+    """In a network that answers it does nothing; one that drops is refused."""
+    constants = {"share": np.array(0.5, dtype=np.float32), "training": np.array(False)}
+    node = helper.make_node("Dropout", ["x", "share", "training"], ["y"])
+    compare([node], {"x": normal(5)}, torch.clone, constants=constants)
+
+    forward = graph([node], {"x": [5]}, constants | {"training": np.array(True)})
+    with pytest.raises(SourceError, match="drops numbers at random"):
+        differentiate(forward, loss="y", wrt=["x"], starts={"y": "x"})
+
+
 def test_where() -> None:
     """Each side gets the gradient where it was taken."""
     nodes = [

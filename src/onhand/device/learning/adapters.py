@@ -24,7 +24,15 @@ from onhand.device.learning.lesson_files import read_lesson, read_start
 from onhand.device.learning.verdict import Verdict
 from onhand.device.learning.versions import Version
 
-__all__ = ["IMPORTED", "ExportedAdapter", "export_adapter", "fit_adapter", "import_adapter"]
+__all__ = [
+    "IMPORTED",
+    "ExportedAdapter",
+    "check_of_original",
+    "export_adapter",
+    "fit_adapter",
+    "import_adapter",
+    "write_version",
+]
 
 IMPORTED: Final = "imported"
 """The method of a version that came as an adapter: no gate judged it."""
@@ -85,27 +93,69 @@ def export_adapter(
         ResourceError: if it cannot be written; nothing is then left behind.
     """
     bundle = read_bundle(root)
-    decoder = bundle.manifest.decoder
-    lesson = read_lesson(bundle)
+    check_of_original(bundle)
     in_use, found = choose_version(bundle, home, version)
     if in_use.passed_over:
         raise InputError(f"{in_use.passed_over[0]}; say with --version which one is meant")
     if found is None:
         raise InputError(f"{root} is used as it was built: there is nothing learned to write")
-    pairs = learned_adapter(bundle, home, found).pairs
-    naming = family_naming(bundle.manifest.provenance.get("family"))
     with stage_bundle(out) as staged:
-        scale = lesson.alpha / lesson.rank
-        modules = write_adapter(staged, pairs, decoder, naming=naming, scale=scale)
+        matrices, modules = write_version(bundle, found, staged, home=home)
         size = sum((staged / name).stat().st_size for name in (CONFIG, WEIGHTS))
     return ExportedAdapter(
         path=out,
         version=found.number,
-        matrices=len(pairs),
+        matrices=matrices,
         modules=modules,
-        rank=lesson.rank,
+        rank=read_lesson(bundle).rank,
         size_bytes=size,
     )
+
+
+def write_version(bundle: Bundle, version: Version, folder: Path, *, home: Path) -> tuple[int, int]:
+    """Write a version of a language model as an adapter.
+
+    Args:
+        bundle: a verified bundle.
+        version: of it.
+        folder: an empty one.
+        home: the state folder.
+
+    Returns:
+        matrices: of ours that it adds to.
+        modules: of the checkpoint's.
+
+    Raises:
+        InputError: if the version adds nothing.
+        BundleCorrupt: if it is damaged.
+    """
+    lesson, decoder = read_lesson(bundle), bundle.manifest.decoder
+    pairs = learned_adapter(bundle, home, version).pairs
+    naming = family_naming(bundle.manifest.provenance.get("family"))
+    scale = lesson.alpha / max(lesson.rank, 1)
+    return len(pairs), write_adapter(folder, pairs, decoder, naming=naming, scale=scale)
+
+
+def check_of_original(bundle: Bundle) -> None:
+    """Check that what adds to a bundle's matrices adds the same to its original's.
+
+    Args:
+        bundle: a language model's.
+
+    Raises:
+        InputError: if the build scaled inputs, or took parts out.
+    """
+    made = bundle.manifest.provenance
+    recipe = made.get("recipe")
+    scaled = [
+        step for step in (recipe.values() if isinstance(recipe, dict) else ()) if "awq" in str(step)
+    ]
+    if scaled or "shaping" in made:
+        why = "scaled the inputs of its matrices (awq)" if scaled else "changed its shape"
+        raise InputError(
+            f"{bundle.root}: the build {why}, so an adapter of the original does not fit it; build "
+            "it without that"
+        )
 
 
 def import_adapter(root: Path, place: Path, *, home: Path) -> Version:
@@ -128,6 +178,7 @@ def import_adapter(root: Path, place: Path, *, home: Path) -> Version:
         ResourceError: if it cannot be kept; all is then as it was before.
     """
     bundle = read_bundle(root)
+    check_of_original(bundle)
     lesson, start = _lesson_of(bundle)
     adapter = read_adapter(place, bundle.manifest.decoder)
     values = fit_adapter(

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from onnx import GraphProto, ModelProto
+from onnx import GraphProto, ModelProto, NodeProto
 
 from onhand.core.errors import InputError, SourceError
 from onhand.host.learning import (
@@ -30,7 +30,9 @@ from onhand.host.learning import (
 from onhand.host.learning.rules import Rules
 from onhand.host.learning.tape import FLOATS, Tape, called
 
-__all__ = ["RULES", "differentiate"]
+__all__ = ["OLDEST_OPSET", "RULES", "differentiate"]
+
+OLDEST_OPSET: Final = 17
 
 RULES: Final[Rules] = {
     **rules_activations.RULES,
@@ -77,10 +79,13 @@ def differentiate(
     Raises:
         InputError: if a name is not in the graph, is given twice or is not of floats, or nothing
             leads from it to the loss.
-        SourceError: if an operator on the way has no rule, or a rank cannot be inferred.
+        SourceError: if an operator on the way has no rule, a rank cannot be inferred, or the
+            opset is older.
     """
-    graph = model.graph
-    _check_names(graph, loss, wrt, starts or {})
+    _check_names(model.graph, loss, wrt, starts or {})
+    opset = next((i.version for i in model.opset_import if i.domain in {"", "ai.onnx"}), 0)
+    if opset < OLDEST_OPSET:
+        raise SourceError(f"the graph is of opset {opset}; gradients need {OLDEST_OPSET} or later")
     tape = Tape(model)
     reached = _reached(tape, wrt)
     gradients = dict(starts) if starts else {loss: _one(tape, loss)}
@@ -102,7 +107,7 @@ def _walk_back(tape: Tape, reached: set[str], gradients: dict[str, str]) -> None
     for node in reversed(list(tape.model.graph.node)):
         given = [gradients.get(out) if out else None for out in node.output]
         needs = [name in reached for name in node.input]
-        if not any(needs) or all(gradient is None for gradient in given):
+        if reached.isdisjoint(_read_by(node)) or all(gradient is None for gradient in given):
             continue
         domain = "" if node.domain == "ai.onnx" else node.domain
         rule = RULES.get((domain, node.op_type))
@@ -129,13 +134,22 @@ def _reached(tape: Tape, wrt: Sequence[str]) -> set[str]:
     if whole := [name for name in wrt if name not in reached]:
         raise InputError(f"{whole[0]!r} is not of floats, and has no gradient")
     for node in tape.model.graph.node:
-        inputs = reached.intersection(node.input)
+        inputs = reached.intersection(_read_by(node))
         if node.op_type in _FLAT or not inputs:
             continue
         # Codes carry gradients from where numbers are rounded to where they are numbers again.
         codes = node.op_type == "QuantizeLinear" or any(not _carries(tape, n) for n in inputs)
         reached.update(out for out in node.output if out and (codes or _carries(tape, out)))
     return reached
+
+
+def _read_by(node: NodeProto) -> set[str]:
+    """Return what a node reads, the graphs within it included."""
+    names = set(node.input)
+    for attribute in node.attribute:
+        for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            names.update(*(_read_by(each) for each in inner.node))
+    return names
 
 
 def _carries(tape: Tape, name: str) -> bool:

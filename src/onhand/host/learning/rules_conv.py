@@ -35,8 +35,8 @@ def _conv(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) 
 def _of_input(tape: Tape, node: NodeProto, passed: str, window: Window, groups: int) -> str:
     """Convolve the gradient with the kernels turned round, or transpose the convolution.
 
-    The first takes half to a tenth of the time, the less the more groups there are, and can be
-    where there is a window at every step.
+    The first can be where there is a window at every step. Over frozen kernels it takes four
+    fifths to a fifth of the time, the less the more groups there are; over learned ones as long.
     """
     outputs, inputs = tape.shape(node.input[1])[:2]
     n_begins = [span - b for span, b in zip(window.spans, window.begins, strict=True)]

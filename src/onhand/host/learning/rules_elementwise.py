@@ -22,6 +22,18 @@ def _add(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -
     ]
 
 
+def _dropout(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Dropout as it stands when a network answers: nothing is dropped.
+
+    Raises:
+        SourceError: if it may drop something.
+    """
+    training = tape.needed_value(node, 2)
+    if training is not None and training.any():
+        raise SourceError(f"{called(node)}: it drops numbers at random; set training_mode to false")
+    return [only(node, given), *[None] * (len(node.input) - 1)]
+
+
 def _mean(tape: Tape, node: NodeProto, given: Gradients, needs: Sequence[bool]) -> Gradients:
     """Mean: each of n terms gets one n-th of the gradient."""
     share = tape.number(1 / len(node.input), like=node.output[0])
@@ -159,7 +171,6 @@ def _cosine(tape: Tape, given: str, x: str, y: str) -> str:
 _UNARY: Final[dict[str, Callable[[Tape, str, str, str], str]]] = {
     "Abs": lambda tape, given, x, y: tape.add("Mul", given, tape.add("Sign", x)),
     "Cos": _cosine,
-    "Dropout": lambda tape, given, x, y: given,
     "Erf": _error_function,
     "Exp": lambda tape, given, x, y: tape.add("Mul", given, y),
     "Identity": lambda tape, given, x, y: given,
@@ -176,6 +187,7 @@ _UNARY: Final[dict[str, Callable[[Tape, str, str, str], str]]] = {
 RULES: Final[Rules] = {("", name): _unary(slope) for name, slope in _UNARY.items()} | {
     ("", "Add"): _add,
     ("", "Div"): _divide,
+    ("", "Dropout"): _dropout,
     ("", "Max"): _extreme,
     ("", "Mean"): _mean,
     ("", "Min"): _extreme,

@@ -1,7 +1,7 @@
 """A source that is quantised already, stored exactly as it is."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +29,7 @@ class AsIs:
         bits: bits of the matrices that are not coded, such as the embedding; 0 keeps them in
             float32.
         method: of rounding those, see `Quantize`.
+        layers: formats of single ones of them, likewise.
     """
 
     name: ClassVar[str] = "as-is"
@@ -37,6 +38,7 @@ class AsIs:
     formats: Mapping[str, GroupFormat]
     bits: int = _PLAIN_BITS
     method: str = "clip"
+    layers: Mapping[str, Mapping[str, int | bool]] = field(default_factory=dict, hash=False)
 
     def plan(self, decoder: Decoder) -> PassReport:
         """Say what `apply` would change, from shapes alone."""
@@ -96,7 +98,7 @@ class AsIs:
             )
 
     def _plain(self) -> Quantize:
-        return Quantize(bits=self.bits or _PLAIN_BITS, method=self.method)
+        return Quantize(bits=self.bits or _PLAIN_BITS, method=self.method, layers=self.layers)
 
 
 def choose_transforms(
@@ -116,7 +118,7 @@ def choose_transforms(
     Raises:
         SourceError: if the codes are to be kept and cannot be.
     """
-    if model.coded is None:
+    if model.coded is None or all(isinstance(one, AsIs) for one in asked.values()):
         return asked, ()
     how = model.coded.how
     if not keep_codes:

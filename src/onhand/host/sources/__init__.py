@@ -1,7 +1,11 @@
 """Where models come from; one file for each kind of place."""
 
+from pathlib import Path
+
+from onhand.core.bundle import MANIFEST
 from onhand.core.errors import SourceError
 from onhand.core.plugins import SOURCES, load_plugin, plugin_names
+from onhand.host.bundle_source import load_bundle
 from onhand.host.model import Model, Source
 
 __all__ = ["load_model"]
@@ -11,7 +15,7 @@ def load_model(location: str) -> Model:
     """Open a model with the first source that understands the location.
 
     Args:
-        location: a folder, or an id on a hub.
+        location: a folder, or an id on a hub; a bundle's folder gives what it holds.
 
     Returns:
         The model; its weights are read later, one by one.
@@ -20,6 +24,8 @@ def load_model(location: str) -> Model:
         SourceError: if no source understands it, or the model is unknown, incomplete or damaged.
         ResourceError: if a hub is needed and cannot be reached.
     """
+    if (Path(location) / MANIFEST).is_file():
+        return load_bundle(Path(location))
     reasons: list[str] = []
     for name in plugin_names(SOURCES):
         made = load_plugin(SOURCES, name)
