@@ -6,11 +6,11 @@
 DIR is a folder of a sentence encoder; without it the intents are left out, and that is said. Tasks
 have 5 classes that neither the network's training nor meta-learning has seen: a third of CLINC150's
 intents, and the spoken digits 5 to 9, heard by a network for other words. Each task is taught in 5
-gradient steps (digits: 20), by the graph that a device runs, and asked about 5 further examples of each class.
-Beside it: the nearest mean of the examples' vectors, and for texts, with no example at all, the
-nearest vector of the classes' names. Equal seeds give equal tasks to all. Figures are the mean over
-all tasks of all seeds; intervals are 95 % of that mean, over the seeds' means where there are
-several.
+gradient steps (digits: 20), by the graph that a device runs, and asked about 5 further examples of
+each class. Beside it: the nearest mean of the examples' vectors, and for texts, with no example at
+all, the nearest vector of the classes' names. Equal seeds give equal tasks to all. Figures are the
+mean over all tasks of all seeds; intervals are 95 % of that mean, over the seeds' means where there
+are several.
 """
 
 import argparse
