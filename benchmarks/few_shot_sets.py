@@ -74,6 +74,7 @@ class FewShotSet:
         vectors: (N, D) of `held`, as the network without any learning gives them, of length 1.
         label_vectors: class of `held` -> (D,) of its name, of length 1; empty where it has none.
         head_rate: that suits the size of the vectors.
+        steps: gradient steps of a task: more where vectors point much alike.
     """
 
     name: str
@@ -83,6 +84,7 @@ class FewShotSet:
     vectors: FloatArray
     label_vectors: dict[int, FloatArray]
     head_rate: float
+    steps: int
 
 
 def intents(model: Path, place: Path, *, each: int) -> FewShotSet:
@@ -120,6 +122,7 @@ def intents(model: Path, place: Path, *, each: int) -> FewShotSet:
         vectors=_units(vectors),
         label_vectors={int(c): named[i] for i, c in enumerate(held)},
         head_rate=10.0,
+        steps=5,
     )
 
 
@@ -150,15 +153,18 @@ def digits(place: Path, *, each: int) -> FewShotSet:
         parts.append(LatentSource(_array_latents(block, teachable, heard), np.array(labels)))
     with closing(_opened(head)) as plain:
         found = np.stack(_array_latents(head, plain, arrays))
-        vectors = _units(found.reshape(len(found), -1))
+        flat = found.reshape(len(found), -1)
+    # Beyond four times this a step of plain gradient overshoots: such vectors point much alike.
+    head_rate = float(1 / np.square(flat).sum(axis=1).mean())
     return FewShotSet(
         name="digits",
         teachable=teachable,
         seen=parts[0],
         held=parts[1],
-        vectors=vectors,
+        vectors=_units(flat),
         label_vectors={},
-        head_rate=0.05,
+        head_rate=2 * head_rate,
+        steps=20,
     )
 
 
