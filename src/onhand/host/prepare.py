@@ -74,9 +74,8 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         shown: told how far it is.
     """
     shown.start("reading the source", 1)
-    model = load_with_adapter(source, options)
+    model, asked = load_with_adapter(source, options), options.transforms
     shown.advance(1)
-    asked = options.transforms
     if options.search is not None and model.coded is None:
         # Stands in until the search has found what each matrix is stored as.
         asked = {"int4": Quantize(method=options.search.method)}
