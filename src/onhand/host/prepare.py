@@ -1,6 +1,6 @@
 """What a build decides before its first weight is read, and what decides its bytes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from onhand.host.model import Model, ShapesAlone
 from onhand.host.options import BuildOptions
 from onhand.host.pack import VariantPlan, plan_variants
 from onhand.host.passes.as_is import choose_transforms
-from onhand.host.passes.base import pass_options
+from onhand.host.passes.base import Pass, pass_options
 from onhand.host.passes.quantize import Quantize
 from onhand.host.plan import BuildPlan, calibration_tokens, make_plan, text_tokens
 from onhand.host.shaping import add_to_forecast, plan_shaping
@@ -74,11 +74,9 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         shown: told how far it is.
     """
     shown.start("reading the source", 1)
-    model, asked = load_with_adapter(source, options), options.transforms
+    model = load_with_adapter(source, options)
     shown.advance(1)
-    if options.search is not None and model.coded is None:
-        # Stands in until the search has found what each matrix is stored as.
-        asked = {"int4": Quantize(method=options.search.method)}
+    asked = _transforms(model, options)
     transforms, notes = choose_transforms(model, asked, keep_codes=options.keep_codes)
     model = replace(model, notes=(*model.notes, *notes))
     shape_plan = plan_shaping(model.decoder, options.shaping, tokens=text_tokens(model.decoder))
@@ -120,6 +118,13 @@ def prepare(source: str, options: BuildOptions, home: Path | None, shown: Progre
         threads=threads,
         forecast=add_lesson_to_plan(whole, shape_plan.decoder, plans, options.learnable),
     )
+
+
+def _transforms(model: Model, options: BuildOptions) -> Mapping[str, Pass]:
+    if options.search is not None and model.coded is None:
+        # Stands in until the search has found what each matrix is stored as.
+        return {"int4": Quantize(method=options.search.method)}
+    return options.transforms
 
 
 def _text_files(model: Model) -> TextFiles:

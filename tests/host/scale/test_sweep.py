@@ -6,6 +6,8 @@ import pytest
 
 from onhand.cli.sweep import _build_options
 from onhand.core.errors import InputError, RecipeError
+from onhand.core.profile import render_profile
+from onhand.device.known_devices import known_device
 from onhand.host.scale.sweep import key_of, parse_sweep, read_sweep
 
 OPTIONS = {"as_json": True, "bits": False, "calibrate": False, "budget": False, "no_original": True}
@@ -43,6 +45,16 @@ def test_every_source_meets_every_budget(tmp_path: Path) -> None:
     assert sweep.trials[0].words == (small, *shared, "--budget", "disk=1MB")
     assert sweep.trials[3].words == ("someone/large", "--bits", "8", *shared)
     assert not sweep.is_timed
+
+
+def test_a_known_device_needs_no_file(tmp_path: Path) -> None:
+    """By its name, as `--device` takes it."""
+    text = SWEEP + '[[device]]\nname = "phone"\nprofile = "android-dimensity-9300"\n'
+
+    sweep = parse_sweep(text, OPTIONS, folder=tmp_path, where="sweep.toml")
+
+    expected = render_profile(known_device("android-dimensity-9300"))
+    assert {trial.profile for trial in sweep.trials} == {expected}
 
 
 def test_a_limit_on_time_is_noticed(tmp_path: Path) -> None:

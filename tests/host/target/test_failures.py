@@ -23,7 +23,7 @@ BOARD = parse_address("ssh://pi@board")
         ("ssh: connect to host board port 22: Network is unreachable", "there is no way to it"),
         ("ssh: connect to host board port 22: Connection timed out", "it does not answer"),
         ("Timeout, server board not responding.", "it does not answer"),
-        ("ssh: connect to host board port 22: Connection refused", "nothing listens there"),
+        ("ssh: connect to host board port 22: Connection refused", "run, on this port?"),
         ("ssh: Could not resolve hostname board: Name or service not known", "name is not known"),
         ("No ED25519 host key is known for board and you have requested", "is not known here"),
         ("pi@board: Permission denied (publickey,password).", "accepts none of the keys"),

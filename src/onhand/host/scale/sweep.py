@@ -12,6 +12,7 @@ from onhand.core.errors import InputError, RecipeError
 from onhand.core.manifest import NAME
 from onhand.core.profile import read_profile, render_profile
 from onhand.core.tables import unknown
+from onhand.device.known_devices import known_device, known_devices
 from onhand.host.scale.trial import Trial
 
 __all__ = ["FORMAT", "Sweep", "key_of", "parse_sweep", "read_sweep"]
@@ -141,6 +142,12 @@ def _named(table: Mapping[str, object], key: str, where: str) -> list[dict[str, 
     return given
 
 
+def _profile(given: str, folder: Path) -> str:
+    """Return the profile of a known device, or of a file beside the sweep's."""
+    is_known = given in known_devices()
+    return render_profile(known_device(given) if is_known else read_profile(folder / given))
+
+
 def _devices(table: Mapping[str, object], folder: Path, where: str) -> list[tuple[str, str | None]]:
     if "device" not in table:
         return [("", None)]
@@ -148,8 +155,7 @@ def _devices(table: Mapping[str, object], folder: Path, where: str) -> list[tupl
     for one in _named(table, "device", where):
         _only(one, ("name", "profile"), f"{where}: device {one['name']}")
         given = one.get("profile")
-        profile = None if given is None else render_profile(read_profile(folder / str(given)))
-        found.append((str(one["name"]), profile))
+        found.append((str(one["name"]), None if given is None else _profile(str(given), folder)))
     return found
 
 

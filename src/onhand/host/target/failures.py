@@ -33,7 +33,7 @@ _CONNECTION = (
         "add it to ssh-agent, or copy it there with ssh-copy-id",
     ),
     (r"Could not resolve hostname|Name or service not known", "its name is not known"),
-    (r"Connection refused", "nothing listens there: does its SSH server run, on this port"),
+    (r"Connection refused", "nothing listens there: does its SSH server run, on this port?"),
     (
         r"No route to host|Network is unreachable|Host is down",
         "there is no way to it: is it on, and in this network",
