@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from onhand.host.learning.tape import Tape
 from onhand.host.learning.wanted import Learnable, parse_learnable
 
 EVERYTHING = "lora,rank=4,targets=qkv+out+{inner}+down"
-FORMATS: dict[str, dict[str, object]] = {
+FORMATS: dict[str, dict[str, Any]] = {
     "int4": {"bits": 4},
     "int4 with zero points in large groups": {"bits": 4, "symmetric": False, "group_size": 64},
     "int8": {"bits": 8},
