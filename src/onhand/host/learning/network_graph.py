@@ -13,6 +13,7 @@ from onhand.core.onnxfile import read_graph
 from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.sparse_graph import self_contained_graph
 from onhand.device.networks.graph_file import read_graph_file
+from onhand.device.telemetry import refuse_telemetry
 from onhand.host.networks.graph import Array, Graph, Node, Value, fresh_name
 from onhand.host.networks.onnx_files import Place, graph_from_model, infer_shapes, model_bytes
 
@@ -149,6 +150,8 @@ def run_graph(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
         EngineError: if ONNX Runtime fails.
     """
     import onnx
+
+    refuse_telemetry()
     import onnxruntime as ort
 
     model = onnx.load_from_string(model_bytes(graph))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from onhand.core.bundle import Bundle
 from onhand.core.errors import EngineError
 from onhand.core.sparse_graph import part_of_graph
+from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -26,11 +27,9 @@ def open_bytes(content: bytes, bundle: Bundle, *, threads: int) -> "ort.Inferenc
     Raises:
         EngineError: if ONNX Runtime refuses the graph.
     """
+    refuse_telemetry()
     import onnxruntime as ort
 
-    from onhand.device.telemetry import refuse_telemetry
-
-    refuse_telemetry()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
