@@ -93,6 +93,7 @@ class LessonGraph:
     def answer(self, values: Values, feeds: Feeds) -> Taught:
         """See `Answering`."""
         self._open()
+        refuse_telemetry()
         import onnxruntime as ort
 
         options = ort.RunOptions()
