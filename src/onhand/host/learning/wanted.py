@@ -21,7 +21,8 @@ class Learnable:
         kind: one of `onhand.core.lesson.KINDS`.
         rank: of LoRA's products.
         alpha: their scale times the rank; None for twice the rank.
-        targets: the matrices that get LoRA, by the ends of their names; empty for all.
+        targets: the matrices that get LoRA, by the ends of their names; empty for those that
+            are usual: `qkv` of a language model, every product of another network.
         classes: names of the classes of a new head; empty where the network has classes, or where
             they are to be learned one by one.
         remember: a file of examples of what a language model can do already, JSON lines, which the
