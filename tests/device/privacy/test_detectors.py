@@ -12,10 +12,7 @@ from onhand.device.privacy.detectors import DETECTORS, find_all, parted
 from onhand.device.privacy.digits import luhn_holds, windows
 from onhand.device.privacy.spans import Found, is_apart
 
-JWT = (
-    "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0."
-    "dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
-)
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U"
 PEM = "-----BEGIN RSA PRIVATE KEY-----\nMIIEow\n-----END RSA PRIVATE KEY-----"
 
 
@@ -54,7 +51,7 @@ def found(text: str) -> list[tuple[str, str]]:
         ("\u8eab\u4efd\u8bc1 130503670401001", "id", "130503670401001"),
         ("078-05-1120", "id", "078-05-1120"),
         ("my SSN is 078051120", "id", "078051120"),
-        ("QQ 12 34 56 C" .replace("QQ", "AB"), "id", "AB 12 34 56 C"),
+        ("QQ 12 34 56 C".replace("QQ", "AB"), "id", "AB 12 34 56 C"),
         ("HKID A123456(3)", "id", "A123456(3)"),
         ("passport no. E12345678", "id", "E12345678"),
         ("ping 192.168.1.20:8080", "host", "192.168.1.20"),
@@ -169,7 +166,8 @@ def test_finds_lie_within_the_text(text: str) -> None:
 
 @pytest.mark.parametrize("kind", DETECTORS)
 @pytest.mark.parametrize(
-    "unit", ["a@", "1", "1 ", "1-", "a.", "://", "eyJ", "password ", "::", "1.", "A1", "(", "sk-", "="]
+    "unit",
+    ["a@", "1", "1 ", "1-", "a.", "://", "eyJ", "password ", "::", "1.", "A1", "(", "sk-", "="],
 )
 def test_attack_text_that_makes_a_detector_slow(kind: str, unit: str) -> None:
     """Steps grow with the length, not with its square: a fourfold text takes few times as many."""
@@ -203,7 +201,7 @@ def test_entropy_of_letters() -> None:
 
 
 def test_issuers_and_countries_need_their_form() -> None:
-    """A number that Luhn accepts is no card without an issuer, a plus no phone without a country."""
+    """A number that Luhn accepts is no card without an issuer, a plus is no phone alone."""
     assert luhn_holds("1234567812345670")
     assert found("1234567812345670") == []
     assert found("+999 1234 5678") == []

@@ -24,15 +24,18 @@ class Words:
         self._words: list[re.Match[str]] = []
 
     def read(self, text: str) -> TextBatch:
+        """Words."""
         self.n_read += 1
         self._words = list(re.finditer(r"\w+", text))
         ids = np.zeros((1, len(self._words) + 2), dtype=np.int64)
         return TextBatch(feeds={"ids": ids}, cut=(len(self._words) > self._most,))
 
     def places(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where they are."""
         return [(0, 0), *(word.span() for word in self._words), (0, 0)]
 
     def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Capitals."""
         scores = np.zeros((1, feeds["ids"].shape[1], len(LABELS)), dtype=np.float32)
         scores[0, :, 0] = 0.5
         before = False
@@ -44,9 +47,9 @@ class Words:
         return {"logits": scores}
 
 
-def names(text: str, **given: int) -> list[str]:
+def names(text: str, *, most: int = 1000) -> list[str]:
     """The parts of a text."""
-    return [text[one.start : one.end] for one in NameFinder(Words(**given), where="ner")(text)]
+    return [text[one.start : one.end] for one in NameFinder(Words(most=most), where="ner")(text)]
 
 
 def test_names_of_several_words_are_one() -> None:

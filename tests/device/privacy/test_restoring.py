@@ -1,6 +1,7 @@
 """Placeholders, and answers in which values come back."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -58,9 +59,7 @@ def test_values_come_back_across_the_borders_of_pieces(cuts: set[int]) -> None:
     """However an answer is cut, its text is the same; other brackets stay."""
     text = "mail [EMAIL1], [Email1] or [EMAIL9] [x] [ [EMAIL1] a[EMA"
     places = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    pieces: list[Piece | Ending] = [
-        Piece(text[start:end]) for start, end in zip(places, places[1:], strict=False)
-    ]
+    pieces: list[Piece | Ending] = [Piece(text[start:end]) for start, end in pairwise(places)]
 
     parts = restored([*pieces, END])
 
@@ -74,7 +73,7 @@ def test_text_that_is_no_placeholder_does_not_wait() -> None:
     restorer = TextRestorer(holding(), is_json=False)
 
     assert [restorer.push(part) for part in ("a [", "not", " b", "[1", " c")] == [
-        *("a ", "", "[not b", "", "[1 c"),
+        *("a ", "[not", " b", "[1", " c"),
     ]
 
 
@@ -103,7 +102,9 @@ def test_text_that_is_json_stays_so(*, is_json: bool) -> None:
     (piece, _) = restored([Piece('{"a": "[SECRET1]"}'), END], is_json=is_json)
 
     assert isinstance(piece, Piece)
-    assert piece.text == ('{"a": ' + json.dumps(QUOTED) + "}" if is_json else f'{{"a": "{QUOTED}"}}')
+    assert piece.text == (
+        '{"a": ' + json.dumps(QUOTED) + "}" if is_json else f'{{"a": "{QUOTED}"}}'
+    )
 
 
 def test_scores_stay_with_what_was_said() -> None:

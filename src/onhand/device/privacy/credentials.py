@@ -108,7 +108,7 @@ def _beside(text: str, word: re.Match[str]) -> Iterator[Found]:
     has_sign = start > word.end() and text[word.end() : start].strip(f" {_QUOTES}") != ""
     match = _BESIDE.match(text, start)
     if match is not None and (has_sign or start > word.end()):
-        given = match.group().rstrip(".:!?-")
+        given = match.group().rstrip(".:?-")
         if _is_secret(given, has_sign=has_sign, is_code=word.group().lower().endswith(_CODE_WORDS)):
             yield _found(text, start, start + len(given))
             return

@@ -12,7 +12,7 @@ __all__ = ["find_phones"]
 # Codes of countries, of E.164.
 _COUNTRY: Final = re.compile(
     "1|7|2[07]|3[0123469]|4[013-9]|5[1-8]|6[0-6]|8[1246]|9[0-58]"
-    "|(?:2[1-69]|3[578]|42|5[09]|6[789]|8[58]|9[679])[0-9]"
+    "|(?:2[1-69]|3[578]|42|5[09]|6[789]|8[58]|9[67])[0-9]|99[2-8]"
 )
 _NORTH_AMERICA: Final = re.compile(r"1?[2-9][0-9]{2}[2-9][0-9]{6}")
 _MOBILE: Final = re.compile(r"(?:(?:00)?86)?(1[3-9][0-9]{9})")
@@ -80,6 +80,8 @@ def _continues(text: str, start: int, end: int) -> bool:
 def _is_phone(text: str, one: Window, *, has_plus: bool) -> bool:
     if has_plus:
         return _is_international(one.digits)
+    if len(one.groups) == 4 and max(one.groups) <= 3 and set(one.gaps) == {"."}:
+        return False  # an address of a computer, or a version
     if _is_chinese(one) or _is_national(one, text):
         return True
     before = text[max(one.start - _NEAR, 0) : one.start]

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from onhand.device.privacy.placeholders import PATTERN, Placeholders
+from onhand.device.privacy.placeholders import PATTERN, TAGS, Placeholders
 from onhand.device.serving.asks import Ending, Piece
 from onhand.device.tools.kinds import CallPart
 
 __all__ = ["PieceRestorer", "TextRestorer", "in_json"]
 
 # What may go on to be a word; longer than any word it is none.
-_BEGUN: Final = re.compile(r"\[[A-Za-z]{0,24}[0-9]{0,7}")
+_BEGUN: Final = re.compile(r"\[([A-Za-z]{0,24})[0-9]{0,7}")
 _MOST_HELD: Final = 33
 
 
@@ -43,7 +43,7 @@ class TextRestorer:
         """Take the next piece; return what is decided now."""
         text, self._held = self._held + text, ""
         begun = text.rfind("[", max(len(text) - _MOST_HELD, 0))
-        if begun >= 0 and _BEGUN.fullmatch(text, begun):
+        if begun >= 0 and _may_become_one(text, begun):
             text, self._held = text[:begun], text[begun:]
         return PATTERN.sub(self._value, text)
 
@@ -57,6 +57,16 @@ class TextRestorer:
         if value is None:
             return match.group()
         return in_json(value) if self._is_json else value
+
+
+def _may_become_one(text: str, begun: int) -> bool:
+    match = _BEGUN.fullmatch(text, begun)
+    if match is None:
+        return False
+    letters = match[1].upper()
+    if not letters:
+        return match.end() == begun + 1  # digits need letters before them
+    return any(tag.startswith(letters) or letters.startswith(tag) for tag in TAGS.values())
 
 
 class PieceRestorer:

@@ -6,12 +6,12 @@ from typing import Final, Literal
 
 __all__ = ["KINDS", "Detector", "Found", "Kind", "is_apart"]
 
-Kind = Literal["secret", "url", "email", "iban", "id", "card", "phone", "host", "name"]
+Kind = Literal["url", "secret", "email", "iban", "id", "card", "phone", "host", "name"]
 """secret: keys, tokens, passwords. url: an address on the web with credentials in it. id: a number
 that a state gives to a person. host: an address or an internal name of a computer."""
 
 KINDS: Final[tuple[Kind, ...]] = (
-    *("secret", "url", "email", "iban", "id"),
+    *("url", "secret", "email", "iban", "id"),
     *("card", "phone", "host", "name"),
 )
 """Where two overlap, the earlier one counts."""

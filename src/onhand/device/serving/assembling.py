@@ -28,6 +28,8 @@ from onhand.device.serving.routing.counts import show_outbox
 from onhand.device.serving.routing.desk import Desk
 from onhand.device.serving.routing.outbox import Outbox
 from onhand.device.serving.routing.settings import OutboxSettings
+from onhand.device.serving.routing.waiting import Waiting
+from onhand.device.serving.secret import server_secret
 from onhand.device.serving.settings import (
     CacheSettings,
     ModelSettings,
@@ -121,7 +123,8 @@ def opened_state(
         if settings.outbox.most_bytes and settings.backends:
             outbox = opened_outbox(settings.outbox, home=home, metrics=metrics)
             opened.callback(outbox.close)
-            state.beside.append(Desk(outbox, state, settings.outbox))
+            waiting = Waiting(server_secret(home))
+            state.beside.append(Desk(outbox, state, settings.outbox, waiting=waiting))
         if settings.learning.enabled:
             state.feedback = FeedbackDesk(state, settings.learning, home=home)
             state.beside.append(state.feedback)
