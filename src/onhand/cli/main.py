@@ -21,6 +21,7 @@ from onhand.core.errors import (
     InputError,
     OnhandError,
     ResourceError,
+    VaultError,
 )
 
 __all__ = ["COMMANDS", "EXIT_CODES", "main"]
@@ -56,6 +57,7 @@ EXIT_CODES: Final = {
     BudgetExceeded: 4,
     EngineError: 5,
     ResourceError: 6,
+    VaultError: 7,
     OnhandError: 1,
 }
 _USAGE, _MEMORY, _INTERRUPTED, _BROKEN_PIPE = 2, 6, 130, 141
