@@ -12,7 +12,7 @@ from onhand.host.learning.network_head import Head, stored_name
 from onhand.host.learning.wanted import Learnable
 from onhand.host.networks.graph import Array, Graph, Node
 
-__all__ = ["open_biases", "open_low_rank", "open_weights"]
+__all__ = ["matrices", "open_biases", "open_low_rank", "open_weights"]
 
 # Operator -> inputs that are weights.
 _WEIGHTS: Final = {
@@ -114,7 +114,7 @@ def open_low_rank(
     scale = np.array(learnable.scale() / learnable.rank, dtype=np.float32)
     factor = edit.constant("lora.scale", scale)
     known: dict[str, tuple[str, str]] = {}
-    for node, sizes in _matrices(graph, fixed):
+    for node, sizes in matrices(graph, fixed):
         tensor = stored_name(graph, node.inputs[1])
         targets = learnable.targets
         # By the node's own name as well: exporters number weights, and name what they make.
@@ -153,8 +153,13 @@ def _factors(
     return a, b
 
 
-def _matrices(graph: Graph, fixed: Collection[str]) -> Iterator[tuple[Node, tuple[int, int]]]:
-    """Yield products of a matrix, and (K, N)."""
+def matrices(graph: Graph, fixed: Collection[str]) -> Iterator[tuple[Node, tuple[int, int]]]:
+    """Yield products of a matrix, and (K, N).
+
+    Args:
+        graph: the graph.
+        fixed: values that no input changes.
+    """
     weights = [
         node.inputs[1]
         for node in graph.nodes

@@ -124,7 +124,15 @@ def build_network(
         graphs = {name: made.graph for name, made in finished.items()}
         provenance, samples = _provenance(ready, options), ready.data.calibration
         packed = pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
-        lesson = with_lesson(packed, options.learnable, samples, ready.threads, shown)
+        lesson = with_lesson(
+            packed,
+            options.learnable,
+            samples,
+            ready.threads,
+            shown,
+            model=ready.model,
+            original=ready.graph,
+        )
         proof = _proof(ready, finished, options, staged, home)
         if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))

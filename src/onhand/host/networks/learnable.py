@@ -1,9 +1,16 @@
 """What a network's build adds so that the bundle can learn on a device."""
 
+from typing import TYPE_CHECKING
+
 from onhand.core.bundle import Bundle
 from onhand.core.progress import Progress
 from onhand.host.learning.wanted import Learnable
+from onhand.host.networks.graph import Graph
+from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.samples import Samples
+
+if TYPE_CHECKING:
+    from onhand.host.learning.network_modules import Checkpoint
 
 __all__ = ["wish_json", "with_lesson"]
 
@@ -14,7 +21,14 @@ def wish_json(wanted: Learnable | None) -> dict[str, object]:
 
 
 def with_lesson(
-    packed: Bundle, wanted: Learnable | None, samples: Samples, threads: int, progress: Progress
+    packed: Bundle,
+    wanted: Learnable | None,
+    samples: Samples,
+    threads: int,
+    progress: Progress,
+    *,
+    model: NetworkModel,
+    original: Graph,
 ) -> dict[str, object]:
     """Add what a bundle should be able to learn, once its gradients are checked.
 
@@ -24,6 +38,8 @@ def with_lesson(
         samples: examples for the check.
         threads: of one run.
         progress: told how far it is.
+        model: the source.
+        original: its graph, cleaned.
 
     Returns:
         What the report says of it, "lesson" and "notes"; nothing where nothing was added.
@@ -38,6 +54,30 @@ def with_lesson(
     from onhand.host.learning.network_files import add_network_lesson
 
     progress.start("checking what it can learn", 1)
-    added = add_network_lesson(packed, wanted, samples=samples, threads=threads)
+    checkpoint = _checkpoint(packed, wanted, model, original)
+    added = add_network_lesson(
+        packed, wanted, samples=samples, threads=threads, checkpoint=checkpoint
+    )
     progress.advance(1)
-    return {"lesson": added.to_json(), "notes": [added.sentence()]}
+    notes = [added.sentence()]
+    if checkpoint is not None and added.nameless:
+        notes.append(f"what it learns cannot leave as a PEFT adapter: {added.nameless}")
+    return {"lesson": added.to_json(), "notes": notes}
+
+
+def _checkpoint(
+    packed: Bundle, wanted: Learnable, model: NetworkModel, original: Graph
+) -> "Checkpoint | None":
+    """Return the checkpoint that adapters could be for; None where there is none."""
+    from onhand.host.learning.network_modules import Checkpoint
+    from onhand.host.networks.sources.encoder_config import FAMILIES
+
+    family = FAMILIES.get(model.family)
+    if family is None or wanted.kind != "lora":
+        return None
+    has_head = packed.manifest.network.task == "text-classification"
+    return Checkpoint(
+        graph=original,
+        prefix=family.naming.prefix if has_head else "",
+        task="SEQ_CLS" if has_head else "FEATURE_EXTRACTION",
+    )
