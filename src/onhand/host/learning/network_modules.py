@@ -24,13 +24,15 @@ from onhand.host.networks.graph import Graph, Node
 
 __all__ = ["Checkpoint", "find_modules"]
 
-_BEHIND: Final = re.compile(r"(?:_quantized|\.codes|\.all|\.\d+)$")
+_BEHIND: Final = re.compile(r"(?:_quantized|\.codes|\.q|\.all|\.\d+)$")
 _WEIGHT: Final = ".weight"
 # What 4 bits leave of a matrix differs by a tenth; another matrix differs by more than all of it.
 _MOST_APART: Final = 0.3
 # A fit with more factors counts where it explains this much more.
 _BETTER: Final = 0.98
 _ROUNDS: Final = 12
+# What float32 rounds: nothing is left to explain.
+_EXACT: Final = 1e-6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,11 +202,12 @@ def _fitted(
         name: float(np.linalg.norm(wanted - base * s[:, None] * t))
         for name, (s, t) in trials.items()
     }
+    size = max(float(np.linalg.norm(wanted)), 1e-12)
     chosen = "none"
     for name in ("inputs", "both"):
-        if apart[name] < _BETTER * apart[chosen]:
+        if apart[chosen] > _EXACT * size and apart[name] < _BETTER * apart[chosen]:
             chosen = name
-    share = apart[chosen] / max(float(np.linalg.norm(wanted)), 1e-12)
+    share = apart[chosen] / size
     inputs, outputs = trials[chosen]
     if share > _MOST_APART or min(inputs.min(), outputs.min()) <= 0:
         return f"is {share:.0%} apart from its checkpoint's: the build changed it"
