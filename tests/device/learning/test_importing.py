@@ -169,7 +169,7 @@ def test_a_missing_file_is_named(bundle: Bundle, elsewhere: Path, home: Path, na
     """As is a folder that is none."""
     (elsewhere / name).unlink()
 
-    with pytest.raises(InputError, match="missing|PEFT"):
+    with pytest.raises(InputError, match=r"missing|PEFT"):
         import_learned(bundle.root, elsewhere, Judges(is_waived=True), home=home)
     with pytest.raises(InputError, match="no such folder"):
         import_learned(bundle.root, elsewhere / "x", Judges(is_waived=True), home=home)

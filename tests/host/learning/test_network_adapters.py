@@ -152,9 +152,7 @@ def test_an_adapter_adds_to_the_checkpoint_what_was_learned(
     states = computed(added_to(model, tmp_path / "out")).last_hidden_state.numpy()
     mask = texts(length=9)["attention_mask"][:, :, None]
     expected = (states * mask).sum(axis=1) / mask.sum(axis=1)
-    np.testing.assert_allclose(
-        answers(bundle, home)["embedding"], expected, rtol=CLOSE, atol=CLOSE
-    )
+    np.testing.assert_allclose(answers(bundle, home)["embedding"], expected, rtol=CLOSE, atol=CLOSE)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
@@ -224,9 +222,7 @@ def test_other_names_of_the_same_layers(tmp_path: Path, home: Path) -> None:
     np.testing.assert_allclose(answers(bundle, home)["logits"], before, rtol=1e-5, atol=1e-5)
 
 
-def write_files(
-    folder: Path, config: dict[str, object], tensors: dict[str, np.ndarray]
-) -> Path:
+def write_files(folder: Path, config: dict[str, object], tensors: dict[str, np.ndarray]) -> Path:
     """An adapter's two files."""
     folder.mkdir()
     (folder / "adapter_config.json").write_text(json.dumps(config))

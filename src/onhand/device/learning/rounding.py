@@ -17,7 +17,7 @@ from onhand.core.errors import BundleCorrupt
 from onhand.core.lesson import Codes, Lesson
 from onhand.device.learning.base import Values
 
-__all__ = ["Rounded", "round_weight", "rounded_values", "scale_name"]
+__all__ = ["Rounded", "round_weight", "rounded_values", "rounded_weights", "scale_name"]
 
 _TOP: Final = 127
 # A scale is kept while its codes use at least this share of their range.
@@ -75,8 +75,9 @@ def round_weight(weight: FloatArray, codes: Codes, known: FloatArray | None = No
             old[: known.size] = known.reshape(-1)[: scales.size]
         else:
             old = known.reshape(())
-        steps = np.divide(peaks, old, out=np.full_like(peaks, np.inf), where=old > 0)
-        serves = (steps <= _TOP + 0.5) & (steps >= _LEAST_USED * _TOP)
+        high, low = weight.max(axis=others), weight.min(axis=others)
+        fits = (high <= (_TOP + 0.5) * old) & (low >= -(_TOP + 1.5) * old)
+        serves = fits & (old > 0) & (peaks >= _LEAST_USED * _TOP * old)
         scales = np.where(serves, old, scales).astype(np.float32)
     found = np.rint(weight / _along(scales, axis, weight.ndim))
     whole = np.clip(found, -_TOP - 1, _TOP).astype(np.int8)

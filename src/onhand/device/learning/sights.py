@@ -8,6 +8,8 @@ from onhand.device.learning.examples import Example
 from onhand.device.learning.fixed_answers import fixed_answers
 from onhand.device.learning.gate import Sight
 from onhand.device.learning.judging import judge
+from onhand.device.learning.lesson_files import read_scales
+from onhand.device.learning.rounding import rounded_values
 from onhand.device.learning.training import Source
 from onhand.device.threads import usable_threads
 
@@ -24,7 +26,7 @@ def see(
     prompts: Iterable[Example],
     batch: int,
 ) -> Sight:
-    """Look at a model as a gate does.
+    """Look at a model as a gate does: weights that will answer as integers are rounded first.
 
     Args:
         bundle: a verified bundle.
@@ -39,6 +41,8 @@ def see(
         InputError: if an example does not fit the lesson.
         EngineError: if the graph fails.
     """
+    scales = read_scales(bundle, teachable.lesson)
+    values = rounded_values(teachable.lesson, values, scales)
     return Sight(
         old=judge(teachable, values, old, batch=batch),
         new=judge(teachable, values, new, batch=batch),

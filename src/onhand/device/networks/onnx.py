@@ -122,7 +122,8 @@ class OnnxNetworkEngine:
         options.add_session_config_entry(_ACCURACY_LEVEL, str(chosen.accuracy_level))
         providers = use_provider(options, self._provider)
         disabled = [*SLOWER_FUSIONS]
-        if bundle.learned is not None and bundle.learned.kind != "bias":
+        learned = bundle.learned
+        if learned is not None and learned.kind != "bias" and not learned.is_coded:
             disabled.append(_ROUNDS_WEIGHTS)
         with _engine_errors():
             inner = ort.InferenceSession(

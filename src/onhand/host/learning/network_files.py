@@ -8,6 +8,7 @@ from onhand.core.lesson import LESSON, Lesson, render_lesson
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
 from onhand.core.units import format_bytes
 from onhand.device.learning.modules import MODULES, render_modules
+from onhand.device.learning.rounding import scale_name
 from onhand.host.learning.check import STEPS
 from onhand.host.learning.differentiate import differentiate
 from onhand.host.learning.losses import append_class_loss
@@ -155,7 +156,8 @@ def _written(
     root = bundle.root
     for name, content in files.items():
         (root / name).write_bytes(content)
-    starts = made.opened.starts
+    scales = made.opened.scales
+    starts = dict(made.opened.starts) | {scale_name(name): scales[name] for name in scales}
     declared = {
         name: TensorSpec(dtype="F32", shape=array.shape, offset=0) for name, array in starts.items()
     }
