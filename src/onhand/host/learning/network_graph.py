@@ -27,6 +27,7 @@ __all__ = [
     "folded",
     "known_shapes",
     "merged_decoders",
+    "read_answering",
     "read_stored",
     "renamed_apart",
     "run_graph",
@@ -88,6 +89,27 @@ def read_stored(bundle: Bundle, variant: str) -> StoredGraph:
         tensor.data_location = onnx.TensorProto.DEFAULT
     places = dict(_places(outside.graph.initializer))
     return StoredGraph(graph=graph_from_model(model, where=str(path)), places=places)
+
+
+def read_answering(bundle: Bundle) -> Graph:
+    """Read the graph that a bundle answers by, with what was learned if it has learned something.
+
+    Args:
+        bundle: a verified bundle of a network, or what `with_learned` gave.
+
+    Returns:
+        The graph of the default variant, with all constants in memory.
+
+    Raises:
+        BundleCorrupt: if graph, weights and manifest do not match.
+        SourceError: if it holds what nothing here knows.
+    """
+    import onnx
+
+    model = onnx.load_from_string(self_contained_graph(read_graph_file(bundle, None), bundle))
+    for tensor in model.graph.initializer:
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    return graph_from_model(model, where=str(bundle.root))
 
 
 def _places(tensors: "Iterable[onnx.TensorProto]") -> Iterable[tuple[str, Place]]:

@@ -363,18 +363,23 @@ def _check_disk(ready: PreparedNetwork, options: NetworkOptions, out: Path) -> N
 
 
 def _provenance(ready: PreparedNetwork, options: NetworkOptions) -> dict[str, object]:
-    return wish_json(options.learnable) | {
-        "calibration": len(ready.data.calibration),
-        "data_sha256": ready.data.sha256,
-        "family": ready.model.family,
-        "onhand": __version__,
-        "recipe": {
-            name: [pass_options(step.transform) for step in steps]
-            for name, steps in options.variants.items()
-        },
-        "source_sha256": ready.model.sha256,
-        "task": options.task,
-    }
+    merged = {"merged": dict(options.merged)} if options.merged else {}
+    return (
+        wish_json(options.learnable)
+        | merged
+        | {
+            "calibration": len(ready.data.calibration),
+            "data_sha256": ready.data.sha256,
+            "family": ready.model.family,
+            "onhand": __version__,
+            "recipe": {
+                name: [pass_options(step.transform) for step in steps]
+                for name, steps in options.variants.items()
+            },
+            "source_sha256": ready.model.sha256,
+            "task": options.task,
+        }
+    )
 
 
 def _fingerprint(ready: PreparedNetwork, options: NetworkOptions) -> dict[str, object]:
