@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tests.host.learning.lesson_nets import (
 )
 from tests.host.learning.test_network_lesson import inputs_of
 from tests.host.networks.quantized_nets import bench
+from tests.host.stub_bench import stub_bench, stub_network_way
 
 from onhand.cli.main import main
 from onhand.core.arrays import FloatArray
@@ -28,17 +30,39 @@ from onhand.device.learning.network_in_use import network_in_use
 from onhand.device.learning.verdict import Verdict
 from onhand.device.networks.opening import named_engine
 from onhand.host.learning.network_graph import read_stored
-from onhand.host.networks import merging
+from onhand.host.networks import evaluating, merging, prove
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.merging import NetworkMergeOptions, merge_network
 from onhand.host.networks.passes.quantize import QuantizeNetwork
+from onhand.host.networks.samples import Samples
 
 QUICK = NetworkMergeOptions(threads=1, measure_original=False)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a build measures beside answers takes seconds, and is tested where builds are."""
+    latency = {"latency_s": (0.001, "s"), "cold_start_s": (0.1, "s")}
+
+    def figures(root: Path, **given: Any) -> Any:
+        known = {"variant": given["variant"], "progress": given["progress"]}
+        return stub_bench(latency, root, **known), "onnx"  # type: ignore[arg-type]
+
+    monkeypatch.setattr(prove, "bench_network", figures)
+    monkeypatch.setattr(prove, "sample_read_bandwidth", lambda *_, **__: [1e10])
+    monkeypatch.setattr(evaluating, "try_network_way", stub_network_way)
 
 
 def words(graph: Graph, place: Path) -> Bundle:
     """A bundle of an encoder that tells ten classes apart."""
     return packed(graph, place, task="text-classification", feed=TEXTS)
+
+
+def texts() -> Samples:
+    """Texts that calibrate."""
+    random = np.random.default_rng(6)
+    ones = np.ones((1, 7), np.int64)
+    return Samples(feeds=[{"ids": random.integers(0, 40, (1, 7)), "mask": ones} for _ in range(8)])
 
 
 def learn(bundle: Bundle, home: Path, *, by: float = 0.1, more: int = 0) -> None:
@@ -104,9 +128,10 @@ def test_low_rank_becomes_part_of_codes(kind: str, tmp_path: Path, home: Path) -
     """Rounded once more, in the format that each matrix had."""
     graph = encoder_net(n_classes=10)
     if kind == "int8":
-        graph = int8(graph)
+        graph = int8(graph, texts())
     else:
-        graph = QuantizeNetwork(bits=4, scheme="weights").apply(graph, bench(graph)).graph
+        few = QuantizeNetwork(bits=4, scheme="weights")
+        graph = few.apply(graph, bench(graph, texts())).graph
     bundle = words(graph, tmp_path / "b")
     teaching(bundle, "lora,rank=2")
     bundle = read_bundle(tmp_path / "b")
