@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onhand.cli import networks, on_board
-from onhand.cli.learned import note_as_built
+from onhand.cli.learned import note_as_built, version_number
 from onhand.cli.measurements import write_measurements
 from onhand.cli.options import (
     AsJson,
@@ -13,13 +13,16 @@ from onhand.cli.options import (
     Engine,
     Head,
     Kv,
+    MeasuredVersion,
     Prefill,
     Threads,
     Trials,
     Variant,
 )
 from onhand.cli.progress import shown_progress
+from onhand.core.errors import InputError
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
+from onhand.device.learning.in_use import LearnedVersion
 
 __all__ = ["command"]
 
@@ -48,6 +51,7 @@ def command(
         int | None,
         typer.Option(min=2, help="Tokens of the answer.", show_default=str(GENERATED_TOKENS)),
     ] = None,
+    version: MeasuredVersion = None,
     runs: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 5,
     on: on_board.On = None,
     identity: on_board.Identity = None,
@@ -58,15 +62,26 @@ def command(
     timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a bundle's speed, memory and energy, on this device or on a board."""
+    """Measure a bundle's speed, memory and energy, on this device or on a board.
+
+    Raises:
+        InputError: if a version of this device is to be measured on a board.
+    """
     board = on_board.ways(context)
     if board is not None:
+        if version is not None:
+            raise InputError(
+                "--version is of this device: a board has learned others; leave it out"
+            )
         _bench_on(context, board, as_json=as_json)
         return
-    note_as_built(name, context.obj.home)
+    number = version_number(version) or 0
+    if not number:
+        note_as_built(name, context.obj.home)
     if networks.is_network(name):
         networks.refuse(context, *_OF_DECODERS, why="language models")
-        networks.bench(networks.ways(context), runs, home=context.obj.home(), as_json=as_json)
+        home = context.obj.home()
+        networks.bench(networks.ways(context), runs, version=number, home=home, as_json=as_json)
         return
     with shown_progress() as progress:
         figures = bench(
@@ -81,6 +96,7 @@ def command(
             generated_tokens=GENERATED_TOKENS if generated_tokens is None else generated_tokens,
             runs=runs,
             home=context.obj.home() if trials else None,
+            version=LearnedVersion(number, context.obj.home()) if number else None,
             progress=progress,
         )
     write_measurements(figures, as_json=as_json)

@@ -7,9 +7,18 @@ import typer
 
 from onhand.cli import networks
 from onhand.cli.host_extra import host_extra
-from onhand.cli.learned import note_as_built
+from onhand.cli.learned import note_as_built, version_number
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Kv, Prefill, Threads, Variant
+from onhand.cli.options import (
+    AsJson,
+    BundleFolder,
+    Engine,
+    Kv,
+    MeasuredVersion,
+    Prefill,
+    Threads,
+    Variant,
+)
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 from onhand.core.errors import InputError
@@ -55,6 +64,7 @@ def command(
     kv: Kv = None,
     prefill: Prefill = "exact",
     max_tokens: _MaxTokens = None,
+    version: MeasuredVersion = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a bundle with its original on a text, or on examples."""
@@ -76,10 +86,12 @@ def command(
             kv=kv,
             prefill=prefill,
             max_tokens=max_tokens,
+            version=version_number(version) or 0,
             home=context.obj.home(),
             progress=progress,
         )
-    note_as_built(name, context.obj.home)
+    if not version_number(version):
+        note_as_built(name, context.obj.home)
     write_measurements(figures, as_json=as_json)
 
 
@@ -99,10 +111,12 @@ def _network(context: typer.Context) -> None:
             variant=ways.variant,
             engine=ways.engine,
             threads=ways.threads,
+            version=version_number(asked["version"]) or 0,
             home=settings.home(),
             progress=progress,
         )
-    note_as_built(ways.root, settings.home)
+    if not version_number(asked["version"]):
+        note_as_built(ways.root, settings.home)
     write_measurements(figures, as_json=asked["as_json"])
 
 

@@ -25,6 +25,7 @@ from onhand.device.bench_child import TOKENIZER, Job, job_text
 from onhand.device.engine_opening import able_engines, choose_engine
 from onhand.device.engines.choosing import EngineWays
 from onhand.device.hardware.bandwidth import RUNS as BANDWIDTH_RUNS
+from onhand.device.learning.in_use import LearnedVersion, adapter_for
 from onhand.device.measured import Event, Events, run_measured
 from onhand.device.probe import current_profile
 
@@ -58,6 +59,7 @@ def bench(
     runs: int = 5,
     profile: DeviceProfile | None = None,
     home: Path | None = None,
+    version: LearnedVersion | None = None,
     progress: Progress | None = None,
     **ways: Unpack[EngineWays],
 ) -> dict[str, Measurement]:
@@ -73,6 +75,7 @@ def bench(
         runs: how often the prompt is answered, and how many starts there are (at least 3).
         profile: this device's, for its watts; None looks anew.
         home: the state folder, which keeps what is quickest; None for no trial.
+        version: learned on this device; None for the bundle as it was built.
         progress: told how far it is.
         **ways: `head`, `kv` and `prefill`, as in `onhand.device.opening.open`.
 
@@ -88,6 +91,7 @@ def bench(
     _check_counts(runs, threads)
     bundle = read_bundle(root)
     chosen, _ = bundle.variant(variant)
+    adapter_for(bundle, version)  # before anything is measured: it may not be there
     prompt, generated = _lengths(prompt_tokens, generated_tokens, bundle.manifest.decoder.context)
     profile = profile or current_profile()
     if engine is None and home is not None:
@@ -103,6 +107,8 @@ def bench(
         generated_tokens=generated,
         runs=runs,
         profile=render_profile(profile),
+        version=0 if version is None else version.number,
+        home="" if version is None else str(version.home.absolute()),
         **ways,
     )
     shrank = (prompt, generated) != (prompt_tokens, generated_tokens)
@@ -234,6 +240,7 @@ def _how(bundle: Bundle, job: Job, *, shrank: bool) -> str:
         f"{'' if job.head == 'full' else f' --head {job.head}'}"
         f"{'' if job.kv is None else f' --kv {job.kv}'}"
         f"{'' if job.prefill == 'exact' else f' --prefill {job.prefill}'}"
+        f"{'' if job.version == 0 else f' --version {job.version}'}"
     )
     context = bundle.manifest.decoder.context
     note = f"  # default lengths cut to the context of {context} tokens" if shrank else ""

@@ -10,6 +10,7 @@ from onhand.core.measurement import Measurement
 from onhand.core.progress import Progress, Quiet
 from onhand.device.engines.base import KvKind
 from onhand.device.engines.choosing import PrefillUse
+from onhand.device.learning.in_use import LearnedVersion, adapter_for
 from onhand.device.opening import able_engines, open_engine
 from onhand.device.probe import current_profile
 from onhand.device.state import recall, remember
@@ -123,6 +124,7 @@ def evaluate_bundle(
     kv: KvKind | None = None,
     prefill: PrefillUse = "exact",
     max_tokens: int | None = None,
+    version: int = 0,
     home: Path,
     progress: Progress | None = None,
 ) -> dict[str, Measurement]:
@@ -139,6 +141,7 @@ def evaluate_bundle(
         kv: what keys and values are kept as, by an engine that can; None for its own way.
         prefill: "exact", or "bf16" in an engine that can, on a processor that can.
         max_tokens: most tokens of the text, from its beginning; None for all.
+        version: learned on this device; 0 for the bundle as it was built.
         home: the builder's state folder.
         progress: told how far it is.
 
@@ -156,7 +159,10 @@ def evaluate_bundle(
     chosen, _ = bundle.variant(variant)
     # Both are asked before the original runs, which takes long; only weights know of `prefill`.
     able_engines(bundle, current_profile(), variant=chosen, wanted=engine, kv=kv)
+    learned = LearnedVersion(version, home) if version else None
+    adapter = adapter_for(bundle, learned)
     opened = partial(open_engine, bundle, variant=chosen, engine=engine, threads=threads, kv=kv)
+    opened = partial(opened, adapter=adapter)
     if prefill != "exact":
         opened(prefill=prefill)[0].close()
     model = find_original(home, bundle, original, original_adapter)
@@ -169,7 +175,7 @@ def evaluate_bundle(
     )
     loaded.close()
     how = _how(bundle, text, variant=variant, kv=kv, prefill=prefill, max_tokens=max_tokens)
-    return quality_figures(figures, how=how)
+    return quality_figures(figures, how=how + ("" if learned is None else learned.option()))
 
 
 def _sequences(
