@@ -4,7 +4,7 @@ import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -258,7 +258,7 @@ def test_what_has_no_layout_says_so(
 class Shuffled:
     """A pass that puts every matrix's weights elsewhere in it."""
 
-    name = "shuffled"
+    name: ClassVar[str] = "shuffled"
 
     def apply(self, graph: Graph, bench: Workbench) -> PassResult:
         """Shuffle."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import EngineError
 from onhand.core.onnxfile import read_graph
 from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.sparse_graph import self_contained_graph
 from onhand.device.networks.graph_file import read_graph_file
+from onhand.device.onnx_errors import onnx_errors
 from onhand.device.telemetry import refuse_telemetry
 from onhand.host.networks.graph import Array, Graph, Node, Value, fresh_name
 from onhand.host.networks.onnx_files import Place, graph_from_model, infer_shapes, model_bytes
@@ -183,15 +183,11 @@ def run_graph(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    try:
+    with onnx_errors():
         session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         found = session.run(None, dict(feeds))
-    except Exception as error:
-        if type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError):
-            raise EngineError(f"onnxruntime: {error}") from error
-        raise
     return dict(zip(graph.output_names(), found, strict=True))
 
 
