@@ -32,6 +32,15 @@ if TYPE_CHECKING:
 _OF_DECODERS = ("trials", "head", "kv", "prefill", "prompt_tokens", "generated_tokens")
 
 
+_PromptTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens of the prompt.", show_default=str(PROMPT_TOKENS))
+]
+_GeneratedTokens = Annotated[
+    int | None,
+    typer.Option(min=2, help="Tokens of the answer.", show_default=str(GENERATED_TOKENS)),
+]
+
+
 def command(
     context: typer.Context,
     name: BundleFolder,
@@ -43,14 +52,8 @@ def command(
     head: Head = "full",
     kv: Kv = None,
     prefill: Prefill = "exact",
-    prompt_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens of the prompt.", show_default=str(PROMPT_TOKENS)),
-    ] = None,
-    generated_tokens: Annotated[
-        int | None,
-        typer.Option(min=2, help="Tokens of the answer.", show_default=str(GENERATED_TOKENS)),
-    ] = None,
+    prompt_tokens: _PromptTokens = None,
+    generated_tokens: _GeneratedTokens = None,
     version: MeasuredVersion = None,
     runs: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 5,
     on: on_board.On = None,
@@ -62,17 +65,9 @@ def command(
     timeout: on_board.Timeout = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a bundle's speed, memory and energy, on this device or on a board.
-
-    Raises:
-        InputError: if a version of this device is to be measured on a board.
-    """
+    """Measure a bundle's speed, memory and energy, on this device or on a board."""
     board = on_board.ways(context)
     if board is not None:
-        if version is not None:
-            raise InputError(
-                "--version is of this device: a board has learned others; leave it out"
-            )
         _bench_on(context, board, as_json=as_json)
         return
     number = version_number(version) or 0
@@ -103,6 +98,13 @@ def command(
 
 
 def _bench_on(context: typer.Context, board: "BoardWays", *, as_json: bool) -> None:
+    """Measure on a board.
+
+    Raises:
+        InputError: if a version of this device is asked for.
+    """
+    if context.params["version"] is not None:
+        raise InputError("--version is of this device: a board has learned others; leave it out")
     from onhand.host.target.measuring import bench_on
 
     words = on_board.given(context, "variant", "engine", "threads", "runs", *_OF_DECODERS)

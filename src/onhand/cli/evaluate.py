@@ -22,12 +22,19 @@ from onhand.cli.options import (
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 from onhand.core.errors import InputError
+from onhand.device.learning.in_use import LearnedVersion
 
 __all__ = ["command"]
 
 _OF_DECODERS = ("text", "original_adapter", "kv", "prefill", "max_tokens")
 _MaxTokens = Annotated[
     int | None, typer.Option(min=2, help="Most tokens of the text, from its beginning.")
+]
+
+
+_OriginalAdapter = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The adapter merged into it; without it, the one recorded."),
 ]
 
 
@@ -52,12 +59,7 @@ def command(
             metavar="DIR", help="The original model; without it, the one recorded at build time."
         ),
     ] = None,
-    original_adapter: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="The adapter merged into it; without it, the one recorded."
-        ),
-    ] = None,
+    original_adapter: _OriginalAdapter = None,
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,
@@ -72,6 +74,7 @@ def command(
         _network(context)
         return
     networks.refuse(context, "data", why="networks that are no language models")
+    number = version_number(version) or 0
     with host_extra("comparing with the original"), shown_progress() as progress:
         from onhand.host.evaluate import evaluate_bundle
 
@@ -86,11 +89,11 @@ def command(
             kv=kv,
             prefill=prefill,
             max_tokens=max_tokens,
-            version=version_number(version) or 0,
+            version=LearnedVersion(number, context.obj.home()) if number else None,
             home=context.obj.home(),
             progress=progress,
         )
-    if not version_number(version):
+    if not number:
         note_as_built(name, context.obj.home)
     write_measurements(figures, as_json=as_json)
 

@@ -18,39 +18,43 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+_Import = Annotated[
+    Path | None,
+    typer.Option(
+        "--import",
+        metavar="DIR",
+        help="Make what was learned elsewhere a version, in use if it passes its gate: a LoRA "
+        "adapter in PEFT's layout, or what `onhand export --to safetensors` wrote.",
+    ),
+]
+_Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="With --import: examples of what it should know, as for `onhand learn`.",
+    ),
+]
+_Remember = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="With --import: examples of what must not be lost; without it, those that the bundle "
+        "carries.",
+    ),
+]
+_Unjudged = Annotated[
+    bool, typer.Option("--unjudged", help="With --import: take it as it is; no gate judges it.")
+]
+
+
 def command(
     context: typer.Context,
     name: BundleFolder,
     *,
-    folder: Annotated[
-        Path | None,
-        typer.Option(
-            "--import",
-            metavar="DIR",
-            help="Make what was learned elsewhere a version, in use if it passes its gate: a LoRA "
-            "adapter in PEFT's layout, or what `onhand export --to safetensors` wrote.",
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="With --import: examples of what it should know, as for `onhand learn`; they "
-            "judge it.",
-        ),
-    ] = None,
-    remember: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="With --import: examples of what must not be lost; without it, those that the "
-            "bundle carries.",
-        ),
-    ] = None,
-    unjudged: Annotated[
-        bool,
-        typer.Option("--unjudged", help="With --import: take it as it is; no gate judges it."),
-    ] = False,
+    folder: _Import = None,
+    data: _Data = None,
+    remember: _Remember = None,
+    unjudged: _Unjudged = False,
     threads: Threads = None,
     as_json: AsJson = False,
 ) -> None:

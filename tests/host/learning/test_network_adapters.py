@@ -26,7 +26,7 @@ from onhand.device.networks.opening import named_engine
 from onhand.host.learning.wanted import parse_learnable
 from onhand.host.networks.clean import clean
 from onhand.host.networks.graph import Graph
-from onhand.host.networks.learnable import with_lesson
+from onhand.host.networks.learnable import Source, with_lesson
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.pack import describe, pack_network
 from onhand.host.networks.passes.base import NetworkPass, PassResult, Workbench
@@ -77,11 +77,8 @@ def built(
         said = with_lesson(
             packed,
             parse_learnable(learnable),
-            Samples(feeds=[]),
-            1,
+            Source(model, original, Samples(feeds=[]), 1),
             Quiet(),
-            model=model,
-            original=original,
         )
         notes = said["notes"]
     assert isinstance(notes, list)

@@ -27,7 +27,7 @@ from onhand.host.networks.checks import check_network
 from onhand.host.networks.clean import clean
 from onhand.host.networks.data import DataSplit, hash_data, read_data, split_data
 from onhand.host.networks.graph import Graph
-from onhand.host.networks.learnable import wish_json, with_lesson
+from onhand.host.networks.learnable import Source, wish_json, with_lesson
 from onhand.host.networks.loading import load_network, with_inputs
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.options import NetworkOptions
@@ -122,17 +122,10 @@ def build_network(
             for name, steps in options.variants.items()
         }
         graphs = {name: made.graph for name, made in finished.items()}
-        provenance, samples = _provenance(ready, options), ready.data.calibration
+        provenance = _provenance(ready, options)
         packed = pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
-        lesson = with_lesson(
-            packed,
-            options.learnable,
-            samples,
-            ready.threads,
-            shown,
-            model=ready.model,
-            original=ready.graph,
-        )
+        made_of = Source(ready.model, ready.graph, ready.data.calibration, ready.threads)
+        lesson = with_lesson(packed, options.learnable, made_of, shown)
         proof = _proof(ready, finished, options, staged, home)
         if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))

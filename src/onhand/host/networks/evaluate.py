@@ -1,5 +1,6 @@
 """How much a bundle of a network lost against its original, on any examples."""
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +23,7 @@ from onhand.host.networks.data import read_data
 from onhand.host.networks.judge import Answers, answer_bundle, answer_graph, compare_answers
 from onhand.host.networks.loading import load_network
 from onhand.host.networks.model import NetworkModel
+from onhand.host.networks.samples import Samples
 
 __all__ = ["evaluate_network"]
 
@@ -64,32 +66,21 @@ def evaluate_network(
         EngineError: if the bundle does not run.
     """
     shown = progress or Quiet()
-    built = read_bundle(root)
-    bundle, _ = network_in_use(built, home, version)
+    built, bundle = _opened(root, home, version)
     chosen, _ = bundle.variant(variant)
     network = bundle.manifest.network
-    _check_task(built, bundle, version)
-    has_texts = TOKENIZER in bundle.manifest.files
-    tokenizer = bundle.path(TOKENIZER).read_bytes() if has_texts else None
-    samples = read_data(data, network, read_labels(bundle), tokenizer=tokenizer)
+    samples = _samples(bundle, data)
     model = _find_original(home, built, original)
     n_threads = threads or usable_threads()
     theirs = answer_graph(clean(model.graph), samples, threads=n_threads, progress=shown)
     learned = LearnedVersion(version, home) if version else None
-    ours = answer_bundle(
-        root,
-        samples,
-        variant=chosen,
-        engine=engine,
-        threads=n_threads,
-        progress=shown,
-        learned=learned,
-    )
+    answered = partial(answer_bundle, root, samples, variant=chosen, engine=engine)
+    ours = answered(threads=n_threads, progress=shown, learned=learned)
     how = (
         f"onhand evaluate {root.name} --data {data.name} --variant {chosen} --engine {ours.engine}"
         f"{'' if learned is None else learned.option()}"
     )
-    if (added := network.n_labels - built.manifest.network.n_labels) > 0 and learned is not None:
+    if added := network.n_labels - built.manifest.network.n_labels:
         shown.note(f"the original does not know {added} of the classes: it never answers them")
         theirs = _without_added(theirs, ours)
     return compare_answers(
@@ -103,18 +94,28 @@ def evaluate_network(
     )
 
 
-def _check_task(built: Bundle, bundle: Bundle, version: int) -> None:
-    """Refuse to compare classes with vectors.
+def _samples(bundle: Bundle, data: Path) -> Samples:
+    """Read examples as a bundle takes them; labels are those of its classes now."""
+    has_texts = TOKENIZER in bundle.manifest.files
+    tokenizer = bundle.path(TOKENIZER).read_bytes() if has_texts else None
+    return read_data(data, bundle.manifest.network, read_labels(bundle), tokenizer=tokenizer)
+
+
+def _opened(root: Path, home: Path, version: int) -> tuple[Bundle, Bundle]:
+    """Return the bundle as it was built, and with a version.
 
     Raises:
-        InputError: if a version gives something else than the original.
+        InputError: if the version gives something else than the original: classes, not vectors.
     """
+    built = read_bundle(root)
+    bundle, _ = network_in_use(built, home, version)
     before, after = built.manifest.network.task, bundle.manifest.network.task
     if before != after:
         raise InputError(
             f"{built.root}: version {version} is for {after}, its original for {before}: there is "
             "nothing to compare it with; its gate's figures are in onhand versions"
         )
+    return built, bundle
 
 
 def _without_added(theirs: Answers, ours: Answers) -> Answers:

@@ -20,6 +20,7 @@ from onhand.core.progress import Progress, Quiet
 from onhand.device.learning.in_use import choose_version, versions_of, whole_values
 from onhand.device.learning.lesson_files import read_lesson
 from onhand.device.learning.network_in_use import network_in_use
+from onhand.device.learning.versions import Version
 from onhand.device.networks.answers import read_labels
 from onhand.device.networks.texts import TOKENIZER
 from onhand.device.networks.timing import random_feeds
@@ -103,11 +104,7 @@ def merge_network(
     shown = progress or Quiet()
     bundle = read_bundle(root)
     lesson = read_lesson(bundle)
-    in_use, version = choose_version(bundle, home, options.version)
-    if in_use.passed_over:
-        raise InputError(f"{in_use.passed_over[0]}; say with --version which one is meant")
-    if version is None:
-        raise InputError(f"{root} is used as it was built: there is nothing learned to merge")
+    version = _version(bundle, home, options.version)
     learned, _ = network_in_use(bundle, home, version.number)
     model = _model(learned, bundle)
     stored = read_stored(bundle, lesson.variant).graph.constants
@@ -135,6 +132,22 @@ def merge_network(
     return build_network(
         model, out, work, home=home, progress=shown, ready=ready, findings=findings
     )
+
+
+def _version(bundle: Bundle, home: Path, wanted: int | None) -> Version:
+    """Return the version to merge.
+
+    Raises:
+        InputError: if nothing was learned.
+    """
+    in_use, version = choose_version(bundle, home, wanted)
+    if in_use.passed_over:
+        raise InputError(f"{in_use.passed_over[0]}; say with --version which one is meant")
+    if version is None:
+        raise InputError(
+            f"{bundle.root} is used as it was built: there is nothing learned to merge"
+        )
+    return version
 
 
 def _model(learned: Bundle, bundle: Bundle) -> NetworkModel:
