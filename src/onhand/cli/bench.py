@@ -20,6 +20,7 @@ from onhand.cli.options import (
     Variant,
 )
 from onhand.cli.progress import shown_progress
+from onhand.cli.trusted import AllowUnsigned
 from onhand.core.errors import InputError
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
 from onhand.device.learning.in_use import LearnedVersion
@@ -45,6 +46,7 @@ def command(
     context: typer.Context,
     name: BundleFolder,
     *,
+    allow_unsigned: AllowUnsigned = False,
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,

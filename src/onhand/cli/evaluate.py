@@ -21,6 +21,7 @@ from onhand.cli.options import (
 )
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
+from onhand.cli.trusted import AllowUnsigned
 from onhand.core.errors import InputError
 from onhand.device.learning.in_use import LearnedVersion
 
@@ -42,6 +43,7 @@ def command(
     context: typer.Context,
     name: BundleFolder,
     *,
+    allow_unsigned: AllowUnsigned = False,
     text: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A UTF-8 text that calibration has not seen."),
