@@ -5,30 +5,19 @@ id. A key's check value tells a wrong key from a damaged file; a MAC over all of
 Older data keys stay, to read what they sealed; what is written has the one with the highest id.
 """
 
-import base64
-import contextlib
-import hmac
-import json
 import logging
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
-from onhand.core.errors import InputError, SealBroken, VaultError
-from onhand.core.outside import object_of, parse_json
-from onhand.core.sealing import (
-    KEY_BYTES,
-    StoreKeys,
-    derived_key,
-    open_record,
-    seal_record,
-)
-from onhand.device.state import write_text_atomically
+from onhand.core.errors import InputError, VaultError
+from onhand.core.sealing import KEY_BYTES, StoreKeys
 from onhand.device.vault.sources import Asking, Source, described, drop_key, make_key, obtain_key
+from onhand.device.vault.vault_file import FILE, read_vault, unwrapped, wrapped_keys, write_vault
 
 __all__ = [
     "STORES",
@@ -58,10 +47,6 @@ STORES: Final = (
     "signing",
 )
 """What has a key of its own."""
-_FORMAT: Final = 1
-_FILE: Final = "vault.json"
-_MOST_BYTES: Final = 2**20
-_KEYS: Final = {"check", "format", "mac", "source", "stores"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +111,7 @@ class Vault:
             VaultError: if there is no such key.
         """
         if key_id not in self._of(store):
-            _, keys = _unwrapped(self._home, self._kek)
+            _, keys = unwrapped(self._home, self._kek)
             with self._lock:
                 self._keys = dict(keys)
         return StoreKeys(store, self._of(store)).by_id(key_id)
@@ -189,8 +174,14 @@ _SECRETS: list[Asking] = [Asking({})]
 def use_secrets(asking: Asking) -> None:
     """Say how passphrases are had in this process, for vaults that are opened from now on."""
     with _OPENING:
+        if _SECRETS[0].environment != asking.environment:
+            _OPEN.clear()
         _SECRETS[0] = asking
-        _OPEN.clear()
+
+
+def _changed(home: Path) -> None:
+    with _OPENING:
+        _OPEN.pop(home.absolute(), None)
 
 
 def open_vault(home: Path, *, asking: Asking | None = None) -> Vault | None:
@@ -208,13 +199,13 @@ def open_vault(home: Path, *, asking: Asking | None = None) -> Vault | None:
     """
     place = home.absolute()
     with _OPENING:
-        if not (place / _FILE).exists():
+        if not (place / FILE).exists():
             _OPEN.pop(place, None)
             return None
         if place not in _OPEN:
-            source, _ = _read(place)
+            source, _ = read_vault(place)
             kek = obtain_key(source, asking or _SECRETS[0])
-            _, keys = _unwrapped(place, kek)
+            _, keys = unwrapped(place, kek)
             _LOG.info("vault opened; its key comes from %s", described(source))
             _OPEN[place] = Vault(place, kek, keys)
         return _OPEN[place]
@@ -226,10 +217,10 @@ def read_facts(home: Path) -> VaultFacts | None:
     Raises:
         VaultError: if the file is damaged.
     """
-    if not (home / _FILE).exists():
+    if not (home / FILE).exists():
         return None
-    source, table = _read(home)
-    stores = _stores(table, home)
+    source, table = read_vault(home)
+    stores = wrapped_keys(table, home)
     return VaultFacts(source, {name: tuple(sorted(keys)) for name, keys in stores.items()})
 
 
@@ -249,11 +240,11 @@ def init_vault(home: Path, *, kind: str, place: str, asking: Asking) -> Source:
         InputError: if there is a vault already.
         VaultError: if the key cannot be had.
     """
-    if (home / _FILE).exists():
-        raise InputError(f"{home / _FILE} exists already; see `onhand vault rotate` and `erase`")
+    if (home / FILE).exists():
+        raise InputError(f"{home / FILE} exists already; see `onhand vault rotate` and `erase`")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     source, kek = make_key(kind, place, asking)
-    _write(home, source, kek, {name: {1: secrets.token_bytes(KEY_BYTES)} for name in STORES})
+    write_vault(home, source, kek, {name: {1: secrets.token_bytes(KEY_BYTES)} for name in STORES})
     return source
 
 
@@ -277,7 +268,8 @@ def rotate_store(home: Path, stores: Sequence[str], *, asking: Asking) -> dict[s
         if name not in keys:
             raise InputError(f"the vault has no store {name!r}, but {', '.join(keys)}")
         keys[name][max(keys[name]) + 1] = secrets.token_bytes(KEY_BYTES)
-    _write(home, source, kek, keys)
+    write_vault(home, source, kek, keys)
+    _changed(home)
     return {name: max(keys[name]) for name in stores}
 
 
@@ -301,7 +293,8 @@ def rewrap(home: Path, *, kind: str, place: str, asking: Asking) -> Source:
     if kind == "key-file" and old.place == str(Path(place).absolute()):
         raise InputError(f"{place} is the key file in use; name another")
     source, kek = make_key(kind, place, asking)
-    _write(home, source, kek, keys)
+    write_vault(home, source, kek, keys)
+    _changed(home)
     drop_key(old)
     return source
 
@@ -319,10 +312,10 @@ def erase_vault(home: Path) -> Source:
         InputError: if there is no vault.
         VaultError: if a key cannot be removed.
     """
-    path = home / _FILE
+    path = home / FILE
     if not path.exists():
         raise InputError(f"{home}: there is no vault")
-    source, _ = _read(home)
+    source, _ = read_vault(home)
     # The wrapped keys first: without them, whatever is left of the other key opens nothing.
     try:
         with path.open("r+b") as file:
@@ -339,89 +332,8 @@ def erase_vault(home: Path) -> Source:
 
 
 def _unlocked(home: Path, asking: Asking) -> tuple[Source, bytes, dict[str, dict[int, bytes]]]:
-    if not (home / _FILE).exists():
+    if not (home / FILE).exists():
         raise InputError(f"{home}: there is no vault; make one by `onhand vault init`")
-    source, _ = _read(home)
+    source, _ = read_vault(home)
     kek = obtain_key(source, asking)
-    return source, kek, _unwrapped(home, kek)[1]
-
-
-def _write(home: Path, source: Source, kek: bytes, keys: Mapping[str, Mapping[int, bytes]]) -> None:
-    stores = {
-        name: {
-            str(n): base64.b64encode(
-                seal_record(StoreKeys(name, {1: kek}), key, context=_context(n))
-            ).decode()
-            for n, key in known.items()
-        }
-        for name, known in keys.items()
-    }
-    table = {"check": _check(kek), "format": _FORMAT, "source": asdict(source), "stores": stores}
-    whole = {**table, "mac": _mac(kek, table)}
-    write_text_atomically(home / _FILE, json.dumps(whole, sort_keys=True, indent=1) + "\n")
-    with _OPENING:
-        _OPEN.pop(home.absolute(), None)
-
-
-def _unwrapped(home: Path, kek: bytes) -> tuple[Source, dict[str, dict[int, bytes]]]:
-    source, table = _read(home)
-    path = home / _FILE
-    if not hmac.compare_digest(str(table["check"]), _check(kek)):
-        raise VaultError(f"{path}: the key from {described(source)} is not this vault's")
-    mac = _mac(kek, {key: value for key, value in table.items() if key != "mac"})
-    if not hmac.compare_digest(str(table["mac"]), mac):
-        raise VaultError(f"{path}: the vault is damaged: its MAC does not match; restore a copy")
-    keys: dict[str, dict[int, bytes]] = {}
-    try:
-        for name, known in _stores(table, home).items():
-            wrapping = StoreKeys(name, {1: kek})
-            keys[name] = {
-                n: open_record(wrapping, wrapped, context=_context(n))
-                for n, wrapped in known.items()
-            }
-    except SealBroken as error:
-        raise VaultError(f"{path}: the vault is damaged: {error}; restore a copy") from error
-    return source, keys
-
-
-def _read(home: Path) -> tuple[Source, Mapping[str, object]]:
-    path = home / _FILE
-    try:
-        with path.open("rb") as file:
-            table = object_of(parse_json(file.read(_MOST_BYTES)), "a vault", _KEYS)
-        if table.get("format") != _FORMAT:
-            raise InputError(f"format {table.get('format')!r}, this reader knows {_FORMAT}")
-        given = object_of(table.get("source"), "source", {"kind", "place", "salt"})
-        if missing := sorted(_KEYS - set(table)):
-            raise InputError(f"{missing[0]!r} is missing")
-        fields = {key: str(value) for key, value in given.items()}
-        return Source(**fields), table
-    except OSError as error:
-        raise VaultError(f"{path}: cannot be read: {error.strerror}") from error
-    except (InputError, TypeError) as error:
-        raise VaultError(f"{path}: the vault is damaged: {error}; restore a copy") from error
-
-
-def _stores(table: Mapping[str, object], home: Path) -> dict[str, dict[int, bytes]]:
-    stores: dict[str, dict[int, bytes]] = {}
-    with contextlib.suppress(ValueError, TypeError, AttributeError):
-        for name, known in table["stores"].items():  # type: ignore[attr-defined]
-            stores[name] = {int(n): base64.b64decode(text) for n, text in known.items()}
-            if not stores[name]:
-                break
-        else:
-            return stores
-    raise VaultError(f"{home / _FILE}: the vault is damaged: its stores are not keys by id")
-
-
-def _context(key_id: int) -> bytes:
-    return b"data key %d" % key_id
-
-
-def _check(kek: bytes) -> str:
-    return derived_key(kek, purpose="onhand vault check").hex()
-
-
-def _mac(kek: bytes, table: Mapping[str, object]) -> str:
-    text = json.dumps(table, sort_keys=True).encode()
-    return hmac.digest(derived_key(kek, purpose="onhand vault mac"), text, "sha256").hex()
+    return source, kek, unwrapped(home, kek)[1]
