@@ -35,6 +35,6 @@ def test_how_a_key_is_had_must_be_said(home: Path, capsys: pytest.CaptureFixture
     """There is no default, and a locked vault has an exit code of its own."""
     assert main(["vault", "init"]) == 2
     assert "say where the key comes from" in capsys.readouterr().err
-    assert main(["vault", "init", "--passphrase-env", "ONHAND_TEST_UNSET"]) == 7
+    assert main(["vault", "init", "--passphrase-env", "ONHAND_TEST_UNSET"]) == 8
     assert "which is not set" in capsys.readouterr().err
     assert not (home / "vault.json").exists()

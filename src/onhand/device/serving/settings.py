@@ -11,6 +11,7 @@ from typing import Final
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
+from onhand.device.privacy.settings import PrivacySettings
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
 from onhand.device.serving.caches.settings import CacheSettings
@@ -45,7 +46,7 @@ _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
     *("server", "cache", "log", "shelf", "model", "key"),
-    *("backend", "balance", "routing", "route", "outbox", "governor", "learning"),
+    *("backend", "balance", "routing", "route", "outbox", "governor", "learning", "privacy"),
 )
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -245,6 +246,7 @@ class ServeSettings:
         privacy: tenant -> the class that its requests have at least.
         outbox: what is answered later.
         learning: whether and when models learn from feedback.
+        redaction: what is done with requests of the class "redact".
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
@@ -263,6 +265,7 @@ class ServeSettings:
     privacy: Mapping[str, str] = field(default_factory=dict)
     outbox: OutboxSettings = field(default_factory=OutboxSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
+    redaction: PrivacySettings = field(default_factory=PrivacySettings)
 
     def tenant_of(self, token: str | None) -> str | None:
         """Return whose a bearer token is; None if it is nobody's.
@@ -335,6 +338,9 @@ def parse_settings(
         outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
         learning=filled(
             LearningSettings, _table(table, "learning", where), where=f"{where}: learning"
+        ).placed(beside),
+        redaction=filled(
+            PrivacySettings, _table(table, "privacy", where), where=f"{where}: privacy"
         ).placed(beside),
     )
 
