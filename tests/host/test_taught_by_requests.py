@@ -13,6 +13,13 @@ pytest.importorskip("torch", reason="builds a bundle that can learn")
 from tests.device.serving.served import serving
 
 from onhand.core.measurement import Unit
+from onhand.device.learning.feedback import Feedback
+from onhand.device.learning.in_use import open_versions
+from onhand.device.learning.learned import Learned
+from onhand.device.learning.quarantine import Intake
+from onhand.device.learning.settings import LearnSettings
+from onhand.device.learning.suspicion import Limits
+from onhand.device.learning.taught import learn_from_feedback, progressed
 from onhand.device.serving.assembling import opened_state
 from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.governor.setting import GovernorSettings
@@ -25,7 +32,7 @@ from onhand.host.options import BuildOptions
 LEARNING = LearningSettings(
     enabled=True,
     method="naive",
-    epochs=80,
+    epochs=200,
     rate=0.02,
     held_out=0.0,
     least_examples=1,
@@ -37,19 +44,25 @@ LEARNING = LearningSettings(
 )
 
 
-@pytest.mark.slow
-def test_a_corrected_answer_is_given_rightly_by_the_next_version(
+@pytest.fixture
+def root(
     tiny: Path,
     shelf: Path,
     home: Path,
     options: BuildOptions,
     quick: Mapping[str, tuple[float, Unit]],
-) -> None:
-    """Asked before, corrected by the answer's id, learned by a process of its own, asked after."""
+) -> Path:
+    """A tiny language model that can learn."""
     lora = parse_learnable("lora,rank=8,targets=qkv+out+gate_up+down")
     build_bundle(str(tiny), shelf / "b", replace(options, learnable=lora), home=home)
+    return shelf / "b"
+
+
+@pytest.mark.slow
+def test_a_corrected_answer_is_given_rightly_by_the_next_version(root: Path, home: Path) -> None:
+    """Asked before, corrected by the answer's id, learned by a process of its own, asked after."""
     settings = ServeSettings(
-        models=(ModelSettings(bundle=str(shelf / "b"), name="tiny", threads=1),),
+        models=(ModelSettings(bundle=str(root), name="tiny", threads=1),),
         learning=LEARNING,
         # It would wait until nobody else keeps this machine busy.
         governor=GovernorSettings(enabled=False),
@@ -80,3 +93,46 @@ def _ask(url: str) -> tuple[str, str]:
     fields = {"model": "tiny", "prompt": "turn on", "max_tokens": 8, "temperature": 0}
     said = httpx2.post(f"{url}/v1/completions", json=fields, timeout=60).json()
     return said["id"], said["choices"][0]["text"]
+
+
+def _rated(answer: str, rating: float, question: str = "turn on") -> Feedback:
+    return Feedback(
+        tenant="anna",
+        at_s=1.0,
+        verdict="rated",
+        messages=(("user", question),),
+        answer=answer,
+        rating=rating,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("feedback", "method"),
+    [
+        ([_rated("yes", 1.0), _rated("no", 0.0)], "dpo with naive"),
+        ([_rated("yes", 1.0), _rated("no", 0.0, "turn off")], "kto with naive"),
+        ([_rated("no", 0.0)], "kto with naive"),
+    ],
+    ids=["a pair", "each alone", "a bad one alone"],
+)
+def test_bad_ratings_teach_what_to_avoid(
+    root: Path, home: Path, feedback: list[Feedback], method: str
+) -> None:
+    """Good answers are a version of their own; what was said is learned once."""
+    versions = open_versions(root, home)
+    intake = Intake(versions.folder, Limits())
+    for one in feedback:
+        assert intake.give(one).outcome == "taken"
+    settings = LearnSettings(method="naive", epochs=3, rate=0.01)
+
+    def learned() -> Learned | None:
+        return learn_from_feedback(root, home=home, settings=settings, limits=Limits(), threads=1)
+
+    made = learned()
+
+    assert made is not None
+    assert (made.is_used, made.method) == (True, method)
+    assert versions.current().number == 1 + any(one.is_good for one in feedback)
+    assert progressed(versions.folder).n_seen == len(feedback)
+    assert learned() is None

@@ -53,10 +53,10 @@ def _sentences(made: Learned) -> list[str]:
         f"{format_seconds(made.seconds)}{joules}, at most {format_bytes(made.peak_memory_bytes)} "
         "of memory"
     ]
-    if len(made.losses) > 1:
+    # The loss of preferences is that of a weighted sum, which says nothing by itself.
+    if len(made.losses) > 1 and not made.method.startswith(("dpo", "kto")):
         lines.append(
-            f"loss on what was taught: {made.losses[0]:.3g} in the first step, "
-            f"{made.losses[-1]:.3g} in the last"
+            f"loss: {made.losses[0]:.3g} in the first step, {made.losses[-1]:.3g} in the last"
         )
     if made.ended == "ceiling":
         lines.append(f"ended early: {made.why}")
