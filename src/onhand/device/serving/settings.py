@@ -11,6 +11,7 @@ from typing import Final
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
+from onhand.device.audit.settings import AuditSettings
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
 from onhand.device.serving.caches.settings import CacheSettings
@@ -44,7 +45,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
-    *("server", "cache", "log", "shelf", "model", "key"),
+    *("server", "cache", "log", "audit", "shelf", "model", "key"),
     *("backend", "balance", "routing", "route", "outbox", "governor", "learning"),
 )
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
@@ -231,6 +232,7 @@ class ServeSettings:
         server: where it listens.
         cache: what is kept of answers.
         log: what is written of requests.
+        audit: what is recorded of them, so that tampering shows.
         governor: what the device is to keep to.
         models: what it serves; the first answers requests that name none.
         tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
@@ -250,6 +252,7 @@ class ServeSettings:
     server: NetworkSettings = field(default_factory=NetworkSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     governor: GovernorSettings = field(default_factory=GovernorSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
@@ -319,6 +322,9 @@ def parse_settings(
         server=filled(NetworkSettings, server, where=f"{where}: server"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
+        audit=filled(AuditSettings, _table(table, "audit", where), where=f"{where}: audit").placed(
+            beside
+        ),
         governor=filled(
             GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
         ),

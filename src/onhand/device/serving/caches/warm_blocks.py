@@ -71,9 +71,7 @@ class WarmBlocks:
         """Memory that they take."""
         return sum(block.span.nbytes for block in list(self._blocks.values()))
 
-    def fill(
-        self, index: BlockIndex, files: BlockFiles, *, is_closed: Callable[[], bool]
-    ) -> None:
+    def fill(self, index: BlockIndex, files: BlockFiles, *, is_closed: Callable[[], bool]) -> None:
         """Read the latest.
 
         Args:
