@@ -1,4 +1,4 @@
-"""Threads record at the same time, none waits for the disk, and a full one is dealt with as told."""
+"""Threads record at the same time, none waits for the disk, and a full one is told of."""
 
 import errno
 import os

@@ -27,13 +27,14 @@ from onhand.device.audit.verifying import evidence_in, verify
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import ServerState
 
+USUAL = AuditSettings()
 ASKED = {"prompt": "abc", "max_tokens": 3, "temperature": 0}
 TINY = Path(__file__).parents[2] / "data" / "tiny-bundle"
 
 
 @contextmanager
 def audited(
-    home: Path, settings: AuditSettings = AuditSettings()
+    home: Path, settings: AuditSettings = USUAL
 ) -> Iterator[tuple[Served, AuditLog]]:
     """A server whose requests are recorded."""
     log = open_audit(settings, home, KEYS)
