@@ -109,11 +109,11 @@ def _keys(asked: "Settings") -> "AuditKeys":
 
 
 def _of_device(asked: "Settings", config: Path | None) -> list["Verdict"]:
-    from onhand.device.audit.verifying import evidence_in, verify
+    from onhand.device.audit.verifying import verify_folder
 
     keys = _keys(asked)
     return [
-        verify(evidence_in(folder, heads), public=keys.public, code=keys.code)
+        verify_folder(folder, heads, public=keys.public, code=keys.code)
         for folder, heads in _chains(asked, config)
     ]
 

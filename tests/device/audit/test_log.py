@@ -19,7 +19,7 @@ from onhand.device.audit.log import AuditLog, open_audit
 from onhand.device.audit.records import Record, parse
 from onhand.device.audit.segments import segments_in
 from onhand.device.audit.settings import AuditSettings
-from onhand.device.audit.verifying import Verdict, evidence_in, verify
+from onhand.device.audit.verifying import Verdict, verify_folder
 
 SETTINGS = AuditSettings(head_s=0.02)
 
@@ -29,8 +29,8 @@ def opened(home: Path, settings: AuditSettings = SETTINGS) -> AuditLog:
 
 
 def checked(home: Path, name: str = "chain-1") -> Verdict:
-    evidence = evidence_in(home / "audit" / name, home / "audit-heads" / f"{name}.heads")
-    return verify(evidence, public=KEYS.public, code=KEYS.code)
+    folder, heads = home / "audit" / name, home / "audit-heads" / f"{name}.heads"
+    return verify_folder(folder, heads, public=KEYS.public, code=KEYS.code)
 
 
 def written(home: Path, name: str = "chain-1") -> list[Record]:

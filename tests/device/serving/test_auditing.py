@@ -1,6 +1,7 @@
 """Each request is recorded before its answer ends, whatever becomes of the process afterwards."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ from onhand.device.audit.log import AuditLog, open_audit
 from onhand.device.audit.records import Record, parse
 from onhand.device.audit.segments import segments_in
 from onhand.device.audit.settings import AuditSettings
-from onhand.device.audit.verifying import evidence_in, verify
+from onhand.device.audit.verifying import verify_folder
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import ServerState
 
@@ -33,9 +34,7 @@ TINY = Path(__file__).parents[2] / "data" / "tiny-bundle"
 
 
 @contextmanager
-def audited(
-    home: Path, settings: AuditSettings = USUAL
-) -> Iterator[tuple[Served, AuditLog]]:
+def audited(home: Path, settings: AuditSettings = USUAL) -> Iterator[tuple[Served, AuditLog]]:
     """A server whose requests are recorded."""
     log = open_audit(settings, home, KEYS)
     state = ServerState([fake_model(home)])
@@ -159,12 +158,12 @@ def test_a_full_disk_refuses_or_serves_as_told(
 
 def test_what_leaves_is_noted_by_hash_and_class() -> None:
     """For the request that gathers; elsewhere nothing is kept."""
-    note_departure("cloud", "public", b"nobody asks")
+    note_departure("cloud", b"nobody asks", privacy="public", form="as-is")
     with gathering() as left:
-        note_departure("cloud", "redact", b"bytes")
+        note_departure("cloud", b"bytes", privacy="redact", form="redacted")
 
-    (one,) = left
-    assert (one["backend"], one["class"], len(one["sha256"])) == ("cloud", "redact", 64)
+    digest = hashlib.sha256(b"bytes").hexdigest()
+    assert left == [{"backend": "cloud", "class": "redact", "form": "redacted", "sha256": digest}]
 
 
 def test_attack_no_record_is_lost_when_the_process_is_killed(tmp_path: Path) -> None:
@@ -194,5 +193,6 @@ def test_attack_no_record_is_lost_when_the_process_is_killed(tmp_path: Path) -> 
 
     assert [one.facts["id"] for one in recorded(tmp_path)] == ids
     keys = known_audit_keys(tmp_path)
-    evidence = evidence_in(tmp_path / "audit/chain-1", tmp_path / "audit-heads/chain-1.heads")
-    assert verify(evidence, public=keys.public, code=keys.code).findings == ()
+    folder, heads = tmp_path / "audit/chain-1", tmp_path / "audit-heads/chain-1.heads"
+    verdict = verify_folder(folder, heads, public=keys.public, code=keys.code)
+    assert verdict.findings == ()

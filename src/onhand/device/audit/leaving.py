@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["Departed", "gathering", "note_departure"]
 
 Departed = dict[str, str]
-"""To whom ("backend"), the privacy class ("class"), and SHA-256 of the bytes ("sha256")."""
+"""To whom ("backend"), "class" and "form" of the request, and SHA-256 of the bytes ("sha256")."""
 
 _GATHERED: Final[ContextVar[list[Departed] | None]] = ContextVar("departures", default=None)
 
@@ -29,15 +29,17 @@ def gathering() -> Iterator[list[Departed]]:
         _GATHERED.reset(token)
 
 
-def note_departure(backend: str, privacy: str, content: bytes) -> None:
+def note_departure(backend: str, content: bytes, *, privacy: str, form: str) -> None:
     """Note that bytes are sent; nothing happens where nobody gathers.
 
     Args:
         backend: name of the server that gets them.
-        privacy: class of the request.
         content: the bytes, of which a hash is kept.
+        privacy: class of the request.
+        form: "as-is", or "redacted" where what is personal was taken out before.
     """
     found = _GATHERED.get()
     if found is not None:
         digest = hashlib.sha256(content).hexdigest()
-        found.append({"backend": backend, "class": privacy, "sha256": digest})
+        one = {"backend": backend, "class": privacy, "form": form, "sha256": digest}
+        found.append(one)

@@ -10,7 +10,16 @@ from onhand.device.audit.heads import Head, is_signed, parse_head, read_heads
 from onhand.device.audit.records import Record, has_valid_code, hash_of, origin, parse
 from onhand.device.audit.segments import lines_of, segments_in
 
-__all__ = ["KINDS", "Evidence", "Finding", "Kind", "Verdict", "evidence_in", "verify"]
+__all__ = [
+    "KINDS",
+    "Evidence",
+    "Finding",
+    "Kind",
+    "Verdict",
+    "evidence_in",
+    "verify",
+    "verify_folder",
+]
 
 Kind = Literal["edited", "deleted", "reordered", "cut", "replaced", "unanchored"]
 
@@ -25,6 +34,7 @@ KINDS: Final[Mapping[Kind, str]] = {
 """What may be wrong."""
 
 _MOST_FINDINGS: Final = 20
+_TRIES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +110,29 @@ def evidence_in(folder: Path, heads: Path) -> Evidence:
         for one in segments_in(folder)
     )
     return Evidence(name=folder.name, files=files, heads=lines)
+
+
+def verify_folder(folder: Path, heads: Path, *, public: bytes, code: bytes | None) -> Verdict:
+    """Check a chain on the disk, which may go on meanwhile.
+
+    Args:
+        folder: as in `evidence_in`.
+        heads: likewise.
+        public: as in `verify`.
+        code: likewise.
+
+    Returns:
+        What was found.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    for _ in range(_TRIES):
+        try:
+            return verify(evidence_in(folder, heads), public=public, code=code)
+        except FileNotFoundError:
+            continue  # old records went just now, and a record says so
+    return verify(evidence_in(folder, heads), public=public, code=code)
 
 
 def verify(evidence: Evidence, *, public: bytes, code: bytes | None) -> Verdict:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
+from onhand.device.serving.openapi import OPENAPI_PATH
 from onhand.device.serving.page.files import PAGE_PATHS
 from onhand.device.serving.refusals import Refusal
 from onhand.device.serving.settings import ServeSettings
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["Guard", "refuse"]
 
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-# They say only whether the process lives, and page scripts cannot read the answer.
-_OPEN_PATHS: Final = frozenset({"/health", "/ready"})
+# They say whether the process lives and what any such server can be asked; page scripts cannot
+# read the answer.
+_OPEN_PATHS: Final = frozenset({"/health", "/ready", OPENAPI_PATH})
 # What a browser says of a page that is neither this server's own nor the person's own doing.
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
 

@@ -11,7 +11,8 @@ from typing import Final
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
-from onhand.device.audit.settings import AuditSettings
+from onhand.device.audit.settings import AuditSettings, read_audit
+from onhand.device.privacy.settings import PrivacySettings
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
 from onhand.device.serving.caches.settings import CacheSettings
@@ -46,7 +47,7 @@ _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
     *("server", "cache", "log", "audit", "shelf", "model", "key"),
-    *("backend", "balance", "routing", "route", "outbox", "governor", "learning"),
+    *("backend", "balance", "routing", "route", "outbox", "governor", "learning", "privacy"),
 )
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -247,6 +248,7 @@ class ServeSettings:
         privacy: tenant -> the class that its requests have at least.
         outbox: what is answered later.
         learning: whether and when models learn from feedback.
+        redaction: what is done with requests of the class "redact".
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
@@ -266,6 +268,7 @@ class ServeSettings:
     privacy: Mapping[str, str] = field(default_factory=dict)
     outbox: OutboxSettings = field(default_factory=OutboxSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
+    redaction: PrivacySettings = field(default_factory=PrivacySettings)
 
     def tenant_of(self, token: str | None) -> str | None:
         """Return whose a bearer token is; None if it is nobody's.
@@ -322,9 +325,7 @@ def parse_settings(
         server=filled(NetworkSettings, server, where=f"{where}: server"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
-        audit=filled(AuditSettings, _table(table, "audit", where), where=f"{where}: audit").placed(
-            beside
-        ),
+        audit=read_audit(_table(table, "audit", where), where=where),
         governor=filled(
             GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
         ),
@@ -341,6 +342,9 @@ def parse_settings(
         outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
         learning=filled(
             LearningSettings, _table(table, "learning", where), where=f"{where}: learning"
+        ).placed(beside),
+        redaction=filled(
+            PrivacySettings, _table(table, "privacy", where), where=f"{where}: privacy"
         ).placed(beside),
     )
 
