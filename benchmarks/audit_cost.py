@@ -1,6 +1,6 @@
 """What the audit log costs: the same requests with it and without, in turn.
 
-    python -m benchmarks.audit_cost [--bundle DIR] [--rounds 7] [--requests 200] [--at-once 8]
+    python -m benchmarks.audit_cost [--bundle DIR] [--rounds 9] [--requests 400] [--at-once 8]
         [--tokens 24] [--json] [--out FILE.json]
 
 Two servers of one bundle (the house assistant in int4, built here, or --bundle), one with the audit
@@ -63,8 +63,8 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bundle", type=Path, help="instead of the house assistant")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--requests", type=int, default=200, help="of each server in a round")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--requests", type=int, default=400, help="of each server in a round")
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=24, help="of an answer, at most")
     parser.add_argument("--json", action="store_true")

@@ -170,5 +170,8 @@ def test_without_a_log_there_is_nothing_to_check(
     monkeypatch.setenv("ONHAND_HOME", str(other))
 
     assert main(["audit", "verify"]) == 2
+    assert "there is no audit log" in capsys.readouterr().err
+    (other / "audit" / "chain-1").mkdir(parents=True)
+    assert main(["audit", "verify"]) == 2
     assert "key of the audit log" in capsys.readouterr().err
-    assert not list(other.iterdir())
+    assert not (other / "keys").exists()

@@ -95,27 +95,28 @@ def _chains(asked: "Settings", config: Path | None) -> list[tuple[Path, Path]]:
         InputError: if there is none.
     """
     folder, heads = _settings(asked, config).folders(asked.home())
-    names = {path.stem for path in heads.glob("chain-*.heads")}
-    names |= {path.name for path in folder.glob("chain-*") if path.is_dir()}
+    names = {path.stem for path in heads.glob("*-*.heads")}
+    names |= {path.name for path in folder.glob("*-*") if path.is_dir()}
     if not names:
         raise InputError(f"{folder}: there is no audit log; 'onhand serve' writes one")
     return [(folder / name, heads / f"{name}.heads") for name in sorted(names)]
 
 
-def _keys(asked: "Settings") -> "AuditKeys":
-    from onhand.device.audit.keys import known_audit_keys
+def _keys(asked: "Settings", chain: str) -> "AuditKeys":
+    from onhand.device.audit.keys import VAULT_CHAINS, known_audit_keys, vault_of
 
-    return known_audit_keys(asked.home())
+    home = asked.home()
+    return known_audit_keys(home, vault_of(home) if chain.startswith(VAULT_CHAINS) else None)
 
 
 def _of_device(asked: "Settings", config: Path | None) -> list["Verdict"]:
     from onhand.device.audit.verifying import verify_folder
 
-    keys = _keys(asked)
-    return [
-        verify_folder(folder, heads, public=keys.public, code=keys.code)
-        for folder, heads in _chains(asked, config)
-    ]
+    verdicts: list[Verdict] = []
+    for folder, heads in _chains(asked, config):
+        keys = _keys(asked, folder.name)
+        verdicts.append(verify_folder(folder, heads, public=keys.public, code=keys.code))
+    return verdicts
 
 
 def _of_export(file: Path, public_key: str | None) -> list["Verdict"]:
@@ -169,14 +170,15 @@ def _show(
         for record in _latest(folder, last)
     ]
     shown = sorted(shown, key=lambda one: (one[1].time, one[1].seq))[-last:]
-    key = _keys(asked).body if bodies else None
+    keys = {chain: _keys(asked, chain).body for chain, _ in shown} if bodies else {}
     if as_json:
-        write_json({"records": [{"chain": chain} | _fields(one, key) for chain, one in shown]})
+        listed = [{"chain": chain} | _fields(one, keys.get(chain)) for chain, one in shown]
+        write_json({"records": listed})
         return
     rows = [_row(chain, record) for chain, record in shown]
     write_table(["record", "time", "who", "what", "model", "from", "left", "status"], rows)
-    for _, record in shown if key is not None else ():
-        for name, text in _opened(record, key).items():
+    for chain, record in shown:
+        for name, text in _opened(record, keys.get(chain)).items():
             write(f"{record.seq} {name}: {text}\n")
 
 
@@ -235,14 +237,14 @@ def _export(asked: "Settings", config: Path | None, output: Path | None) -> None
 
     if output is None:
         raise InputError("give the file to write: -o FILE")
-    keys = _keys(asked)
     chains = _chains(asked, config)
     for number, (folder, heads) in enumerate(chains, start=1):
         place = output if len(chains) == 1 else output.with_name(f"{output.stem}-{number}.jsonl")
+        keys = _keys(asked, folder.name)
         beside = place.with_name(f".{place.name}.writing")
         with beside.open("w", encoding="utf-8") as file:
             for line in exported(evidence_in(folder, heads), public=keys.public):
                 file.write(line + "\n")
         beside.replace(place)
         write(f"{place}\n")
-    say(f"the heads are signed by {keys.public.hex()}: give that to whoever checks it, apart")
+        say(f"its heads are signed by {keys.public.hex()}: give that to who checks it, apart")

@@ -14,7 +14,7 @@ from tests.device.audit.kept import KEYS
 
 from onhand.core.errors import InputError, ResourceError
 from onhand.device.audit.bodies import seal_bodies, unseal_bodies
-from onhand.device.audit.keys import audit_keys, known_audit_keys
+from onhand.device.audit.keys import audit_keys, known_audit_keys, vault_of
 from onhand.device.audit.log import AuditLog, open_audit
 from onhand.device.audit.records import Record, parse
 from onhand.device.audit.segments import segments_in
@@ -214,7 +214,9 @@ def test_a_vault_gives_the_key(tmp_path: Path) -> None:
     keys = audit_keys(tmp_path, Vault())
 
     assert (keys.secret[:5], keys.source) == (b"audit", "the vault")
+    assert keys.chains != KEYS.chains  # what was written with a file's key is checked with that
     assert known_audit_keys(tmp_path, Vault()) == keys
+    assert vault_of(tmp_path) is None
     assert not list(tmp_path.iterdir())
 
 

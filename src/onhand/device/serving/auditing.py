@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from onhand.core.errors import OnhandError
 from onhand.device.audit.bodies import seal_bodies
-from onhand.device.audit.keys import audit_keys
+from onhand.device.audit.keys import audit_keys, vault_of
 from onhand.device.audit.leaving import Departed, gathering
 from onhand.device.audit.log import AuditLog, open_audit
 from onhand.device.audit.settings import AuditSettings
@@ -202,7 +202,7 @@ def kept_audit(
     Raises:
         OnhandError: as in `open_audit`.
     """
-    keys = audit_keys(home)
+    keys = audit_keys(home, vault_of(home))
     log = open_audit(settings, home, keys)
     folder, heads = settings.folders(home)
     told(f"audit: records in {folder}, signed heads in {heads}, key in {keys.source}")
