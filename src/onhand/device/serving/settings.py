@@ -12,6 +12,7 @@ from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
 from onhand.device.access.keys import TENANT_PREFIX
 from onhand.device.access.settings import AccessSettings, check_listening
+from onhand.device.audit.settings import AuditSettings, read_audit
 from onhand.device.privacy.settings import PrivacySettings
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
@@ -46,7 +47,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
-    *("server", "access", "cache", "log", "shelf", "model", "key"),
+    *("server", "access", "cache", "log", "audit", "shelf", "model", "key"),
     *("backend", "balance", "routing", "route", "outbox", "governor", "learning", "privacy"),
 )
 
@@ -241,6 +242,7 @@ class ServeSettings:
         server: where it listens.
         cache: what is kept of answers.
         log: what is written of requests.
+        audit: what is recorded of them, so that tampering shows.
         governor: what the device is to keep to.
         models: what it serves; the first answers requests that name none.
         access: who may ask without a key.
@@ -262,6 +264,7 @@ class ServeSettings:
     access: AccessSettings = field(default_factory=AccessSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     governor: GovernorSettings = field(default_factory=GovernorSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
@@ -317,6 +320,7 @@ def parse_settings(
         access=filled(AccessSettings, _table(table, "access", where), where=f"{where}: access"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
+        audit=read_audit(_table(table, "audit", where), where=where),
         governor=filled(
             GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
         ),
