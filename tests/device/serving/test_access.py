@@ -274,9 +274,9 @@ def test_attack_listening_to_others_without_keys(tmp_path: Path) -> None:
     outside = NetworkSettings(host="192.0.2.1", certificate="c.pem", certificate_key="k")
     settings = ServeSettings(server=outside)
     with pytest.raises(InputError, match="there is no key"):
-        opened_doorkeeper(settings, home=tmp_path, told=str)
+        opened_doorkeeper(settings, home=tmp_path, told=lambda _: None)
     KeyStore(tmp_path).add("phone", EVERYTHING, now_s=1)
-    opened_doorkeeper(settings, home=tmp_path, told=str)
+    opened_doorkeeper(settings, home=tmp_path, told=lambda _: None)
     opened = ServeSettings(server=outside, access=AccessSettings(open=True))
     with pytest.raises(InputError, match="is open"):
-        opened_doorkeeper(opened, home=tmp_path, told=str)
+        opened_doorkeeper(opened, home=tmp_path, told=lambda _: None)

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx2
@@ -93,11 +93,14 @@ def spoken(found: Secured, context: ssl.SSLContext) -> str | None:
         return wrapped.version()
 
 
-def asked(found: Secured, **files: str) -> str:
+def asked(found: Secured, *, peer: Path | None = None) -> str:
     """What a peer's backend is answered."""
     settings = BackendSettings(
-        name="toy", kind="peer", url=f"{found.url}/v1", ca=str(found.place / "shown.pem"), **files
+        name="toy", kind="peer", url=f"{found.url}/v1", ca=str(found.place / "shown.pem")
     )
+    if peer is not None:
+        shown, secret = str(peer / "shown.pem"), str(peer / "secret.pem")
+        settings = replace(settings, certificate=shown, certificate_key=secret)
     return text_of(asyncio.run(collect(RemoteBackend(settings, key=Secret(found.token)), ASK)))
 
 
@@ -126,12 +129,7 @@ def test_attack_plain_http(plain: Secured) -> None:
 
 def test_a_peer_with_its_certificate_is_heard(mutual: Secured) -> None:
     """Both sides show who they are."""
-    files = {
-        "certificate": str(mutual.place / "peer" / "shown.pem"),
-        "certificate_key": str(mutual.place / "peer" / "secret.pem"),
-    }
-
-    assert asked(mutual, **files) == "on"
+    assert asked(mutual, peer=mutual.place / "peer") == "on"
 
 
 def test_attack_peer_without_a_certificate(mutual: Secured) -> None:
