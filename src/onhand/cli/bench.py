@@ -19,6 +19,7 @@ from onhand.cli.options import (
     Variant,
 )
 from onhand.cli.progress import shown_progress
+from onhand.cli.trusted import AllowUnsigned
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
 
 __all__ = ["command"]
@@ -33,6 +34,7 @@ def command(
     context: typer.Context,
     name: BundleFolder,
     *,
+    allow_unsigned: AllowUnsigned = False,
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,

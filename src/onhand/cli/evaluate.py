@@ -12,6 +12,7 @@ from onhand.cli.measurements import write_measurements
 from onhand.cli.options import AsJson, BundleFolder, Engine, Kv, Prefill, Threads, Variant
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
+from onhand.cli.trusted import AllowUnsigned
 from onhand.core.errors import InputError
 
 __all__ = ["command"]
@@ -26,6 +27,7 @@ def command(
     context: typer.Context,
     name: BundleFolder,
     *,
+    allow_unsigned: AllowUnsigned = False,
     text: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="A UTF-8 text that calibration has not seen."),

@@ -10,6 +10,7 @@ from onhand.cli.learned import version_number
 from onhand.cli.options import AsJson, BundleFolder, Variant
 from onhand.cli.output import write, write_json
 from onhand.cli.progress import shown_progress
+from onhand.cli.trusted import AllowUnsigned
 from onhand.core.errors import InputError
 from onhand.core.units import format_bytes
 
@@ -23,6 +24,7 @@ def command(
     context: typer.Context,
     name: BundleFolder,
     *,
+    allow_unsigned: AllowUnsigned = False,
     to: Annotated[
         Literal["gguf", "genai", "peft"],
         typer.Option(

@@ -10,6 +10,7 @@ from onhand.cli.learned import version_number
 from onhand.cli.options import AsJson, BundleFolder, Threads
 from onhand.cli.output import say, write_json
 from onhand.cli.progress import shown_progress
+from onhand.cli.trusted import AllowUnsigned
 
 if TYPE_CHECKING:
     from onhand.host.build import BuildResult
@@ -21,6 +22,7 @@ def command(
     context: typer.Context,
     name: BundleFolder,
     *,
+    allow_unsigned: AllowUnsigned = False,
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="NEW", help="The new bundle; must not exist.")
     ],

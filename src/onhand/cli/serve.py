@@ -10,6 +10,7 @@ import typer
 
 from onhand.cli.output import say, write
 from onhand.cli.settings import Settings
+from onhand.cli.trusted import AllowUnsigned
 
 __all__ = ["command"]
 
@@ -33,6 +34,7 @@ def command(
     context: typer.Context,
     names: _Names = None,
     *,
+    allow_unsigned: AllowUnsigned = False,
     config: _Config = None,
     port: _Port = None,
     open_to_all: _Open = False,

@@ -9,6 +9,7 @@ OnhandError
     BundleError           a bundle is not what its manifest says
         BundleCorrupt     a file is missing, changed, or reaches outside the bundle
         BundleTooNew      written in a later format than this reader knows
+        BundleUntrusted   not signed, or not by a key that is trusted here, or an older release
     BudgetExceeded        a figure is over its ceiling, or was not measured
     EngineError           an inference engine failed; `__cause__` is its own error
         EngineUnavailable not installed, or cannot run this bundle here
@@ -21,6 +22,7 @@ __all__ = [
     "BundleCorrupt",
     "BundleError",
     "BundleTooNew",
+    "BundleUntrusted",
     "ContextOverflow",
     "EngineBusy",
     "EngineError",
@@ -68,6 +70,10 @@ class BundleCorrupt(BundleError):
 
 class BundleTooNew(BundleError):
     """A bundle was written in a later format than this reader knows."""
+
+
+class BundleUntrusted(BundleError):
+    """A bundle is not signed, not by a key that is trusted here, or an older release."""
 
 
 class BudgetExceeded(OnhandError):

@@ -27,6 +27,7 @@ ROLES: Final[Mapping[str, tuple[str, ...]]] = {
 ROUTES: Final[Mapping[str, Mapping[str, str]]] = {
     "/health": {"GET": "health"},
     "/ready": {"GET": "health"},
+    "/openapi.json": {"GET": "health"},
     "/metrics": {"GET": "metrics"},
     "/v1/governor": {"GET": "metrics"},
     "/v1/models": {"GET": "infer"},

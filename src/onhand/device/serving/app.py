@@ -34,6 +34,7 @@ from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.may import check_counted, check_may, check_model, may_ask
 from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork
+from onhand.device.serving.openapi import OPENAPI_PATH, described_api
 from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.routing.desk import Desk, no_outbox
@@ -96,6 +97,7 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
     served = [
         Route("/health", routes.health, methods=["GET"]),
         Route("/ready", routes.ready, methods=["GET"]),
+        Route(OPENAPI_PATH, routes.described, methods=["GET"]),
         Route("/metrics", routes.metrics, methods=["GET"]),
         Route("/v1/governor", routes.governor, methods=["GET"]),
         Route("/v1/models", routes.models, methods=["GET"]),
@@ -169,6 +171,10 @@ class _Routes:
         self._check_open()
         names = sorted(name for name in self._state.models if may_ask(request.scope, name))
         return JsonReply({"status": "ready", "models": names})
+
+    async def described(self, request: "Request") -> "ASGIApp":
+        """Describe the API; nothing here says what this server holds."""
+        return JsonReply(described_api())
 
     async def metrics(self, request: "Request") -> "ASGIApp":
         """Show the counts, in the text format of Prometheus."""

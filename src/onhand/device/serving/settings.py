@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -12,12 +12,14 @@ from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
 from onhand.device.access.keys import TENANT_PREFIX
 from onhand.device.access.settings import AccessSettings, check_listening
+from onhand.device.privacy.settings import PrivacySettings
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
 from onhand.device.serving.caches.settings import CacheSettings
 from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.governor.setting import GovernorSettings
 from onhand.device.serving.models.shelf_settings import ShelfSettings
+from onhand.device.serving.placed import placed_files
 from onhand.device.serving.routing.settings import (
     OutboxSettings,
     RouteSettings,
@@ -46,7 +48,7 @@ _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
     *("server", "access", "cache", "log", "shelf", "model", "key"),
-    *("backend", "balance", "routing", "route", "outbox", "governor", "learning"),
+    *("backend", "balance", "routing", "route", "outbox", "governor", "learning", "privacy"),
 )
 
 
@@ -254,6 +256,7 @@ class ServeSettings:
         privacy: tenant -> the class that its requests have at least.
         outbox: what is answered later.
         learning: whether and when models learn from feedback.
+        redaction: what is done with requests of the class "redact".
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
@@ -273,6 +276,7 @@ class ServeSettings:
     privacy: Mapping[str, str] = field(default_factory=dict)
     outbox: OutboxSettings = field(default_factory=OutboxSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
+    redaction: PrivacySettings = field(default_factory=PrivacySettings)
 
 
 def parse_settings(
@@ -310,7 +314,11 @@ def parse_settings(
     backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
-        server=_listening(filled(NetworkSettings, server, where=f"{where}: server"), beside),
+        server=placed_files(
+            filled(NetworkSettings, server, where=f"{where}: server"),
+            ("certificate", "certificate_key", "client_ca"),
+            beside,
+        ),
         access=filled(AccessSettings, _table(table, "access", where), where=f"{where}: access"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
@@ -331,6 +339,9 @@ def parse_settings(
         learning=filled(
             LearningSettings, _table(table, "learning", where), where=f"{where}: learning"
         ).placed(beside),
+        redaction=filled(
+            PrivacySettings, _table(table, "privacy", where), where=f"{where}: privacy"
+        ).placed(beside),
     )
 
 
@@ -349,8 +360,7 @@ def _backends(
             if not key or not key.isascii() or not key.isprintable():
                 raise RecipeError(f"{at}: the environment variable {one.env} must hold a key")
             secrets[one.name] = Secret(key)
-        placed = _files(one, ("ca", "certificate", "certificate_key"), beside)
-        one = replace(one, **placed)  # type: ignore[arg-type] # all of them are texts
+        one = placed_files(one, ("ca", "certificate", "certificate_key"), beside)
         found.append(one)
     return tuple(found), secrets
 
@@ -382,13 +392,3 @@ def _digest_of(name: str, environment: Mapping[str, str], where: str) -> str:
 
 def _placed(model: ModelSettings, beside: Path) -> ModelSettings:
     return replace(model, bundle=str(beside / Path(model.bundle).expanduser()))
-
-
-def _listening(server: NetworkSettings, beside: Path) -> NetworkSettings:
-    placed = _files(server, ("certificate", "certificate_key", "client_ca"), beside)
-    return replace(server, **placed)  # type: ignore[arg-type] # all of them are texts
-
-
-def _files(settings: object, names: Sequence[str], beside: Path) -> dict[str, str]:
-    given = {name: str(getattr(settings, name)) for name in names}
-    return {name: str(beside / Path(file).expanduser()) for name, file in given.items() if file}

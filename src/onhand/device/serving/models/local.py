@@ -154,6 +154,7 @@ class LocalModel:
                 self._opened.files.tokenizer,
                 vocab_size=self._opened.loaded.vocab_size,
             )
+        self._remembered.begin()
         session = self._opened.loaded.session(context=min(self.context, 64))
         try:
             self._opened.loaded.step([(session, np.zeros(1, dtype=np.int64))])
