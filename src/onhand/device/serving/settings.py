@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
@@ -44,6 +44,7 @@ __all__ = [
 ANONYMOUS: Final = "local"
 """Who asks where no key is asked for."""
 
+_S = TypeVar("_S")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -305,7 +306,10 @@ def parse_settings(
     for key in table:
         if key not in _KNOWN:
             raise RecipeError(f"{where}: {unknown('table', key, _KNOWN)}")
-    server, cache, log = (_table(table, key, where) for key in ("server", "cache", "log"))
+
+    def read(kind: type[_S], key: str) -> _S:
+        return filled(kind, _table(table, key, where), where=f"{where}: {key}")
+
     models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
     keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]
     tenants: dict[str, str] = {}
@@ -318,34 +322,28 @@ def parse_settings(
     beside = Path(where).parent
     return ServeSettings(
         server=placed_files(
-            filled(NetworkSettings, server, where=f"{where}: server"),
+            read(NetworkSettings, "server"),
             ("certificate", "certificate_key", "client_ca"),
             beside,
         ),
-        access=filled(AccessSettings, _table(table, "access", where), where=f"{where}: access"),
-        cache=filled(CacheSettings, cache, where=f"{where}: cache"),
-        log=filled(LogSettings, log, where=f"{where}: log"),
+        access=read(AccessSettings, "access"),
+        cache=read(CacheSettings, "cache"),
+        log=read(LogSettings, "log"),
         audit=read_audit(_table(table, "audit", where), where=where),
-        governor=filled(
-            GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
-        ),
+        governor=read(GovernorSettings, "governor"),
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
-        shelf=filled(ShelfSettings, _table(table, "shelf", where), where=f"{where}: shelf"),
+        shelf=read(ShelfSettings, "shelf"),
         managers=frozenset(one.tenant for one, _ in keys if one.may_manage),
         backends=backends,
-        balance=filled(BalanceSettings, _table(table, "balance", where), where=f"{where}: balance"),
+        balance=read(BalanceSettings, "balance"),
         secrets=secrets,
-        routing=filled(RoutingSettings, _table(table, "routing", where), where=f"{where}: routing"),
+        routing=read(RoutingSettings, "routing"),
         routes=read_routes(_tables(table, "route", where)),
         privacy=strictest((one.tenant, one.privacy) for one, _ in keys),
-        outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
-        learning=filled(
-            LearningSettings, _table(table, "learning", where), where=f"{where}: learning"
-        ).placed(beside),
-        redaction=filled(
-            PrivacySettings, _table(table, "privacy", where), where=f"{where}: privacy"
-        ).placed(beside),
+        outbox=read(OutboxSettings, "outbox"),
+        learning=read(LearningSettings, "learning").placed(beside),
+        redaction=read(PrivacySettings, "privacy").placed(beside),
     )
 
 
