@@ -171,8 +171,7 @@ def pack(
         detection: how its outputs become boxes.
         n_labels: lines of its labels, which are among `files`.
     """
-    made: dict[str, Variant] = {}
-    hashes: dict[str, str] = {}
+    made, hashes = dict[str, Variant](), dict[str, str]()
     with stage_bundle(root) as staged:
         for number, (name, drawing) in enumerate(variants.items()):
             weights = WEIGHTS if number == 0 else f"{name}.safetensors"

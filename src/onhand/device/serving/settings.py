@@ -312,12 +312,7 @@ def parse_settings(
 
     models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
     keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]
-    tenants: dict[str, str] = {}
-    for one, at in keys:
-        digest = one.sha256 or _digest_of(one.env, environment, at)
-        if digest in tenants:
-            raise RecipeError(f"{at}: the token is that of {tenants[digest]!r} already")
-        tenants[digest] = one.tenant
+    tenants = _tenants(keys, environment)
     backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
@@ -345,6 +340,18 @@ def parse_settings(
         learning=read(LearningSettings, "learning").placed(beside),
         redaction=read(PrivacySettings, "privacy").placed(beside),
     )
+
+
+def _tenants(
+    keys: Sequence[tuple[KeySettings, str]], environment: Mapping[str, str]
+) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for one, at in keys:
+        digest = one.sha256 or _digest_of(one.env, environment, at)
+        if digest in found:
+            raise RecipeError(f"{at}: the token is that of {found[digest]!r} already")
+        found[digest] = one.tenant
+    return found
 
 
 def _backends(
