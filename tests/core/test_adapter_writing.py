@@ -9,8 +9,13 @@ import numpy as np
 import pytest
 from tests.adapters import ATTENTION, lora_factors
 
-from onhand.core.adapter import Pairs, read_adapter
-from onhand.core.adapter_writing import family_naming, write_adapter
+from onhand.core.adapter import WEIGHTS, Pairs, read_adapter
+from onhand.core.adapter_writing import (
+    family_naming,
+    render_config,
+    write_adapter,
+    write_pairs,
+)
 from onhand.core.arrays import FloatArray
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
@@ -160,3 +165,17 @@ def test_what_fits_no_matrix_is_refused(
     with pytest.raises(InputError, match=sentence):
         write_adapter(tmp_path, made, decoder, naming=LLAMA)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stands_in_the_place_of_a_tensor_goes_along(tmp_path: Path) -> None:
+    """Under the name of the checkpoint's, beside the factors."""
+    config = render_config({"a": 1}, 2.0, targets=["a"], task="SEQ_CLS", wholes=["classifier"])
+    pair = (np.ones((1, 3), np.float32), np.full((2, 1), 4, np.float32))
+    head = np.arange(4, dtype=np.float32).reshape(2, 2)
+
+    write_pairs(tmp_path, config, {"a": pair}, scale=2.0, wholes={"classifier.weight": head})
+
+    file = open_safetensors(tmp_path / WEIGHTS)
+    np.testing.assert_array_equal(file.view("base_model.model.classifier.weight"), head)
+    np.testing.assert_array_equal(file.view("base_model.model.a.lora_B.weight"), [[2.0], [2.0]])
+    assert json.loads(config)["modules_to_save"] == ["classifier"]

@@ -1,5 +1,6 @@
 """Options of an adapter: each is followed, or refused by name."""
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.adapters import ATTENTION, MLP, Factors, some, write_adapter
 from onhand.core.adapter import read_adapter
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
+from onhand.core.lora_config import parse_lora_config
 
 
 def test_what_the_configuration_asks_for_must_be_there(tmp_path: Path, decoder: Decoder) -> None:
@@ -183,3 +185,16 @@ def test_attack_configurations(
 
     with pytest.raises(InputError, match=rf"adapter_config\.json: .*{message}"):
         read_adapter(place, decoder)
+
+
+def test_modules_may_be_trained_whole_where_somebody_reads_them() -> None:
+    """A classifier's head goes along so; elsewhere it stays refused."""
+    content = json.dumps({"peft_type": "LORA", "modules_to_save": ["classifier"]}).encode()
+
+    found = parse_lora_config(content, where="here", may_replace=True)
+
+    assert found.wholes == ("classifier",)
+    plain = json.dumps({"peft_type": "LORA", "modules_to_save": None}).encode()
+    assert parse_lora_config(plain, where="here", may_replace=True).wholes == ()
+    with pytest.raises(InputError, match="modules_to_save"):
+        parse_lora_config(content, where="here")

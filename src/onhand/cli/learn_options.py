@@ -20,6 +20,7 @@ __all__ = [
     "Memory",
     "Method",
     "MinBattery",
+    "NewRows",
     "Optimizer",
     "Rate",
     "Remember",
@@ -93,6 +94,14 @@ Optimizer = Annotated[
 Schedule = Annotated[
     Literal["cosine", "constant"],
     typer.Option(help="The learning rate over the steps.", rich_help_panel=_TRAINING),
+]
+NewRows = Annotated[
+    Literal["zeros", "imprinted"],
+    typer.Option(
+        help="How new classes begin: at zero, or, of a head on a frozen trunk, at the mean "
+        "direction of their examples.",
+        rich_help_panel=_TRAINING,
+    ),
 ]
 Seed = Annotated[
     int,

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 
+_Data = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Of a network that is no language model: examples that judge, as for `onhand build`.",
+    ),
+]
+
+
 def command(
     context: typer.Context,
     name: BundleFolder,
@@ -47,14 +56,7 @@ def command(
     calibrate: Annotated[
         Path | None, typer.Option(metavar="TEXT", help="As for `onhand build`.")
     ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR",
-            help="Of a network that is no language model: examples that judge, as for "
-            "`onhand build`.",
-        ),
-    ] = None,
+    data: _Data = None,
     threads: Threads = None,
     no_original: Annotated[
         bool, typer.Option("--no-original", help="Leave out the original's speed and memory.")

@@ -27,8 +27,8 @@ from onhand.device.learning.locking import held
 from onhand.device.learning.material import Given, Material, make_material, read_given
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.choosing import make_method
-from onhand.device.learning.methods.growing import grow_head
 from onhand.device.learning.methods.preferences import PreferenceMethod
+from onhand.device.learning.new_rows import begin_classes
 from onhand.device.learning.preference_feeds import OpinionSource, PairSource
 from onhand.device.learning.remembered import keep_memory, recall_memory
 from onhand.device.learning.settings import LearnSettings
@@ -227,7 +227,7 @@ def _prepare(
     bundle: Bundle, teachable: Teachable, data: Path, settings: LearnSettings, home: Path
 ) -> _Room:
     """Read examples and versions, and choose a method."""
-    versions = versions_of(bundle, home)
+    versions, begun = versions_of(bundle, home), ""
     standing = versions.current()
     values = dict(whole_values(bundle, versions, standing.version))
     carried = bundle.path(REMEMBERED) if REMEMBERED in bundle.manifest.files else None
@@ -238,11 +238,19 @@ def _prepare(
         known = min(material.known, _n_classes(teachable, values))
         material = replace(material, known=known)
         if known < material.width:
-            values = grow_head(teachable.lesson, values, material.width)
+            values, begun = begin_classes(
+                teachable,
+                values,
+                material.new,
+                material.past,
+                width=material.width,
+                kind=settings.new_rows,
+            )
     method = make_method(
         settings.method, teachable.lesson, rng=np.random.default_rng([settings.seed, 2])
     )
     remembers, notes = recall_memory(versions.folder, method)
+    notes += [begun] if begun else []
     if remembers and settings.remember is not None:
         notes.append("what earlier sessions remembered is used; --remember only judges")
     if isinstance(material.new, PairSource | OpinionSource):

@@ -10,6 +10,7 @@ from onhand.device.learning.ceilings import Ceilings
 from onhand.device.learning.clipping import Clipping
 from onhand.device.learning.gate import Bounds
 from onhand.device.learning.graph import Memory
+from onhand.device.learning.new_rows import NewRows
 from onhand.device.learning.optimizers import make_optimizer
 from onhand.device.learning.preferences import Preferring
 from onhand.device.learning.schedules import Schedule
@@ -46,6 +47,7 @@ class LearnSettings:
         vary: variants of each example, in which what its answer copies is exchanged; see
             `variants`.
         preferring: where answers that were liked and disliked are taught.
+        new_rows: how the rows of new classes begin; see `NewRows`.
         seed: decides every choice that is left to chance.
         clip_norm: most of the gradients' global norm; None for no bound.
         memory: see `graph.Memory`.
@@ -66,6 +68,7 @@ class LearnSettings:
     remember: Path | None = None
     vary: int = 0
     preferring: Preferring = field(default_factory=Preferring)
+    new_rows: NewRows = "zeros"
     seed: int = 0
     clip_norm: float | None = 1.0
     memory: Memory = "fast"

@@ -49,11 +49,18 @@ def grow_head(
 
 
 def imprinted(
-    lesson: Lesson, values: Values, latents: FloatArray, labels: np.ndarray, n_classes: int
+    lesson: Lesson,
+    values: Values,
+    latents: FloatArray,
+    labels: np.ndarray,
+    n_classes: int,
+    *,
+    centre: FloatArray | None = None,
 ) -> dict[str, FloatArray]:
     """Return rows for new classes of a linear head: the mean directions of their examples.
 
-    Each row is as long as the old rows are on average; its bias is the mean of the old ones.
+    Each row is as long as the old rows are on average; its bias is the mean of the old ones. With
+    a centre, directions are those from it, and there a new class scores as old ones on average.
 
     Args:
         lesson: of a head.
@@ -61,6 +68,7 @@ def imprinted(
         latents: (B, D) of examples of the new classes.
         labels: (B,) their classes, from the first new one to `n_classes` - 1.
         n_classes: of the grown head.
+        centre: (D,) the mean of all latents, which of most trunks is far from zero; None for zero.
 
     Returns:
         Name -> rows, for `grow_head`.
@@ -76,7 +84,10 @@ def imprinted(
     if len(weights) != 1 or latents.ndim != 2 or latents.shape[1] != growing[weights[0]].shape[1]:
         raise InputError(f"latents {latents.shape}: imprinting needs a linear head of their width")
     weight = growing[weights[0]]
-    length = float(np.linalg.norm(weight, axis=1).mean()) or 1.0
+    # A head that has no class yet, or rows of zeros, says nothing of their length.
+    length = (float(np.linalg.norm(weight, axis=1).mean()) if len(weight) else 0.0) or 1.0
+    middle = np.zeros(latents.shape[1], np.float32) if centre is None else centre
+    latents = latents - middle
     units = latents / np.maximum(np.linalg.norm(latents, axis=1, keepdims=True), 1e-12)
     rows = np.zeros((n_classes - len(weight), weight.shape[1]), np.float32)
     for i in range(len(rows)):
@@ -86,7 +97,11 @@ def imprinted(
         mean = mine.mean(axis=0)
         rows[i] = mean * (length / max(float(np.linalg.norm(mean)), 1e-12))
     made: dict[str, FloatArray] = {weights[0]: rows}
+    usual = weight.mean(axis=0) if len(weight) else np.zeros_like(middle)
+    shift = (usual - rows) @ middle  # (new classes,)
     for name, bias in growing.items():
         if name != weights[0]:
-            made[name] = np.full((len(rows), *bias.shape[1:]), bias.mean(), np.float32)
+            mean = float(bias.mean()) if bias.size else 0.0
+            shifted = mean + shift.reshape(-1, *[1] * (bias.ndim - 1))
+            made[name] = np.broadcast_to(shifted, (len(rows), *bias.shape[1:])).astype(np.float32)
     return made
