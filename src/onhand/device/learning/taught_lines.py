@@ -35,11 +35,11 @@ class Opinions:
 
     def lines(self) -> Mapping[str, list[Mapping[str, object]]]:
         """Return each kind that there is as lines of a file of its own."""
-        pairs = [
+        pairs: list[Mapping[str, object]] = [
             {**_prompt(good), "chosen": good.answer, "rejected": bad.answer}
             for good, bad in self.pairs
         ]
-        singles = [
+        singles: list[Mapping[str, object]] = [
             {**_prompt(one), "completion": one.answer, "label": one.is_good} for one in self.singles
         ]
         return {
