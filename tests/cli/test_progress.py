@@ -40,7 +40,7 @@ def test_a_log_of_long_work_says_how_long_still(capsys: pytest.CaptureFixture[st
 
     told = capsys.readouterr().err.splitlines()
 
-    assert told == ["learning ...", "learning: 50%, about 50 s still"]
+    assert told == ["learning ...", "learning: 50%, about 50.0 s still"]
 
 
 def test_a_stage_that_failed_is_not_done(capsys: pytest.CaptureFixture[str]) -> None:

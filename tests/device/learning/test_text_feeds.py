@@ -151,7 +151,7 @@ def test_every_token_of_a_long_text_but_the_first_is_learned_once(length: int, w
     ("example", "sentence"),
     [
         (dialogue("a" * 90, "b"), "has .* tokens, the model's context is 100; shorten"),
-        (Labelled(given="a", label="b", where="x: line 3"), "x: line 3: is a labelled"),
+        (Labelled(given="a", label="b", where="x: line 3"), "x: line 3: has a class"),
         (PlainText(text="a", where="short.txt"), "short.txt: a text of 1 tokens"),
     ],
 )

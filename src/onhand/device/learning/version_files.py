@@ -252,7 +252,9 @@ def read_version(folder: Path, number: int) -> Version:
     """
     place = folder / f"{number:04d}"
     if not place.is_dir():
-        raise InputError(f"there is no version {number} in {folder}")
+        found = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+        known = ", ".join(str(int(name)) for name in sorted(found) if name.isdigit())
+        raise InputError(f"there is no version {number}; there is {known or 'none yet'}")
     path = place / _VERSION
     try:
         table = object_of(parse_json(_content(path)), "version", _KEYS)
