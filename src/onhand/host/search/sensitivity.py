@@ -23,11 +23,17 @@ from onhand.host.calibrate import InputStatistics
 from onhand.host.gptq import order_columns, round_columns
 from onhand.host.hqq import round_half_quadratic
 from onhand.host.model import Model
-from onhand.host.passes.quantize import Quantize
 from onhand.host.rounding import Rounding, round_matrix
-from onhand.host.search.choices import Form, as_quantize, form_name
+from onhand.host.search.choices import Form, form_name
 from onhand.host.search.perturb import Trial, run_trials
 from onhand.host.search.store import SearchStore
+from onhand.host.search.treatments import (
+    as_quantize,
+    named_treatment,
+    stored_as,
+    stored_names,
+)
+from onhand.host.sparse_storage import shrink_codes
 
 __all__ = [
     "FormLoss",
@@ -35,7 +41,12 @@ __all__ = [
     "first_tokens",
     "losses_from_json",
     "measure_sensitivity",
+    "on_curve",
+    "rounded_rows",
+    "sampled_rows",
+    "stored_bytes",
     "stored_trial",
+    "trial_operations",
 ]
 
 # A model up to this size is rounded as a whole in every format: seconds, and used again later.
@@ -55,7 +66,7 @@ class FormLoss:
 
     Attributes:
         matrix: its name.
-        form: the format, as `form_name` says it.
+        form: the format, as `form_name` says it, and what else is done; see `treatment_name`.
         damage: KL divergence of the whole model with only this matrix rounded, in nats.
         error: squared relative error of the matrix's outputs.
         size_bytes: bytes stored.
@@ -134,14 +145,14 @@ def measure_sensitivity(
             text = form_name(form)
             error = errors[name, text]
             found = measured.get((name, text)) if ground.is_small else None
-            damage = 0.0 if form is None else _on_curve(error, points) if found is None else found
+            damage = 0.0 if form is None else on_curve(error, points) if found is None else found
             rows.append(
                 FormLoss(
                     matrix=name,
                     form=text,
                     damage=damage,
                     error=error,
-                    size_bytes=4 * n * k if form is None else form.size_bytes((n, k)),
+                    size_bytes=4 * n * k if form is None else stored_bytes(ground, name, text),
                     is_measured=found is not None,
                 )
             )
@@ -161,22 +172,50 @@ def losses_from_json(table: Mapping[str, object]) -> list[FormLoss] | None:
         return None
 
 
-def stored_trial(ground: Ground, forms: Mapping[str, Form]) -> Trial:
-    """Return a trial with matrices of the store in given formats, which are rounded if need be.
+def stored_trial(ground: Ground, choices: Mapping[str, str]) -> Trial:
+    """Return a trial with matrices of the store, which are made if need be.
 
     Args:
         ground: model and store.
-        forms: matrix -> format; those in float32 stay as they are.
+        choices: matrix -> its treatment in words; those in float32 stay as they are.
     """
-    coded = {name: form for name, form in forms.items() if form is not None}
-    for name, form in coded.items():
-        if name not in ground.store.matrices(form):
-            _round_into_store(ground, [name], form)
+    coded = {name: text for name, text in choices.items() if named_treatment(text).form is not None}
+    for name, text in coded.items():
+        _round_into_store(ground, [name], text)
+    return Trial({name: _Stored(ground.store, name, text) for name, text in coded.items()})
 
-    def reader(name: str, form: GroupFormat) -> "_Stored":
-        return _Stored(ground.store, name, form)
 
-    return Trial({name: reader(name, form) for name, form in coded.items()})
+def stored_bytes(ground: Ground, name: str, text: str) -> int:
+    """Return the bytes that a matrix takes in a bundle; without zeros where that is smaller.
+
+    Args:
+        ground: model and store.
+        name: of the matrix.
+        text: its treatment in words. Of one that is not in the store, zeros are not known.
+    """
+    finished, total = ground.store.matrices(text), 0
+    for part in stored_names(name, text):
+        if part not in finished:
+            form = named_treatment(text).form
+            n, k = ground.model.decoder.matrices()[name]
+            return 4 * n * k if form is None else form.size_bytes((n, k))
+        tensor = finished.find(part).tensor
+        shrunk = shrink_codes(part, tensor)
+        saved = 0 if shrunk is None else tensor.codes.nbytes - shrunk.codes.size_bytes
+        total += tensor.size_bytes - saved
+    return total
+
+
+def trial_operations(ground: Ground) -> float:
+    """Return the multiplications and additions that one trial takes for a token.
+
+    Args:
+        ground: the model.
+    """
+    decoder = ground.model.decoder
+    # A trial runs half of the layers on average, and compares with the original at the head.
+    ends = decoder.vocab_size * decoder.width
+    return 2.0 * (max(decoder.n_parameters - ends, 0) / 2 + 2 * ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +224,14 @@ class _Stored:
 
     store: SearchStore
     name: str
-    form: GroupFormat
+    text: str
 
     def __call__(self) -> FloatArray:
-        return self.store.matrices(self.form).find(self.name).tensor.dequantize()
+        finished = self.store.matrices(self.text)
+        first, *rest = (
+            finished.find(part).tensor.dequantize() for part in stored_names(self.name, self.text)
+        )
+        return first @ rest[0] if rest else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,26 +256,36 @@ def _errors(
     for form in forms:
         names = [name for name, own in able.items() if form in own]
         if form is not None and ground.is_small:
-            _round_into_store(ground, names, form)
+            _round_into_store(ground, names, form_name(form))
         for name in names:
             if form is None:
                 yield (name, form_name(form)), 0.0
             elif ground.is_small:
-                loss = ground.store.matrices(form).find(name).loss
+                loss = ground.store.matrices(form_name(form)).find(name).loss
                 yield (name, form_name(form)), loss.output_error**2
             else:
                 yield (name, form_name(form)), _sampled_error(ground, name, form, ground.method)
         progress.advance(1)
 
 
-def _round_into_store(ground: Ground, names: Sequence[str], form: GroupFormat) -> None:
-    """Round matrices to a format and keep them, but for those that are kept already."""
-    finished = ground.store.matrices(form)
-    waiting = [name for name in names if name not in finished]
-    every: dict[str, Form] = dict.fromkeys(ground.model.decoder.matrices(), form)
-    transform: Quantize = as_quantize(every, method=ground.method)
+def _round_into_store(ground: Ground, names: Sequence[str], text: str) -> None:
+    """Treat matrices as words say and keep them, but for those that are kept already."""
+    finished = ground.store.matrices(text)
+    waiting = {
+        name: text
+        for name in names
+        if any(part not in finished for part in stored_names(name, text))
+    }
+    if not waiting:
+        return
+    stored = stored_as(ground.model, ground.statistics, waiting)
+    transform = as_quantize(waiting, method=ground.method)
     for matrix in transform.apply(
-        ground.model, ground.statistics, names=waiting, threads=ground.threads, advance=_ignore
+        stored.model,
+        stored.statistics,
+        names=[part for name in waiting for part in stored_names(name, text)],
+        threads=ground.threads,
+        advance=_ignore,
     ):
         finished.keep(matrix)
 
@@ -242,32 +295,47 @@ def _ignore(_: float) -> None:
 
 
 def _sampled_error(ground: Ground, name: str, form: GroupFormat, method: str) -> float:
-    """Return the squared relative error over some rows, from all parts of a fused matrix."""
-    n, k = ground.model.decoder.matrices()[name]
+    """Return the squared relative error over some rows."""
+    made = rounded_rows(ground, name, sampled_rows(ground, name), form, method)
+    return made.squared_error / max(made.squared_norm, 1e-300)
+
+
+def sampled_rows(ground: Ground, name: str) -> FloatArray:
+    """Return some rows of a matrix, from all parts of a fused one: (n, K).
+
+    Args:
+        ground: the model.
+        name: of the matrix.
+    """
+    n, _ = ground.model.decoder.matrices()[name]
     starts = np.linspace(0, max(n - _SAMPLE_ROWS, 0), _SAMPLE_BLOCKS).astype(int)
     blocks = [
         ground.model.weights.block(name, int(low), min(int(low) + _SAMPLE_ROWS, n))
         for low in dict.fromkeys(starts.tolist())
     ]
-    weight = np.concatenate(blocks)
-    made = _rounded(ground.statistics, name, weight, form, method, k)
-    return made.squared_error / max(made.squared_norm, 1e-300)
+    rows: FloatArray = np.concatenate(blocks)
+    return rows
 
 
-def _rounded(
-    statistics: InputStatistics,
-    name: str,
-    weight: FloatArray,
-    form: GroupFormat,
-    method: str,
-    n_inputs: int,
+def rounded_rows(
+    ground: Ground, name: str, weight: FloatArray, form: GroupFormat, method: str
 ) -> Rounding:
+    """Round some rows of a matrix.
+
+    Args:
+        ground: what is known of its inputs.
+        name: of the matrix.
+        weight: (n, K) the rows.
+        form: of the codes.
+        method: see `Quantize`.
+    """
+    statistics = ground.statistics
     if method == "hqq":
         return round_half_quadratic(weight, form)
     whole = statistics.second_moments(name) if method == "gptq" else None
     if whole is not None:
         return round_columns(weight, form, order_columns(whole, form))
-    moments = statistics.moments(name, form.group_size, n_inputs)
+    moments = statistics.moments(name, form.group_size, weight.shape[1])
     return round_matrix(weight, form, method="rtn" if method == "rtn" else "clip", moments=moments)
 
 
@@ -275,11 +343,8 @@ def _chosen_anchors(
     ground: Ground, able: Mapping[str, Sequence[Form]], operations: float
 ) -> tuple[dict[str, list[GroupFormat]], int]:
     """Return the formats of each matrix that the model is run with, and on how many tokens."""
-    decoder = ground.model.decoder
     coded = {name: [form for form in own if form is not None] for name, own in able.items()}
-    # A trial runs half of the layers on average, and compares with the original at the head.
-    ends = decoder.vocab_size * decoder.width
-    each = 2.0 * (max(decoder.n_parameters - ends, 0) / 2 + 2 * ends)
+    each = trial_operations(ground)
     n_all = sum(map(len, coded.values()))
     most = min(sum(tokens.size for tokens in ground.sequences), _MOST_TOKENS)
     least = min(_LEAST_TOKENS, most)
@@ -306,7 +371,7 @@ def _run_anchors(
     read = _Stored if ground.is_small else _Nearest
     trials = [
         Trial({
-            name: _Stored(ground.store, name, form)
+            name: _Stored(ground.store, name, form_name(form))
             if read is _Stored
             else _Nearest(ground.model, name, form)
         })
@@ -355,8 +420,13 @@ def _anchor_error(
     return _sampled_error(ground, name, form, "rtn")
 
 
-def _on_curve(error: float, points: Sequence[tuple[float, float]]) -> float:
-    """Read a damage off the curve through (error, damage), straight in logarithms."""
+def on_curve(error: float, points: Sequence[tuple[float, float]]) -> float:
+    """Read a damage off the curve through measured ones, straight in logarithms.
+
+    Args:
+        error: squared relative error of a matrix's outputs.
+        points: (error, damage) that were measured.
+    """
     ordered = sorted((max(e, _LEAST), max(d, _LEAST)) for e, d in points)
     x = float(np.log(max(error, _LEAST)))
     at = np.log([e for e, _ in ordered])
