@@ -104,7 +104,7 @@ def _recipe(name: str, used: Quantize, chosen: Sequence[str]) -> str:
     eight: dict[str, Mapping[str, int | bool | float | str]] = {}
     for matrix in chosen:
         fitting = (one for pattern, one in used.layers.items() if fnmatchcase(matrix, pattern))
-        own: Mapping[str, int | bool | float | str] = next(fitting, {})
+        own = next(fitting, None) or {}
         eight[matrix] = {**own, "bits": 8}
     table = ", ".join(
         f'"{pattern}" = {{ {options} }}'

@@ -100,7 +100,7 @@ def between_integers(folder: Path) -> Bundle:
         Op(kind="QuantizeLinear", inputs=("product", "fine", "zero"), outputs=("product_codes",)),
         Op(kind="DequantizeLinear", inputs=("product_codes", "fine", "zero"), outputs=("y",)),
     ]
-    constants = {
+    constants: dict[str, np.ndarray[Any, Any]] = {
         "step": np.array(0.02, np.float32),
         "fine": np.array(0.25, np.float32),
         "zero": np.array(0, np.int8),

@@ -17,8 +17,8 @@ from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
-from onhand.device.measured import Event, Events, run_measured
-from onhand.device.networks.bench_child import NetworkJob, job_text
+from onhand.device.measured import Event, Events, job_text, run_measured
+from onhand.device.networks.bench_child import NetworkJob
 from onhand.device.networks.opening import able_engines, open_adapted
 from onhand.device.probe import current_profile
 

@@ -148,7 +148,7 @@ def stored_as(model: Model, statistics: InputStatistics, choices: Mapping[str, s
         if (moments := statistics.second_moments(name)) is not None:
             right = made.weights.matrix(f"{name}.right")  # (R, K)
             seen = np.float32(statistics.n_tokens)
-            products[f"{name}.left"] = (right @ moments @ right.T) * seen  # (R, R)
+            products[f"{name}.left"] = seen * np.matmul(right @ moments, right.T)  # (R, R)
     return Stored(
         model=made,
         statistics=replace(statistics, products=products, divisors=divisors),
