@@ -1,6 +1,6 @@
-"""Records of an audit log: one line each, chained by hashes, and each with a keyed code.
+r"""Records of an audit log: one line each, chained by hashes, and each with a keyed code.
 
-    MAC JSON\\n      MAC = HMAC-SHA-256(key, "onhand audit record 1\\0" + JSON), 64 digits of hex
+    MAC JSON\n       MAC = HMAC-SHA-256(key, "onhand audit record 1\0" + JSON), 64 digits of hex
                     JSON = {"facts", "kind", "previous", "seq", "time"}, keys sorted, ASCII
 
 `previous` is the SHA-256 of the line before, its newline left out; that of the first record is of

@@ -29,16 +29,15 @@ from onhand.host.search.choices import (
 )
 from onhand.host.search.correction import Observation
 from onhand.host.search.cost_table import Costs, CostTable, cost_table
+from onhand.host.search.ground import Ground, stored_trial
 from onhand.host.search.knapsack import Choice, Group, hull_front, tie_groups
 from onhand.host.search.perturb import run_trials
 from onhand.host.search.planner import Planner
 from onhand.host.search.sensitivity import (
     FormLoss,
-    Ground,
     first_tokens,
     losses_from_json,
     measure_sensitivity,
-    stored_trial,
 )
 from onhand.host.search.store import SearchStore, content_key
 from onhand.host.search.treated_costs import with_treatments

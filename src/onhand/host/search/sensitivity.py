@@ -19,38 +19,25 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import InputError
 from onhand.core.progress import Progress
 from onhand.core.quantized import GroupFormat
-from onhand.host.calibrate import InputStatistics
 from onhand.host.gptq import order_columns, round_columns
 from onhand.host.hqq import round_half_quadratic
 from onhand.host.model import Model
 from onhand.host.rounding import Rounding, round_matrix
 from onhand.host.search.choices import Form, form_name
+from onhand.host.search.ground import Ground, StoredMatrix, round_into_store, stored_bytes
 from onhand.host.search.perturb import Trial, run_trials
-from onhand.host.search.store import SearchStore
-from onhand.host.search.treatments import (
-    as_quantize,
-    named_treatment,
-    stored_as,
-    stored_names,
-)
-from onhand.host.sparse_storage import shrink_codes
 
 __all__ = [
     "FormLoss",
-    "Ground",
     "first_tokens",
     "losses_from_json",
     "measure_sensitivity",
     "on_curve",
     "rounded_rows",
     "sampled_rows",
-    "stored_bytes",
-    "stored_trial",
     "trial_operations",
 ]
 
-# A model up to this size is rounded as a whole in every format: seconds, and used again later.
-_WHOLE_PARAMETERS = 20_000_000
 _SAMPLE_BLOCKS, _SAMPLE_ROWS = 4, 32
 _LEAST_TOKENS, _MOST_TOKENS = 512, 4096
 # Which formats are run where not all can be; from the middle outwards.
@@ -83,32 +70,6 @@ class FormLoss:
     def to_json(self) -> dict[str, object]:
         """Return a JSON object."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What a search stands on.
-
-    Attributes:
-        model: what is stored.
-        statistics: of the calibration text.
-        sequences: the calibration text, (T,) int64 each.
-        method: how weights are rounded, see `Quantize`.
-        store: keeps rounded matrices and tables.
-        threads: threads to use.
-    """
-
-    model: Model
-    statistics: InputStatistics
-    sequences: Sequence[TokenArray]
-    method: str
-    store: SearchStore
-    threads: int
-
-    @property
-    def is_small(self) -> bool:
-        """Whether all matrices are rounded in all formats."""
-        return self.model.decoder.n_parameters <= _WHOLE_PARAMETERS
 
 
 def measure_sensitivity(
@@ -172,40 +133,6 @@ def losses_from_json(table: Mapping[str, object]) -> list[FormLoss] | None:
         return None
 
 
-def stored_trial(ground: Ground, choices: Mapping[str, str]) -> Trial:
-    """Return a trial with matrices of the store, which are made if need be.
-
-    Args:
-        ground: model and store.
-        choices: matrix -> its treatment in words; those in float32 stay as they are.
-    """
-    coded = {name: text for name, text in choices.items() if named_treatment(text).form is not None}
-    for name, text in coded.items():
-        _round_into_store(ground, [name], text)
-    return Trial({name: _Stored(ground.store, name, text) for name, text in coded.items()})
-
-
-def stored_bytes(ground: Ground, name: str, text: str) -> int:
-    """Return the bytes that a matrix takes in a bundle; without zeros where that is smaller.
-
-    Args:
-        ground: model and store.
-        name: of the matrix.
-        text: its treatment in words. Of one that is not in the store, zeros are not known.
-    """
-    finished, total = ground.store.matrices(text), 0
-    for part in stored_names(name, text):
-        if part not in finished:
-            form = named_treatment(text).form
-            n, k = ground.model.decoder.matrices()[name]
-            return 4 * n * k if form is None else form.size_bytes((n, k))
-        tensor = finished.find(part).tensor
-        shrunk = shrink_codes(part, tensor)
-        saved = 0 if shrunk is None else tensor.codes.nbytes - shrunk.codes.size_bytes
-        total += tensor.size_bytes - saved
-    return total
-
-
 def trial_operations(ground: Ground) -> float:
     """Return the multiplications and additions that one trial takes for a token.
 
@@ -216,22 +143,6 @@ def trial_operations(ground: Ground) -> float:
     # A trial runs half of the layers on average, and compares with the original at the head.
     ends = decoder.vocab_size * decoder.width
     return 2.0 * (max(decoder.n_parameters - ends, 0) / 2 + 2 * ends)
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """Reads a rounded matrix of the store, dequantised."""
-
-    store: SearchStore
-    name: str
-    text: str
-
-    def __call__(self) -> FloatArray:
-        finished = self.store.matrices(self.text)
-        first, *rest = (
-            finished.find(part).tensor.dequantize() for part in stored_names(self.name, self.text)
-        )
-        return first @ rest[0] if rest else first
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +167,7 @@ def _errors(
     for form in forms:
         names = [name for name, own in able.items() if form in own]
         if form is not None and ground.is_small:
-            _round_into_store(ground, names, form_name(form))
+            round_into_store(ground, names, form_name(form))
         for name in names:
             if form is None:
                 yield (name, form_name(form)), 0.0
@@ -266,32 +177,6 @@ def _errors(
             else:
                 yield (name, form_name(form)), _sampled_error(ground, name, form, ground.method)
         progress.advance(1)
-
-
-def _round_into_store(ground: Ground, names: Sequence[str], text: str) -> None:
-    """Treat matrices as words say and keep them, but for those that are kept already."""
-    finished = ground.store.matrices(text)
-    waiting = {
-        name: text
-        for name in names
-        if any(part not in finished for part in stored_names(name, text))
-    }
-    if not waiting:
-        return
-    stored = stored_as(ground.model, ground.statistics, waiting)
-    transform = as_quantize(waiting, method=ground.method)
-    for matrix in transform.apply(
-        stored.model,
-        stored.statistics,
-        names=[part for name in waiting for part in stored_names(name, text)],
-        threads=ground.threads,
-        advance=_ignore,
-    ):
-        finished.keep(matrix)
-
-
-def _ignore(_: float) -> None:
-    pass
 
 
 def _sampled_error(ground: Ground, name: str, form: GroupFormat, method: str) -> float:
@@ -368,11 +253,11 @@ def _run_anchors(
 ) -> dict[tuple[str, str], float]:
     """Run the model with single matrices rounded; return the divergence of each."""
     pairs = [(name, form) for name, forms in anchors.items() for form in forms]
-    read = _Stored if ground.is_small else _Nearest
+    read = StoredMatrix if ground.is_small else _Nearest
     trials = [
         Trial({
-            name: _Stored(ground.store, name, form_name(form))
-            if read is _Stored
+            name: StoredMatrix(ground.store, name, form_name(form))
+            if read is StoredMatrix
             else _Nearest(ground.model, name, form)
         })
         for name, form in pairs

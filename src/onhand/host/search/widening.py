@@ -17,16 +17,14 @@ from onhand.core.sparse_form import LEAST_BYTES, LEAST_GAIN
 from onhand.host.calibrate import InputStatistics
 from onhand.host.factors import spectrum_of
 from onhand.host.search.choices import SearchSpace
+from onhand.host.search.ground import Ground, stored_bytes, stored_trial
 from onhand.host.search.perturb import run_trials
 from onhand.host.search.sensitivity import (
     FormLoss,
-    Ground,
     first_tokens,
     on_curve,
     rounded_rows,
     sampled_rows,
-    stored_bytes,
-    stored_trial,
     trial_operations,
 )
 from onhand.host.search.treatments import (
