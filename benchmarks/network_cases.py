@@ -1,7 +1,11 @@
 """Networks whose layers get choices: for `benchmarks.network_costs` and `network_search`."""
 
 import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +26,7 @@ from onhand.host.networks.pack import describe
 from onhand.host.networks.samples import Samples
 from onhand.host.search.network_ground import Ground
 
-__all__ = ["CASES", "ground_of", "is_there", "task_of"]
+__all__ = ["CASES", "ground_of", "is_there", "keep_results", "present", "task_of"]
 
 RESNET = ASSETS / "mlperf-tiny" / "image_classification" / "trained_models" / "pretrainedResnet.h5"
 CASES = ("resnet-8", "mobilenet-v2", "encoder")
@@ -34,6 +38,42 @@ def is_there(name: str) -> bool:
     if name == "resnet-8":
         return RESNET.is_file() and (ASSETS / "cifar10").is_dir()
     return name == "encoder" or (MOBILENET.is_file() and PICTURES.is_dir())
+
+
+def present(names: Sequence[str]) -> Iterator[str]:
+    """Yield the cases whose files are there, and say which are not.
+
+    Args:
+        names: of the cases.
+    """
+    for name in names:
+        if is_there(name):
+            yield name
+        else:
+            print(f"{name}: its files are absent: set ONHAND_ASSETS", file=sys.stderr)
+
+
+def keep_results(
+    found: Mapping[str, object], *, command: str, threads: int, out: Path
+) -> dict[str, object]:
+    """Write what was found of all networks, with how and where; return what was written.
+
+    Args:
+        found: name of a case -> its figures.
+        command: measures them again.
+        threads: that were used.
+        out: the file.
+    """
+    results: dict[str, object] = {
+        "command": command,
+        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "processor": current_profile().processor,
+        "threads": threads,
+        "networks": dict(found),
+    }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    return results
 
 
 def task_of(name: str) -> str:

@@ -16,16 +16,14 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.network_cases import CASES, ground_of, is_there
+from benchmarks.network_cases import CASES, ground_of, keep_results, present
 from onhand.core.measurement import Measurement
 from onhand.device.networks.bench import bench_network
 from onhand.device.networks.ranking import rank_networks
-from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 from onhand.host.networks.pack import pack_network
 from onhand.host.search.network_bases import bases_for
@@ -49,24 +47,14 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     found: dict[str, object] = {}
-    for name in given.network or CASES:
-        if not is_there(name):
-            print(f"{name}: its files are absent: set ONHAND_ASSETS", file=sys.stderr)
-            continue
+    for name in present(given.network or CASES):
         with tempfile.TemporaryDirectory() as home:
             ground = ground_of(name, Path(home), threads=given.threads, judged=1)
             found[name] = measured(ground, given.points)
     if not found:
         sys.exit("nothing to measure")
-    results = {
-        "command": f"python -m benchmarks.network_costs --points {given.points}",
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": current_profile().processor,
-        "threads": given.threads,
-        "networks": found,
-    }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    command = f"python -m benchmarks.network_costs --points {given.points}"
+    results = keep_results(found, command=command, threads=given.threads, out=given.out)
     print(json.dumps(results, indent=1, sort_keys=True) if given.json else table(found))
 
 

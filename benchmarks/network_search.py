@@ -18,16 +18,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.network_cases import CASES, ground_of, is_there, task_of
+from benchmarks.network_cases import CASES, ground_of, keep_results, present, task_of
 from onhand.core.budget import Budget
-from onhand.device.probe import current_profile
 from onhand.device.threads import usable_threads
 from onhand.host.networks.quantization.accuracy import OutputJudge
 from onhand.host.search.front import hypervolume
@@ -57,10 +55,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     found: dict[str, object] = {}
-    for name in given.network or CASES[:2]:
-        if not is_there(name):
-            print(f"{name}: its files are absent: set ONHAND_ASSETS", file=sys.stderr)
-            continue
+    for name in present(given.network or CASES[:2]):
         with tempfile.TemporaryDirectory() as home:
             ground = ground_of(name, Path(home), threads=given.threads, judged=given.judged)
             search = NetworkSearch(ground)
@@ -75,15 +70,8 @@ def main() -> None:
             found[name] = one
     if not found:
         sys.exit("nothing to search")
-    results = {
-        "command": f"python -m benchmarks.network_search --judged {given.judged}",
-        "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "processor": current_profile().processor,
-        "threads": given.threads,
-        "networks": found,
-    }
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
+    command = f"python -m benchmarks.network_search --judged {given.judged}"
+    results = keep_results(found, command=command, threads=given.threads, out=given.out)
     print(json.dumps(results, indent=1, sort_keys=True) if given.json else told(found))
 
 

@@ -19,12 +19,12 @@ from onhand.host.calibrate import head_logits, run_original
 from onhand.host.compare import compare_tokens, quality_figures
 from onhand.host.model import Model
 from onhand.host.pack import pack_bundle, plan_variants
-from onhand.host.search.candidates import lend_matrices
-from onhand.host.search.choices import SearchSpace, as_quantize, named_form
+from onhand.host.search.candidates import lend_matrices, take_matrices
+from onhand.host.search.choices import SearchSpace
 from onhand.host.search.opening import THOROUGH, Basis, Opened, open_planner
+from onhand.host.search.treatments import as_quantize, stored_as
 from onhand.host.sources import load_model
 from onhand.host.texts import Texts, split_texts
-from onhand.host.work import FinishedMatrices
 
 __all__ = ["ASSETS", "MODELS", "Builder", "Outcome", "Searched", "make_ground", "model_places"]
 
@@ -78,19 +78,19 @@ class Builder:
         return self.known[key]
 
     def _build(self, choices: Mapping[str, str]) -> Outcome:
-        forms = {name: named_form(text) for name, text in choices.items()}
         store = self.opened.ground.store
+        stored = stored_as(self.model, self.opened.ground.statistics, choices)
         plans = plan_variants(
-            self.model.decoder, {"candidate": as_quantize(forms, method=self.method)}
+            stored.model.decoder, {"candidate": as_quantize(choices, method=self.method)}
         )
         with tempfile.TemporaryDirectory() as scratch:
             root, matrices = Path(scratch) / "bundle", Path(scratch) / "matrices"
             root.mkdir()
-            lend_matrices(store, forms, matrices / "candidate")
+            lend_matrices(store, choices, matrices / "candidate")
             pack_bundle(
-                self.model,
+                stored.model,
                 plans,
-                self.opened.ground.statistics,
+                stored.statistics,
                 root,
                 accuracy_level=4,
                 provenance={},
@@ -98,8 +98,7 @@ class Builder:
                 progress=Quiet(),
                 work=matrices,
             )
-            for name, form in forms.items():
-                store.take(name, form, FinishedMatrices(matrices / "candidate"))
+            take_matrices(store, choices, matrices / "candidate")
             bundle = read_bundle(root)
             loaded, _, _ = open_engine(
                 bundle, variant="candidate", engine=None, threads=self.threads

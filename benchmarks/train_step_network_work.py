@@ -4,9 +4,7 @@
 FOLDER holds the bundle, the case's name and one batch.
 """
 
-import json
 import sys
-import time
 from pathlib import Path
 from typing import Protocol
 
@@ -14,7 +12,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.worker import peak_memory_bytes
+from benchmarks.train_step_child import answer_jobs
 
 __all__ = ["BATCH", "CASE", "STATE"]
 
@@ -107,26 +105,7 @@ def main() -> None:
     folder, threads = Path(sys.argv[2]), int(sys.argv[3])
     kind: type[Ours] | type[TorchTrained] = Ours if sys.argv[1] == "ours" else TorchTrained
     trained: Trained = kind(folder, threads)
-    for line in sys.stdin:
-        job = json.loads(line)
-        answer: dict[str, object]
-        if job.get("end"):
-            answer = {
-                "peak_memory_bytes": peak_memory_bytes(),
-                "torch_imported": "torch" in sys.modules,
-            }
-        else:
-            seconds: list[float] = []
-            losses: list[float] = []
-            for _ in range(job["steps"]):
-                start = time.perf_counter()
-                losses.append(trained.step())
-                seconds.append(time.perf_counter() - start)
-            answer = {"seconds": seconds, "losses": losses}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-        if job.get("end"):
-            return
+    answer_jobs(lambda _: trained.step)
 
 
 if __name__ == "__main__":

@@ -4,19 +4,17 @@
 "steps": N}` or `{"end": true}`. The same seed gives all the same texts and the same start.
 """
 
-import json
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.worker import peak_memory_bytes
+from benchmarks.train_step_child import answer_jobs
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import read_bundle
 from onhand.core.decoder import Decoder, DecoderLayer
@@ -157,27 +155,12 @@ def main() -> None:
     engine, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     trained = _opened(engine, folder, threads)
     vocab_size = read_bundle(folder).manifest.decoder.vocab_size
-    for line in sys.stdin:
-        job = json.loads(line)
-        answer: dict[str, object]
-        if job.get("end"):
-            answer = {
-                "peak_memory_bytes": peak_memory_bytes(),
-                "torch_imported": "torch" in sys.modules,
-            }
-        else:
-            feeds = feeds_of(CASES[job["case"]], vocab_size)
-            seconds: list[float] = []
-            losses: list[float] = []
-            for _ in range(job["steps"]):
-                start = time.perf_counter()
-                losses.append(trained.step(feeds))
-                seconds.append(time.perf_counter() - start)
-            answer = {"seconds": seconds, "losses": losses}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
-        if job.get("end"):
-            return
+
+    def step_of(job: Mapping[str, Any]) -> Callable[[], float]:
+        feeds = feeds_of(CASES[job["case"]], vocab_size)
+        return lambda: trained.step(feeds)
+
+    answer_jobs(step_of)
 
 
 if __name__ == "__main__":

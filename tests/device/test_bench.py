@@ -19,9 +19,9 @@ from onhand.core.manifest import Manifest, Variant
 from onhand.core.measurement import Measurement
 from onhand.core.profile import render_profile
 from onhand.device.bench import NAMES, bench
-from onhand.device.bench_child import Job, job_text, run_job
+from onhand.device.bench_child import Job, run_job
 from onhand.device.engines.base import KvKind
-from onhand.device.measured import peak_memory_bytes
+from onhand.device.measured import job_text, peak_memory_bytes
 from onhand.device.probe import current_profile
 
 LARGE = 96 * 2**20

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from onhand.core.errors import EngineError, InputError
+from onhand.device.measured import job_text
 from onhand.device.probe import current_profile
-from onhand.device.trial_child import TrialJob, job_text, run_job
+from onhand.device.trial_child import TrialJob, run_job
 from onhand.device.trials import Trial, try_way
 
 TINY = Path(__file__).parents[1] / "data" / "tiny-bundle"

@@ -21,12 +21,12 @@ from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
-from onhand.device.bench_child import TOKENIZER, Job, job_text
+from onhand.device.bench_child import TOKENIZER, Job
 from onhand.device.engine_opening import able_engines, choose_engine
 from onhand.device.engines.choosing import EngineWays
 from onhand.device.hardware.bandwidth import RUNS as BANDWIDTH_RUNS
 from onhand.device.learning.in_use import LearnedVersion, adapter_for
-from onhand.device.measured import Event, Events, run_measured
+from onhand.device.measured import Event, Events, job_text, run_measured
 from onhand.device.probe import current_profile
 
 __all__ = ["GENERATED_TOKENS", "NAMES", "PROMPT_TOKENS", "bench", "random_prompt"]

@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -29,7 +29,7 @@ from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
 if TYPE_CHECKING:
     from onhand.device.text import Tokenizer
 
-__all__ = ["TOKENIZER", "Job", "job_text", "main", "run_job"]
+__all__ = ["TOKENIZER", "Job", "main", "run_job"]
 
 TOKENIZER = "tokenizer.json"
 WARM_UP_TOKENS = 8
@@ -70,11 +70,6 @@ class Job:
     prefill: PrefillUse = "exact"
     version: int = 0
     home: str = ""
-
-
-def job_text(job: Job) -> str:
-    """Write a job as JSON."""
-    return json.dumps(asdict(job))
 
 
 def run_job(job: Job, out: TextIO) -> None:

@@ -13,13 +13,24 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TextIO, cast
+from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from onhand.core.errors import EngineError, OnhandError
 
-__all__ = ["Event", "Events", "peak_memory_bytes", "print_event", "run_measured", "serve_job"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = [
+    "Event",
+    "Events",
+    "job_text",
+    "peak_memory_bytes",
+    "print_event",
+    "run_measured",
+    "serve_job",
+]
 
 Event = Mapping[str, object]
 # Those that a user is shown as progress.
@@ -129,6 +140,15 @@ def _why(code: int, complaints: IO[bytes]) -> str:
         ended = f"was killed by signal {-code}"
         return f"{ended}: {said or 'was there enough memory?'}"
     return f"ended with code {code}: {said or 'it gave no reason'}"
+
+
+def job_text(job: "DataclassInstance") -> str:
+    """Write what a process is to do as JSON, which it reads from its standard input.
+
+    Args:
+        job: a dataclass of plain values.
+    """
+    return json.dumps(asdict(job))
 
 
 def serve_job(run: Callable[[str, TextIO], None]) -> int:

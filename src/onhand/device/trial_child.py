@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TextIO
 
@@ -23,7 +23,7 @@ from onhand.device.engines.named import named_engine
 from onhand.device.generate import generate_tokens
 from onhand.device.measured import peak_memory_bytes, print_event, serve_job
 
-__all__ = ["TrialJob", "job_text", "main", "run_job"]
+__all__ = ["TrialJob", "main", "run_job"]
 
 _WARM_UP_TOKENS: Final = 4
 _CONTEXT_RUNS: Final = 3
@@ -61,11 +61,6 @@ class TrialJob:
     lengths: tuple[int, ...]
     lengths_most_s: float
     profile: str
-
-
-def job_text(job: TrialJob) -> str:
-    """Write a job as JSON."""
-    return json.dumps(asdict(job))
 
 
 def run_job(job: TrialJob, out: TextIO) -> None:

@@ -15,9 +15,9 @@ from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.device.bench import random_prompt
 from onhand.device.context_speed import ContextSpeed
-from onhand.device.measured import Events, run_measured
+from onhand.device.measured import Events, job_text, run_measured
 from onhand.device.memory_series import MemorySeries, MemoryWatch, thin
-from onhand.device.trial_child import TrialJob, job_text
+from onhand.device.trial_child import TrialJob
 
 __all__ = ["LENGTHS", "Trial", "try_way"]
 

@@ -27,6 +27,8 @@ from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
 from onhand.host.options import BuildOptions
 from onhand.host.pack import Packed, VariantPlan, pack_bundle, plan_variants
+from onhand.host.passes.base import ShapingStep
+from onhand.host.passes.factorize import Factorize
 from onhand.host.passes.prune_weights import PruneWeights
 from onhand.host.plan import BuildPlan
 from onhand.host.prepare import (
@@ -41,6 +43,7 @@ from onhand.host.prove import Proof, Report, prove_bundle
 from onhand.host.report import render_report
 from onhand.host.search.building import SearchBuild, search_and_prove
 from onhand.host.search.planning import check_budget_costs, search_basis, searches
+from onhand.host.search.treatments import Stored
 from onhand.host.shaping import Shaped, shape_model
 from onhand.host.work import BuildWork, open_work
 
@@ -164,14 +167,14 @@ def _staged(
     run = _run(ready, shaped, work, shown, calibrates=needs_text(ready.plans) or searching)
     guard.check("running the original")
 
-    def pack(plans: list[VariantPlan]) -> Packed:
-        chosen = replace(ready, plans=plans)
-        return _packed(chosen, options, work, staged, run.statistics, shown)
+    def pack(plans: list[VariantPlan], stored: Stored) -> Packed:
+        chosen = replace(ready, plans=plans, shaped=stored.model)
+        return _packed(chosen, _said(options, stored), work, staged, stored.statistics, shown)
 
-    def proof_of(packed: Packed, plans: list[VariantPlan]) -> Proof:
+    def proof_of(packed: Packed, plans: list[VariantPlan], stored: Stored) -> Proof:
         return Proof(
             model=ready.model,
-            shaped=ready.shaped,
+            shaped=stored.model,
             steps=shaped.steps,
             packed=packed,
             plans=plans,
@@ -197,12 +200,21 @@ def _staged(
                 progress=shown,
             )
         )
-    packed = pack(ready.plans)
+    stored = Stored(model=ready.shaped, statistics=run.statistics, ranks={})
+    packed = pack(ready.plans, stored)
     guard.check("quantizing")
-    report = prove_bundle(proof_of(packed, ready.plans), guard=guard, progress=shown)
+    report = prove_bundle(proof_of(packed, ready.plans, stored), guard=guard, progress=shown)
     if report.breaches:
         raise BudgetExceeded("; ".join(_advice(ready, options, run, report)))
     return report
+
+
+def _said(options: BuildOptions, stored: Stored) -> BuildOptions:
+    """Return options that say what a search made of the model, for its provenance."""
+    if not stored.ranks:
+        return options
+    step = ShapingStep(transform=Factorize(ranks=dict(stored.ranks)))
+    return replace(options, shaping=(*options.shaping, step))
 
 
 def _run(

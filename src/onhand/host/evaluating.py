@@ -25,11 +25,11 @@ from onhand.host.ways import (
     Tried,
     Way,
     WayNames,
-    attempt,
     hardware,
     optimisation,
     plan_ways,
     time_waterfall,
+    try_all,
     try_originals,
     ways_to_json,
 )
@@ -86,10 +86,9 @@ def try_decoder(
     """
     able, _ = able_engines(bundle, here, variant=variant, wanted=None)
     names = plan_ways(able, engine=engine, threads=threads)
-    trials: list[Trial] = []
 
-    def run(way: Way) -> Mapping[str, Measurement]:
-        trial = try_way(
+    def trial(way: Way) -> Trial:
+        return try_way(
             bundle.root,
             variant=variant,
             engine=way.engine,
@@ -97,16 +96,8 @@ def try_decoder(
             profile=here,
             lengths=LENGTHS if way == names.chosen else (),
         )
-        if way == names.chosen:
-            trials.append(trial)
-        return trial.figures
 
-    tried: dict[Way, Tried] = {}
-    progress.start("trying ways to run it", len(names.all()))
-    for way in names.all():
-        tried[way] = attempt(way, run)
-        progress.advance(1)
-    chosen = trials[0] if trials else None
+    tried, chosen = try_all(names, trial, progress=progress)
     return DecoderWays(names=names, tried=tried, chosen=chosen, here=here)
 
 

@@ -93,7 +93,8 @@ def plan_variants(decoder: Decoder, transforms: Mapping[str, Pass]) -> list[Vari
             if first is None
             or first.formats[matrix] != form
             # Float32 is the same however the rest is rounded.
-            or (form is not None and (report.rounds or first.rounding != report.rounding))
+            or (form is not None and report.rounds)
+            or (form is not None and first.rounding_of(matrix) != report.rounding_of(matrix))
         )
         plans.append(VariantPlan(name=name, transform=transform, report=report, own=own))
     return plans

@@ -101,10 +101,11 @@ def propose_repair(
 
 def _recipe(name: str, used: Quantize, chosen: Sequence[str]) -> str:
     """Write a recipe: the pass as it was, and 8 bits for the chosen matrices."""
-    eight: dict[str, Mapping[str, int | bool]] = {}
+    eight: dict[str, Mapping[str, int | bool | float | str]] = {}
     for matrix in chosen:
         fitting = (one for pattern, one in used.layers.items() if fnmatchcase(matrix, pattern))
-        eight[matrix] = {**next(fitting, {}), "bits": 8}
+        own = next(fitting, None) or {}
+        eight[matrix] = {**own, "bits": 8}
     table = ", ".join(
         f'"{pattern}" = {{ {options} }}'
         for pattern, other in {**eight, **used.layers}.items()

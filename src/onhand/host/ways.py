@@ -8,7 +8,7 @@ thread. Leaving out one thing at a time says what each brings.
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from onhand.core.errors import InputError, OnhandError
 from onhand.core.evaluation import (
@@ -21,9 +21,11 @@ from onhand.core.evaluation import (
     quotient,
 )
 from onhand.core.measurement import Measurement
+from onhand.core.progress import Progress
 
 __all__ = [
     "PLAIN_ENGINES",
+    "Figured",
     "Originals",
     "Tried",
     "Way",
@@ -33,6 +35,7 @@ __all__ = [
     "optimisation",
     "plan_ways",
     "time_waterfall",
+    "try_all",
     "try_originals",
     "ways_to_json",
     "without_paths",
@@ -40,6 +43,18 @@ __all__ = [
 
 _PATH = re.compile(r"(?<![\w/])(?:/[^\s/:;,'\"]+){2,}")
 PLAIN_ENGINES: Final = ("onnx", "reference")
+
+
+class Figured(Protocol):
+    """A trial of one way."""
+
+    @property
+    def figures(self) -> Mapping[str, Measurement]:
+        """Name -> what was measured."""
+        ...
+
+
+AnyTrial = TypeVar("AnyTrial", bound=Figured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +173,35 @@ def plan_ways(able: Collection[str], *, engine: str, threads: int) -> WayNames:
         without_engine=None if plain == engine else Way(plain, threads),
         without_threads=None if threads == 1 else Way(engine, 1),
     )
+
+
+def try_all(
+    names: WayNames, trial: Callable[[Way], AnyTrial], *, progress: Progress
+) -> tuple[dict[Way, Tried], AnyTrial | None]:
+    """Try every way once.
+
+    Args:
+        names: the ways.
+        trial: tries one; an `OnhandError` says why it cannot.
+        progress: told of every way.
+
+    Returns:
+        What each gave, and the whole trial of the chosen one; None where it failed.
+    """
+    chosen: list[AnyTrial] = []
+
+    def run(way: Way) -> Mapping[str, Measurement]:
+        found = trial(way)
+        if way == names.chosen:
+            chosen.append(found)
+        return found.figures
+
+    tried: dict[Way, Tried] = {}
+    progress.start("trying ways to run it", len(names.all()))
+    for way in names.all():
+        tried[way] = attempt(way, run)
+        progress.advance(1)
+    return tried, chosen[0] if chosen else None
 
 
 def attempt(way: Way, run: Callable[[Way], Mapping[str, Measurement]]) -> Tried:

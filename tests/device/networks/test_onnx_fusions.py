@@ -85,4 +85,49 @@ def test_the_engine_leaves_them_apart(tmp_path: Path, monkeypatch: pytest.Monkey
         centred = total - total.mean(-1, keepdims=True)
         wanted = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-5) + 0.5
     np.testing.assert_allclose(found, wanted, atol=1e-5)
-    assert told == [list(SLOWER_FUSIONS)]
+    assert told == [[*SLOWER_FUSIONS, "WeightBiasQuantization"]]
+
+
+def between_integers(folder: Path) -> Bundle:
+    """A bundle of one float layer whose input and output are rounded to 8 bits."""
+    rng = np.random.default_rng(1)
+    weight = rng.normal(0, 0.3, (D, D)).astype(np.float32)
+    weight[0] *= 20  # one scale for all would leave the other rows a few steps
+    ops = [
+        Op(kind="QuantizeLinear", inputs=("x", "step", "zero"), outputs=("codes",)),
+        Op(kind="DequantizeLinear", inputs=("codes", "step", "zero"), outputs=("rounded",)),
+        Op(kind="Gemm", inputs=("rounded", "weight", "bias"), outputs=("product",)),
+        Op(kind="QuantizeLinear", inputs=("product", "fine", "zero"), outputs=("product_codes",)),
+        Op(kind="DequantizeLinear", inputs=("product_codes", "fine", "zero"), outputs=("y",)),
+    ]
+    constants: dict[str, np.ndarray[Any, Any]] = {
+        "step": np.array(0.02, np.float32),
+        "fine": np.array(0.25, np.float32),
+        "zero": np.array(0, np.int8),
+        "weight": weight,
+        "bias": rng.normal(0, 0.5, D).astype(np.float32),
+    }
+    drawing = Drawing(
+        ops=ops, constants=constants, inputs=(info("x", 8, D),), outputs=(info("y", 8, D),)
+    )
+    return pack(folder / "bundle", {"mixed": drawing})
+
+
+def test_a_layer_that_was_kept_in_float_answers_in_float(tmp_path: Path) -> None:
+    """ONNX Runtime would round its weights to 8 bits, and its answers would be others."""
+    bundle = between_integers(tmp_path)
+    x = np.random.default_rng(2).normal(0, 0.7, (8, D)).astype(np.float32)
+
+    found = OnnxNetworkEngine().open(bundle, threads=1).run({"x": x})["y"]
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(bundle.root)
+    )
+    graph = (bundle.root / "model.onnx").read_bytes()
+    left = ort.InferenceSession(graph, options, ["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    plain = ort.InferenceSession(graph, options, ["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    np.testing.assert_array_equal(found, plain)
+    assert np.abs(left - plain).max() >= 0.25, "ONNX Runtime left to itself still rounds weights"

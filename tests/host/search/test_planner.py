@@ -53,6 +53,10 @@ class Linear:
         bits = sum(MATRICES[name] * (32 if f is None else f.bits) for name, f in formats.items())
         return Forecast(bits, dict.fromkeys(NAMES, self.spread))
 
+    def factorised(self, ranks: Mapping[str, int]) -> "Linear":
+        """See `Costs`."""
+        raise NotImplementedError(ranks)
+
 
 def table(spread: float = 0.0) -> CostTable:
     """The costs of three matrices."""

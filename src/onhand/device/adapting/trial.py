@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import IO, Final, cast
 
 from onhand.device.adapting.races import Race
-from onhand.device.adapting.trial_child import Job, job_text
+from onhand.device.adapting.trial_child import Job
+from onhand.device.measured import job_text
 
 __all__ = [
     "ANSWER_TOKENS",

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TextIO
@@ -23,7 +23,7 @@ from onhand.device.engines.choosing import HeadUse, PrefillUse, opener_of, use_h
 from onhand.device.engines.named import named_engine
 from onhand.device.measured import print_event, serve_job
 
-__all__ = ["Job", "job_text", "main", "run_job"]
+__all__ = ["Job", "main", "run_job"]
 
 MOST_ROUNDS = 8
 MOST_REOPENING_S = 0.3
@@ -59,11 +59,6 @@ class Job:
     head: HeadUse = "full"
     kv: KvKind | None = None
     prefill: PrefillUse = "exact"
-
-
-def job_text(job: Job) -> str:
-    """Write a job as the process reads it."""
-    return json.dumps(asdict(job))
 
 
 def run_job(job: Job, out: TextIO) -> None:

@@ -18,8 +18,8 @@ from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
 from onhand.device.learning.network_in_use import network_in_use
-from onhand.device.measured import Event, Events, run_measured
-from onhand.device.networks.bench_child import NetworkJob, job_text
+from onhand.device.measured import Event, Events, job_text, run_measured
+from onhand.device.networks.bench_child import NetworkJob
 from onhand.device.networks.opening import able_engines, open_adapted
 from onhand.device.probe import current_profile
 

@@ -7,7 +7,7 @@ reads one `NetworkJob` as JSON and prints events: see `onhand.device.measured`.
 import json
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Final, TextIO
@@ -21,7 +21,7 @@ from onhand.device.networks.base import Array, NetworkLoaded
 from onhand.device.networks.opening import named_engine
 from onhand.device.networks.timing import random_feeds
 
-__all__ = ["NetworkJob", "job_text", "main", "run_job"]
+__all__ = ["NetworkJob", "main", "run_job"]
 
 WARM_UP_RUNS: Final = 2
 # Long enough for counters of energy, which count in milliseconds, and for a median.
@@ -56,11 +56,6 @@ class NetworkJob:
     profile: str
     home: str = ""
     version: int = 0
-
-
-def job_text(job: NetworkJob) -> str:
-    """Write a job as JSON."""
-    return json.dumps(asdict(job))
 
 
 def run_job(job: NetworkJob, out: TextIO) -> None:

@@ -24,7 +24,7 @@ from onhand.device.telemetry import refuse_telemetry
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-__all__ = ["SLOWER_FUSIONS", "OnnxNetwork", "OnnxNetworkEngine"]
+__all__ = ["ROUNDS_WEIGHTS", "SLOWER_FUSIONS", "OnnxNetwork", "OnnxNetworkEngine"]
 
 SLOWER_FUSIONS = ("SkipLayerNormFusion",)
 """What ONNX Runtime does to graphs whose sizes it knows, though its processor kernels lose by it.
@@ -32,9 +32,13 @@ SLOWER_FUSIONS = ("SkipLayerNormFusion",)
 An addition and a norm in one operator took 0.2 ms more for 128 x 384 numbers than apart.
 """
 
-# It rounds float weights between integers to 8 bits again, in its own way: what was learned would
-# not be what answers. Of biases alone, which it makes integers of 32 bits, nothing is lost.
-_ROUNDS_WEIGHTS = "WeightBiasQuantization"
+ROUNDS_WEIGHTS = "WeightBiasQuantization"
+"""It rounds float weights between integers to 8 bits, in its own way.
+
+A layer that was kept in float, or was learned, would then not be what answers.
+Biases of a build are integers already and need it not. Those that were learned are float, and only
+it lets their layers run on integers.
+"""
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # Matrices that a graph dequantises before it multiplies would be multiplied in int8 by default.
 _ACCURACY_LEVEL = "session.qdq_matmulnbits_accuracy_level"
@@ -123,8 +127,8 @@ class OnnxNetworkEngine:
         providers = use_provider(options, self._provider)
         disabled = [*SLOWER_FUSIONS]
         learned = bundle.learned
-        if learned is not None and learned.kind != "bias" and not learned.is_coded:
-            disabled.append(_ROUNDS_WEIGHTS)
+        if learned is None or (learned.kind != "bias" and not learned.is_coded):
+            disabled.append(ROUNDS_WEIGHTS)
         with onnx_errors():
             inner = ort.InferenceSession(
                 graph,

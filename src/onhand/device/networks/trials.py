@@ -8,9 +8,9 @@ from typing import Final
 from onhand.core.bundle import read_bundle
 from onhand.core.measurement import Measurement, summarize
 from onhand.core.profile import DeviceProfile, render_profile
-from onhand.device.measured import Events, run_measured
+from onhand.device.measured import Events, job_text, run_measured
 from onhand.device.memory_series import MemorySeries, MemoryWatch, thin
-from onhand.device.networks.bench_child import NetworkJob, job_text
+from onhand.device.networks.bench_child import NetworkJob
 
 __all__ = ["NetworkTrial", "try_network_way"]
 

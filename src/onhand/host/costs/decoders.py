@@ -1,7 +1,7 @@
 """Forecasts for decoders: each matrix in each format, and the whole, on one device."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Final, Literal
 
@@ -141,6 +141,7 @@ class DecoderCosts:
         self.threads = threads
         self.accuracy_level = accuracy_level
         known = calibration or estimate_calibration(profile)
+        self._known, self._text_ratio = known, text_ratio
         # Memory's speed changes by the minute on shared machines; caches' does not.
         self.calibration = known.at_bandwidth(profile.read_bandwidth)
         # Empty where nobody knows how slow it gets: nothing is then slower.
@@ -148,6 +149,22 @@ class DecoderCosts:
         self._text_s = (text_ratio - 1) * self.calibration.text_s
         self._shapes = decoder.matrices()
         self._read = read_matrices(decoder)
+
+    def factorised(self, ranks: Mapping[str, int]) -> "DecoderCosts":
+        """Return the costs of the same model with some matrices as products of two thinner ones.
+
+        Args:
+            ranks: matrix -> rank.
+        """
+        return DecoderCosts(
+            replace(self.decoder, ranks={**self.decoder.ranks, **ranks}),
+            self.profile,
+            other_bytes=self.other_bytes,
+            threads=self.threads,
+            calibration=self._known,
+            text_ratio=self._text_ratio,
+            accuracy_level=self.accuracy_level,
+        )
 
     @cached_property
     def _usual_bytes(self) -> float:

@@ -124,7 +124,7 @@ def _onnx(graph: Graph, feeds: Mapping[str, Array], threads: int) -> dict[str, f
     refuse_telemetry()
     import onnxruntime as ort
 
-    from onhand.device.networks.onnx import SLOWER_FUSIONS
+    from onhand.device.networks.onnx import ROUNDS_WEIGHTS, SLOWER_FUSIONS
 
     with tempfile.TemporaryDirectory(prefix="onhand-profile-") as folder:
         options = ort.SessionOptions()
@@ -138,7 +138,7 @@ def _onnx(graph: Graph, feeds: Mapping[str, Array], threads: int) -> dict[str, f
                 model_bytes(graph),
                 options,
                 providers=["CPUExecutionProvider"],
-                disabled_optimizers=list(SLOWER_FUSIONS),
+                disabled_optimizers=[*SLOWER_FUSIONS, ROUNDS_WEIGHTS],
             )
             for _ in range(_RUNS):
                 session.run(None, dict(feeds))

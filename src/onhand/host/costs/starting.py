@@ -13,8 +13,8 @@ import numpy as np
 
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.quantized import GroupFormat
-from onhand.device.bench_child import Job, job_text
-from onhand.device.measured import Events, run_measured
+from onhand.device.bench_child import Job
+from onhand.device.measured import Events, job_text, run_measured
 from onhand.host.costs.calibration import MemoryCosts, StartCosts
 from onhand.host.costs.memory import running_memory
 from onhand.host.costs.sizes import packed_bytes

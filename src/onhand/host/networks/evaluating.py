@@ -12,7 +12,7 @@ from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
 from onhand.device.memory_series import MemorySeries
 from onhand.device.networks.opening import able_engines, named_engine
-from onhand.device.networks.trials import try_network_way
+from onhand.device.networks.trials import NetworkTrial, try_network_way
 from onhand.host.evaluating import compression
 from onhand.host.networks.standing import ORIGINAL
 from onhand.host.ways import (
@@ -20,11 +20,11 @@ from onhand.host.ways import (
     Tried,
     Way,
     WayNames,
-    attempt,
     hardware,
     optimisation,
     plan_ways,
     time_waterfall,
+    try_all,
     try_originals,
     ways_to_json,
 )
@@ -85,10 +85,9 @@ def try_network(
     """
     able, _ = able_engines(bundle, here, variant=variant, wanted=None)
     names = plan_ways(able, engine=engine, threads=threads)
-    memories: list[MemorySeries] = []
 
-    def run(way: Way) -> Mapping[str, Measurement]:
-        trial = try_network_way(
+    def trial(way: Way) -> NetworkTrial:
+        return try_network_way(
             bundle.root,
             variant=variant,
             engine=way.engine,
@@ -96,16 +95,9 @@ def try_network(
             profile=here,
             home=home,
         )
-        if way == names.chosen:
-            memories.append(trial.memory)
-        return trial.figures
 
-    tried: dict[Way, Tried] = {}
-    progress.start("trying ways to run it", len(names.all()))
-    for way in names.all():
-        tried[way] = attempt(way, run)
-        progress.advance(1)
-    memory = memories[0] if memories else None
+    tried, chosen = try_all(names, trial, progress=progress)
+    memory = None if chosen is None else chosen.memory
     return NetworkWays(names=names, tried=tried, memory=memory, here=here, home=home)
 
 

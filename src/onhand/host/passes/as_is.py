@@ -11,7 +11,7 @@ from onhand.core.quantized import GroupFormat
 from onhand.host.calibrate import InputStatistics
 from onhand.host.model import Model
 from onhand.host.passes.base import Matrix, MatrixLoss, Pass, PassReport
-from onhand.host.passes.quantize import Quantize
+from onhand.host.passes.quantize import LayerTable, Quantize
 
 __all__ = ["AsIs", "choose_transforms"]
 
@@ -38,7 +38,7 @@ class AsIs:
     formats: Mapping[str, GroupFormat]
     bits: int = _PLAIN_BITS
     method: str = "clip"
-    layers: Mapping[str, Mapping[str, int | bool]] = field(default_factory=dict, hash=False)
+    layers: LayerTable = field(default_factory=dict, hash=False)
 
     def plan(self, decoder: Decoder) -> PassReport:
         """Say what `apply` would change, from shapes alone."""

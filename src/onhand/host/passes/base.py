@@ -40,6 +40,7 @@ class PassReport:
         kept: matrix or vector name -> why it stays as it is.
         rounding: what else decides the codes, such as the method: variants share a matrix that
             has the same format and the same rounding.
+        roundings: matrix -> the same, where it is not that of the others.
         needs_calibration: whether `apply` uses statistics of a text.
         whole_moments: whether it uses the second moments of all pairs of a matrix's inputs.
         scales_inputs: whether inputs are to be scaled before, see `awq`.
@@ -53,6 +54,15 @@ class PassReport:
     whole_moments: bool = False
     scales_inputs: bool = False
     rounds: int = 0
+    roundings: Mapping[str, str] = field(default_factory=dict)
+
+    def rounding_of(self, matrix: str) -> str:
+        """Return what else decides the codes of a matrix.
+
+        Args:
+            matrix: its name.
+        """
+        return self.roundings.get(matrix, self.rounding)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

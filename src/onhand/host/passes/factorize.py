@@ -36,6 +36,8 @@ class Factorize:
         multiple: ranks are multiples of this: of what kernels and groups of codes like.
         most_lost: share of a matrix's outputs that may be lost, from 0 to 1.
         keep: patterns of names of matrices that stay whole, as "layers.0.*".
+        ranks: matrix -> its rank, where these are known: no other matrix is changed then, and the
+            options before do not count.
 
     Source:
         SVD-LLM, arXiv:2403.07378; unequal ranks as in `onhand.host.networks`.
@@ -47,12 +49,16 @@ class Factorize:
     multiple: int = 32
     most_lost: float = 0.5
     keep: tuple[str, ...] = field(default_factory=tuple)
+    ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         keep: object = self.keep
         if not isinstance(keep, tuple | list) or not all(isinstance(item, str) for item in keep):
             raise InputError(f"keep is {keep!r}, must be a list of patterns")
         object.__setattr__(self, "keep", tuple(keep))
+        ranks: object = self.ranks
+        if not isinstance(ranks, Mapping) or not all(type(r) is int for r in ranks.values()):
+            raise InputError(f"ranks is {ranks!r}, must be a table of matrices and their ranks")
         if not 0 < self.ratio < 1:
             raise InputError(f"ratio is {self.ratio}, must be a share: above 0.0, below 1")
         if not 0 <= self.most_lost <= 1:
@@ -124,10 +130,12 @@ class Factorize:
         """
         if decoder.ranks:
             raise InputError("the model's matrices are products of factors already")
+        if odd := sorted(self.ranks.keys() - decoder.matrices().keys()):
+            raise InputError(f"ranks: no matrix is called {odd[0]!r}")
         return {
             name: shape
             for name, shape in decoder.matrices().items()
-            if name.startswith("layers.")
+            if (name in self.ranks if self.ranks else name.startswith("layers."))
             and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.keep)
         }
 
@@ -145,6 +153,8 @@ class Factorize:
             curves: share of its outputs that ranks 0, 1, 2, ... lose.
             most_lost: of one matrix.
         """
+        if self.ranks:
+            return dict(self.ranks)
         budget = self.ratio * sum(n * k for n, k in shapes.values())
         steps: list[tuple[float, int, str, int, int]] = []
         for name, (n, k) in shapes.items():

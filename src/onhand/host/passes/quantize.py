@@ -4,7 +4,7 @@ import fnmatch
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
@@ -19,10 +19,25 @@ from onhand.host.hqq import round_half_quadratic
 from onhand.host.model import Model
 from onhand.host.passes.base import Matrix, MatrixLoss, PassReport
 from onhand.host.rounding import Rounding, round_matrix
+from onhand.host.sparsify import Repair, Share, prune_rows
 
-__all__ = ["METHODS", "PRESETS", "WHOLE_BITS", "Quantize", "check_layers"]
+__all__ = [
+    "LAYER_METHODS",
+    "METHODS",
+    "PRESETS",
+    "WHOLE_BITS",
+    "LayerTable",
+    "Quantize",
+    "check_layers",
+]
 
 METHODS = ("rtn", "hqq", "clip", "awq", "gptq", "awq+gptq")
+
+LAYER_METHODS = tuple(method for method in METHODS if not method.startswith("awq"))
+"""Those that a single matrix may have: the others scale inputs that several matrices share."""
+
+LayerTable = Mapping[str, Mapping[str, int | bool | float | str]]
+"""Pattern of names -> what is different of the matrices that fit."""
 
 PRESETS: Mapping[str, tuple[str, int]] = {
     "fast": ("clip", 0),
@@ -35,11 +50,13 @@ model of half a billion weights."""
 WHOLE_BITS = 32
 """Bits of a matrix that stays as it is."""
 
-_OF_FORMAT: Mapping[str, tuple[int, ...]] = {
+_OF_FORMAT: Mapping[str, tuple[int | str, ...]] = {
     "bits": (*GroupFormat.BITS, WHOLE_BITS),
     "group_size": GroupFormat.GROUP_SIZES,
+    "method": LAYER_METHODS,
     "symmetric": (True, False),
 }
+_ZEROS = "zeros"
 
 # Weights rounded at once by one thread: its working set stays near the cache.
 _BLOCK_WEIGHTS = 2**18
@@ -62,8 +79,9 @@ class Quantize:
             the inputs first, then rounds as "clip" does; "awq+gptq" scales, then as "gptq".
         embed_bits: bits of the embedding, learned positions and the head; 0 for the same as `bits`.
         layers: another format for some matrices: a pattern of names, in which * stands for
-            anything, as in "layers.*.down", -> any of bits, group_size and symmetric; 32 bits
-            leave a matrix in float32. The first pattern that fits counts.
+            anything, as in "layers.*.down", -> any of bits, group_size, symmetric, method, and
+            zeros, the share of each row that becomes zero before it is rounded; 32 bits leave a
+            matrix in float32. The first pattern that fits counts.
         distil: how often the scales are trained on the calibration text, so that the model says
             what the original says; 0 leaves them.
     """
@@ -75,7 +93,7 @@ class Quantize:
     symmetric: bool = True
     method: str = "clip"
     embed_bits: int = 0
-    layers: Mapping[str, Mapping[str, int | bool]] = field(default_factory=dict, hash=False)
+    layers: LayerTable = field(default_factory=dict, hash=False)
     distil: int = 0
 
     def __post_init__(self) -> None:
@@ -103,19 +121,27 @@ class Quantize:
         formats = {name: self._format(name) for name in names}
         kept = dict.fromkeys(decoder.vectors(), "a norm or bias: float32, too small to matter")
         whole = "float32, as was asked for"
+        coded = [name for name in names if formats[name] is not None]
+        methods = {name: self._method(name) for name in coded}
+        zeros = {name: self._zeros(name) for name in coded}
         return PassReport(
             formats=formats,
             kept=kept | {name: whole for name, form in formats.items() if form is None},
             rounding=f"{self.method} {self.distil}",
-            needs_calibration=self.method not in {"rtn", "hqq"} or self.distil > 0,
-            whole_moments=self._by_columns or self._scales_inputs,
+            roundings={
+                name: f"{methods[name]} {zeros[name]}"
+                for name in coded
+                if methods[name] != self.method or zeros[name]
+            },
+            needs_calibration=not {*methods.values(), self.method} <= {"rtn", "hqq"}
+            or self.distil > 0
+            or any(zeros.values()),
+            whole_moments=any(map(_by_columns, {*methods.values(), self.method}))
+            or self._scales_inputs
+            or any(zeros.values()),
             scales_inputs=self._scales_inputs,
             rounds=self.distil,
         )
-
-    @property
-    def _by_columns(self) -> bool:
-        return self.method.endswith("gptq")
 
     @property
     def _scales_inputs(self) -> bool:
@@ -161,7 +187,10 @@ class Quantize:
         if form is None:
             raise InputError(f"{name}: stays in float32, there is nothing to round")
         rounded_by = self._rounder(name, form, statistics, decoder)
-        step = max((_COLUMN_BLOCK_WEIGHTS if self._by_columns else _BLOCK_WEIGHTS) // k, 1)
+        if zeros := self._zeros(name):
+            rounded_by = _with_zeros(rounded_by, zeros, statistics.second_moments(name))
+        by_columns = _by_columns(self._method(name))
+        step = max((_COLUMN_BLOCK_WEIGHTS if by_columns else _BLOCK_WEIGHTS) // k, 1)
 
         def work(low: int) -> tuple[Rounding, float, float]:
             block = model.weights.block(name, low, min(low + step, n))
@@ -194,35 +223,44 @@ class Quantize:
         self, name: str, form: GroupFormat, statistics: InputStatistics, decoder: Decoder
     ) -> Callable[[FloatArray], Rounding]:
         """Return what rounds a block of rows of a matrix."""
-        if self.method == "hqq":
+        own = self._method(name)
+        if own == "hqq":
             return lambda block: round_half_quadratic(block, form)
-        if self._by_columns and (whole := statistics.second_moments(name)) is not None:
+        if _by_columns(own) and (whole := statistics.second_moments(name)) is not None:
             if name == "embed":
                 whole = _looked_up_too(whole)
             columns = order_columns(whole, form)
             return lambda block: round_columns(block, form, columns)
-        method = "rtn" if self.method == "rtn" else "clip"
+        method = "rtn" if own == "rtn" else "clip"
         moments = statistics.moments(name, form.group_size, decoder.matrices()[name][1])
         return lambda block: round_matrix(block, form, method=method, moments=moments)
 
     def _format(self, name: str) -> GroupFormat | None:
         edge = name.partition(".")[0] in {"embed", "head", "positions"}
-        usual: dict[str, int | bool] = {
+        usual: dict[str, int | bool | float | str] = {
             "bits": self.embed_bits if edge and self.embed_bits else self.bits,
             "group_size": self.group_size,
             "symmetric": self.symmetric,
         }
-        for pattern, other in self.layers.items():
-            if fnmatch.fnmatchcase(name, pattern):
-                usual |= other
-                break
+        usual |= self._own(name)
         if usual["bits"] == WHOLE_BITS:
             return None
         return GroupFormat(
-            bits=usual["bits"],
-            group_size=usual["group_size"],
+            bits=int(usual["bits"]),
+            group_size=int(usual["group_size"]),
             symmetric=bool(usual["symmetric"]),
         )
+
+    def _own(self, name: str) -> Mapping[str, int | bool | float | str]:
+        """Return what is different of a matrix."""
+        fitting = (own for at, own in self.layers.items() if fnmatch.fnmatchcase(name, at))
+        return next(fitting, {})
+
+    def _method(self, name: str) -> str:
+        return str(self._own(name).get("method", self.method))
+
+    def _zeros(self, name: str) -> float:
+        return float(self._own(name).get(_ZEROS, 0.0))
 
 
 def check_layers(layers: object) -> None:
@@ -240,11 +278,19 @@ def check_layers(layers: object) -> None:
     for pattern, table in layers.items():
         if not isinstance(table, Mapping) or not table:
             raise InputError(f"layers: {pattern!r} is {table!r}, {like}")
-        if odd := sorted(set(table) - set(_OF_FORMAT)):
+        known = {*_OF_FORMAT, _ZEROS}
+        if odd := sorted(set(table) - known):
             raise InputError(
-                f"layers: {pattern!r} has {odd[0]!r}; known: {', '.join(sorted(_OF_FORMAT))}"
+                f"layers: {pattern!r} has {odd[0]!r}; known: {', '.join(sorted(known))}"
             )
         for key, value in table.items():
+            if key == _ZEROS:
+                if type(value) not in {int, float} or not 0 <= value < 1:
+                    raise InputError(
+                        f"layers: zeros of {pattern!r} is {value!r}, must be a share from 0 to "
+                        "below 1"
+                    )
+                continue
             if type(value) is not type(_OF_FORMAT[key][0]) or value not in _OF_FORMAT[key]:
                 allowed = ", ".join(str(one).lower() for one in _OF_FORMAT[key])
                 raise InputError(
@@ -260,6 +306,41 @@ def _looked_up_too(moments: FloatArray) -> FloatArray:
     mean = np.trace(moments, dtype=np.float64) / len(moments)
     both: FloatArray = moments + np.float32(mean) * np.eye(len(moments), dtype=np.float32)
     return both
+
+
+def _by_columns(method: str) -> bool:
+    return method.endswith("gptq")
+
+
+def _with_zeros(
+    rounded_by: Callable[[FloatArray], Rounding], zeros: float, whole: FloatArray | None
+) -> Callable[[FloatArray], Rounding]:
+    """Return what makes the weights of a block that matter least zero, and rounds the others.
+
+    The error is that of both together, by all second moments of the inputs; without them, of the
+    weights.
+    """
+    share = Share(zeros)
+    repair = None if whole is None else Repair.of(whole)
+
+    def made(block: FloatArray) -> Rounding:
+        method = "magnitude" if whole is None else "sparsegpt"
+        pruned = prune_rows(block, share, method=method, moments=whole, repair=repair)
+        rounded = rounded_by(pruned)
+        difference = block - rounded.tensor.dequantize()
+        return replace(
+            rounded,
+            squared_error=_energy(difference, whole),
+            squared_norm=_energy(block, whole),
+        )
+
+    return made
+
+
+def _energy(rows: FloatArray, whole: FloatArray | None) -> float:
+    """Return the sum of x H x over rows."""
+    turned = rows if whole is None else rows @ whole
+    return max(float(np.einsum("nk,nk->", turned, rows, dtype=np.float64)), 0.0)
 
 
 def _kinds(names: Sequence[str]) -> list[str]:

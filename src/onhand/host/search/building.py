@@ -10,12 +10,12 @@ from onhand.core.measurement import Measurement
 from onhand.core.progress import Progress
 from onhand.host.memory import MemoryGuard
 from onhand.host.pack import Packed, VariantPlan, plan_variants
-from onhand.host.prove import Proof, Report, prove_bundle
-from onhand.host.search.candidates import Candidates, lend_matrices
-from onhand.host.search.choices import as_quantize, named_form
+from onhand.host.prove import Report, prove_bundle
+from onhand.host.search.candidates import Candidates, ProofOf, lend_matrices
 from onhand.host.search.knapsack import Pick
 from onhand.host.search.opening import THOROUGH, Basis, Opened, open_planner
 from onhand.host.search.search import Search, sensitivity_json
+from onhand.host.search.treatments import Stored, as_quantize, stored_as
 
 __all__ = ["SearchBuild", "search_and_prove"]
 
@@ -43,8 +43,8 @@ class SearchBuild:
     basis: Basis
     n_variants: int
     accept_estimates: bool
-    pack: Callable[[list[VariantPlan]], Packed]
-    proof_of: Callable[[Packed, list[VariantPlan]], Proof]
+    pack: Callable[[list[VariantPlan], Stored], Packed]
+    proof_of: ProofOf
     staged: Path
     matrices: Path
     kept: Path
@@ -106,21 +106,24 @@ def _proven(work: SearchBuild, opened: Opened, search: Search, chosen: Pick) -> 
     picks = [chosen, *search.steps(chosen, n_variants=work.n_variants)]
     if len(picks) < work.n_variants:
         work.progress.note(f"the front has no more than {len(picks)} points that far apart")
-    forms = {}
+    variants = {}
     for pick in picks:
         choices = planner.choices(pick)
-        forms[planner.label(choices)] = {n: named_form(text) for n, text in choices.items()}
+        variants[planner.label(choices)] = choices
     method = work.basis.space.method
+    stored = stored_as(work.basis.model, work.basis.statistics, planner.choices(chosen))
     plans = plan_variants(
-        work.basis.model.decoder,
-        {label: as_quantize(own, method=method) for label, own in forms.items()},
+        stored.model.decoder,
+        {label: as_quantize(own, method=method) for label, own in variants.items()},
     )
-    for label, own in forms.items():
+    for label, own in variants.items():
         lend_matrices(opened.ground.store, own, work.matrices / label)
     _emptied(work.staged)
-    packed = work.pack(plans)
+    packed = work.pack(plans, stored)
     work.guard.check("quantizing")
-    report = prove_bundle(work.proof_of(packed, plans), guard=work.guard, progress=work.progress)
+    report = prove_bundle(
+        work.proof_of(packed, plans, stored), guard=work.guard, progress=work.progress
+    )
     report.content["front"] = search.front(chosen)
     report.content["sensitivity"] = sensitivity_json(opened.losses)
     report.content["search"] = {

@@ -1,7 +1,7 @@
 """A point of the front, built and measured as it would ship; what is finished is kept."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +15,20 @@ from onhand.host.memory import MemoryGuard
 from onhand.host.model import Model
 from onhand.host.pack import Packed, VariantPlan, pack_bundle, plan_variants
 from onhand.host.prove import Proof, measure_variant
-from onhand.host.search.choices import Form, as_quantize, named_form
 from onhand.host.search.store import SearchStore, content_key
+from onhand.host.search.treatments import (
+    Stored,
+    as_quantize,
+    named_treatment,
+    stored_as,
+    stored_names,
+)
 from onhand.host.work import FinishedMatrices
 
-__all__ = ["Candidates", "lend_matrices"]
+__all__ = ["Candidates", "ProofOf", "lend_matrices", "take_matrices"]
+
+ProofOf = Callable[[Packed, list[VariantPlan], Stored], Proof]
+"""What there is to prove of a bundle: of its plans, and of the model that it stores."""
 
 _VARIANT = "candidate"
 
@@ -29,7 +38,7 @@ class Candidates:
     """Builds points in a folder, each once.
 
     Attributes:
-        proof_of: what there is to prove of a bundle and its plans.
+        proof_of: what there is to prove of a bundle.
         model: what is stored.
         statistics: of the calibration text.
         method: how weights are rounded.
@@ -41,7 +50,7 @@ class Candidates:
         threads: threads to use.
     """
 
-    proof_of: Callable[[Packed, list[VariantPlan]], Proof]
+    proof_of: ProofOf
     model: Model
     statistics: InputStatistics
     method: str
@@ -82,9 +91,9 @@ class Candidates:
         return figures
 
     def _build(self, choices: Mapping[str, str]) -> dict[str, Measurement]:
-        model = self.model
-        forms = {name: named_form(text) for name, text in choices.items()}
-        plans = plan_variants(model.decoder, {_VARIANT: as_quantize(forms, method=self.method)})
+        stored = stored_as(self.model, self.statistics, choices)
+        transform = as_quantize(choices, method=self.method)
+        plans = plan_variants(stored.model.decoder, {_VARIANT: transform})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -92,11 +101,11 @@ class Candidates:
         with TemporaryDirectory(dir=self.folder, prefix=".candidate-") as scratch:
             matrices, root = Path(scratch) / "matrices", Path(scratch) / "bundle"
             root.mkdir()
-            lend_matrices(self.store, forms, matrices / _VARIANT)
+            lend_matrices(self.store, choices, matrices / _VARIANT)
             packed = pack_bundle(
-                model,
+                stored.model,
                 plans,
-                self.statistics,
+                stored.statistics,
                 root,
                 accuracy_level=self.accuracy_level,
                 provenance={},
@@ -104,27 +113,44 @@ class Candidates:
                 progress=self.progress,
                 work=matrices,
             )
-            for name, form in forms.items():
-                if form is not None:
-                    self.store.take(name, form, FinishedMatrices(matrices / _VARIANT))
-            proof = self.proof_of(packed, plans)
+            take_matrices(self.store, choices, matrices / _VARIANT)
+            proof = self.proof_of(packed, plans, stored)
             figures, _ = measure_variant(
                 proof, read_bundle(root), _VARIANT, guard=self.guard, progress=self.progress
             )
         return figures
 
 
-def lend_matrices(store: SearchStore, forms: Mapping[str, Form], folder: Path) -> None:
+def lend_matrices(store: SearchStore, choices: Mapping[str, str], folder: Path) -> None:
     """Put finished matrices where a build looks for those of a variant.
 
     Args:
         store: where they are kept.
-        forms: matrix -> its format.
+        choices: matrix -> its treatment in words.
         folder: of the variant.
     """
-    for name, form in forms.items():
-        if form is not None:
-            store.lend(name, form, FinishedMatrices(folder))
+    for name, text in _coded(choices):
+        store.lend(name, text, FinishedMatrices(folder))
+
+
+def take_matrices(store: SearchStore, choices: Mapping[str, str], folder: Path) -> None:
+    """Keep the matrices that a build of a variant has finished.
+
+    Args:
+        store: where they are kept.
+        choices: matrix -> its treatment in words.
+        folder: of the variant.
+    """
+    for name, text in _coded(choices):
+        store.take(name, text, FinishedMatrices(folder))
+
+
+def _coded(choices: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield name and treatment of every matrix as it is stored, but for those in float32."""
+    for name, text in choices.items():
+        if named_treatment(text).form is not None:
+            for part in stored_names(name, text):
+                yield part, text
 
 
 def _read(place: Path) -> dict[str, Measurement] | None:

@@ -1,8 +1,8 @@
-"""What each matrix may be stored as, said in words and as a recipe says it."""
+"""What each matrix may be stored as, said in words."""
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,17 +13,17 @@ from onhand.core.manifest import LANGUAGE_MODEL, Manifest, Variant
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
 from onhand.device.opening import able_engines
-from onhand.host.passes.quantize import METHODS, WHOLE_BITS, Quantize
+from onhand.host.passes.quantize import LAYER_METHODS
 
 __all__ = [
     "Form",
     "SearchSpace",
     "able_forms",
-    "as_quantize",
     "form_name",
     "named_form",
     "tie_names",
     "usual_forms",
+    "usual_space",
 ]
 
 Form = GroupFormat | None
@@ -31,6 +31,10 @@ Form = GroupFormat | None
 
 _NAME = re.compile(r"int(\d) g(\d+)( asymmetric)?")
 _WHOLE = "float32"
+_METHODS = ("clip", "rtn")
+_ZEROS = (0.25, 0.5)
+_RANKS = (0.0003, 0.003, 0.03)
+_EXACT = 1e-9
 
 
 def form_name(form: Form) -> str:
@@ -84,23 +88,55 @@ class SearchSpace:
     """What a search may choose from.
 
     Attributes:
-        forms: formats of a matrix.
+        forms: formats of a matrix; without any, all the usual ones, and `usual_space` in all else.
         method: how weights are rounded, see `Quantize`; not one that scales inputs, because then
             what one matrix loses would depend on the formats of the others.
         ties: patterns of names; all matrices that fit one pattern share a format. A matrix that
             fits none is a group of its own, one that fits several belongs to the first.
+        methods: further ones that a single matrix may be rounded by.
+        zeros: shares of each row that may become zero before, in whole hundredths; codes are
+            then stored without their zeros.
+        ranks: shares of its outputs' energy that a matrix may lose, of 1, as a product of two
+            thinner ones; each stands for the lowest rank that loses no more.
     """
 
     forms: tuple[Form, ...] = ()
     method: str = "gptq"
     ties: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    zeros: tuple[float, ...] = ()
+    ranks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS or self.method.startswith("awq"):
-            able = ", ".join(name for name in METHODS if not name.startswith("awq"))
-            raise InputError(f"search: method is {self.method!r}, must be one of {able}")
+        for method in (self.method, *self.methods):
+            if method not in LAYER_METHODS:
+                able = ", ".join(LAYER_METHODS)
+                raise InputError(f"search: method is {method!r}, must be one of {able}")
+        for share in self.zeros:
+            if not 0 < share < 1 or abs(share * 100 - round(share * 100)) > _EXACT:
+                raise InputError(f"search: zeros of {share}, must be hundredths between 0 and 1")
+        for share in self.ranks:
+            if not 0 <= share < 1:
+                raise InputError(f"search: ranks that lose {share}, must be from 0 to below 1")
         if len(set(self.forms)) != len(self.forms):
             raise InputError("search: a format is given twice")
+
+
+def usual_space(space: SearchSpace) -> SearchSpace:
+    """Return what is tried where no formats are named; any other space as it is.
+
+    Args:
+        space: what was asked for.
+    """
+    if space.forms:
+        return space
+    return replace(
+        space,
+        forms=usual_forms(),
+        methods=space.methods or _METHODS,
+        zeros=space.zeros or _ZEROS,
+        ranks=space.ranks or _RANKS,
+    )
 
 
 def tie_names(names: Sequence[str], patterns: Sequence[str]) -> list[list[str]]:
@@ -179,23 +215,3 @@ def _unwritten(decoder: Decoder, forms: Mapping[str, Form], accuracy_level: int)
         provenance={},
     )
     return Bundle(root=Path("trial"), manifest=manifest, manifest_sha256="")
-
-
-def as_quantize(forms: Mapping[str, Form], *, method: str) -> Quantize:
-    """Return the pass that stores each matrix in its format.
-
-    Args:
-        forms: matrix -> its format.
-        method: how weights are rounded.
-    """
-    layers: dict[str, dict[str, int | bool]] = {}
-    for name, form in forms.items():
-        if form is None:
-            layers[name] = {"bits": WHOLE_BITS}
-        else:
-            layers[name] = {
-                "bits": form.bits,
-                "group_size": form.group_size,
-                "symmetric": form.symmetric,
-            }
-    return Quantize(method=method, layers=layers)

@@ -8,7 +8,7 @@ from typing import Protocol
 from onhand.core.quantized import GroupFormat
 from onhand.host.search.choices import Form, form_name
 
-__all__ = ["RATES", "CostTable", "Costs", "Figures", "as_cost", "cost_table"]
+__all__ = ["RATES", "CostTable", "Costs", "Figures", "as_cost", "cost_table", "plain_forms"]
 
 RATES = frozenset({"prefill_tokens_per_s", "decode_tokens_per_s"})
 """Figures that are better the higher; their costs are seconds for a token."""
@@ -32,6 +32,10 @@ class Costs(Protocol):
 
     def whole(self, formats: Mapping[str, GroupFormat | None]) -> Figures:
         """Return what a whole model costs."""
+        ...
+
+    def factorised(self, ranks: Mapping[str, int]) -> "Costs":
+        """Return the costs of the same model with some matrices as products of two."""
         ...
 
 
@@ -88,10 +92,7 @@ def cost_table(costs: Costs, able: Mapping[str, Sequence[Form]], names: Sequence
     Returns:
         The table.
     """
-    usual = GroupFormat()
-    plain: dict[str, Form] = {
-        name: usual if usual in forms else forms[0] for name, forms in able.items()
-    }
+    plain = plain_forms(able)
     whole = costs.whole(plain)
     figures = whole.figures()
     base = [as_cost(name, figures[name]) for name in names]
@@ -115,6 +116,16 @@ def cost_table(costs: Costs, able: Mapping[str, Sequence[Form]], names: Sequence
         each=each,
         spread={name: float(whole.spread.get(name, 0.0)) for name in names},
     )
+
+
+def plain_forms(able: Mapping[str, Sequence[Form]]) -> dict[str, Form]:
+    """Return the formats of the model that choices are compared with: int4 where it can be.
+
+    Args:
+        able: matrix -> formats.
+    """
+    usual = GroupFormat()
+    return {name: usual if usual in forms else forms[0] for name, forms in able.items()}
 
 
 def _added(

@@ -25,28 +25,30 @@ from onhand.host.search.choices import (
     named_form,
     tie_names,
     usual_forms,
+    usual_space,
 )
 from onhand.host.search.correction import Observation
 from onhand.host.search.cost_table import Costs, CostTable, cost_table
+from onhand.host.search.ground import Ground, stored_trial
 from onhand.host.search.knapsack import Choice, Group, hull_front, tie_groups
 from onhand.host.search.perturb import run_trials
 from onhand.host.search.planner import Planner
 from onhand.host.search.sensitivity import (
     FormLoss,
-    Ground,
     first_tokens,
     losses_from_json,
     measure_sensitivity,
-    stored_trial,
 )
 from onhand.host.search.store import SearchStore, content_key
+from onhand.host.search.treated_costs import with_treatments
+from onhand.host.search.widening import widen
 
 __all__ = ["QUICK", "THOROUGH", "Basis", "Opened", "check_costs", "open_planner"]
 
 QUICK, THOROUGH = 2e11, 1e12
 """Operations for measuring what layers lose: before a forecast, and before a build."""
 
-_FORMAT = 1  # of what is kept: another one is not taken up
+_FORMAT = 2  # of what is kept: another one is not taken up
 _WHOLE_TOKENS = 2048
 # Damages of the whole at which a small model is run as a whole, to correct the sum of its parts.
 _WHOLE_DAMAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -119,7 +121,8 @@ def open_planner(basis: Basis, *, operations: float, progress: Progress) -> Open
     """
     decoder = basis.model.decoder
     _check_budget(basis.budget)
-    forms = basis.space.forms or usual_forms()
+    space = usual_space(basis.space)
+    forms = space.forms
     engine, able, reasons = able_forms(
         decoder, forms, basis.profile, accuracy_level=basis.accuracy_level
     )
@@ -133,14 +136,15 @@ def open_planner(basis: Basis, *, operations: float, progress: Progress) -> Open
         store=SearchStore.at(basis.home, _content(basis)),
         threads=basis.threads,
     )
-    losses, observations = _kept_losses(ground, able, operations, progress)
+    losses, observations = _kept_losses(ground, able, space, operations, progress)
     costs = _cost_model(basis.model, basis.profile, threads=basis.threads, home=basis.home)
-    table = cost_table(costs, able, FIGURES)
-    groups, members = _groups(losses, table, basis.space.ties)
     shapes = decoder.matrices()
+    table = with_treatments(cost_table(costs, able, FIGURES), costs, able, losses, shapes)
+    groups, members = _groups(losses, table, basis.space.ties)
+    sizes = {(row.matrix, row.form): row.size_bytes for row in losses}
 
     def label(choices: Mapping[str, str]) -> str:
-        return _label(shapes, choices)
+        return _label(shapes, {name: sizes[name, text] for name, text in choices.items()})
 
     return Opened(
         planner=Planner(
@@ -204,7 +208,9 @@ def check_costs(
         table=table,
         budget=replace(budget, perplexity_increase=None),
         observations=[],
-        label=lambda choices: _label(shapes, choices),
+        label=lambda choices: _label(
+            shapes, {name: _bytes(shapes[name], text) for name, text in choices.items()}
+        ),
     )
     if (refusal := planner.refusal()) is not None:
         raise BudgetExceeded(refusal.sentence(planner.budget.limits()))
@@ -248,12 +254,17 @@ def _cost_model(model: Model, profile: DeviceProfile, *, threads: int, home: Pat
 
 
 def _kept_losses(
-    ground: Ground, able: Mapping[str, Sequence[Form]], operations: float, progress: Progress
+    ground: Ground,
+    able: Mapping[str, Sequence[Form]],
+    space: SearchSpace,
+    operations: float,
+    progress: Progress,
 ) -> tuple[list[FormLoss], list[Observation]]:
     """Return the table and the first observations: those that are kept, or measured now."""
     forms = {name: [form_name(form) for form in own] for name, own in able.items()}
+    more = [space.methods, space.zeros, space.ranks]
     names = {
-        effort: f"sensitivity-{content_key({'forms': forms, 'operations': effort})}"
+        effort: f"sensitivity-{content_key({'forms': forms, 'more': more, 'operations': effort})}"
         for effort in sorted({operations, THOROUGH}, reverse=True)
     }
     for effort, name in names.items():
@@ -263,6 +274,10 @@ def _kept_losses(
             whole = kept.get("whole")
             return losses, [Observation(**one) for one in whole] if isinstance(whole, list) else []
     losses = measure_sensitivity(ground, able, operations=operations, progress=progress)
+    losses = _in_order([
+        *losses,
+        *widen(ground, losses, space, operations=operations / 2, progress=progress),
+    ])
     whole = _run_whole(ground, losses, progress) if ground.is_small else []
     table = {
         "rows": [row.to_json() for row in losses],
@@ -270,6 +285,12 @@ def _kept_losses(
     }
     ground.store.write(names[operations], table)
     return losses, whole
+
+
+def _in_order(losses: Sequence[FormLoss]) -> list[FormLoss]:
+    """Return the rows of each matrix together, matrices in the order in which they came."""
+    names = dict.fromkeys(row.matrix for row in losses)
+    return [row for name in names for row in losses if row.matrix == name]
 
 
 def _run_whole(ground: Ground, losses: Sequence[FormLoss], progress: Progress) -> list[Observation]:
@@ -291,10 +312,7 @@ def _run_whole(ground: Ground, losses: Sequence[FormLoss], progress: Progress) -
         for damage in _WHOLE_DAMAGES
     }
     picks = [front[i] for i in wanted if front[i].damage > 0]
-    trials = [
-        stored_trial(ground, {name: named_form(form) for name, form in pick.choices.items()})
-        for pick in picks
-    ]
+    trials = [stored_trial(ground, pick.choices) for pick in picks]
     found = run_trials(
         ground.model,
         trials,
@@ -337,11 +355,12 @@ def _groups(
     return tie_groups(groups, tied), members
 
 
-def _label(shapes: Mapping[str, tuple[int, int]], choices: Mapping[str, str]) -> str:
+def _label(shapes: Mapping[str, tuple[int, int]], sizes: Mapping[str, int]) -> str:
     """Return a name that says how large a point is: the mean bits of a weight."""
-    bits = 0
-    for name, text in choices.items():
-        n, k = shapes[name]
-        form = named_form(text)
-        bits += 32 * n * k if form is None else 8 * form.size_bytes((n, k))
+    bits = 8 * sum(sizes.values())
     return f"mixed-{bits / sum(n * k for n, k in shapes.values()):.2f}bit"
+
+
+def _bytes(shape: tuple[int, int], text: str) -> int:
+    form = named_form(text)
+    return 4 * shape[0] * shape[1] if form is None else form.size_bytes(shape)

@@ -1,18 +1,18 @@
 """The search itself: build the few points near the budget, learn from each, take the best."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onhand.core.budget import Breach
 from onhand.core.errors import BudgetExceeded
 from onhand.core.measurement import Measurement
 from onhand.core.progress import Progress
-from onhand.host.search.choices import named_form
 from onhand.host.search.exact import best_pick
 from onhand.host.search.front import FrontPoint, front_json, thinned
-from onhand.host.search.knapsack import Pick
+from onhand.host.search.knapsack import Group, Pick
 from onhand.host.search.planner import Planner, Refusal
 from onhand.host.search.sensitivity import FormLoss
+from onhand.host.search.treatments import named_treatment, ranks_of
 
 __all__ = ["Built", "Search", "SearchPlan", "plan_search", "sensitivity_json"]
 
@@ -153,6 +153,7 @@ class Search:
         size = self.planner.table.names.index("size_bytes")
         fixed = self.planner.table.fixed[size]
         found: list[Pick] = []
+        groups = [_of_rank(group, chosen.choices[group.name]) for group in self.planner.groups]
         for share in _STEPS:
             if len(found) == n_variants - 1:
                 break
@@ -160,7 +161,7 @@ class Search:
             # Where most of a bundle is no weights, a step is taken in what the weights add.
             added = chosen.costs[size]
             most[size] = max((added + fixed) * share - fixed, added * share**3)
-            pick = best_pick(self.planner.groups, most=most)
+            pick = best_pick(groups, most=most)
             if pick is not None and all(pick.choices != one.choices for one in [chosen, *found]):
                 found.append(pick)
         return found
@@ -235,6 +236,12 @@ class Search:
         )
 
 
+def _of_rank(group: Group, chosen: str) -> Group:
+    """Keep choices of the same rank: variants of one bundle have the same matrices."""
+    rank = ranks_of({"": chosen})
+    return replace(group, choices=tuple(c for c in group.choices if ranks_of({"": c.name}) == rank))
+
+
 def _excess(breaches: Sequence[Breach]) -> float:
     """Return how far a point is over its worst limit, as a share of it."""
     worst = 0.0
@@ -253,7 +260,7 @@ def sensitivity_json(losses: Sequence[FormLoss]) -> list[dict[str, object]]:
     """
     rows: list[dict[str, object]] = []
     for row in losses:
-        form = named_form(row.form)
+        form = named_treatment(row.form).form
         rows.append({
             "group": row.matrix,
             "choice": row.form,

@@ -19,27 +19,25 @@ from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import InputError
 from onhand.core.progress import Progress
 from onhand.core.quantized import GroupFormat
-from onhand.host.calibrate import InputStatistics
 from onhand.host.gptq import order_columns, round_columns
 from onhand.host.hqq import round_half_quadratic
 from onhand.host.model import Model
-from onhand.host.passes.quantize import Quantize
 from onhand.host.rounding import Rounding, round_matrix
-from onhand.host.search.choices import Form, as_quantize, form_name
+from onhand.host.search.choices import Form, form_name
+from onhand.host.search.ground import Ground, StoredMatrix, round_into_store, stored_bytes
 from onhand.host.search.perturb import Trial, run_trials
-from onhand.host.search.store import SearchStore
 
 __all__ = [
     "FormLoss",
-    "Ground",
     "first_tokens",
     "losses_from_json",
     "measure_sensitivity",
-    "stored_trial",
+    "on_curve",
+    "rounded_rows",
+    "sampled_rows",
+    "trial_operations",
 ]
 
-# A model up to this size is rounded as a whole in every format: seconds, and used again later.
-_WHOLE_PARAMETERS = 20_000_000
 _SAMPLE_BLOCKS, _SAMPLE_ROWS = 4, 32
 _LEAST_TOKENS, _MOST_TOKENS = 512, 4096
 # Which formats are run where not all can be; from the middle outwards.
@@ -55,7 +53,7 @@ class FormLoss:
 
     Attributes:
         matrix: its name.
-        form: the format, as `form_name` says it.
+        form: the format, as `form_name` says it, and what else is done; see `treatment_name`.
         damage: KL divergence of the whole model with only this matrix rounded, in nats.
         error: squared relative error of the matrix's outputs.
         size_bytes: bytes stored.
@@ -72,32 +70,6 @@ class FormLoss:
     def to_json(self) -> dict[str, object]:
         """Return a JSON object."""
         return asdict(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What a search stands on.
-
-    Attributes:
-        model: what is stored.
-        statistics: of the calibration text.
-        sequences: the calibration text, (T,) int64 each.
-        method: how weights are rounded, see `Quantize`.
-        store: keeps rounded matrices and tables.
-        threads: threads to use.
-    """
-
-    model: Model
-    statistics: InputStatistics
-    sequences: Sequence[TokenArray]
-    method: str
-    store: SearchStore
-    threads: int
-
-    @property
-    def is_small(self) -> bool:
-        """Whether all matrices are rounded in all formats."""
-        return self.model.decoder.n_parameters <= _WHOLE_PARAMETERS
 
 
 def measure_sensitivity(
@@ -134,14 +106,14 @@ def measure_sensitivity(
             text = form_name(form)
             error = errors[name, text]
             found = measured.get((name, text)) if ground.is_small else None
-            damage = 0.0 if form is None else _on_curve(error, points) if found is None else found
+            damage = 0.0 if form is None else on_curve(error, points) if found is None else found
             rows.append(
                 FormLoss(
                     matrix=name,
                     form=text,
                     damage=damage,
                     error=error,
-                    size_bytes=4 * n * k if form is None else form.size_bytes((n, k)),
+                    size_bytes=4 * n * k if form is None else stored_bytes(ground, name, text),
                     is_measured=found is not None,
                 )
             )
@@ -161,34 +133,16 @@ def losses_from_json(table: Mapping[str, object]) -> list[FormLoss] | None:
         return None
 
 
-def stored_trial(ground: Ground, forms: Mapping[str, Form]) -> Trial:
-    """Return a trial with matrices of the store in given formats, which are rounded if need be.
+def trial_operations(ground: Ground) -> float:
+    """Return the multiplications and additions that one trial takes for a token.
 
     Args:
-        ground: model and store.
-        forms: matrix -> format; those in float32 stay as they are.
+        ground: the model.
     """
-    coded = {name: form for name, form in forms.items() if form is not None}
-    for name, form in coded.items():
-        if name not in ground.store.matrices(form):
-            _round_into_store(ground, [name], form)
-
-    def reader(name: str, form: GroupFormat) -> "_Stored":
-        return _Stored(ground.store, name, form)
-
-    return Trial({name: reader(name, form) for name, form in coded.items()})
-
-
-@dataclass(frozen=True, slots=True)
-class _Stored:
-    """Reads a rounded matrix of the store, dequantised."""
-
-    store: SearchStore
-    name: str
-    form: GroupFormat
-
-    def __call__(self) -> FloatArray:
-        return self.store.matrices(self.form).find(self.name).tensor.dequantize()
+    decoder = ground.model.decoder
+    # A trial runs half of the layers on average, and compares with the original at the head.
+    ends = decoder.vocab_size * decoder.width
+    return 2.0 * (max(decoder.n_parameters - ends, 0) / 2 + 2 * ends)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,61 +167,60 @@ def _errors(
     for form in forms:
         names = [name for name, own in able.items() if form in own]
         if form is not None and ground.is_small:
-            _round_into_store(ground, names, form)
+            round_into_store(ground, names, form_name(form))
         for name in names:
             if form is None:
                 yield (name, form_name(form)), 0.0
             elif ground.is_small:
-                loss = ground.store.matrices(form).find(name).loss
+                loss = ground.store.matrices(form_name(form)).find(name).loss
                 yield (name, form_name(form)), loss.output_error**2
             else:
                 yield (name, form_name(form)), _sampled_error(ground, name, form, ground.method)
         progress.advance(1)
 
 
-def _round_into_store(ground: Ground, names: Sequence[str], form: GroupFormat) -> None:
-    """Round matrices to a format and keep them, but for those that are kept already."""
-    finished = ground.store.matrices(form)
-    waiting = [name for name in names if name not in finished]
-    every: dict[str, Form] = dict.fromkeys(ground.model.decoder.matrices(), form)
-    transform: Quantize = as_quantize(every, method=ground.method)
-    for matrix in transform.apply(
-        ground.model, ground.statistics, names=waiting, threads=ground.threads, advance=_ignore
-    ):
-        finished.keep(matrix)
-
-
-def _ignore(_: float) -> None:
-    pass
-
-
 def _sampled_error(ground: Ground, name: str, form: GroupFormat, method: str) -> float:
-    """Return the squared relative error over some rows, from all parts of a fused matrix."""
-    n, k = ground.model.decoder.matrices()[name]
+    """Return the squared relative error over some rows."""
+    made = rounded_rows(ground, name, sampled_rows(ground, name), form, method)
+    return made.squared_error / max(made.squared_norm, 1e-300)
+
+
+def sampled_rows(ground: Ground, name: str) -> FloatArray:
+    """Return some rows of a matrix, from all parts of a fused one: (n, K).
+
+    Args:
+        ground: the model.
+        name: of the matrix.
+    """
+    n, _ = ground.model.decoder.matrices()[name]
     starts = np.linspace(0, max(n - _SAMPLE_ROWS, 0), _SAMPLE_BLOCKS).astype(int)
     blocks = [
         ground.model.weights.block(name, int(low), min(int(low) + _SAMPLE_ROWS, n))
         for low in dict.fromkeys(starts.tolist())
     ]
-    weight = np.concatenate(blocks)
-    made = _rounded(ground.statistics, name, weight, form, method, k)
-    return made.squared_error / max(made.squared_norm, 1e-300)
+    rows: FloatArray = np.concatenate(blocks)
+    return rows
 
 
-def _rounded(
-    statistics: InputStatistics,
-    name: str,
-    weight: FloatArray,
-    form: GroupFormat,
-    method: str,
-    n_inputs: int,
+def rounded_rows(
+    ground: Ground, name: str, weight: FloatArray, form: GroupFormat, method: str
 ) -> Rounding:
+    """Round some rows of a matrix.
+
+    Args:
+        ground: what is known of its inputs.
+        name: of the matrix.
+        weight: (n, K) the rows.
+        form: of the codes.
+        method: see `Quantize`.
+    """
+    statistics = ground.statistics
     if method == "hqq":
         return round_half_quadratic(weight, form)
     whole = statistics.second_moments(name) if method == "gptq" else None
     if whole is not None:
         return round_columns(weight, form, order_columns(whole, form))
-    moments = statistics.moments(name, form.group_size, n_inputs)
+    moments = statistics.moments(name, form.group_size, weight.shape[1])
     return round_matrix(weight, form, method="rtn" if method == "rtn" else "clip", moments=moments)
 
 
@@ -275,11 +228,8 @@ def _chosen_anchors(
     ground: Ground, able: Mapping[str, Sequence[Form]], operations: float
 ) -> tuple[dict[str, list[GroupFormat]], int]:
     """Return the formats of each matrix that the model is run with, and on how many tokens."""
-    decoder = ground.model.decoder
     coded = {name: [form for form in own if form is not None] for name, own in able.items()}
-    # A trial runs half of the layers on average, and compares with the original at the head.
-    ends = decoder.vocab_size * decoder.width
-    each = 2.0 * (max(decoder.n_parameters - ends, 0) / 2 + 2 * ends)
+    each = trial_operations(ground)
     n_all = sum(map(len, coded.values()))
     most = min(sum(tokens.size for tokens in ground.sequences), _MOST_TOKENS)
     least = min(_LEAST_TOKENS, most)
@@ -303,11 +253,11 @@ def _run_anchors(
 ) -> dict[tuple[str, str], float]:
     """Run the model with single matrices rounded; return the divergence of each."""
     pairs = [(name, form) for name, forms in anchors.items() for form in forms]
-    read = _Stored if ground.is_small else _Nearest
+    read = StoredMatrix if ground.is_small else _Nearest
     trials = [
         Trial({
-            name: _Stored(ground.store, name, form)
-            if read is _Stored
+            name: StoredMatrix(ground.store, name, form_name(form))
+            if read is StoredMatrix
             else _Nearest(ground.model, name, form)
         })
         for name, form in pairs
@@ -355,8 +305,13 @@ def _anchor_error(
     return _sampled_error(ground, name, form, "rtn")
 
 
-def _on_curve(error: float, points: Sequence[tuple[float, float]]) -> float:
-    """Read a damage off the curve through (error, damage), straight in logarithms."""
+def on_curve(error: float, points: Sequence[tuple[float, float]]) -> float:
+    """Read a damage off the curve through measured ones, straight in logarithms.
+
+    Args:
+        error: squared relative error of a matrix's outputs.
+        points: (error, damage) that were measured.
+    """
     ordered = sorted((max(e, _LEAST), max(d, _LEAST)) for e, d in points)
     x = float(np.log(max(error, _LEAST)))
     at = np.log([e for e, _ in ordered])

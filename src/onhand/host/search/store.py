@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from onhand.core.errors import ResourceError
-from onhand.host.search.choices import Form, form_name
 from onhand.host.work import FinishedMatrices
 
 __all__ = ["SearchStore", "content_key"]
@@ -45,20 +45,20 @@ class SearchStore:
         """
         return cls(home / "search" / content_key(content))
 
-    def matrices(self, form: Form) -> FinishedMatrices:
-        """Return where the matrices rounded to a format are.
+    def matrices(self, text: str) -> FinishedMatrices:
+        """Return where the matrices of one treatment are.
 
         Args:
-            form: the format.
+            text: the treatment in words, such as "int4 g32".
         """
-        return FinishedMatrices(self.root / "matrices" / form_name(form).replace(" ", "-"))
+        return FinishedMatrices(self.root / "matrices" / re.sub(r"[^\w+]+", "-", text))
 
-    def lend(self, name: str, form: Form, to: FinishedMatrices) -> bool:
+    def lend(self, name: str, text: str, to: FinishedMatrices) -> bool:
         """Put a finished matrix where a build looks for it.
 
         Args:
-            name: the matrix.
-            form: its format.
+            name: the matrix, as it is stored.
+            text: its treatment in words.
             to: the build's folder.
 
         Returns:
@@ -67,20 +67,20 @@ class SearchStore:
         Raises:
             ResourceError: if the disk is full.
         """
-        return _link(self.matrices(form), to, name)
+        return _link(self.matrices(text), to, name)
 
-    def take(self, name: str, form: Form, made: FinishedMatrices) -> None:
+    def take(self, name: str, text: str, made: FinishedMatrices) -> None:
         """Keep a matrix that a build has finished.
 
         Args:
-            name: the matrix.
-            form: its format.
+            name: the matrix, as it is stored.
+            text: its treatment in words.
             made: the build's folder.
 
         Raises:
             ResourceError: if the disk is full.
         """
-        _link(made, self.matrices(form), name)
+        _link(made, self.matrices(text), name)
 
     def read(self, name: str) -> dict[str, object] | None:
         """Return a kept table, or None if there is none that is whole.
