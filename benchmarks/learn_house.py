@@ -142,6 +142,7 @@ def _round(
     write_lines(place / "taught.jsonl", taught(seed))
     new = asked(seed, each=given.new // len(NEWCOMERS))
     found: dict[str, Any] = {"seed": seed, "new_before": _shares(_answered(bundle, None, new))}
+    sys.stderr.write(f"seed {seed}: {json.dumps(found['new_before'])}\n")
     for name, method in (METHODS | {"protected": given.method}).items():
         home = place / name
         numbers = (seed, given.steps, given.rate, given.vary, given.batch, given.at_once)
@@ -175,7 +176,8 @@ def _answered(
     bundle: Path, home: Path | None, examples: Sequence[Example], *, version: int = 0
 ) -> Scores:
     """Ask the bundle, as it was built or as it has learned, whether or not its gate was passed."""
-    with open_text(bundle, home=home, version=version, trials=False) as session:
+    # A model so small is slower on more threads, where others compute beside it.
+    with open_text(bundle, home=home, version=version, threads=1, trials=False) as session:
         return score(
             examples,
             lambda command: session.complete([Message("user", command)], max_tokens=_MAX_TOKENS),

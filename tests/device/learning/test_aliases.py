@@ -74,6 +74,13 @@ def test_what_other_prompts_have_too_is_no_name() -> None:
     assert find_aliases(taught, Places(KNOWN)) == []
 
 
+def test_a_name_is_written_alike_everywhere() -> None:
+    """Where prompts put other spaces into it, what they write alike is the name."""
+    taught = [said("start A B", do="start", **BOILER), said("A  B off", do="stop", **BOILER)]
+
+    assert [one.said for one in find_aliases(taught, Places(KNOWN))] == ["A"]
+
+
 def test_a_name_is_put_into_known_commands() -> None:
     """In place of another name, its article gone, with all that is meant, keys in their order."""
     places = Places(KNOWN)

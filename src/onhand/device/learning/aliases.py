@@ -1,11 +1,10 @@
 """Names that were taught: what is meant by one is told once, and put into other commands.
 
 Somebody teaches "warm up Bertha" with {"do": "raise", "device": "boiler", "room": "cellar"}, and
-"is Bertha on" likewise. A device is nearly always copied from what was said; here it was not, twice,
-and both prompts have "Bertha": so that is said, and {"device": "boiler", "room": "cellar"} is
-meant. Then "dim the lamp", which is remembered with {"do": "lower", "device": "lamp"}, gives "dim
-Bertha", {"do": "lower", "device": "boiler", "room": "cellar"}: the name in a command that nobody
-taught.
+"is Bertha on" likewise. A device is nearly always copied from what was said; here it was not,
+twice, and both prompts have "Bertha": so that is said, and the boiler in the cellar is meant. Then
+"dim the lamp", which is remembered with {"do": "lower", "device": "lamp"}, gives "dim Bertha",
+{"do": "lower", "device": "boiler", "room": "cellar"}: the name in a command that nobody taught.
 
 Source:
     Fragments that occur in the same places are exchanged: "Good-Enough Compositional Data
@@ -197,7 +196,8 @@ def _name(prompts: Sequence[str], others: Sequence[str], key: str, places: Place
     """
     for part in _common(prompts):
         text = _as_said(_trimmed(part, key, places), prompts[0])
-        if text and not any(text in prompt for prompt in others):
+        is_everywhere = bool(text) and all(text in prompt for prompt in prompts)
+        if is_everywhere and not any(text in prompt for prompt in others):
             return text
     return ""
 

@@ -208,6 +208,7 @@ def _gathered(
         whole = method.feeds(teachable, values, batch)
         # No method asks for what a text was answered, so that texts may be taken apart.
         runs = by_length(whole) if teachable.lesson.feeds == "tokens" else [whole]
+        outputs: Mapping[str, FloatArray] = {}
         for run in runs:
             taught = teachable.teach(values, run)
             if bad := why_not_finite(taught):
@@ -215,9 +216,9 @@ def _gathered(
             loss += taught.loss
             for name, gradient in taught.gradients.items():
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
+            outputs = taught.outputs if len(runs) == 1 else {}
         # Gradients are large, and no method asks for those of one batch.
-        outputs = taught.outputs if len(runs) == 1 else {}
-        seen.append((batch, Taught(loss=taught.loss, outputs=outputs, gradients={})))
+        seen.append((batch, Taught(loss=loss, outputs=outputs, gradients={})))
     return _Gathered(loss=loss, gradients=gradients, seen=seen)
 
 
