@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "onhand"
-CORE = {"numpy"}
+CORE = {"cryptography", "numpy"}
 DEVICE = CORE | {
     "PIL",
     "httpx2",

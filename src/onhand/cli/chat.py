@@ -9,6 +9,7 @@ import typer
 from onhand.cli import options as given
 from onhand.cli.answers import note_ending, note_engines, opening_options
 from onhand.cli.output import say, write
+from onhand.cli.trusted import AllowUnsigned
 from onhand.cli.typed import is_interactive, typed_lines
 from onhand.core.errors import ContextOverflow, InputError
 from onhand.device.generate import TextSession
@@ -41,6 +42,7 @@ def command(
     called: typer.Context,
     name: given.BundleFolder,
     *,
+    allow_unsigned: AllowUnsigned = False,
     system: _System = None,
     context: _Context = None,
     overflow: _AtTheEnd = "error",

@@ -9,6 +9,7 @@ from onhand.cli.learn_report import write_foreseen, write_learned
 from onhand.cli.options import AsJson, BundleFolder
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
+from onhand.cli.trusted import AllowUnsigned
 from onhand.core.errors import InputError
 from onhand.core.units import parse_bytes
 from onhand.device.learning.ceilings import Ceilings
@@ -26,6 +27,7 @@ def command(
     context: typer.Context,
     name: BundleFolder,
     *,
+    allow_unsigned: AllowUnsigned = False,
     data: options.Data,
     method: options.Method = "replay",
     remember: options.Remember = None,

@@ -13,14 +13,17 @@ import typer
 
 from onhand.cli.output import printable, say
 from onhand.cli.settings import Settings
+from onhand.cli.trusted import trust_of
 from onhand.cli.usage import usage_sentence
 from onhand.core.errors import (
     BudgetExceeded,
     BundleError,
+    BundleUntrusted,
     EngineError,
     InputError,
     OnhandError,
     ResourceError,
+    VaultError,
 )
 
 __all__ = ["COMMANDS", "EXIT_CODES", "main"]
@@ -34,11 +37,14 @@ COMMANDS: Final = {
     "probe": "Measure what this device has, and save it as a profile.",
     "devices": "Show the well-known devices that --device takes by name.",
     "inspect": "Show what a bundle holds and which engines can run it here.",
-    "verify": "Check every file of a bundle against its manifest.",
+    "verify": "Check every file of a bundle against its manifest, and its signature.",
+    "sign": "Vouch for a bundle with a key.",
+    "trust": "Show and change the keys whose bundles this device takes.",
     "report": "Show the evidence that was measured for a bundle.",
     "chat": "Talk with a bundle's model.",
     "run": "Answer one prompt.",
     "serve": "Serve bundles to OpenAI's clients, on this device.",
+    "keys": "Make, list and take back the keys of who may ask a server.",
     "versions": "List what this device has learned of a bundle.",
     "rollback": "Use an earlier version of what was learned.",
     "feedback": "Show what users taught, and what waits in quarantine.",
@@ -51,11 +57,13 @@ COMMANDS: Final = {
 }
 # The first class that matches an error decides.
 EXIT_CODES: Final = {
+    BundleUntrusted: 7,
     InputError: 2,
     BundleError: 3,
     BudgetExceeded: 4,
     EngineError: 5,
     ResourceError: 6,
+    VaultError: 8,
     OnhandError: 1,
 }
 _USAGE, _MEMORY, _INTERRUPTED, _BROKEN_PIPE = 2, 6, 130, 141
@@ -80,7 +88,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(Path(home).expanduser() if home else None, environment=dict(os.environ))
     _accept_any_text()
     try:
-        code = _run(arguments, settings, name)
+        with trust_of(settings, name):
+            code = _run(arguments, settings, name)
         sys.stdout.flush()
         return code
     # Help is drawn by rich, which ends the program itself where its reader is gone.

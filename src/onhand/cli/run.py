@@ -12,6 +12,7 @@ from onhand.cli import options as given
 from onhand.cli.answers import note_continuation, note_ending, note_engines, opening_options
 from onhand.cli.learned import version_number
 from onhand.cli.output import write, write_json
+from onhand.cli.trusted import AllowUnsigned
 from onhand.core.errors import InputError
 from onhand.device.generate import Generation, TextSession
 from onhand.device.sampling import Sampling
@@ -60,6 +61,7 @@ def command(
     context: typer.Context,
     name: given.BundleFolder,
     *,
+    allow_unsigned: AllowUnsigned = False,
     input_files: _Inputs = None,
     top: _Top = 5,
     prompt: _Prompt = None,

@@ -1,23 +1,62 @@
-"""`onhand verify`: every file of a bundle against its manifest."""
+"""`onhand verify`: every file of a bundle against its manifest, and the manifest's signature."""
+
+import time
+from typing import Annotated
+
+import typer
 
 from onhand.cli.options import AsJson, BundleFolder
 from onhand.cli.output import write, write_json
-from onhand.core.bundle import SIGNATURE, UNLISTED, Bundle, read_bundle
+from onhand.core.bundle import UNLISTED, Bundle, read_bundle, read_manifest_bytes
+from onhand.core.errors import BundleUntrusted
 from onhand.core.units import format_bytes
+from onhand.device.trust.checking import Signed, read_signature, signed_by
+from onhand.device.trust.store import TrustStore
 
 __all__ = ["command"]
 
+_RequireSigned = Annotated[
+    bool,
+    typer.Option(
+        "--require-signed", help="Fail unless it is signed by a key that is trusted here."
+    ),
+]
 
-def command(name: BundleFolder, *, as_json: AsJson = False) -> None:
-    """Check every file of a bundle against its manifest: sizes, containment and hashes."""
+
+def command(
+    context: typer.Context,
+    name: BundleFolder,
+    *,
+    require_signed: _RequireSigned = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check every file of a bundle against its manifest, and the manifest's signature.
+
+    Raises:
+        BundleUntrusted: if its signature was changed or does not count, or is required and missing.
+    """
+    store = TrustStore(context.obj.home())
+    # The signature first: what follows is read from a manifest that somebody vouched for.
+    signature = read_signature(name)
+    signed: Signed | None = None
+    if signature is not None and (require_signed or store.knows(signature.key)):
+        content = read_manifest_bytes(name)
+        signed = signed_by(name, signature, content, store, now_s=time.time())
+    elif require_signed:
+        raise BundleUntrusted(f"{name}: is not signed")
     bundle = read_bundle(name)
     unlisted = _unlisted(bundle)
-    has_signature = (name / SIGNATURE).exists()
     if as_json:
         write_json({
             "manifest_sha256": bundle.manifest_sha256,
             "n_files": len(bundle.manifest.files),
-            "signature": "not-checked" if has_signature else "none",
+            "release": None if signature is None else signature.release,
+            "signature": "none"
+            if signature is None
+            else "unknown-key"
+            if signed is None
+            else "trusted",
+            "signed_by": None if signature is None else signature.key,
             "size_bytes": bundle.size_bytes(),
             "unlisted": unlisted,
             "verified": True,
@@ -25,8 +64,16 @@ def command(name: BundleFolder, *, as_json: AsJson = False) -> None:
         return
     write(f"{len(bundle.manifest.files)} files, {format_bytes(bundle.size_bytes())}: as listed\n")
     write(f"manifest  {bundle.manifest_sha256}\n")
-    found = "is there and was not checked" if has_signature else "is empty: the bundle is unsigned"
-    write(f"signature its place is reserved in this version; it {found}\n")
+    if signature is None:
+        write("signature none: nobody vouches for the manifest\n")
+    elif signed is None:
+        write(
+            f"signature by {signature.key[:16]}, which is not trusted here, so it was not checked\n"
+        )
+    else:
+        write(
+            f"signature by {signed.key.name} ({signature.key[:16]}), release {signature.release}\n"
+        )
     for path in unlisted:
         write(f"unlisted  {path!r} is not in the manifest and was not checked\n")
 

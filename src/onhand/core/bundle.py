@@ -21,6 +21,7 @@ from onhand.core.manifest import (
     parse_manifest,
     render_manifest,
 )
+from onhand.core.trusting import current_trust
 
 __all__ = [
     "REPORT",
@@ -31,6 +32,7 @@ __all__ = [
     "LearnedGraph",
     "read_bundle",
     "read_manifest",
+    "read_manifest_bytes",
     "sha256_of",
     "stage_bundle",
     "verifying_bundle",
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
-SIGNATURE = "signature"  # reserved: a detached Ed25519 signature over the manifest's bytes
+SIGNATURE = "signature"  # see `onhand.core.signing`
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
 UNLISTED = frozenset({MANIFEST, SIGNATURE, REPORT, REPORT_PAGE})
@@ -54,11 +56,13 @@ class LearnedGraph:
         content: an ONNX file; its external tensors lie in the bundle's weights files.
         labels: names of all classes; empty where nobody named them.
         kind: of the lesson that it was learned by.
+        is_coded: whether every learned weight that stood as integers stands as integers again.
     """
 
     content: bytes
     labels: tuple[str, ...]
     kind: str
+    is_coded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +127,27 @@ def read_manifest(root: Path) -> tuple[Manifest, str]:
         InputError: if there is no bundle at `root`.
         BundleCorrupt: if the manifest is not valid.
         BundleTooNew: if its format is a later one.
+        BundleUntrusted: if this process takes signed bundles alone; see `onhand.core.trusting`.
+    """
+    content = read_manifest_bytes(root)
+    trust = current_trust()
+    # Before a byte of it is parsed.
+    check = None if trust is None else trust.check(root, content)
+    manifest = parse_manifest(content, where=str(root))
+    if check is not None:
+        check(manifest)
+    return manifest, hashlib.sha256(content).hexdigest()
+
+
+def read_manifest_bytes(root: Path) -> bytes:
+    """Return the bytes of a bundle's manifest, which are not parsed.
+
+    Args:
+        root: the bundle's folder.
+
+    Raises:
+        InputError: if there is no bundle at `root`.
+        BundleCorrupt: if the manifest is no plain file, or too large.
     """
     path = root / MANIFEST
     try:
@@ -136,7 +161,7 @@ def read_manifest(root: Path) -> tuple[Manifest, str]:
         raise InputError(f"{root}: {MANIFEST} cannot be read: {error.strerror}") from error
     if len(content) > MAX_MANIFEST_BYTES:
         raise BundleCorrupt(f"{root}: {MANIFEST} is over {MAX_MANIFEST_BYTES} bytes")
-    return parse_manifest(content, where=str(root)), hashlib.sha256(content).hexdigest()
+    return content
 
 
 def read_bundle(root: Path) -> Bundle:
@@ -257,6 +282,7 @@ def stage_bundle(root: Path, *, inside: Path | None = None) -> Iterator[Path]:
             tempfile.mkdtemp(dir=inside or root.absolute().parent, prefix=f".{root.name}.building-")
         )
         yield staged
+        _signed_here(staged)
         staged.chmod(0o755)
         staged.rename(root)
     except OSError as error:
@@ -266,6 +292,12 @@ def stage_bundle(root: Path, *, inside: Path | None = None) -> Iterator[Path]:
     finally:
         if staged is not None:
             shutil.rmtree(staged, ignore_errors=True)
+
+
+def _signed_here(staged: Path) -> None:
+    trust, place = current_trust(), staged / MANIFEST
+    if trust is not None and place.exists():
+        trust.sign(staged, place.read_bytes())
 
 
 def write_manifest(staged: Path, manifest: Manifest, *, hashes: Mapping[str, str]) -> Bundle:
@@ -288,6 +320,7 @@ def write_manifest(staged: Path, manifest: Manifest, *, hashes: Mapping[str, str
     made = replace(manifest, files=files)
     content = render_manifest(made)
     (staged / MANIFEST).write_bytes(content)
+    _signed_here(staged)
     return Bundle(root=staged, manifest=made, manifest_sha256=hashlib.sha256(content).hexdigest())
 
 

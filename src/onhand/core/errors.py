@@ -9,11 +9,14 @@ OnhandError
     BundleError           a bundle is not what its manifest says
         BundleCorrupt     a file is missing, changed, or reaches outside the bundle
         BundleTooNew      written in a later format than this reader knows
+        BundleUntrusted   not signed, or not by a key that is trusted here, or an older release
     BudgetExceeded        a figure is over its ceiling, or was not measured
     EngineError           an inference engine failed; `__cause__` is its own error
         EngineUnavailable not installed, or cannot run this bundle here
         EngineBusy        as many requests wait as may; ask again when one has ended
     ResourceError         the machine lacks what the work needs: disk, memory, network
+    VaultError            the vault's keys are locked, damaged, gone, or not for this file
+        SealBroken        what was sealed is changed, cut short, or belongs to another place
 """
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "BundleCorrupt",
     "BundleError",
     "BundleTooNew",
+    "BundleUntrusted",
     "ContextOverflow",
     "EngineBusy",
     "EngineError",
@@ -29,8 +33,10 @@ __all__ = [
     "OnhandError",
     "RecipeError",
     "ResourceError",
+    "SealBroken",
     "ShapeError",
     "SourceError",
+    "VaultError",
 ]
 
 
@@ -70,6 +76,10 @@ class BundleTooNew(BundleError):
     """A bundle was written in a later format than this reader knows."""
 
 
+class BundleUntrusted(BundleError):
+    """A bundle is not signed, not by a key that is trusted here, or an older release."""
+
+
 class BudgetExceeded(OnhandError):
     """A figure is over its ceiling, or was not measured."""
 
@@ -88,3 +98,11 @@ class EngineBusy(EngineError):
 
 class ResourceError(OnhandError):
     """The machine lacks what the work needs: disk, memory or network."""
+
+
+class VaultError(OnhandError):
+    """The vault's keys are locked, damaged, gone, or not for this file."""
+
+
+class SealBroken(VaultError):
+    """What was sealed is changed, cut short, or belongs to another place."""

@@ -98,6 +98,21 @@ def test_a_first_step_of_adamw_by_hand() -> None:
     np.testing.assert_allclose(made["a"], [-0.1, 0.1], rtol=1e-4)
 
 
+def test_a_large_value_moves_as_its_parts_do(rng: np.random.Generator) -> None:
+    """Pieces that stay in the cache change no bit, the last and shorter one included."""
+    size, cut = 3 * 65536 + 17, 70000
+    value, first, second = (rng.normal(size=size).astype(np.float32) for _ in range(3))
+    whole, kept = AdamW().step({"w": value}, {"w": first}, {}, rate=1e-2)
+    whole, _ = AdamW().step(whole, {"w": second}, kept, rate=1e-2)
+    parts = {"low": slice(None, cut), "high": slice(cut, None)}
+    moved = {name: value[part] for name, part in parts.items()}
+    state: dict[str, FloatArray] = {}
+    for slope in (first, second):
+        slopes = {name: slope[part] for name, part in parts.items()}
+        moved, state = AdamW().step(moved, slopes, state, rate=1e-2)
+    np.testing.assert_array_equal(whole["w"], np.concatenate([moved["low"], moved["high"]]))
+
+
 @pytest.mark.parametrize("optimizer", [Sgd(), AdamW()], ids=["sgd", "adamw"])
 def test_arguments_stay_and_state_is_told_apart(
     rng: np.random.Generator, optimizer: Optimizer

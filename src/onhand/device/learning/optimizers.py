@@ -12,6 +12,9 @@ from onhand.device.learning.base import Values
 
 __all__ = ["OPTIMIZERS", "AdamW", "Optimizer", "Sgd", "make_optimizer"]
 
+_PIECE: Final = 65536
+"""Values at a time: what is in between stays in the cache, and needs no new pages."""
+
 Kept = Mapping[str, FloatArray]
 """Name of what is kept and of the trainable, as "first.NAME" -> an array of its shape."""
 
@@ -127,18 +130,44 @@ class AdamW:
             done = 0.0 if mean is None or square is None else float(kept[f"steps.{name}"][0])
             if mean is None or square is None:
                 mean, square = np.zeros_like(value), np.zeros_like(value)
-            mean = np.float32(self.first) * mean + np.float32(1 - self.first) * slope
-            square = np.float32(self.second) * square + np.float32(1 - self.second) * slope * slope
             done += 1
-            sized = np.sqrt(square) * np.float32((1 - self.second**done) ** -0.5)
-            way = mean / (sized + np.float32(self.epsilon))
-            shrunk = value * np.float32(1 - rate * self.decay)
-            made[name] = (shrunk - np.float32(rate / (1 - self.first**done)) * way).astype(
-                np.float32
-            )
+            made[name], mean, square = self._moved(value, slope, mean, square, rate, done)
             keeps[f"first.{name}"], keeps[f"second.{name}"] = mean, square
             keeps[f"steps.{name}"] = np.array([done], dtype=np.float32)
         return made, keeps
+
+    def _moved(
+        self,
+        value: FloatArray,
+        slope: FloatArray,
+        mean: FloatArray,
+        square: FloatArray,
+        rate: float,
+        done: float,
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return the next value and both means, made a piece at a time that stays in the cache."""
+        found = tuple(np.empty(value.shape, dtype=np.float32) for _ in range(3))
+        flat = [np.ravel(array) for array in (value, slope, mean, square)]
+        to = [np.reshape(array, -1) for array in found]
+        first, second = np.float32(self.first), np.float32(self.second)
+        new_first, new_second = np.float32(1 - self.first), np.float32(1 - self.second)
+        size = np.float32((1 - self.second**done) ** -0.5)
+        step, shrink = np.float32(rate / (1 - self.first**done)), np.float32(1 - rate * self.decay)
+        epsilon = np.float32(self.epsilon)
+        for start in range(0, value.size, _PIECE):
+            piece = slice(start, start + _PIECE)
+            old, by, average, power = (array[piece] for array in flat)
+            new, next_average, next_power = (array[piece] for array in to)
+            np.add(first * average, new_first * by, out=next_average)
+            np.add(second * power, new_second * by * by, out=next_power)
+            way = np.sqrt(next_power)
+            way *= size
+            way += epsilon
+            np.divide(next_average, way, out=way)
+            way *= step
+            np.multiply(old, shrink, out=new)
+            new -= way
+        return found[0], found[1], found[2]
 
 
 OPTIMIZERS: Final = (AdamW.name, Sgd.name)

@@ -107,6 +107,14 @@ class NetworkSession:
         """
         return self._texts().read(text)
 
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Return where each token of a text stands in it; see `TextReader.places`.
+
+        Raises:
+            InputError: if the network takes no texts, or this one cannot be read.
+        """
+        return self._texts().places(text)
+
     @property
     def max_tokens(self) -> int:
         """Most tokens of a text.

@@ -74,6 +74,21 @@ class TextReader:
         """
         return self.batch([text])
 
+    def places(self, text: str) -> list[tuple[int, int]]:
+        """Return where each token of a text begins and ends in it.
+
+        Args:
+            text: one.
+
+        Returns:
+            As many as `read` makes tokens; (0, 0) for a token that stands for no part of it.
+
+        Raises:
+            InputError: if it holds half a surrogate pair.
+        """
+        check_text(text)
+        return [(start, end) for start, end in self._model.encode(text).offsets]
+
     @staticmethod
     def check(texts: Sequence[Text]) -> None:
         """Refuse what is no list of texts.

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from onhand.core.errors import OnhandError
+from onhand.device.privacy.ledger import LEFT_HEADER, NOTHING, Ledger
 from onhand.device.serving.api.replies import JsonReply, until_gone
 from onhand.device.serving.api.shape import Asked, Stamp
 from onhand.device.serving.asks import Ending, Piece, Source, TextModel, joined
@@ -50,7 +51,8 @@ class Answer:
         self._state = state
         self._model = model
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
-        self._asked = asked.known_as(self._stamp.id, told=self._chosen)
+        self._ledger = Ledger()
+        self._asked = asked.known_as(self._stamp.id, told=self._chosen, left=self._ledger.note)
         self._fingerprint = model.fingerprint
         here = on_device(model)
         self._here = "" if as_text(here) is None else here.fingerprint
@@ -62,6 +64,7 @@ class Answer:
             "x-route": "local",
             "x-backend": "local",
             "x-cache": "miss",
+            LEFT_HEADER: NOTHING,
             "accept-encoding": ACCEPTED,
         }
 
@@ -161,8 +164,10 @@ class Answer:
                 async with aclosing(Begun(self._parts())) as parts:
                     await parts.start()
                     # Whom it was given to is known by now, so the headers can say it.
+                    self.headers[LEFT_HEADER] = self._ledger.header(may_grow=self._may_leave)
                     yield shaped.begin()
-                    async for index, part in parts:
+                    async for index, made in parts:
+                        part = self._with_left(index, made)
                         if isinstance(part, Ending):
                             self._ended(part)
                             n_open -= 1
@@ -188,7 +193,8 @@ class Answer:
         with self._counted() as count:
             try:
                 async with aclosing(self._parts()) as parts:
-                    async for index, part in parts:
+                    async for index, made in parts:
+                        part = self._with_left(index, made)
                         if isinstance(part, Ending):
                             endings[index] = part
                             self._ended(part)
@@ -199,6 +205,7 @@ class Answer:
                 count.end("error")
                 raise
             count.end("ok")
+        self.headers[LEFT_HEADER] = self._ledger.header(may_grow=False)
         answers = [(made, endings[index]) for index, made in enumerate(pieces)]
         return JsonReply(self._asked.shape.whole(self._stamp, answers), headers=self.headers)
 
@@ -211,6 +218,16 @@ class Answer:
                 self._entry.note(outcome=count.outcome)
                 if count.first_text_s is not None:
                     self._entry.note(first_text_s=round(count.first_text_s, 6))
+
+    @property
+    def _may_leave(self) -> bool:
+        """Whether somebody else than this device may be asked."""
+        return any(set(way.decision.targets) - {"local"} for way in self._ways)
+
+    def _with_left(self, index: int, part: Piece | Ending) -> Piece | Ending:
+        if isinstance(part, Piece):
+            return part
+        return replace(part, left=self._ledger.left(index))
 
     def _chosen(self, source: Source) -> None:
         self.headers["x-route"] = source.route

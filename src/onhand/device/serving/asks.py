@@ -2,16 +2,21 @@
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
+from onhand.device.privacy.spans import Kind
 from onhand.device.sampling import Sampling
 from onhand.device.serving.wishes import Wishes
 from onhand.device.template import Message
 from onhand.device.tools.kinds import CallPart, ToolUse
 
+if TYPE_CHECKING:
+    from onhand.device.privacy.veil import Veil
+
 __all__ = [
     "Ask",
     "Backend",
+    "Departure",
     "EndReason",
     "Ending",
     "Fronts",
@@ -42,6 +47,24 @@ class Source:
     route: Route = "local"
     backend: str = "local"
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """That a request leaves this device, or does not; nothing of what it says.
+
+    Attributes:
+        backend: where to.
+        form: "as-is", "redacted" for one without its personal data, or "kept" for one that was
+            to leave and could not.
+        found: kind of personal data -> how many values of it were replaced.
+        finds_names: whether names of persons were looked for.
+    """
+
+    backend: str
+    form: Literal["as-is", "redacted", "kept"]
+    found: Mapping[Kind, int] = field(default_factory=dict)
+    finds_names: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +107,8 @@ class Ask:
             before the first piece.
         wishes: what the request says of who may answer it, and when.
         only: names of the backends that may answer; None for all.
+        veil: takes personal data out of it before it leaves; None where nothing does.
+        left: called before it leaves; returns what takes that back where it did not after all.
     """
 
     tenant: str
@@ -99,6 +124,10 @@ class Ask:
     told: Callable[[Source], None] | None = field(default=None, repr=False, compare=False)
     wishes: Wishes = field(default_factory=Wishes)
     only: frozenset[str] | None = None
+    veil: "Veil | None" = field(default=None, repr=False, compare=False)
+    left: Callable[[Departure], Callable[[], None]] | None = field(
+        default=None, repr=False, compare=False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +176,7 @@ class Ending:
         is_repeatable: whether the same request may be given this answer again.
         sent_bytes: over the network for it.
         received_bytes: likewise.
+        left: what left this device for it.
     """
 
     reason: EndReason
@@ -159,6 +189,7 @@ class Ending:
     is_repeatable: bool = True
     sent_bytes: int = 0
     received_bytes: int = 0
+    left: tuple[Departure, ...] = ()
 
 
 def joined(pieces: Iterable[Piece]) -> list[Piece]:

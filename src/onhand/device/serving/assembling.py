@@ -7,6 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from onhand.core.errors import InputError, RecipeError
+from onhand.device.privacy.opening import opened_redaction
+from onhand.device.privacy.veil import Redaction
 from onhand.device.serving.backends.figures import show_backends
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.block_figures import open_blocks
@@ -26,6 +28,8 @@ from onhand.device.serving.routing.counts import show_outbox
 from onhand.device.serving.routing.desk import Desk
 from onhand.device.serving.routing.outbox import Outbox
 from onhand.device.serving.routing.settings import OutboxSettings
+from onhand.device.serving.routing.waiting import Waiting
+from onhand.device.serving.secret import server_secret
 from onhand.device.serving.settings import (
     CacheSettings,
     ModelSettings,
@@ -102,7 +106,8 @@ def opened_state(
         for backend in remotes.backends:
             told(f"{backend.name}: {backend.kind} for {', '.join(backend.settings.models)}")
         metrics = Metrics()
-        routes = routed(served, settings, metrics=metrics)
+        redaction = _redaction(settings, opened, home, told) if remotes.backends else None
+        routes = routed(served, settings, metrics=metrics, redaction=redaction)
         exact = _exact_cache(settings.cache, home)
         state = ServerState(
             routes,
@@ -118,7 +123,8 @@ def opened_state(
         if settings.outbox.most_bytes and settings.backends:
             outbox = opened_outbox(settings.outbox, home=home, metrics=metrics)
             opened.callback(outbox.close)
-            state.beside.append(Desk(outbox, state, settings.outbox))
+            waiting = Waiting(server_secret(home))
+            state.beside.append(Desk(outbox, state, settings.outbox, waiting=waiting))
         if settings.learning.enabled:
             state.feedback = FeedbackDesk(state, settings.learning, home=home)
             state.beside.append(state.feedback)
@@ -126,6 +132,17 @@ def opened_state(
         if settings.governor.enabled:
             start_governor(state, settings.governor)
         yield state
+
+
+def _redaction(
+    settings: ServeSettings, opened: ExitStack, home: Path, told: Callable[[str], None]
+) -> Redaction | None:
+    redaction = opened.enter_context(opened_redaction(settings.redaction, home=home))
+    if redaction is None:
+        told("privacy: nothing takes personal data out of requests of the class redact")
+    elif redaction.names is None:
+        told("privacy: names of persons are not found: [privacy] names no bundle that finds them")
+    return redaction
 
 
 def opened_outbox(settings: OutboxSettings, *, home: Path, metrics: Metrics) -> Outbox:

@@ -88,7 +88,8 @@ def test_a_name_that_only_another_server_has() -> None:
     assert whole.usage.prompt_tokens == 7
     assert raw.headers["x-route"] == stream.response.headers["x-route"] == "cloud"
     assert raw.headers["x-backend"] == stream.response.headers["x-backend"] == "far"
-    said = {"route": "cloud", "backend": "far"}
+    left = [{"backend": "far", "form": "as-is"}]
+    said = {"route": "cloud", "backend": "far", "left_device": left}
     assert (whole.choices[0].model_extra or {})["onhand"] == said
     assert (chunks[-1].choices[0].model_extra or {})["onhand"] == said
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "it is on"
@@ -220,7 +221,8 @@ def test_two_peers_that_name_each_other_do_not_ask_for_ever(tmp_path: Path) -> N
             )
 
     assert answer.choices[0].message.content == "from the peer"
-    assert (answer.choices[0].model_extra or {})["onhand"] == {"route": "peer", "backend": "peer"}
+    said = (answer.choices[0].model_extra or {})["onhand"]
+    assert (said["route"], said["backend"]) == ("peer", "peer")
     assert handed_on.status_code == 503
 
 

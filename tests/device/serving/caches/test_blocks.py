@@ -99,15 +99,15 @@ def test_the_latest_are_read_before_anybody_asks(folder: Path) -> None:
     again = opened(folder, warm_bytes=2 * (max(sizes) + ROW_BYTES))
     again.flush()
     keep(again, range(5000, 5100))  # the thread has warmed up by then
-    held = again.n_warm_bytes
-    begins = sorted(int(tokens[0]) for tokens in again.warm_tokens(wait_s=10))
+    held = again.warm.n_bytes
+    chains = again.warm.chains(wait_s=10)
 
-    assert begins == [1000, 1064]
+    assert [chain.tokens.tolist() for chain in chains] == [list(range(1000, 1128))]
     assert 0 < held <= 2 * max(sizes)
     assert restored(again, range(192)) == 192
-    assert again.n_warm_bytes == held
+    assert again.warm.n_bytes == held
     assert restored(again, range(1000, 1192)) == 192
-    assert again.n_warm_bytes == 0
+    assert again.warm.n_bytes == 0
     again.close()
 
 

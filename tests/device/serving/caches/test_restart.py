@@ -94,6 +94,28 @@ def test_the_words_of_the_last_conversations_are_known_at_the_start(
     again.close()
 
 
+def test_the_last_conversation_is_remembered_before_anybody_asks(tmp_path: Path) -> None:
+    """By its tenant alone, whom nothing on the disk names; nothing is read when it goes on."""
+    blocks = store_of(tmp_path)
+    model = fake_model(named(tmp_path, "1"), loaded=SpanLoaded(mixing), blocks=blocks)
+    told(model.answer(ask("a")))
+    model.close()
+    blocks.close()
+    again = open_blocks(CacheSettings(blocks_bytes=2**20, warm_bytes=2**20), tmp_path)
+    assert again is not None
+    second = fake_model(named(tmp_path, "2"), loaded=SpanLoaded(mixing), blocks=again)
+
+    second.warm_up()
+
+    assert second.prefix_cache_bytes > 0
+    assert again.warm.n_bytes == 0
+    assert told(second.answer(ask("b"))).cached_tokens == 0
+    assert told(second.answer(ask("a"))).cached_tokens == len(PROMPT) - 1
+    assert again.counts.hits == 0
+    second.close()
+    again.close()
+
+
 def test_attack_the_next_process_keeps_tenants_apart(tmp_path: Path) -> None:
     """As does the first."""
     blocks = store_of(tmp_path)

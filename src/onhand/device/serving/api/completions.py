@@ -5,9 +5,15 @@ from dataclasses import replace
 
 from onhand.device.sampling import Sampling
 from onhand.device.serving.api.bodies import Body
+from onhand.device.serving.api.bounds import (
+    MOST_CHOICES,
+    MOST_PROMPTS,
+    MOST_SCORES,
+    MOST_STOPS,
+    MOST_TOKENS,
+)
 from onhand.device.serving.api.completion_shape import CompletionShape
 from onhand.device.serving.api.reading import (
-    MOST_TOKENS,
     WITHOUT_EFFECT,
     choices_of,
     grammar_of,
@@ -21,11 +27,6 @@ from onhand.device.serving.asks import Ask
 from onhand.device.template import Message
 
 __all__ = ["read_chat", "read_completion"]
-
-_MOST_CHOICES = 16
-_MOST_PROMPTS = 16
-_MOST_STOPS = 4
-_MOST_SCORES = 20
 
 
 def read_chat(body: Body, *, tenant: str, usual: Sampling) -> Asked:
@@ -74,13 +75,13 @@ def read_completion(body: Body, *, tenant: str, usual: Sampling) -> Asked:
     Raises:
         RefusedRequest: as in `read_chat`.
     """
-    prompts = body.texts("prompt", most=_MOST_PROMPTS)
+    prompts = body.texts("prompt", most=MOST_PROMPTS)
     if not prompts:
         raise body.wrong("prompt", "is missing; give a text or a list of texts")
     if body.text("suffix"):
         raise body.wrong("suffix", "is not supported: texts are continued at their end")
     body.only("best_of", 1)
-    n_scores = body.whole("logprobs", least=0, most=_MOST_SCORES)
+    n_scores = body.whole("logprobs", least=0, most=MOST_SCORES)
     has_echo = body.flag("echo", False)
     if has_echo and n_scores is not None:
         raise body.wrong("logprobs", "cannot be given with echo: prompts are not scored")
@@ -109,14 +110,14 @@ def _ask(body: Body, prompt: str | Sequence[Message], *, tenant: str, usual: Sam
         prompt=prompt,
         max_tokens=old if new is None else new,
         sampling=read_sampling(body, usual),
-        stop=body.texts("stop", most=_MOST_STOPS),
+        stop=body.texts("stop", most=MOST_STOPS),
     )
 
 
 def _asked(body: Body, route: str, asks: Sequence[Ask], shape: CompletionShape) -> Asked:
-    n = body.whole("n", least=1, most=_MOST_CHOICES) or 1
-    if n * len(asks) > _MOST_CHOICES:
-        raise body.wrong("n", f"makes {n * len(asks)} choices, at most {_MOST_CHOICES} are allowed")
+    n = body.whole("n", least=1, most=MOST_CHOICES) or 1
+    if n * len(asks) > MOST_CHOICES:
+        raise body.wrong("n", f"makes {n * len(asks)} choices, at most {MOST_CHOICES} are allowed")
     is_stream = body.flag("stream", False)
     body.ignore(("model", *WITHOUT_EFFECT))
     body.end()
@@ -133,7 +134,7 @@ def _wants_usage(body: Body) -> bool:
 
 
 def _n_scores(body: Body) -> int | None:
-    n = body.whole("top_logprobs", least=0, most=_MOST_SCORES)
+    n = body.whole("top_logprobs", least=0, most=MOST_SCORES)
     if body.flag("logprobs", False):
         return n or 0
     if n:

@@ -9,12 +9,12 @@ from onhand.core.errors import InputError
 from onhand.device.guide import json_grammar
 from onhand.device.sampling import Sampling
 from onhand.device.serving.api.bodies import Body
+from onhand.device.serving.api.bounds import MOST_BIASES
 from onhand.device.serving.asks import Ask
 from onhand.device.template import ROLES, Message
 from onhand.device.tools.kinds import ToolCall
 
 __all__ = [
-    "MOST_TOKENS",
     "WITHOUT_EFFECT",
     "choices_of",
     "grammar_of",
@@ -25,8 +25,6 @@ __all__ = [
     "text_of",
 ]
 
-MOST_TOKENS: Final = 2**31 - 1
-_MOST_BIASES: Final = 1024
 WITHOUT_EFFECT: Final = (
     "metadata",
     "prompt_cache_key",
@@ -119,8 +117,8 @@ def _bias(body: Body) -> tuple[tuple[int, float], ...]:
     given = body.value("logit_bias")
     if given is None:
         return ()
-    if not isinstance(given, dict) or len(given) > _MOST_BIASES:
-        raise body.wrong("logit_bias", f"must be an object of at most {_MOST_BIASES} tokens")
+    if not isinstance(given, dict) or len(given) > MOST_BIASES:
+        raise body.wrong("logit_bias", f"must be an object of at most {MOST_BIASES} tokens")
     fields = Body(given, where="logit_bias")
     biases: list[tuple[int, float]] = []
     for key in given:

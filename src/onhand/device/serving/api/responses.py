@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from onhand.device.sampling import Sampling
 from onhand.device.serving.api.bodies import Body
+from onhand.device.serving.api.bounds import MOST_TOKENS
 from onhand.device.serving.api.reading import (
-    MOST_TOKENS,
     WITHOUT_EFFECT,
     grammar_of,
     read_call,

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
-from onhand.device.serving.asks import Ask, Ending, Piece, Source, Wire
+from onhand.device.privacy.ledger import left_field
+from onhand.device.serving.asks import Ask, Departure, Ending, Piece, Source, Wire
 from onhand.device.serving.wishes import Wishes
 
 __all__ = ["Answered", "Asked", "Shape", "Stamp", "StreamShape", "told_source"]
@@ -88,7 +90,10 @@ def told_source(ending: Ending) -> dict[str, object]:
     Args:
         ending: of the answer.
     """
-    return {"onhand": {"route": ending.route, "backend": ending.source}}
+    told: dict[str, object] = {"route": ending.route, "backend": ending.source}
+    if ending.left:
+        told["left_device"] = [left_field(one) for one in ending.left]
+    return {"onhand": told}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,16 +135,27 @@ class Asked:
             )
         return replace(asked, asks=tuple(replace(ask, wishes=wishes) for ask in asked.asks))
 
-    def known_as(self, request_id: str, *, told: Callable[[Source], None]) -> "Asked":
+    def known_as(
+        self,
+        request_id: str,
+        *,
+        told: Callable[[Source], None],
+        left: Callable[[int, Departure], Callable[[], None]] | None = None,
+    ) -> "Asked":
         """Return it with what logs call it, here and elsewhere.
 
         Args:
             request_id: that.
             told: of who answers; see `Ask`.
+            left: of what leaves, with the number of the choice; see `Ask`.
         """
         headers = {"x-request-id": request_id}
         named = self._with_wires(lambda wire: replace(wire, headers={**wire.headers, **headers}))
-        return replace(named, asks=tuple(replace(ask, told=told) for ask in named.asks))
+        asks = tuple(
+            replace(ask, told=told, left=None if left is None else partial(left, index))
+            for index, ask in enumerate(named.asks)
+        )
+        return replace(named, asks=asks)
 
     def _with_wires(self, change: Callable[[Wire], Wire]) -> "Asked":
         asks = tuple(

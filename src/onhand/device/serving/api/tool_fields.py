@@ -9,13 +9,13 @@ from typing import Final
 
 from onhand.core.errors import InputError
 from onhand.device.serving.api.bodies import Body
+from onhand.device.serving.api.bounds import MOST_TOOLS
 from onhand.device.tools.kinds import Tool, ToolUse
 from onhand.device.tools.writing import check_arguments
 
 __all__ = ["ToolFields", "read_tools"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_MOST_TOOLS: Final = 128
 _MOST_DESCRIPTION: Final = 8192  # letters
 _MOST_SCHEMA: Final = 32 * 2**10  # letters of its JSON
 _MOST_ENTRIES: Final = 2048  # of one schema: keys and members of lists
@@ -58,8 +58,8 @@ def read_tools(body: Body, *, is_flat: bool) -> ToolFields:
     given, choice = body.peek_value("tools"), body.peek_value("tool_choice")
     is_parallel = body.flag("parallel_tool_calls", True)
     tools: list[Tool] = []
-    if isinstance(given, list) and len(given) > _MOST_TOOLS:
-        raise body.wrong("tools", f"has {len(given)} tools, at most {_MOST_TOOLS} are allowed")
+    if isinstance(given, list) and len(given) > MOST_TOOLS:
+        raise body.wrong("tools", f"has {len(given)} tools, at most {MOST_TOOLS} are allowed")
     for one in () if given in (None, []) else body.objects("tools"):
         tool = _tool(one, is_flat=is_flat)
         if any(tool.name == other.name for other in tools):

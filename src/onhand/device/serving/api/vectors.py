@@ -11,6 +11,7 @@ from onhand.core.arrays import FloatArray
 from onhand.device.networks.answers import Likely
 from onhand.device.networks.embeddings import shares_of
 from onhand.device.serving.api.bodies import Body
+from onhand.device.serving.api.bounds import MOST_CLASSES, MOST_INPUTS
 
 __all__ = [
     "Classification",
@@ -21,9 +22,6 @@ __all__ = [
     "read_classification",
     "read_embedding",
 ]
-
-_MOST_INPUTS = 2048
-_MOST_CLASSES = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +72,7 @@ def read_embedding(body: Body) -> Embedding:
     Raises:
         RefusedRequest: if a field is wrong, unknown or not supported.
     """
-    texts = body.texts("input", most=_MOST_INPUTS)
+    texts = body.texts("input", most=MOST_INPUTS)
     if not texts:
         raise body.wrong("input", "must be a text that is not empty, or a list of such")
     wanted = body.text("encoding_format") or "float"
@@ -128,8 +126,8 @@ def read_classification(body: Body) -> Classification:
         RefusedRequest: if a field is wrong or unknown, or not one of the two is given.
     """
     text, image = body.text("input"), body.text("image")
-    top = body.whole("top", least=1, most=_MOST_CLASSES)
-    labels, template = body.texts("labels", most=_MOST_CLASSES), body.text("template")
+    top = body.whole("top", least=1, most=MOST_CLASSES)
+    labels, template = body.texts("labels", most=MOST_CLASSES), body.text("template")
     if labels and text is None:
         raise body.wrong("labels", "are compared with input, a text; give one")
     if len(set(labels)) < len(labels) or len(labels) == 1:

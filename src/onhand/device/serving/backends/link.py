@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +116,14 @@ class Link:
         return Packed(content, headers, n_plain)
 
     @asynccontextmanager
-    async def opened(self, path: str, packed: Packed, *, until_s: float) -> AsyncIterator[Reply]:
+    async def opened(
+        self,
+        path: str,
+        packed: Packed,
+        *,
+        until_s: float,
+        unsent: Callable[[], None] = lambda: None,
+    ) -> AsyncIterator[Reply]:
         """Send a request, and hand out the answer with its body unread.
 
         The connection is closed with the block unless the answer came to its end.
@@ -125,6 +132,7 @@ class Link:
             path: below the server's URL.
             packed: what to send.
             until_s: when the headers must have come, on the clock of the event loop.
+            unsent: called where there was no connection, so that nothing of it left.
 
         Yields:
             The answer, whatever its status.
@@ -132,7 +140,7 @@ class Link:
         Raises:
             BackendFailed: if there is none.
         """
-        reply = await self._sent(path, packed, until_s)
+        reply = await self._sent(path, packed, until_s, unsent)
         try:
             self.traffic.received += reply.head.n_bytes
             self._learn(reply)
@@ -165,7 +173,9 @@ class Link:
         packed, self._packs = self._packs, False
         return packed
 
-    async def _sent(self, path: str, packed: Packed, until_s: float) -> Reply:
+    async def _sent(
+        self, path: str, packed: Packed, until_s: float, unsent: Callable[[], None]
+    ) -> Reply:
         name = self._settings.name
         headers = {**self._headers, **packed.headers}
         try:
@@ -173,8 +183,11 @@ class Link:
                 "POST", f"{self._path}/{path}", headers, packed.content, until_s=until_s
             )
         except LateConnectError:
+            unsent()
             raise late(name, "connection", self._settings.connect_s) from None
         except (ConnectError, LostError, InputError) as error:
+            if isinstance(error, ConnectError):
+                unsent()
             # Without its cause: a traceback of it would show the request's headers.
             raise unreachable(name, self.hidden(str(error))) from None
         except TimeoutError:
@@ -193,12 +206,14 @@ class Link:
 def _trusted(settings: BackendSettings) -> ssl.SSLContext | None:
     if settings.url.startswith("http:"):
         return None
-    if not settings.ca:
-        return ssl.create_default_context()
     try:
-        return ssl.create_default_context(cafile=Path(settings.ca))
+        context = ssl.create_default_context(cafile=Path(settings.ca) if settings.ca else None)
+        if settings.certificate:
+            context.load_cert_chain(settings.certificate, settings.certificate_key)
+        return context
     except (OSError, ssl.SSLError) as error:
         raise InputError(
-            f"backend {settings.name!r}: ca {settings.ca}: holds no certificate that can be read: "
+            f"backend {settings.name!r}: ca {settings.ca!r} or certificate "
+            f"{settings.certificate!r}: holds no certificate that can be read: "
             f"{error.strerror or error}"
         ) from error

@@ -19,10 +19,12 @@ from onhand.device.serving.backends.failures import (
     told_failure,
     unreachable,
 )
+from onhand.device.serving.backends.leaving import left_with
 from onhand.device.serving.backends.link import Link, Traffic
 from onhand.device.serving.backends.settings import BackendSettings, Kind, Secret
 from onhand.device.serving.backends.sse import EventReader
 from onhand.device.serving.deadlines import HEADER as DEADLINE
+from onhand.device.serving.wishes import PRIVACY_HEADER
 
 __all__ = ["HOPS", "RemoteBackend", "hops_of"]
 
@@ -90,7 +92,8 @@ class RemoteBackend:
             As in `Backend`.
 
         Raises:
-            BackendFailed: if the server did not answer, or not to the end.
+            BackendFailed: if the server did not answer, or not to the end; or as the request may
+                not leave.
             RefusedRequest: if it says that the request is wrong.
         """
         self._n_active += 1
@@ -109,12 +112,14 @@ class RemoteBackend:
     async def _asked(self, ask: Ask) -> AsyncGenerator[Piece | Ending]:
         loop = asyncio.get_running_loop()
         until_s = loop.time() + self.settings.first_s
-        wire = self._with_headers(wire_of(ask), ask, now_s=loop.time())
+        leaving = await left_with(ask, self.settings)
+        wire = self._with_headers(leaving.wire, ask, now_s=loop.time())
         model = self.settings.model or wire.model or self.settings.models[0]
         packed = await self._link.packed(wire, model=model)
         reader = ChunkReader(with_scores=ask.n_scores is not None)
         received = 0
-        async with self._link.opened(wire.path, packed, until_s=until_s) as reply:
+        opened = self._link.opened(wire.path, packed, until_s=until_s, unsent=leaving.left())
+        async with opened as reply:
             await self._check(reply, until_s)
             is_stream = "text/event-stream" in reply.head.headers.get("content-type", "")
             events = _Events(is_stream=is_stream)
@@ -126,13 +131,16 @@ class RemoteBackend:
                 self._link.traffic.received += len(part)
                 for piece in self._read(events, reader, part, received):
                     has_begun = True
-                    yield piece
+                    for restored in leaving.restored(piece):
+                        yield restored
                 if not part:
                     break
             self._finish(events, reader)
             if not reply.is_whole:
                 await _drain(reply)
-        yield self._ending(ask, reader, sent=len(packed.content), received=received)
+        ending = self._ending(ask, reader, sent=len(packed.content), received=received)
+        for restored in leaving.restored(ending):
+            yield restored
 
     def _with_headers(self, wire: Wire, ask: Ask, *, now_s: float) -> Wire:
         headers = dict(wire.headers)
@@ -140,6 +148,8 @@ class RemoteBackend:
             headers[DEADLINE] = str(max(int((ask.deadline_s - now_s) * 1000), 1))
         if self.kind == "peer":
             headers[HOPS] = str(wire.n_hops + 1)
+            if ask.wishes.privacy != "public":  # it may have a cloud of its own
+                headers[PRIVACY_HEADER] = ask.wishes.privacy
         return replace(wire, headers=headers)
 
     async def _check(self, reply: Reply, until_s: float) -> None:

@@ -45,7 +45,7 @@ def show_blocks(blocks: BlockStore, metrics: Metrics) -> None:
     gauge = metrics.gauge
     gauge("onhand_blocks_bytes", "Key/value blocks on the disk.", lambda: blocks.n_bytes)
     gauge("onhand_blocks", "Key/value blocks on the disk.", lambda: blocks.n_blocks)
-    gauge("onhand_blocks_warm_bytes", "Blocks read ahead.", lambda: blocks.n_warm_bytes)
+    gauge("onhand_blocks_warm_bytes", "Blocks read ahead.", lambda: blocks.warm.n_bytes)
     gauge("onhand_blocks_waiting", "Conversations to be written.", lambda: blocks.n_waiting)
 
     def count(name: str, text: str, of: Callable[[BlockCounts], int]) -> None:

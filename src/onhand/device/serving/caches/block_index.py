@@ -10,6 +10,7 @@ by `place` from behind where that is equal, children come before their parents.
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import numpy as np
 from onhand.device.serving.caches.chains import Link, Tags
 from onhand.device.serving.caches.database import opened, remove
 
-__all__ = ["ROW_BYTES", "BlockIndex"]
+__all__ = ["ROW_BYTES", "BlockIndex", "Latest"]
 
 ROW_BYTES: Final = 1024
 """What a row of the index counts as, beside the block's file."""
@@ -39,6 +40,23 @@ _TABLES: Final = (
     "CREATE TRIGGER IF NOT EXISTS removed AFTER DELETE ON blocks "
     "BEGIN UPDATE total SET size = size - OLD.size; END",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """A block that was used not long ago.
+
+    Attributes:
+        key: its name.
+        parent: the name of the block before; the chain's start for the first.
+        begin: tokens that come before it.
+        size: bytes of its file and its row.
+    """
+
+    key: bytes
+    parent: bytes
+    begin: int
+    size: int
 
 
 class BlockIndex:
@@ -128,11 +146,11 @@ class BlockIndex:
         found: bytes | None = self._one(asked, limit)
         return found
 
-    def latest(self) -> list[tuple[bytes, int]]:
-        """Return some blocks and their sizes, what was used last first, beginnings before ends."""
-        asked = "SELECT key, size FROM blocks ORDER BY used DESC, place LIMIT ?"
+    def latest(self) -> list[Latest]:
+        """Return some blocks, what was used last first, beginnings before ends."""
+        asked = "SELECT key, parent, place, size FROM blocks ORDER BY used DESC, place LIMIT ?"
         with self._lock:
-            return self._rows.execute(asked, (_MOST_LATEST,)).fetchall()
+            return [Latest(*row) for row in self._rows.execute(asked, (_MOST_LATEST,))]
 
     def below(self, key: bytes) -> Sequence[bytes]:
         """Return a block and all that follow it, the last ones first."""

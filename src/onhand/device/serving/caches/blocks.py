@@ -32,6 +32,7 @@ from onhand.device.serving.caches.block_files import BlockFiles, Room
 from onhand.device.serving.caches.block_index import ROW_BYTES, BlockIndex
 from onhand.device.serving.caches.chains import Chains, Link, Tags, n_shared
 from onhand.device.serving.caches.seals import MacSealer, Sealer
+from onhand.device.serving.caches.warm_blocks import WarmBlocks
 
 __all__ = ["BlockStore"]
 
@@ -64,6 +65,7 @@ class BlockStore:
 
     Attributes:
         chains: names blocks.
+        warm: the latest blocks, in memory.
     """
 
     def __init__(
@@ -94,8 +96,7 @@ class BlockStore:
         self._counts = BlockCounts()
         self._counting = threading.Lock()
         self._most_bytes = most_bytes
-        self._warm_bytes = warm_bytes
-        self._warm: dict[bytes, tuple[TokenArray, memoryview]] = {}
+        self.warm = WarmBlocks(warm_bytes)
         self._free_bytes = free_bytes or (lambda: shutil.disk_usage(folder).free)
         try:
             self._files = BlockFiles(folder, sealer or MacSealer(secret))
@@ -105,7 +106,6 @@ class BlockStore:
             raise ResourceError(f"{folder}: blocks cannot be kept there: {error}") from error
         self._jobs: queue.Queue[_Job | None] = queue.Queue(_MOST_WAITING)
         self._is_closed = False
-        self._is_warm = threading.Event()
         self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="onhand-blocks-read")
         self._touching: set[Future[None]] = set()
         self._writer = threading.Thread(target=self._work, name="onhand-blocks", daemon=True)
@@ -125,21 +125,6 @@ class BlockStore:
     def n_blocks(self) -> int:
         """Blocks that are kept."""
         return self._asked(lambda: self._index.n_blocks)
-
-    @property
-    def n_warm_bytes(self) -> int:
-        """Memory of blocks that were read before anybody asked."""
-        return sum(span.nbytes for _, span in list(self._warm.values()))
-
-    def warm_tokens(self, *, wait_s: float) -> list[TokenArray]:
-        """Return the tokens of blocks that were read at the start and not asked for yet.
-
-        Args:
-            wait_s: most seconds to wait until they are read; then there are none.
-        """
-        if not self._is_warm.wait(wait_s):
-            return []
-        return [tokens for tokens, _ in list(self._warm.values())]
 
     @property
     def n_waiting(self) -> int:
@@ -215,7 +200,7 @@ class BlockStore:
                 self._jobs.put(None, timeout=_CLOSE_S)
         self._reader.shutdown(wait=False, cancel_futures=True)
         self._writer.join(_CLOSE_S)
-        self._warm.clear()
+        self.warm.clear()
         self._index.close()
 
     # Reading.
@@ -283,29 +268,19 @@ class BlockStore:
             self._index.touch(keys)
 
     def _begun(self, key: bytes, room: Room) -> Future[tuple[TokenArray, memoryview]]:
-        warm = self._warm.pop(key, None)
+        warm = self.warm.pop(key)
         if warm is None:
             return self._reader.submit(self._files.read, key, room)
         found: Future[tuple[TokenArray, memoryview]] = Future()
-        found.set_result(warm)
+        found.set_result((warm.tokens, warm.span))
         return found
-
-    def _warm_up(self) -> None:
-        left = self._warm_bytes
-        try:
-            for key, size in self._index.latest():
-                left -= size
-                if left < 0 or self._is_closed:
-                    return
-                self._warm[key] = self._files.read(key, Room())
-        except (OSError, sqlite3.Error, OnhandError):
-            return  # whoever asks for it will say so
 
     # Writing.
 
     def _work(self) -> None:
-        self._warm_up()
-        self._is_warm.set()
+        with contextlib.suppress(OSError, sqlite3.Error, OnhandError):
+            # Where one is damaged, whoever asks for it will say so.
+            self.warm.fill(self._index, self._files, is_closed=lambda: self._is_closed)
         while (job := self._jobs.get()) is not None:
             try:
                 self._write(job)
@@ -366,7 +341,7 @@ class BlockStore:
             self._forget(lost)
 
     def _forget(self, key: bytes) -> None:
-        self._warm.pop(key, None)
+        self.warm.pop(key)
         self._files.remove(key)
         self._index.remove(key)
 

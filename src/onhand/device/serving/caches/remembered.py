@@ -9,7 +9,7 @@ import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.device.engines.base import Loaded, Session
-from onhand.device.serving.caches.model_blocks import ModelBlocks
+from onhand.device.serving.caches.model_blocks import Begun, ModelBlocks
 
 __all__ = ["Remembered"]
 
@@ -23,6 +23,7 @@ class _Kept:
     session: Session
     tokens: TokenArray  # as many as the session remembers
     used_s: float
+    begun: Begun | None = None  # of an earlier process, which nobody asked for yet
 
 
 class Remembered:
@@ -71,6 +72,27 @@ class Remembered:
     def generation(self) -> int:
         """How often new sessions became other ones; to be read before `take`."""
         return self._generation
+
+    def begin(self) -> None:
+        """Remember the latest conversations of the process before, as far as they were read."""
+        if self._blocks is None:
+            return
+        with self._lock:
+            generation, new_session = self._generation, self._new_session
+        pages = self._most_bytes // (self._token_bytes * self._page_tokens)
+        begun = self._blocks.begun(new_session, most_tokens=pages * self._page_tokens)
+        dropped: list[Begun] = []
+        for one in begun:
+            # What has been asked meanwhile is more recent, and they are the latest first.
+            kept = _Kept("", one.session, one.tokens, self._clock(), one)
+            with self._lock:
+                has_room = self._taken() + self._size(kept) <= self._most_bytes
+                if has_room and generation == self._generation:
+                    self._kept.insert(0, kept)
+                else:
+                    dropped.append(one)
+        for one in dropped:
+            one.session.close()
 
     def adapt(self, new_session: Callable[[], Session]) -> None:
         """Begin new sessions in another way, and forget all that were computed in the one before.
@@ -187,9 +209,14 @@ class Remembered:
     def _best(self, tenant: str, tokens: TokenArray) -> tuple[_Kept | None, int]:
         best, most = None, _LEAST_SHARED - 1
         for one in reversed(self._kept):
-            if one.tenant == tenant and (n := _shared(one.tokens, tokens[:-1])) > most:
+            if self._is_of(one, tenant) and (n := _shared(one.tokens, tokens[:-1])) > most:
                 best, most = one, n
         return best, most
+
+    def _is_of(self, one: _Kept, tenant: str) -> bool:
+        if one.begun is None or self._blocks is None:
+            return one.begun is None and one.tenant == tenant
+        return self._blocks.is_of(one.begun, tenant)
 
 
 def _shared(known: TokenArray, tokens: TokenArray) -> int:

@@ -76,6 +76,8 @@ class Opener:
             _LOG.error("model %s: cannot be opened: %s", place.facts.name, error)
             return error
         took, opening_s = self._resident() - before, desk.clock() - begun_s
+        if isinstance(model, LocalModel):  # it may give those up
+            took -= model.prefix_cache_bytes
         with desk.lock:
             # Beside answers nobody can say what took the memory: the prediction stays then.
             is_quiet = is_quiet and self._is_quiet() and took > 0

@@ -1,5 +1,6 @@
 """Words that conversations are likely to have, met before anybody asks."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -25,9 +26,16 @@ def warm_up_texts(blocks: BlockStore, tokenizer: Tokenizer, *, vocab_size: int) 
         vocab_size: of the model.
     """
     left = _MOST_TOKENS
-    for tokens in blocks.warm_tokens(wait_s=_WAIT_S):
+    for chain in blocks.warm.chains(wait_s=_WAIT_S):
+        tokens = chain.tokens
         if (left := left - tokens.size) < 0:
             return
         if int(tokens.max(initial=0)) < vocab_size:
             with suppress(InputError):  # another model's
-                tokenizer.encode_template(tokenizer.decode(tokens))
+                tokenizer.encode_template(_framed(tokens.tolist(), tokenizer))
+
+
+def _framed(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """Return the text of tokens, with the special ones that part its turns."""
+    stream = tokenizer.stream(shown=set(tokens))
+    return "".join([*map(stream.push, tokens), stream.finish()])

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from onhand.core.errors import InputError
 from onhand.core.tables import unknown
+from onhand.device.privacy.veil import Redaction
 from onhand.device.serving.asks import Ask
 from onhand.device.serving.backends.members import Member
 from onhand.device.serving.backends.mounting import PooledModel
@@ -34,6 +35,7 @@ def routed(
     settings: ServeSettings,
     *,
     metrics: Metrics,
+    redaction: Redaction | None = None,
 ) -> list[Served]:
     """Put a policy in front of each model that other servers can answer for.
 
@@ -41,6 +43,7 @@ def routed(
         served: models as they are mounted.
         settings: which policy.
         metrics: where it is counted.
+        redaction: takes personal data out of what leaves; None where nothing does.
 
     Returns:
         The models, in their order.
@@ -63,6 +66,7 @@ def routed(
         hedges=TokenBucket(settings.routing.hedge_share),
         tenants={name: check_privacy(given) for name, given in settings.privacy.items()},
         power=PowerReader(),
+        redaction=redaction,
     )
     means.counts.show_spent(purse)
     return [

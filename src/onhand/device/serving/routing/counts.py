@@ -3,7 +3,7 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-from onhand.device.serving.asks import Ending
+from onhand.device.serving.asks import Departure, Ending
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.routing.contests import Event
 from onhand.device.serving.routing.situation import Decision
@@ -37,6 +37,19 @@ class RouteCounts:
             ["event", "backend"],
             registry=metrics.registry,
         )
+        self._left = Counter(
+            "onhand_left_device",
+            "Requests by the form in which they left for a backend: as-is, redacted; or kept, "
+            "which could not leave as nothing could take out what is personal.",
+            ["form", "backend"],
+            registry=metrics.registry,
+        )
+        self._replaced = Counter(
+            "onhand_personal_replaced",
+            "Values that placeholders stood for in requests that left, by kind.",
+            ["kind"],
+            registry=metrics.registry,
+        )
         self._bytes = Counter(
             "onhand_route_bytes",
             "Bytes over the network of the answers that were given.",
@@ -57,6 +70,12 @@ class RouteCounts:
         if ending.sent_bytes or ending.received_bytes:
             self._bytes.labels("sent", ending.source).inc(ending.sent_bytes)
             self._bytes.labels("received", ending.source).inc(ending.received_bytes)
+
+    def left(self, departure: Departure) -> None:
+        """Count that a request leaves, or could not."""
+        self._left.labels(departure.form, departure.backend).inc()
+        for kind, n in departure.found.items():
+            self._replaced.labels(kind).inc(n)
 
     def show_spent(self, purse: "Purse") -> None:
         """Show what was spent."""

@@ -5,6 +5,7 @@ import json
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from onhand.core.errors import EngineError, OnhandError, ResourceError
@@ -21,6 +22,7 @@ from onhand.device.serving.routing.outbox import Deferred, Outbox
 from onhand.device.serving.routing.router import RoutedModel
 from onhand.device.serving.routing.sending import Outcome, Sender
 from onhand.device.serving.routing.settings import OutboxSettings
+from onhand.device.serving.routing.waiting import Waiting
 from onhand.device.serving.state import ServerState
 from onhand.device.serving.wishes import Wishes, sent_key
 
@@ -43,6 +45,7 @@ class Desk:
         state: ServerState,
         settings: OutboxSettings,
         *,
+        waiting: Waiting | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         """Put it together; `start` begins to send.
@@ -51,9 +54,11 @@ class Desk:
             outbox: closed by whoever opened it.
             state: the models.
             settings: when what was not answered is sent again.
+            waiting: seals what holds personal data; None for a secret that ends with this.
             now: seconds since 1970.
         """
         self._outbox = outbox
+        self._waiting = waiting or Waiting(secrets.token_bytes(32))
         self._state = state
         self._settings = settings
         self._now = now
@@ -92,7 +97,8 @@ class Desk:
             OnhandError: if it cannot be answered at all, or the outbox is full.
         """
         ask = asked.asks[0]
-        body = _kept(asked, fields, model)
+        privacy = model.privacy_of(ask) if isinstance(model, RoutedModel) else ask.wishes.privacy
+        body = self._waiting.kept(_kept(asked, fields, model), privacy)
         # Tried at once or sent later, other servers know it by one key.
         name = sent_key(ask.wishes, tenant=ask.tenant) or secrets.token_hex(16)
         asked = asked.wishing(ask.wishes, sent_key=name)
@@ -101,21 +107,21 @@ class Desk:
                 self._outbox.known, body, tenant=ask.tenant, key=ask.wishes.key
             )
             if found is not None:
-                return _answer_of(found)
+                return _answer_of(self._opened(found))
         if ask.wishes.defer == "must":
             if isinstance(model, RoutedModel):
                 model.routed(ask)  # what can never be answered is refused now
-            return await self._accepted(asked, body, entry, name)
+            return await self._accepted(asked, body, entry, (name, model.name))
         answer = await Answer.begun(self._state, model, asked, entry)
         if answer.is_deferred:
-            return await self._accepted(asked, body, entry, name)
+            return await self._accepted(asked, body, entry, (name, model.name))
 
         async def now_or_later(scope: "Scope", receive: "Receive", send: "SendMessage") -> None:
             try:
                 await answer(scope, receive, send)
             except (EngineError, ResourceError):
                 # Nothing was sent: a whole answer goes out at its end.
-                reply = await self._accepted(asked, body, entry, name)
+                reply = await self._accepted(asked, body, entry, (name, model.name))
                 await reply(scope, receive, send)
 
         return now_or_later
@@ -129,7 +135,7 @@ class Desk:
         found = await asyncio.to_thread(self._outbox.find, name, tenant=tenant)
         if found is None:
             raise RefusedRequest(_unknown(name))
-        return JsonReply(_described(found))
+        return JsonReply(_described(self._opened(found)))
 
     async def listed(self, *, tenant: str) -> JsonReply:
         """List a tenant's requests, without answers."""
@@ -146,13 +152,18 @@ class Desk:
             raise RefusedRequest(_unknown(name))
         return JsonReply({"id": name, "object": "outbox.request", "deleted": True})
 
-    async def _accepted(self, asked: Asked, body: bytes, entry: Entry, name: str) -> JsonReply:
-        ask = asked.asks[0]
+    def _opened(self, kept: Deferred) -> Deferred:
+        return replace(kept, answer=self._waiting.opened(kept.answer))
+
+    async def _accepted(
+        self, asked: Asked, body: bytes, entry: Entry, names: tuple[str, str]
+    ) -> JsonReply:
+        ask, (name, model_name) = asked.asks[0], names
         kept, _ = await asyncio.to_thread(
             self._outbox.put,
             body,
             tenant=ask.tenant,
-            lane=f"{ask.tenant} {json.loads(body)['model']}",
+            lane=f"{ask.tenant} {model_name}",
             key=ask.wishes.key,
             now_s=self._now(),
             keep_s=self._settings.expire_s,
@@ -161,9 +172,15 @@ class Desk:
         entry.note(outcome="deferred", outbox=kept.id)
         if self._sender is not None:
             self._sender.wake()
-        return _answer_of(kept)
+        return _answer_of(self._opened(kept))
 
     async def _send(self, request: Deferred) -> Outcome:
+        outcome = await self._sent(request)
+        if not outcome.answer or not self._waiting.is_sealed(request.body):
+            return outcome
+        return replace(outcome, answer=self._waiting.sealed(outcome.answer))
+
+    async def _sent(self, request: Deferred) -> Outcome:
         if self._state.is_draining:
             return Outcome(was_sent=False)
         try:
@@ -178,7 +195,7 @@ class Desk:
         return Outcome(status=200, answer=as_json(reply.value))
 
     async def _begun(self, request: Deferred) -> Answer:
-        kept = json.loads(request.body)
+        kept = json.loads(self._waiting.opened(request.body))
         model = self._state.text_model(kept["model"])
         read = _READERS[kept["route"]]
         asked = read(Body(kept["fields"]), tenant=request.tenant, usual=model.usual)

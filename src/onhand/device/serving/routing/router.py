@@ -8,6 +8,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from onhand.device.privacy.veil import Redaction
 from onhand.device.sampling import Sampling
 from onhand.device.serving.asks import Ask, Backend, Ending, Source, TextModel
 from onhand.device.serving.governor.governed import (
@@ -24,6 +25,7 @@ from onhand.device.serving.routing.contests import Event, Lane, Rules, contested
 from onhand.device.serving.routing.counts import RouteCounts
 from onhand.device.serving.routing.meters import Meter, Purse, TokenBucket
 from onhand.device.serving.routing.policies import decide
+from onhand.device.serving.routing.private import decided
 from onhand.device.serving.routing.running import Running
 from onhand.device.serving.routing.settings import RoutingSettings
 from onhand.device.serving.routing.situation import (
@@ -69,6 +71,7 @@ class Means:
         tenants: the class that each tenant's requests have at least.
         power: what the device runs on.
         draw: a number from 0 to below 1.
+        redaction: takes personal data out of requests; None where nothing does.
     """
 
     counts: RouteCounts
@@ -77,6 +80,7 @@ class Means:
     tenants: Mapping[str, Privacy] = field(default_factory=dict)
     power: Callable[[], Power] = Power
     draw: Callable[[], float] = _DRAW
+    redaction: Redaction | None = None
 
 
 class RoutedModel:
@@ -203,6 +207,9 @@ class RoutedModel:
             RefusedRequest: if nobody can or may answer.
             InputError: if the request chooses a policy that it may not.
         """
+        means = self._means
+        privacy = self.privacy_of(ask)
+        ask = decided(ask, privacy, redaction=means.redaction, counted=means.counts.left)
         now = self._situation(ask)
         policy = self._settings.allowed(ask.wishes.policy)
         decision = decide(now, policy)
@@ -213,16 +220,21 @@ class RoutedModel:
         routed.announce()
         return routed
 
+    def privacy_of(self, ask: Ask) -> Privacy:
+        """Return the class that counts: the strictest of request, tenant and route."""
+        return stricter(
+            ask.wishes.privacy,
+            self._settings.least_privacy,
+            self._means.tenants.get(ask.tenant, "public"),
+        )
+
     def _situation(self, ask: Ask) -> Situation:
         candidates = tuple(self.candidate(name) for name in self._targets)
         prompt_tokens = prompt_tokens_of(ask)
         return Situation(
             candidates=candidates,
-            privacy=stricter(
-                ask.wishes.privacy,
-                self._settings.least_privacy,
-                self._means.tenants.get(ask.tenant, "public"),
-            ),
+            privacy=ask.wishes.privacy,
+            can_redact=self._means.redaction is not None,
             needs=needs_of(ask),
             prompt_tokens=prompt_tokens,
             max_tokens=ask.max_tokens or _USUAL_TOKENS,
