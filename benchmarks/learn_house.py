@@ -1,7 +1,7 @@
 """The house assistant taught on the device: two devices, an action and a phrasing that are new.
 
-    python -m benchmarks.learn_house [--seeds 5] [--old 1000] [--new 200] [--bits 4] [--json]
-        [--method replay] [--steps 360] [--rate 0.004] [--batch 8] [--vary 24] [--at-once 1]
+    python -m benchmarks.learn_house [--seeds 5] [--first 0] [--old 1000] [--new 200] [--bits 4]
+        [--json] [--method replay] [--steps 360] [--rate 0.004] [--batch 8] [--vary 24] [--at-once 1]
         [--keep FOLDER] [--out FILE.json]
 
 One bundle is built that can learn. For each seed twenty examples are drawn, and a process of the
@@ -57,7 +57,10 @@ def main() -> None:
         before_old = _answered(bundle, None, old)
         with ThreadPoolExecutor(given.at_once) as pool:
             rounds = list(
-                pool.map(lambda seed: _kept(bundle, place, seed, old, given), range(given.seeds))
+                pool.map(
+                    lambda seed: _kept(bundle, place, seed, old, given),
+                    range(given.first, given.first + given.seeds),
+                )
             )
     results = {
         "command": " ".join(["python -m benchmarks.learn_house", *sys.argv[1:]]),
@@ -73,7 +76,7 @@ def main() -> None:
             "steps": given.steps,
             "vary": given.vary,
         },
-        "taught_examples": len(taught(0)),
+        "taught_examples": len(taught(given.first)),
         **summary(before_old.share(), rounds),
         "rounds": rounds,
     }
@@ -85,6 +88,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="seed; settings are chosen on others")
     parser.add_argument("--old", type=int, default=1000, help="old commands that are asked")
     parser.add_argument("--new", type=int, default=200, help="new commands that are asked")
     parser.add_argument("--bits", type=int, default=4)
@@ -122,7 +126,7 @@ def _kept(
     told = {
         name: str(value)
         for name, value in sorted(vars(given).items())
-        if name not in ("at_once", "json", "keep", "out", "seeds")
+        if name not in ("at_once", "first", "json", "keep", "out", "seeds")
     }
     digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
     path = place / f"seed-{seed}-{digest}.json"
