@@ -1,8 +1,8 @@
 """The house assistant taught on the device: two devices, an action and a phrasing that are new.
 
     python -m benchmarks.learn_house [--seeds 5] [--first 0] [--old 1000] [--new 200] [--bits 4]
-        [--json] [--method replay] [--steps 360] [--rate 0.004] [--batch 8] [--vary 24] [--at-once 1]
-        [--keep FOLDER] [--out FILE.json]
+        [--json] [--method replay] [--steps 360] [--rate 0.004] [--batch 8] [--vary 24]
+        [--at-once 1] [--keep FOLDER] [--out FILE.json]
 
 One bundle is built that can learn. For each seed twenty examples are drawn, and a process of the
 device's code alone learns them from a file by `onhand.learn`, once with what protects the old and

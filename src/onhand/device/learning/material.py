@@ -27,7 +27,7 @@ from onhand.device.text_files import TextFiles, read_text_files
 __all__ = ["Given", "Material", "make_material", "read_given"]
 
 _JUDGING_SHARE: Final = 0.2
-_MOST_JUDGING: Final = 500  # half a point is more than two of these
+_MOST_JUDGING: Final = 200  # half a point is one of these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
