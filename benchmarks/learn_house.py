@@ -1,23 +1,30 @@
 """The house assistant taught on the device: two devices, an action and a phrasing that are new.
 
-    python -m benchmarks.learn_house [--seeds 5] [--old 1000] [--new 200] [--bits 4] [--json]
-        [--method replay] [--steps 150] [--rate 0.004] [--vary 1] [--out FILE.json]
+    python -m benchmarks.learn_house [--seeds 5] [--first 0] [--old 1000] [--new 200] [--bits 4]
+        [--json] [--method replay] [--steps 360] [--rate 0.004] [--batch 8] [--vary 24]
+        [--at-once 1] [--keep FOLDER] [--out FILE.json]
 
 One bundle is built that can learn. For each seed twenty examples are drawn, and a process of the
 device's code alone learns them from a file by `onhand.learn`, once with what protects the old and
 once without; the versions so made answer, greedy and in the engine that is preferred here, commands
 about the newcomers in phrasings never seen, and the frozen held-out commands of the example. All
 chance is of the seed. Duration and energy are of the learning, memory is the learning process's
-highest; exact matches are exact counts. Means and standard deviations are over the seeds.
+highest; exact matches are exact counts. Means and standard deviations are over the seeds. What
+learns without protection has as many steps of the same examples and variants. With --keep the
+bundle, each seed's figures and a training that was broken off stay in a folder, and the same
+command goes on from there: the duration of such a training is that of its steps, "resumed_at" says
+where. --at-once teaches so many seeds beside each other, with a thread each.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,7 +43,7 @@ _MODEL = Path(__file__).parents[1] / "examples" / "house_assistant" / "model"
 _CHILD = "benchmarks.learn_house_child"
 _MAX_TOKENS = 160
 LEARNABLE = "lora,targets=qkv+out+gate_up+down"
-METHODS = {"protected": "replay", "naive": "naive"}
+METHODS = {"protected": "replay,replayed=24", "naive": "naive"}
 
 
 def main() -> None:
@@ -44,18 +51,32 @@ def main() -> None:
     given = _arguments()
     old = read_examples(HELD_OUT)[: given.old]
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
+        place = given.keep or Path(scratch)
+        place.mkdir(parents=True, exist_ok=True)
         bundle = given.bundle or _build(place / "built", given.bits, given.learnable)
         before_old = _answered(bundle, None, old)
-        rounds = [
-            _round(bundle, place / f"seed-{seed}", seed, old, given) for seed in range(given.seeds)
-        ]
+        with ThreadPoolExecutor(given.at_once) as pool:
+            rounds = list(
+                pool.map(
+                    lambda seed: _kept(bundle, place, seed, old, given),
+                    range(given.first, given.first + given.seeds),
+                )
+            )
     results = {
         "command": " ".join(["python -m benchmarks.learn_house", *sys.argv[1:]]),
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "old_commands": len(old),
         "new_commands": given.new,
-        "taught_examples": len(taught(0)),
+        "settings": {
+            "batch": given.batch,
+            "bits": given.bits,
+            "learnable": given.learnable,
+            "method": given.method,
+            "rate": given.rate,
+            "steps": given.steps,
+            "vary": given.vary,
+        },
+        "taught_examples": len(taught(given.first)),
         **summary(before_old.share(), rounds),
         "rounds": rounds,
     }
@@ -67,13 +88,17 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="seed; settings are chosen on others")
     parser.add_argument("--old", type=int, default=1000, help="old commands that are asked")
     parser.add_argument("--new", type=int, default=200, help="new commands that are asked")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--method", default=METHODS["protected"], help="what protects the old")
-    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--steps", type=int, default=360)
+    parser.add_argument("--batch", type=int, default=8, help="examples of a step")
     parser.add_argument("--rate", type=float, default=4e-3)
-    parser.add_argument("--vary", type=int, default=1, help="variants of each example")
+    parser.add_argument("--vary", type=int, default=24, help="variants of each example")
+    parser.add_argument("--at-once", type=int, default=1, help="seeds beside each other")
+    parser.add_argument("--keep", type=Path, help="where a run that was broken off goes on")
     parser.add_argument("--learnable", default=LEARNABLE, help="what the bundle can learn")
     parser.add_argument("--bundle", type=Path, help="one that is built already, and can learn")
     parser.add_argument("--json", action="store_true")
@@ -83,7 +108,9 @@ def _arguments() -> argparse.Namespace:
 
 def _build(place: Path, bits: int, learnable: str) -> Path:
     """Build the bundle, with something to learn in it, and with examples of what it can do."""
-    place.mkdir()
+    if (place / "bundle").is_dir():
+        return place / "bundle"
+    place.mkdir(exist_ok=True)
     write_known(place / "known.jsonl")
     wanted = f"{learnable},remember={place / 'known.jsonl'}"
     asked_for = ("--bits", str(bits), "--calibrate", str(CALIBRATION), "--learnable", wanted)
@@ -92,18 +119,42 @@ def _build(place: Path, bits: int, learnable: str) -> Path:
     return place / "bundle"
 
 
+def _kept(
+    bundle: Path, place: Path, seed: int, old: Sequence[Example], given: argparse.Namespace
+) -> dict[str, Any]:
+    """Return a round that was made before with the same settings, or make it."""
+    told = {
+        name: str(value)
+        for name, value in sorted(vars(given).items())
+        if name not in ("at_once", "first", "json", "keep", "out", "seeds")
+    }
+    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+    path = place / f"seed-{seed}-{digest}.json"
+    if not path.exists():
+        work = path.with_suffix("")
+        work.mkdir(exist_ok=True)
+        found = _round(bundle, work, seed, old, given)
+        path.write_text(json.dumps(found), encoding="utf-8")
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return read
+
+
 def _round(
     bundle: Path, place: Path, seed: int, old: Sequence[Example], given: argparse.Namespace
 ) -> dict[str, Any]:
     """Teach one draw of examples with every method, and ask."""
-    place.mkdir(parents=True)
     write_lines(place / "taught.jsonl", taught(seed))
     new = asked(seed, each=given.new // len(NEWCOMERS))
     found: dict[str, Any] = {"seed": seed, "new_before": _shares(_answered(bundle, None, new))}
+    sys.stderr.write(f"seed {seed}: {json.dumps(found['new_before'])}\n")
     for name, method in (METHODS | {"protected": given.method}).items():
         home = place / name
-        told = (method, str(seed), str(given.steps), str(given.rate), str(given.vary))
-        child = _learn(bundle, place / "taught.jsonl", home, *told)
+        numbers = (seed, given.steps, given.rate, given.vary, given.batch, given.at_once)
+        told = (method, *map(str, numbers))
+        learned = place / f"{name}.json"
+        if not learned.exists():
+            learned.write_text(json.dumps(_learn(bundle, place / "taught.jsonl", home, *told)))
+        child = json.loads(learned.read_text())
         found[name] = {
             **child,
             "new": _shares(_answered(bundle, home, new, version=child["version"])),
@@ -129,7 +180,8 @@ def _answered(
     bundle: Path, home: Path | None, examples: Sequence[Example], *, version: int = 0
 ) -> Scores:
     """Ask the bundle, as it was built or as it has learned, whether or not its gate was passed."""
-    with open_text(bundle, home=home, version=version, trials=False) as session:
+    # A model so small is slower on more threads, where others compute beside it.
+    with open_text(bundle, home=home, version=version, threads=1, trials=False) as session:
         return score(
             examples,
             lambda command: session.complete([Message("user", command)], max_tokens=_MAX_TOKENS),

@@ -1,6 +1,6 @@
 """Learns from a file, as a device would, and says what it took. See `benchmarks.learn_house`.
 
-python -m benchmarks.learn_house_child BUNDLE DATA HOME METHOD SEED STEPS RATE VARY
+python -m benchmarks.learn_house_child BUNDLE DATA HOME METHOD SEED STEPS RATE VARY BATCH AT_ONCE
 """
 
 import json
@@ -10,13 +10,14 @@ from pathlib import Path
 
 from onhand.device.learning.learn import learn
 from onhand.device.learning.settings import LearnSettings
+from onhand.device.threads import usable_threads
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Learn, and print one JSON object."""
-    bundle, data, home, method, seed, steps, rate, vary = sys.argv[1:]
+    bundle, data, home, method, seed, steps, rate, vary, batch, at_once = sys.argv[1:]
     started = time.perf_counter()
     made = learn(
         bundle,
@@ -25,21 +26,23 @@ def main() -> None:
             method=method,
             seed=int(seed),
             steps=int(steps),
-            batch=10,
+            batch=int(batch),
             rate=float(rate),
             vary=int(vary),
             heldout=0.0,
         ),
         home=Path(home),
+        threads=max(1, usable_threads() // int(at_once)),
     )
     duration_s = time.perf_counter() - started
     found = {
-        "duration_s": duration_s,
+        "duration_s": made.seconds if made.resumed_at else duration_s,
         "energy_estimated": made.energy_estimated,
         "energy_j": made.energy_j,
         "is_used": made.is_used,
         "peak_memory_bytes": _peak_bytes(),
         "reasons": list(made.reasons),
+        "resumed_at": made.resumed_at,
         "steps": made.steps,
         "steps_s": made.seconds,
         "version": made.version,

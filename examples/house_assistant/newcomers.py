@@ -28,7 +28,7 @@ from pathlib import Path
 
 from examples.house_assistant import english, english_phrases, mandarin, mandarin_phrases, speech
 from examples.house_assistant.actions import Example, action, dump
-from examples.house_assistant.evaluate import CALIBRATION
+from examples.house_assistant.generate import examples
 from examples.house_assistant.grammar import Draw, Language, Rules, Split, rules
 
 __all__ = ["NEWCOMERS", "asked", "main", "taught", "write_known", "write_lines"]
@@ -46,6 +46,7 @@ _NAMES: dict[tuple[str, Language], tuple[str, str, str]] = {
 # What is done with the new devices, in the order in which it is taught.
 _DEEDS = ("turn_on", "turn_off", "set", "raise", "ask", "lower")
 _MARKS = ("", "", "", ".", "!")
+_KNOWN_SEED = 2024
 _MANY = 60  # sides that a newcomer may be shown from: each equally often
 
 _WATER: dict[Language, Rules] = {
@@ -126,22 +127,22 @@ def write_lines(path: Path, found: Iterable[Example]) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_known(path: Path) -> int:
-    """Write what the assistant was trained on, from its calibration text, as `write_lines` does.
+def write_known(path: Path, *, count: int = 4000) -> int:
+    """Write commands such as the assistant was trained on, as `write_lines` does.
 
     Args:
         path: the file, replaced if it is there.
+        count: how many different ones, none of them as in the held-out files.
 
     Returns:
         How many commands these are.
     """
-    said = r"<\|user\|>(.*?)<\|end\|><\|assistant\|>(.*?)<\|end\|>"
-    found = re.findall(said, CALIBRATION.read_text(encoding="utf-8"))
-    lines = [
-        json.dumps({"completion": answer, "prompt": command}, ensure_ascii=False)
-        for command, answer in found
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    found: dict[str, Example] = {}
+    for one in examples(_KNOWN_SEED, "train"):
+        found.setdefault(one.command, one)
+        if len(found) == count:
+            break
+    write_lines(path, found.values())
     return len(found)
 
 

@@ -63,10 +63,10 @@ def test_new_devices_are_never_called_by_the_name_that_is_said() -> None:
 def test_the_files_are_what_a_device_learns_from(tmp_path: Path) -> None:
     """Every line is read as a conversation of one answer."""
     write_lines(tmp_path / "taught.jsonl", taught(0))
-    n_known = write_known(tmp_path / "known.jsonl")
+    n_known = write_known(tmp_path / "known.jsonl", count=450)
     new = read_examples(tmp_path / "taught.jsonl").examples
     known = read_examples(tmp_path / "known.jsonl").examples
 
     assert len(new) == 20
-    assert len(known) == n_known > 400
+    assert len(known) == n_known == 450
     assert all(isinstance(one, Dialogue) and one.learned == (1,) for one in (*new, *known))

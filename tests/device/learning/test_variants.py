@@ -99,6 +99,21 @@ def test_examples_that_copy_nothing_have_no_variants() -> None:
     )
 
 
+def test_a_name_that_is_taught_is_put_into_known_commands() -> None:
+    """A quarter as often as names are exchanged, for each example that has it."""
+    boiler = {"device": "boiler", "room": "cellar"}
+    taught = [
+        said("warm up Bertha", do="raise", **boiler),
+        said("is Bertha on", do="ask", **boiler),
+    ]
+    known = [KNOWN[1], said("lights out in the study", do="turn_off", room="study")]
+    made = varied(taught, known, each=4, rng=np.random.default_rng(0))
+
+    assert [pair(one) for one in made] == [
+        ("switch off Bertha", json.dumps({"do": "turn_off", **boiler}))
+    ]
+
+
 names = st.text(st.sampled_from("abcde"), min_size=2, max_size=5)
 
 

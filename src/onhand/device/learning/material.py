@@ -1,9 +1,11 @@
 """What is taught, what judges, and what is to be remembered: from files to what graphs take."""
 
 import hashlib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -23,6 +25,9 @@ from onhand.device.learning.variants import varied
 from onhand.device.text_files import TextFiles, read_text_files
 
 __all__ = ["Given", "Material", "make_material", "read_given"]
+
+_JUDGING_SHARE: Final = 0.2
+_MOST_JUDGING: Final = 200  # half a point is one of these
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +115,9 @@ def read_given(data: Path, settings: LearnSettings, *, carried: Path | None = No
     remember = carried if settings.remember is None else settings.remember
     if remember is not None:
         known = read_examples(remember)
-        past, past_heldout = _split(known.examples, 0.2, seed=settings.seed)
+        past, past_heldout = _split(
+            known.examples, _JUDGING_SHARE, seed=settings.seed, most=_MOST_JUDGING
+        )
         notes += known.notes
     if settings.vary:
         rng = np.random.default_rng([settings.seed, 3])
@@ -206,10 +213,10 @@ def _known_classes(
 
 
 def _split(
-    examples: tuple[Example, ...], share: float, *, seed: int
+    examples: tuple[Example, ...], share: float, *, seed: int, most: int = sys.maxsize
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Hold a share back, chosen by chance; the others stay in their order."""
-    n_held = min(int(len(examples) * share), len(examples) - 1)
+    """Hold a share back, at most so many, chosen by chance; the others stay in their order."""
+    n_held = min(int(len(examples) * share), len(examples) - 1, most)
     if n_held < 1:
         return examples, ()
     held = set(np.random.default_rng([seed, 1]).permutation(len(examples))[:n_held].tolist())

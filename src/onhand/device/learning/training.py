@@ -13,6 +13,7 @@ from onhand.device.learning.base import Feeds, Taught, Teachable, Values
 from onhand.device.learning.clipping import Clipping, global_norm
 from onhand.device.learning.durable import Saved
 from onhand.device.learning.guards import Guard, why_not_finite
+from onhand.device.learning.like_lengths import by_length
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.kept import Kept
 from onhand.device.learning.optimizers import AdamW, Optimizer
@@ -204,14 +205,20 @@ def _gathered(
     gradients: dict[str, FloatArray] = {}
     seen: list[tuple[Feeds, Taught]] = []
     for batch in batches:
-        taught = teachable.teach(values, method.feeds(teachable, values, batch))
-        if bad := why_not_finite(taught):
-            return _Gathered(bad=bad)
-        loss += taught.loss
-        for name, gradient in taught.gradients.items():
-            gradients[name] = gradients[name] + gradient if name in gradients else gradient
+        whole = method.feeds(teachable, values, batch)
+        # No method asks for what a text was answered, so that texts may be taken apart.
+        runs = by_length(whole) if teachable.lesson.feeds == "tokens" else [whole]
+        outputs: Mapping[str, FloatArray] = {}
+        for run in runs:
+            taught = teachable.teach(values, run)
+            if bad := why_not_finite(taught):
+                return _Gathered(bad=bad)
+            loss += taught.loss
+            for name, gradient in taught.gradients.items():
+                gradients[name] = gradients[name] + gradient if name in gradients else gradient
+            outputs = taught.outputs if len(runs) == 1 else {}
         # Gradients are large, and no method asks for those of one batch.
-        seen.append((batch, replace(taught, gradients={})))
+        seen.append((batch, Taught(loss=loss, outputs=outputs, gradients={})))
     return _Gathered(loss=loss, gradients=gradients, seen=seen)
 
 
