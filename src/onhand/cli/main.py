@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "run": "Answer one prompt.",
     "serve": "Serve bundles to OpenAI's clients, on this device.",
     "keys": "Make, list and take back the keys of who may ask a server.",
+    "audit": "Check what was recorded of requests, show it, or export it.",
     "versions": "List what this device has learned of a bundle.",
     "rollback": "Use an earlier version of what was learned.",
     "feedback": "Show what users taught, and what waits in quarantine.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from onhand.core.errors import InputError, RecipeError
 from onhand.device.privacy.opening import opened_redaction
 from onhand.device.privacy.veil import Redaction
+from onhand.device.serving.auditing import kept_audit
 from onhand.device.serving.backends.figures import show_backends
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.block_figures import open_blocks
@@ -134,6 +135,10 @@ def opened_state(
             state.feedback = FeedbackDesk(state, settings.learning, home=home)
             state.beside.append(state.feedback)
             show_learning(state.feedback, metrics)
+        if settings.audit.enabled:
+            state.audit = opened.enter_context(
+                kept_audit(settings.audit, home, metrics=metrics, told=told)
+            )
         if settings.governor.enabled:
             start_governor(state, settings.governor)
         yield state
