@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from onhand.cli.main import main
+from onhand.cli.settings import Settings
+from onhand.device.vault.vault import open_vault
 
 
 @pytest.fixture
@@ -38,3 +40,14 @@ def test_how_a_key_is_had_must_be_said(home: Path, capsys: pytest.CaptureFixture
     assert main(["vault", "init", "--passphrase-env", "ONHAND_TEST_UNSET"]) == 8
     assert "which is not set" in capsys.readouterr().err
     assert not (home / "vault.json").exists()
+
+
+def test_a_command_opens_the_vault_by_its_environment(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the environment says reaches whoever opens the vault of the state folder."""
+    monkeypatch.setenv("ONHAND_TEST_WORDS", "correct horse battery")
+    assert main(["vault", "init", "--passphrase-env", "ONHAND_TEST_WORDS"]) == 0
+    settings = Settings(home, {"ONHAND_TEST_WORDS": "correct horse battery"})
+
+    assert open_vault(settings.home()) is not None

@@ -9,10 +9,15 @@ import pytest
 
 from onhand.core.errors import InputError
 from onhand.device.serving.asks import Ending, Piece
+from onhand.device.serving.assembling import opened_outbox
+from onhand.device.serving.caches.block_figures import open_blocks
 from onhand.device.serving.caches.exact import ExactCache, Kept
 from onhand.device.serving.caches.questions import Question
 from onhand.device.serving.caches.semantic_store import SemanticStore
+from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.routing.outbox import Outbox
+from onhand.device.serving.routing.settings import OutboxSettings
+from onhand.device.serving.settings import CacheSettings
 from onhand.device.serving.unsealed import remove_plain_caches, seal_outbox
 from onhand.device.vault.cells import FileSealer, SealedCells
 from onhand.device.vault.sources import Asking
@@ -174,3 +179,18 @@ def test_plain_caches_go_and_plain_requests_are_sealed(tmp_path: Path, vault: Va
     assert outbox.known(ASKED.encode(), tenant="t", key="i") == made
     assert outbox.next(2) == made
     outbox.close()
+
+
+@pytest.mark.usefixtures("vault")
+def test_a_server_seals_what_it_opens_where_there_is_a_vault(tmp_path: Path) -> None:
+    """Blocks and outbox of a server's settings; the server's secret is not in a file, either."""
+    blocks = open_blocks(CacheSettings(), tmp_path)
+    assert blocks is not None
+    blocks.close()
+    outbox = opened_outbox(OutboxSettings(), home=tmp_path, metrics=Metrics())
+    outbox.put(ASKED.encode(), tenant="t", lane="l", key="i", now_s=1, keep_s=99)
+    outbox.close()
+
+    assert_nothing_shows(tmp_path / "outbox")
+    assert (tmp_path / "cache" / "sealed-blocks").is_dir()
+    assert not (tmp_path / "keys").exists()

@@ -29,7 +29,9 @@ import numpy as np
 
 from onhand.core.errors import InputError, ResourceError
 from onhand.core.outside import parse_json
+from onhand.core.sealing import SealedWriter
 from onhand.device.learning.methods.kept import Part
+from onhand.device.vault.above import PlacedKeys, content_of, keys_above
 
 __all__ = ["SYNC_S", "Generations", "Saved", "sync_folder"]
 
@@ -90,8 +92,12 @@ class Generations:
             folder: it.
             sync_s: seconds between two generations that are brought to the disk itself.
             clock: seconds that only grow.
+
+        Raises:
+            VaultError: if there is a vault, and it is locked or damaged.
         """
         self._folder = folder
+        self._placed = keys_above(folder, "memory")
         self._sync_s = sync_s
         self._clock = clock
         self._synced_at: float | None = None
@@ -120,7 +126,7 @@ class Generations:
             if is_due:
                 self._sync_parts()
             content = _pieces(saved.number, dict(saved.fields), revisions, saved.arrays)
-            _write(place, content, sync=is_due)
+            _write(place, content, sync=is_due, placed=self._placed)
             self._there[name] = (saved.number, revisions)
             if is_due:
                 self._synced_at = now
@@ -147,7 +153,7 @@ class Generations:
         for name in (*_SYNCED, *_QUICK):
             place = self._folder / name
             try:
-                saved, revisions = _parse(place.read_bytes())
+                saved, revisions = _parse(content_of(place, self._placed))
                 parts = {part: self._read_part(part, n) for part, n in revisions.items()}
             except FileNotFoundError:
                 continue
@@ -189,7 +195,8 @@ class Generations:
             if any(known.get(name) == part.revision for _, known in self._there.values()):
                 continue
             place = self._part_place(name, part.revision)
-            _write(place, _pieces(part.revision, {}, {}, part.arrays), sync=False)
+            pieces = _pieces(part.revision, {}, {}, part.arrays)
+            _write(place, pieces, sync=False, placed=self._placed)
             self._unsynced.add(place)
 
     def _sync_parts(self) -> None:
@@ -201,7 +208,7 @@ class Generations:
     def _read_part(self, name: str, revision: int) -> Part:
         place = self._part_place(name, revision)
         try:
-            content = place.read_bytes()
+            content = content_of(place, self._placed)
         except FileNotFoundError as error:
             raise InputError(f"its part {place.name} is missing") from error
         saved, _ = _parse(content)
@@ -237,14 +244,21 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _write(place: Path, pieces: list[bytes | memoryview], *, sync: bool) -> None:
+def _write(
+    place: Path, pieces: list[bytes | memoryview], *, sync: bool, placed: PlacedKeys | None
+) -> None:
     beside = place.with_suffix(".new")
     digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
     with beside.open("wb") as file:
-        for piece in pieces:
-            digest.update(piece)
-            file.write(piece)
-        file.write(digest.digest())
+        whole = [*pieces, digest.digest()]
+        if placed is None:
+            file.writelines(whole)
+        else:
+            with SealedWriter(file, placed.keys, name=placed.name(place)) as writer:
+                for piece in whole:
+                    writer.write(piece)
         if sync:
             file.flush()
             os.fsync(file.fileno())
@@ -282,7 +296,7 @@ def _pieces(
     return [_FIRST, len(header).to_bytes(8, "little"), header, *flat]
 
 
-def _parse(content: bytes) -> tuple[Saved, dict[str, int]]:
+def _parse(content: bytes | bytearray) -> tuple[Saved, dict[str, int]]:
     """Read a generation, and which revisions of its parts it is made of.
 
     Raises:

@@ -4,6 +4,8 @@ A first line, then records: four bytes of length, four bytes of CRC-32 of length
 little-endian, then the content. A record counts when `append` returns: it is on disk then. What
 follows the last whole record, as after a loss of power, is cut off when the file is next opened
 for writing: it is set aside in a file of its own, and said.
+
+Where the state folder has a vault, the content of each record is sealed and bound to its number.
 """
 
 import os
@@ -14,13 +16,16 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 from onhand.core.errors import InputError, ResourceError
+from onhand.core.sealing import RECORD_EXTRA_BYTES
 from onhand.device.learning.durable import sync_folder
 from onhand.device.learning.locking import lock_file
+from onhand.device.vault.above import keys_above
 
 __all__ = ["MOST_RECORD_BYTES", "Journal", "framed", "read_journal", "read_records"]
 
 FIRST: Final = b"onhand journal 1\n"
 MOST_RECORD_BYTES: Final = 16 * 2**20
+_FIRST_SEALED: Final = b"onhand sealed  1\n"  # as long as the other
 _HEAD_BYTES: Final = 8
 
 
@@ -43,6 +48,7 @@ class Journal:
         """
         self.path = path
         self.notes: list[str] = []
+        self._placed = keys_above(path.parent, "memory")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Not in appending mode: a torn end is cut, and the next record takes its place.
@@ -52,7 +58,11 @@ class Journal:
         except OSError as error:
             raise ResourceError(f"{path}: cannot be opened: {error.strerror}") from error
         try:
-            lock_file(self._file, busy=f"{path}: another process appends to it")
+            busy = f"{path}: another process appends to it"
+            lock_file(self._file, busy=busy)
+            # One that was sealed meanwhile has another file in its place.
+            if not _is_there(handle, path):
+                raise InputError(busy)
             self._n, self._end = self._repair()
         except BaseException:
             self._file.close()
@@ -79,7 +89,10 @@ class Journal:
             raise InputError(
                 f"{self.path}: a record of {len(content)} bytes, must be 1 to {MOST_RECORD_BYTES}"
             )
-        record = framed(content)
+        kept = content
+        if self._placed is not None:
+            kept = self._placed.seal(content, self.path, f"record {self._n}")
+        record = framed(kept)
         try:
             self._put(record, self._end)
         except OSError as error:
@@ -129,11 +142,14 @@ class Journal:
             InputError: if it is no journal.
         """
         start = self._file.read(len(FIRST))
-        if len(start) < len(FIRST) and FIRST.startswith(start):
-            self._put(FIRST, 0)
+        first = FIRST if self._placed is None else _FIRST_SEALED
+        if len(start) < len(FIRST) and (FIRST.startswith(start) or first.startswith(start)):
+            self._put(first, 0)
             sync_folder(self.path.parent)
-            return 0, len(FIRST)
-        if start != FIRST:
+            return 0, len(first)
+        if start == _FIRST_SEALED and self._placed is None:
+            raise InputError(f"{self.path}: is sealed, and there is no vault")
+        if start not in {FIRST, first}:
             raise InputError(f"{self.path}: is no journal of this version; move it away")
         n, end = 0, len(FIRST)
         with self.path.open("rb") as file:
@@ -145,7 +161,26 @@ class Journal:
             rest = file.read()
         if rest:
             self._set_aside(rest, end)
-        return n, end
+        return (n, end) if start == first else self._seal_all()
+
+    def _seal_all(self) -> tuple[int, int]:
+        """Put a sealed journal in the place of one from before there was a vault."""
+        records = read_journal(self.path)
+        beside = self.path.with_name(f"{self.path.name}.sealing")
+        beside.unlink(missing_ok=True)
+        handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        made: BinaryIO = os.fdopen(handle, "r+b", buffering=0)
+        lock_file(made, busy=f"{self.path}: another process appends to it")
+        plain, self._file = self._file, made
+        self._put(_FIRST_SEALED, 0)
+        self._n, self._end = 0, len(_FIRST_SEALED)
+        for record in records:
+            self.append(record)
+        beside.replace(self.path)
+        sync_folder(self.path.parent)
+        plain.close()
+        self.notes.append(f"{self.path.name} was not encrypted, and is sealed now")
+        return self._n, self._end
 
     def _set_aside(self, rest: bytes, end: int) -> None:
         note = f"{self.path.name}: {len(rest)} bytes after the last whole record were cut off"
@@ -174,15 +209,28 @@ def read_journal(path: Path) -> list[bytes]:
     try:
         with path.open("rb") as file:
             start = file.read(len(FIRST))
-            if start != FIRST:
-                if FIRST.startswith(start):
+            if start not in {FIRST, _FIRST_SEALED}:
+                if FIRST.startswith(start) or _FIRST_SEALED.startswith(start):
                     return []
                 raise InputError(f"{path}: is no journal of this version; move it away")
-            return list(read_records(file))
+            records = list(read_records(file))
     except FileNotFoundError:
         return []
     except OSError as error:
         raise ResourceError(f"{path}: cannot be read: {error.strerror}") from error
+    if start == FIRST:
+        return records
+    placed = keys_above(path.parent, "memory")
+    if placed is None:
+        raise InputError(f"{path}: is sealed, and there is no vault")
+    return [placed.unseal(one, path, f"record {n}") for n, one in enumerate(records)]
+
+
+def _is_there(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 def read_records(file: BinaryIO) -> Iterator[bytes]:
@@ -197,7 +245,7 @@ def read_records(file: BinaryIO) -> Iterator[bytes]:
     while True:
         head = file.read(_HEAD_BYTES)
         length = int.from_bytes(head[:4], "little")
-        if len(head) < _HEAD_BYTES or not 1 <= length <= MOST_RECORD_BYTES:
+        if len(head) < _HEAD_BYTES or not 1 <= length <= MOST_RECORD_BYTES + RECORD_EXTRA_BYTES:
             return
         content = file.read(length)
         if framed(content)[:_HEAD_BYTES] != head:

@@ -24,6 +24,7 @@ from onhand.device.learning.feedback import (
 )
 from onhand.device.learning.journal import Journal, read_journal
 from onhand.device.learning.suspicion import Finding, History, Limits, judge
+from onhand.device.vault.above import keys_above
 
 __all__ = ["Held", "Intake", "feedback_journal", "read_feedback"]
 
@@ -181,8 +182,12 @@ class Intake:
         if not self._place.exists():
             return []
         with self._rows() as rows:
-            found = rows.execute("SELECT content, reason, at_s FROM held ORDER BY seq").fetchall()
-        return [Held(parse_feedback(content), reason, at_s) for content, reason, at_s in found]
+            query = "SELECT id, content, reason, at_s FROM held ORDER BY seq"
+            found = rows.execute(query).fetchall()
+        return [
+            Held(parse_feedback(self._opened(name, kept)), reason, at_s)
+            for name, kept, reason, at_s in found
+        ]
 
     def release(self, name: str) -> Feedback:
         """Take what waited in quarantine after all; what it says counts from now on.
@@ -276,7 +281,13 @@ class Intake:
             rows.execute(
                 "INSERT OR REPLACE INTO held (id, reason, at_s, size, content) "
                 "VALUES (?, ?, ?, ?, ?)",
-                (one.id, finding.reason, self._clock(), len(content), content),
+                (
+                    one.id,
+                    finding.reason,
+                    self._clock(),
+                    len(content),
+                    self._sealed(one.id, content),
+                ),
             )
         return finding
 
@@ -288,7 +299,18 @@ class Intake:
                 found = rows.execute(query, (name,)).fetchone()
         if found is None:
             raise InputError(f"nothing with the id {name[:40]!r} is in quarantine")
-        return parse_feedback(found[0])
+        return parse_feedback(self._opened(name, found[0]))
+
+    def _sealed(self, name: str, content: bytes) -> bytes:
+        placed = keys_above(self._folder, "memory")
+        return content if placed is None else placed.seal(content, self._place, name)
+
+    def _opened(self, name: str, kept: bytes) -> bytes:
+        placed = keys_above(self._folder, "memory")
+        # Of the time before there was a vault: JSON begins so, and nothing sealed does.
+        if placed is None or kept[:1] == b"{":
+            return kept
+        return placed.unseal(kept, self._place, name)
 
     def _remove(self, name: str) -> None:
         with self._rows() as rows:

@@ -90,7 +90,7 @@ def opened_state(
     Args:
         settings: what to serve.
         home: the state folder.
-        told: of each model and its engine, as they are opened; and whether there is a vault.
+        told: of each model and its engine, as they are opened.
 
     Yields:
         What requests share.

@@ -252,7 +252,8 @@ def parse_kept(table: Mapping[str, Any]) -> Kept:
         )
         for text, scores, call in table["pieces"]
     )
-    return Kept(pieces, Ending(**table["ending"]))
+    # Nothing leaves this device for an answer that is given again.
+    return Kept(pieces, Ending(**{**table["ending"], "left": ()}))
 
 
 def _parsed_score(value: Any) -> Score:
