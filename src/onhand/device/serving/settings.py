@@ -288,7 +288,8 @@ def parse_settings(
     for key in table:
         if key not in _KNOWN:
             raise RecipeError(f"{where}: {unknown('table', key, _KNOWN)}")
-    server, cache, log = (_table(table, key, where) for key in ("server", "cache", "log"))
+    names = ("server", "cache", "log", "governor")
+    server, cache, log, governor = (_table(table, key, where) for key in names)
     models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
     keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]
     tenants: dict[str, str] = {}
@@ -305,9 +306,7 @@ def parse_settings(
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
         audit=read_audit(_table(table, "audit", where), where=where),
-        governor=filled(
-            GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
-        ),
+        governor=filled(GovernorSettings, governor, where=f"{where}: governor"),
         models=tuple(_placed(one, beside) for one in models),
         tenants=tenants,
         shelf=filled(ShelfSettings, _table(table, "shelf", where), where=f"{where}: shelf"),
