@@ -54,6 +54,7 @@ COMMANDS: Final = {
     "bench": "Measure a bundle's speed, memory and energy, here or on a board.",
     "evaluate": "Compare a bundle with its original on a text.",
     "export": "Write a bundle in the format of another runtime.",
+    "vault": "Keys of what lies on this device's disk: make, show, rotate, erase.",
     "merge": "Merge what was learned, or an adapter, into a new bundle.",
 }
 # The first class that matches an error decides.

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -21,6 +21,7 @@ from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.governor.setting import GovernorSettings
 from onhand.device.serving.log_settings import LogSettings
 from onhand.device.serving.models.shelf_settings import ShelfSettings
+from onhand.device.serving.placed import placed_files
 from onhand.device.serving.routing.settings import (
     OutboxSettings,
     RouteSettings,
@@ -301,7 +302,11 @@ def parse_settings(
     backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
-        server=_listening(filled(NetworkSettings, server, where=f"{where}: server"), beside),
+        server=placed_files(
+            filled(NetworkSettings, server, where=f"{where}: server"),
+            ("certificate", "certificate_key", "client_ca"),
+            beside,
+        ),
         access=filled(AccessSettings, _table(table, "access", where), where=f"{where}: access"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
@@ -342,8 +347,7 @@ def _backends(
             if not key or not key.isascii() or not key.isprintable():
                 raise RecipeError(f"{at}: the environment variable {one.env} must hold a key")
             secrets[one.name] = Secret(key)
-        placed = _files(one, ("ca", "certificate", "certificate_key"), beside)
-        one = replace(one, **placed)  # type: ignore[arg-type] # all of them are texts
+        one = placed_files(one, ("ca", "certificate", "certificate_key"), beside)
         found.append(one)
     return tuple(found), secrets
 
@@ -375,13 +379,3 @@ def _digest_of(name: str, environment: Mapping[str, str], where: str) -> str:
 
 def _placed(model: ModelSettings, beside: Path) -> ModelSettings:
     return replace(model, bundle=str(beside / Path(model.bundle).expanduser()))
-
-
-def _listening(server: NetworkSettings, beside: Path) -> NetworkSettings:
-    placed = _files(server, ("certificate", "certificate_key", "client_ca"), beside)
-    return replace(server, **placed)  # type: ignore[arg-type] # all of them are texts
-
-
-def _files(settings: object, names: Sequence[str], beside: Path) -> dict[str, str]:
-    given = {name: str(getattr(settings, name)) for name in names}
-    return {name: str(beside / Path(file).expanduser()) for name, file in given.items() if file}
