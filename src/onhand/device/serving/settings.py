@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
@@ -46,6 +46,7 @@ ANONYMOUS: Final = "local"
 """Who asks where no key is asked for."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
+_T = TypeVar("_T")
 _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
@@ -323,12 +324,8 @@ def parse_settings(
         routes=read_routes(_tables(table, "route", where)),
         privacy=strictest((one.tenant, one.privacy) for one, _ in keys),
         outbox=filled(OutboxSettings, _table(table, "outbox", where), where=f"{where}: outbox"),
-        learning=filled(
-            LearningSettings, _table(table, "learning", where), where=f"{where}: learning"
-        ).placed(beside),
-        redaction=filled(
-            PrivacySettings, _table(table, "privacy", where), where=f"{where}: privacy"
-        ).placed(beside),
+        learning=_one(LearningSettings, table, "learning", where).placed(beside),
+        redaction=_one(PrivacySettings, table, "privacy", where).placed(beside),
     )
 
 
@@ -350,6 +347,10 @@ def _backends(
         one = placed_files(one, ("ca", "certificate", "certificate_key"), beside)
         found.append(one)
     return tuple(found), secrets
+
+
+def _one(kind: type[_T], table: Mapping[str, object], key: str, where: str) -> _T:
+    return filled(kind, _table(table, key, where), where=f"{where}: {key}")
 
 
 def _table(table: Mapping[str, object], key: str, where: str) -> dict[str, object]:
