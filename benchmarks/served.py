@@ -66,6 +66,7 @@ class Server:
         config = home / "serve.toml"
         tables: Mapping[str, Mapping[str, int | str]] = {
             "[log]": {"requests": False},
+            "[access]": {"open": True},  # without keys
             "[cache]": cache,
             "[audit]": audit or {},
             "[[model]]": {"bundle": str(bundle.resolve()), **model},

@@ -46,6 +46,8 @@ SETTINGS = """
 [server]
 port = 0
 drain_s = 10
+[access]
+open = true
 [cache]
 exact_bytes = 262144
 blocks_bytes = 4194304

@@ -3,7 +3,7 @@
 import codecs
 import json
 from collections.abc import Collection, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +55,7 @@ class Tokenizer:
         self._bytes_only = kinds == ["ByteLevel"]
         self._byte_fallback = "ByteFallback" in kinds
         self._missing: dict[int, NDArray[np.bool_] | None] = {}
-        self._worker: Executor | None = None
+        self._worker: ThreadPoolExecutor | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -98,15 +98,13 @@ class Tokenizer:
         """
         return self._encode(text, special=False)
 
-    def encode_with(self, worker: Executor) -> None:
+    def encode_in_one_thread(self) -> None:
         """Let one thread encode for all from now on.
 
         The library keeps words in each thread: dozens would take megabytes, and begin slowly.
-
-        Args:
-            worker: of one thread; it outlives what is encoded.
         """
-        self._worker = worker
+        if self._worker is None:  # it ends with the tokenizer
+            self._worker = ThreadPoolExecutor(1, thread_name_prefix="onhand-encode")
 
     def _encode(self, text: str, *, special: bool) -> TokenArray:
         check_text(text)

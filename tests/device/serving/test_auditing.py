@@ -29,7 +29,7 @@ from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import ServerState
 
 USUAL = AuditSettings()
-ASKED = {"prompt": "abc", "max_tokens": 3, "temperature": 0}
+ASKED = {"prompt": "q p", "max_tokens": 3, "temperature": 0}
 TINY = Path(__file__).parents[2] / "data" / "tiny-bundle"
 
 
@@ -71,7 +71,7 @@ def test_who_what_and_from_where_is_recorded(tmp_path: Path) -> None:
     assert (facts["prompt_tokens"], facts["generated_tokens"]) == (3, 3)
     assert len(facts["bundle"]) == 64
     assert (facts["version"], facts["outcome"], facts["left"]) == (0, "ok", [])
-    assert "abc" not in json.dumps(facts)
+    assert "q p" not in json.dumps(facts)
 
 
 def test_a_stream_is_recorded_before_its_end_is_told(tmp_path: Path) -> None:
@@ -125,11 +125,11 @@ def test_bodies_are_kept_sealed_where_they_are_wanted(tmp_path: Path) -> None:
 
     opened = unseal_bodies(record.facts["bodies"], KEYS.body, request=record.facts["id"])
 
-    assert opened["asked"].startswith(b'{"prompt":"abc"')
+    assert opened["asked"].startswith(b'{"prompt":"q p"')
     assert len(opened["answered"]) == 30
     assert record.facts["cut"] is True
     content = b"".join(one.path.read_bytes() for one in segments_in(tmp_path / "audit/chain-1"))
-    assert b"abc" not in content
+    assert b"q p" not in content
 
 
 @pytest.mark.parametrize(("way", "status"), [("refuse", 503), ("serve", 200)])
@@ -170,7 +170,8 @@ def test_attack_no_record_is_lost_when_the_process_is_killed(tmp_path: Path) -> 
     """A real server, killed as soon as the answer's end was read: whole and streamed."""
     ids: list[str] = []
     model = f'bundle = "{TINY.as_posix()}"\nengine = "reference"\ntrials = false'
-    (settings := tmp_path / "serve.toml").write_text(f"[server]\nport = 0\n[[model]]\n{model}\n")
+    told = f"[server]\nport = 0\n[access]\nopen = true\n[[model]]\n{model}\n"
+    (settings := tmp_path / "serve.toml").write_text(told)
     command = [sys.executable, "-m", "onhand", "serve", "--config", str(settings)]
     for stream in (False, True):
         with subprocess.Popen(

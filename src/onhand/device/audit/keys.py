@@ -1,6 +1,5 @@
 """The keys of an audit log: one secret, and what is derived of it for each purpose."""
 
-import importlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +22,6 @@ __all__ = [
 ]
 
 _STORE: Final = "audit"
-_VAULT: Final = "onhand.device.vault.vault"
 
 FILE_CHAINS: Final = "chain-"
 """Of chains whose key lies in a file: those go on to be checked with it."""
@@ -90,12 +88,9 @@ def vault_of(home: Path) -> KeyStore | None:
     Raises:
         OnhandError: if it is locked or damaged.
     """
-    try:
-        module = importlib.import_module(_VAULT)
-    except ModuleNotFoundError:  # an installation without that part
-        return None
-    found: KeyStore | None = module.open_vault(home)
-    return found
+    from onhand.device.vault.vault import open_vault
+
+    return open_vault(home)
 
 
 def audit_keys(home: Path, vault: KeyStore | None = None) -> AuditKeys:

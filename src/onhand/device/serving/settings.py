@@ -19,6 +19,7 @@ from onhand.device.serving.backends.settings import BackendSettings, BalanceSett
 from onhand.device.serving.caches.settings import CacheSettings
 from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.governor.setting import GovernorSettings
+from onhand.device.serving.log_settings import LogSettings
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.placed import placed_files
 from onhand.device.serving.routing.settings import (
@@ -186,23 +187,6 @@ class ModelSettings:
     def limits(self) -> Limits:
         """How much the model takes on at once."""
         return Limits(max_active=self.max_active, max_waiting=self.max_waiting)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
-    """`[log]`: what the server writes to stderr; never what was asked or answered.
-
-    Attributes:
-        format: "text", or "json": one object a line.
-        requests: whether each request gets a line.
-    """
-
-    format: str = "text"
-    requests: bool = True
-
-    def __post_init__(self) -> None:
-        if self.format not in {"text", "json"}:
-            raise InputError(f"format is {self.format!r}, must be text or json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
