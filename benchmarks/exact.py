@@ -26,6 +26,8 @@ from typing import Any
 import httpx2
 import numpy as np
 
+from onhand.device.access.doorkeeper import Admission
+from onhand.device.access.scopes import EVERYTHING
 from onhand.device.serving.app import make_routes
 from onhand.device.serving.assembling import opened_state
 from onhand.device.serving.settings import ANONYMOUS, ModelSettings, ServeSettings
@@ -97,7 +99,7 @@ def _build(place: Path) -> Path:
 @contextmanager
 def _server(bundle: Path, home: Path) -> Iterator[str]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "onhand", "serve", str(bundle), "--port", "0"],
+        [sys.executable, "-m", "onhand", "serve", str(bundle), "--port", "0", "--open"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -168,7 +170,10 @@ async def _call(routes: Any, question: str) -> float:
         "root_path": "",
         "query_string": b"",
         "headers": [(b"content-type", b"application/json")],
-        "state": {"tenant": ANONYMOUS},
+        "state": {
+            "tenant": ANONYMOUS,
+            "admission": Admission(tenant=ANONYMOUS, grant=EVERYTHING),
+        },
     }
     left = asyncio.Event()
     parts = [{"type": "http.request", "body": content, "more_body": False}]

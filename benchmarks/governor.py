@@ -147,7 +147,7 @@ def serving(bundle: Path, scratch: Path, governor: str) -> Iterator[str]:
         f"prefix_cache_bytes = 0\n[governor]\nenabled = {enabled}\n{governor}"
     )
     process = subprocess.Popen(
-        [sys.executable, "-m", "onhand", "serve", "--config", str(settings)],
+        [sys.executable, "-m", "onhand", "serve", "--open", "--config", str(settings)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"ONHAND_HOME": str(scratch / "home")},

@@ -66,7 +66,15 @@ class Device:
         """Start it, and wait until it takes requests."""
         with (self.folder / "log").open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "onhand", "serve", "--config", self.folder / "serve.toml"],
+                [
+                    sys.executable,
+                    "-m",
+                    "onhand",
+                    "serve",
+                    "--open",
+                    "--config",
+                    self.folder / "serve.toml",
+                ],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -64,7 +64,17 @@ class Server:
         }
         config.write_text("".join(_toml(name, table) for name, table in tables.items()))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "onhand", "serve", "--config", str(config), "--port", "0"],
+            [
+                sys.executable,
+                "-m",
+                "onhand",
+                "serve",
+                "--open",
+                "--config",
+                str(config),
+                "--port",
+                "0",
+            ],
             env=os.environ | {"ONHAND_HOME": str(home)},
             stdout=subprocess.PIPE,
             text=True,

@@ -188,7 +188,7 @@ def serving(scratch: Path, settings: str) -> Iterator[tuple[subprocess.Popen[str
     file.write_text(settings)
     with (scratch / "serve.log").open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "onhand", "serve", "--config", str(file)],
+            [sys.executable, "-m", "onhand", "serve", "--open", "--config", str(file)],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

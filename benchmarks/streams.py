@@ -79,7 +79,7 @@ def echo_within(*arguments: str) -> Iterator[Backend]:
 def onhand_serve(settings: Path) -> Iterator[Backend]:
     """Run `onhand serve` with a file of settings."""
     home = settings.parent / "home"
-    command = [sys.executable, "-m", "onhand", "serve", "--config", str(settings)]
+    command = [sys.executable, "-m", "onhand", "serve", "--open", "--config", str(settings)]
     with _running(command, ONHAND_HOME=str(home)) as backend:
         yield backend
 

@@ -23,6 +23,7 @@ from onhand.core.errors import (
     InputError,
     OnhandError,
     ResourceError,
+    VaultError,
 )
 
 __all__ = ["COMMANDS", "EXIT_CODES", "main"]
@@ -43,6 +44,7 @@ COMMANDS: Final = {
     "chat": "Talk with a bundle's model.",
     "run": "Answer one prompt.",
     "serve": "Serve bundles to OpenAI's clients, on this device.",
+    "keys": "Make, list and take back the keys of who may ask a server.",
     "versions": "List what this device has learned of a bundle.",
     "rollback": "Use an earlier version of what was learned.",
     "feedback": "Show what users taught, and what waits in quarantine.",
@@ -61,6 +63,7 @@ EXIT_CODES: Final = {
     BudgetExceeded: 4,
     EngineError: 5,
     ResourceError: 6,
+    VaultError: 8,
     OnhandError: 1,
 }
 _USAGE, _MEMORY, _INTERRUPTED, _BROKEN_PIPE = 2, 6, 130, 141

@@ -23,6 +23,10 @@ _Config = Annotated[
 _Port = Annotated[
     int | None, typer.Option(min=0, max=65535, help="Port to listen at; 0 for any that is free.")
 ]
+_Open = Annotated[
+    bool,
+    typer.Option("--open", help="Ask for no key: every program on this device may ask."),
+]
 _Check = Annotated[bool, typer.Option("--check", help="Only check the settings.")]
 
 
@@ -33,6 +37,7 @@ def command(
     allow_unsigned: AllowUnsigned = False,
     config: _Config = None,
     port: _Port = None,
+    open_to_all: _Open = False,
     check: _Check = False,
 ) -> None:
     """Serve bundles on this device: http://127.0.0.1:8321/v1 for OpenAI's clients.
@@ -50,6 +55,8 @@ def command(
     settings = with_bundles(settings, names or ())
     if port is not None:
         settings = replace(settings, server=replace(settings.server, port=port))
+    if open_to_all:
+        settings = replace(settings, access=replace(settings.access, open=True))
     if check:
         from onhand.device.serving.shelving import what_fits
 
@@ -60,18 +67,18 @@ def command(
         write(f"{counts}, port {settings.server.port}: valid\n")
         return
     from onhand.device.freed_memory import use_few_heaps
+    from onhand.device.serving.entrance import opened_doorkeeper
     from onhand.device.serving.journal import logging_to
     from onhand.device.serving.models.shelved import look_soon
     from onhand.device.serving.server import serve
 
+    doorkeeper = opened_doorkeeper(settings, home=asked.home(), told=say)
     use_few_heaps()
     logging_to(sys.stderr, is_json=settings.log.format == "json", requests=settings.log.requests)
     with opened_state(settings, home=asked.home(), told=say) as state:
-        if not settings.tenants:
-            say("no keys are configured: every program on this device may ask")
         if hasattr(signal, "SIGHUP"):  # not on Windows
             signal.signal(signal.SIGHUP, lambda *_: look_soon(state.on_device))
-        serve(state, settings, listening=_show_address)
+        serve(state, settings, listening=_show_address, doorkeeper=doorkeeper)
 
 
 def _show_address(url: str) -> None:

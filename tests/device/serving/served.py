@@ -14,6 +14,8 @@ import uvicorn.server
 from tests.device.test_generate import END, TEMPLATE, FakeLoaded, Rule, letters, mixing
 from tests.device.test_opening import make_bundle
 
+from onhand.device.access.doorkeeper import Doorkeeper
+from onhand.device.access.settings import AccessSettings
 from onhand.device.opening import OpenedBundle
 from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.models.local import LocalModel
@@ -86,10 +88,14 @@ def serving(
     *models: ServedModel,
     settings: ServeSettings | None = None,
     state: ServerState | None = None,
+    doorkeeper: Doorkeeper | None = None,
 ) -> Iterator[Served]:
-    """Serve some models as long as the block runs."""
+    """Serve some models as long as the block runs; to everybody, where no key is given."""
     state = state or ServerState(models)
-    server = make_server(state, settings or ServeSettings())
+    settings = settings or ServeSettings()
+    if not settings.tenants and doorkeeper is None:
+        settings = replace(settings, access=AccessSettings(open=True))
+    server = make_server(state, settings, doorkeeper)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(
         target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True

@@ -5,6 +5,8 @@ import hashlib
 import pytest
 
 from onhand.core.errors import RecipeError
+from onhand.device.access.doorkeeper import Admission, Denial
+from onhand.device.serving.entrance import doorkeeper_of
 from onhand.device.serving.settings import ANONYMOUS, ServeSettings, parse_settings
 
 WHOLE = """
@@ -50,16 +52,26 @@ def test_all_of_it_is_read() -> None:
         "/elsewhere/stories",
     ]
     assert found.models[0].limits.max_active == 4
-    assert found.tenant_of(PHONE) == "phone"
-    assert found.tenant_of(TABLET) == "tablet"
-    assert found.tenant_of("another") is None
-    assert found.tenant_of(None) is None
+    assert set(found.tenants.values()) == {"phone", "tablet"}
+    door = doorkeeper_of(found)
+    who = [door.admit(one, method="GET", path="/health") for one in (PHONE, TABLET, "x", None)]
+    assert [one.tenant if isinstance(one, Admission) else one.status for one in who] == [
+        *("phone", "tablet", 401, 401)
+    ]
     assert PHONE not in repr(found)
 
 
-def test_without_keys_everybody_on_the_device_is_one() -> None:
-    """Nothing is asked for, and nothing is looked at."""
-    assert parsed("").tenant_of(None) == parsed("").tenant_of("x") == ANONYMOUS
+def test_everybody_on_the_device_is_one_where_it_is_open() -> None:
+    """And nobody is anybody where that is not said."""
+    for token in (None, "x"):
+        found = doorkeeper_of(parsed("[access]\nopen = true")).admit(
+            token, method="GET", path="/health"
+        )
+        assert isinstance(found, Admission)
+        assert found.tenant == ANONYMOUS
+        closed = doorkeeper_of(parsed("")).admit(token, method="GET", path="/health")
+        assert isinstance(closed, Denial)
+        assert closed.status == 401
 
 
 @pytest.mark.parametrize(

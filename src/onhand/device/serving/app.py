@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from onhand.core.errors import EngineError, OnhandError
+from onhand.device.access.doorkeeper import Doorkeeper
 from onhand.device.sampling import Sampling
 from onhand.device.serving.answering import Answer
 from onhand.device.serving.api.bodies import Body, as_json, parse_body
@@ -26,9 +27,11 @@ from onhand.device.serving.backends.remote import HOPS, hops_of
 from onhand.device.serving.caches.questions import HEADER as CACHE_HEADER
 from onhand.device.serving.caches.questions import read_cache_use
 from onhand.device.serving.deadlines import HEADER, deadline_of, in_time
+from onhand.device.serving.entrance import doorkeeper_of
 from onhand.device.serving.feedback.desk import HEALTH_KEYS, no_feedback
 from onhand.device.serving.guard import Guard
 from onhand.device.serving.journal import Journal, entry_of
+from onhand.device.serving.may import check_counted, check_may, check_model, may_ask
 from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork
 from onhand.device.serving.openapi import OPENAPI_PATH, described_api
@@ -56,12 +59,15 @@ class _Reader(Protocol):
     def __call__(self, body: Body, *, tenant: str, usual: Sampling) -> Asked: ...
 
 
-def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
+def make_app(
+    state: ServerState, settings: ServeSettings, doorkeeper: Doorkeeper | None = None
+) -> "ASGIApp":
     """Return the application as the network sees it.
 
     Args:
         state: the models, and whether requests are taken.
         settings: who may call.
+        doorkeeper: knows the keys; None for those of the settings alone.
 
     Returns:
         What a server of ASGI runs.
@@ -70,11 +76,12 @@ def make_app(state: ServerState, settings: ServeSettings) -> "ASGIApp":
 
     routes = make_routes(state, settings)
     paths = [route.path for route in routes.routes if isinstance(route, Route)]
-    return Journal(Guard(routes, settings), paths=paths)
+    guard = Guard(routes, settings, doorkeeper or doorkeeper_of(settings))
+    return Journal(guard, paths=paths)
 
 
 def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
-    """Return the routes alone: who asks was checked, and is in `scope["state"]["tenant"]`.
+    """Return the routes alone: who asks was checked, and is in `scope["state"]`.
 
     Args:
         state: the models, and whether requests are taken.
@@ -127,6 +134,7 @@ class _Routes:
         figures = {
             name: {key: one[key] for key in HEALTH_KEYS if key in one}
             for name, one in learning.items()
+            if may_ask(request.scope, name)
         }
         return JsonReply({"status": "ok", "learning": figures})
 
@@ -141,8 +149,18 @@ class _Routes:
         if desk is None:
             raise RefusedRequest(no_feedback())
         if request.method == "GET":
-            return JsonReply(await asyncio.to_thread(desk.described))
-        return await desk.give(parse_body(await request.body()), tenant=request.state.tenant)
+            known = await asyncio.to_thread(desk.described)
+            mine = {name: of for name, of in known.items() if may_ask(request.scope, name)}
+            return JsonReply(mine)
+        body = parse_body(await request.body())
+        if "id" not in body.given:
+            # An example whole teaches what no answer of this server was.
+            check_may(request.scope, "learn")
+        return await desk.give(
+            body,
+            tenant=request.state.tenant,
+            may_ask=lambda name: may_ask(request.scope, name),
+        )
 
     async def ready(self, request: "Request") -> "ASGIApp":
         """Say whether requests are taken.
@@ -151,7 +169,8 @@ class _Routes:
             RefusedRequest: if the server is about to end.
         """
         self._check_open()
-        return JsonReply({"status": "ready", "models": sorted(self._state.models)})
+        names = sorted(name for name in self._state.models if may_ask(request.scope, name))
+        return JsonReply({"status": "ready", "models": names})
 
     async def described(self, request: "Request") -> "ASGIApp":
         """Describe the API; nothing here says what this server holds."""
@@ -170,22 +189,21 @@ class _Routes:
 
     async def models(self, request: "Request") -> "ASGIApp":
         """List what may be asked."""
-        listed = [self._described(model) for model in self._state.models.values()]
+        served = self._state.models.values()
+        listed = [self._described(model) for model in served if may_ask(request.scope, model.name)]
         return JsonReply({"object": "list", "data": listed})
 
     async def model(self, request: "Request") -> "ASGIApp":
         """Describe one model."""
-        return JsonReply(self._described(self._state.named(request.path_params["name"])))
+        return JsonReply(self._described(self._named(request)))
 
     async def reload(self, request: "Request") -> "ASGIApp":
         """See whether a model's bundle was replaced, and open the new version beside it.
 
         Raises:
-            RefusedRequest: if the key may not, or the model has no bundle here.
+            RefusedRequest: if the model has no bundle here.
         """
-        if request.state.tenant not in self._settings.managers:
-            raise RefusedRequest(_not_a_manager())
-        model = on_device(self._state.named(request.path_params["name"]))
+        model = on_device(self._named(request))
         if not isinstance(model, ShelvedModel | ShelvedNetwork):
             message = f"{model.name} has no bundle here that could be replaced"
             raise RefusedRequest(Refusal(status=400, message=message, code="no_bundle"))
@@ -207,19 +225,20 @@ class _Routes:
     async def embeddings(self, request: "Request") -> "ASGIApp":
         """Return vectors of texts."""
         body = parse_body(await request.body())
-        network = self._network(body)
+        network = self._network(request, body)
         wanted = read_embedding(body)
         entry_of(request.scope).note(model=network.name, inputs=len(wanted.texts))
         with self._state.metrics.counted("embeddings") as count:
             work = network.embed(wanted.texts)
             vectors, n_tokens = await in_time(work, self._deadline_s(request))
             count.end("ok")
+        entry_of(request.scope).add(prompt_tokens=n_tokens)
         return JsonReply(embedded(wanted, vectors, n_tokens=n_tokens, model=network.name))
 
     async def classify(self, request: "Request") -> "ASGIApp":
         """Return the likeliest classes of a text or a picture."""
         body = parse_body(await request.body())
-        network = self._network(body)
+        network = self._network(request, body)
         wanted = read_classification(body)
         entry_of(request.scope).note(model=network.name)
         with self._state.metrics.counted("classify") as count:
@@ -227,13 +246,22 @@ class _Routes:
             count.end("ok")
         return JsonReply(found)
 
-    def _text_model(self, body: Body) -> TextModel:
+    def _text_model(self, request: "Request", body: Body) -> TextModel:
         self._check_open()
-        return self._state.text_model(body.peek("model"))
+        model = self._state.text_model(body.peek("model"))
+        check_model(request.scope, model.name)
+        return model
 
-    def _network(self, body: Body) -> NetworkModel:
+    def _network(self, request: "Request", body: Body) -> NetworkModel:
         self._check_open()
-        return self._state.network(body.peek("model"))
+        network = self._state.network(body.peek("model"))
+        check_model(request.scope, network.name)
+        return network
+
+    def _named(self, request: "Request") -> Served:
+        model = self._state.named(request.path_params["name"])
+        check_model(request.scope, model.name)
+        return model
 
     def _check_open(self) -> None:
         if self._state.is_draining:
@@ -241,7 +269,7 @@ class _Routes:
 
     async def _answer(self, request: "Request", read: _Reader) -> "ASGIApp":
         body = parse_body(await request.body())
-        model = self._text_model(body)
+        model = self._text_model(request, body)
         deadline_s = self._deadline_s(request)
         asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
         asked = asked.handed_on(hops_of(request.headers.get(HOPS)))
@@ -249,6 +277,7 @@ class _Routes:
         self._settings.routing.allowed(wishes.policy)
         asked = asked.wishing(wishes, sent_key=sent_key(wishes, tenant=request.state.tenant))
         if wishes.defer != "never":
+            check_counted(request.scope)
             desk, entry = self._desk(), entry_of(request.scope)
             return await desk.answered(model, asked, fields=body.given, entry=entry)
         use = read_cache_use(request.headers.get(CACHE_HEADER))
@@ -333,11 +362,6 @@ def _response(refusal: Refusal) -> "Response":
     return Response(
         as_json(refusal.body()), refusal.status, refusal.headers, media_type="application/json"
     )
-
-
-def _not_a_manager() -> Refusal:
-    message = "this needs a key with may_manage; without one, send the process SIGHUP"
-    return Refusal(status=403, message=message, code="not_a_manager")
 
 
 def _draining() -> Refusal:

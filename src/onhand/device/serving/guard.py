@@ -3,14 +3,15 @@
 A web page that a person has open reaches every port of the device: by a form, by a script whose
 request needs no permission, or by a name that it lets point to 127.0.0.1 (DNS rebinding). So a
 request must name this server in Host, must not come from a page that is not listed, and must have a
-key where keys are configured.
+key that is for what it asks; see `onhand.device.access`.
 """
 
 import json
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
-from onhand.device.serving.openapi import OPENAPI_PATH
+from onhand.device.access.doorkeeper import Denial, Doorkeeper
+from onhand.device.serving.journal import entry_of
 from onhand.device.serving.page.files import PAGE_PATHS
 from onhand.device.serving.refusals import Refusal
 from onhand.device.serving.settings import ServeSettings
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["Guard", "refuse"]
 
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
-# They say whether the process lives and what any such server can be asked; page scripts cannot
-# read the answer.
-_OPEN_PATHS: Final = frozenset({"/health", "/ready", OPENAPI_PATH})
 # What a browser says of a page that is neither this server's own nor the person's own doing.
 _FOREIGN: Final = frozenset({"cross-site", "same-site"})
 
@@ -32,8 +30,9 @@ _FOREIGN: Final = frozenset({"cross-site", "same-site"})
 class Guard:
     """An ASGI application around another."""
 
-    def __init__(self, app: "ASGIApp", settings: ServeSettings) -> None:
+    def __init__(self, app: "ASGIApp", settings: ServeSettings, doorkeeper: Doorkeeper) -> None:
         self._app = app
+        self._doorkeeper = doorkeeper
         self._settings = settings
         self._hosts = _LOOPBACK_NAMES | {name.lower() for name in settings.server.hosts}
         self._origins = frozenset(settings.server.origins)
@@ -54,18 +53,23 @@ class Guard:
             if scope["method"] == "OPTIONS":
                 await _preflight(send)
                 return
-        if not _is_open(scope):
-            tenant = self._settings.tenant_of(_bearer(headers))
-            if tenant is None:
-                message = "the API key is missing or unknown; send it as 'Authorization: Bearer'"
-                await refuse(send, Refusal(status=401, message=message, code="invalid_api_key"))
-                return
-            scope.setdefault("state", {})["tenant"] = tenant
         most = self._settings.server.max_body_bytes
         receive = _bounded(receive, most)
         if _coding(headers) == ACCEPTED:
             receive = unpacked(receive, most_bytes=most)
-        await self._app(scope, receive, send)
+        if _is_open(scope):
+            await self._app(scope, receive, send)
+            return
+        found = self._doorkeeper.admit(_bearer(headers), method=scope["method"], path=scope["path"])
+        if isinstance(found, Denial):
+            await refuse(send, _refusal_of(found))
+            return
+        state = scope.setdefault("state", {})
+        state["tenant"], state["admission"] = found.tenant, found
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            found.leave(_n_tokens(scope))
 
     def _refusal(self, scope: "Scope", headers: Mapping[str, list[str]]) -> Refusal | None:
         host = _one(headers, "host") or ""
@@ -177,7 +181,19 @@ def _too_large(most: int) -> Refusal:
 
 def _is_open(scope: "Scope") -> bool:
     is_read = scope["method"] in {"GET", "HEAD"}
-    return scope["path"] in _OPEN_PATHS or (is_read and scope["path"] in PAGE_PATHS)
+    # The page's files hold nothing: what it shows it asks for with a key.
+    return is_read and scope["path"] in PAGE_PATHS
+
+
+def _refusal_of(denial: Denial) -> Refusal:
+    return Refusal(
+        status=denial.status, message=denial.message, code=denial.code, headers=denial.headers
+    )
+
+
+def _n_tokens(scope: "Scope") -> int:
+    facts = entry_of(scope).facts
+    return int(facts.get("prompt_tokens", 0)) + int(facts.get("generated_tokens", 0))
 
 
 def _is_foreign(headers: Mapping[str, list[str]]) -> bool:

@@ -10,6 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from onhand.core.errors import EngineError, InputError
+from onhand.device.access.doorkeeper import Admission
+from onhand.device.access.scopes import EVERYTHING
 from onhand.device.serving.app import make_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 from onhand.device.serving.settings import ANONYMOUS, ServeSettings
@@ -244,7 +246,10 @@ def _scope(request: "httpx2.Request", tenant: str) -> dict[str, Any]:
         "headers": [(name.lower(), value) for name, value in request.headers.raw],
         "client": None,
         "server": ("onhand", 80),
-        "state": {"tenant": tenant},
+        "state": {
+            "tenant": tenant,
+            "admission": Admission(tenant=tenant, grant=EVERYTHING),
+        },
     }
 
 

@@ -30,7 +30,6 @@ OPENAPI_PATH: Final = "/openapi.json"
 
 Schema = Mapping[str, object]
 
-_OPEN: Final[Sequence[object]] = ()
 _KEY: Final[Sequence[object]] = [{"key": []}]
 
 
@@ -56,9 +55,9 @@ def _watching() -> dict[str, object]:
     """Paths that say how the server is."""
     text = {"description": "Counts.", "content": {"text/plain": {"schema": _TEXT}}}
     return {
-        "/health": {"get": _read("The process lives.", is_open=True)},
-        "/ready": {"get": _read("Requests are taken.", is_open=True)},
-        OPENAPI_PATH: {"get": _read("This description.", is_open=True)},
+        "/health": {"get": _read("The process lives.")},
+        "/ready": {"get": _read("Requests are taken.")},
+        OPENAPI_PATH: {"get": _read("This description.")},
         "/metrics": {"get": {**_read("Counts, for Prometheus."), "responses": _answers(text)}},
         "/v1/governor": {"get": _read("What was adjusted, and why.")},
         "/v1/models": {"get": _read("What may be asked.")},
@@ -97,11 +96,11 @@ def _later() -> dict[str, object]:
     }
 
 
-def _read(summary: str, *, is_open: bool = False) -> dict[str, object]:
+def _read(summary: str) -> dict[str, object]:
     """A request without a body."""
     return {
         "summary": summary,
-        "security": list(_OPEN) if is_open else _KEY,
+        "security": _KEY,
         "responses": _answers(_json(summary)),
     }
 

@@ -14,7 +14,7 @@ from onhand.core.errors import (
     ResourceError,
 )
 
-__all__ = ["BackendFailed", "Refusal", "RefusedRequest", "refusal_of"]
+__all__ = ["BackendFailed", "Refusal", "RefusedRequest", "not_for_model", "refusal_of"]
 
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
@@ -79,6 +79,12 @@ class BackendFailed(EngineError):
         self.is_fault = is_fault
         self.is_lasting = is_lasting
         self.retry_after_s = retry_after_s
+
+
+def not_for_model() -> Refusal:
+    """Return the refusal of a model that a key is not for; its name is not told."""
+    message = "this key is for other models: see /v1/models"
+    return Refusal(status=403, message=message, code="model_not_allowed", param="model")
 
 
 def refusal_of(error: OnhandError) -> Refusal:

@@ -10,8 +10,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Final
 
 from onhand.core.errors import ResourceError
+from onhand.device.access.doorkeeper import Doorkeeper
 from onhand.device.freed_memory import give_back_memory
 from onhand.device.serving.app import make_app
+from onhand.device.serving.entrance import tls_context
 from onhand.device.serving.settings import ServeSettings
 from onhand.device.serving.state import ServerState
 
@@ -25,7 +27,13 @@ _TRIM_TICKS: Final = 100  # of a tenth of a second
 _LOG = logging.getLogger("onhand.serving")
 
 
-def serve(state: ServerState, settings: ServeSettings, *, listening: Callable[[str], None]) -> None:
+def serve(
+    state: ServerState,
+    settings: ServeSettings,
+    *,
+    listening: Callable[[str], None],
+    doorkeeper: Doorkeeper | None = None,
+) -> None:
     """Answer requests until a signal ends the process.
 
     The first SIGTERM or SIGINT lets no new request in, and ends when those that run have ended or
@@ -35,15 +43,18 @@ def serve(state: ServerState, settings: ServeSettings, *, listening: Callable[[s
         state: the models.
         settings: where to listen, and who may call.
         listening: told the address once requests are taken.
+        doorkeeper: knows the keys; None for those of the settings alone.
 
     Raises:
         ResourceError: if the address cannot be listened at.
+        InputError: if a certificate cannot be read.
     """
+    server = make_server(state, settings, doorkeeper)
     listener = _listener(settings)
     host, port = listener.getsockname()[:2]
-    server = make_server(state, settings)
     shown = f"[{host}]" if ":" in host else host
-    listening(f"http://{shown}:{port}")
+    scheme = "https" if settings.server.certificate else "http"
+    listening(f"{scheme}://{shown}:{port}")
     # What was loaded stays: without this every full search for garbage goes through it, for a
     # twentieth of a second in which no stream goes on.
     gc.collect()
@@ -68,20 +79,26 @@ def _listener(settings: ServeSettings) -> socket.socket:
     return listener
 
 
-def make_server(state: ServerState, settings: ServeSettings) -> "uvicorn.Server":
+def make_server(
+    state: ServerState, settings: ServeSettings, doorkeeper: Doorkeeper | None = None
+) -> "uvicorn.Server":
     """Return a server that drains.
 
     Args:
         state: the models.
         settings: who may call.
+        doorkeeper: knows the keys; None for those of the settings alone.
 
     Returns:
         What serves sockets.
+
+    Raises:
+        InputError: if a certificate cannot be read.
     """
     import uvicorn
 
     config = uvicorn.Config(
-        make_app(state, settings),
+        make_app(state, settings, doorkeeper),
         access_log=False,
         log_config=None,
         lifespan="off",
@@ -91,6 +108,8 @@ def make_server(state: ServerState, settings: ServeSettings) -> "uvicorn.Server"
         http="h11",
         ws="none",
     )
+    config.load()
+    config.ssl = tls_context(settings.server)
     return _drained(state, settings)(config)
 
 

@@ -1,16 +1,17 @@
 """What a server is told: `serve.toml`, read and checked as a whole before anything starts."""
 
 import hashlib
-import hmac
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
+from onhand.device.access.keys import TENANT_PREFIX
+from onhand.device.access.settings import AccessSettings, check_listening
 from onhand.device.privacy.settings import PrivacySettings
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
@@ -39,16 +40,15 @@ __all__ = [
 ]
 
 ANONYMOUS: Final = "local"
-"""Who asks where no keys are configured."""
+"""Who asks where no key is asked for."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
-    *("server", "cache", "log", "shelf", "model", "key"),
+    *("server", "access", "cache", "log", "shelf", "model", "key"),
     *("backend", "balance", "routing", "route", "outbox", "governor", "learning", "privacy"),
 )
-_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class NetworkSettings:
     """`[server]`: where it listens, and to whom.
 
     Attributes:
-        host: address to listen at; a loopback one.
+        host: address to listen at; one that others reach needs TLS.
         port: 0 lets the system choose.
         hosts: names beside those of loopback that a request's Host header may have.
         origins: pages, as "https://example.org", whose scripts may call.
@@ -66,6 +66,9 @@ class NetworkSettings:
         memory_bytes: what all models, their conversations and caches may take; 0 for what is
             free, less a margin: see `[shelf]`.
         deadline_s: most seconds of one answer, waiting included; 0 for no end.
+        certificate: file of this server's certificate and its chain, PEM; "" for no TLS.
+        certificate_key: file of its private key.
+        client_ca: file of the certificates that callers' own must be signed by; "" asks for none.
     """
 
     host: str = "127.0.0.1"
@@ -77,13 +80,17 @@ class NetworkSettings:
     drain_s: float = 30.0
     memory_bytes: int = 0
     deadline_s: float = 0.0
+    certificate: str = ""
+    certificate_key: str = ""
+    client_ca: str = ""
 
     def __post_init__(self) -> None:
-        if self.host not in _LOOPBACK:
-            raise InputError(
-                f"host is {self.host!r}, must be one of {', '.join(_LOOPBACK)}: what listens to "
-                f"others than this device needs TLS, which this server does not have"
-            )
+        check_listening(
+            self.host,
+            certificate=self.certificate,
+            certificate_key=self.certificate_key,
+            client_ca=self.client_ca,
+        )
         if not 0 <= self.port <= 65535:
             raise InputError(f"port is {self.port}, must be from 0 to 65535")
         if self.memory_bytes < 0:
@@ -217,6 +224,8 @@ class KeySettings:
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.tenant):
             raise InputError(f"tenant is {self.tenant!r}: letters, digits and . _ / : - alone")
+        if self.tenant.startswith(TENANT_PREFIX):
+            raise InputError(f"tenant {self.tenant!r}: no name may begin with {TENANT_PREFIX!r}")
         if bool(self.env) == bool(self.sha256):
             raise InputError(f"tenant {self.tenant!r}: give env or sha256, one of the two")
         if self.sha256 and not _DIGEST.fullmatch(self.sha256):
@@ -234,8 +243,8 @@ class ServeSettings:
         log: what is written of requests.
         governor: what the device is to keep to.
         models: what it serves; the first answers requests that name none.
-        tenants: SHA-256 of a bearer token -> whose it is; without any, whoever reaches the
-            server is `ANONYMOUS`.
+        access: who may ask without a key.
+        tenants: SHA-256 of a bearer token -> whose it is.
         shelf: how models share the memory.
         managers: tenants that may have bundles looked at again.
         backends: other servers that answer.
@@ -250,6 +259,7 @@ class ServeSettings:
     """
 
     server: NetworkSettings = field(default_factory=NetworkSettings)
+    access: AccessSettings = field(default_factory=AccessSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     log: LogSettings = field(default_factory=LogSettings)
     governor: GovernorSettings = field(default_factory=GovernorSettings)
@@ -266,22 +276,6 @@ class ServeSettings:
     outbox: OutboxSettings = field(default_factory=OutboxSettings)
     learning: LearningSettings = field(default_factory=LearningSettings)
     redaction: PrivacySettings = field(default_factory=PrivacySettings)
-
-    def tenant_of(self, token: str | None) -> str | None:
-        """Return whose a bearer token is; None if it is nobody's.
-
-        Args:
-            token: as the request has it; None if it has none.
-        """
-        if not self.tenants:
-            return ANONYMOUS
-        digest = hashlib.sha256((token or "").encode()).hexdigest()
-        found = None
-        for known, tenant in self.tenants.items():
-            # All of them, so that the time says nothing about which is near.
-            if hmac.compare_digest(digest, known):
-                found = tenant
-        return found
 
 
 def parse_settings(
@@ -319,7 +313,8 @@ def parse_settings(
     backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
-        server=filled(NetworkSettings, server, where=f"{where}: server"),
+        server=_listening(filled(NetworkSettings, server, where=f"{where}: server"), beside),
+        access=filled(AccessSettings, _table(table, "access", where), where=f"{where}: access"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
         governor=filled(
@@ -360,8 +355,8 @@ def _backends(
             if not key or not key.isascii() or not key.isprintable():
                 raise RecipeError(f"{at}: the environment variable {one.env} must hold a key")
             secrets[one.name] = Secret(key)
-        if one.ca:
-            one = replace(one, ca=str(beside / Path(one.ca).expanduser()))
+        placed = _files(one, ("ca", "certificate", "certificate_key"), beside)
+        one = replace(one, **placed)  # type: ignore[arg-type] # all of them are texts
         found.append(one)
     return tuple(found), secrets
 
@@ -393,3 +388,13 @@ def _digest_of(name: str, environment: Mapping[str, str], where: str) -> str:
 
 def _placed(model: ModelSettings, beside: Path) -> ModelSettings:
     return replace(model, bundle=str(beside / Path(model.bundle).expanduser()))
+
+
+def _listening(server: NetworkSettings, beside: Path) -> NetworkSettings:
+    placed = _files(server, ("certificate", "certificate_key", "client_ca"), beside)
+    return replace(server, **placed)  # type: ignore[arg-type] # all of them are texts
+
+
+def _files(settings: object, names: Sequence[str], beside: Path) -> dict[str, str]:
+    given = {name: str(getattr(settings, name)) for name in names}
+    return {name: str(beside / Path(file).expanduser()) for name, file in given.items() if file}

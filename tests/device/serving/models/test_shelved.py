@@ -186,7 +186,7 @@ def test_a_key_may_have_a_bundle_looked_at(tmp_path: Path) -> None:
     assert unchanged["is_reloading"] is False
     assert changed["is_reloading"] is True
     assert changed["bundle_sha256"] != before
-    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "not_a_manager")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "action_not_allowed")
     assert missing.status_code == 404
 
 

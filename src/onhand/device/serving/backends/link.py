@@ -206,12 +206,14 @@ class Link:
 def _trusted(settings: BackendSettings) -> ssl.SSLContext | None:
     if settings.url.startswith("http:"):
         return None
-    if not settings.ca:
-        return ssl.create_default_context()
     try:
-        return ssl.create_default_context(cafile=Path(settings.ca))
+        context = ssl.create_default_context(cafile=Path(settings.ca) if settings.ca else None)
+        if settings.certificate:
+            context.load_cert_chain(settings.certificate, settings.certificate_key)
+        return context
     except (OSError, ssl.SSLError) as error:
         raise InputError(
-            f"backend {settings.name!r}: ca {settings.ca}: holds no certificate that can be read: "
+            f"backend {settings.name!r}: ca {settings.ca!r} or certificate "
+            f"{settings.certificate!r}: holds no certificate that can be read: "
             f"{error.strerror or error}"
         ) from error

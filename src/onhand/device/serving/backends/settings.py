@@ -56,6 +56,8 @@ class BackendSettings:
         compression: of requests: "gzip", "none", or "auto" for gzip once it has said that it
             takes that.
         ca: a file with the certificates to trust; "" for the system's.
+        certificate: a file with this device's own certificate, for a peer that asks for one.
+        certificate_key: a file with its private key.
         allow_http: whether a peer is asked without TLS though it is on another machine.
         probe: path that shows whether it lives: "/ready" of a peer, "models" of a cloud; one
             that begins with "/" counts from the server's root.
@@ -80,6 +82,8 @@ class BackendSettings:
     between_s: float = 30.0
     compression: str = "auto"
     ca: str = ""
+    certificate: str = ""
+    certificate_key: str = ""
     allow_http: bool = False
     probe: str = ""
     probe_s: float = 0.0
@@ -99,6 +103,8 @@ class BackendSettings:
         for name in ("price_in", "price_out", "probe_s", "context"):
             if not 0 <= (value := float(getattr(self, name))) < math.inf:
                 raise InputError(f"{name} is {value:g}, must be 0 or more")
+        if bool(self.certificate) != bool(self.certificate_key):
+            raise InputError("certificate and certificate_key belong together: give both or none")
         if self.max_active < 1:
             raise InputError(f"max_active is {self.max_active}, must be 1 or more")
 

@@ -19,7 +19,7 @@ from onhand.device.serving.feedback.recent import RecentAnswers
 from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork
-from onhand.device.serving.refusals import Refusal, RefusedRequest
+from onhand.device.serving.refusals import Refusal, RefusedRequest, not_for_model
 from onhand.device.serving.state import ServerState, on_device
 from onhand.device.threads import usable_threads
 
@@ -112,12 +112,15 @@ class FeedbackDesk:
         self._busy_s = self._clock()
         return self.recent.noting(name, model, asks, parts)
 
-    async def give(self, body: Body, *, tenant: str) -> JsonReply:
+    async def give(
+        self, body: Body, *, tenant: str, may_ask: Callable[[str], bool] = lambda name: True
+    ) -> JsonReply:
         """Take feedback.
 
         Args:
             body: of the request.
             tenant: who asks.
+            may_ask: whether a model of a name is one that it may teach.
 
         Returns:
             What became of it: taken (status 200), or in quarantine (202).
@@ -129,6 +132,8 @@ class FeedbackDesk:
         said = read_feedback_request(body, self.recent, tenant=tenant, now_s=self._now())
         is_text = bool(said.feedback.messages)
         pupil = self._pupil(said.model, is_text=is_text or said.from_answer)
+        if not may_ask(pupil.name):
+            raise RefusedRequest(not_for_model())
         finding = await asyncio.to_thread(pupil.intake.give, said.feedback)
         if finding.outcome == "refused":
             raise RefusedRequest(

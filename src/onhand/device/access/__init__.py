@@ -1,0 +1,1 @@
+"""Who may do what with a server: keys, what they reach, and how much of it."""
