@@ -62,7 +62,7 @@ def test_what_is_referred_to_is_there() -> None:
             place = place[name]
 
 
-def test_the_description_needs_no_key_and_names_nothing_of_this_server(served: Served) -> None:
+def test_the_description_names_nothing_of_this_server(served: Served) -> None:
     """It says what any such server can be asked."""
     answer = httpx2.get(served.url + OPENAPI_PATH)
     assert answer.status_code == 200

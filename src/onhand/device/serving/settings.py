@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
 from onhand.device.access.keys import TENANT_PREFIX
 from onhand.device.access.settings import AccessSettings, check_listening
+from onhand.device.audit.settings import AuditSettings, read_audit
 from onhand.device.privacy.settings import PrivacySettings
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
@@ -19,6 +20,7 @@ from onhand.device.serving.caches.settings import CacheSettings
 from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.governor.setting import GovernorSettings
 from onhand.device.serving.models.shelf_settings import ShelfSettings
+from onhand.device.serving.placed import placed_files
 from onhand.device.serving.routing.settings import (
     OutboxSettings,
     RouteSettings,
@@ -46,7 +48,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
-    *("server", "access", "cache", "log", "shelf", "model", "key"),
+    *("server", "access", "cache", "log", "audit", "shelf", "model", "key"),
     *("backend", "balance", "routing", "route", "outbox", "governor", "learning", "privacy"),
 )
 
@@ -241,6 +243,7 @@ class ServeSettings:
         server: where it listens.
         cache: what is kept of answers.
         log: what is written of requests.
+        audit: what is recorded of them, so that tampering shows.
         governor: what the device is to keep to.
         models: what it serves; the first answers requests that name none.
         access: who may ask without a key.
@@ -262,6 +265,7 @@ class ServeSettings:
     access: AccessSettings = field(default_factory=AccessSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     governor: GovernorSettings = field(default_factory=GovernorSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
@@ -313,10 +317,15 @@ def parse_settings(
     backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
-        server=_listening(filled(NetworkSettings, server, where=f"{where}: server"), beside),
+        server=placed_files(
+            filled(NetworkSettings, server, where=f"{where}: server"),
+            ("certificate", "certificate_key", "client_ca"),
+            beside,
+        ),
         access=filled(AccessSettings, _table(table, "access", where), where=f"{where}: access"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
+        audit=read_audit(_table(table, "audit", where), where=where),
         governor=filled(
             GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
         ),
@@ -355,8 +364,7 @@ def _backends(
             if not key or not key.isascii() or not key.isprintable():
                 raise RecipeError(f"{at}: the environment variable {one.env} must hold a key")
             secrets[one.name] = Secret(key)
-        placed = _files(one, ("ca", "certificate", "certificate_key"), beside)
-        one = replace(one, **placed)  # type: ignore[arg-type] # all of them are texts
+        one = placed_files(one, ("ca", "certificate", "certificate_key"), beside)
         found.append(one)
     return tuple(found), secrets
 
@@ -388,13 +396,3 @@ def _digest_of(name: str, environment: Mapping[str, str], where: str) -> str:
 
 def _placed(model: ModelSettings, beside: Path) -> ModelSettings:
     return replace(model, bundle=str(beside / Path(model.bundle).expanduser()))
-
-
-def _listening(server: NetworkSettings, beside: Path) -> NetworkSettings:
-    placed = _files(server, ("certificate", "certificate_key", "client_ca"), beside)
-    return replace(server, **placed)  # type: ignore[arg-type] # all of them are texts
-
-
-def _files(settings: object, names: Sequence[str], beside: Path) -> dict[str, str]:
-    given = {name: str(getattr(settings, name)) for name in names}
-    return {name: str(beside / Path(file).expanduser()) for name, file in given.items() if file}
