@@ -98,13 +98,13 @@ class Tokenizer:
         """
         return self._encode(text, special=False)
 
-    def encode_with(self, worker: Executor) -> None:
+    def encode_with(self, worker: Executor | None) -> None:
         """Let one thread encode for all from now on.
 
         The library keeps words in each thread: dozens would take megabytes, and begin slowly.
 
         Args:
-            worker: of one thread; it outlives what is encoded.
+            worker: of one thread; it outlives what is encoded. None for each thread by itself.
         """
         self._worker = worker
 
