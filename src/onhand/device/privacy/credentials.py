@@ -59,6 +59,7 @@ _BESIDE: Final = re.compile(
 _LONG: Final = re.compile(r"(?<![0-9A-Za-z+/_\-])[0-9A-Za-z+/_\-]{20,512}=?=?")
 _CODE_WORDS: Final = ("pin", "code", "密码", "口令", "验证码", "passcode")
 _REACH: Final = 48
+_LEAST_LONG: Final = 20
 
 
 def entropy_bits(text: str) -> float:
@@ -84,8 +85,13 @@ def find_secrets(text: str) -> Iterator[Found]:
         if len(set(match.group())) > 8:
             yield _found(text, match.start(), match.end())
     yield from _private_keys(text)
+    ended = 0
     for match in _WORD.finditer(text):
-        yield from _beside(text, match)
+        if match.start() < ended:  # a part of what was found beside an earlier word
+            continue
+        for one in _beside(text, match):
+            ended = one.end
+            yield one
 
 
 def _found(text: str, start: int, end: int) -> Found:
@@ -112,12 +118,13 @@ def _beside(text: str, word: re.Match[str]) -> Iterator[Found]:
         if _is_secret(given, has_sign=has_sign, is_code=word.group().lower().endswith(_CODE_WORDS)):
             yield _found(text, start, start + len(given))
             return
-    for other in _LONG.finditer(text, word.end(), min(word.end() + _REACH + 512, len(text))):
-        if other.start() > word.end() + _REACH or "\n" in text[word.end() : other.start()]:
-            return
-        if _is_random(other.group()):
-            yield _found(text, other.start(), other.end())
-            return
+    # Where a run begins within reach; the whole of it is read then.
+    begun = _LONG.search(text, word.end(), min(word.end() + _REACH + _LEAST_LONG, len(text)))
+    other = None if begun is None else _LONG.match(text, begun.start())
+    if other is None or "\n" in text[word.end() : other.start()]:
+        return
+    if _is_random(other.group()):
+        yield _found(text, other.start(), other.end())
 
 
 def _is_secret(given: str, *, has_sign: bool, is_code: bool) -> bool:

@@ -10,6 +10,7 @@ __all__ = ["Window", "luhn_holds", "windows"]
 
 # Digits and what separates them have no letter in common, and nothing is given back: linear.
 _RUN: Final = re.compile(r"[0-9]++(?:[ \-./()]{1,3}[0-9]++)*+")
+_MOST_GROUPS: Final = 8  # of a number whose groups have more than one digit
 _PART: Final = re.compile(r"[0-9]++")
 
 
@@ -37,7 +38,7 @@ class Window:
 
 
 def windows(text: str, *, least: int, most: int) -> Iterator[Window]:
-    """Yield all windows of a text by their number of digits, the longest of a start first.
+    """Yield the windows of a text by their number of digits, the longest of a start first.
 
     Args:
         text: plain form.
@@ -51,16 +52,25 @@ def windows(text: str, *, least: int, most: int) -> Iterator[Window]:
         if len(run.group()) < least:
             continue
         parts = [part.span() for part in _PART.finditer(text, *run.span())]
-        for first in range(len(parts)):
-            found: list[Window] = []
-            n = 0
-            for last in range(first, len(parts)):
-                n += parts[last][1] - parts[last][0]
-                if n > most:
-                    break
-                if n >= least:
-                    found.append(_window(text, parts, first, last))
-            yield from reversed(found)
+        yield from _of_run(text, parts, least=least, most=most)
+
+
+def _of_run(text: str, parts: list[tuple[int, int]], *, least: int, most: int) -> Iterator[Window]:
+    # Single digits one by one are one number or none: no window begins or ends among them.
+    is_single = [end - start == 1 for start, end in parts]
+    for first in range(len(parts)):
+        if first and is_single[first] and is_single[first - 1]:
+            continue
+        found: list[Window] = []
+        n = 0
+        for last in range(first, len(parts)):
+            n += parts[last][1] - parts[last][0]
+            if n > most or (last - first >= _MOST_GROUPS and not is_single[last]):
+                break
+            is_within = last + 1 < len(parts) and is_single[last] and is_single[last + 1]
+            if n >= least and not is_within:
+                found.append(_window(text, parts, first, last))
+        yield from reversed(found)
 
 
 def luhn_holds(digits: str) -> bool:
