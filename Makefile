@@ -1,7 +1,7 @@
 # Needs Python 3.11 or later with venv, make and a C++ compiler. Packages are fetched once.
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-PINNED = pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/onhand/native/src/*)
+PINNED = pyproject.toml constraints.txt locks/device.txt CMakeLists.txt $(wildcard src/onhand/native/src/*)
 
 .PHONY: setup demo test static lean-tests check sanitize test-arm fuzz clean
 
@@ -52,5 +52,6 @@ clean:
 # What a device has, and a test runner.
 .venv-lean/.ready: $(PINNED)
 	$(PYTHON) -m venv .venv-lean
+	.venv-lean/bin/python $(PIP_INSTALL) --require-hashes --requirement locks/device.txt
 	.venv-lean/bin/python $(PIP_INSTALL) --editable . pytest pytest-xdist hypothesis coverage openai
 	touch $@

@@ -66,13 +66,13 @@ def test_inspect_reads_the_manifest_alone(bundle: Bundle, capsys: Capture) -> No
 
 
 def test_verify_says_that_all_is_as_listed(bundle: Bundle, capsys: Capture) -> None:
-    """The signature's place is named, and nothing is claimed for it."""
+    """And that nobody vouches for the manifest itself."""
     assert main(["verify", str(bundle.root)]) == 0
 
     shown = capsys.readouterr().out
     assert shown.startswith("4 files, ")
     assert bundle.manifest_sha256 in shown
-    assert "the bundle is unsigned" in shown
+    assert "signature none" in shown
     assert "unlisted" not in shown
 
 
@@ -81,17 +81,23 @@ def test_verify_lists_files_that_nobody_vouches_for(bundle: Bundle, capsys: Capt
     (bundle.root / "more").mkdir()
     (bundle.root / "more" / "payload.bin").write_bytes(b"x")
     (bundle.root / "link").symlink_to("elsewhere")
-    (bundle.root / "signature").write_bytes(b"x" * 64)
 
     assert main(["verify", str(bundle.root), "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert table["unlisted"] == ["link", "more/payload.bin"]
-    assert table["signature"] == "not-checked"
+    assert table["signature"] == "none"
 
     assert main(["verify", str(bundle.root)]) == 0
     shown = capsys.readouterr().out
     assert "'more/payload.bin' is not in the manifest" in shown
-    assert "unsigned" not in shown
+
+
+def test_verify_refuses_a_signature_that_is_none(bundle: Bundle, capsys: Capture) -> None:
+    """What stands in its place must be one."""
+    (bundle.root / "signature").write_bytes(b"x" * 64)
+
+    assert main(["verify", str(bundle.root)]) == 7
+    assert "its signature cannot be read" in capsys.readouterr().err
 
 
 def test_verify_finds_one_changed_byte(bundle: Bundle, capsys: Capture) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from onhand.core.errors import BundleCorrupt
-from onhand.core.lesson import Lesson, Trainable, parse_lesson, render_lesson
+from onhand.core.lesson import Codes, Lesson, Trainable, parse_lesson, render_lesson
 
 HEAD = Lesson(
     kind="head",
@@ -32,7 +32,17 @@ LORA = replace(
 )
 
 
-@pytest.mark.parametrize("lesson", [HEAD, LORA])
+CODED = replace(
+    HEAD,
+    kind="last-block",
+    trainables={
+        "conv": Trainable(shape=(2, 3), tensor="conv.q", codes=Codes(bits=8, axis=1)),
+        "all": Trainable(shape=(2, 3), tensor="all.q", codes=Codes(bits=8, axis=None)),
+    },
+)
+
+
+@pytest.mark.parametrize("lesson", [HEAD, LORA, CODED])
 def test_a_lesson_is_read_as_it_was_written(lesson: Lesson) -> None:
     """Nothing is lost on the way."""
     assert parse_lesson(render_lesson(lesson), where="here") == lesson
@@ -57,6 +67,11 @@ def _trainable(**changes: object) -> dict[str, object]:
     return {"fc.weight": {"grows": False, "part": "whole", "shape": [2], "tensor": "fc"} | changes}
 
 
+def _coded(**codes: object) -> dict[str, object]:
+    made = {"codes": codes, "grows": False, "part": "whole", "shape": [2], "tensor": "fc"}
+    return {"fc.weight": made}
+
+
 def _factors(first: list[int], second: list[int] | None) -> dict[str, object]:
     made: dict[str, object] = {"a": {"part": "lora_A", "shape": first, "tensor": "w"}}
     return made | (
@@ -67,6 +82,9 @@ def _factors(first: list[int], second: list[int] | None) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
+        (_changed(HEAD, trainables=_coded(bits=4, axis=0)), "bits is 4"),
+        (_changed(HEAD, trainables=_coded(bits=8, axis=1)), "axis is 1"),
+        (_changed(HEAD, trainables=_coded(bits=8, more=1)), "unknown key"),
         (b"{", "JSON"),
         (b" " * (4 * 2**20 + 1), "bytes"),
         (_changed(HEAD, format=2), "format 2"),

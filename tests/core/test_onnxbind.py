@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from onhand.core.errors import BundleCorrupt
-from onhand.core.onnxbind import bind_inputs
+from onhand.core.onnxbind import CodedTensor, bind_inputs
 from onhand.core.onnxgraph import parse_graph
 from onhand.core.onnxwrite import WrittenNode, bytes_field, model_of
 
@@ -23,6 +23,23 @@ def test_an_input_becomes_a_tensor() -> None:
     assert [info.name for info in graph.inputs] == ["x"]
     np.testing.assert_array_equal(graph.constants["w"], W)
     assert [node.op for node in graph.nodes] == ["MatMul"]
+
+
+@pytest.mark.parametrize("axis", [None, 1])
+def test_an_input_becomes_integers(axis: int | None) -> None:
+    """A node before whoever reads it makes floats of them."""
+    codes = np.arange(6, dtype=np.int8).reshape(2, 3)
+    scales = np.ones(() if axis is None else 3, np.float32)
+
+    graph = parse_graph(bind_inputs(CONTENT, {}, {"w": CodedTensor(codes, scales, axis)}), {})
+
+    assert [(node.op, node.outputs) for node in graph.nodes] == [
+        ("DequantizeLinear", ("w",)),
+        ("MatMul", ("y",)),
+    ]
+    assert dict(graph.nodes[0].attributes) == ({} if axis is None else {"axis": 1})
+    np.testing.assert_array_equal(graph.constants["w.codes"], codes)
+    np.testing.assert_array_equal(graph.constants["w.scales"], scales)
 
 
 def test_nothing_to_bind_changes_nothing() -> None:

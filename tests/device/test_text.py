@@ -1,7 +1,9 @@
 """Text to tokens and back."""
 
 import json
+import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -316,3 +318,20 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """Reading says which file."""
     with pytest.raises(InputError, match=r"none\.json: cannot be read"):
         read_tokenizer(tmp_path / "none.json")
+
+
+def test_one_thread_encodes_for_all() -> None:
+    """Each thread that encodes would keep every word that it has seen; the tokens are the same."""
+
+    def encoders() -> int:
+        return sum(thread.name.startswith("encoder") for thread in threading.enumerate())
+
+    tokenizer = open_tokenizer(byte_level())
+    before = tokenizer.encode_plain(SENTENCES[0]).tolist()
+    with ThreadPoolExecutor(1, thread_name_prefix="encoder") as worker:
+        tokenizer.encode_with(worker)
+        tokenizer.encode_plain("lamp " * 60_000)  # nobody else waits for one that long
+
+        assert encoders() == 0
+        assert tokenizer.encode_plain(SENTENCES[0]).tolist() == before
+        assert encoders() == 1

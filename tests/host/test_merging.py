@@ -16,7 +16,7 @@ from onhand.core.bundle import read_bundle
 from onhand.core.errors import InputError
 from onhand.core.measurement import Unit
 from onhand.core.weights import BundleWeights, open_weights
-from onhand.device.learning.adapters import import_adapter
+from onhand.device.learning.importing import Judges, import_learned
 from onhand.device.learning.in_use import open_versions
 from onhand.device.learning.lesson_files import read_lesson
 from onhand.host.build import build_bundle
@@ -54,7 +54,7 @@ def test_a_version_is_merged_without_the_original(
     built: Path, adapter: Path, shelf: Path, home: Path
 ) -> None:
     """What it changes is rounded anew in its own format, all else keeps its codes."""
-    import_adapter(built, adapter, home=home)
+    import_learned(built, adapter, Judges(is_waived=True), home=home)
     old = read_bundle(built)
 
     made = merge_bundle(

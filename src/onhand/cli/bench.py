@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onhand.cli import networks, on_board
-from onhand.cli.learned import note_as_built
+from onhand.cli.learned import note_as_built, version_number
 from onhand.cli.measurements import write_measurements
 from onhand.cli.options import (
     AsJson,
@@ -13,6 +13,7 @@ from onhand.cli.options import (
     Engine,
     Head,
     Kv,
+    MeasuredVersion,
     Prefill,
     Threads,
     Trials,
@@ -20,7 +21,9 @@ from onhand.cli.options import (
 )
 from onhand.cli.progress import shown_progress
 from onhand.cli.trusted import AllowUnsigned
+from onhand.core.errors import InputError
 from onhand.device.bench import GENERATED_TOKENS, PROMPT_TOKENS, bench
+from onhand.device.learning.in_use import LearnedVersion
 
 __all__ = ["command"]
 
@@ -28,6 +31,15 @@ if TYPE_CHECKING:
     from onhand.host.target.measuring import BoardWays
 
 _OF_DECODERS = ("trials", "head", "kv", "prefill", "prompt_tokens", "generated_tokens")
+
+
+_PromptTokens = Annotated[
+    int | None, typer.Option(min=1, help="Tokens of the prompt.", show_default=str(PROMPT_TOKENS))
+]
+_GeneratedTokens = Annotated[
+    int | None,
+    typer.Option(min=2, help="Tokens of the answer.", show_default=str(GENERATED_TOKENS)),
+]
 
 
 def command(
@@ -42,14 +54,9 @@ def command(
     head: Head = "full",
     kv: Kv = None,
     prefill: Prefill = "exact",
-    prompt_tokens: Annotated[
-        int | None,
-        typer.Option(min=1, help="Tokens of the prompt.", show_default=str(PROMPT_TOKENS)),
-    ] = None,
-    generated_tokens: Annotated[
-        int | None,
-        typer.Option(min=2, help="Tokens of the answer.", show_default=str(GENERATED_TOKENS)),
-    ] = None,
+    prompt_tokens: _PromptTokens = None,
+    generated_tokens: _GeneratedTokens = None,
+    version: MeasuredVersion = None,
     runs: Annotated[int, typer.Option(min=1, help="How often each figure is taken.")] = 5,
     on: on_board.On = None,
     identity: on_board.Identity = None,
@@ -65,10 +72,13 @@ def command(
     if board is not None:
         _bench_on(context, board, as_json=as_json)
         return
-    note_as_built(name, context.obj.home)
+    number = version_number(version) or 0
+    if not number:
+        note_as_built(name, context.obj.home)
     if networks.is_network(name):
         networks.refuse(context, *_OF_DECODERS, why="language models")
-        networks.bench(networks.ways(context), runs, home=context.obj.home(), as_json=as_json)
+        home = context.obj.home()
+        networks.bench(networks.ways(context), runs, version=number, home=home, as_json=as_json)
         return
     with shown_progress() as progress:
         figures = bench(
@@ -83,12 +93,20 @@ def command(
             generated_tokens=GENERATED_TOKENS if generated_tokens is None else generated_tokens,
             runs=runs,
             home=context.obj.home() if trials else None,
+            version=LearnedVersion(number, context.obj.home()) if number else None,
             progress=progress,
         )
     write_measurements(figures, as_json=as_json)
 
 
 def _bench_on(context: typer.Context, board: "BoardWays", *, as_json: bool) -> None:
+    """Measure on a board.
+
+    Raises:
+        InputError: if a version of this device is asked for.
+    """
+    if context.params["version"] is not None:
+        raise InputError("--version is of this device: a board has learned others; leave it out")
     from onhand.host.target.measuring import bench_on
 
     words = on_board.given(context, "variant", "engine", "threads", "runs", *_OF_DECODERS)

@@ -7,19 +7,35 @@ import typer
 
 from onhand.cli import networks
 from onhand.cli.host_extra import host_extra
-from onhand.cli.learned import note_as_built
+from onhand.cli.learned import note_as_built, version_number
 from onhand.cli.measurements import write_measurements
-from onhand.cli.options import AsJson, BundleFolder, Engine, Kv, Prefill, Threads, Variant
+from onhand.cli.options import (
+    AsJson,
+    BundleFolder,
+    Engine,
+    Kv,
+    MeasuredVersion,
+    Prefill,
+    Threads,
+    Variant,
+)
 from onhand.cli.progress import shown_progress
 from onhand.cli.settings import Settings
 from onhand.cli.trusted import AllowUnsigned
 from onhand.core.errors import InputError
+from onhand.device.learning.in_use import LearnedVersion
 
 __all__ = ["command"]
 
 _OF_DECODERS = ("text", "original_adapter", "kv", "prefill", "max_tokens")
 _MaxTokens = Annotated[
     int | None, typer.Option(min=2, help="Most tokens of the text, from its beginning.")
+]
+
+
+_OriginalAdapter = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="The adapter merged into it; without it, the one recorded."),
 ]
 
 
@@ -45,18 +61,14 @@ def command(
             metavar="DIR", help="The original model; without it, the one recorded at build time."
         ),
     ] = None,
-    original_adapter: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="The adapter merged into it; without it, the one recorded."
-        ),
-    ] = None,
+    original_adapter: _OriginalAdapter = None,
     variant: Variant = None,
     engine: Engine = None,
     threads: Threads = None,
     kv: Kv = None,
     prefill: Prefill = "exact",
     max_tokens: _MaxTokens = None,
+    version: MeasuredVersion = None,
     as_json: AsJson = False,
 ) -> None:
     """Compare a bundle with its original on a text, or on examples."""
@@ -64,6 +76,7 @@ def command(
         _network(context)
         return
     networks.refuse(context, "data", why="networks that are no language models")
+    number = version_number(version) or 0
     with host_extra("comparing with the original"), shown_progress() as progress:
         from onhand.host.evaluate import evaluate_bundle
 
@@ -78,10 +91,12 @@ def command(
             kv=kv,
             prefill=prefill,
             max_tokens=max_tokens,
+            version=LearnedVersion(number, context.obj.home()) if number else None,
             home=context.obj.home(),
             progress=progress,
         )
-    note_as_built(name, context.obj.home)
+    if not number:
+        note_as_built(name, context.obj.home)
     write_measurements(figures, as_json=as_json)
 
 
@@ -101,10 +116,12 @@ def _network(context: typer.Context) -> None:
             variant=ways.variant,
             engine=ways.engine,
             threads=ways.threads,
+            version=version_number(asked["version"]) or 0,
             home=settings.home(),
             progress=progress,
         )
-    note_as_built(ways.root, settings.home)
+    if not version_number(asked["version"]):
+        note_as_built(ways.root, settings.home)
     write_measurements(figures, as_json=asked["as_json"])
 
 

@@ -26,10 +26,11 @@ def command(
     *,
     allow_unsigned: AllowUnsigned = False,
     to: Annotated[
-        Literal["gguf", "genai", "peft"],
+        Literal["gguf", "genai", "peft", "safetensors"],
         typer.Option(
             help="gguf: a file for llama.cpp; genai: a folder for onnxruntime-genai; peft: what "
-            "was learned here, as a folder with an adapter of the original."
+            "was learned here, as a folder with an adapter of the original; safetensors: the same "
+            "as plain tensors, of any network."
         ),
     ],
     output: Annotated[
@@ -40,7 +41,8 @@ def command(
     version: Annotated[
         str | None,
         typer.Option(
-            metavar="N", help="With peft: which learned version; without it, the one in use."
+            metavar="N",
+            help="With peft or safetensors: which learned version; without it, the one in use.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -50,10 +52,10 @@ def command(
     Raises:
         InputError: if an option belongs to another format.
     """
-    if to == "peft":
+    if to in {"peft", "safetensors"}:
         if variant is not None:
             raise InputError("--variant: what was learned is one adapter; leave it out")
-        _learned(name, output, version, home=context.obj.home(), as_json=as_json)
+        _learned(name, output, to, version, home=context.obj.home(), as_json=as_json)
         return
     if version is not None:
         raise InputError(f"--version: {to} takes the bundle as it was built; leave it out")
@@ -67,15 +69,20 @@ def command(
         _show(made)
 
 
-def _learned(name: Path, output: Path, version: str | None, *, home: Path, as_json: bool) -> None:
+def _learned(
+    name: Path, output: Path, to: str, version: str | None, *, home: Path, as_json: bool
+) -> None:
     from onhand.device.learning.adapters import export_adapter
 
-    made = export_adapter(name, output, home=home, version=version_number(version))
+    made = export_adapter(name, output, home=home, version=version_number(version), to=to)
     if as_json:
         write_json(made.to_json())
         return
-    write(f"written    {made.path} (peft, {format_bytes(made.size_bytes)})\n")
+    write(f"written    {made.path} ({made.format}, {format_bytes(made.size_bytes)})\n")
     write(f"version    {made.version}\n")
+    if made.format == "safetensors":
+        write(f"tensors    {made.matrices}, as the bundle's lesson names them\n")
+        return
     write(f"matrices   {made.matrices}, as {made.modules} of the original, rank {made.rank}\n")
 
 

@@ -17,7 +17,7 @@ def version_number(text: str | None, *, option: str = "--version") -> int | None
     """Return the number that an option names.
 
     Args:
-        text: "base", or digits; None where it was not given.
+        text: "base" or "0" for the bundle as it was built, or digits; None where it was not given.
         option: its name for messages.
 
     Returns:
@@ -28,11 +28,11 @@ def version_number(text: str | None, *, option: str = "--version") -> int | None
     """
     if text is None:
         return None
-    if text == "base":
+    if text in {"base", "0"}:
         return 0
     if text.isascii() and text.isdigit() and len(text) <= 6 and int(text) > 0:
         return int(text)
-    raise InputError(f"{option} is {text!r}, must be a version's number from 1, or base")
+    raise InputError(f"{option} is {text!r}, must be a version's number, or base")
 
 
 def note_as_built(root: Path, home: Callable[[], Path]) -> None:

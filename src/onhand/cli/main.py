@@ -23,6 +23,7 @@ from onhand.core.errors import (
     InputError,
     OnhandError,
     ResourceError,
+    VaultError,
 )
 
 __all__ = ["COMMANDS", "EXIT_CODES", "main"]
@@ -62,6 +63,7 @@ EXIT_CODES: Final = {
     BudgetExceeded: 4,
     EngineError: 5,
     ResourceError: 6,
+    VaultError: 8,
     OnhandError: 1,
 }
 _USAGE, _MEMORY, _INTERRUPTED, _BROKEN_PIPE = 2, 6, 130, 141

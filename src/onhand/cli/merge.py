@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from onhand.cli import networks
 from onhand.cli.host_extra import host_extra
 from onhand.cli.learned import version_number
 from onhand.cli.options import AsJson, BundleFolder, Threads
@@ -46,13 +47,26 @@ def command(
     calibrate: Annotated[
         Path | None, typer.Option(metavar="TEXT", help="As for `onhand build`.")
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Of a network that is no language model: examples that judge, as for "
+            "`onhand build`.",
+        ),
+    ] = None,
     threads: Threads = None,
     no_original: Annotated[
         bool, typer.Option("--no-original", help="Leave out the original's speed and memory.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Merge what was learned, or an adapter, into a language model's bundle: a new bundle."""
+    """Merge what was learned, or an adapter, into a bundle's weights: a new bundle."""
+    if networks.is_network(name):
+        networks.refuse(context, "adapter", "source", "calibrate", why="language models")
+        _network(context)
+        return
+    networks.refuse(context, "data", why="networks that are no language models")
     with host_extra("merging"), shown_progress() as progress:
         from onhand.host.merging import MergeOptions, merge_bundle
 
@@ -66,6 +80,24 @@ def command(
         )
         made = merge_bundle(name, output, options, home=context.obj.home(), progress=progress)
     _show(made, again=source is None, as_json=as_json)
+
+
+def _network(context: typer.Context) -> None:
+    """Merge what a network that is no language model has learned."""
+    asked = context.params
+    with host_extra("merging"), shown_progress() as progress:
+        from onhand.host.networks.merging import NetworkMergeOptions, merge_network
+
+        options = NetworkMergeOptions(
+            version=version_number(asked["version"]),
+            data=asked["data"],
+            threads=asked["threads"],
+            measure_original=not asked["no_original"],
+        )
+        made = merge_network(
+            asked["name"], asked["output"], options, home=context.obj.home(), progress=progress
+        )
+    _show(made, again=False, as_json=asked["as_json"])
 
 
 def _show(made: "BuildResult", *, again: bool, as_json: bool) -> None:

@@ -103,14 +103,23 @@ def ways(context: typer.Context) -> Ways:
     )
 
 
-def bench(ways: Ways, runs: int, *, home: Path, as_json: bool) -> None:
-    """Measure a network's speed, memory and energy."""
+def bench(ways: Ways, runs: int, *, version: int, home: Path, as_json: bool) -> None:
+    """Measure a network's speed, memory and energy.
+
+    Args:
+        ways: the bundle, and how.
+        runs: how often each figure is taken.
+        version: learned on this device; 0 for the bundle as it was built.
+        home: the state folder.
+        as_json: whether a program reads the figures.
+    """
+    from onhand.device.learning.network_in_use import network_in_use
     from onhand.device.networks.bench import bench_network
     from onhand.device.networks.variants import choose_quickest
 
     with shown_progress() as progress:
         choice = choose_quickest(
-            read_bundle(ways.root),
+            network_in_use(read_bundle(ways.root), home, version)[0],
             variant=ways.variant,
             engine=ways.engine,
             threads=ways.threads,
@@ -124,6 +133,7 @@ def bench(ways: Ways, runs: int, *, home: Path, as_json: bool) -> None:
             threads=ways.threads,
             runs=runs,
             home=home,
+            version=version,
             progress=progress,
         )
     say(f"note: {choice.sentence()}")

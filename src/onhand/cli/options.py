@@ -16,6 +16,7 @@ __all__ = [
     "Head",
     "Kv",
     "MaxTokens",
+    "MeasuredVersion",
     "MinP",
     "Prefill",
     "RepetitionPenalty",
@@ -99,6 +100,15 @@ Version = Annotated[
         metavar="N|base",
         help="A version learned on this device, or base: the bundle as it was built; without it, "
         "the one in use.",
+    ),
+]
+MeasuredVersion = Annotated[
+    str | None,
+    typer.Option(
+        "--version",
+        metavar="N|base",
+        help="A version learned on this device; without it, or as base, the bundle as it was "
+        "built.",
     ),
 ]
 Verbose = Annotated[

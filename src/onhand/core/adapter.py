@@ -32,7 +32,9 @@ __all__ = [
     "Pairs",
     "checkpoint_modules",
     "module_key",
+    "open_adapter",
     "read_adapter",
+    "read_pair",
 ]
 
 CONFIG = "adapter_config.json"
@@ -59,8 +61,7 @@ class Adapter:
     Attributes:
         pairs: float32; the scale is part of B, and each part of a joined matrix has rows and
             columns of B of its own.
-            columns of B of its own. "head" is what adds to the head, of a tied model too, whose
-            embedding stays as it is.
+            "head" is what adds to the head, of a tied model too, whose embedding stays as it is.
         sha256: hash over its files: its identity.
         head_copy: the model's head as it was trained with, (V, D) float16, float32 or bfloat16 as
             uint16: PEFT puts it beside an adapter of the head. None if it is not there.
@@ -102,20 +103,10 @@ def read_adapter(place: Path, decoder: Decoder) -> Adapter:
     Raises:
         InputError: if it is damaged, made for another model, or asks for what is not supported.
     """
-    if not place.exists():
-        raise InputError(f"{place}: there is no such adapter; give its folder")
-    weights = place / WEIGHTS if place.is_dir() else place
-    content = _config_bytes(weights.with_name(CONFIG), place)
+    content, file = open_adapter(place)
+    weights = file.path
     config = parse_lora_config(content, where=str(weights.with_name(CONFIG)))
-    try:
-        file = open_safetensors(weights)
-        sha256 = sha256_of(weights)
-    except FileNotFoundError as error:
-        pickled = weights.with_name(_PICKLED).is_file()
-        why = f"; {_PICKLED} is pickled and not read: save it as safetensors" if pickled else ""
-        raise InputError(f"{place}: no {WEIGHTS}{why}") from error
-    except (BundleCorrupt, OSError) as error:
-        raise InputError(f"adapter {error}") from error
+    sha256 = sha256_of(weights)
     # An adapter of a tied head unties it.
     decoder = replace(decoder, tied=False)
     modules = _modules(file.tensors, decoder, str(weights))
@@ -123,7 +114,7 @@ def read_adapter(place: Path, decoder: Decoder) -> Adapter:
     found: dict[str, list[tuple[Module, FloatArray, FloatArray]]] = {}
     for name, module in modules.items():
         if f"{module_key(name)}.lora_A.weight" in file.tensors:
-            left, right = _pair(file, name, module, config)
+            left, right = read_pair(file, name, module.shape, config)
             found.setdefault(module.matrix, []).append((module, left, right))
     shapes = decoder.whole_tensors()
     return Adapter(
@@ -131,6 +122,33 @@ def read_adapter(place: Path, decoder: Decoder) -> Adapter:
         sha256=hashlib.sha256(content + bytes.fromhex(sha256)).hexdigest(),
         head_copy=_head_copy(file, modules),
     )
+
+
+def open_adapter(place: Path) -> tuple[bytes, SafetensorsFile]:
+    """Open an adapter's two files.
+
+    Args:
+        place: as in `read_adapter`.
+
+    Returns:
+        content: of its configuration.
+        file: its tensors.
+
+    Raises:
+        InputError: if one is missing or cannot be read.
+    """
+    if not place.exists():
+        raise InputError(f"{place}: there is no such adapter; give its folder")
+    weights = place / WEIGHTS if place.is_dir() else place
+    content = _config_bytes(weights.with_name(CONFIG), place)
+    try:
+        return content, open_safetensors(weights)
+    except FileNotFoundError as error:
+        pickled = weights.with_name(_PICKLED).is_file()
+        why = f"; {_PICKLED} is pickled and not read: save it as safetensors" if pickled else ""
+        raise InputError(f"{place}: no {WEIGHTS}{why}") from error
+    except (BundleCorrupt, OSError) as error:
+        raise InputError(f"adapter {error}") from error
 
 
 def _config_bytes(path: Path, place: Path) -> bytes:
@@ -270,15 +288,21 @@ def _check_spec(file: SafetensorsFile, tensor: str, shape: tuple[int, int], why:
         )
 
 
-def _pair(
-    file: SafetensorsFile, name: str, module: Module, config: LoraConfig
+def read_pair(
+    file: SafetensorsFile, name: str, shape: tuple[int, int], config: LoraConfig
 ) -> tuple[FloatArray, FloatArray]:
-    """Return one module's A (r, K) and scaled B (n, r).
+    """Return B (n, r), scaled, and A (r, K) of one module.
+
+    Args:
+        file: an adapter's tensors, both of the module's among them.
+        name: of the module.
+        shape: (n, K).
+        config: the adapter's.
 
     Raises:
         InputError: if one is of another dtype or shape, or holds what is no number.
     """
-    rank, (n, k) = config.rank_of(name), module.shape
+    rank, (n, k) = config.rank_of(name), shape
     sides: list[FloatArray] = []
     for side, shape in (("A", (rank, k)), ("B", (n, rank))):
         tensor = f"{module_key(name)}.lora_{side}.weight"

@@ -9,19 +9,20 @@ Source:
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from onhand.core.adapter import CONFIG, WEIGHTS, Module, Pairs, checkpoint_modules, module_key
+from onhand.core.arrays import FloatArray
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
 from onhand.core.naming import GPT2, LLAMA, PHI3, Naming
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
 
-__all__ = ["family_naming", "write_adapter"]
+__all__ = ["family_naming", "render_config", "write_adapter", "write_pairs"]
 
 # Of every other family the matrices of a layer are called as Llama's are.
 _NAMINGS: Mapping[str, Naming] = {"gpt2": GPT2, "phi3": PHI3}
@@ -61,18 +62,17 @@ def write_adapter(
     _check_pairs(pairs, modules)
     written = {name: module for name, module in modules.items() if module.matrix in pairs}
     ranks = {name: pairs[module.matrix][0].shape[0] for name, module in written.items()}
-    (folder / CONFIG).write_bytes(_config(ranks, modules, scale, naming))
-    declared: dict[str, TensorSpec] = {}
-    for name, (n, k) in ((name, module.shape) for name, module in written.items()):
-        declared[_tensor(name, "A")] = TensorSpec(dtype="F32", shape=(ranks[name], k))
-        declared[_tensor(name, "B")] = TensorSpec(dtype="F32", shape=(n, ranks[name]))
-    with SafetensorsWriter(folder / WEIGHTS, declared) as writer:
-        for name, module in written.items():
-            right, left = pairs[module.matrix]
-            rows = left[module.first : module.first + module.shape[0]]
-            writer.write(_tensor(name, "A"), np.asarray(right, dtype=np.float32))
-            writer.write(_tensor(name, "B"), (rows / np.float32(scale)).astype(np.float32))
-        writer.close()
+    ends = {name.rpartition(".")[2] for name in ranks}
+    # The end of a name stands for every module that has it.
+    is_whole = {name for name in modules if name.rpartition(".")[2] in ends} == ranks.keys()
+    content = render_config(
+        ranks, scale, targets=ends if is_whole else ranks, is_transposed=naming.transposed
+    )
+    parts: dict[str, tuple[FloatArray, FloatArray]] = {}
+    for name, module in written.items():
+        right, left = pairs[module.matrix]
+        parts[name] = (right, left[module.first : module.first + module.shape[0]])
+    write_pairs(folder, content, parts, scale=scale)
     return len(written)
 
 
@@ -99,29 +99,73 @@ def _check_pairs(pairs: Pairs, modules: Mapping[str, Module]) -> None:
             )
 
 
-def _config(
-    ranks: Mapping[str, int], modules: Mapping[str, Module], scale: float, naming: Naming
+def write_pairs(
+    folder: Path,
+    config: bytes,
+    parts: Pairs,
+    *,
+    scale: float = 1.0,
+    wholes: Mapping[str, FloatArray] | None = None,
+) -> None:
+    """Write an adapter's two files from what is added to each module of the checkpoint.
+
+    Args:
+        folder: an empty one.
+        config: from `render_config`.
+        parts: module -> A (R, K) and B (n, R), float32, the scale part of B.
+        scale: alpha / rank of every module; B is stored divided by it.
+        wholes: name of a tensor of the checkpoint -> what stands in its place.
+    """
+    (folder / CONFIG).write_bytes(config)
+    tensors: dict[str, FloatArray] = {}
+    for name, (right, left) in parts.items():
+        tensors[_tensor(name, "A")] = np.asarray(right, dtype=np.float32)
+        tensors[_tensor(name, "B")] = (left / np.float32(scale)).astype(np.float32)
+    for name, array in (wholes or {}).items():
+        tensors[module_key(name)] = np.asarray(array, dtype=np.float32)
+    declared = {name: TensorSpec(dtype="F32", shape=array.shape) for name, array in tensors.items()}
+    with SafetensorsWriter(folder / WEIGHTS, declared) as writer:
+        for name, array in tensors.items():
+            writer.write(name, np.ascontiguousarray(array))
+        writer.close()
+
+
+def render_config(
+    ranks: Mapping[str, int],
+    scale: float,
+    *,
+    targets: Collection[str],
+    is_transposed: bool = False,
+    task: str = "CAUSAL_LM",
+    wholes: Sequence[str] = (),
 ) -> bytes:
+    """Return an adapter's configuration.
+
+    Args:
+        ranks: module -> rank.
+        scale: alpha / rank of every module.
+        targets: names of modules, or ends of names.
+        is_transposed: whether the checkpoint stores its matrices crosswise.
+        task: PEFT's word for what the model is for.
+        wholes: modules that are trained whole.
+    """
     usual = max(set(ranks.values()), key=lambda rank: (list(ranks.values()).count(rank), rank))
     others = {name: rank for name, rank in ranks.items() if rank != usual}
-    ends = {name.rpartition(".")[2] for name in ranks}
-    # The end of a name stands for every module that has it.
-    is_whole = {name for name in modules if name.rpartition(".")[2] in ends} == ranks.keys()
     table = {
         "alpha_pattern": {name: rank * scale for name, rank in others.items()},
         "base_model_name_or_path": None,
         "bias": "none",
-        "fan_in_fan_out": naming.transposed,
+        "fan_in_fan_out": is_transposed,
         "inference_mode": True,
         "init_lora_weights": True,
         "lora_alpha": usual * scale,
         "lora_dropout": 0.0,
-        "modules_to_save": None,
+        "modules_to_save": list(wholes) or None,
         "peft_type": "LORA",
         "r": usual,
         "rank_pattern": others,
-        "target_modules": sorted(ends if is_whole else ranks),
-        "task_type": "CAUSAL_LM",
+        "target_modules": sorted(targets),
+        "task_type": task,
         "use_dora": False,
         "use_rslora": False,
     }

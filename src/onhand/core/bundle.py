@@ -56,11 +56,13 @@ class LearnedGraph:
         content: an ONNX file; its external tensors lie in the bundle's weights files.
         labels: names of all classes; empty where nobody named them.
         kind: of the lesson that it was learned by.
+        is_coded: whether every learned weight that stood as integers stands as integers again.
     """
 
     content: bytes
     labels: tuple[str, ...]
     kind: str
+    is_coded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

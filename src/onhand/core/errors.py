@@ -15,6 +15,8 @@ OnhandError
         EngineUnavailable not installed, or cannot run this bundle here
         EngineBusy        as many requests wait as may; ask again when one has ended
     ResourceError         the machine lacks what the work needs: disk, memory, network
+    VaultError            the vault's keys are locked, damaged, gone, or not for this file
+        SealBroken        what was sealed is changed, cut short, or belongs to another place
 """
 
 __all__ = [
@@ -31,8 +33,10 @@ __all__ = [
     "OnhandError",
     "RecipeError",
     "ResourceError",
+    "SealBroken",
     "ShapeError",
     "SourceError",
+    "VaultError",
 ]
 
 
@@ -94,3 +98,11 @@ class EngineBusy(EngineError):
 
 class ResourceError(OnhandError):
     """The machine lacks what the work needs: disk, memory or network."""
+
+
+class VaultError(OnhandError):
+    """The vault's keys are locked, damaged, gone, or not for this file."""
+
+
+class SealBroken(VaultError):
+    """What was sealed is changed, cut short, or belongs to another place."""

@@ -43,6 +43,7 @@ __all__ = [
     "LESSON",
     "MOST_REMEMBERED_BYTES",
     "REMEMBERED",
+    "Codes",
     "Lesson",
     "Trainable",
     "parse_lesson",
@@ -66,6 +67,19 @@ _PARTS = ("whole", "lora_A", "lora_B")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Codes:
+    """How a weight is stored as integers around zero.
+
+    Attributes:
+        bits: of an integer.
+        axis: whose every place has a scale of its own; None for one scale for all.
+    """
+
+    bits: int
+    axis: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trainable:
     """A tensor that is learned, float32.
 
@@ -76,12 +90,14 @@ class Trainable:
         part: "whole" stands in the tensor's place; "lora_A" (R, K) and "lora_B" (N, R) add
             alpha / R * B A to it.
         grows: whether its first dimension is the number of classes, so that more may be added.
+        codes: how the network that answers stores it; None for as it is, in float32.
     """
 
     shape: tuple[int, ...]
     tensor: str
     part: str = "whole"
     grows: bool = False
+    codes: Codes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +161,7 @@ def render_lesson(lesson: Lesson) -> bytes:
         "start": lesson.start,
         "trainables": {
             name: {
+                **_coded(made.codes),
                 "grows": made.grows,
                 "part": made.part,
                 "shape": list(made.shape),
@@ -156,6 +173,11 @@ def render_lesson(lesson: Lesson) -> bytes:
         "variant": lesson.variant,
     }
     return json.dumps(table, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _coded(codes: Codes | None) -> dict[str, object]:
+    # Left out where there are none: what reads no codes reads such a lesson all the same.
+    return {} if codes is None else {"codes": {"axis": codes.axis, "bits": codes.bits}}
 
 
 def parse_lesson(content: bytes, *, where: str) -> Lesson:
@@ -246,7 +268,8 @@ def _alpha(value: object, trainables: Mapping[str, Trainable]) -> float:
 
 
 def _trainable(value: object, name: str) -> Trainable:
-    table = object_of(value, f"trainable {shown(name)}", {"grows", "part", "shape", "tensor"})
+    keys = {"codes", "grows", "part", "shape", "tensor"}
+    table = object_of(value, f"trainable {shown(name)}", keys)
     sizes = table.get("shape")
     if not isinstance(sizes, list) or len(sizes) > _MOST_DIMS:
         raise InputError(f"the shape of {shown(name)} must be a list of up to {_MOST_DIMS} sizes")
@@ -254,6 +277,7 @@ def _trainable(value: object, name: str) -> Trainable:
     grows = table.get("grows", False)
     if not isinstance(grows, bool):
         raise InputError(f"trainable {shown(name)}: grows must be true or false")
+    codes = _codes(table.get("codes"), name, len(sizes))
     return Trainable(
         # A head that waits for its first class has no rows yet.
         shape=tuple(
@@ -269,6 +293,25 @@ def _trainable(value: object, name: str) -> Trainable:
         tensor=_text(table.get("tensor")),
         part=word(table, "part", f"trainable {shown(name)}", _PARTS),
         grows=grows,
+        codes=codes,
+    )
+
+
+def _codes(value: object, name: str, rank: int) -> Codes | None:
+    """Return how a trainable is stored; None for as it is.
+
+    Raises:
+        InputError: if it is no such thing.
+    """
+    if value is None:
+        return None
+    where = f"codes of {shown(name)}"
+    table = object_of(value, where, {"axis", "bits"})
+    bits = count(table, "bits", where, least=8, most=8)
+    axis = table.get("axis")
+    return Codes(
+        bits=bits,
+        axis=None if axis is None else count(table, "axis", where, least=0, most=max(rank - 1, 0)),
     )
 
 

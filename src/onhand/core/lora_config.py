@@ -70,6 +70,7 @@ class LoraConfig:
         targets: ends of the adapted modules' names; None if only the tensors say.
         excluded: ends of the names of modules left out.
         layers: the adapted layers; None for all.
+        wholes: names of modules that are trained whole, and stand in the place of the model's.
     """
 
     rank: int
@@ -80,6 +81,7 @@ class LoraConfig:
     targets: Sequence[str] | None
     excluded: Sequence[str]
     layers: frozenset[int] | None
+    wholes: Sequence[str] = ()
 
     def rank_of(self, module: str) -> int:
         """Return a module's rank."""
@@ -110,12 +112,13 @@ def _ends(module: str, names: Sequence[str]) -> bool:
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
-def parse_lora_config(content: bytes, *, where: str) -> LoraConfig:
+def parse_lora_config(content: bytes, *, where: str, may_replace: bool = False) -> LoraConfig:
     """Read and validate an adapter's configuration, which may come from outside.
 
     Args:
         content: the file's bytes.
         where: the file's name for messages.
+        may_replace: whether modules may be trained whole (`modules_to_save`).
 
     Returns:
         The options.
@@ -131,6 +134,7 @@ def parse_lora_config(content: bytes, *, where: str) -> LoraConfig:
         raise InputError(f"{where}: {error}") from error
     if not isinstance(table, dict):
         raise InputError(f"{where}: must be a JSON object, found {type(table).__name__}")
+    saved = table.pop("modules_to_save", None) if may_replace else None
     _refuse_unsupported(table, where)
     flag(table, "fan_in_fan_out", where)  # how the base is stored: known from its own naming
     ranks, alphas = (_patterns(table, f"{what}_pattern", where) for what in ("rank", "alpha"))
@@ -154,6 +158,7 @@ def parse_lora_config(content: bytes, *, where: str) -> LoraConfig:
         targets=None if is_open else _names(targets, f"{where}: target_modules"),
         excluded=() if is_open or not excluded else _names(excluded, f"{where}: exclude_modules"),
         layers=None if layers is None else _layers(layers, f"{where}: layers_to_transform"),
+        wholes=_names(saved, f"{where}: modules_to_save") if saved else (),
     )
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Unpack, cast
+from typing import Final, TypedDict, Unpack, cast
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from onhand.device.bench_child import TOKENIZER, Job, job_text
 from onhand.device.engine_opening import able_engines, choose_engine
 from onhand.device.engines.choosing import EngineWays
 from onhand.device.hardware.bandwidth import RUNS as BANDWIDTH_RUNS
+from onhand.device.learning.in_use import LearnedVersion, adapter_for
 from onhand.device.measured import Event, Events, run_measured
 from onhand.device.probe import current_profile
 
@@ -58,6 +59,7 @@ def bench(
     runs: int = 5,
     profile: DeviceProfile | None = None,
     home: Path | None = None,
+    version: LearnedVersion | None = None,
     progress: Progress | None = None,
     **ways: Unpack[EngineWays],
 ) -> dict[str, Measurement]:
@@ -73,6 +75,7 @@ def bench(
         runs: how often the prompt is answered, and how many starts there are (at least 3).
         profile: this device's, for its watts; None looks anew.
         home: the state folder, which keeps what is quickest; None for no trial.
+        version: learned on this device; None for the bundle as it was built.
         progress: told how far it is.
         **ways: `head`, `kv` and `prefill`, as in `onhand.device.opening.open`.
 
@@ -85,17 +88,14 @@ def bench(
         EngineUnavailable: if no engine can run it here.
         EngineError: if a measuring process fails; the message is its last line.
     """
-    _check_counts(runs, threads)
-    bundle = read_bundle(root)
+    bundle = _checked(root, runs, threads, version)
     chosen, _ = bundle.variant(variant)
     prompt, generated = _lengths(prompt_tokens, generated_tokens, bundle.manifest.decoder.context)
     profile = profile or current_profile()
-    if engine is None and home is not None:
-        engine, threads = _quickest(bundle, chosen, threads, home, progress, ways)
+    engine, threads = _quickest(bundle, chosen, engine, threads, home, progress, ways)
     able, _ = able_engines(bundle, profile, variant=chosen, wanted=engine, kv=ways.get("kv"))
     job = Job(
         work="speed",
-        root=str(root.absolute()),
         variant=chosen,
         engine=next(iter(able)),
         threads=threads or profile.usable_threads,
@@ -103,20 +103,36 @@ def bench(
         generated_tokens=generated,
         runs=runs,
         profile=render_profile(profile),
+        **_place(root, version),
         **ways,
     )
     shrank = (prompt, generated) != (prompt_tokens, generated_tokens)
     return _measure(bundle, job, _how(bundle, job, shrank=shrank), progress or Quiet())
 
 
+class _Place(TypedDict):
+    root: str
+    version: int
+    home: str
+
+
+def _place(root: Path, version: LearnedVersion | None) -> _Place:
+    number, home = (0, "") if version is None else (version.number, str(version.home.absolute()))
+    return {"root": str(root.absolute()), "version": number, "home": home}
+
+
 def _quickest(
     bundle: Bundle,
     variant: str,
+    engine: str | None,
     threads: int | None,
-    home: Path,
+    home: Path | None,
     progress: Progress | None,
     ways: EngineWays,
-) -> tuple[str, int]:
+) -> tuple[str | None, int | None]:
+    """Return what was asked for; the engine and threads that are quickest where none was."""
+    if engine is not None or home is None:
+        return engine, threads
     way = choose_engine(bundle, variant, home=home, threads=threads, progress=progress, **ways)
     return way.engine, way.threads
 
@@ -168,9 +184,17 @@ def _measurements(
     return made
 
 
-def _check_counts(runs: int, threads: int | None) -> None:
+def _checked(root: Path, runs: int, threads: int | None, version: LearnedVersion | None) -> Bundle:
+    """Return the bundle, before anything is measured.
+
+    Raises:
+        InputError: if a number does not fit, or there is no such version.
+    """
     if runs < 1 or (threads is not None and threads < 1):
         raise InputError(f"bench: runs {runs} and threads {threads} must be at least 1")
+    bundle = read_bundle(root)
+    adapter_for(bundle, version)
+    return bundle
 
 
 def _lengths(prompt_tokens: int, generated_tokens: int, context: int) -> tuple[int, int]:
@@ -234,6 +258,7 @@ def _how(bundle: Bundle, job: Job, *, shrank: bool) -> str:
         f"{'' if job.head == 'full' else f' --head {job.head}'}"
         f"{'' if job.kv is None else f' --kv {job.kv}'}"
         f"{'' if job.prefill == 'exact' else f' --prefill {job.prefill}'}"
+        f"{'' if job.version == 0 else f' --version {job.version}'}"
     )
     context = bundle.manifest.decoder.context
     note = f"  # default lengths cut to the context of {context} tokens" if shrank else ""

@@ -22,6 +22,7 @@ from onhand.device.engines.choosing import HeadUse, PrefillUse, opener_of, use_h
 from onhand.device.engines.named import named_engine
 from onhand.device.freed_memory import give_back_memory
 from onhand.device.generate import generate_tokens
+from onhand.device.learning.in_use import LearnedVersion, adapter_for
 from onhand.device.measured import peak_memory_bytes, print_event, serve_job
 from onhand.device.probe import default_buffer_bytes, sample_read_bandwidth
 
@@ -51,6 +52,8 @@ class Job:
         head: how tokens are scored, "full" or "two-stage".
         kv: what keys and values are kept as; None for the engine's own way.
         prefill: how prompts are read, "exact" or "bf16".
+        version: learned on this device; 0 for the bundle as it was built.
+        home: the state folder where it is; "" for none.
     """
 
     work: str
@@ -65,6 +68,8 @@ class Job:
     head: HeadUse = "full"
     kv: KvKind | None = None
     prefill: PrefillUse = "exact"
+    version: int = 0
+    home: str = ""
 
 
 def job_text(job: Job) -> str:
@@ -172,7 +177,11 @@ def _open(job: Job) -> tuple["Tokenizer | None", Loaded]:
     with verifying_bundle(Path(job.root)) as bundle:  # in the order of `open_bundle`
         tokenizer = _tokenizer(bundle)
         engine = named_engine(job.engine)
-        loaded = opener_of(engine, job.kv)(bundle, variant=job.variant, threads=job.threads)
+        adapter = None
+        if job.version:
+            adapter = adapter_for(bundle, LearnedVersion(job.version, Path(job.home)))
+        opened = opener_of(engine, job.kv)
+        loaded = opened(bundle, variant=job.variant, threads=job.threads, adapter=adapter)
         use_head(loaded, job.head, engine_name=job.engine)
         use_prefill(loaded, job.prefill, engine_name=job.engine)
     return tokenizer, loaded

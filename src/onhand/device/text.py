@@ -3,6 +3,7 @@
 import codecs
 import json
 from collections.abc import Collection, Sequence
+from concurrent.futures import Executor
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ __all__ = [
 
 _MAX_FILE_BYTES = 256 * 2**20
 _FALLBACK_A = "<0x41>"
+_MOST_SHARED = 2**18  # characters of a text for whose tokens others may wait
 
 
 class Tokenizer:
@@ -53,6 +55,7 @@ class Tokenizer:
         self._bytes_only = kinds == ["ByteLevel"]
         self._byte_fallback = "ByteFallback" in kinds
         self._missing: dict[int, NDArray[np.bool_] | None] = {}
+        self._worker: Executor | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -95,9 +98,24 @@ class Tokenizer:
         """
         return self._encode(text, special=False)
 
+    def encode_with(self, worker: Executor) -> None:
+        """Let one thread encode for all from now on.
+
+        The library keeps words in each thread: dozens would take megabytes, and begin slowly.
+
+        Args:
+            worker: of one thread; it outlives what is encoded.
+        """
+        self._worker = worker
+
     def _encode(self, text: str, *, special: bool) -> TokenArray:
         check_text(text)
-        return np.asarray(self._model.encode(text, add_special_tokens=special).ids, dtype=np.int64)
+        if self._worker is None or len(text) > _MOST_SHARED:
+            found = self._model.encode(text, add_special_tokens=special)
+        else:
+            encode = self._model.encode
+            found = self._worker.submit(encode, text, add_special_tokens=special).result()
+        return np.asarray(found.ids, dtype=np.int64)
 
     def decode(self, ids: Sequence[int] | TokenArray) -> str:
         """Turn tokens into text at once, special tokens left out.

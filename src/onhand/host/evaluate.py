@@ -1,5 +1,6 @@
 """How much a bundle lost against its original, on any text."""
 
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from onhand.core.measurement import Measurement
 from onhand.core.progress import Progress, Quiet
 from onhand.device.engines.base import KvKind
 from onhand.device.engines.choosing import PrefillUse
+from onhand.device.learning.in_use import LearnedVersion, adapter_for
 from onhand.device.opening import able_engines, open_engine
 from onhand.device.probe import current_profile
 from onhand.device.state import recall, remember
@@ -123,6 +125,7 @@ def evaluate_bundle(
     kv: KvKind | None = None,
     prefill: PrefillUse = "exact",
     max_tokens: int | None = None,
+    version: LearnedVersion | None = None,
     home: Path,
     progress: Progress | None = None,
 ) -> dict[str, Measurement]:
@@ -139,6 +142,7 @@ def evaluate_bundle(
         kv: what keys and values are kept as, by an engine that can; None for its own way.
         prefill: "exact", or "bf16" in an engine that can, on a processor that can.
         max_tokens: most tokens of the text, from its beginning; None for all.
+        version: learned on this device; None for the bundle as it was built.
         home: the builder's state folder.
         progress: told how far it is.
 
@@ -156,20 +160,19 @@ def evaluate_bundle(
     chosen, _ = bundle.variant(variant)
     # Both are asked before the original runs, which takes long; only weights know of `prefill`.
     able_engines(bundle, current_profile(), variant=chosen, wanted=engine, kv=kv)
-    opened = partial(open_engine, bundle, variant=chosen, engine=engine, threads=threads, kv=kv)
+    opened = partial(open_engine, bundle, variant=chosen, engine=engine, threads=threads, kv=kv,
+                     adapter=adapter_for(bundle, version))  # fmt: skip
     if prefill != "exact":
         opened(prefill=prefill)[0].close()
     model = find_original(home, bundle, original, original_adapter)
     heldout = _sequences(bundle, model, text, max_tokens)
     run = run_original(model, calibration=[], heldout=heldout, threads=threads, progress=shown)
-    loaded = opened(prefill=prefill)[0]
     what = f"comparing {chosen} with the original"
-    figures = compare_tokens(
-        loaded, heldout, run.hidden, head_logits(model), progress=shown, what=what
-    )
-    loaded.close()
+    with closing(opened(prefill=prefill)[0]) as loaded:
+        logits = head_logits(model)
+        figures = compare_tokens(loaded, heldout, run.hidden, logits, progress=shown, what=what)
     how = _how(bundle, text, variant=variant, kv=kv, prefill=prefill, max_tokens=max_tokens)
-    return quality_figures(figures, how=how)
+    return quality_figures(figures, how=how + ("" if version is None else version.option()))
 
 
 def _sequences(

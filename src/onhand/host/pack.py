@@ -20,6 +20,7 @@ from onhand.core.weights import matrix_tensors
 from onhand.host.calibrate import InputStatistics
 from onhand.host.export.decoder_graph import decoder_graph
 from onhand.host.model import Model
+from onhand.host.parents import parent_version
 from onhand.host.passes.base import Matrix, MatrixLoss, Pass, PassReport
 from onhand.host.sparse_storage import ShrunkCodes, declare_streams, shrink_codes
 from onhand.host.work import FinishedMatrices
@@ -335,13 +336,6 @@ def pack_original(model: Model, staged: Path) -> Bundle:
     return _finish(model, staged, {ORIGINAL: variant}, ORIGINAL, provenance, {_WEIGHTS: digest})
 
 
-def _parent_version(provenance: Mapping[str, object]) -> int:
-    """Return the version counter of the bundle that this one was made from; 0 for none."""
-    merged = provenance.get("merged")
-    counter = merged.get("bundle_version") if isinstance(merged, Mapping) else 0
-    return counter if isinstance(counter, int) else 0
-
-
 def _finish(
     model: Model,
     staged: Path,
@@ -355,7 +349,7 @@ def _finish(
     manifest = Manifest(
         name=model.name,
         kind=LANGUAGE_MODEL,
-        version=1 + _parent_version(provenance),
+        version=1 + parent_version(provenance),
         default_variant=default,
         variants=variants,
         model=model.decoder,

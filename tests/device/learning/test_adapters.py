@@ -20,12 +20,13 @@ from onhand.device.learning.adapters import (
     check_of_original,
     export_adapter,
     fit_adapter,
-    import_adapter,
 )
+from onhand.device.learning.importing import Judges, import_learned
 from onhand.device.learning.in_use import learned_adapter, open_versions
 from onhand.device.learning.verdict import Verdict
 
 R = 2
+UNJUDGED = Judges(is_waived=True)
 SHAPES = {"layers.0.qkv": (12, 4), "layers.0.out": (4, 4)}
 Q, V, OUT = (f"model.layers.0.self_attn.{part}_proj" for part in "qvo")
 
@@ -122,7 +123,7 @@ def test_what_left_comes_back_as_it_was(bundle: Bundle, tmp_path: Path, home: Pa
     values = learn(bundle, home)
     export_adapter(bundle.root, tmp_path / "out", home=home)
 
-    version = import_adapter(bundle.root, tmp_path / "out", home=home)
+    version = import_learned(bundle.root, tmp_path / "out", UNJUDGED, home=home).version
 
     versions = open_versions(bundle.root, home)
     assert (version.number, version.parent, version.method) == (2, 1, "imported")
@@ -135,7 +136,7 @@ def test_a_lower_rank_leaves_room_to_learn_on(bundle: Bundle, tmp_path: Path, ho
     """The rest of A is as at the start, the rest of B adds nothing."""
     place = write_adapter(tmp_path / "a", lora_factors({OUT: (4, 4)}, rank=1), {"r": 1})
 
-    import_adapter(bundle.root, place, home=home)
+    import_learned(bundle.root, place, UNJUDGED, home=home)
 
     same(adapter_in_use(bundle, home), read_adapter(place, bundle.manifest.decoder).pairs)
     versions = open_versions(bundle.root, home)
@@ -156,7 +157,7 @@ def test_parts_of_one_rank_each_fit_if_their_sum_does(
         {"r": 1, "lora_alpha": 3, "target_modules": ["q_proj", "v_proj"]},
     )
 
-    import_adapter(bundle.root, place, home=home)
+    import_learned(bundle.root, place, UNJUDGED, home=home)
 
     same(adapter_in_use(bundle, home), read_adapter(place, bundle.manifest.decoder).pairs)
 
@@ -182,7 +183,7 @@ def test_a_higher_rank_is_refused(bundle: Bundle, tmp_path: Path, home: Path) ->
     place = write_adapter(tmp_path / "a", lora_factors({OUT: (4, 4)}, rank=3), {"r": 3})
 
     with pytest.raises(InputError, match=r"of rank 3, the bundle learns rank 2.*rank=3"):
-        import_adapter(bundle.root, place, home=home)
+        import_learned(bundle.root, place, UNJUDGED, home=home)
     assert open_versions(bundle.root, home).list_versions() == ()
 
 
@@ -193,7 +194,7 @@ def test_what_is_not_learned_is_refused(bundle: Bundle, tmp_path: Path, home: Pa
     )
 
     with pytest.raises(InputError, match=r"adds to layers\.0\.down, which this bundle"):
-        import_adapter(bundle.root, place, home=home)
+        import_learned(bundle.root, place, UNJUDGED, home=home)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_the_commands(
 
     assert main(["export", str(bundle.root), "--to", "peft", "-o", str(out)]) == 0
     assert "matrices   2, as 4 of the original, rank 2" in capsys.readouterr().out
-    assert main(["versions", str(bundle.root), "--import", str(out)]) == 0
+    assert main(["versions", str(bundle.root), "--import", str(out), "--unjudged"]) == 0
     said = capsys.readouterr()
     assert "not judged" in said.out
     assert "is version 2, and in use; no gate judged it" in said.err

@@ -68,9 +68,29 @@ def test_the_command_says_which_version_answers(
     shown = capsys.readouterr()
     assert "window" in shown.out
     assert "version 1 learned here answers" in shown.err
-    words = ["--engine", "onnx", "--version", "base", "--top", "3"]
-    assert main(["run", str(bundle.root), "--input", example, *words]) == 0
-    assert "cup 33.3%, lamp 33.3%, door 33.3%" in capsys.readouterr().out
+    for built in ("base", "0"):
+        words = ["--engine", "onnx", "--version", built, "--top", "3"]
+        assert main(["run", str(bundle.root), "--input", example, *words]) == 0
+        assert "cup 33.3%, lamp 33.3%, door 33.3%" in capsys.readouterr().out
+
+
+def test_a_version_is_measured(
+    bundle: Bundle, data: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its number, which the command that measures again has too; else the bundle as built."""
+    learn(bundle.root, data, settings=NAIVE, home=home)
+    words = ["bench", str(bundle.root), "--engine", "onnx", "--runs", "1", "--json"]
+
+    assert main([*words, "--version", "1"]) == 0
+    found = capsys.readouterr()
+    assert "--version 1" in found.out
+    assert "as it was built" not in found.err
+    assert main([*words, "--version", "7"]) == 2
+    assert "no version 7" in capsys.readouterr().err
+    assert main([*words, "--version", "x"]) == 2
+    assert "--version is 'x'" in capsys.readouterr().err
+    assert main(["bench", str(bundle.root), "--on", "ssh://x", "--version", "1"]) == 2
+    assert "of this device" in capsys.readouterr().err
 
 
 def test_a_refused_version_leaves_no_name_behind(

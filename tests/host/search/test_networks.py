@@ -15,6 +15,7 @@ from onhand.core.measurement import Measurement, summarize
 from onhand.core.progress import Quiet
 from onhand.device.networks.ranking import RankedVariant
 from onhand.host.costs import network_corners
+from onhand.host.learning.wanted import parse_learnable
 from onhand.host.networks import build
 from onhand.host.networks.graph import Array
 from onhand.host.networks.judge import Answers, answer_graph
@@ -233,3 +234,22 @@ def test_without_examples_nothing_is_searched(
     """It says what to give."""
     with pytest.raises(InputError, match="give them as --data"):
         plan_network(source, replace(options, data=None), home=tmp_path / "home")
+
+
+def test_what_is_to_be_learned_is_part_of_the_size(
+    source: str, options: NetworkOptions, machine: Machine, tmp_path: Path
+) -> None:
+    """Points leave room for the lesson's files; a budget that it fills alone is refused."""
+    plan = plan_network(source, options, home=tmp_path / "home")
+    wish = replace(options, learnable=parse_learnable("head"))
+    # Above the smallest point with its lesson, below the largest one without.
+    limit = min(sizes(plan)) + 80_000
+    asked = replace(wish, budget=Budget(size_bytes=limit, quality_loss=0.5))
+
+    made = search_network(source, tmp_path / "out", asked, home=tmp_path / "home")
+
+    found = read_bundle(made.root)
+    assert "learn.json" in found.manifest.files
+    assert found.size_bytes() <= limit
+    with pytest.raises(BudgetExceeded, match="size: what the bundle is to learn takes"):
+        plan_network(source, replace(wish, budget=Budget(size_bytes=5000)), home=tmp_path / "home")

@@ -1,8 +1,7 @@
 """ONNX Runtime, through its Python package."""
 
 import importlib.util
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -35,6 +34,7 @@ from onhand.device.hardware.execution_providers import (
     usable_providers,
     use_provider,
 )
+from onhand.device.onnx_errors import onnx_errors
 from onhand.device.processor import processor
 from onhand.device.telemetry import refuse_telemetry
 
@@ -184,7 +184,7 @@ class OnnxLoaded:
         for name, value in small.items():
             binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, out.shape, out.ctypes.data)
-        with _engine_errors():
+        with onnx_errors():
             self.inner.run_with_iobinding(binding)
         session.length = total
 
@@ -254,7 +254,7 @@ class OnnxEngine:
             source = content
             options.add_session_config_entry(_WEIGHTS_FOLDER, str(graph.parent))
         providers = use_provider(options, self._provider)
-        with _engine_errors():
+        with onnx_errors():
             inner = ort.InferenceSession(source, options, providers=providers)
         check_provider(inner, self._provider)
         called = f"{self.name}:{self._short}" if self._short else self.name
@@ -294,19 +294,3 @@ def _missing_kernel(bundle: Bundle, variant: str) -> str | None:
         if form is not None and form.bits not in BITS:
             return f"ONNX Runtime has no kernel for the {form.bits}-bit matrix {name}"
     return None
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Turn ONNX Runtime's errors into ours; a step's is a plain RuntimeError, others are not.
-
-    Raises:
-        EngineError: if the error came from ONNX Runtime.
-    """
-    try:
-        yield
-    except Exception as error:
-        theirs = type(error).__module__.startswith("onnxruntime")
-        if theirs or isinstance(error, RuntimeError):
-            raise EngineError(f"onnxruntime: {error}") from error
-        raise

@@ -11,31 +11,35 @@ from typing import Final
 
 import numpy as np
 
-from onhand.core.adapter import CONFIG, WEIGHTS, Pairs, read_adapter
+from onhand.core.adapter import Pairs
 from onhand.core.adapter_writing import family_naming, write_adapter
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle, stage_bundle
 from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson
+from onhand.core.manifest import NETWORK
+from onhand.device.learning.added import added_classes
 from onhand.device.learning.base import Values
-from onhand.device.learning.in_use import choose_version, learned_adapter, versions_of
-from onhand.device.learning.lesson_files import read_lesson, read_start
-from onhand.device.learning.verdict import Verdict
-from onhand.device.learning.versions import Version
+from onhand.device.learning.in_use import (
+    choose_version,
+    learned_adapter,
+    versions_of,
+    whole_values,
+)
+from onhand.device.learning.learned_files import write_learned
+from onhand.device.learning.lesson_files import class_names, read_lesson
+from onhand.device.learning.network_adapters import named_modules, write_network_adapter
+from onhand.device.learning.versions import Version, Versions
 
 __all__ = [
-    "IMPORTED",
     "ExportedAdapter",
     "check_of_original",
     "export_adapter",
     "fit_adapter",
-    "import_adapter",
     "write_version",
 ]
 
-IMPORTED: Final = "imported"
-"""The method of a version that came as an adapter: no gate judged it."""
 # Of the largest singular value: less is what float32 rounds.
 _ROUNDING: Final = 1e-5
 
@@ -46,14 +50,16 @@ class ExportedAdapter:
 
     Attributes:
         path: its folder.
+        format: "peft" or "safetensors".
         version: what it holds.
-        matrices: of ours that it adds to.
-        modules: of the checkpoint's.
-        rank: of its factors, the largest.
-        size_bytes: of both files.
+        matrices: of ours that it adds to; of plain tensors, how many there are.
+        modules: of the checkpoint's; 0 for plain tensors.
+        rank: of its factors, the largest; 0 for none.
+        size_bytes: of all files.
     """
 
     path: Path
+    format: str
     version: int
     matrices: int
     modules: int
@@ -63,7 +69,7 @@ class ExportedAdapter:
     def to_json(self) -> dict[str, object]:
         """Return a JSON object."""
         return {
-            "format": "peft",
+            "format": self.format,
             "matrices": self.matrices,
             "modules": self.modules,
             "path": str(self.path),
@@ -74,36 +80,44 @@ class ExportedAdapter:
 
 
 def export_adapter(
-    root: Path, out: Path, *, home: Path, version: int | None = None
+    root: Path, out: Path, *, home: Path, version: int | None = None, to: str = "peft"
 ) -> ExportedAdapter:
-    """Write what was learned of a language model as an adapter of the model that it came from.
+    """Write what was learned as an adapter of the model that it came from, or as plain tensors.
 
     Args:
         root: the bundle's folder; every file in it is checked first.
         out: the folder to make; must not exist.
         home: the state folder.
         version: its number; None for the one in use.
+        to: "peft", or "safetensors": the lesson's own tensors, which only a bundle of the same
+            network and the same lesson takes.
 
     Returns:
         What was written.
 
     Raises:
-        InputError: if nothing was learned, there is no such version, or `out` exists.
+        InputError: if nothing was learned, there is no such version, `out` exists, or PEFT has no
+            place for what was learned.
         BundleError: if the bundle or the version is damaged.
         ResourceError: if it cannot be written; nothing is then left behind.
     """
     bundle = read_bundle(root)
-    check_of_original(bundle)
+    if to == "peft":
+        _check_for_peft(bundle)
     in_use, found = choose_version(bundle, home, version)
     if in_use.passed_over:
         raise InputError(f"{in_use.passed_over[0]}; say with --version which one is meant")
     if found is None:
         raise InputError(f"{root} is used as it was built: there is nothing learned to write")
     with stage_bundle(out) as staged:
-        matrices, modules = write_version(bundle, found, staged, home=home)
-        size = sum((staged / name).stat().st_size for name in (CONFIG, WEIGHTS))
+        if to == "peft":
+            matrices, modules = write_version(bundle, found, staged, home=home)
+        else:
+            matrices, modules = _write_tensors(bundle, found, staged, home), 0
+        size = sum(one.stat().st_size for one in staged.iterdir())
     return ExportedAdapter(
         path=out,
+        format=to,
         version=found.number,
         matrices=matrices,
         modules=modules,
@@ -112,8 +126,34 @@ def export_adapter(
     )
 
 
+def _check_for_peft(bundle: Bundle) -> None:
+    if bundle.manifest.kind == NETWORK:
+        named_modules(bundle, read_lesson(bundle))
+    else:
+        check_of_original(bundle)
+
+
+def _write_tensors(bundle: Bundle, version: Version, folder: Path, home: Path) -> int:
+    """Write every trainable of a version; how many."""
+    versions = versions_of(bundle, home)
+    values = whole_values(bundle, versions, version)
+    classes = _classes(bundle, versions, values)
+    write_learned(folder, values, versions.lesson, classes=classes)
+    return len(values)
+
+
+def _classes(bundle: Bundle, versions: Versions, values: Values) -> tuple[str, ...]:
+    """Return the names of all classes of a version; none of a language model."""
+    if bundle.manifest.kind != NETWORK:
+        return ()
+    trainables = versions.lesson.trainables
+    grown = [len(values[n]) - one.shape[0] for n, one in trainables.items() if one.grows]
+    added = added_classes(versions.folder)[: max(grown, default=0)]
+    return (*class_names(bundle, versions.lesson), *added)
+
+
 def write_version(bundle: Bundle, version: Version, folder: Path, *, home: Path) -> tuple[int, int]:
-    """Write a version of a language model as an adapter.
+    """Write a version of a language model, or of an encoder, as an adapter.
 
     Args:
         bundle: a verified bundle.
@@ -126,9 +166,14 @@ def write_version(bundle: Bundle, version: Version, folder: Path, *, home: Path)
         modules: of the checkpoint's.
 
     Raises:
-        InputError: if the version adds nothing.
+        InputError: if the version adds nothing, or PEFT has no place for what it is.
         BundleCorrupt: if it is damaged.
     """
+    if bundle.manifest.kind == NETWORK:
+        versions = versions_of(bundle, home)
+        values = whole_values(bundle, versions, version)
+        classes = _classes(bundle, versions, values)
+        return write_network_adapter(bundle, versions.lesson, values, folder, classes=classes)
     lesson, decoder = read_lesson(bundle), bundle.manifest.decoder
     pairs = learned_adapter(bundle, home, version).pairs
     naming = family_naming(bundle.manifest.provenance.get("family"))
@@ -158,57 +203,8 @@ def check_of_original(bundle: Bundle) -> None:
         )
 
 
-def import_adapter(root: Path, place: Path, *, home: Path) -> Version:
-    """Make an adapter that was trained elsewhere a version of a bundle, and put it into use.
-
-    No gate judges it: whoever imports it does. `rollback` goes back to what was in use before.
-
-    Args:
-        root: the bundle's folder; every file in it is checked first.
-        place: the adapter's folder, or its weights file.
-        home: the state folder.
-
-    Returns:
-        The version, which is in use.
-
-    Raises:
-        InputError: if the adapter is damaged, made for another model, or adds what the bundle
-            cannot learn.
-        BundleError: if the bundle is damaged.
-        ResourceError: if it cannot be kept; all is then as it was before.
-    """
-    bundle = read_bundle(root)
-    check_of_original(bundle)
-    lesson, start = _lesson_of(bundle)
-    adapter = read_adapter(place, bundle.manifest.decoder)
-    values = fit_adapter(
-        adapter.pairs, lesson, start, decoder=bundle.manifest.decoder, where=str(place)
-    )
-    versions = versions_of(bundle, home)
-    version = versions.propose(
-        values,
-        start=start,
-        parent=versions.current().number,
-        method=IMPORTED,
-        counts={},
-        verdict=Verdict(is_accepted=True),
-    )
-    versions.accept(version.number)
-    return version
-
-
-def _lesson_of(bundle: Bundle) -> tuple[Lesson, dict[str, FloatArray]]:
-    lesson = read_lesson(bundle)
-    if lesson.rank == 0:
-        raise InputError(
-            f"{bundle.root} learns {lesson.kind}, which no adapter of low rank can be: build it "
-            "with --learnable lora"
-        )
-    return lesson, read_start(bundle, lesson)
-
-
 def fit_adapter(
-    pairs: Pairs, lesson: Lesson, start: Values, *, decoder: Decoder, where: str
+    pairs: Pairs, lesson: Lesson, start: Values, *, decoder: Decoder | None, where: str
 ) -> dict[str, FloatArray]:
     """Return the trainables that add to a model's matrices what an adapter adds.
 
@@ -216,7 +212,7 @@ def fit_adapter(
         pairs: matrix -> A (r, K) and B (N, r), the scale part of B.
         lesson: what the bundle learns; of low rank.
         start: its starting values.
-        decoder: the model.
+        decoder: the model; None for another network.
         where: the adapter's name for messages.
 
     Returns:
@@ -229,7 +225,8 @@ def fit_adapter(
     names: dict[tuple[str, str], str] = {}
     values = {name: np.array(value, dtype=np.float32) for name, value in start.items()}
     for name, made in lesson.trainables.items():
-        tensor = "head" if made.tensor == decoder.head else made.tensor
+        tied = decoder is not None and made.tensor == decoder.head
+        tensor = "head" if tied else made.tensor
         names[tensor, made.part] = name
         if made.part == "lora_B":
             values[name][:] = 0.0

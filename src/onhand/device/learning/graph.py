@@ -1,7 +1,6 @@
 """A bundle's lesson in ONNX Runtime: its loss and gradients, on the bundle's own weights file."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -19,6 +18,7 @@ from onhand.device.learning.lesson_files import (
     read_lesson_graph,
     read_start,
 )
+from onhand.device.onnx_errors import onnx_errors
 from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class LessonGraph:
         if self._trunk is None:
             raise InputError(f"{self._bundle.root}: the lesson has no trunk")
         _check_feeds(inputs, self._trunk_inputs, "the trunk")
-        with _engine_errors():
+        with onnx_errors():
             (found,) = self._trunk.run(["latent"], _rows(inputs))
         result: FloatArray = np.asarray(found, dtype=np.float32)
         return result
@@ -122,7 +122,7 @@ class LessonGraph:
         _check_feeds(given, wanted, "the lesson")
         if self._lesson.feeds == "tokens":
             self._check_tokens(given)
-        with _engine_errors():
+        with onnx_errors():
             found = dict(
                 zip(names, graph.run(names, _rows({**values, **given}), options), strict=True)
             )
@@ -284,7 +284,7 @@ def _session(
     if memory == "low":
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
-    with _engine_errors():
+    with onnx_errors():
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
@@ -316,19 +316,3 @@ def _check_feeds(feeds: Feeds, inputs: Mapping[str, DeclaredArray], what: str) -
         if not fits:
             wanted = ", ".join("any" if size is None else str(size) for size in shape)
             raise InputError(f"{what}: input {name!r} is {array.shape}, must be ({wanted})")
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Turn ONNX Runtime's errors into ours; a run's is a plain RuntimeError, others are not.
-
-    Raises:
-        EngineError: if the error came from ONNX Runtime.
-    """
-    try:
-        yield
-    except Exception as error:
-        theirs = type(error).__module__.startswith("onnxruntime")
-        if theirs or isinstance(error, RuntimeError):
-            raise EngineError(f"onnxruntime: {error}") from error
-        raise

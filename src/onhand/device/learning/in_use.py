@@ -22,6 +22,8 @@ from onhand.device.learning.versions import BASE, Version, Versions, learned_fol
 __all__ = [
     "AS_BUILT",
     "InUse",
+    "LearnedVersion",
+    "adapter_for",
     "adapter_of",
     "choose_version",
     "described",
@@ -53,6 +55,40 @@ class InUse:
 
 
 AS_BUILT: Final = InUse()
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedVersion:
+    """A version that is to be measured.
+
+    Attributes:
+        number: from 1.
+        home: the state folder where it is.
+    """
+
+    number: int
+    home: Path
+
+    def option(self) -> str:
+        """Return it as an option of a command."""
+        return f" --version {self.number}"
+
+
+def adapter_for(bundle: Bundle, version: LearnedVersion | None) -> Adapter | None:
+    """Return what a version adds to a language model; None for the bundle as it was built.
+
+    Args:
+        bundle: a bundle, of which the manifest at least is verified.
+        version: which.
+
+    Raises:
+        InputError: if there is no such version.
+        BundleCorrupt: if it is damaged.
+    """
+    if version is None:
+        return None
+    _, found = choose_version(bundle, version.home, version.number)
+    return None if found is None else learned_adapter(bundle, version.home, found)
 
 
 def open_versions(root: Path, home: Path) -> Versions:

@@ -19,11 +19,9 @@ from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.learning.added import add_classes, added_classes
 from onhand.device.learning.base import Teachable
 from onhand.device.learning.ceilings import GO, Permit, Watch, all_of
-from onhand.device.learning.fixed_answers import fixed_answers
 from onhand.device.learning.gate import Sight, gate, size_of_change
 from onhand.device.learning.graph import open_lesson
 from onhand.device.learning.in_use import versions_of, whole_values
-from onhand.device.learning.judging import judge
 from onhand.device.learning.learned import Foreseen, Learned
 from onhand.device.learning.locking import held
 from onhand.device.learning.material import Given, Material, make_material, read_given
@@ -34,6 +32,7 @@ from onhand.device.learning.methods.preferences import PreferenceMethod
 from onhand.device.learning.preference_feeds import OpinionSource, PairSource
 from onhand.device.learning.remembered import keep_memory, recall_memory
 from onhand.device.learning.settings import LearnSettings
+from onhand.device.learning.sights import see
 from onhand.device.learning.text_feeds import TextSource
 from onhand.device.learning.trainer import Ended, Trainer
 from onhand.device.learning.training import Source
@@ -361,17 +360,14 @@ def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Lear
 
 
 def _sight(room: _Room, values: dict[str, FloatArray]) -> Sight:
-    material, size = room.material, room.settings.batch
-    return Sight(
-        old=judge(room.teachable, values, material.past_heldout, batch=size),
-        new=judge(room.teachable, values, material.heldout, batch=size),
-        texts=fixed_answers(
-            room.bundle,
-            room.teachable.lesson,
-            values,
-            (*room.given.past_heldout, *room.given.heldout),
-            threads=max(1, usable_threads() // 2),
-        ),
+    return see(
+        room.bundle,
+        room.teachable,
+        values,
+        old=room.material.past_heldout,
+        new=room.material.heldout,
+        prompts=(*room.given.past_heldout, *room.given.heldout),
+        batch=room.settings.batch,
     )
 
 

@@ -13,6 +13,7 @@ from onhand.core.onnxfile import check_tensors, read_graph
 from onhand.core.onnxgraph import DeclaredArray, declared_arrays
 from onhand.core.safetensors import open_safetensors
 from onhand.core.sparse_graph import part_of_graph
+from onhand.device.learning.rounding import scale_name
 from onhand.device.networks.answers import read_labels
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "class_names",
     "read_lesson",
     "read_lesson_graph",
+    "read_scales",
     "read_start",
     "read_values",
 ]
@@ -131,6 +133,26 @@ def read_start(bundle: Bundle, lesson: Lesson) -> dict[str, FloatArray]:
             shape = "missing" if found is None else f"of shape {found.shape}"
             raise BundleCorrupt(f"{path}: {name!r} is {shape}, {LESSON} says {made.shape}")
     return {name: values[name] for name in lesson.trainables}
+
+
+def read_scales(bundle: Bundle, lesson: Lesson) -> dict[str, FloatArray]:
+    """Read the scales of the trainables' starting values, of those that answer as integers.
+
+    Args:
+        bundle: a verified bundle.
+        lesson: of it.
+
+    Returns:
+        Trainable's name -> () or (C,) float32; none for a trainable whose scales are not kept.
+
+    Raises:
+        BundleCorrupt: if the file cannot be read.
+    """
+    coded = [name for name, made in lesson.trainables.items() if made.codes is not None]
+    if not coded:
+        return {}
+    values = read_values(bundle.path(lesson.start))
+    return {name: values[scale_name(name)] for name in coded if scale_name(name) in values}
 
 
 def read_values(path: Path) -> dict[str, FloatArray]:

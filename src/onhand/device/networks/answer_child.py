@@ -1,10 +1,10 @@
 """A process of its own that answers examples from a bundle: what a device would answer.
 
 Called as `python -m onhand.device.networks.answer_child JOB`, a JSON file with `root`, `variant`,
-`engine`, `threads` and `batches`: `.npz` files of arrays in, called "fed:name", (N, ...) each. The
-N examples are answered one by one, or, where a first size of the network is fixed, as the single
-one that they are; beside each file comes `.out.npz` with the arrays out, called "number:name", and
-a line on stdout when it is there.
+`engine`, `threads`, `version` (0 for none), `home` and `batches`: `.npz` files of arrays in, called
+"fed:name", (N, ...) each. The N examples are answered one by one, or, where a first size of the
+network is fixed, as the single one that they are; beside each file comes `.out.npz` with the arrays
+out, called "number:name", and a line on stdout when it is there.
 """
 
 import json
@@ -16,6 +16,7 @@ import numpy as np
 
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import OnhandError
+from onhand.device.learning.network_in_use import network_in_use
 from onhand.device.networks.opening import open_network
 
 __all__ = ["FED", "main"]
@@ -28,7 +29,9 @@ def main(job: Path) -> int:
     """Answer; returns the process's exit code, and says on stderr what is wrong."""
     given = json.loads(job.read_text(encoding="utf-8"))
     try:
-        bundle = read_bundle(Path(given["root"]))
+        version = given.get("version", 0)
+        home = Path(given["home"]) if version else None
+        bundle, _ = network_in_use(read_bundle(Path(given["root"])), home, version)
         loaded, engine, _ = open_network(
             bundle, variant=given["variant"], engine=given["engine"], threads=given["threads"]
         )

@@ -17,6 +17,7 @@ from onhand.core.errors import InputError
 from onhand.core.measurement import Measurement, Unit, summarize
 from onhand.core.profile import DeviceProfile, render_profile
 from onhand.core.progress import Progress, Quiet
+from onhand.device.learning.network_in_use import network_in_use
 from onhand.device.measured import Event, Events, run_measured
 from onhand.device.networks.bench_child import NetworkJob, job_text
 from onhand.device.networks.opening import able_engines, open_adapted
@@ -47,6 +48,7 @@ def bench_network(
     runs: int = RUNS,
     profile: DeviceProfile | None = None,
     home: Path | None = None,
+    version: int = 0,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Measurement], str]:
     """Measure a bundle of a network on this device; the module says how.
@@ -60,6 +62,7 @@ def bench_network(
         runs: how many blocks of runs are measured, and how many starts there are (at least 3).
         profile: this device's, for its watts; None looks anew.
         home: the state folder: engines that keep what they compile start with it; None for none.
+        version: learned on this device, in the state folder; 0 for the bundle as it was built.
         progress: told how far it is.
 
     Returns:
@@ -74,7 +77,7 @@ def bench_network(
         EngineError: if a measuring process fails; the message is its last line.
     """
     _check_counts(runs, batch, threads)
-    bundle = read_bundle(root)
+    bundle, _ = network_in_use(read_bundle(root), home, version)
     chosen, _ = bundle.variant(variant)
     _check_batch(bundle, batch)
     profile = profile or current_profile()
@@ -90,6 +93,7 @@ def bench_network(
         blocks=runs,
         profile=render_profile(profile),
         home="" if home is None else str(home.absolute()),
+        version=version,
     )
     return _measure(bundle, job, shown), job.engine
 
@@ -168,6 +172,7 @@ def _measurements(
         f"onhand bench {bundle.manifest.name} --variant {job.variant} --engine {job.engine} "
         f"--threads {job.threads} --runs {job.blocks}"
         f"{'' if job.batch == 1 else f' --batch {job.batch}'}"
+        f"{'' if job.version == 0 else f' --version {job.version}'}"
     )
     made = {
         name: summarize(name, samples, unit=unit, how=how)

@@ -15,6 +15,7 @@ from typing import Final, TextIO
 from onhand.core.bundle import verifying_bundle
 from onhand.core.profile import parse_profile
 from onhand.device.energy import choose_meter
+from onhand.device.learning.network_in_use import network_in_use
 from onhand.device.measured import peak_memory_bytes, print_event, serve_job
 from onhand.device.networks.base import Array, NetworkLoaded
 from onhand.device.networks.opening import named_engine
@@ -42,6 +43,7 @@ class NetworkJob:
         blocks: how many times to measure.
         profile: of the device, as TOML.
         home: the state folder, for engines that keep what they compile; "" for none.
+        version: learned on this device, in the state folder; 0 for the bundle as it was built.
     """
 
     work: str
@@ -53,6 +55,7 @@ class NetworkJob:
     blocks: int
     profile: str
     home: str = ""
+    version: int = 0
 
 
 def job_text(job: NetworkJob) -> str:
@@ -76,9 +79,10 @@ def run_job(job: NetworkJob, out: TextIO) -> None:
     begun = time.perf_counter()
     engine = named_engine(job.engine, home=Path(job.home) if job.home else None)
     with verifying_bundle(Path(job.root)) as bundle:
-        loaded = engine.open(bundle, variant=job.variant, threads=job.threads)
+        used, _ = network_in_use(bundle, Path(job.home) if job.version else None, job.version)
+        loaded = engine.open(used, variant=job.variant, threads=job.threads)
     load_s = time.perf_counter() - begun
-    feeds = random_feeds(bundle.manifest.network, batch=job.batch)
+    feeds = random_feeds(used.manifest.network, batch=job.batch)
     loaded.run(feeds)
     print_event(out, {"event": "first-answer"})
     if job.work == "start":

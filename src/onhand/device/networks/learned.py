@@ -10,15 +10,17 @@ from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.feed import PictureFeed, SoundFeed, TextFeed
 from onhand.core.lesson import Lesson
 from onhand.core.network import ArrayInfo, Network
-from onhand.core.onnxbind import bind_inputs
+from onhand.core.onnxbind import CodedTensor, bind_inputs
 from onhand.core.onnxfile import read_graph
 from onhand.core.onnxgraph import DeclaredArray, declared_arrays
 from onhand.device.learning.lesson_files import (
     check_values,
     class_names,
     read_lesson,
+    read_scales,
     read_start,
 )
+from onhand.device.learning.rounding import rounded_weights
 
 __all__ = ["with_learned"]
 
@@ -62,7 +64,12 @@ def with_learned(
     check_values(values, lesson.trainables)
     known = _labels(bundle, lesson, values, labels)
     path = bundle.path(lesson.answers)
-    content = bind_inputs(read_graph(path), values)
+    rounded = rounded_weights(lesson, values, read_scales(bundle, lesson))
+    content = bind_inputs(
+        read_graph(path),
+        {name: value for name, value in values.items() if name not in rounded},
+        {name: CodedTensor(one.codes, one.scales, one.axis) for name, one in rounded.items()},
+    )
     described = _described(network, declared_arrays(content)[1], len(known), where=str(path))
     manifest = replace(
         bundle.manifest,
@@ -73,8 +80,20 @@ def with_learned(
     return replace(
         bundle,
         manifest=manifest,
-        learned=LearnedGraph(content=content, labels=known, kind=lesson.kind),
+        learned=LearnedGraph(
+            content=content, labels=known, kind=lesson.kind, is_coded=_is_coded(lesson)
+        ),
     )
+
+
+def _is_coded(lesson: Lesson) -> bool:
+    """Return whether what is learned between integers are integers; a head's scores never are."""
+    weights = [
+        made.codes is not None
+        for made in lesson.trainables.values()
+        if len(made.shape) > 1 and not made.grows
+    ]
+    return any(weights) and all(weights)
 
 
 def _labels(

@@ -1,14 +1,13 @@
 """Networks in ONNX Runtime, through its Python package."""
 
 import importlib.util
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import EngineError, EngineUnavailable
+from onhand.core.errors import EngineUnavailable
 from onhand.core.network import Network
 from onhand.core.profile import DeviceProfile
 from onhand.device.hardware.execution_providers import (
@@ -19,6 +18,7 @@ from onhand.device.hardware.execution_providers import (
 )
 from onhand.device.networks.base import Array, check_feeds, still_open
 from onhand.device.networks.graph_file import read_graph_file
+from onhand.device.onnx_errors import onnx_errors
 from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class OnnxNetwork:
         inner = still_open(self._inner)
         check_feeds(feeds, self._inputs)
         given = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
-        with _engine_errors():
+        with onnx_errors():
             found = inner.run(self._names, given)
         return dict(zip(self._names, found, strict=True))
 
@@ -122,9 +122,10 @@ class OnnxNetworkEngine:
         options.add_session_config_entry(_ACCURACY_LEVEL, str(chosen.accuracy_level))
         providers = use_provider(options, self._provider)
         disabled = [*SLOWER_FUSIONS]
-        if bundle.learned is not None and bundle.learned.kind != "bias":
+        learned = bundle.learned
+        if learned is not None and learned.kind != "bias" and not learned.is_coded:
             disabled.append(_ROUNDS_WEIGHTS)
-        with _engine_errors():
+        with onnx_errors():
             inner = ort.InferenceSession(
                 graph,
                 options,
@@ -133,19 +134,3 @@ class OnnxNetworkEngine:
             )
         check_provider(inner, self._provider)
         return OnnxNetwork(inner, bundle.manifest.network)
-
-
-@contextmanager
-def _engine_errors() -> Iterator[None]:
-    """Turn ONNX Runtime's errors into ours; a run's is a plain RuntimeError, others are not.
-
-    Raises:
-        EngineError: if the error came from ONNX Runtime.
-    """
-    try:
-        yield
-    except Exception as error:
-        theirs = type(error).__module__.startswith("onnxruntime")
-        if theirs or isinstance(error, RuntimeError):
-            raise EngineError(f"onnxruntime: {error}") from error
-        raise

@@ -11,7 +11,7 @@ from typing import Final
 
 from onhand.core.errors import InputError, ResourceError
 
-__all__ = ["derived", "server_secret"]
+__all__ = ["derived", "kept_secret", "read_secret", "server_secret"]
 
 _BYTES: Final = 32
 
@@ -29,12 +29,27 @@ def server_secret(home: Path) -> bytes:
         InputError: if the file is not one of ours, or others may read it.
         ResourceError: if it cannot be made or read.
     """
-    path = home / "keys" / "serving.key"
+    return kept_secret(home / "keys" / "serving.key")
+
+
+def kept_secret(path: Path) -> bytes:
+    """Return the secret that a file holds; made from the system's randomness the first time.
+
+    Args:
+        path: the file, its owner's alone; its folder is made if it is missing.
+
+    Returns:
+        32 bytes, the same for every process that asks.
+
+    Raises:
+        InputError: if the file is not one of ours, or others may read it.
+        ResourceError: if it cannot be made or read.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             _make(path)
-        return _read(path)
+        return read_secret(path)
     except OSError as error:
         reason = error.strerror or str(error)
         raise ResourceError(f"{path}: the server's secret: {reason}") from error
@@ -54,7 +69,7 @@ def derived(secret: bytes, purpose: str) -> bytes:
 
 
 def _make(path: Path) -> None:
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".serving.")  # its owner's alone
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.")  # its owner's alone
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(secrets.token_bytes(_BYTES))
@@ -67,7 +82,19 @@ def _make(path: Path) -> None:
         Path(beside).unlink(missing_ok=True)
 
 
-def _read(path: Path) -> bytes:
+def read_secret(path: Path) -> bytes:
+    """Return the secret that a file holds.
+
+    Args:
+        path: of `kept_secret`.
+
+    Returns:
+        32 bytes.
+
+    Raises:
+        InputError: if the file is not one of ours, or others may read it.
+        OSError: if it is not there, or cannot be read.
+    """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
     with os.fdopen(handle, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode

@@ -9,7 +9,7 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
-from onhand.core.lesson import Trainable
+from onhand.core.lesson import Codes, Trainable
 from onhand.host.networks.graph import Array, Attribute, Graph, Node, Value, fresh_name
 
 __all__ = ["CLASSES", "GraphEdit", "Opened", "sorted_nodes"]
@@ -30,6 +30,7 @@ class Opened:
         grows: whether classes may be added.
         trainables: by name.
         starts: their starting values.
+        scales: of those that the network stores as integers.
     """
 
     graph: Graph
@@ -37,6 +38,7 @@ class Opened:
     grows: bool
     trainables: Mapping[str, Trainable]
     starts: Mapping[str, FloatArray]
+    scales: Mapping[str, FloatArray]
 
     def own_inputs(self) -> tuple[Value, ...]:
         """Return the network's own inputs."""
@@ -54,6 +56,7 @@ class GraphEdit:
         self.outputs: tuple[Value, ...] = graph.outputs
         self.trainables: dict[str, Trainable] = {}
         self.starts: dict[str, FloatArray] = {}
+        self.scales: dict[str, FloatArray] = {}
 
     def fresh(self, wanted: str) -> str:
         """Return a name that is not in use, and take it."""
@@ -80,6 +83,7 @@ class GraphEdit:
         start: Array,
         part: str = "whole",
         grows: bool = False,
+        stored: tuple[Codes, FloatArray] | None = None,
     ) -> str:
         """Add a trainable; the name of the input.
 
@@ -89,6 +93,7 @@ class GraphEdit:
             start: its starting value.
             part: as in `Trainable`.
             grows: likewise.
+            stored: how the network stores it as integers, and their scales; None for floats.
 
         Returns:
             The name.
@@ -100,7 +105,10 @@ class GraphEdit:
             tensor=_short(tensor, len(self.trainables) - 1),
             part=part,
             grows=grows,
+            codes=None if stored is None else stored[0],
         )
+        if stored is not None:
+            self.scales[name] = stored[1]
         return name
 
     def read_instead(self, node: str, index: int, name: str) -> None:
@@ -153,6 +161,7 @@ class GraphEdit:
             grows=grows,
             trainables=dict(self.trainables),
             starts=dict(self.starts),
+            scales=dict(self.scales),
         )
 
 

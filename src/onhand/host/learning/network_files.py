@@ -1,12 +1,14 @@
 """A network's lesson put into a bundle that is being built."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.lesson import LESSON, Lesson, render_lesson
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
 from onhand.core.units import format_bytes
+from onhand.device.learning.modules import MODULES, render_modules
+from onhand.device.learning.rounding import scale_name
 from onhand.host.learning.check import STEPS
 from onhand.host.learning.differentiate import differentiate
 from onhand.host.learning.losses import append_class_loss
@@ -21,6 +23,7 @@ from onhand.host.learning.network_lesson import (
     NetworkLesson,
     make_lesson,
 )
+from onhand.host.learning.network_modules import Checkpoint, find_modules
 from onhand.host.learning.network_rounding import without_rounding
 from onhand.host.learning.wanted import Learnable
 from onhand.host.networks.graph import Graph
@@ -39,12 +42,15 @@ class AddedLesson:
         lesson: what it can learn.
         checked: how its gradients were checked.
         size_bytes: of the files that the lesson added.
+        nameless: why what is learned has no names of layers that others could load it by; "" where
+            it has.
     """
 
     bundle: Bundle
     lesson: Lesson
     checked: CheckedNetwork
     size_bytes: int
+    nameless: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Return plain values for a report."""
@@ -79,7 +85,13 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def add_network_lesson(
-    bundle: Bundle, learnable: Learnable, *, samples: Samples, threads: int, steps: int = STEPS
+    bundle: Bundle,
+    learnable: Learnable,
+    *,
+    samples: Samples,
+    threads: int,
+    steps: int = STEPS,
+    checkpoint: Checkpoint | None = None,
 ) -> AddedLesson:
     """Add what a network can learn to a bundle, once every gradient agrees with PyTorch's.
 
@@ -89,6 +101,7 @@ def add_network_lesson(
         samples: examples for the check; random inputs where there are none.
         threads: of one run.
         steps: of descent, in which both go their own way.
+        checkpoint: where the network came from; None where its layers have no names.
 
     Returns:
         The bundle, its manifest written again.
@@ -114,7 +127,13 @@ def add_network_lesson(
     if made.trunk is not None:
         files[TRUNK] = models["trunk"]
     files[LESSON] = render_lesson(made.lesson)
-    return _written(bundle, made, files, checked)
+    nameless = "it did not come from a checkpoint whose layers have names"
+    if checkpoint is not None:
+        modules = find_modules(checkpoint, stored.graph, made.opened)
+        nameless = modules if isinstance(modules, str) else ""
+        if not isinstance(modules, str):
+            files[MODULES] = render_modules(modules)
+    return replace(_written(bundle, made, files, checked), nameless=nameless)
 
 
 def _taught(stored: StoredGraph, forward: Graph, made: NetworkLesson) -> bytes:
@@ -137,7 +156,8 @@ def _written(
     root = bundle.root
     for name, content in files.items():
         (root / name).write_bytes(content)
-    starts = made.opened.starts
+    scales = made.opened.scales
+    starts = dict(made.opened.starts) | {scale_name(name): scales[name] for name in scales}
     declared = {
         name: TensorSpec(dtype="F32", shape=array.shape, offset=0) for name, array in starts.items()
     }

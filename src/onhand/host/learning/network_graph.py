@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import EngineError
 from onhand.core.onnxfile import read_graph
 from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.sparse_graph import self_contained_graph
 from onhand.device.networks.graph_file import read_graph_file
+from onhand.device.onnx_errors import onnx_errors
 from onhand.device.telemetry import refuse_telemetry
 from onhand.host.networks.graph import Array, Graph, Node, Value, fresh_name
 from onhand.host.networks.onnx_files import Place, graph_from_model, infer_shapes, model_bytes
@@ -27,6 +27,7 @@ __all__ = [
     "folded",
     "known_shapes",
     "merged_decoders",
+    "read_answering",
     "read_stored",
     "renamed_apart",
     "run_graph",
@@ -88,6 +89,27 @@ def read_stored(bundle: Bundle, variant: str) -> StoredGraph:
         tensor.data_location = onnx.TensorProto.DEFAULT
     places = dict(_places(outside.graph.initializer))
     return StoredGraph(graph=graph_from_model(model, where=str(path)), places=places)
+
+
+def read_answering(bundle: Bundle) -> Graph:
+    """Read the graph that a bundle answers by, with what was learned if it has learned something.
+
+    Args:
+        bundle: a verified bundle of a network, or what `with_learned` gave.
+
+    Returns:
+        The graph of the default variant, with all constants in memory.
+
+    Raises:
+        BundleCorrupt: if graph, weights and manifest do not match.
+        SourceError: if it holds what nothing here knows.
+    """
+    import onnx
+
+    model = onnx.load_from_string(self_contained_graph(read_graph_file(bundle, None), bundle))
+    for tensor in model.graph.initializer:
+        tensor.data_location = onnx.TensorProto.DEFAULT
+    return graph_from_model(model, where=str(bundle.root))
 
 
 def _places(tensors: "Iterable[onnx.TensorProto]") -> Iterable[tuple[str, Place]]:
@@ -161,15 +183,11 @@ def run_graph(graph: Graph, feeds: Mapping[str, Array]) -> dict[str, Array]:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    try:
+    with onnx_errors():
         session = ort.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         found = session.run(None, dict(feeds))
-    except Exception as error:
-        if type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError):
-            raise EngineError(f"onnxruntime: {error}") from error
-        raise
     return dict(zip(graph.output_names(), found, strict=True))
 
 

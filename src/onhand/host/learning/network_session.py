@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import EngineError
 from onhand.core.sparse_graph import part_of_graph
+from onhand.device.onnx_errors import onnx_errors
 from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
@@ -37,13 +37,9 @@ def open_bytes(content: bytes, bundle: Bundle, *, threads: int) -> "ort.Inferenc
     folder = "session.model_external_initializers_file_folder_path"
     options.add_session_config_entry(folder, str(bundle.root))
     options.add_session_config_entry("session.disable_prepacking", "1")
-    try:
+    with onnx_errors():
         return ort.InferenceSession(
             part_of_graph(content, bundle, bundle.manifest.default_variant),
             options,
             providers=["CPUExecutionProvider"],
         )
-    except Exception as error:
-        if type(error).__module__.startswith("onnxruntime") or isinstance(error, RuntimeError):
-            raise EngineError(f"onnxruntime: {error}") from error
-        raise

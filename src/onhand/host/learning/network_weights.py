@@ -5,14 +5,16 @@ from typing import Final
 
 import numpy as np
 
+from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
+from onhand.core.lesson import Codes
 from onhand.host.learning.network_edit import GraphEdit
 from onhand.host.learning.network_graph import few_bit_matrix, folded
 from onhand.host.learning.network_head import Head, stored_name
 from onhand.host.learning.wanted import Learnable
 from onhand.host.networks.graph import Array, Graph, Node
 
-__all__ = ["open_biases", "open_low_rank", "open_weights"]
+__all__ = ["matrices", "open_biases", "open_low_rank", "open_weights", "stored_codes"]
 
 # Operator -> inputs that are weights.
 _WEIGHTS: Final = {
@@ -114,7 +116,7 @@ def open_low_rank(
     scale = np.array(learnable.scale() / learnable.rank, dtype=np.float32)
     factor = edit.constant("lora.scale", scale)
     known: dict[str, tuple[str, str]] = {}
-    for node, sizes in _matrices(graph, fixed):
+    for node, sizes in matrices(graph, fixed):
         tensor = stored_name(graph, node.inputs[1])
         targets = learnable.targets
         # By the node's own name as well: exporters number weights, and name what they make.
@@ -153,8 +155,13 @@ def _factors(
     return a, b
 
 
-def _matrices(graph: Graph, fixed: Collection[str]) -> Iterator[tuple[Node, tuple[int, int]]]:
-    """Yield products of a matrix, and (K, N)."""
+def matrices(graph: Graph, fixed: Collection[str]) -> Iterator[tuple[Node, tuple[int, int]]]:
+    """Yield products of a matrix, and (K, N).
+
+    Args:
+        graph: the graph.
+        fixed: values that no input changes.
+    """
     weights = [
         node.inputs[1]
         for node in graph.nodes
@@ -198,9 +205,38 @@ def _open(edit: GraphEdit, graph: Graph, places: list[tuple[Node, int]]) -> None
             continue
         if name not in known:
             tensor = stored_name(graph, name)
-            wanted = f"learned.{tensor}"
-            known[name] = edit.trainable(wanted, tensor=tensor, start=values[name])
+            known[name] = edit.trainable(
+                f"learned.{tensor}",
+                tensor=tensor,
+                start=values[name],
+                stored=stored_codes(graph, name),
+            )
         edit.read_instead(node.name, index, known[name])
+
+
+def stored_codes(graph: Graph, value: str) -> tuple[Codes, FloatArray] | None:
+    """Return how a weight is stored as integers around zero.
+
+    Args:
+        graph: the graph.
+        value: what reads the weight reads.
+
+    Returns:
+        How, and its scales (C,) or (); None where it is stored as floats, or as other integers:
+        of blocks, of fewer bits, or around another number.
+    """
+    node = graph.producers().get(value)
+    if node is None or node.op != "DequantizeLinear" or node.domain or node.whole("block_size", 0):
+        return None
+    parts = [graph.constants.get(name) for name in node.inputs if name]
+    codes, scales = parts[0], parts[1]
+    if codes is None or scales is None or codes.dtype != np.int8 or codes.ndim < 2:
+        return None
+    if len(parts) > 2 and (parts[2] is None or parts[2].any()):
+        return None
+    if scales.size == 1:
+        return Codes(bits=8, axis=None), scales.astype(np.float32).reshape(())
+    return Codes(bits=8, axis=node.whole("axis", 1) % codes.ndim), scales.astype(np.float32)
 
 
 def _is_weight(node: Node, array: Array) -> bool:

@@ -27,7 +27,7 @@ from onhand.host.networks.checks import check_network
 from onhand.host.networks.clean import clean
 from onhand.host.networks.data import DataSplit, hash_data, read_data, split_data
 from onhand.host.networks.graph import Graph
-from onhand.host.networks.learnable import wish_json, with_lesson
+from onhand.host.networks.learnable import Source, wish_json, with_lesson
 from onhand.host.networks.loading import load_network, with_inputs
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.options import NetworkOptions
@@ -122,9 +122,10 @@ def build_network(
             for name, steps in options.variants.items()
         }
         graphs = {name: made.graph for name, made in finished.items()}
-        provenance, samples = _provenance(ready, options), ready.data.calibration
+        provenance = _provenance(ready, options)
         packed = pack_network(ready.model, ready.network, graphs, staged, provenance=provenance)
-        lesson = with_lesson(packed, options.learnable, samples, ready.threads, shown)
+        made_of = Source(ready.model, ready.graph, ready.data.calibration, ready.threads)
+        lesson = with_lesson(packed, options.learnable, made_of, shown)
         proof = _proof(ready, finished, options, staged, home)
         if (report := prove_network(proof, progress=shown)).breaches:
             raise BudgetExceeded("; ".join(f"{one.key}: {one.why}" for one in report.breaches))
@@ -355,18 +356,23 @@ def _check_disk(ready: PreparedNetwork, options: NetworkOptions, out: Path) -> N
 
 
 def _provenance(ready: PreparedNetwork, options: NetworkOptions) -> dict[str, object]:
-    return wish_json(options.learnable) | {
-        "calibration": len(ready.data.calibration),
-        "data_sha256": ready.data.sha256,
-        "family": ready.model.family,
-        "onhand": __version__,
-        "recipe": {
-            name: [pass_options(step.transform) for step in steps]
-            for name, steps in options.variants.items()
-        },
-        "source_sha256": ready.model.sha256,
-        "task": options.task,
-    }
+    merged = {"merged": dict(options.merged)} if options.merged else {}
+    return (
+        wish_json(options.learnable)
+        | merged
+        | {
+            "calibration": len(ready.data.calibration),
+            "data_sha256": ready.data.sha256,
+            "family": ready.model.family,
+            "onhand": __version__,
+            "recipe": {
+                name: [pass_options(step.transform) for step in steps]
+                for name, steps in options.variants.items()
+            },
+            "source_sha256": ready.model.sha256,
+            "task": options.task,
+        }
+    )
 
 
 def _fingerprint(ready: PreparedNetwork, options: NetworkOptions) -> dict[str, object]:

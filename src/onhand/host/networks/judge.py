@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from onhand.core.errors import EngineError, InputError
 from onhand.core.measurement import Measurement, Unit
 from onhand.core.progress import Progress
+from onhand.device.learning.in_use import LearnedVersion
 from onhand.device.networks.answer_child import FED
 from onhand.device.networks.boxes import BoxReader
 from onhand.host.networks.annotations import Truth
@@ -69,6 +70,7 @@ def answer_bundle(
     engine: str | None,
     threads: int,
     progress: Progress,
+    learned: LearnedVersion | None = None,
 ) -> Answers:
     """Run examples through a bundle, in a fresh process that holds the device's code alone.
 
@@ -79,6 +81,7 @@ def answer_bundle(
         engine: name of the engine; None for the one that opening chooses.
         threads: of one run.
         progress: told of every example.
+        learned: the version that answers; None for the bundle as it was built.
 
     Returns:
         The answers.
@@ -105,6 +108,8 @@ def answer_bundle(
                 "variant": variant,
                 "engine": engine,
                 "threads": threads,
+                "version": 0 if learned is None else learned.number,
+                "home": "" if learned is None else str(learned.home.absolute()),
                 "batches": [str(place) for place in places],
             }
             chosen = _run_child(Path(folder) / "job.json", job)

@@ -43,6 +43,7 @@ class NetworkOptions:
         ablate: whether to build without each technique too, and say what each brought.
         resume: whether to go on with an interrupted build of the same bundle.
         learnable: what the default variant should be able to learn on a device; None for nothing.
+        merged: what of another bundle goes into this one, for its provenance; empty for nothing.
     """
 
     task: str
@@ -62,6 +63,7 @@ class NetworkOptions:
     ablate: bool = False
     resume: bool = False
     learnable: Learnable | None = None
+    merged: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:

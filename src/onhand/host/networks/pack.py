@@ -27,6 +27,7 @@ from onhand.host.networks.graph import Array, Graph, Value, fresh_name
 from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.onnx_files import Place, model_bytes
 from onhand.host.networks.sparse_storage import shrink_constant
+from onhand.host.parents import parent_version
 
 __all__ = ["Shrink", "describe", "pack_network"]
 
@@ -178,7 +179,7 @@ def pack_network(
     manifest = Manifest(
         name=model.name,
         kind=NETWORK,
-        version=1,
+        version=1 + parent_version(provenance),
         default_variant=next(iter(variants)),
         variants=made,
         model=network,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from onhand.core.budget import AXES, Breach
+from onhand.core.budget import AXES, Breach, Budget
 from onhand.core.errors import BudgetExceeded
 from onhand.core.measurement import Measurement, measurement_from_json
 from onhand.device.networks.bench import bench_network
@@ -16,6 +16,7 @@ from onhand.device.networks.boxes import box_reader
 from onhand.host.networks.judge import Answers, answer_bundle, answer_graph, compare_answers
 from onhand.host.networks.pack import pack_network
 from onhand.host.networks.steps import Step
+from onhand.host.search.lesson_room import room_beside_network
 from onhand.host.search.network_bases import bases_for, steps_of
 from onhand.host.search.network_budget import next_candidate, refuse
 from onhand.host.search.network_front import Candidate, candidates, dominated, picks_under
@@ -80,10 +81,26 @@ class NetworkSearch:
         for base in bases_for(ground.options.task):
             if (standing := ground.stand(base)) is not None:
                 self.standings[base.label] = standing
+        self._budget = self._with_room()
         self.front = self._front()
         self.scales: dict[str, float] = dict(_FIRST_SCALES)
         self.measured: dict[int, dict[str, Measurement]] = {}
         self._original: Answers | None = None
+
+    def _with_room(self) -> Budget:
+        """Return the budget without what the bundle's lesson takes."""
+        ground, standing = self._ground, next(iter(self.standings.values()), None)
+        if standing is None or ground.options.learnable is None or self._budget.size_bytes is None:
+            return self._budget
+        # The point that loses most has most operators of rounding.
+        one = max(candidates(standing.spaces()[0]), key=lambda made: made.damage)
+        return room_beside_network(
+            self._budget,
+            ground.ready,
+            standing.work.made(one.choices),
+            ground.options.learnable,
+            progress=ground.progress,
+        )
 
     def _front(self) -> list[Candidate]:
         scale = speed_scale(self._ground.ready.profile, self._ground.here)

@@ -10,6 +10,7 @@ from onhand.host.options import BuildOptions
 from onhand.host.passes.base import pass_options
 from onhand.host.prepare import Prepared, prepare
 from onhand.host.search.choices import SearchSpace
+from onhand.host.search.lesson_room import room_beside_decoder
 from onhand.host.search.opening import QUICK, Basis, check_costs, open_planner
 from onhand.host.search.search import SearchPlan, plan_search
 
@@ -86,7 +87,7 @@ def search_basis(
         sequences=ready.texts.calibration.sequences,
         text_sha256=ready.texts.calibration.sha256,
         profile=ready.profile,
-        budget=options.budget,
+        budget=room_beside_decoder(options.budget, ready.shaped.decoder, options.learnable),
         space=options.search or SearchSpace(),
         accuracy_level=options.accuracy_level,
         threads=ready.threads,
@@ -105,7 +106,7 @@ def check_budget_costs(ready: Prepared, options: BuildOptions, home: Path) -> No
     """
     check_costs(
         ready.shaped,
-        options.budget,
+        room_beside_decoder(options.budget, ready.shaped.decoder, options.learnable),
         options.search or SearchSpace(),
         ready.profile,
         accuracy_level=options.accuracy_level,

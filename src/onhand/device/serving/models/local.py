@@ -81,6 +81,8 @@ class LocalModel:
         self._prompts = PromptReader(
             tokenizer=opened.files.tokenizer, template=opened.files.template, name=self.name
         )
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="onhand-encode")
+        opened.files.tokenizer.encode_with(self._encoding)
         limits = settings.limits
         self._batcher = Batcher(opened.loaded, limits=limits)
         self.governed = GovernedBatcher(
@@ -200,6 +202,7 @@ class LocalModel:
         """Break answers off and release the weights; safe to call twice."""
         self._batcher.close()
         self._threads.shutdown()
+        self._encoding.shutdown()
         self._remembered.close()
         self._opened.loaded.close()
 

@@ -1,0 +1,1 @@
+"""What happened on this device, kept so that tampering shows."""

@@ -1,0 +1,268 @@
+"""An audit log that many threads and event loops write to, by a thread of its own.
+
+A record is handed to the system before whoever waits for it goes on: a process that is killed
+afterwards loses nothing. All that wait at the same time go out in one write. What the system has is
+seen on the disk, and a head is signed, by another thread, so that a slow disk holds up no answer.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from onhand.core.errors import InputError, ResourceError
+from onhand.device.audit.chain import Chain, ChainBusy, Event
+from onhand.device.audit.heads import Head, append_head, signed_line
+from onhand.device.audit.keys import AuditKeys
+from onhand.device.audit.settings import AuditSettings
+
+__all__ = ["AuditCounts", "AuditLog", "open_audit"]
+
+_LOG = logging.getLogger("onhand.serving")
+_MOST_CHAINS: Final = 16
+_MOST_HEADS: Final = 1000
+_AGAIN_S: Final = 1.0
+_CLOSE_S: Final = 10.0
+_PRUNE_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditCounts:
+    """What happened so far.
+
+    Attributes:
+        written: records.
+        lost: those that could not be written.
+        writes: to the system; records of one moment share one.
+        heads: signed and kept.
+        heads_failed: that could not be kept.
+    """
+
+    written: int = 0
+    lost: int = 0
+    writes: int = 0
+    heads: int = 0
+    heads_failed: int = 0
+
+
+class AuditLog:
+    """May be shared between threads.
+
+    Attributes:
+        settings: how it is kept.
+        keys: of codes, heads and bodies.
+        counts: what happened so far.
+        failure: why nothing can be written at the moment; "" where it can.
+    """
+
+    def __init__(
+        self, chain: Chain, heads: Path, keys: AuditKeys, settings: AuditSettings
+    ) -> None:
+        """Take a chain over, and start the threads; the first record says that it begins.
+
+        Args:
+            chain: closed by `close`.
+            heads: the file of its heads.
+            keys: of codes, heads and bodies.
+            settings: how it is kept.
+
+        Raises:
+            ResourceError: if nothing can be written.
+        """
+        self.settings, self.keys = settings, keys
+        self.counts = AuditCounts()
+        self.failure = ""
+        self._chain, self._heads = chain, heads
+        self._change = threading.Condition()
+        self._writing = threading.Lock()  # what was lost, and why
+        self._counting = threading.Lock()
+        self._waiting: list[tuple[Event, Future[None]]] = []
+        self._lost = 0  # since the last record that was written
+        self._is_closing = False
+        self._signed = 0
+        self._pruned_s = 0.0
+        try:
+            chain.append([("start", {"log": chain.log, "key": keys.public.hex()})])
+            self._checkpoint()
+        except OSError as error:
+            chain.close()
+            raise ResourceError(f"the audit log cannot be written: {error}") from error
+        self._wake = threading.Event()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("onhand-audit", self._work), ("onhand-heads", self._watch))
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def is_refusing(self) -> bool:
+        """Whether requests are refused, as nothing can be written."""
+        return bool(self.failure) and self.settings.when_unwritable == "refuse"
+
+    def record(self, facts: Mapping[str, Any], *, kind: str = "request") -> Future[None]:
+        """Write what happened, soon.
+
+        Args:
+            facts: what JSON can hold.
+            kind: of the record.
+
+        Returns:
+            Done when the system has it. It fails with `ResourceError` where it cannot be written
+            and requests are refused then.
+        """
+        done: Future[None] = Future()
+        with self._change:
+            if self._is_closing:
+                done.set_exception(ResourceError("the audit log is closed"))
+                return done
+            self._waiting.append(((kind, facts), done))
+            self._change.notify()
+        return done
+
+    def close(self) -> None:
+        """Write what waits, the end, and a last head; safe to call twice."""
+        with self._change:
+            if self._is_closing:
+                return
+            self._is_closing = True
+            self._change.notify()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(_CLOSE_S)
+        with suppress(OSError):
+            self._chain.append([("end", {})])
+            self._checkpoint()
+        self._chain.close()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                while not self._waiting and not self._is_closing:
+                    self._change.wait()
+                group, self._waiting = self._waiting, []
+                if not group:
+                    return
+            self._write(group)
+
+    def _write(self, group: list[tuple[Event, Future[None]]]) -> None:
+        is_written = self._append([event for event, _ in group])
+        for _, done in group:
+            if is_written or self.settings.when_unwritable == "serve":
+                done.set_result(None)
+            else:
+                done.set_exception(ResourceError("the audit log cannot be written"))
+        if self._chain.count - self._signed >= self.settings.head_records:
+            self._wake.set()
+
+    def _append(self, events: Sequence[Event]) -> bool:
+        """Write records, and before them what was lost; say whether that was possible."""
+        with self._writing:
+            lost = {"records": self._lost, "reason": self.failure}
+            try:
+                self._chain.append([("lost", lost), *events] if self.failure else events)
+            except OSError as error:
+                self._fail(error.strerror or str(error), len(events))
+                return False
+            self._recover()
+        self._count(written=len(events), writes=1)
+        return True
+
+    def _fail(self, reason: str, n: int) -> None:
+        if not self.failure:
+            what = "refused" if self.settings.when_unwritable == "refuse" else "served without"
+            _LOG.error("the audit log cannot be written, requests are %s: %s", what, reason)
+        self.failure = reason
+        self._lost += n
+        self._count(lost=n)
+
+    def _recover(self) -> None:
+        if self.failure:
+            _LOG.warning("the audit log is written again; %d records are lost", self._lost)
+        self.failure, self._lost = "", 0
+
+    def _watch(self) -> None:
+        while True:
+            self._wake.wait(_AGAIN_S if self.failure else self.settings.head_s)
+            self._wake.clear()
+            if self._is_closing:
+                return
+            if self.failure:  # nobody else may come any more
+                self._append([])
+            try:
+                self._checkpoint()
+                self._prune()
+            except OSError as error:
+                _LOG.warning("the audit log's head could not be kept: %s", error)
+                self._count(heads_failed=1)
+
+    def _checkpoint(self) -> None:
+        count, digest = self._chain.sync()
+        if count == self._signed:
+            return
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        head = Head(log=self._chain.log, count=count, hash=digest, time=now)
+        append_head(self._heads, signed_line(head, self.keys), most=_MOST_HEADS)
+        self._signed = count
+        self._count(heads=1)
+
+    def _count(self, **more: int) -> None:
+        with self._counting:
+            now = {name: getattr(self.counts, name) + n for name, n in more.items()}
+            self.counts = replace(self.counts, **now)
+
+    def _prune(self) -> None:
+        if time.monotonic() - self._pruned_s < _PRUNE_S and self._pruned_s:
+            return
+        self._pruned_s = time.monotonic()
+        keep_s = self.settings.keep_days * 86_400
+        if old := self._chain.prune(keep_s=keep_s, most_bytes=self.settings.most_bytes):
+            # What says that they go is safe before they do.
+            self._checkpoint()
+            for path in old:
+                path.unlink(missing_ok=True)
+
+
+def open_audit(
+    settings: AuditSettings,
+    home: Path,
+    keys: AuditKeys,
+    *,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> AuditLog:
+    """Open the audit log of a state folder.
+
+    Each process that writes at the same time has a chain of its own.
+
+    Args:
+        settings: how it is kept.
+        home: the state folder.
+        keys: of codes, heads and bodies.
+        now: the time in UTC.
+
+    Returns:
+        The log; close it.
+
+    Raises:
+        InputError: if its files are damaged, or too many processes write.
+        ResourceError: if it cannot be written.
+    """
+    folder, heads = settings.folders(home)
+    busy: ChainBusy | None = None
+    for number in range(1, _MOST_CHAINS + 1):
+        place = folder / f"chain-{number}"
+        try:
+            chain = Chain(place, keys.code, segment_bytes=settings.segment_bytes, now=now)
+        except OSError as error:
+            raise ResourceError(f"{place}: the audit log cannot be written: {error}") from error
+        except ChainBusy as error:
+            busy = error
+            continue
+        return AuditLog(chain, heads / f"chain-{number}.heads", keys, settings)
+    raise InputError(f"{folder}: {_MOST_CHAINS} processes write there already") from busy
