@@ -98,23 +98,24 @@ class Tokenizer:
         """
         return self._encode(text, special=False)
 
-    def encode_with(self, worker: Executor) -> None:
+    def encode_with(self, worker: Executor | None) -> None:
         """Let one thread encode for all from now on.
 
         The library keeps words in each thread: dozens would take megabytes, and begin slowly.
 
         Args:
-            worker: of one thread; it outlives what is encoded.
+            worker: of one thread; it outlives what is encoded. None: each thread for itself again.
         """
         self._worker = worker
 
     def _encode(self, text: str, *, special: bool) -> TokenArray:
         check_text(text)
-        if self._worker is None or len(text) > _MOST_SHARED:
+        worker = self._worker
+        if worker is None or len(text) > _MOST_SHARED:
             found = self._model.encode(text, add_special_tokens=special)
         else:
             encode = self._model.encode
-            found = self._worker.submit(encode, text, add_special_tokens=special).result()
+            found = worker.submit(encode, text, add_special_tokens=special).result()
         return np.asarray(found.ids, dtype=np.int64)
 
     def decode(self, ids: Sequence[int] | TokenArray) -> str:

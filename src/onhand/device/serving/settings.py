@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -305,20 +305,11 @@ def parse_settings(
     server, cache, log = (_table(table, key, where) for key in ("server", "cache", "log"))
     models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
     keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]
-    tenants: dict[str, str] = {}
-    for one, at in keys:
-        digest = one.sha256 or _digest_of(one.env, environment, at)
-        if digest in tenants:
-            raise RecipeError(f"{at}: the token is that of {tenants[digest]!r} already")
-        tenants[digest] = one.tenant
+    tenants = _tenants(keys, environment)
     backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
-        server=placed_files(
-            filled(NetworkSettings, server, where=f"{where}: server"),
-            ("certificate", "certificate_key", "client_ca"),
-            beside,
-        ),
+        server=_server(server, where),
         access=filled(AccessSettings, _table(table, "access", where), where=f"{where}: access"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
@@ -345,6 +336,18 @@ def parse_settings(
     )
 
 
+def _tenants(
+    keys: Sequence[tuple[KeySettings, str]], environment: Mapping[str, str]
+) -> dict[str, str]:
+    tenants: dict[str, str] = {}
+    for one, at in keys:
+        digest = one.sha256 or _digest_of(one.env, environment, at)
+        if digest in tenants:
+            raise RecipeError(f"{at}: the token is that of {tenants[digest]!r} already")
+        tenants[digest] = one.tenant
+    return tenants
+
+
 def _backends(
     table: Mapping[str, object], environment: Mapping[str, str], where: str
 ) -> tuple[tuple[BackendSettings, ...], dict[str, Secret]]:
@@ -363,6 +366,11 @@ def _backends(
         one = placed_files(one, ("ca", "certificate", "certificate_key"), beside)
         found.append(one)
     return tuple(found), secrets
+
+
+def _server(given: Mapping[str, object], where: str) -> NetworkSettings:
+    found = filled(NetworkSettings, given, where=f"{where}: server")
+    return placed_files(found, ("certificate", "certificate_key", "client_ca"), Path(where).parent)
 
 
 def _table(table: Mapping[str, object], key: str, where: str) -> dict[str, object]:

@@ -202,6 +202,7 @@ class LocalModel:
         """Break answers off and release the weights; safe to call twice."""
         self._batcher.close()
         self._threads.shutdown()
+        self._opened.files.tokenizer.encode_with(None)
         self._encoding.shutdown()
         self._remembered.close()
         self._opened.loaded.close()
