@@ -110,8 +110,7 @@ class Tokenizer:
 
     def _encode(self, text: str, *, special: bool) -> TokenArray:
         check_text(text)
-        worker = self._worker
-        if worker is None or len(text) > _MOST_SHARED:
+        if (worker := self._worker) is None or len(text) > _MOST_SHARED:
             found = self._model.encode(text, add_special_tokens=special)
         else:
             encode = self._model.encode

@@ -61,7 +61,9 @@ class AuditLog:
         failure: why nothing can be written at the moment; "" where it can.
     """
 
-    def __init__(self, chain: Chain, heads: Path, keys: AuditKeys, settings: AuditSettings) -> None:
+    def __init__(
+        self, chain: Chain, heads: Path, keys: AuditKeys, settings: AuditSettings
+    ) -> None:
         """Take a chain over, and start the threads; the first record says that it begins.
 
         Args:

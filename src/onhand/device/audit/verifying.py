@@ -179,9 +179,8 @@ class _Walk:
                 self._find("edited", f"{name}, line {n_lines}: {problem}")
         if n_bad > 1 and n_bad == n_lines:
             del self.findings[before:]
-            self._find(
-                "replaced", f"{name}: none of its {n_lines} records was written with this log's key"
-            )
+            self._find("replaced", f"{name}: none of its {n_lines} records was written with this "
+                       "log's key")
 
     def _line(self, line: bytes) -> str:
         """Go on by a line; return what is wrong with the line itself."""
@@ -228,11 +227,8 @@ class _Walk:
             pass  # lines too many, which were found already
         elif missing == 0 and record.previous != self.hash:
             kind: Kind = "replaced" if self.code is not None else "edited"
-            self._find(
-                kind,
-                f"record {record.seq} does not follow record {self.last}: one of "
-                "them is from elsewhere",
-            )
+            self._find(kind, f"record {record.seq} does not follow record {self.last}: one of "
+                       "them is from elsewhere")
 
     def _behind(self, record: Record) -> None:
         for place, (begin, end) in enumerate(self.gaps):
@@ -270,9 +266,8 @@ class _Walk:
         for head in heads:
             found = self.hashes[head.count]
             if found and found != head.hash:
-                self._find(
-                    "replaced", f"record {head.count} is not the one that was signed at {head.time}"
-                )
+                self._find("replaced", f"record {head.count} is not the one that was signed at "
+                           f"{head.time}")
 
     def _find(self, kind: Kind, sentence: str) -> None:
         self.findings.append(Finding(kind, sentence))

@@ -4,7 +4,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -316,7 +316,7 @@ def parse_settings(
         governor=filled(
             GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
         ),
-        models=tuple(_placed(one, beside) for one in models),
+        models=tuple(placed_files(one, ("bundle",), beside) for one in models),
         tenants=tenants,
         shelf=filled(ShelfSettings, _table(table, "shelf", where), where=f"{where}: shelf"),
         managers=frozenset(one.tenant for one, _ in keys if one.may_manage),
@@ -396,7 +396,3 @@ def _digest_of(name: str, environment: Mapping[str, str], where: str) -> str:
             f"{where}: the environment variable {name} must hold a token of 16 characters or more"
         )
     return hashlib.sha256(token.encode()).hexdigest()
-
-
-def _placed(model: ModelSettings, beside: Path) -> ModelSettings:
-    return replace(model, bundle=str(beside / Path(model.bundle).expanduser()))
