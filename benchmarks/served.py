@@ -45,7 +45,13 @@ class Server:
     """`onhand serve`, from its start until it takes requests; kill it, or use a `with` block."""
 
     def __init__(
-        self, bundle: Path, home: Path, *, cache: Mapping[str, int], model: Mapping[str, int | str]
+        self,
+        bundle: Path,
+        home: Path,
+        *,
+        cache: Mapping[str, int],
+        model: Mapping[str, int | str],
+        audit: Mapping[str, int | str] | None = None,
     ) -> None:
         """Start it, and wait until it is ready.
 
@@ -54,12 +60,14 @@ class Server:
             home: its state folder.
             cache: `[cache]` of its settings.
             model: `[[model]]` of its settings, beside the bundle.
+            audit: `[audit]` of its settings; None for the usual.
         """
         home.mkdir(parents=True, exist_ok=True)
         config = home / "serve.toml"
         tables: Mapping[str, Mapping[str, int | str]] = {
             "[log]": {"requests": False},
             "[cache]": cache,
+            "[audit]": audit or {},
             "[[model]]": {"bundle": str(bundle.resolve()), **model},
         }
         config.write_text("".join(_toml(name, table) for name, table in tables.items()))

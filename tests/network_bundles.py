@@ -155,6 +155,7 @@ def pack(
     accuracy_level: int = 0,
     provenance: Mapping[str, object] | None = None,
     detection: Detection | None = None,
+    n_labels: int = 0,
 ) -> Bundle:
     """Write the bundle of some variants, the first of them its default, and read it back.
 
@@ -168,6 +169,7 @@ def pack(
         accuracy_level: as in `Variant`.
         provenance: as in `Manifest`.
         detection: how its outputs become boxes.
+        n_labels: lines of its labels, which are among `files`.
     """
     made: dict[str, Variant] = {}
     hashes: dict[str, str] = {}
@@ -196,6 +198,7 @@ def pack(
                 n_parameters=sum(array.size for array in first.constants.values()),
                 detection=detection,
                 feed=feed,
+                n_labels=n_labels,
             ),
             files={},
             provenance=provenance or {},

@@ -12,6 +12,7 @@ DEVICE = CORE | {
     "PIL",
     "httpx2",
     "jinja2",
+    "keyring",
     "llguidance",
     "onnxruntime",
     "openvino",

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from onhand.cli.progress import shown_progress
+from onhand.cli.progress import Lines, shown_progress
 from onhand.core.errors import InputError
 
 
@@ -26,6 +26,21 @@ def test_a_log_gets_a_line_at_each_end_of_a_stage(capsys: pytest.CaptureFixture[
     assert lines[3] == "writing ..."
     assert lines[4].startswith("writing: done in ")
     assert len(lines) == 5
+
+
+def test_a_log_of_long_work_says_how_long_still(capsys: pytest.CaptureFixture[str]) -> None:
+    """Not more often than every ten seconds, and by the pace of this run alone."""
+    now_s = 0.0
+    lines = Lines(lambda: now_s)
+    lines.start("learning", 100)
+    lines.advance(40)
+    for _ in range(12):
+        now_s += 1
+        lines.advance(1)
+
+    told = capsys.readouterr().err.splitlines()
+
+    assert told == ["learning ...", "learning: 50%, about 50 s still"]
 
 
 def test_a_stage_that_failed_is_not_done(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """`onhand learn`: teach a bundle on this device, from a file."""
 
+import os
 from pathlib import Path
 
 import typer
@@ -64,7 +65,7 @@ def command(
         foreseen = foresee(name, data, settings=settings, home=around.home(), threads=threads)
         write_foreseen(foreseen, as_json=as_json)
         return
-    with shown_progress() as progress, interrupts() as is_interrupted:
+    with shown_progress() as progress, interrupts(told=_say_interrupted) as is_interrupted:
         made = learn(
             name,
             data,
@@ -77,6 +78,11 @@ def command(
     write_learned(made, as_json=as_json)
     if made.ended == "interrupted":
         raise typer.Exit(_INTERRUPTED)
+
+
+def _say_interrupted() -> None:
+    # Not by `say`: a handler may run in the midst of what writes to the same buffer.
+    os.write(2, b"\nit ends after this step; Ctrl-C again ends it at once\n")
 
 
 _SAME = (

@@ -53,12 +53,19 @@ def _sentences(made: Learned) -> list[str]:
         f"{format_seconds(made.seconds)}{joules}, at most {format_bytes(made.peak_memory_bytes)} "
         "of memory"
     ]
+    # The loss of preferences is that of a weighted sum, which says nothing by itself.
+    if len(made.losses) > 1 and not made.method.startswith(("dpo", "kto")):
+        lines.append(
+            f"loss: {made.losses[0]:.3g} in the first step, {made.losses[-1]:.3g} in the last"
+        )
     if made.ended == "ceiling":
         lines.append(f"ended early: {made.why}")
     if made.skipped:
         lines.append(f"{made.skipped} steps were skipped: their numbers were not finite")
     if made.added_classes:
         lines.append(f"new classes: {', '.join(made.added_classes)}")
+    if not (made.heldout or made.past_heldout):
+        lines.append("nothing judged what it can do now: no example was held out or remembered")
     if made.is_used:
         lines.append(f"version {made.version} passed its gate and is in use")
     elif made.is_accepted:

@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "run": "Answer one prompt.",
     "serve": "Serve bundles to OpenAI's clients, on this device.",
     "keys": "Make, list and take back the keys of who may ask a server.",
+    "audit": "Check what was recorded of requests, show it, or export it.",
     "versions": "List what this device has learned of a bundle.",
     "rollback": "Use an earlier version of what was learned.",
     "feedback": "Show what users taught, and what waits in quarantine.",
@@ -53,6 +54,7 @@ COMMANDS: Final = {
     "bench": "Measure a bundle's speed, memory and energy, here or on a board.",
     "evaluate": "Compare a bundle with its original on a text.",
     "export": "Write a bundle in the format of another runtime.",
+    "vault": "Keys of what lies on this device's disk: make, show, rotate, erase.",
     "merge": "Merge what was learned, or an adapter, into a new bundle.",
 }
 # The first class that matches an error decides.

@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from onhand.cli.output import printable, say
 from onhand.core.progress import Progress
@@ -16,22 +16,39 @@ if TYPE_CHECKING:
 
 __all__ = ["Lines", "shown_progress"]
 
+_EVERY_S: Final = 10.0
+
 
 class Lines:
-    """One line at the start of each stage and one at its end. See `Progress`."""
+    """A line at the start of each stage, one at its end, and few between. See `Progress`."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._stage = ""
-        self._begun = 0.0
+        self._begun = self._said = 0.0
+        self._total = self._done = self._skipped = 0.0
 
     def start(self, what: str, total: float) -> None:
         """Say what begins."""
         self.finish()
-        self._stage, self._begun = what, time.monotonic()
+        self._stage, self._begun = what, self._clock()
+        self._total, self._said = total, self._begun
+        self._done = self._skipped = 0.0
         say(f"{what} ...")
 
     def advance(self, amount: float) -> None:
-        """Say nothing: a log needs no bar."""
+        """Say how far it is and how long still, every few seconds: a log needs no bar."""
+        now = self._clock()
+        if self._done == 0.0 and amount > 1:
+            # What an earlier run did tells nothing of this one's pace.
+            self._skipped = amount
+        self._done += amount
+        made, left = self._done - self._skipped, self._total - self._done
+        if now - self._said < _EVERY_S or made <= 0 or left <= 0:
+            return
+        self._said = now
+        still = format_seconds((now - self._begun) / made * left)
+        say(f"{self._stage}: {self._done / self._total:.0%}, about {still} still")
 
     def note(self, text: str) -> None:
         """Say it."""
@@ -40,7 +57,7 @@ class Lines:
     def finish(self) -> None:
         """Say that the stage is done, and how long it took."""
         if self._stage:
-            say(f"{self._stage}: done in {format_seconds(time.monotonic() - self._begun)}")
+            say(f"{self._stage}: done in {format_seconds(self._clock() - self._begun)}")
         self._stage = ""
 
 

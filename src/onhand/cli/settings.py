@@ -25,8 +25,15 @@ class Settings:
         Raises:
             ResourceError: if ONHAND_HOME is not set and the user has no home folder.
         """
-        if self.home_folder is not None:
-            return self.home_folder
-        from onhand.device.state import default_home
+        home = self.home_folder
+        if home is None:
+            from onhand.device.state import default_home
 
-        return default_home()
+            home = default_home()
+        # Only here is it known what the environment says; who opens the vault knows the folder.
+        if (home / "vault.json").exists():
+            from onhand.device.vault.sources import Asking
+            from onhand.device.vault.vault import use_secrets
+
+            use_secrets(Asking(self.environment))
+        return home

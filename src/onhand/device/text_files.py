@@ -11,7 +11,7 @@ from onhand.device.sampling import Sampling
 from onhand.device.template import ChatTemplate
 from onhand.device.text import Tokenizer, open_tokenizer
 
-__all__ = ["TextFiles", "model_sampling", "parse_text_files", "read_text_files"]
+__all__ = ["TextFiles", "model_sampling", "parse_text_files", "read_template", "read_text_files"]
 
 _TOKENIZER = "tokenizer.json"
 _TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -54,6 +54,20 @@ def read_text_files(bundle: Bundle) -> TextFiles:
     return files
 
 
+def read_template(bundle: Bundle) -> ChatTemplate | None:
+    """Read a bundle's chat template alone; None where it has none.
+
+    Args:
+        bundle: of a language model, of which the manifest alone need be verified.
+
+    Raises:
+        BundleCorrupt: if a file is missing or not valid.
+    """
+    where, files = str(bundle.root), _text_contents(bundle)
+    config = _json_object(files, _TOKENIZER_CONFIG, where)
+    return _template(files, config, _special_tokens(config), where)
+
+
 def parse_text_files(files: Mapping[str, bytes], *, where: str) -> TextFiles:
     """Read tokenizer, chat template and stop tokens from the contents of their files.
 
@@ -71,11 +85,7 @@ def parse_text_files(files: Mapping[str, bytes], *, where: str) -> TextFiles:
     if _TOKENIZER not in files:
         raise BundleCorrupt(f"{where}: has no {_TOKENIZER}, which a language model needs")
     config = _json_object(files, _TOKENIZER_CONFIG, where)
-    special = {
-        key: text
-        for key, value in config.items()
-        if key.endswith("_token") and (text := _token_text(value)) is not None
-    }
+    special = _special_tokens(config)
     add_bos = config.get("add_bos_token")
     tokenizer = open_tokenizer(
         files[_TOKENIZER],
@@ -97,6 +107,14 @@ def parse_text_files(files: Mapping[str, bytes], *, where: str) -> TextFiles:
         template=_template(files, config, special, where),
         stop_ids=frozenset(stop_ids),
     )
+
+
+def _special_tokens(config: Mapping[str, object]) -> dict[str, str]:
+    return {
+        key: text
+        for key, value in config.items()
+        if key.endswith("_token") and (text := _token_text(value)) is not None
+    }
 
 
 def _text_contents(bundle: Bundle) -> dict[str, bytes]:

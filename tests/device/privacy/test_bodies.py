@@ -203,3 +203,41 @@ def test_a_detector_that_fails_keeps_the_request_here() -> None:
     assert BOB not in str(raised.value)
     assert raised.value.__cause__ is None
     assert raised.value.refusal.status == 403
+
+
+def test_what_is_sent_back_of_earlier_calls_is_taken_as_it_is() -> None:
+    """Without arguments, with arguments that are JSON already, results that are no JSON."""
+    calls = [
+        {"id": "1", "function": {"name": "f", "arguments": {"to": BOB}}},
+        {"id": "2", "function": {"name": "f", "arguments": None}},
+        {"id": "3", "function": {"name": "f", "arguments": " "}},
+    ]
+    fields = {
+        "messages": [
+            {"role": "assistant", "content": None, "tool_calls": calls},
+            {"role": "tool", "tool_call_id": "1", "content": '{"cut": "bob@x.com'},
+            {"role": "tool", "tool_call_id": "2", "content": f"sent to {BOB}"},
+            {"role": "assistant", "content": "ok", "tool_calls": None, "annotations": []},
+        ]
+    }
+
+    made, _ = veiled(fields, find_all)
+
+    messages: Any = made["messages"]
+    arguments = [call["function"]["arguments"] for call in messages[0]["tool_calls"]]
+    assert arguments == ['{"to": "[EMAIL1]"}', "{}", " "]
+    assert [one["content"] for one in messages[1:3]] == ['{"cut": "[EMAIL1]', "sent to [EMAIL1]"]
+    assert messages[3]["tool_calls"] is None
+
+
+def test_numbers_in_schemas_are_numbers_unless_they_are_somebodys() -> None:
+    """Small ones and fractions stay what they are."""
+    made, _ = veiled({"tools": [{"a": [1, 2.5, True, None, 13800138000, 1e12]}]}, find_all)
+
+    assert made == {"tools": [{"a": [1, 2.5, True, None, "[PHONE1]", 1e12]}]}
+
+
+def test_attack_what_json_does_not_know() -> None:
+    """A value of another type does not leave."""
+    with pytest.raises(InputError, match="object: is not understood"):
+        veiled({"tools": [object()]}, find_all)

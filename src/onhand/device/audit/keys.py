@@ -1,9 +1,10 @@
 """The keys of an audit log: one secret, and what is derived of it for each purpose."""
 
+import importlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from onhand.core.errors import InputError
 from onhand.device.serving.secret import derived, kept_secret, read_secret
@@ -11,9 +12,24 @@ from onhand.device.serving.secret import derived, kept_secret, read_secret
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-__all__ = ["AuditKeys", "KeyStore", "audit_keys", "known_audit_keys"]
+__all__ = [
+    "FILE_CHAINS",
+    "VAULT_CHAINS",
+    "AuditKeys",
+    "KeyStore",
+    "audit_keys",
+    "known_audit_keys",
+    "vault_of",
+]
 
-_STORE = "audit"
+_STORE: Final = "audit"
+_VAULT: Final = "onhand.device.vault.vault"
+
+FILE_CHAINS: Final = "chain-"
+"""Of chains whose key lies in a file: those go on to be checked with it."""
+
+VAULT_CHAINS: Final = "sealed-"
+"""Of chains whose key lies in a vault."""
 
 
 class KeyStore(Protocol):
@@ -31,10 +47,12 @@ class AuditKeys:
     Attributes:
         secret: 32 bytes.
         source: where it lies, for people.
+        chains: how the folders of chains that are written with it begin.
     """
 
     secret: bytes
     source: str
+    chains: str = FILE_CHAINS
 
     @cached_property
     def code(self) -> bytes:
@@ -60,6 +78,26 @@ class AuditKeys:
         return self.signer.public_key().public_bytes_raw()
 
 
+def vault_of(home: Path) -> KeyStore | None:
+    """Return the vault of a state folder; None where there is none.
+
+    Args:
+        home: the state folder.
+
+    Returns:
+        The vault, open.
+
+    Raises:
+        OnhandError: if it is locked or damaged.
+    """
+    try:
+        module = importlib.import_module(_VAULT)
+    except ModuleNotFoundError:  # an installation without that part
+        return None
+    found: KeyStore | None = module.open_vault(home)
+    return found
+
+
 def audit_keys(home: Path, vault: KeyStore | None = None) -> AuditKeys:
     """Return the keys to write with.
 
@@ -76,7 +114,7 @@ def audit_keys(home: Path, vault: KeyStore | None = None) -> AuditKeys:
         ResourceError: if it cannot be made or read.
     """
     if vault is not None:
-        return AuditKeys(vault.key(_STORE), "the vault")
+        return AuditKeys(vault.key(_STORE), "the vault", VAULT_CHAINS)
     path = _path(home)
     return AuditKeys(kept_secret(path), str(path))
 
@@ -95,7 +133,7 @@ def known_audit_keys(home: Path, vault: KeyStore | None = None) -> AuditKeys:
         InputError: if there is no such file, it is not one of ours, or others may read it.
     """
     if vault is not None:
-        return AuditKeys(vault.key(_STORE), "the vault")
+        return AuditKeys(vault.key(_STORE), "the vault", VAULT_CHAINS)
     path = _path(home)
     try:
         return AuditKeys(read_secret(path), str(path))

@@ -61,9 +61,7 @@ class AuditLog:
         failure: why nothing can be written at the moment; "" where it can.
     """
 
-    def __init__(
-        self, chain: Chain, heads: Path, keys: AuditKeys, settings: AuditSettings
-    ) -> None:
+    def __init__(self, chain: Chain, heads: Path, keys: AuditKeys, settings: AuditSettings) -> None:
         """Take a chain over, and start the threads; the first record says that it begins.
 
         Args:
@@ -256,7 +254,7 @@ def open_audit(
     folder, heads = settings.folders(home)
     busy: ChainBusy | None = None
     for number in range(1, _MOST_CHAINS + 1):
-        place = folder / f"chain-{number}"
+        place = folder / f"{keys.chains}{number}"
         try:
             chain = Chain(place, keys.code, segment_bytes=settings.segment_bytes, now=now)
         except OSError as error:
@@ -264,5 +262,5 @@ def open_audit(
         except ChainBusy as error:
             busy = error
             continue
-        return AuditLog(chain, heads / f"chain-{number}.heads", keys, settings)
+        return AuditLog(chain, heads / f"{place.name}.heads", keys, settings)
     raise InputError(f"{folder}: {_MOST_CHAINS} processes write there already") from busy

@@ -1,6 +1,6 @@
-"""Records of an audit log: one line each, chained by hashes, and each with a keyed code.
+r"""Records of an audit log: one line each, chained by hashes, and each with a keyed code.
 
-    MAC JSON\\n      MAC = HMAC-SHA-256(key, "onhand audit record 1\\0" + JSON), 64 digits of hex
+    MAC JSON\n       MAC = HMAC-SHA-256(key, "onhand audit record 1\0" + JSON), 64 digits of hex
                     JSON = {"facts", "kind", "previous", "seq", "time"}, keys sorted, ASCII
 
 `previous` is the SHA-256 of the line before, its newline left out; that of the first record is of
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from onhand.core.errors import InputError
 
-__all__ = ["MOST_LINE_BYTES", "Record", "hash_of", "has_valid_code", "line_of", "origin", "parse"]
+__all__ = ["MOST_LINE_BYTES", "Record", "has_valid_code", "hash_of", "line_of", "origin", "parse"]
 
 MOST_LINE_BYTES: Final = 2**24
 """Of one record: what is longer was not written by this program."""

@@ -1,11 +1,13 @@
 """`[audit]` of a server's settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onhand.core.errors import InputError
+from onhand.core.tables import filled
 
-__all__ = ["AuditSettings"]
+__all__ = ["AuditSettings", "read_audit"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +56,6 @@ class AuditSettings:
         if not self.head_s > 0:
             raise InputError(f"head_s is {self.head_s}, must be above 0")
 
-    def placed(self, beside: Path) -> "AuditSettings":
-        """Return the same with folders seen from where the settings lie."""
-        return replace(self, folder=_seen(self.folder, beside), heads=_seen(self.heads, beside))
-
     def folders(self, home: Path) -> tuple[Path, Path]:
         """Return where records lie, and where heads do.
 
@@ -67,6 +65,24 @@ class AuditSettings:
         folder = Path(self.folder) if self.folder else home / "audit"
         heads = Path(self.heads) if self.heads else home / "audit-heads"
         return folder, heads
+
+
+def read_audit(values: Mapping[str, object], *, where: str) -> AuditSettings:
+    """Read the table of a settings file.
+
+    Args:
+        values: name -> value.
+        where: name of the file; folders are seen from it.
+
+    Returns:
+        The settings.
+
+    Raises:
+        RecipeError: if a key or a value is wrong.
+    """
+    read = filled(AuditSettings, values, where=f"{where}: audit")
+    beside = Path(where).parent
+    return replace(read, folder=_seen(read.folder, beside), heads=_seen(read.heads, beside))
 
 
 def _seen(folder: str, beside: Path) -> str:

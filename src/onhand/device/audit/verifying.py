@@ -10,7 +10,16 @@ from onhand.device.audit.heads import Head, is_signed, parse_head, read_heads
 from onhand.device.audit.records import Record, has_valid_code, hash_of, origin, parse
 from onhand.device.audit.segments import lines_of, segments_in
 
-__all__ = ["KINDS", "Evidence", "Finding", "Kind", "Verdict", "evidence_in", "verify"]
+__all__ = [
+    "KINDS",
+    "Evidence",
+    "Finding",
+    "Kind",
+    "Verdict",
+    "evidence_in",
+    "verify",
+    "verify_folder",
+]
 
 Kind = Literal["edited", "deleted", "reordered", "cut", "replaced", "unanchored"]
 
@@ -25,6 +34,7 @@ KINDS: Final[Mapping[Kind, str]] = {
 """What may be wrong."""
 
 _MOST_FINDINGS: Final = 20
+_TRIES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,29 @@ def evidence_in(folder: Path, heads: Path) -> Evidence:
     return Evidence(name=folder.name, files=files, heads=lines)
 
 
+def verify_folder(folder: Path, heads: Path, *, public: bytes, code: bytes | None) -> Verdict:
+    """Check a chain on the disk, which may go on meanwhile.
+
+    Args:
+        folder: as in `evidence_in`.
+        heads: likewise.
+        public: as in `verify`.
+        code: likewise.
+
+    Returns:
+        What was found.
+
+    Raises:
+        OSError: if a file cannot be read.
+    """
+    for _ in range(_TRIES):
+        try:
+            return verify(evidence_in(folder, heads), public=public, code=code)
+        except FileNotFoundError:
+            continue  # old records went just now, and a record says so
+    return verify(evidence_in(folder, heads), public=public, code=code)
+
+
 def verify(evidence: Evidence, *, public: bytes, code: bytes | None) -> Verdict:
     """Check a log from its first record to its last.
 
@@ -125,7 +158,7 @@ def verify(evidence: Evidence, *, public: bytes, code: bytes | None) -> Verdict:
     return Verdict(
         name=evidence.name,
         log=walk.log,
-        first=walk.first.seq if walk.first else 0,
+        first=walk.first,
         last=walk.last,
         heads=len(heads),
         after_head=max(0, walk.last - max(counts, default=0)),
@@ -140,7 +173,8 @@ class _Walk:
 
     code: bytes | None
     log: str = ""
-    first: Record | None = None
+    first: int = 0  # lines before it that are damaged counted as well
+    follows: str | None = None  # what the first one follows; None where it is damaged
     last: int = 0
     hash: str = ""
     n_damaged: int = 0  # lines since the last good one
@@ -179,37 +213,33 @@ class _Walk:
                 self._find("edited", f"{name}, line {n_lines}: {problem}")
         if n_bad > 1 and n_bad == n_lines:
             del self.findings[before:]
-            self._find("replaced", f"{name}: none of its {n_lines} records was written with this "
-                       "log's key")
+            self._find(
+                "replaced", f"{name}: none of its {n_lines} records was written with this log's key"
+            )
 
     def _line(self, line: bytes) -> str:
         """Go on by a line; return what is wrong with the line itself."""
-        problem = ""
         try:
             record = parse(line)
-            if self.code is not None and not has_valid_code(line, self.code):
-                problem = f"record {record.seq} is not as it was written"
         except InputError:
-            problem = "is no record any more"
-        if problem:
             self.n_damaged += 1
-            return problem
+            return "is no record any more"
+        if self.code is not None and not has_valid_code(line, self.code):
+            self.n_damaged += 1
+            return f"record {record.seq} is not as it was written"
         self._record(record, hash_of(line))
         return ""
 
     def _record(self, record: Record, digest: str) -> None:
-        if self.first is None and not self.n_damaged:
+        if self.last == 0:
             self._begin(record)
         elif record.seq <= self.last:
             self._behind(record)
             return
         else:
             self._follow(record)
-        if record.kind == "prune" and self.first is not None:
-            through, said = record.facts.get("through"), record.facts.get("hash")
-            if (through, said) == (self.first.seq - 1, self.first.previous):
-                self.is_covered = True
-        self.first = self.first or record
+        if record.kind == "prune" and record.facts.get("through") == self.first - 1:
+            self.is_covered |= self.follows in {None, record.facts.get("hash")}
         self.last, self.hash, self.n_damaged = record.seq, digest, 0
         if record.seq in self.hashes:
             self.hashes[record.seq] = digest
@@ -218,6 +248,8 @@ class _Walk:
         self.log = str(record.facts.get("log", ""))
         if record.seq == 1 and record.previous != origin(self.log):
             self._find("replaced", "record 1 does not begin the log that it names")
+        self.first = max(1, record.seq - self.n_damaged)
+        self.follows = None if self.n_damaged else record.previous
 
     def _follow(self, record: Record) -> None:
         missing = record.seq - self.last - 1
@@ -227,8 +259,11 @@ class _Walk:
             pass  # lines too many, which were found already
         elif missing == 0 and record.previous != self.hash:
             kind: Kind = "replaced" if self.code is not None else "edited"
-            self._find(kind, f"record {record.seq} does not follow record {self.last}: one of "
-                       "them is from elsewhere")
+            self._find(
+                kind,
+                f"record {record.seq} does not follow record {self.last}: one of "
+                "them is from elsewhere",
+            )
 
     def _behind(self, record: Record) -> None:
         for place, (begin, end) in enumerate(self.gaps):
@@ -242,10 +277,10 @@ class _Walk:
     def end(self, heads: Sequence[Head]) -> None:
         for begin, end in self.gaps:
             self._find("deleted", f"records {begin} to {end} are missing")
-        if self.first is not None and self.first.seq > 1 and not self.is_covered:
+        if self.first > 1 and not self.is_covered:
             self._find(
                 "deleted",
-                f"records 1 to {self.first.seq - 1} are missing, and no record says that they "
+                f"records 1 to {self.first - 1} are missing, and no record says that they "
                 f"were to go",
             )
         others = sorted({head.log for head in heads if self.log and head.log != self.log})
@@ -266,8 +301,9 @@ class _Walk:
         for head in heads:
             found = self.hashes[head.count]
             if found and found != head.hash:
-                self._find("replaced", f"record {head.count} is not the one that was signed at "
-                           f"{head.time}")
+                self._find(
+                    "replaced", f"record {head.count} is not the one that was signed at {head.time}"
+                )
 
     def _find(self, kind: Kind, sentence: str) -> None:
         self.findings.append(Finding(kind, sentence))

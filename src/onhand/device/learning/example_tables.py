@@ -7,6 +7,7 @@ from typing import Final
 from onhand.core.errors import InputError
 from onhand.core.outside import shown
 from onhand.device.learning.examples import (
+    Continued,
     Dialogue,
     Example,
     Labelled,
@@ -26,6 +27,7 @@ KEYS: Final = (
     ("prompt", "chosen", "rejected"),
     ("prompt", "completion", "label"),
     ("prompt", "completion"),
+    ("text", "completion"),
     ("text", "label"),
     ("path", "label"),
     ("text",),
@@ -44,6 +46,8 @@ def example_from_table(
             {"prompt", "completion"}: a prompt, a text or messages, and the answer to it;
             {"prompt", "chosen", "rejected"}: two answers; {"prompt", "completion", "label": true
             or false}: an answer and whether it was liked;
+            {"text", "completion"}, and "rendered": true where a chat template wrote the text: a
+            text as the model is given it, and how it goes on;
             {"text", "label"} and {"path", "label"}: a text or a file, and its class;
             {"text"}: a text.
         where: file and line, for messages.
@@ -64,12 +68,23 @@ def example_from_table(
         example: Example = _dialogue(table["messages"], where)
     elif form[0] == "prompt":
         example = _answer(form, table, where)
+    elif form == ("text", "completion"):
+        form = (*form, "rendered")
+        example = _continued(table, where)
     elif form == ("text",):
         example = PlainText(text=_text(table, "text"), where=where)
     else:
         given = _text(table, "text") if form[0] == "text" else _path(table["path"], folder)
         example = Labelled(given=given, label=_label(table["label"]), where=where)
     return example, frozenset(table.keys() - set(form))
+
+
+def _continued(table: Mapping[str, object], where: str) -> Continued:
+    is_rendered = table.get("rendered", False)
+    if not isinstance(is_rendered, bool):
+        raise InputError(f"rendered is {shown(is_rendered)}, must be true or false")
+    text, answer = _text(table, "text"), _text(table, "completion")
+    return Continued(text=text, answer=answer, is_rendered=is_rendered, where=where)
 
 
 def _dialogue(value: object, where: str) -> Dialogue:
@@ -102,6 +117,8 @@ def _answer(form: tuple[str, ...], table: Mapping[str, object], where: str) -> E
 def _prompt(value: object) -> tuple[Message, ...]:
     if isinstance(value, str):
         return (Message("user", _text({"prompt": value}, "prompt")),)
+    if not isinstance(value, list):
+        raise InputError(f"prompt is {shown(value)}, must be a text or a list of messages")
     return _messages(value)
 
 

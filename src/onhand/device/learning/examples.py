@@ -5,7 +5,7 @@ from pathlib import Path
 
 from onhand.device.template import Message
 
-__all__ = ["Dialogue", "Example", "Labelled", "Opinion", "PlainText", "Preference"]
+__all__ = ["Continued", "Dialogue", "Example", "Labelled", "Opinion", "PlainText", "Preference"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,23 @@ class PlainText:
     """
 
     text: str
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Continued:
+    """A text as a model was given it, and how it is to go on.
+
+    Attributes:
+        text: what was given.
+        answer: what follows it.
+        is_rendered: whether a chat template wrote the text, so that its markers are tokens.
+        where: file and line, for messages.
+    """
+
+    text: str
+    answer: str
+    is_rendered: bool = False
     where: str = ""
 
 
@@ -85,4 +102,4 @@ class Opinion:
     where: str = ""
 
 
-Example = PlainText | Dialogue | Labelled | Preference | Opinion
+Example = PlainText | Continued | Dialogue | Labelled | Preference | Opinion

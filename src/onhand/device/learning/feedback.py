@@ -13,7 +13,7 @@ from onhand.core.errors import InputError
 from onhand.core.outside import object_of, parse_json, shown, word
 from onhand.device.learning.suspicion import Seen
 
-__all__ = ["Feedback", "Verdict", "parse_feedback", "render_feedback", "seen_of"]
+__all__ = ["GOOD_FROM", "Feedback", "Verdict", "parse_feedback", "render_feedback", "seen_of"]
 
 Verdict = Literal["accepted", "corrected", "rated"]
 FORMAT: Final = 1
@@ -33,11 +33,14 @@ class Feedback:
         at_s: when, seconds since 1970.
         verdict: what was said.
         messages: of a language model: (role, content) up to the question; else empty.
-        text: of a classifier of texts: the input; "" else.
+        text: of a classifier of texts: the input; of a language model a text that it was to go on
+            with, or a conversation with tools as its template shows it; "" else.
         picture: of a classifier of pictures: the file; b"" else.
         answer: the right one: what was accepted or rated, or the correction; a class's name.
         wrong: the answer that was corrected; "" where nobody knows it, or it was not.
         rating: from 0, bad, to 1, good; 1 for what was accepted or corrected.
+        is_continued: whether the text was given to a language model.
+        is_rendered: whether it is a conversation that its template has shown.
     """
 
     tenant: str
@@ -49,6 +52,8 @@ class Feedback:
     answer: str
     wrong: str = ""
     rating: float = 1.0
+    is_continued: bool = False
+    is_rendered: bool = False
 
     def __post_init__(self) -> None:
         if sum(map(bool, (self.messages, self.text, self.picture))) != 1:
@@ -115,6 +120,9 @@ def render_feedback(one: Feedback) -> bytes:
         table["picture"] = base64.b64encode(one.picture).decode()
     if one.wrong:
         table["wrong"] = one.wrong
+    for key in ("is_continued", "is_rendered"):
+        if getattr(one, key):
+            table[key] = True
     try:
         return json.dumps(table, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
     except ValueError as error:
@@ -134,7 +142,9 @@ def parse_feedback(content: bytes) -> Feedback:
         InputError: if it is anything else.
     """
     known = {"answer", "at_s", "format", "messages", "picture", "rating", "tenant", "text"}
-    table = object_of(parse_json(content), "feedback", known | {"verdict", "wrong"})
+    table = object_of(
+        parse_json(content), "feedback", known | {"is_continued", "is_rendered", "verdict", "wrong"}
+    )
     if table.get("format") != FORMAT:
         raise InputError(f"format {shown(table.get('format'))}, this reader knows {FORMAT}")
     verdict: Verdict = word(table, "verdict", "feedback", _VERDICTS)  # type: ignore[assignment] # one of these
@@ -152,6 +162,8 @@ def parse_feedback(content: bytes) -> Feedback:
         answer=_text(table, "answer"),
         wrong=_text(table, "wrong"),
         rating=_number(table, "rating"),
+        is_continued=table.get("is_continued") is True,
+        is_rendered=table.get("is_rendered") is True,
     )
 
 

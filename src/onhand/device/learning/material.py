@@ -102,7 +102,7 @@ def read_given(data: Path, settings: LearnSettings, *, carried: Path | None = No
         new, heldout = _split(read.examples, settings.heldout, seed=settings.seed)
         if settings.heldout and not heldout:
             notes.append(
-                f"{len(new)} examples are too few to hold some back: nothing judges how the model "
+                f"too few examples to hold some back ({len(new)}): nothing judges how the model "
                 "does on others; give some with --heldout FILE"
             )
     past: tuple[Example, ...] = ()

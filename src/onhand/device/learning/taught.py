@@ -1,12 +1,14 @@
-"""From feedback that was taken to a version: what waits is left out, what is extreme is set aside.
+"""From feedback that was taken to versions: what waits is left out, what is extreme is set aside.
+
+Right answers are taught first; then what was not good, as pairs or single opinions.
 
 HOME/state/MANIFEST-SHA256/learned/taken/new.jsonl, known.jsonl, pictures/   as `learn` reads it
+HOME/state/MANIFEST-SHA256/learned/taken/pairs.jsonl, opinions.jsonl         likewise
 HOME/state/MANIFEST-SHA256/learned/taught.json       how far the journal was learned, and how
 """
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,9 @@ from typing import Final
 import numpy as np
 
 from onhand.core.bundle import Bundle, read_bundle
-from onhand.core.errors import InputError, ResourceError
+from onhand.core.errors import BundleCorrupt, InputError, ResourceError
+from onhand.core.lesson import REMEMBERED
+from onhand.core.manifest import LANGUAGE_MODEL
 from onhand.core.outside import count, object_of, parse_json
 from onhand.device.learning.added import added_classes
 from onhand.device.learning.ceilings import GO, Permit
@@ -29,6 +33,12 @@ from onhand.device.learning.material import Given, make_material, read_given
 from onhand.device.learning.quarantine import Intake, read_feedback
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.suspicion import Limits, extreme_losses
+from onhand.device.learning.taught_lines import (
+    good_answers,
+    opinions_of,
+    write_answers,
+    write_lines,
+)
 from onhand.device.learning.versions import Versions, learned_folder
 from onhand.device.state import write_text_atomically
 
@@ -37,12 +47,7 @@ __all__ = ["Progressed", "learn_from_feedback", "note_failure", "progressed"]
 FORMAT: Final = 1
 _MAX_BYTES: Final = 2**20
 _LEAST_KNOWN: Final = 5
-_SUFFIXES: Final = (
-    (b"\x89PNG", ".png"),
-    (b"\xff\xd8", ".jpg"),
-    (b"RIFF", ".wav"),
-    (b"PK", ".npz"),
-)
+_ANSWERS: Final = "new.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +58,7 @@ class Progressed:
         n_seen: records of the journal at the end of the last training, whatever came of it.
         n_learned: those at the last one whose version was accepted: later ones are taught again.
         n_screened: those whose loss was looked at.
+        n_preferred: those whose bad ratings were learned, or judged not to be learned.
         outcome: of the last training: "accepted", "refused", "failed"; "" before the first.
         reason: why not accepted.
     """
@@ -60,6 +66,7 @@ class Progressed:
     n_seen: int = 0
     n_learned: int = 0
     n_screened: int = 0
+    n_preferred: int = 0
     outcome: str = ""
     reason: str = ""
 
@@ -82,8 +89,8 @@ def progressed(folder: Path) -> Progressed:
             content = file.read(_MAX_BYTES)
         table = object_of(parse_json(content), "taught", {"format", *Progressed.__slots__})
         numbers = {
-            key: count(table, key, "taught", least=0, most=2**53)
-            for key in ("n_seen", "n_learned", "n_screened")
+            key: count({"n_preferred": 0, **table}, key, "taught", least=0, most=2**53)
+            for key in ("n_seen", "n_learned", "n_screened", "n_preferred")
         }
         return Progressed(
             **numbers, outcome=str(table.get("outcome")), reason=str(table.get("reason"))
@@ -134,48 +141,109 @@ def learn_from_feedback(
     bundle = read_bundle(root)
     folder = learned_folder(home, bundle.manifest_sha256)
     before, taken = progressed(folder), read_feedback(folder)
-    if len(taken) <= before.n_learned:
+    if len(taken) <= min(before.n_learned, before.n_preferred):
         return None
     intake = Intake(folder, limits)
     if before.n_screened < len(taken):
         _screen(bundle, home, taken, before, intake=intake, limits=limits, threads=threads)
         before = replace(before, n_screened=len(taken))
         _keep(folder, before)
-    new, known = _to_learn(taken, before, held={one.feedback.id for one in intake.held()})
-    after = replace(before, n_seen=len(taken))
-    if not new:
-        _keep(folder, after)
-        return None
-    if settings.remember is None and len(known) >= _LEAST_KNOWN:
-        settings = replace(settings, remember=_write(folder / "taken", "known.jsonl", known))
-    learned = learn(
-        root,
-        _write(folder / "taken", "new.jsonl", new),
-        settings=settings,
-        home=home,
-        threads=threads,
-        permit=permit,
-        is_interrupted=is_interrupted,
+    held = {one.feedback.id for one in intake.held()}
+    made: Learned | None = None
+    for data, how in _lessons(bundle, folder, taken, before, settings, held=held):
+        learned = learn(
+            root,
+            data,
+            settings=how,
+            home=home,
+            threads=threads,
+            permit=permit,
+            is_interrupted=is_interrupted,
+        )
+        made = _after(made, learned)
+        if learned.ended == "interrupted":
+            return made
+        before = _judged(before, learned, len(taken), is_answers=data.name == _ANSWERS)
+        _keep(folder, before)
+    # Only now: what is left of a session that was broken off here goes on in the next quiet time.
+    _keep(folder, replace(before, n_seen=len(taken), n_preferred=len(taken)))
+    return made
+
+
+def _lessons(
+    bundle: Bundle,
+    folder: Path,
+    taken: Sequence[Feedback],
+    before: Progressed,
+    settings: LearnSettings,
+    *,
+    held: Set[str],
+) -> Iterator[tuple[Path, LearnSettings]]:
+    """Yield each file to be learned now, and how."""
+    room = folder / "taken"
+    new, known = _to_learn(taken, before, held=held)
+    carried = _carried(bundle)
+    if new:
+        how = settings
+        if settings.remember is None and len(known) >= _LEAST_KNOWN:
+            how = replace(settings, remember=write_answers(room, "known.jsonl", known, carried))
+        yield write_answers(room, _ANSWERS, new), how
+    if before.n_preferred >= len(taken):
+        return
+    opinions = opinions_of(taken, n_learned=before.n_preferred, held=held)
+    # Of opinions none is held back: that good answers are not lost is what judges.
+    how = replace(settings, heldout=0.0, vary=0)
+    good = good_answers(one for one in taken if one.id not in held)
+    if settings.remember is None and len(good) >= _LEAST_KNOWN:
+        how = replace(how, remember=write_answers(room, "liked.jsonl", good, carried))
+    for name, lines in opinions.lines().items():
+        yield write_lines(room, f"{name}.jsonl", lines), how
+
+
+def _carried(bundle: Bundle) -> str:
+    """Return the examples that a language model's bundle carries, as lines; "" for none.
+
+    Raises:
+        BundleCorrupt: if they cannot be read.
+    """
+    if REMEMBERED not in bundle.manifest.files or bundle.manifest.kind != LANGUAGE_MODEL:
+        return ""
+    try:
+        text = bundle.path(REMEMBERED).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BundleCorrupt(f"{bundle.root}: {REMEMBERED} cannot be read: {error}") from error
+    return text.rstrip("\n") + "\n"
+
+
+def _after(first: Learned | None, last: Learned) -> Learned:
+    """Return the last of several trainings, in use where any of them is."""
+    if first is None:
+        return last
+    return replace(
+        last,
+        is_used=first.is_used or last.is_used,
+        seconds=first.seconds + last.seconds,
+        version=last.version if last.is_used or not first.is_used else first.version,
+        reasons=(*first.reasons, *last.reasons),
     )
-    if learned.ended != "interrupted":
-        _keep(folder, _judged(after, learned))
-    return learned
 
 
 def _to_learn(
     taken: Sequence[Feedback], before: Progressed, *, held: Set[str]
 ) -> tuple[list[Feedback], list[Feedback]]:
     """Return what is new, and what was learned before; nothing that is held."""
-    new = _latest(one for one in taken[before.n_learned :] if one.id not in held)
-    known = _latest(one for one in taken[: before.n_learned] if one.id not in held)
+    new = good_answers(one for one in taken[before.n_learned :] if one.id not in held)
+    known = good_answers(one for one in taken[: before.n_learned] if one.id not in held)
     subjects = {one.subject for one in new}
     return new, [one for one in known if one.subject not in subjects]
 
 
-def _judged(now: Progressed, learned: Learned) -> Progressed:
+def _judged(now: Progressed, learned: Learned, n_taken: int, *, is_answers: bool) -> Progressed:
+    # Opinions that failed are not tried again: the same ones would fail again.
+    is_learned = is_answers and learned.is_accepted
     return replace(
         now,
-        n_learned=now.n_seen if learned.is_accepted else now.n_learned,
+        n_learned=n_taken if is_learned else now.n_learned,
         outcome="accepted" if learned.is_accepted else "refused",
         reason="; ".join(learned.reasons),
     )
@@ -194,15 +262,6 @@ def note_failure(folder: Path, reason: str) -> None:
     before = progressed(folder)
     n_seen = len(read_feedback(folder))
     _keep(folder, replace(before, n_seen=n_seen, outcome="failed", reason=reason[:2000]))
-
-
-def _latest(feedback: Iterable[Feedback]) -> list[Feedback]:
-    """Return what is to be learned, the last of each input: it was released over the others."""
-    found: dict[str, Feedback] = {}
-    for one in feedback:
-        if one.is_good:
-            found[one.subject] = one
-    return list(found.values())
 
 
 def _screen(
@@ -243,7 +302,7 @@ def _losses(
     """
     if not feedback:
         return {}
-    data = _write(versions.folder / "taken", "screened.jsonl", feedback)
+    data = write_answers(versions.folder / "taken", "screened.jsonl", feedback)
     examples = read_given(data, LearnSettings(heldout=0.0)).new
     if len(examples) != len(feedback):
         raise InputError(f"{data}: {len(examples)} examples of {len(feedback)} were read")
@@ -259,40 +318,3 @@ def _losses(
             marks = judge(teachable, values, material.new, batch=1)
             losses[i] = float(marks.losses.mean())
     return losses
-
-
-def _write(folder: Path, name: str, feedback: Sequence[Feedback]) -> Path:
-    """Write examples as `read_examples` takes them; the same ones give the same bytes.
-
-    Raises:
-        ResourceError: if they cannot be written.
-    """
-    lines = [json.dumps(_line(folder, one), sort_keys=True, ensure_ascii=False) for one in feedback]
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = folder / name
-        text = "\n".join(lines) + "\n"
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text_atomically(path, text)
-    except OSError as error:
-        raise ResourceError(f"{folder}: cannot be written: {error.strerror or error}") from error
-    return path
-
-
-def _line(folder: Path, one: Feedback) -> Mapping[str, object]:
-    if one.messages:
-        messages = [{"role": role, "content": content} for role, content in one.messages]
-        return {"prompt": messages, "completion": one.answer}
-    if one.picture:
-        return {"path": _picture(folder, one.picture), "label": one.answer}
-    return {"text": one.text, "label": one.answer}
-
-
-def _picture(folder: Path, content: bytes) -> str:
-    suffix = next((end for start, end in _SUFFIXES if content.startswith(start)), ".png")
-    name = f"pictures/{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
-    path = folder / name
-    if not path.exists():
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return name

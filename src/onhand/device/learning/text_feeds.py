@@ -9,7 +9,7 @@ import numpy as np
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import InputError
 from onhand.device.learning.base import Feeds
-from onhand.device.learning.examples import Dialogue, Example, PlainText
+from onhand.device.learning.examples import Continued, Dialogue, Example, Labelled, PlainText
 from onhand.device.template import Message
 from onhand.device.text_files import TextFiles
 
@@ -121,13 +121,19 @@ def sequences_of(
     """
     if isinstance(example, PlainText):
         return _text_sequences(example, files, window=min(window, context))
-    if not isinstance(example, Dialogue):
+    if not isinstance(example, Dialogue | Continued):
         raise InputError(
-            f"{example.where}: is a {_kind(example)}, a language model learns texts "
-            "and conversations"
+            f"{example.where}: has a class; a language model learns texts, conversations, and "
+            "prompts with their completion"
+            if isinstance(example, Labelled)
+            else f"{example.where}: is an opinion on an answer, which stands beside no other kind "
+            "of example; give it in a file of its own"
         )
     try:
-        found = _dialogue_sequences(example, files)
+        if isinstance(example, Continued):
+            found = [_continued_sequence(example, files)]
+        else:
+            found = _dialogue_sequences(example, files)
     except InputError as error:
         raise InputError(f"{example.where}: {error}") from error
     for one in found:
@@ -139,8 +145,28 @@ def sequences_of(
     return found
 
 
-def _kind(example: Example) -> str:
-    return type(example).__name__.lower()
+def _continued_sequence(example: Continued, files: TextFiles) -> TokenSequence:
+    """Return a text as it is given to the model, and its answer with the token that ends it."""
+    encode = files.tokenizer.encode_plain
+    if example.is_rendered:
+        encode = files.tokenizer.encode_template
+    first, answer = encode(example.text), encode(example.answer)
+    whole = encode(example.text + example.answer)
+    if not np.array_equal(whole[: len(first)], first):
+        # Letters on both sides were joined to one token, which is not how an answer begins.
+        whole = np.concatenate([first, answer])
+    end = _end_of(files) if example.is_rendered else min(files.stop_ids, default=None)
+    if end is not None and whole[-1] != end:
+        whole = np.append(whole, end)
+    learned = np.arange(max(len(first), 1), len(whole))
+    return TokenSequence(whole, learned)
+
+
+def _end_of(files: TextFiles) -> int | None:
+    """Return the token that ends an answer by the model's template."""
+    shown = answer_sequence([Message("user", "x")], "y", files)
+    last = int(shown.tokens[-1])
+    return last if last in files.stop_ids else min(files.stop_ids, default=None)
 
 
 def _text_sequences(example: PlainText, files: TextFiles, *, window: int) -> list[TokenSequence]:

@@ -245,10 +245,13 @@ class Trainer:
 
 
 @contextmanager
-def interrupts() -> Iterator[Callable[[], bool]]:
+def interrupts(*, told: Callable[[], object] | None = None) -> Iterator[Callable[[], bool]]:
     """Let Ctrl-C end a training after the step that it is in; a second one ends the program.
 
     Outside of the main thread signals are somebody else's: nothing is changed there.
+
+    Args:
+        told: called at the first one, within the signal's handler: it must not use buffers.
 
     Yields:
         Says whether somebody interrupted.
@@ -262,6 +265,8 @@ def interrupts() -> Iterator[Callable[[], bool]]:
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()
         signal.signal(signal.SIGINT, before)
+        if told is not None:
+            told()
 
     signal.signal(signal.SIGINT, ask)
     try:

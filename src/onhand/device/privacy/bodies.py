@@ -94,8 +94,12 @@ class _Veil:
                 veiled_message[name] = self._content(value, is_result=message.get("role") == "tool")
             elif name == "tool_calls" and value is not None:
                 veiled_message[name] = self._calls(value)
-            elif name in {"annotations", "audio"} and value:
-                raise _not_understood(f"messages: {name}")
+            elif name in {"annotations", "audio"}:
+                if value:
+                    raise _not_understood(f"messages: {name}")
+                veiled_message[name] = value
+            elif name == "refusal" and isinstance(value, str):
+                veiled_message[name] = self._text(value)
             else:
                 veiled_message[name] = self._name(f"messages: {name}", value)
         return veiled_message

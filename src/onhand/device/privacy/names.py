@@ -82,7 +82,10 @@ class NameFinder:
                 end = _end_of_part(text, at, (end - at) // 2)
                 batch = self._network.read(text[at:end])
             if batch is not None:
-                found += self._named(text[at:end], batch.feeds, at)
+                for one in self._named(text[at:end], batch.feeds, at):
+                    # Where a part ends within a name, the next one goes on with it.
+                    last = found.pop() if found and _touch(text, found[-1], one, at) else None
+                    found.append(one if last is None else _joined(text, last, one))
             at = end
         return found
 
@@ -109,6 +112,15 @@ class NameFinder:
             )
             last = token
         return found
+
+
+def _touch(text: str, last: Found, one: Found, border: int) -> bool:
+    return last.end <= border <= one.start and not text[last.end : one.start].strip()
+
+
+def _joined(text: str, last: Found, one: Found) -> Found:
+    value = text[last.start : one.end].casefold()
+    return Found(kind="name", start=last.start, end=one.end, value=value)
 
 
 def _is_person(label: str) -> bool:

@@ -20,7 +20,7 @@ from onhand.device.serving.refusals import BackendFailed, Refusal
 
 __all__ = ["Redaction", "Veil", "Veiled", "kept_here"]
 
-_MOST_HERE: Final = 16 * 1024  # letters: what is longer would hold the event loop up
+_MOST_HERE: Final = 4 * 1024  # letters: what is longer would hold the event loop up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,7 @@ from onhand.device.serving.journal import Entry
 from onhand.device.serving.kinds import as_text
 from onhand.device.serving.merging import Begun, merged
 from onhand.device.serving.metrics import Count
+from onhand.device.serving.models.version_facts import version_facts
 from onhand.device.serving.refusals import refusal_of
 from onhand.device.serving.routing.router import Routed, RoutedModel
 from onhand.device.serving.state import ServerState, on_device
@@ -108,6 +109,7 @@ class Answer:
             answer._ways = [model.routed(ask) for ask in answer._asked.asks]
         entry.note(id=answer.headers["x-request-id"], model=model.name)
         entry.note(stream=asked.is_stream, cache=answer.headers["x-cache"])
+        entry.note(**version_facts(on_device(model)))
         return answer
 
     async def _look_for_similar(self) -> None:

@@ -23,6 +23,7 @@ from onhand.device.serving.api.vectors import (
     read_embedding,
 )
 from onhand.device.serving.asks import TextModel
+from onhand.device.serving.auditing import Audited
 from onhand.device.serving.backends.remote import HOPS, hops_of
 from onhand.device.serving.caches.questions import HEADER as CACHE_HEADER
 from onhand.device.serving.caches.questions import read_cache_use
@@ -34,6 +35,7 @@ from onhand.device.serving.journal import Journal, entry_of
 from onhand.device.serving.may import check_counted, check_may, check_model, may_ask
 from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork
+from onhand.device.serving.models.version_facts import version_facts
 from onhand.device.serving.openapi import OPENAPI_PATH, described_api
 from onhand.device.serving.page.files import page_routes
 from onhand.device.serving.refusals import Refusal, RefusedRequest, refusal_of
@@ -76,8 +78,10 @@ def make_app(
 
     routes = make_routes(state, settings)
     paths = [route.path for route in routes.routes if isinstance(route, Route)]
-    guard = Guard(routes, settings, doorkeeper or doorkeeper_of(settings))
-    return Journal(guard, paths=paths)
+    guarded: ASGIApp = Guard(routes, settings, doorkeeper or doorkeeper_of(settings))
+    if state.audit is not None:
+        guarded = Audited(guarded, state.audit, paths=paths)
+    return Journal(guarded, paths=paths)
 
 
 def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
@@ -227,7 +231,9 @@ class _Routes:
         body = parse_body(await request.body())
         network = self._network(request, body)
         wanted = read_embedding(body)
-        entry_of(request.scope).note(model=network.name, inputs=len(wanted.texts))
+        entry = entry_of(request.scope)
+        entry.note(model=network.name, **version_facts(on_device(network)))
+        entry.note(inputs=len(wanted.texts))
         with self._state.metrics.counted("embeddings") as count:
             work = network.embed(wanted.texts)
             vectors, n_tokens = await in_time(work, self._deadline_s(request))
@@ -240,7 +246,7 @@ class _Routes:
         body = parse_body(await request.body())
         network = self._network(request, body)
         wanted = read_classification(body)
-        entry_of(request.scope).note(model=network.name)
+        entry_of(request.scope).note(model=network.name, **version_facts(on_device(network)))
         with self._state.metrics.counted("classify") as count:
             found = await in_time(_classes(network, wanted), self._deadline_s(request))
             count.end("ok")

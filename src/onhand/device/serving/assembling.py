@@ -9,6 +9,7 @@ from pathlib import Path
 from onhand.core.errors import InputError, RecipeError
 from onhand.device.privacy.opening import opened_redaction
 from onhand.device.privacy.veil import Redaction
+from onhand.device.serving.auditing import kept_audit
 from onhand.device.serving.backends.figures import show_backends
 from onhand.device.serving.backends.mounting import mounted
 from onhand.device.serving.caches.block_figures import open_blocks
@@ -38,6 +39,9 @@ from onhand.device.serving.settings import (
 )
 from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models
 from onhand.device.serving.state import Served, ServerState
+from onhand.device.serving.unsealed import remove_plain_caches, seal_outbox
+from onhand.device.vault.cells import PLAIN, Cells, SealedCells
+from onhand.device.vault.vault import open_vault
 
 __all__ = ["opened_outbox", "opened_state", "read_settings", "with_bundles"]
 
@@ -86,7 +90,7 @@ def opened_state(
     Args:
         settings: what to serve.
         home: the state folder.
-        told: of each model and its engine, as they are opened.
+        told: of each model and its engine, as they are opened; and whether there is a vault.
 
     Yields:
         What requests share.
@@ -95,6 +99,8 @@ def opened_state(
         OnhandError: if a bundle cannot be opened here.
     """
     with ExitStack() as opened:
+        if open_vault(home) is not None:
+            remove_plain_caches(home)
         blocks = open_blocks(settings.cache, home)
         if blocks is not None:
             opened.callback(blocks.close)
@@ -129,6 +135,10 @@ def opened_state(
             state.feedback = FeedbackDesk(state, settings.learning, home=home)
             state.beside.append(state.feedback)
             show_learning(state.feedback, metrics)
+        if settings.audit.enabled:
+            state.audit = opened.enter_context(
+                kept_audit(settings.audit, home, metrics=metrics, told=told)
+            )
         if settings.governor.enabled:
             start_governor(state, settings.governor)
         yield state
@@ -159,11 +169,21 @@ def opened_outbox(settings: OutboxSettings, *, home: Path, metrics: Metrics) -> 
     Raises:
         ResourceError: if it cannot be read or written.
     """
-    outbox = Outbox(
-        home / "outbox" / "requests.sqlite",
-        most_bytes=settings.most_bytes,
-        most_waiting=settings.most_waiting,
-    )
+    cells = _cells(home, "outbox")
+    plain = home / "outbox" / "requests.sqlite"
+
+    def opened() -> Outbox:
+        return Outbox(
+            plain if cells is PLAIN else plain.with_name("sealed.sqlite"),
+            most_bytes=settings.most_bytes,
+            most_waiting=settings.most_waiting,
+            cells=cells,
+        )
+
+    if cells is not PLAIN and plain.exists():
+        opened().close()
+        seal_outbox(plain, plain.with_name("sealed.sqlite"), cells)
+    outbox = opened()
     show_outbox(metrics, outbox)
     return outbox
 
@@ -171,8 +191,18 @@ def opened_outbox(settings: OutboxSettings, *, home: Path, metrics: Metrics) -> 
 def _exact_cache(settings: CacheSettings, home: Path) -> ExactCache | None:
     if not settings.exact_bytes:
         return None
-    place = home / "cache" / "answers.sqlite" if settings.on_disk else None
-    return ExactCache(place, most_bytes=settings.exact_bytes)
+    if not settings.on_disk:
+        return ExactCache(None, most_bytes=settings.exact_bytes)
+    cells = _cells(home, "responses")
+    place = home / "cache" / ("answers.sqlite" if cells is PLAIN else "sealed-answers.sqlite")
+    return ExactCache(place, most_bytes=settings.exact_bytes, cells=cells)
+
+
+def _cells(home: Path, store: str) -> Cells:
+    vault = open_vault(home)
+    if vault is None:
+        return PLAIN
+    return SealedCells(vault.keys(store), naming=vault.first_key(store))
 
 
 def _semantic_cache(
@@ -190,8 +220,11 @@ def _semantic_cache(
             f"cache: semantic_encoder {encoder.name!r} must be a bundle for text-embedding"
         )
     words = read_lexicon(Path(settings.semantic_words)) if settings.semantic_words else OWN_LEXICON
+    cells = _cells(home, "responses") if settings.on_disk else PLAIN
+    name = "questions.sqlite" if cells is PLAIN else "sealed-questions.sqlite"
     store = SemanticStore(
-        home / "cache" / "questions.sqlite" if settings.on_disk else None,
+        home / "cache" / name if settings.on_disk else None,
+        cells=cells,
         encoder=encoder.name,
         most_bytes=settings.semantic_bytes,
         closeness=settings.closeness,

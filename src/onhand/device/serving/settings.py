@@ -12,6 +12,7 @@ from onhand.core.errors import InputError, RecipeError
 from onhand.core.tables import filled, unknown
 from onhand.device.access.keys import TENANT_PREFIX
 from onhand.device.access.settings import AccessSettings, check_listening
+from onhand.device.audit.settings import AuditSettings, read_audit
 from onhand.device.privacy.settings import PrivacySettings
 from onhand.device.schedule import Limits
 from onhand.device.serving.backends.settings import BackendSettings, BalanceSettings, Secret
@@ -47,7 +48,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
 _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
-    *("server", "access", "cache", "log", "shelf", "model", "key"),
+    *("server", "access", "cache", "log", "audit", "shelf", "model", "key"),
     *("backend", "balance", "routing", "route", "outbox", "governor", "learning", "privacy"),
 )
 
@@ -242,6 +243,7 @@ class ServeSettings:
         server: where it listens.
         cache: what is kept of answers.
         log: what is written of requests.
+        audit: what is recorded of them, so that tampering shows.
         governor: what the device is to keep to.
         models: what it serves; the first answers requests that name none.
         access: who may ask without a key.
@@ -263,6 +265,7 @@ class ServeSettings:
     access: AccessSettings = field(default_factory=AccessSettings)
     cache: CacheSettings = field(default_factory=CacheSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
     governor: GovernorSettings = field(default_factory=GovernorSettings)
     models: tuple[ModelSettings, ...] = ()
     tenants: Mapping[str, str] = field(default_factory=dict)
@@ -305,7 +308,6 @@ def parse_settings(
     server, cache, log = (_table(table, key, where) for key in ("server", "cache", "log"))
     models = [filled(ModelSettings, one, where=at) for one, at in _tables(table, "model", where)]
     keys = [(filled(KeySettings, one, where=at), at) for one, at in _tables(table, "key", where)]
-    tenants = _tenants(keys, environment)
     backends, secrets = _backends(table, environment, where)
     beside = Path(where).parent
     return ServeSettings(
@@ -313,11 +315,12 @@ def parse_settings(
         access=filled(AccessSettings, _table(table, "access", where), where=f"{where}: access"),
         cache=filled(CacheSettings, cache, where=f"{where}: cache"),
         log=filled(LogSettings, log, where=f"{where}: log"),
+        audit=read_audit(_table(table, "audit", where), where=where),
         governor=filled(
             GovernorSettings, _table(table, "governor", where), where=f"{where}: governor"
         ),
         models=tuple(placed_files(one, ("bundle",), beside) for one in models),
-        tenants=tenants,
+        tenants=_tenants(keys, environment),
         shelf=filled(ShelfSettings, _table(table, "shelf", where), where=f"{where}: shelf"),
         managers=frozenset(one.tenant for one, _ in keys if one.may_manage),
         backends=backends,
@@ -353,7 +356,6 @@ def _backends(
 ) -> tuple[tuple[BackendSettings, ...], dict[str, Secret]]:
     found: list[BackendSettings] = []
     secrets: dict[str, Secret] = {}
-    beside = Path(where).parent
     for values, at in _tables(table, "backend", where):
         one = filled(BackendSettings, values, where=at)
         if one.name in {other.name for other in found}:
@@ -363,7 +365,7 @@ def _backends(
             if not key or not key.isascii() or not key.isprintable():
                 raise RecipeError(f"{at}: the environment variable {one.env} must hold a key")
             secrets[one.name] = Secret(key)
-        one = placed_files(one, ("ca", "certificate", "certificate_key"), beside)
+        one = placed_files(one, ("ca", "certificate", "certificate_key"), Path(where).parent)
         found.append(one)
     return tuple(found), secrets
 

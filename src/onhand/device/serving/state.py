@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from onhand.core.errors import InputError
+from onhand.device.audit.log import AuditLog
 from onhand.device.serving.asks import TextModel
 from onhand.device.serving.caches.block_figures import show_blocks
 from onhand.device.serving.caches.blocks import BlockStore
@@ -48,6 +49,7 @@ class ServerState:
         beside: what runs from `start` to `stop`.
         governor: what adjusts the models; None for nothing.
         feedback: what the models learn from; None for nothing.
+        audit: where each request is recorded; None for nowhere. Its owner closes it.
         is_draining: whether the server is about to end.
         started_s: when it began, in seconds since 1970.
     """
@@ -86,6 +88,7 @@ class ServerState:
         self.semantic = semantic
         self.governor: Governor | None = None
         self.feedback: FeedbackDesk | None = None
+        self.audit: AuditLog | None = None
         self.is_draining = False
         self.beside = list(beside)
         self.started_s = int(time.time())

@@ -74,6 +74,28 @@ class Telling:
                 raise
             return self._template.render(single, tools=tools)
 
+    def answer_text(self, content: str, calls: Sequence[ToolCall]) -> str:
+        """Return an answer that called tools as the model itself wrote it.
+
+        Args:
+            content: its text, before the calls.
+            calls: that it made, in order.
+
+        Returns:
+            The text; spaces between JSON's parts may be other ones than the model's.
+        """
+        if not calls:
+            return content
+        form = self.form
+        values = [_call_value(call, form) for call in calls]
+        if form.layout == "list":
+            shown = [f"{form.opening}{json.dumps(values, ensure_ascii=False)}{form.closing}"]
+        elif form.layout == "bare":
+            shown = [json.dumps(value, ensure_ascii=False) for value in values]
+        else:
+            shown = [_call_text(call, form) for call in calls]
+        return "\n".join(part for part in (content, *shown) if part)
+
     def _told_in_words(
         self, template: ChatTemplate, messages: Sequence[Message], use: ToolUse | None
     ) -> str:
@@ -163,8 +185,12 @@ def _without_calls(messages: Sequence[Message], form: CallFormat) -> list[Messag
 
 
 def _call_text(call: ToolCall, form: CallFormat) -> str:
-    value = {"name": call.name, form.arguments: parsed_arguments(call.arguments)}
+    value = _call_value(call, form)
     return f"{form.opening}\n{json.dumps(value, ensure_ascii=False)}\n{form.closing}"
+
+
+def _call_value(call: ToolCall, form: CallFormat) -> dict[str, object]:
+    return {"name": call.name, form.arguments: parsed_arguments(call.arguments)}
 
 
 def _named(messages: Sequence[Message]) -> list[Message]:

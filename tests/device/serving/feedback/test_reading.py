@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from tests.device.serving.feedback.test_recent import keep, recent_of
 
+from onhand.device.learning.feedback import parse_feedback, render_feedback
 from onhand.device.serving.api.bodies import Body
 from onhand.device.serving.feedback.reading import Said, read_feedback_request
 from onhand.device.serving.feedback.settings import LearningSettings
@@ -16,7 +17,17 @@ def read(who: str = "anna", /, **fields: Any) -> Said:
     """What a request says, a moment after an answer "yes" with the id abc."""
     recent = recent_of()
     keep(recent, "abc", ["yes", "no"])
-    return read_feedback_request(Body(fields), recent, tenant=who, now_s=3.0)
+    keep(recent, "tool", ["I look. ", "cut"], calls=True)
+    return read_feedback_request(
+        Body(fields),
+        recent,
+        tenant=who,
+        now_s=3.0,
+        shown=lambda answer: (
+            "<user>is it on?<assistant>",
+            f"{answer.text}{answer.calls[0].name}{answer.calls[0].arguments}",
+        ),
+    )
 
 
 def test_an_answer_is_accepted_by_its_id() -> None:
@@ -41,6 +52,31 @@ def test_a_choice_is_rated() -> None:
     feedback = read(id="abc", verdict="rated", rating=0.25, index=1).feedback
 
     assert (feedback.answer, feedback.rating, feedback.is_good) == ("no", 0.25, False)
+
+
+def test_an_answer_that_calls_tools_is_learned_as_the_model_wrote_it() -> None:
+    """Its prompt is what the model got: with the tools in it."""
+    feedback = read(id="tool", verdict="accepted").feedback
+
+    assert feedback.text == "<user>is it on?<assistant>"
+    assert feedback.answer == 'I look. lamp{"on": true}'
+    assert (feedback.is_continued, feedback.is_rendered) == (True, True)
+    assert parse_feedback(render_feedback(feedback)) == feedback
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"verdict": "accepted", "index": 1}, "a call of this answer was cut off"),
+        ({"verdict": "rated", "rating": 0.1}, "give a correction instead"),
+    ],
+)
+def test_what_cannot_be_learned_of_calls_is_said(fields: dict[str, Any], message: str) -> None:
+    """Half a call is no example, and nothing is taken only to be left out."""
+    with pytest.raises(RefusedRequest) as caught:
+        read(id="tool", **fields)
+
+    assert message in caught.value.refusal.message
 
 
 def test_an_example_is_given_whole() -> None:

@@ -6,7 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 from onhand.device.serving.asks import Ask, Ending, Piece
 from onhand.device.serving.feedback.recent import RecentAnswers
 from onhand.device.template import Message
+from onhand.device.tools.kinds import CallPart, Tool, ToolUse
 
+_LAMP = Tool(name="lamp", description="", parameters={"type": "object"})
 END = Ending(reason="stop", prompt_tokens=1, cached_tokens=0, generated_tokens=1)
 
 
@@ -27,20 +29,26 @@ def keep(
     *,
     tenant: str = "anna",
     is_whole: bool = True,
+    calls: bool = False,
 ) -> None:
     """Give an answer, letter by letter."""
-    asks = [Ask(tenant=tenant, prompt=[Message("user", "is it on?")]) for _ in texts]
+    use = ToolUse(tools=(_LAMP,), names=("lamp",)) if calls else None
+    asks = [Ask(tenant=tenant, prompt=[Message("user", "is it on?")], tools=use) for _ in texts]
 
     async def parts() -> AsyncGenerator[tuple[int, Piece | Ending]]:
         for index, text in enumerate(texts):
             for letter in text:
                 yield index, Piece(letter)
+            if calls:
+                yield index, Piece("", call=CallPart(0, id="a", name="lamp"))
+                whole = index == 0
+                yield index, Piece("", call=CallPart(0, arguments='{"on": true}', is_end=whole))
             if is_whole:
                 yield index, END
 
     async def read() -> None:
         seen = [one async for one in recent.noting(name, "toy", asks, parts())]
-        assert len(seen) == sum(len(text) + is_whole for text in texts)
+        assert len(seen) == sum(len(text) + is_whole + 2 * calls for text in texts)
 
     asyncio.run(read())
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from onhand.core.errors import InputError, OnhandError
+from onhand.device.audit.leaving import note_departure
 from onhand.device.serving.api.wire import wire_of
 from onhand.device.serving.asks import Ask, Ending, Piece, Wire
 from onhand.device.serving.backends.chunks import ChunkReader, SaidError
@@ -116,6 +117,9 @@ class RemoteBackend:
         wire = self._with_headers(leaving.wire, ask, now_s=loop.time())
         model = self.settings.model or wire.model or self.settings.models[0]
         packed = await self._link.packed(wire, model=model)
+        note_departure(
+            self.name, packed.content, privacy=ask.wishes.privacy, form=leaving.departure.form
+        )
         reader = ChunkReader(with_scores=ask.n_scores is not None)
         received = 0
         opened = self._link.opened(wire.path, packed, until_s=until_s, unsent=leaving.left())

@@ -8,6 +8,8 @@ from onhand.device.serving.caches.blocks import BlockStore
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.secret import server_secret
 from onhand.device.serving.settings import CacheSettings
+from onhand.device.vault.cells import FileSealer
+from onhand.device.vault.vault import open_vault
 
 __all__ = ["open_blocks", "show_blocks"]
 
@@ -27,9 +29,13 @@ def open_blocks(settings: CacheSettings, home: Path) -> BlockStore | None:
     """
     if not settings.blocks_bytes or not settings.on_disk:
         return None
+    vault = open_vault(home)
+    # Whoever has the secret can try which texts a block's tags stand for: it is the vault's, too.
+    secret = server_secret(home) if vault is None else vault.first_key("prefix")
     return BlockStore(
-        home / "cache" / "blocks",
-        secret=server_secret(home),
+        home / "cache" / ("blocks" if vault is None else "sealed-blocks"),
+        secret=secret,
+        sealer=None if vault is None else FileSealer(vault.keys("prefix")),
         most_bytes=settings.blocks_bytes,
         warm_bytes=settings.warm_bytes,
     )

@@ -20,6 +20,7 @@ from typing import Any, Final, Self
 from onhand.device.serving.asks import Ask, Ending, Piece, Score
 from onhand.device.serving.caches.database import opened, remove
 from onhand.device.tools.kinds import CallPart, ToolUse
+from onhand.device.vault.cells import PLAIN, Cells
 
 __all__ = ["ExactCache", "Kept", "is_repeatable", "kept_as_json", "key_of", "parse_kept"]
 
@@ -81,16 +82,18 @@ class ExactCache:
     A file that is damaged is begun anew: whatever was in it can be computed again.
     """
 
-    def __init__(self, path: Path | None, *, most_bytes: int) -> None:
+    def __init__(self, path: Path | None, *, most_bytes: int, cells: Cells = PLAIN) -> None:
         """Open the file.
 
         Args:
             path: its place; made if it is missing. None keeps answers in memory.
             most_bytes: of all answers.
+            cells: how answers are kept: sealed, where there is a vault.
 
         Raises:
             ResourceError: if it cannot be written.
         """
+        self._cells = cells
         self._most_bytes = most_bytes
         self._hits = self._misses = 0
         self._n_bytes = self._clock = 0
@@ -114,11 +117,12 @@ class ExactCache:
 
     def find(self, key: bytes) -> Kept | None:
         """Return the answer of a key, or None."""
+        key = self._cells.name(key)
         try:
             row = self._rows.execute("SELECT answer FROM answers WHERE key = ?", (key,)).fetchone()
             if row is not None:
                 self._touch(key)
-            kept = None if row is None else parse_kept(json.loads(row[0]))
+            kept = None if row is None else parse_kept(json.loads(self._cells.get(row[0], key)))
         except (sqlite3.Error, ValueError, KeyError, TypeError):
             kept = None  # what cannot be read is computed again
         if kept is None:
@@ -135,8 +139,10 @@ class ExactCache:
         """
         if not kept.ending.is_repeatable:
             return
-        answer = json.dumps(kept_as_json(kept), separators=(",", ":"))
-        size = len(answer.encode()) + _ROW_BYTES
+        key = self._cells.name(key)
+        text = json.dumps(kept_as_json(kept), separators=(",", ":")).encode()
+        answer = self._cells.put(text, key)
+        size = len(answer) + _ROW_BYTES
         if size > self._most_bytes:
             return
         try:

@@ -1,7 +1,10 @@
 """Questions that were answered, with their vectors: the nearest that asks the same.
 
-    CREATE TABLE entries (number INTEGER PRIMARY KEY, around BLOB, question TEXT, vector BLOB,
-                          answer TEXT, size INTEGER, used INTEGER)
+    CREATE TABLE entries (number INTEGER PRIMARY KEY, around BLOB, question BLOB, asked BLOB,
+                          vector BLOB, answer BLOB, size INTEGER, used INTEGER)
+
+`question` is what an entry is found by, `asked` its text; where there is a vault, the one is a
+keyed hash, and text, vector and answer are sealed.
 
 Whatever stands around a question, the tenant first, is in the hash `around`; only entries of the
 same hash are ever looked at.
@@ -28,18 +31,19 @@ from onhand.device.serving.caches.gate.judge import REASONS, difference
 from onhand.device.serving.caches.gate.lexicon import OWN_LEXICON, Lexicon
 from onhand.device.serving.caches.nearest import Nearest
 from onhand.device.serving.caches.questions import Question
+from onhand.device.vault.cells import PLAIN, Cells
 
 __all__ = ["Found", "SemanticStore", "why_not"]
 
 _LOG = logging.getLogger("onhand.serving")
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _ROW_BYTES: Final = 256  # beside texts and vector, on disk and in memory
 _VECTOR_BYTES: Final = 2 + 4  # of one number, on disk and in memory
 _LOOKED_AT: Final = 8
 _TABLES: Final = (
     "CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB)",
-    "CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, around BLOB, question TEXT, "
-    "vector BLOB, answer TEXT, size INTEGER, used INTEGER)",
+    "CREATE TABLE IF NOT EXISTS entries (number INTEGER PRIMARY KEY, around BLOB, question BLOB, "
+    "asked BLOB, vector BLOB, answer BLOB, size INTEGER, used INTEGER)",
     "CREATE UNIQUE INDEX IF NOT EXISTS by_question ON entries (around, question)",
     "CREATE INDEX IF NOT EXISTS by_use ON entries (used)",
 )
@@ -94,6 +98,7 @@ class SemanticStore:
         most_bytes: int,
         closeness: Closeness = Closeness(),  # noqa: B008 (frozen)
         words: Lexicon = OWN_LEXICON,
+        cells: Cells = PLAIN,
     ) -> None:
         """Open the file.
 
@@ -103,10 +108,12 @@ class SemanticStore:
             most_bytes: of all entries, on disk and in memory.
             closeness: how near is near enough.
             words: what stands for what in English.
+            cells: how questions, vectors and answers are kept: sealed, where there is a vault.
 
         Raises:
             ResourceError: if it cannot be written.
         """
+        self._cells = cells
         self._encoder = encoder
         self._most_bytes = most_bytes
         self._closeness = closeness
@@ -204,9 +211,7 @@ class SemanticStore:
             # A second one competes however far below the threshold it is.
             if cosine < self._closeness.same - self._closeness.apart:
                 break
-            text, answer = self._rows.execute(
-                "SELECT question, answer FROM entries WHERE number = ?", (number,)
-            ).fetchone()
+            text, answer = self._texts(number)
             reason = why_not(
                 question.text, text, cosine, closeness=self._closeness, words=self._words
             )
@@ -227,16 +232,37 @@ class SemanticStore:
         self._rows.execute("UPDATE entries SET used = ? WHERE number = ?", (self._tick(), best[0]))
         return Found(parse_kept(json.loads(best[2])), min(best[1], 1.0))
 
+    def _texts(self, number: int) -> tuple[str, str]:
+        """Return the question and the answer of an entry."""
+        row = self._rows.execute(
+            "SELECT around, asked, answer FROM entries WHERE number = ?", (number,)
+        ).fetchone()
+        text, answer = (
+            self._cells.get(cell, what + bytes(row[0]))
+            for what, cell in zip((b"question", b"answer"), row[1:], strict=True)
+        )
+        return str(text, "utf-8"), str(answer, "utf-8")
+
     def _write(self, question: Question, vector: FloatArray, answer: str, size: int) -> None:
         old = "SELECT number, around, size FROM entries WHERE around = ? AND question = ?"
-        row = self._rows.execute(old, (question.around, question.text)).fetchone()
+        around, asked = question.around, question.text.encode()
+        name = self._cells.name(asked)
+        row = self._rows.execute(old, (around, name)).fetchone()
         if row is not None:
             self._forget(*row)
-        values = (question.around, question.text, vector.astype(np.float16).tobytes(), answer)
+        numbers = vector.astype(np.float16).tobytes()
+        sealed = [
+            self._cells.put(content, what + around)
+            for what, content in (
+                (b"question", asked),
+                (b"vector", numbers),
+                (b"answer", answer.encode()),
+            )
+        ]
         number = self._rows.execute(
-            "INSERT INTO entries (around, question, vector, answer, size, used) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            (*values, size, self._tick()),
+            "INSERT INTO entries (around, question, asked, vector, answer, size, used) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (around, name, *sealed, size, self._tick()),
         ).lastrowid
         self._add(int(number or 0), question.around, vector, size)
 
@@ -259,6 +285,11 @@ class SemanticStore:
         self._rows = rows
         for statement in _TABLES:
             rows.execute(statement)
+        columns = {row[1] for row in rows.execute("PRAGMA table_info(entries)")}
+        if "asked" not in columns:  # of an earlier format: it can be computed again
+            rows.execute("DROP TABLE entries")
+            for statement in _TABLES:
+                rows.execute(statement)
         self._salt = self._fact("salt", secrets.token_bytes(32))
         made_by = f"{_FORMAT} {self._encoder}".encode()
         if self._fact("encoder", made_by) != made_by:
@@ -282,7 +313,8 @@ class SemanticStore:
         widths: dict[bytes, int] = {}
         every = "SELECT number, around, vector, size, used FROM entries ORDER BY number"
         for number, around, blob, size, used in self._rows.execute(every):
-            vector = np.frombuffer(blob, dtype=np.float16).astype(np.float32)  # (D,)
+            content = self._cells.get(blob, b"vector" + bytes(around))
+            vector = np.frombuffer(content, dtype=np.float16).astype(np.float32)  # (D,)
             widths.setdefault(bytes(around), vector.size)
             is_unit = abs(float(vector @ vector) - 1) < 0.05  # not so for NaN
             if not is_unit or widths[bytes(around)] != vector.size:

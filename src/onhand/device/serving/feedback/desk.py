@@ -15,7 +15,7 @@ from onhand.device.serving.feedback.child import LearningProcess, StartLearning,
 from onhand.device.serving.feedback.idle import Moment, decide
 from onhand.device.serving.feedback.pupils import Pupil, pupil_of
 from onhand.device.serving.feedback.reading import read_feedback_request
-from onhand.device.serving.feedback.recent import RecentAnswers
+from onhand.device.serving.feedback.recent import RecentAnswer, RecentAnswers
 from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.metrics import Metrics
 from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork
@@ -129,7 +129,9 @@ class FeedbackDesk:
             RefusedRequest: if it says nothing that can be learned, or the model cannot.
             OnhandError: if it cannot be kept.
         """
-        said = read_feedback_request(body, self.recent, tenant=tenant, now_s=self._now())
+        said = read_feedback_request(
+            body, self.recent, tenant=tenant, now_s=self._now(), shown=self._shown
+        )
         is_text = bool(said.feedback.messages)
         pupil = self._pupil(said.model, is_text=is_text or said.from_answer)
         if not may_ask(pupil.name):
@@ -250,6 +252,10 @@ class FeedbackDesk:
         if key not in self._pupils:
             self._pupils[key] = pupil_of(model, home=self._home, settings=self._settings)
         return self._pupils[key]
+
+    def _shown(self, answer: RecentAnswer) -> tuple[str, str]:
+        """See `Shown`."""
+        return self._pupil(answer.model, is_text=True).shown(answer)
 
     def _pupil(self, name: str | None, *, is_text: bool) -> Pupil:
         """Return the model that feedback is for.

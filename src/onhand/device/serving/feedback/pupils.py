@@ -4,13 +4,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from onhand.core.bundle import Bundle, read_manifest
 from onhand.core.errors import InputError, OnhandError
 from onhand.device.learning.idle_child import Job
 from onhand.device.learning.in_use import open_versions
 from onhand.device.learning.quarantine import Intake
 from onhand.device.learning.taught import Progressed, progressed
+from onhand.device.serving.feedback.recent import RecentAnswer
 from onhand.device.serving.feedback.settings import LearningSettings
 from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork
+from onhand.device.text_files import read_template
+from onhand.device.tools.telling import telling_of
 
 __all__ = ["Pupil", "pupil_of"]
 
@@ -70,6 +74,25 @@ class Pupil:
             most_lost_loss=settings.most_lost_loss,
             most_example_bytes=settings.most_example_bytes,
         )
+
+    def shown(self, answer: RecentAnswer) -> tuple[str, str]:
+        """Return a conversation with tools as the model got it, and the answer as it wrote it.
+
+        Args:
+            answer: of this model.
+
+        Raises:
+            InputError: if the template refuses the messages.
+            BundleCorrupt: if the bundle's chat template is not valid.
+        """
+        prompt = answer.ask.prompt
+        if isinstance(prompt, str):
+            return prompt, answer.text
+        manifest, digest = read_manifest(self.root)
+        bundle = Bundle(root=self.root, manifest=manifest, manifest_sha256=digest)
+        telling = telling_of(read_template(bundle))
+        text = telling.render(prompt, answer.ask.tools)
+        return text, telling.answer_text(answer.text, answer.calls)
 
     def described(self) -> Mapping[str, object]:
         """Return how it stands, for programs."""

@@ -2,17 +2,20 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from onhand.core.errors import InputError
-from onhand.device.learning.feedback import Feedback, Verdict
+from onhand.device.learning.feedback import GOOD_FROM, Feedback, Verdict
 from onhand.device.serving.api.bodies import Body
 from onhand.device.serving.feedback.recent import RecentAnswer, RecentAnswers
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
-__all__ = ["Said", "read_feedback_request"]
+__all__ = ["Said", "Shown", "read_feedback_request"]
+
+Shown = Callable[[RecentAnswer], tuple[str, str]]
+"""Gives a conversation with tools as its model got it, and the answer as the model wrote it."""
 
 _VERDICTS: Final[tuple[Verdict, ...]] = ("accepted", "corrected", "rated")
 _ROLES: Final = ("system", "developer", "user", "assistant")
@@ -33,7 +36,9 @@ class Said:
     from_answer: bool
 
 
-def read_feedback_request(body: Body, recent: RecentAnswers, *, tenant: str, now_s: float) -> Said:
+def read_feedback_request(
+    body: Body, recent: RecentAnswers, *, tenant: str, now_s: float, shown: Shown
+) -> Said:
     """Understand a request to `/v1/feedback`.
 
     Either `id`, of an answer of this server to the same tenant, with `verdict` (accepted,
@@ -46,6 +51,7 @@ def read_feedback_request(body: Body, recent: RecentAnswers, *, tenant: str, now
         recent: answers that may be rated by id.
         tenant: who asks.
         now_s: seconds since 1970.
+        shown: shows an answer for which tools were offered.
 
     Returns:
         It.
@@ -54,7 +60,7 @@ def read_feedback_request(body: Body, recent: RecentAnswers, *, tenant: str, now
         RefusedRequest: if a field is wrong, missing or unknown, or the tenant has no such answer.
     """
     name = body.text("id")
-    found = _whole(body) if name is None else _by_id(body, name, recent, tenant=tenant)
+    found = _whole(body) if name is None else _by_id(body, name, recent, tenant=tenant, shown=shown)
     verdict = _verdict(body, "accepted" if name is None else None)
     rating = body.number("rating", 1.0, least=0.0, most=1.0)
     correction = body.text("correction")
@@ -64,6 +70,12 @@ def read_feedback_request(body: Body, recent: RecentAnswers, *, tenant: str, now
         raise body.wrong("correction", "must be given where verdict is corrected, and only there")
     if rating != 1.0 and verdict != "rated":
         raise body.wrong("rating", "is given only where verdict is rated")
+    if found.is_continued and rating < GOOD_FROM:
+        raise body.wrong(
+            "rating",
+            "below 0.5 is learned of conversations without tools; give a correction instead",
+            code="unsupported",
+        )
     is_other = correction is not None and correction != found.answer
     try:
         feedback = Feedback(
@@ -76,6 +88,8 @@ def read_feedback_request(body: Body, recent: RecentAnswers, *, tenant: str, now
             answer=found.answer if correction is None else correction,
             wrong=found.answer if is_other else "",
             rating=rating,
+            is_continued=found.is_continued,
+            is_rendered=found.is_rendered,
         )
     except InputError as error:
         raise RefusedRequest(Refusal(status=400, message=str(error))) from error
@@ -91,6 +105,8 @@ class _Found:
     text: str = ""
     picture: bytes = b""
     answer: str
+    is_continued: bool = False
+    is_rendered: bool = False
 
 
 def _verdict(body: Body, otherwise: str | None) -> Verdict:
@@ -101,7 +117,7 @@ def _verdict(body: Body, otherwise: str | None) -> Verdict:
     raise body.wrong("verdict", f"must be one of {', '.join(_VERDICTS)}")
 
 
-def _by_id(body: Body, name: str, recent: RecentAnswers, *, tenant: str) -> _Found:
+def _by_id(body: Body, name: str, recent: RecentAnswers, *, tenant: str, shown: Shown) -> _Found:
     index = body.whole("index", least=0, most=10_000) or 0
     choices = recent.find(tenant, name)
     if not choices:
@@ -111,15 +127,20 @@ def _by_id(body: Body, name: str, recent: RecentAnswers, *, tenant: str) -> _Fou
         raise RefusedRequest(Refusal(status=404, message=message, code="no_answer", param="id"))
     if index >= len(choices):
         raise body.wrong("index", f"is {index}, the answer has {len(choices)} choices")
-    return _of_answer(body, choices[index])
+    return _of_answer(body, choices[index], shown)
 
 
-def _of_answer(body: Body, given: RecentAnswer) -> _Found:
+def _of_answer(body: Body, given: RecentAnswer, shown: Shown) -> _Found:
     prompt = given.ask.prompt
-    if given.has_calls or not (isinstance(prompt, str) or all(not one.calls for one in prompt)):
-        raise body.wrong("id", "answers that call tools cannot be learned", code="unsupported")
+    if given.is_cut:
+        raise body.wrong("id", "a call of this answer was cut off", code="unsupported")
     if isinstance(prompt, str):
-        return _Found(model=given.model, text=prompt, answer=given.text)
+        return _Found(model=given.model, text=prompt, answer=given.text, is_continued=True)
+    if given.ask.tools is not None or any(one.calls or one.role == "tool" for one in prompt):
+        text, answer = shown(given)
+        return _Found(
+            model=given.model, text=text, answer=answer, is_continued=True, is_rendered=True
+        )
     messages = tuple((one.role, one.content) for one in prompt)
     return _Found(model=given.model, messages=messages, answer=given.text)
 

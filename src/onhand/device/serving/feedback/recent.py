@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from onhand.device.serving.asks import Ask, Ending, Piece
+from onhand.device.tools.kinds import CallPart, ToolCall
 
 __all__ = ["RecentAnswer", "RecentAnswers"]
 
@@ -22,19 +23,22 @@ class RecentAnswer:
         model: who answered, by the name that requests give.
         ask: what was asked.
         text: what was answered.
-        has_calls: whether it called tools.
+        calls: of tools, that it made as a whole.
+        is_cut: whether a call of it was cut off.
     """
 
     model: str
     ask: Ask
     text: str
-    has_calls: bool
+    calls: tuple[ToolCall, ...] = ()
+    is_cut: bool = False
 
     @property
     def n_bytes(self) -> int:
         """About what it takes."""
         prompt = self.ask.prompt
         texts = [prompt] if isinstance(prompt, str) else [one.content for one in prompt]
+        texts += [call.arguments for call in self.calls]
         return _OVERHEAD_BYTES + len(self.text) + sum(len(text) for text in texts)
 
 
@@ -132,9 +136,11 @@ class RecentAnswers:
                 model=model,
                 ask=ask,
                 text="".join(piece.text for piece in made),
-                has_calls=any(piece.call is not None for piece in made),
+                calls=calls,
+                is_cut=is_cut,
             )
             for ask, made in zip(asks, pieces, strict=True)
+            for calls, is_cut in (_calls(made),)
         )
         tenant = asks[0].tenant
         kept = _Kept(self._clock(), sum(one.n_bytes for one in choices), choices)
@@ -162,3 +168,16 @@ class RecentAnswers:
         self._counts[key[0]] -= 1
         if not self._counts[key[0]]:
             del self._counts[key[0]]
+
+
+def _calls(pieces: Sequence[Piece]) -> tuple[tuple[ToolCall, ...], bool]:
+    """Return the calls of an answer, and whether one was cut off."""
+    parts: dict[int, list[CallPart]] = {}
+    for piece in pieces:
+        if piece.call is not None:
+            parts.setdefault(piece.call.index, []).append(piece.call)
+    calls = tuple(
+        ToolCall(made[0].id, made[0].name, "".join(part.arguments for part in made))
+        for _, made in sorted(parts.items())
+    )
+    return calls, not all(made[-1].is_end for made in parts.values())

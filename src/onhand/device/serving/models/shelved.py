@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineError
+from onhand.device.learning.in_use import InUse
 from onhand.device.networks.answers import Likely
 from onhand.device.sampling import Sampling
 from onhand.device.serving.asks import Ask, Ending, Piece
@@ -106,6 +107,16 @@ class _Shelved:
     def close(self) -> None:
         """Break answers off and release what it holds; safe to call twice."""
         self._shelf.close_entry(self.entry)
+
+    @property
+    def bundle_sha256(self) -> str:
+        """Hash of the manifest of the bundle that would answer now."""
+        return self._facts.bundle_sha256
+
+    @property
+    def learned(self) -> InUse:
+        """Which learned version would answer now."""
+        return self._facts.learned
 
     @property
     def _facts(self) -> Facts:

@@ -20,6 +20,7 @@ from typing import Final, Literal
 
 from onhand.core.errors import ResourceError
 from onhand.device.serving.refusals import Refusal, RefusedRequest
+from onhand.device.vault.cells import PLAIN, Cells
 
 __all__ = ["ROW_BYTES", "Deferred", "Outbox", "State"]
 
@@ -84,19 +85,23 @@ class Outbox:
     Nothing in it is ever lost to make room: where it is full, a new request is refused.
     """
 
-    def __init__(self, path: Path, *, most_bytes: int, most_waiting: int) -> None:
+    def __init__(
+        self, path: Path, *, most_bytes: int, most_waiting: int, cells: Cells = PLAIN
+    ) -> None:
         """Open the file; what was being sent when it was left is to be sent again.
 
         Args:
             path: its place; made if it is missing.
             most_bytes: of all requests and answers.
             most_waiting: requests of one tenant that have not ended.
+            cells: how requests and answers are kept: sealed, where there is a vault.
 
         Raises:
             ResourceError: if it cannot be read or written, or is damaged: requests that were
                 promised an answer are not thrown away in silence.
         """
         self._path = path
+        self._cells = cells
         self._most_bytes = most_bytes
         self._most_waiting = most_waiting
         self._lock = threading.Lock()
@@ -154,16 +159,17 @@ class Outbox:
             RefusedRequest: if the outbox is full, or the key belongs to another request.
             ResourceError: if it cannot be written.
         """
-        digest = hashlib.sha256(body).digest()
+        digest = self._digest(body)
         name = name or secrets.token_hex(16)
+        sealed = self._cells.put(body, _place(name, "body"))
         with self._work() as rows:
             if key and (found := self._of_key(rows, tenant, key, digest)) is not None:
                 return found, False
-            self._check_room(rows, tenant, len(body))
+            self._check_room(rows, tenant, len(sealed))
             rows.execute(
                 "INSERT INTO requests (id, tenant, lane, key, digest, body, state, created_s, "
                 "expires_s, due_s) VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?, ?, ?)",
-                (name, tenant, lane, key or name, digest, body, now_s, now_s + keep_s, now_s),
+                (name, tenant, lane, key or name, digest, sealed, now_s, now_s + keep_s, now_s),
             )
             return self._one(rows, name), True
 
@@ -179,7 +185,7 @@ class Outbox:
             RefusedRequest: if the key belongs to another request.
         """
         with self._work() as rows:
-            return self._of_key(rows, tenant, key, hashlib.sha256(body).digest())
+            return self._of_key(rows, tenant, key, self._digest(body))
 
     def next(self, now_s: float, *, busy: Collection[str] = ()) -> Deferred | None:
         """Return the request to send now: the oldest of those that are the first of their lane.
@@ -195,7 +201,7 @@ class Outbox:
                 "AND due_s <= ? AND expires_s > ? ORDER BY seq",
                 (now_s, now_s),
             )
-            return next((one for one in map(_deferred, found) if one.lane not in busy), None)
+            return next((one for one in map(self._deferred, found) if one.lane not in busy), None)
 
     def next_due_s(self) -> float | None:
         """Return when the next request may be sent or expires; None where none waits."""
@@ -223,10 +229,11 @@ class Outbox:
             now_s: seconds since 1970.
         """
         state: State = "done" if status < 400 else "failed"
+        sealed = self._cells.put(answer, _place(name, "answer"))
         self._set(
             name,
             "state = ?, status = ?, answer = ?, ended_s = ?, body = x''",
-            (state, status, answer, now_s),
+            (state, status, sealed, now_s),
         )
 
     def tidy(self, now_s: float, *, kept_s: float) -> int:
@@ -255,7 +262,7 @@ class Outbox:
                 f"SELECT {_FIELDS} FROM requests WHERE id = ? AND tenant = ?",  # noqa: S608
                 (name, tenant),
             ).fetchone()
-        return None if row is None else _deferred(row)
+        return None if row is None else self._deferred(row)
 
     def listed(self, *, tenant: str, most: int = 1000) -> list[Deferred]:
         """Return a tenant's requests, the oldest first, without bodies and answers."""
@@ -266,7 +273,7 @@ class Outbox:
                 "ORDER BY seq LIMIT ?",
                 (tenant, most),
             )
-            return [_deferred(row) for row in found]
+            return [self._deferred(row) for row in found]
 
     def remove(self, name: str, *, tenant: str) -> bool:
         """Forget a tenant's request, answered or not; say whether it was there."""
@@ -323,10 +330,26 @@ class Outbox:
             raise RefusedRequest(_another())
         return self._one(rows, found[0])
 
-    @staticmethod
-    def _one(rows: sqlite3.Connection, name: str) -> Deferred:
+    def _one(self, rows: sqlite3.Connection, name: str) -> Deferred:
         query = f"SELECT {_FIELDS} FROM requests WHERE id = ?"  # noqa: S608 (constants alone)
-        return _deferred(rows.execute(query, (name,)).fetchone())
+        return self._deferred(rows.execute(query, (name,)).fetchone())
+
+    def _digest(self, body: bytes) -> bytes:
+        return self._cells.name(hashlib.sha256(body).digest())
+
+    def _deferred(self, row: Sequence[object]) -> Deferred:
+        table = dict(zip(_FIELDS.split(", "), row, strict=True))
+        for column in ("body", "answer"):
+            table[column] = self._opened(str(table["id"]), column, table[column])
+        return Deferred(**table)  # type: ignore[arg-type]
+
+    def _opened(self, name: str, column: str, kept: object) -> bytes:
+        if not isinstance(kept, bytes) or not kept:
+            return b""
+        try:
+            return self._cells.get(kept, _place(name, column))
+        except ValueError as error:
+            raise ResourceError(f"{self._path}: request {name}: {error}") from error
 
     @contextmanager
     def _work(self) -> Iterator[sqlite3.Connection]:
@@ -347,10 +370,8 @@ def _n_bytes(rows: sqlite3.Connection) -> int:
     return int(rows.execute(f"SELECT coalesce({size}, 0) FROM requests").fetchone()[0])  # noqa: S608
 
 
-def _deferred(row: Sequence[object]) -> Deferred:
-    names = _FIELDS.split(", ")
-    table = dict(zip(names, row, strict=True))
-    return Deferred(**(table | {"answer": table["answer"] or b""}))  # type: ignore[arg-type]
+def _place(name: str, column: str) -> bytes:
+    return f"requests {name} {column}".encode()
 
 
 def _another() -> Refusal:
