@@ -1,16 +1,16 @@
 """New classes from one example and from five, before and after meta-learning.
 
-    python -m benchmarks.few_shot --model DIR [--set intents|digits ...] [--seeds 5] [--rounds 60]
-        [--judged 100] [--json] [--out FILE.json]
+    python -m benchmarks.few_shot --model DIR [--set intents|digits ...] [--seeds 5] [--rounds 30]
+        [--judged 40] [--json] [--out FILE.json]
 
 DIR is a folder of a sentence encoder; without it the intents are left out, and that is said. Tasks
 have 5 classes that neither the network's training nor meta-learning has seen: a third of CLINC150's
-intents, and the spoken digits 5 to 9, heard by a network for other words. Each task is taught in 5
+intents, and the spoken digits 5 to 9, heard by a network for other words. Each task is taught in 3
 gradient steps (digits: 20), by the graph that a device runs, and asked about 5 further examples of
 each class. Beside it: the nearest mean of the examples' vectors, and for texts, with no example at
 all, the nearest vector of the classes' names. Equal seeds give equal tasks to all. Figures are the
 mean over all tasks of all seeds; intervals are 95 % of that mean, over the seeds' means where there
-are several.
+are several. What is done is kept beside FILE, and a run that was cut off goes on from there.
 """
 
 import argparse
@@ -69,6 +69,8 @@ def main() -> None:
     print(json.dumps(results, indent=1) if given.json else table(found))
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for part in given.out.parent.glob(f"{given.out.stem}.*.part"):
+        part.unlink()
 
 
 def _arguments() -> argparse.Namespace:
@@ -76,8 +78,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", type=Path, help="folder of a sentence encoder")
     parser.add_argument("--set", action="append", choices=SETS)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=60, help="of meta-learning")
-    parser.add_argument("--judged", type=int, default=100, help="tasks of each seed")
+    parser.add_argument("--rounds", type=int, default=30, help="of meta-learning")
+    parser.add_argument("--judged", type=int, default=40, help="tasks of each seed")
     parser.add_argument("--each", type=int, default=20, help="examples of each class")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out/few_shot.json"))
@@ -95,13 +97,22 @@ def _measured(made: FewShotSet, given: argparse.Namespace) -> dict[str, Any]:
                 rounds=given.rounds,
                 steps=made.steps,
                 head_rate=made.head_rate,
+                outer_rate=made.outer_rate,
                 judged=given.judged,
                 seed=seed,
             )
             by = rounds[f"{shots}-shot"]
-            tasks = judging_tasks(made.held.labels, np.unique(made.held.labels), how)
-            for name, scores in _scored(made, tasks, how, spent).items():
-                by.setdefault(name, []).append(statistics.fmean(scores))
+            part = given.out.with_suffix(f".{made.name}-{shots}-{seed}.part")
+            if part.exists() and (kept := json.loads(part.read_text()))["how"] == repr(how):
+                found = kept
+            else:
+                found = _one(made, how)
+                part.parent.mkdir(parents=True, exist_ok=True)
+                part.write_text(json.dumps({"how": repr(how), **found}), encoding="utf-8")
+            for name, score in found["scores"].items():
+                by.setdefault(name, []).append(score)
+            for name, seconds in found["spent"].items():
+                spent[name].append(seconds)
             sys.stderr.write(f"{made.name}, seed {seed}, {shots}-shot: {json.dumps(by)}\n")
     return {
         "meta_learning_s": {m: statistics.fmean(v) for m, v in spent.items()},
@@ -109,6 +120,17 @@ def _measured(made: FewShotSet, given: argparse.Namespace) -> dict[str, Any]:
             shots: {name: _mean(values) for name, values in by.items()}
             for shots, by in rounds.items()
         },
+    }
+
+
+def _one(made: FewShotSet, how: Meta) -> dict[str, dict[str, float]]:
+    """Return the mean of one seed's tasks, and seconds of meta-learning, by what taught."""
+    spent: dict[str, list[float]] = {method: [] for method in METHODS}
+    tasks = judging_tasks(made.held.labels, np.unique(made.held.labels), how)
+    scores = _scored(made, tasks, how, spent)
+    return {
+        "scores": {name: statistics.fmean(values) for name, values in scores.items()},
+        "spent": {name: values[0] for name, values in spent.items()},
     }
 
 

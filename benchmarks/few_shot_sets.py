@@ -75,6 +75,8 @@ class FewShotSet:
         label_vectors: class of `held` -> (D,) of its name, of length 1; empty where it has none.
         head_rate: that suits the size of the vectors.
         steps: gradient steps of a task: more where vectors point much alike.
+        outer_rate: of AdamW on the starting values: low for a trunk that was trained on much,
+            which a higher one makes worse.
     """
 
     name: str
@@ -85,6 +87,7 @@ class FewShotSet:
     label_vectors: dict[int, FloatArray]
     head_rate: float
     steps: int
+    outer_rate: float
 
 
 def intents(model: Path, place: Path, *, each: int) -> FewShotSet:
@@ -122,7 +125,8 @@ def intents(model: Path, place: Path, *, each: int) -> FewShotSet:
         vectors=_units(vectors),
         label_vectors={int(c): named[i] for i, c in enumerate(held)},
         head_rate=10.0,
-        steps=5,
+        steps=3,
+        outer_rate=1e-4,
     )
 
 
@@ -165,6 +169,7 @@ def digits(place: Path, *, each: int) -> FewShotSet:
         label_vectors={},
         head_rate=2 * head_rate,
         steps=20,
+        outer_rate=1e-3,
     )
 
 

@@ -34,6 +34,12 @@ _Rounds = Annotated[int, typer.Option(min=1, help="How often the starting values
 _Rate = Annotated[
     float, typer.Option(help="Learning rate of the head within a task, plain gradient steps.")
 ]
+_OuterRate = Annotated[
+    float,
+    typer.Option(
+        help="Learning rate of the starting values; lower for a network that was trained on much."
+    ),
+]
 _Seed = Annotated[int, typer.Option(min=0, help="The same seed finds the same.")]
 
 
@@ -47,6 +53,7 @@ def command(
     shots: _Shots = 5,
     rounds: _Rounds = 200,
     head_rate: _Rate = 0.5,
+    outer_rate: _OuterRate = 1e-3,
     seed: _Seed = 0,
     threads: Threads = None,
     as_json: AsJson = False,
@@ -65,6 +72,7 @@ def command(
             shape=Shape(ways=ways, shots=shots),
             rounds=rounds,
             head_rate=head_rate,
+            outer_rate=outer_rate,
             seed=seed,
         )
         made = meta_bundle(

@@ -128,7 +128,8 @@ class Doorkeeper:
         if action == "":
             return Denial(status=405, code="method", message="this path has no such method")
         if action not in grant.actions:
-            return _forbidden(f"this key is not for {action!r}: ask for one that is", "action")
+            way = "; without one, send the process SIGHUP" if action == "manage" else ""
+            return _forbidden(f"this needs a key for {action!r}{way}", "action")
         if not grant.allows_route(path):
             return _forbidden("this key is not for this path: ask for one that is", "route")
         if quota is None or quota == Quota():

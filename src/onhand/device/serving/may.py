@@ -62,7 +62,7 @@ def check_may(scope: "Scope", action: str) -> None:
         RefusedRequest: if it is not.
     """
     if action not in _admission(scope).grant.actions:
-        message = f"this key is not for {action!r}: ask for one that is"
+        message = f"this needs a key for {action!r}"
         raise RefusedRequest(Refusal(status=403, message=message, code="action_not_allowed"))
 
 

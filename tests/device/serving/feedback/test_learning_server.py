@@ -228,10 +228,11 @@ def test_feedback_for_nobody_is_refused(
 
 
 def test_without_a_key_nothing_is_taken(room: Classroom) -> None:
-    """And nothing but figures is shown."""
+    """And nothing is shown; with one, the health has nothing but figures."""
     assert httpx2.post(f"{room.served.url}/v1/feedback", json={}).status_code == 401
     assert httpx2.get(f"{room.served.url}/v1/feedback").status_code == 401
-    health = httpx2.get(f"{room.served.url}/health").json()
+    assert httpx2.get(f"{room.served.url}/health").status_code == 401
+    health = room.get("/health").json()
     assert health["learning"]["toy"] == {
         "version": 0,
         "examples_waiting": 0,
