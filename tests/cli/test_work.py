@@ -217,6 +217,7 @@ def test_evaluate_gives_programs_measurements(host: FakeHost, home: Path, capsys
     del options["progress"]
     assert arguments == (Path("b"), Path("t.txt"))
     assert options == {
+        "version": None,
         "original": Path("m"),
         "original_adapter": Path("l"),
         "variant": "int4",
@@ -291,6 +292,7 @@ def test_bench_passes_its_options_on(monkeypatch: pytest.MonkeyPatch, capsys: Ca
     del options["progress"], options["home"]
     assert root == Path("b")
     assert options == {
+        "version": None,
         "variant": None,
         "engine": None,
         "threads": 1,
