@@ -1,6 +1,7 @@
 """Fixtures for every test: no network, a state folder of its own, the real data where it is."""
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -28,6 +29,15 @@ def _is_loopback(host: object) -> bool:
         return ip_address(str(text)).is_loopback
     except ValueError:  # a name: it would have to be looked up
         return False
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard: a shell that starts the tests in the background has it ignored.
+
+    Programs that tests start, and interrupt, would inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
