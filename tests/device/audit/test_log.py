@@ -96,6 +96,20 @@ def test_records_wait_for_no_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     log.close()
 
 
+def test_who_stops_waiting_stops_nobody_else(tmp_path: Path) -> None:
+    """A client that goes away while its record is written: it is written, and so are others."""
+    log = opened(tmp_path)
+    with log._writing:  # the disk is slow
+        first = log.record({"id": "1"})
+        first.cancel()
+        second = log.record({"id": "2"})
+
+    second.result(20)
+    log.close()
+
+    assert log.counts.written == 2
+
+
 def test_each_process_has_a_chain(tmp_path: Path) -> None:
     """Two servers of one state folder."""
     first, second = opened(tmp_path), opened(tmp_path)

@@ -116,6 +116,8 @@ class AuditLog:
             and requests are refused then.
         """
         done: Future[None] = Future()
+        # Whoever waits may go away, but what happened is written all the same.
+        done.set_running_or_notify_cancel()
         with self._change:
             if self._is_closing:
                 done.set_exception(ResourceError("the audit log is closed"))
