@@ -99,7 +99,7 @@ def test_records_wait_for_no_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_who_stops_waiting_stops_nobody_else(tmp_path: Path) -> None:
     """A client that goes away while its record is written: it is written, and so are others."""
     log = opened(tmp_path)
-    with log._writing:  # the disk is slow
+    with log._writing:  # noqa: SLF001 - the disk is slow
         first = log.record({"id": "1"})
         first.cancel()
         second = log.record({"id": "2"})
