@@ -27,7 +27,9 @@ from onhand.device.serving.state import ServerState
 
 __all__ = ["main"]
 
-SETTINGS = "[server]\nport = 0\n[log]\nrequests = false\n[cache]\nexact_bytes = 0\n"
+SETTINGS = (
+    "[server]\nport = 0\n[log]\nrequests = false\n[cache]\nexact_bytes = 0\n[access]\nopen = true\n"
+)
 
 
 @dataclass(frozen=True, slots=True)
