@@ -12,7 +12,6 @@ server's own, for a request. At the end the log is verified, and must hold every
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -29,6 +28,7 @@ import psutil
 
 from benchmarks.restart import build_house
 from benchmarks.served import Server, counter
+from benchmarks.telling import tell
 
 __all__ = ["main"]
 
@@ -49,13 +49,7 @@ def main() -> None:
             "tokens": given.tokens,
             **measure(given, Path(scratch)),
         }
-    if given.json:
-        print(json.dumps(results, indent=1))
-    else:
-        for name, value in results.items():
-            print(f"{name}: {value}")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1) + "\n")
+    tell(results, as_json=given.json, out=given.out)
 
 
 def _arguments() -> argparse.Namespace:
