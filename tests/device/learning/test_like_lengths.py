@@ -1,5 +1,8 @@
 """Texts of like length are computed together."""
 
+# Python has `typing.override` from 3.12 on.
+# mypy: disable-error-code="explicit-override"
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -286,13 +286,14 @@ def test_it_learns_in_idle_time_and_answers_with_it(
 
 @pytest.mark.parametrize("is_judged", [True, False])
 def test_a_version_that_nothing_judged_is_a_warning(
-    room: Classroom, caplog: pytest.LogCaptureFixture, is_judged: bool
+    tmp_path: Path, home: Path, caplog: pytest.LogCaptureFixture, is_judged: bool
 ) -> None:
     """It passed its gate, which had nothing to hold against it."""
-    room.learners.is_judged = is_judged
-    give_two(room)
-    room.learners.go.set()
-    until(lambda: room.get("/health").json()["learning"]["toy"]["version"] == 1)
+    with classroom(tmp_path, home, settings=replace(LEARNING, retry_s=1000.0)) as room:
+        room.learners.is_judged = is_judged
+        give_two(room)
+        room.learners.go.set()
+        until(lambda: room.get("/health").json()["learning"]["toy"]["version"] == 1)
 
     warned = [one for one in caplog.messages if one.startswith("model toy: nothing judged version")]
     assert len(warned) == (not is_judged)
