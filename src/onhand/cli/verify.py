@@ -10,6 +10,7 @@ from onhand.cli.options import AsJson, BundleFolder
 from onhand.cli.output import write, write_json
 from onhand.core.bundle import UNLISTED, Bundle, read_bundle, read_manifest_bytes
 from onhand.core.errors import BundleUntrusted, InputError
+from onhand.core.signing import Signature
 from onhand.core.units import format_bytes
 from onhand.device.trust.checking import Signed, read_signature, signed_by
 from onhand.device.trust.store import TrustStore
@@ -90,6 +91,12 @@ def command(
             "verified": True,
         })
         return
+    _tell(bundle, signature, signed)
+    for path in unlisted:
+        write(f"unlisted  {path!r} is not in the manifest and was not checked\n")
+
+
+def _tell(bundle: Bundle, signature: Signature | None, signed: Signed | None) -> None:
     write(f"{len(bundle.manifest.files)} files, {format_bytes(bundle.size_bytes())}: as listed\n")
     write(f"manifest  {bundle.manifest_sha256}\n")
     if signature is None:
@@ -102,8 +109,6 @@ def command(
         write(
             f"signature by {signed.key.name} ({signature.key[:16]}), release {signature.release}\n"
         )
-    for path in unlisted:
-        write(f"unlisted  {path!r} is not in the manifest and was not checked\n")
 
 
 def _unlisted(bundle: Bundle) -> list[str]:
