@@ -47,7 +47,8 @@ __all__ = ["Progressed", "learn_from_feedback", "note_failure", "progressed"]
 FORMAT: Final = 1
 _MAX_BYTES: Final = 2**20
 _LEAST_KNOWN: Final = 5
-_ANSWERS: Final = "new.jsonl"
+_ANSWERS, _PAIRS = "new.jsonl", "pairs.jsonl"
+_ADDED: Final = {"n_preferred": 0, "n_tried": 0, "n_paired": 0}  # earlier files lack them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,9 @@ class Progressed:
         n_learned: those at the last one whose version was accepted: later ones are taught again.
         n_screened: those whose loss was looked at.
         n_preferred: those whose bad ratings were learned, or judged not to be learned.
+        n_tried: those whose right answers were taught in the training that goes on now, whatever
+            came of it: what is broken off after them does not teach them again.
+        n_paired: the same of pairs of a right answer and a bad one.
         outcome: of the last training: "accepted", "refused", "failed"; "" before the first.
         reason: why not accepted.
     """
@@ -67,6 +71,8 @@ class Progressed:
     n_learned: int = 0
     n_screened: int = 0
     n_preferred: int = 0
+    n_tried: int = 0
+    n_paired: int = 0
     outcome: str = ""
     reason: str = ""
 
@@ -89,8 +95,8 @@ def progressed(folder: Path) -> Progressed:
             content = file.read(_MAX_BYTES)
         table = object_of(parse_json(content), "taught", {"format", *Progressed.__slots__})
         numbers = {
-            key: count({"n_preferred": 0, **table}, key, "taught", least=0, most=2**53)
-            for key in ("n_seen", "n_learned", "n_screened", "n_preferred")
+            key: count({**_ADDED, **table}, key, "taught", least=0, most=2**53)
+            for key in ("n_seen", "n_learned", "n_screened", *_ADDED)
         }
         return Progressed(
             **numbers, outcome=str(table.get("outcome")), reason=str(table.get("reason"))
@@ -163,10 +169,11 @@ def learn_from_feedback(
         made = _after(made, learned)
         if learned.ended == "interrupted":
             return made
-        before = _judged(before, learned, len(taken), is_answers=data.name == _ANSWERS)
+        before = _judged(before, learned, len(taken), name=data.name)
         _keep(folder, before)
     # Only now: what is left of a session that was broken off here goes on in the next quiet time.
-    _keep(folder, replace(before, n_seen=len(taken), n_preferred=len(taken)))
+    n = len(taken)
+    _keep(folder, replace(before, n_seen=n, n_preferred=n, n_tried=0, n_paired=0))
     return made
 
 
@@ -183,14 +190,20 @@ def _lessons(
     room = folder / "taken"
     new, known = _to_learn(taken, before, held=held)
     carried = _carried(bundle)
-    if new:
+    # More that came while it was broken off is taught together with what was refused.
+    if new and before.n_tried < len(taken):
         how = settings
         if settings.remember is None and len(known) >= _LEAST_KNOWN:
             how = replace(settings, remember=write_answers(room, "known.jsonl", known, carried))
         yield write_answers(room, _ANSWERS, new), how
     if before.n_preferred >= len(taken):
         return
-    opinions = opinions_of(taken, n_learned=before.n_preferred, held=held)
+    opinions = opinions_of(
+        taken,
+        n_learned=before.n_preferred,
+        n_paired=max(before.n_paired, before.n_preferred),
+        held=held,
+    )
     # Of opinions none is held back: that good answers are not lost is what judges.
     how = replace(settings, heldout=0.0, vary=0)
     good = good_answers(one for one in taken if one.id not in held)
@@ -238,12 +251,14 @@ def _to_learn(
     return new, [one for one in known if one.subject not in subjects]
 
 
-def _judged(now: Progressed, learned: Learned, n_taken: int, *, is_answers: bool) -> Progressed:
+def _judged(now: Progressed, learned: Learned, n_taken: int, *, name: str) -> Progressed:
     # Opinions that failed are not tried again: the same ones would fail again.
-    is_learned = is_answers and learned.is_accepted
+    is_learned = name == _ANSWERS and learned.is_accepted
     return replace(
         now,
         n_learned=n_taken if is_learned else now.n_learned,
+        n_tried=n_taken if name == _ANSWERS else now.n_tried,
+        n_paired=n_taken if name == _PAIRS else now.n_paired,
         outcome="accepted" if learned.is_accepted else "refused",
         reason="; ".join(learned.reasons),
     )

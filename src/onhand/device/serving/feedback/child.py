@@ -22,6 +22,11 @@ _PATIENCE_S = 60.0
 class LearningProcess(Protocol):
     """A training that runs elsewhere."""
 
+    @property
+    def process(self) -> int:
+        """Number of the process."""
+        ...
+
     async def ended(self) -> Mapping[str, object]:
         """Wait for its end, and return what it said."""
         ...
@@ -48,6 +53,11 @@ class _Child:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+
+    @property
+    def process(self) -> int:
+        """See `LearningProcess`."""
+        return self._process.pid
 
     async def ended(self) -> Mapping[str, object]:
         """See `LearningProcess`."""
