@@ -9,37 +9,30 @@ HOME/state/MANIFEST-SHA256/learned/taught.json       how far the journal was lea
 
 import json
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import BundleCorrupt, InputError, ResourceError
 from onhand.core.lesson import REMEMBERED
 from onhand.core.manifest import LANGUAGE_MODEL
 from onhand.core.outside import count, object_of, parse_json
-from onhand.device.learning.added import added_classes
 from onhand.device.learning.ceilings import GO, Permit
 from onhand.device.learning.feedback import Feedback
-from onhand.device.learning.graph import open_lesson
-from onhand.device.learning.in_use import versions_of, whole_values
-from onhand.device.learning.judging import judge
 from onhand.device.learning.learn import learn
-from onhand.device.learning.learned import Learned
-from onhand.device.learning.material import Given, make_material, read_given
+from onhand.device.learning.learned import Learned, not_begun
 from onhand.device.learning.quarantine import Intake, read_feedback
+from onhand.device.learning.screening import Screening
 from onhand.device.learning.settings import LearnSettings
-from onhand.device.learning.suspicion import Limits, extreme_losses
+from onhand.device.learning.suspicion import Limits
 from onhand.device.learning.taught_lines import (
     good_answers,
     opinions_of,
     write_answers,
     write_lines,
 )
-from onhand.device.learning.versions import Versions, learned_folder
+from onhand.device.learning.versions import learned_folder
 from onhand.device.vault.above import content_of, keys_above, write_placed
 
 __all__ = ["Progressed", "learn_from_feedback", "note_failure", "progressed"]
@@ -151,7 +144,11 @@ def learn_from_feedback(
         return None
     intake = Intake(folder, limits)
     if before.n_screened < len(taken):
-        _screen(bundle, home, taken, before, intake=intake, limits=limits, threads=threads)
+        screening = Screening(
+            bundle=bundle, home=home, intake=intake, limits=limits, threads=threads or 1
+        )
+        if not screening.run(taken, before.n_screened, is_interrupted=is_interrupted):
+            return not_begun(bundle.manifest.name, settings.method)
         before = replace(before, n_screened=len(taken))
         _keep(folder, before)
     held = {one.feedback.id for one in intake.held()}
@@ -277,59 +274,3 @@ def note_failure(folder: Path, reason: str) -> None:
     before = progressed(folder)
     n_seen = len(read_feedback(folder))
     _keep(folder, replace(before, n_seen=n_seen, outcome="failed", reason=reason[:2000]))
-
-
-def _screen(
-    bundle: Bundle,
-    home: Path,
-    taken: Sequence[Feedback],
-    before: Progressed,
-    *,
-    intake: Intake,
-    limits: Limits,
-    threads: int | None,
-) -> None:
-    """Set aside what was taken since and has an extreme loss."""
-    good = [(number, one) for number, one in enumerate(taken) if one.is_good]
-    losses = _losses(bundle, versions_of(bundle, home), [one for _, one in good], threads=threads)
-    rows = [(number, one, losses[i]) for i, (number, one) in enumerate(good) if i in losses]
-    for is_correction in (False, True):
-        # The model said itself what was accepted, so its loss is low; a correction's never is.
-        alike = [row for row in rows if (row[1].verdict == "corrected") == is_correction]
-        new = [(one, loss) for number, one, loss in alike if number >= before.n_screened]
-        past = [loss for number, _, loss in alike if number < before.n_screened]
-        suspects = extreme_losses(
-            np.array([loss for _, loss in new], dtype=np.float32),
-            np.array(past, dtype=np.float32),
-            limits,
-        )
-        for index, reason in suspects.items():
-            intake.hold(new[index][0], reason)
-
-
-def _losses(
-    bundle: Bundle, versions: Versions, feedback: Sequence[Feedback], *, threads: int | None
-) -> dict[int, float]:
-    """Return index -> loss by the version in use; without those of a class that is new to it.
-
-    Raises:
-        InputError: if an example does not fit the lesson.
-    """
-    if not feedback:
-        return {}
-    data = write_answers(versions.folder / "taken", "screened.jsonl", feedback)
-    examples = read_given(data, LearnSettings(heldout=0.0)).new
-    if len(examples) != len(feedback):
-        raise InputError(f"{data}: {len(examples)} examples of {len(feedback)} were read")
-    losses: dict[int, float] = {}
-    with closing(open_lesson(bundle, threads=threads or 1)) as teachable:
-        values = dict(whole_values(bundle, versions, versions.current().version))
-        added = added_classes(versions.folder)
-        for i, example in enumerate(examples):
-            given = Given(new=(example,), heldout=(), past=(), past_heldout=(), notes=())
-            material = make_material(bundle, teachable, given, added=added)
-            if material.known is not None and material.width > material.known:
-                continue
-            marks = judge(teachable, values, material.new, batch=1)
-            losses[i] = float(marks.losses.mean())
-    return losses
