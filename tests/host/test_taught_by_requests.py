@@ -152,7 +152,7 @@ def test_ratings_that_were_broken_off_teach_no_good_answer_again(root: Path, hom
     settings = LearnSettings(method="naive", epochs=3, rate=0.01, bounds=Bounds(most_change=1e-9))
     methods: list[str] = []
 
-    def look(_: Spent) -> Permission:
+    def look(spent: Spent) -> Permission:
         methods[:] = [one.method for one in versions.list_versions()]
         return GO
 
