@@ -33,7 +33,7 @@ from onhand.device.learning.taught_lines import (
     write_lines,
 )
 from onhand.device.learning.versions import learned_folder
-from onhand.device.state import write_text_atomically
+from onhand.device.vault.above import content_of, keys_above, write_placed
 
 __all__ = ["Progressed", "learn_from_feedback", "note_failure", "progressed"]
 
@@ -84,8 +84,7 @@ def progressed(folder: Path) -> Progressed:
     """
     path = folder / "taught.json"
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES)
+        content = bytes(content_of(path, keys_above(folder, "memory"))[:_MAX_BYTES])
         table = object_of(parse_json(content), "taught", {"format", *Progressed.__slots__})
         numbers = {
             key: count({**_ADDED, **table}, key, "taught", least=0, most=2**53)
@@ -104,7 +103,8 @@ def progressed(folder: Path) -> Progressed:
 
 def _keep(folder: Path, now: Progressed) -> None:
     table = {"format": FORMAT, **{key: getattr(now, key) for key in Progressed.__slots__}}
-    write_text_atomically(folder / "taught.json", json.dumps(table, sort_keys=True) + "\n")
+    text = json.dumps(table, sort_keys=True) + "\n"
+    write_placed(folder / "taught.json", text.encode(), keys_above(folder, "memory"))
 
 
 def learn_from_feedback(

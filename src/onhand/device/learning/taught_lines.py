@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from onhand.core.errors import ResourceError
+from onhand.core.errors import InputError, ResourceError
 from onhand.device.learning.feedback import Feedback
-from onhand.device.state import write_text_atomically
+from onhand.device.vault.above import PlacedKeys, content_of, keys_above, write_placed
 
 __all__ = ["Opinions", "good_answers", "opinions_of", "write_answers", "write_lines"]
 
@@ -142,11 +142,11 @@ def write_lines(
     """
     made = [json.dumps(line, sort_keys=True, ensure_ascii=False) for line in lines]
     text = before + "\n".join(made) + "\n"
-    path = folder / name
+    path, placed = folder / name, keys_above(folder, "memory")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text_atomically(path, text)
+        if not _is_there(path, text.encode(), placed):
+            write_placed(path, text.encode(), placed)
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return path
@@ -166,14 +166,19 @@ def _answer(folder: Path, one: Feedback) -> Mapping[str, object]:
     return {"text": one.text, "label": one.answer}
 
 
+def _is_there(path: Path, content: bytes, placed: PlacedKeys | None) -> bool:
+    try:
+        return content_of(path, placed) == content
+    except (FileNotFoundError, InputError):
+        # What was put there by somebody else is written over.
+        return False
+
+
 def _picture(folder: Path, content: bytes) -> str:
     suffix = next((end for start, end in _SUFFIXES if content.startswith(start)), ".png")
     name = f"pictures/{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
     path = folder / name
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Beside its place: a torn picture would be taken for the whole one ever after.
-        draft = path.with_suffix(".part")
-        draft.write_bytes(content)
-        draft.replace(path)
+        write_placed(path, content, keys_above(path.parent, "memory"))
     return name
