@@ -146,3 +146,30 @@ def test_a_bundle_without_a_wish_is_as_before(
     assert "lesson" not in made.report
     assert "learnable" not in bundle.manifest.provenance
     assert json.dumps(made.report)
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"text": "lights off", "label": "light"}', "has a class, which a language model cannot"),
+        ('{"prompt": "lights off"}', "are no example"),
+    ],
+)
+def test_examples_that_no_device_could_use_end_a_build_at_its_beginning(
+    line: str,
+    sentence: str,
+    tiny: Path,
+    shelf: Path,
+    home: Path,
+    options: BuildOptions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With their line, and before the first matrix is rounded."""
+    path = shelf / "known.jsonl"
+    path.write_text(f"{line}\n", encoding="utf-8")
+    wanted = parse_learnable(f"lora,remember={path}")
+    monkeypatch.setattr("onhand.host.build.with_decoder_lesson", None)
+
+    with pytest.raises(InputError, match=sentence):
+        build_bundle(str(tiny), shelf / "b", replace(options, learnable=wanted), home=home)
+    assert not (shelf / "b").exists()

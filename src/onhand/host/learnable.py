@@ -11,6 +11,7 @@ from onhand.core.lesson import MOST_REMEMBERED_BYTES, REMEMBERED
 from onhand.core.progress import Progress
 from onhand.core.units import format_bytes
 from onhand.device.learning.example_files import read_examples
+from onhand.device.learning.examples import Labelled
 from onhand.host.learning.wanted import Learnable
 from onhand.host.pack import Packed, VariantPlan
 from onhand.host.plan import BuildPlan
@@ -57,14 +58,17 @@ def _read(path: Path) -> Path:
     """Return a file of examples, once all of them could be read.
 
     Raises:
-        InputError: if it is too large for a bundle, or is not of JSON lines that a device reads.
+        InputError: if it is too large for a bundle, or is not of JSON lines that a device reads,
+            or teaches classes.
     """
     if path.suffix.lower() != ".jsonl" or path.stat().st_size > MOST_REMEMBERED_BYTES:
         raise InputError(
             f"{path}: a bundle carries examples as .jsonl of up to "
             f"{format_bytes(MOST_REMEMBERED_BYTES)}"
         )
-    read_examples(path)
+    for one in read_examples(path).examples:
+        if isinstance(one, Labelled):
+            raise InputError(f"{one.where}: has a class, which a language model cannot remember")
     return path
 
 
@@ -83,10 +87,13 @@ def add_lesson_to_plan(
         The forecast of the whole.
 
     Raises:
-        InputError: if nothing of that kind can be learned of this model.
+        InputError: if nothing of that kind can be learned of this model, or the examples that it
+            is to remember cannot be read.
     """
     if wanted is None:
         return plan
+    if wanted.remember is not None:
+        _read(wanted.remember)  # now, and not after all that a build takes
     from onhand.host.learning.decoder_files import lesson_bytes
     from onhand.host.learning.decoder_lesson import low_rank
 
