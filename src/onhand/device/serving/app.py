@@ -100,6 +100,12 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
 
     routes = _Routes(state, settings)
     served = [
+        # First, since they are looked through in order.
+        Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+        Route("/v1/completions", routes.completions, methods=["POST"]),
+        Route("/v1/responses", routes.responses, methods=["POST"]),
+        Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
+        Route("/v1/classify", routes.classify, methods=["POST"]),
         Route("/health", routes.health, methods=["GET"]),
         Route("/ready", routes.ready, methods=["GET"]),
         Route(OPENAPI_PATH, routes.described, methods=["GET"]),
@@ -108,11 +114,6 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/v1/models", routes.models, methods=["GET"]),
         Route("/v1/models/{name:path}/reload", routes.reload, methods=["POST"]),
         Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
-        Route("/v1/chat/completions", routes.chat, methods=["POST"]),
-        Route("/v1/completions", routes.completions, methods=["POST"]),
-        Route("/v1/responses", routes.responses, methods=["POST"]),
-        Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
-        Route("/v1/classify", routes.classify, methods=["POST"]),
         Route("/v1/feedback", routes.feedback, methods=["GET", "POST"]),
         Route("/v1/outbox", routes.outbox, methods=["GET"]),
         Route("/v1/outbox/{id}", routes.deferred, methods=["GET", "DELETE"]),

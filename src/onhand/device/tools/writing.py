@@ -8,6 +8,7 @@ from typing import Final
 
 from onhand.core.errors import InputError
 from onhand.device.time_limit import TimeLimit
+from onhand.device.tools.closing import closed
 from onhand.device.tools.formats import CallFormat
 from onhand.device.tools.kinds import Tool, ToolUse
 
@@ -152,7 +153,7 @@ def check_arguments(schema: Mapping[str, object], *, is_strict: bool) -> None:
 
 
 def _arguments(place: int, tool: Tool) -> str:
-    schema = dict(tool.parameters)
+    schema = closed(tool.parameters)
     if "$ref" not in schema:
         schema.setdefault("type", "object")
     options = _OPTIONS | {"lenient": not tool.is_strict}
