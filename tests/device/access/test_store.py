@@ -137,5 +137,5 @@ def test_attack_file_that_others_may_write(tmp_path: Path) -> None:
     changed.chmod(0o666)
     changed.replace(store.path)
 
-    with pytest.raises(OnhandError, match="others may reach it"):
+    with pytest.raises(OnhandError, match="others may read it"):
         store.find(made.id)
