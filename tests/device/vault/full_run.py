@@ -51,7 +51,7 @@ enabled = false
 [learning]
 enabled = true
 method = "replay"
-epochs = 20
+epochs = 4
 rate = 0.05
 least_examples = 30
 idle_s = 0.02
@@ -124,7 +124,7 @@ class Run:
 
 
 def full_run(place: Path, *, has_vault: bool, looked: Callable[[Run], None]) -> Run:
-    """Do everything once.
+    """Do everything once; without a vault it ends before it would be killed.
 
     Args:
         place: an empty folder.
@@ -152,6 +152,11 @@ def full_run(place: Path, *, has_vault: bool, looked: Callable[[Run], None]) -> 
             _teach(run, client)
             _until(lambda: _learning(client)["is_learning"] or _learning(client)["last_verdict"])
             looked(run)
+            if not has_vault:
+                server.terminate()
+                server.wait(20)
+                looked(run)
+                return run
             children = psutil.Process(server.pid).children(recursive=True)
             server.send_signal(getattr(signal, "SIGKILL", signal.SIGTERM))
             psutil.wait_procs(children, timeout=20)
@@ -226,15 +231,24 @@ def _ask(run: Run, client: httpx2.Client) -> None:
     })
     body: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
     reply = client.post("/v1/completions", json=body | {"model": "tiny", "prompt": ASKED})
-    run.known["an answer"] = reply.json()["choices"][0]["text"]
+    assert reply.status_code == 200, reply.text
+    name = _later(client, ASKED, model="tiny")
+    _until(lambda: client.get(f"/v1/outbox/{name}").json()["state"] == "done")
+    answer = client.get(f"/v1/outbox/{name}").json()["response"]
+    run.known["an answer"] = answer["choices"][0]["message"]["content"]
     asked = {"model": "big", "messages": [{"role": "user", "content": FAR_ASKED}]}
     assert client.post("/v1/chat/completions", json=body | asked).status_code == 200
-    name = _later(client, FAR_ASKED)
-    _until(lambda: client.get(f"/v1/outbox/{name}").json()["state"] == "done")
+    far = _later(client, FAR_ASKED)
+    _until(lambda: client.get(f"/v1/outbox/{far}").json()["state"] == "done")
 
 
-def _later(client: httpx2.Client, text: str) -> str:
-    asked = {"model": "big", "messages": [{"role": "user", "content": text}]}
+def _later(client: httpx2.Client, text: str, *, model: str = "big") -> str:
+    asked = {
+        "model": model,
+        "messages": [{"role": "user", "content": text}],
+        "max_tokens": 24,
+        "temperature": 0,
+    }
     reply = client.post("/v1/chat/completions", json=asked, headers={"x-defer": "must"})
     return str(reply.json()["id"])
 

@@ -43,6 +43,7 @@ def test_attack_whoever_reads_the_disk_of_a_full_run_finds_nothing(
     assert run.outcomes["doubted"] == 202
     assert run.outcomes["verdict"] in {"accepted", "refused"}
     assert len(run.known) > 20
+    assert len(str(run.known["an answer"])) > 8
 
 
 def test_without_a_vault_the_same_reader_finds_it(
