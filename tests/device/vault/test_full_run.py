@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.device.vault.full_run import Run, full_run
-from tests.device.vault.showing import found_in
+from tests.device.vault.showing import Known, found_in
 from tests.device.vault.written import LIST
 
 from onhand.core.sealing import is_sealed_file
@@ -81,6 +81,6 @@ def test_what_is_looked_for_is_seen_in_each_form(tmp_path: Path) -> None:
     (tmp_path / "b").write_text('{"said": "J\\u00fcrgen waits"}')
     (tmp_path / "c").write_text("YWFhIEp1bGllIHdhaXRzIGZvciBub2JvZHkh")
 
-    known = {"numbers": numbers, "text": "Jürgen waits", "other": "Julie waits for nobody"}
+    known: dict[str, Known] = {"numbers": numbers, "text": "Jürgen waits", "other": "Julie waits for nobody"}
 
     assert set(found_in(known, tmp_path)) == set(known)
