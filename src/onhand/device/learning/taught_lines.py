@@ -62,17 +62,21 @@ def good_answers(feedback: Iterable[Feedback]) -> list[Feedback]:
     return list(found.values())
 
 
-def opinions_of(taken: Sequence[Feedback], *, n_learned: int, held: Set[str]) -> Opinions:
+def opinions_of(
+    taken: Sequence[Feedback], *, n_learned: int, held: Set[str], n_paired: int | None = None
+) -> Opinions:
     """Find what bad ratings teach: what was said last of an answer counts.
 
     Args:
         taken: all that was taken, the oldest first.
         n_learned: of them, whose opinions were learned before.
         held: ids of what waits in quarantine.
+        n_paired: of them, whose pairs were learned before; None for `n_learned`.
 
     Returns:
         Pairs and single opinions of which at least one is new.
     """
+    paired_before = n_learned if n_paired is None else n_paired
     said: dict[tuple[str, str], tuple[int, Feedback]] = {}
     for number, one in enumerate(taken):
         if one.messages and one.id not in held:
@@ -85,14 +89,15 @@ def opinions_of(taken: Sequence[Feedback], *, n_learned: int, held: Set[str]) ->
         better = good.get(one.subject)
         if better is not None:
             if max(number, better[0]) >= n_learned:
-                pairs.append((better[1], one))
+                pairs.append((max(number, better[0]), better[1], one))
         elif number >= n_learned:
             singles.append(one)
     if singles:
-        paired = {one.subject for one, _ in pairs}
+        paired = {one.subject for _, one, _ in pairs}
         # Beside what was liked, so that not everything becomes less likely.
         singles += [one for _, one in good.values() if one.subject not in paired]
-    return Opinions(pairs=tuple(pairs), singles=tuple(singles))
+    new = tuple((good, bad) for number, good, bad in pairs if number >= paired_before)
+    return Opinions(pairs=new, singles=tuple(singles))
 
 
 def write_answers(folder: Path, name: str, feedback: Sequence[Feedback], before: str = "") -> Path:

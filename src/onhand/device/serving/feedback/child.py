@@ -24,6 +24,11 @@ _PATIENCE_S = 60.0
 class LearningProcess(Protocol):
     """A training that runs elsewhere."""
 
+    @property
+    def process(self) -> int:
+        """Number of the process."""
+        ...
+
     async def ended(self) -> Mapping[str, object]:
         """Wait for its end, and return what it said."""
         ...
@@ -50,6 +55,11 @@ class _Child:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+
+    @property
+    def process(self) -> int:
+        """See `LearningProcess`."""
+        return self._process.pid
 
     async def ended(self) -> Mapping[str, object]:
         """See `LearningProcess`."""
