@@ -104,6 +104,11 @@ class Run:
         return self.place / "home"
 
     @property
+    def disk(self) -> Path:
+        """Another disk, with the vault's key."""
+        return self.place / "disk"
+
+    @property
     def written(self) -> tuple[Path, ...]:
         """Folders in which files may have been written."""
         return tuple(self.place / name for name in ("home", "user", "here", "temporary", "attic"))
@@ -139,7 +144,8 @@ def full_run(place: Path, *, has_vault: bool, looked: Callable[[Run], None]) -> 
         "watch(os.environ['ONHAND_TEST_ATTIC'])\n"
     )
     if has_vault:
-        key = str(place / "key")
+        run.disk.mkdir()
+        key = str(run.disk / "key")
         init_vault(run.home, kind="key-file", place=key, asking=Asking({}))
     tiny, things = _bundles(run)
     with upstream(says(*events(FAR_ANSWERED[:9], FAR_ANSWERED[9:]))) as cloud:
@@ -187,7 +193,7 @@ def _bundles(run: Run) -> tuple[str, str]:
     vault = open_vault(run.home)
     if vault is not None:
         run.known.update({f"the data key of {name}": vault.key(name) for name in STORES})
-        run.known["the key-encryption key"] = bytes.fromhex((run.place / "key").read_text())
+        run.known["the key-encryption key"] = bytes.fromhex((run.disk / "key").read_text())
     return (folder / "tiny").as_posix(), (folder / "things").as_posix()
 
 

@@ -65,9 +65,10 @@ def test_every_file_of_a_run_lies_in_the_folders_that_were_read(
     outside = [
         one
         for one in written
-        if not any(Path(one).is_relative_to(folder) for folder in run.written)
+        if not any(Path(one).is_relative_to(folder) for folder in (*run.written, run.disk))
     ]
     assert [one for one in outside if not one.startswith("/dev/")] == []
+    assert {path.suffix for path in run.disk.iterdir()} == {"", ".heads"}
     names = {path.name for path in run.home.rglob("*") if path.is_file()}
     assert {"sealed.sqlite", "sealed-answers.sqlite", "feedback.journal"} <= names
     assert {"quarantine.sqlite", "new.jsonl", "classes.json", "keys.json"} <= names
@@ -81,6 +82,10 @@ def test_what_is_looked_for_is_seen_in_each_form(tmp_path: Path) -> None:
     (tmp_path / "b").write_text('{"said": "J\\u00fcrgen waits"}')
     (tmp_path / "c").write_text("YWFhIEp1bGllIHdhaXRzIGZvciBub2JvZHkh")
 
-    known: dict[str, Known] = {"numbers": numbers, "text": "Jürgen waits", "other": "Julie waits for nobody"}
+    known: dict[str, Known] = {
+        "numbers": numbers,
+        "text": "Jürgen waits",
+        "other": "Julie waits for nobody",
+    }
 
     assert set(found_in(known, tmp_path)) == set(known)

@@ -17,13 +17,12 @@ from onhand.device.learning.quarantine import Intake
 from onhand.device.learning.suspicion import Limits
 from onhand.device.learning.taught_lines import write_lines
 from onhand.device.serving.plain_stores import seal_stores
+from onhand.device.vault.handing import handed_key, take_key
 from onhand.device.vault.sources import Asking
 from onhand.device.vault.vault import (
     erase_vault,
-    handed_key,
     init_vault,
     open_vault,
-    take_key,
     use_secrets,
 )
 

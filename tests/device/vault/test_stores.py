@@ -26,13 +26,13 @@ from onhand.device.serving.settings import CacheSettings
 from onhand.device.serving.unsealed import remove_plain_caches, seal_outbox, waiting_secret
 from onhand.device.trust.store import TrustStore
 from onhand.device.vault.cells import FileSealer, SealedCells
+from onhand.device.vault.handing import vault_sentence
 from onhand.device.vault.sources import Asking
 from onhand.device.vault.vault import (
     Vault,
     init_vault,
     open_vault,
     rotate_store,
-    vault_sentence,
 )
 
 ASKED = "what does the aardvark in room seven earn"

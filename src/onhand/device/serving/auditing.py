@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from onhand.core.errors import OnhandError
 from onhand.device.audit.bodies import seal_bodies
+from onhand.device.audit.elsewhere import kept_elsewhere
 from onhand.device.audit.keys import audit_keys, vault_of
 from onhand.device.audit.leaving import Departed, gathering
 from onhand.device.audit.log import AuditLog, open_audit
@@ -242,7 +243,9 @@ def kept_audit(
     keys = audit_keys(home, vault_of(home))
     log = open_audit(settings, home, keys)
     folder, heads = settings.folders(home)
-    told(f"audit: records in {folder}, signed heads in {heads}, key in {keys.source}")
+    elsewhere = kept_elsewhere(home)
+    also = "" if elsewhere is None else f" and in {elsewhere.place}"
+    told(f"audit: records in {folder}, signed heads in {heads}{also}, key in {keys.source}")
     show_audit(log, metrics)
     try:
         yield log
