@@ -194,7 +194,7 @@ def take_turns(given: argparse.Namespace, names: list[str]) -> dict[str, dict[st
             root = place_of(name, given)
             for engine in able_engines(read_bundle(root), profile)[0]:
                 session = opened.enter_context(
-                    onhand.open_network(root, engine=engine, threads=given.threads)
+                    open_session(root, engine=engine, threads=given.threads)
                 )
                 runs[name, engine] = partial(session.run, {"picture": picture})
         runs[EAGER, "torch"] = eager(given, picture)

@@ -120,7 +120,7 @@ def main() -> int:
 
 def _learned(job: Job, key: str, over: threading.Event) -> Mapping[str, object]:
     from onhand.device.learning.taught import learn_from_feedback, note_failure
-    from onhand.device.vault.vault import take_key
+    from onhand.device.vault.handing import take_key
 
     home = Path(job.home)
     try:

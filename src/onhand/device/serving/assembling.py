@@ -41,7 +41,8 @@ from onhand.device.serving.state import Served, ServerState
 from onhand.device.serving.unsealed import remove_plain_caches, waiting_secret
 from onhand.device.vault.above import unsealed_here
 from onhand.device.vault.cells import PLAIN, Cells, SealedCells
-from onhand.device.vault.vault import open_vault, vault_sentence
+from onhand.device.vault.handing import vault_sentence
+from onhand.device.vault.vault import open_vault
 
 __all__ = ["opened_outbox", "opened_state", "read_settings", "with_bundles"]
 
@@ -99,9 +100,7 @@ def opened_state(
         OnhandError: if a bundle cannot be opened here.
     """
     with ExitStack() as opened:
-        told(vault_sentence(home))
-        if open_vault(home) is not None:
-            remove_plain_caches(home)
+        _tell_of_vault(home, told)
         blocks = open_blocks(settings.cache, home)
         if blocks is not None:
             opened.callback(blocks.close)
@@ -143,6 +142,12 @@ def opened_state(
         if settings.governor.enabled:
             start_governor(state, settings.governor)
         yield state
+
+
+def _tell_of_vault(home: Path, told: Callable[[str], None]) -> None:
+    told(vault_sentence(home))
+    if open_vault(home) is not None:
+        remove_plain_caches(home)
 
 
 def _redaction(
