@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from onhand.core.errors import EngineError, OnhandError
@@ -278,7 +279,10 @@ class _Routes:
         body = parse_body(await request.body())
         model = self._text_model(request, body)
         deadline_s = self._deadline_s(request)
-        asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
+        reading = partial(read, body, tenant=request.state.tenant, usual=model.usual)
+        # Schemas of tools are compiled to see whether they can be followed.
+        asked = await asyncio.to_thread(reading) if "tools" in body.given else reading()
+        asked = asked.until(deadline_s)
         asked = asked.handed_on(hops_of(request.headers.get(HOPS)))
         wishes = read_wishes(request.headers, is_stream=asked.is_stream)
         self._settings.routing.allowed(wishes.policy)
