@@ -2,7 +2,7 @@
 
     python -m benchmarks.learn_house [--seeds 5] [--first 0] [--old 1000] [--new 200] [--bits 4]
         [--json] [--method replay] [--steps 360] [--rate 0.004] [--batch 8] [--vary 24]
-        [--at-once 1] [--keep FOLDER] [--out FILE.json]
+        [--rehearse 2000] [--at-once 1] [--keep FOLDER] [--out FILE.json]
 
 One bundle is built that can learn. For each seed twenty examples are drawn, and a process of the
 device's code alone learns them from a file by `onhand.learn`, once with what protects the old and
@@ -34,6 +34,7 @@ from examples.house_assistant.evaluate import CALIBRATION, HELD_OUT, Scores, sco
 from examples.house_assistant.generate import read_examples
 from examples.house_assistant.newcomers import NEWCOMERS, asked, taught, write_known, write_lines
 
+from onhand.device.learning.schedules import SCHEDULES
 from onhand.device.opening import open as open_text
 from onhand.device.template import Message
 
@@ -43,6 +44,7 @@ _MODEL = Path(__file__).parents[1] / "examples" / "house_assistant" / "model"
 _CHILD = "benchmarks.learn_house_child"
 _MAX_TOKENS = 160
 LEARNABLE = "lora,targets=qkv+out+gate_up+down"
+_SETTINGS = ("average", "batch", "method", "rate", "rehearse", "schedule", "steps", "vary")
 METHODS = {"protected": "replay,replayed=24", "naive": "naive"}
 
 
@@ -67,15 +69,7 @@ def main() -> None:
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "old_commands": len(old),
         "new_commands": given.new,
-        "settings": {
-            "batch": given.batch,
-            "bits": given.bits,
-            "learnable": given.learnable,
-            "method": given.method,
-            "rate": given.rate,
-            "steps": given.steps,
-            "vary": given.vary,
-        },
+        "settings": {one: getattr(given, one) for one in ("bits", "learnable", *_SETTINGS)},
         "taught_examples": len(taught(given.first)),
         **summary(before_old.share(), rounds),
         "rounds": rounds,
@@ -96,7 +90,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=360)
     parser.add_argument("--batch", type=int, default=8, help="examples of a step")
     parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--schedule", default="cosine", choices=SCHEDULES)
+    parser.add_argument(
+        "--average", type=float, default=0.0, help="share of steps that is averaged"
+    )
     parser.add_argument("--vary", type=int, default=24, help="variants of each example")
+    parser.add_argument(
+        "--rehearse", type=int, default=2000, help="known commands, otherwise named"
+    )
     parser.add_argument("--at-once", type=int, default=1, help="seeds beside each other")
     parser.add_argument("--keep", type=Path, help="where a run that was broken off goes on")
     parser.add_argument("--learnable", default=LEARNABLE, help="what the bundle can learn")
@@ -149,8 +150,10 @@ def _round(
     sys.stderr.write(f"seed {seed}: {json.dumps(found['new_before'])}\n")
     for name, method in (METHODS | {"protected": given.method}).items():
         home = place / name
-        numbers = (seed, given.steps, given.rate, given.vary, given.batch, given.at_once)
-        told = (method, *map(str, numbers))
+        settings = {one: getattr(given, one) for one in _SETTINGS} | {"seed": seed}
+        # Without a memory there is nothing to rehearse.
+        settings |= {"method": method} | ({"rehearse": 0} if name == "naive" else {})
+        told = (json.dumps(settings), str(given.at_once))
         learned = place / f"{name}.json"
         if not learned.exists():
             learned.write_text(json.dumps(_learn(bundle, place / "taught.jsonl", home, *told)))

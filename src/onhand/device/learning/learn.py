@@ -30,6 +30,7 @@ from onhand.device.learning.methods.choosing import make_method
 from onhand.device.learning.methods.preferences import PreferenceMethod
 from onhand.device.learning.new_rows import begin_classes
 from onhand.device.learning.preference_feeds import OpinionSource, PairSource
+from onhand.device.learning.rehearsal import rehearsals
 from onhand.device.learning.remembered import keep_memory, recall_memory
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.sights import see
@@ -115,8 +116,9 @@ def learn(
     with closing(_open(bundle, settings, threads)) as teachable, _held(bundle, home):
         room = _prepare(bundle, teachable, Path(data), settings, home)
         meter = choose_meter(current_profile())
-        trainer = _trainer(room, meter)
-        notes = (*room.notes, *trainer.notes, *trainer.method.notes)
+        begun: list[str] = []
+        trainer = _trainer(room, meter, begun)
+        notes = (*room.notes, *trainer.notes, *trainer.method.notes, *begun)
         resumed_at = trainer.training.step
         if trainer.is_resumed:
             done = f"step {resumed_at} of {trainer.n_steps}"
@@ -293,12 +295,18 @@ def _n_classes(teachable: Teachable, values: dict[str, FloatArray]) -> int:
     return next(grows, 2**31)
 
 
-def _trainer(room: _Room, meter: EnergyMeter) -> Trainer:
-    """Begin the training, or go on with the one that was broken off."""
+def _trainer(room: _Room, meter: EnergyMeter, notes: list[str]) -> Trainer:
+    """Begin the training, or go on with the one that was broken off; notes are added."""
 
     def remember() -> None:
         if not room.remembers:
             _remember(room.material.past, room)
+        if room.settings.rehearse and not room.remembers:
+            more, note = rehearsals(
+                room.bundle, room.teachable, room.values, room.given.past, settings=room.settings
+            )
+            notes.append(note)
+            _remember(more, room)
 
     folder = room.folder
     _tidy(folder)
