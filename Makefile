@@ -3,18 +3,18 @@ PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PINNED = pyproject.toml constraints.txt locks/device.txt CMakeLists.txt $(wildcard src/onhand/native/src/*)
 
-.PHONY: setup demo test static lean-tests check sanitize test-arm fuzz clean
+.PHONY: setup demo test static lean-tests check coverage sanitize test-arm fuzz clean
 
 setup: .venv/.dev .venv-lean/.ready  ## both environments: the full one, and a device's
 
 demo: .venv/.host  ## build the house assistant under a budget, show the report, talk to it
 	.venv/bin/python -m examples.house_assistant.demo
 
-test:  ## everything that CI runs: style, types, a device's tests without torch, then all others
+test:  ## everything that CI runs: style, types, core, a device's tests without torch, then all others
 	$(MAKE) -j2 static lean-tests
 	scripts/check --rest
 
-static: .venv/.dev  ## style and types
+static: .venv/.dev  ## style, types, and every line of core
 	scripts/check --static
 
 lean-tests: .venv-lean/.ready  ## a device's tests, in a device's environment
@@ -22,6 +22,9 @@ lean-tests: .venv-lean/.ready  ## a device's tests, in a device's environment
 
 check: .venv/.dev  ## the quick part of `test`, before every commit
 	scripts/check
+
+coverage: .venv/.dev  ## every test once more, watched line by line
+	scripts/check --coverage
 
 sanitize:  ## the native kernels under sanitizers: addresses and undefined behaviour, then threads
 	scripts/check_native address

@@ -16,8 +16,8 @@ bundle, each seed's figures and a training that was broken off stay in a folder,
 command goes on from there: the duration of such a training is that of its steps, "resumed_at" says
 where. --at-once teaches so many seeds beside each other, with a thread each.
 
-Settings are chosen with --choose and seeds from 10 on: what is asked then is drawn like the held-out
-commands and is none of them, and nothing is learned without protection.
+Settings are chosen with --choose and seeds from 10 on: what is asked then is drawn as the
+held-out commands and is none of them, and nothing is learned without protection.
 """
 
 import argparse

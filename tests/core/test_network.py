@@ -170,3 +170,12 @@ def test_attack_boxes_that_cannot_be(given: object, message: str) -> None:
     """What is said of a detector's outputs is known and within bounds."""
     with pytest.raises(InputError, match=f"^detection: .*{re.escape(message)}"):
         detection_from_json(given)
+
+
+@pytest.mark.parametrize("layout", ["cells", "rows", "columns", "boxes-scores"])
+def test_boxes_are_read_back(layout: str) -> None:
+    """As they were written, of every layout."""
+    read = detection_from_json({"layout": layout, "least_score": 0.25})
+
+    assert (read.layout, read.least_score) == (layout, 0.25)
+    assert detection_from_json(read.to_json()) == read

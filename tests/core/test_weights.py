@@ -42,6 +42,7 @@ def test_every_matrix_and_vector_is_found(bundle: Bundle) -> None:
         assert isinstance(stored, QuantTensor)
         np.testing.assert_array_equal(weights.matrix(name), stored.dequantize())
         assert weights.matrix(name).shape == shape
+        assert weights.format(name) == stored.format
         ids = np.array([1, 0, 1])
         np.testing.assert_array_equal(weights.rows(name, ids), weights.matrix(name)[ids])
     for name, width in weights.decoder.vectors().items():

@@ -36,7 +36,7 @@ def figures(
     model = load_model(str(assets / "tinystories-656k"))
     tokenizer = parse_text_files(model.files, where="tinystories").tokenizer
     path = assets / "tinystories-text" / "tinystories_sample.txt"
-    texts = split_texts(tokenizer, path, model.decoder, max_tokens=65536)
+    texts = split_texts(tokenizer, path, model.decoder, max_tokens=16384)
     run = run_original(
         model,
         calibration=texts.calibration.sequences,

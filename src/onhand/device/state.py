@@ -24,6 +24,7 @@ __all__ = [
     "recall_bytes",
     "remember",
     "remember_bytes",
+    "write_atomically",
     "write_text_atomically",
 ]
 
@@ -141,7 +142,7 @@ def remember_bytes(home: Path, key: str, name: str, content: bytes, *, made_by: 
     """
     path = _place(home, key, name, suffix=".bin")
     _make_folder(path.parent)
-    _write_atomically(path, _seal(content, made_by) + content)
+    write_atomically(path, _seal(content, made_by) + content)
 
 
 def recall_bytes(home: Path, key: str, name: str, *, made_by: str) -> bytes | None:
@@ -177,7 +178,32 @@ def write_text_atomically(path: Path, text: str) -> None:
     Raises:
         ResourceError: if it cannot be written; nothing is left behind.
     """
-    _write_atomically(path, text.encode())
+    write_atomically(path, text.encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it over: whole, or as it was before.
+
+    Args:
+        path: the file; its folder exists.
+        content: of it.
+
+    Raises:
+        ResourceError: if it cannot be written; nothing is left behind.
+    """
+    try:
+        # A name of its own for every writer: two at once each rename a whole file.
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(beside).replace(path)
+        finally:
+            Path(beside).unlink(missing_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _parse(content: bytes) -> dict[str, object]:
@@ -200,22 +226,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be made: {error.strerror}") from error
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    try:
-        # A name of its own for every writer: two at once each rename a whole file.
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(beside).replace(path)
-        finally:
-            Path(beside).unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _place(home: Path, key: str, name: str, suffix: str = ".json") -> Path:

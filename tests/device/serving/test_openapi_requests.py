@@ -52,18 +52,24 @@ def test_no_request_makes_the_server_fail(operation: Any, mode: Any, served: Ser
     asked()
 
 
-def test_a_request_as_described_is_answered(served: Served) -> None:
-    """Not all that is right is refused: a conversation and a text get answers."""
-    for label, field in (
-        ("POST /v1/chat/completions", "messages"),
-        ("POST /v1/completions", "prompt"),
-    ):
-        operation = next(one for one in _OPERATIONS if one.label == label)
-        given_fields: dict[str, Any] = {
-            "messages": [{"role": "user", "content": "hello"}],
-            "prompt": "hello",
-        }
-        body = {"model": "toy", "max_tokens": 4, field: given_fields[field]}
-        answer = operation.Case(body=body, media_type="application/json").call(base_url=served.url)
-        assert answer.status_code == 200
-        operation.validate_response(answer)
+@pytest.mark.parametrize("is_streamed", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize(
+    ("label", "asked"),
+    [
+        (
+            "POST /v1/chat/completions",
+            {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4},
+        ),
+        ("POST /v1/completions", {"prompt": "hello", "max_tokens": 4}),
+        ("POST /v1/responses", {"input": "hello", "max_output_tokens": 4}),
+    ],
+)
+def test_a_request_as_described_is_answered(
+    label: str, asked: dict[str, Any], is_streamed: bool, served: Served
+) -> None:
+    """Not all that is right is refused; an answer, and each event of a stream, is as described."""
+    operation = next(one for one in _OPERATIONS if one.label == label)
+    body = {"model": "toy", "stream": is_streamed, **asked}
+    answer = operation.Case(body=body, media_type="application/json").call(base_url=served.url)
+    assert answer.status_code == 200
+    operation.validate_response(answer)

@@ -13,6 +13,7 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.errors import InputError, ResourceError
 from onhand.core.lesson import REMEMBERED
 from onhand.core.progress import Progress, Quiet
 from onhand.device.energy import EnergyMeter, choose_meter
@@ -31,12 +32,11 @@ from onhand.device.learning.methods.preferences import PreferenceMethod
 from onhand.device.learning.new_rows import begin_classes
 from onhand.device.learning.preference_feeds import OpinionSource, PairSource
 from onhand.device.learning.rehearsal import rehearsals
-from onhand.device.learning.remembered import keep_memory, recall_memory
+from onhand.device.learning.remembered import keep_memory, recall_memory, remember_all
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.sights import see
 from onhand.device.learning.text_feeds import TextSource
 from onhand.device.learning.trainer import Ended, Trainer
-from onhand.device.learning.training import Source
 from onhand.device.learning.versions import Versions, learned_folder
 from onhand.device.measured import peak_memory_bytes
 from onhand.device.probe import current_profile
@@ -109,7 +109,7 @@ def learn(
             process teaches it.
         BundleError: if a file of it is missing or changed.
         EngineError: if the lesson fails, or gives no finite numbers.
-        ResourceError: if the disk is full.
+        ResourceError: if the disk is full, or a ceiling lets no step begin.
     """
     shown = progress or Quiet()
     bundle = read_bundle(Path(path))
@@ -130,6 +130,8 @@ def learn(
             is_interrupted=is_interrupted,
             progress=shown,
         )
+        if ended.kind == "ceiling" and not ended.training.step:
+            raise ResourceError(f"nothing was learned: {ended.why}; give it more")
         if ended.kind != "interrupted":
             # At a ceiling, what was learned until then is judged as it is.
             ended = replace(ended, training=trainer.end())
@@ -228,7 +230,13 @@ def _open(bundle: Bundle, settings: LearnSettings, threads: int | None) -> Teach
 def _prepare(
     bundle: Bundle, teachable: Teachable, data: Path, settings: LearnSettings, home: Path
 ) -> _Room:
-    """Read examples and versions, and choose a method."""
+    """Read examples and versions, and choose a method.
+
+    Raises:
+        InputError: if a setting is for classifiers alone, and this is none.
+    """
+    if settings.new_rows != "zeros" and teachable.lesson.feeds == "tokens":
+        raise InputError(f"--new-rows {settings.new_rows}: a language model has no rows of classes")
     versions, begun = versions_of(bundle, home), ""
     standing = versions.current()
     values = dict(whole_values(bundle, versions, standing.version))
@@ -299,14 +307,17 @@ def _trainer(room: _Room, meter: EnergyMeter, notes: list[str]) -> Trainer:
     """Begin the training, or go on with the one that was broken off; notes are added."""
 
     def remember() -> None:
-        if not room.remembers:
-            _remember(room.material.past, room)
-        if room.settings.rehearse and not room.remembers:
-            more, note = rehearsals(
-                room.bundle, room.teachable, room.values, room.given.past, settings=room.settings
-            )
+        if room.remembers:
+            return
+        told = (room.teachable, room.values)
+        sources = [room.material.past]
+        if room.settings.rehearse:
+            more, note = rehearsals(room.bundle, *told, room.given.past, settings=room.settings)
             notes.append(note)
-            _remember(more, room)
+            sources.append(more)
+        for source in sources:
+            size, width = room.settings.batch, room.material.width
+            remember_all(room.method, *told, source, batch=size, width=width)
 
     folder = room.folder
     _tidy(folder)
@@ -323,15 +334,6 @@ def _trainer(room: _Room, meter: EnergyMeter, notes: list[str]) -> Trainer:
         before_begin=remember,
         energy_j=meter.read_j,
     )
-
-
-def _remember(source: Source, room: _Room) -> None:
-    size = room.settings.batch
-    for low in range(0, len(source), size):
-        numbers = range(low, min(low + size, len(source)))
-        scale = 1 / sum(source.weight(number) for number in numbers)
-        batch = source.feeds(numbers, scale=scale)
-        room.method.remember(room.teachable, room.values, batch, width=room.material.width)
 
 
 def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Learned:
