@@ -114,15 +114,19 @@ def _learned(job: Job, over: threading.Event) -> Mapping[str, object]:
     from onhand.device.learning.taught import learn_from_feedback, note_failure
 
     home = Path(job.home)
+    from onhand.core.unsealing import unsealing
+    from onhand.device.vault.recipients import DeviceUnsealer
+
     try:
-        learned = learn_from_feedback(
-            Path(job.bundle),
-            home=home,
-            settings=job.settings(),
-            limits=Limits(most_bytes=job.most_example_bytes),
-            threads=job.threads or None,
-            is_interrupted=over.is_set,
-        )
+        with unsealing(DeviceUnsealer(lambda: home)):
+            learned = learn_from_feedback(
+                Path(job.bundle),
+                home=home,
+                settings=job.settings(),
+                limits=Limits(most_bytes=job.most_example_bytes),
+                threads=job.threads or None,
+                is_interrupted=over.is_set,
+            )
     except OnhandError as error:
         note_failure(learned_folder(home, job.bundle_sha256), str(error))
         return {"ended": "failed", "why": str(error)}
