@@ -1,5 +1,8 @@
 """Files that are in memory alone, and have a place that everything can open."""
 
+# Python has `typing.override` from 3.12 on.
+# mypy: disable-error-code="explicit-override"
+
 import fcntl
 import mmap
 import os

@@ -244,7 +244,7 @@ def unchecked_bundle(root: Path) -> Bundle:
 
     Raises:
         InputError: as in `read_bundle`.
-        BundleError: likewise.
+        BundleCorrupt: likewise.
         VaultError: if the bundle is sealed, and does not open here.
     """
     sealed = open_seal(root)

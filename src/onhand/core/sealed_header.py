@@ -132,7 +132,7 @@ def parse_header(content: bytes, *, where: str) -> SealedHeader:
     try:
         table = parse_json(content)
         found = table.get("format") if isinstance(table, dict) else None
-        if type(found) is int and found <= FORMAT:
+        if isinstance(table, dict) and type(found) is int and found <= FORMAT:
             return _header(table)
     except (InputError, KeyError, TypeError, ValueError, AttributeError) as error:
         detail = f"has no {error}" if isinstance(error, KeyError) else str(error)
