@@ -25,7 +25,6 @@ from typing import Final, cast
 import numpy as np
 from examples.small_pictures.data import read_zip
 
-import onhand
 from onhand.core.bundle import REPORT, read_bundle
 from onhand.core.measurement import Measurement
 from onhand.core.plugins import NETWORK_PASSES, load_plugin
