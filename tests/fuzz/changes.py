@@ -3,12 +3,13 @@
 import json
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from tests.damage import places, with_change
 
 __all__ = ["changed"]
 
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *(0, 1, -1, 0.5, -0.0, 1e300, 2**31, 2**63, 10**400, float("nan"), float("inf")),
     *(None, True, False, "", "x", "\ud800", "../../etc/passwd", "\0", "a" * 5000, "9" * 500),
     *([], {}, [[]], {"": ""}, [None], {"a": 1}, [0, 2**40]),

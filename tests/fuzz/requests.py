@@ -1,6 +1,8 @@
 """Parsers of requests: their bodies, chat templates, and what detectors read."""
 
 import json
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tests.fuzz.targets import Target, as_json
 
@@ -24,7 +26,7 @@ TURNS = [
     {"role": "user", "content": [{"type": "text", "text": "hello"}]},
     {"role": "assistant", "content": "a"},
 ]
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "lamp",
@@ -74,8 +76,12 @@ PERSONAL = (
 ).encode()
 
 
-def _body(read: str) -> object:
-    readers = {"chat": read_chat, "completion": read_completion, "response": read_response}
+def _body(read: str) -> Callable[[bytes], object]:
+    readers: Mapping[str, Callable[..., object]] = {
+        "chat": read_chat,
+        "completion": read_completion,
+        "response": read_response,
+    }
     reader = readers[read]
 
     def parse(content: bytes) -> None:

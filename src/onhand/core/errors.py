@@ -46,7 +46,9 @@ _MOST_LETTERS = 2000
 class OnhandError(Exception):
     """Base of every error raised on purpose."""
 
-    def __str__(self) -> str:
+    def __str__(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        self,
+    ) -> str:
         """Return the message; what came from outside makes none longer than a person reads."""
         text = super().__str__()
         if len(text) <= _MOST_LETTERS:
