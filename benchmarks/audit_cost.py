@@ -1,14 +1,18 @@
-"""What the audit log costs: the same requests with it and without, in turn.
+"""What access control and the audit log cost: the same requests with them and without, in turn.
 
-    python -m benchmarks.audit_cost [--bundle DIR] [--rounds 9] [--requests 400] [--at-once 8]
-        [--tokens 24] [--json] [--out FILE.json]
+    python -m benchmarks.audit_cost [--bundle DIR] [--starts 4] [--rounds 20] [--requests 120]
+        [--at-once 8] [--tokens 24] [--json] [--out FILE.json]
 
-Two servers of one bundle (the house assistant in int4, built here, or --bundle), one with the audit
-log and one without, each in a process of its own and with the caches off. In a round each is asked
-the same questions by `at-once` clients over loopback, half of them as streams; which one goes first
-changes from round to round. Throughput is requests per second; `throughput_ratio` is the median of
-the rounds' ratios, with the log over without, and at least 0.97 is wanted. Processor time is the
-server's own, for a request. At the end the log is verified, and must hold every request.
+Three servers of one bundle (the house assistant in int4, built here, or --bundle), each in a
+process of its own and with the caches off: "neither" asks for no key and writes no audit log,
+"access" has keys with scopes and quotas of requests, tokens and answers at once, "both" has the
+audit log as well. In a round each is asked the same questions by `at-once` clients over loopback,
+half of them as streams; which one goes first changes from round to round. After so many rounds all
+begin anew, `starts` times, as a process may be quicker than another of its kind for as long as it
+lives; all have the same engine and threads, without trials. Throughput is requests per second. A
+ratio is the median of the rounds' ratios over "neither", with its interquartile range; at least
+0.97 is wanted for "both". Processor time is the server's own, for a request. At the end the log is
+verified, and must hold every request.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,10 +34,15 @@ import psutil
 
 from benchmarks.restart import build_house
 from benchmarks.served import Server, counter
+from onhand.device.access.quotas import Quota
+from onhand.device.access.scopes import Grant
+from onhand.device.access.store import KeyStore
 
 __all__ = ["main"]
 
 WANTED = 0.97
+LEGS = ("neither", "access", "both")
+COUNTS = ("records", "writes", "handed_over", "lost")
 CACHE = {"exact_bytes": 0, "blocks_bytes": 0, "warm_bytes": 0}
 _PATH = "/v1/completions"
 
@@ -44,6 +54,8 @@ def main() -> None:
         results = {
             "command": " ".join(["python -m benchmarks.audit_cost", *sys.argv[1:]]),
             "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "starts": given.starts,
+            "rounds": given.rounds,
             "requests": given.requests,
             "at_once": given.at_once,
             "tokens": given.tokens,
@@ -63,8 +75,9 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bundle", type=Path, help="instead of the house assistant")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--requests", type=int, default=400, help="of each server in a round")
+    parser.add_argument("--starts", type=int, default=4, help="how often all servers begin anew")
+    parser.add_argument("--rounds", type=int, default=20, help="after each start")
+    parser.add_argument("--requests", type=int, default=120, help="of each server in a round")
     parser.add_argument("--at-once", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=24, help="of an answer, at most")
     parser.add_argument("--json", action="store_true")
@@ -73,49 +86,78 @@ def _arguments() -> argparse.Namespace:
 
 
 def measure(given: argparse.Namespace, scratch: Path) -> dict[str, object]:
-    """Ask both servers in turn; return the figures."""
+    """Ask the servers in turn; return the figures."""
     bundle = given.bundle or build_house(scratch)
-    rates: dict[str, list[float]] = {"with": [], "without": []}
-    processor: dict[str, list[float]] = {"with": [], "without": []}
-    with (
-        started(bundle, scratch / "with", enabled=True) as audited,
-        started(bundle, scratch / "without", enabled=False) as plain,
-    ):
-        servers = {"with": audited, "without": plain}
-        for server in servers.values():
-            asked(server, given)  # what the first requests take is not what others do
-        for number in range(given.rounds):
-            for name in sorted(servers, reverse=number % 2 == 1):
-                rate, processor_s = asked(servers[name], given)
-                rates[name].append(rate)
-                processor[name].append(processor_s)
-        n_records = counter(audited.client, "onhand_audit_records")
-        n_writes = counter(audited.client, "onhand_audit_writes")
-        n_lost = counter(audited.client, "onhand_audit_lost")
-        audited.process.terminate()
-        audited.process.wait(60)
-    ratios = [one / other for one, other in zip(rates["with"], rates["without"], strict=True)]
-    ratio = statistics.median(ratios)
+    rates: dict[str, list[float]] = {name: [] for name in LEGS}
+    processor: dict[str, list[float]] = {name: [] for name in LEGS}
+    counts = dict.fromkeys(COUNTS, 0.0)
+    for _ in range(given.starts):
+        with ExitStack() as stack:
+            servers = {
+                name: stack.enter_context(started(bundle, scratch / name, name)) for name in LEGS
+            }
+            for server in servers.values():
+                asked(server, given)  # what the first requests take is not what others do
+            for number in range(given.rounds):
+                turn = number % len(LEGS)
+                for name in (*LEGS[turn:], *LEGS[:turn]):
+                    rate, processor_s = asked(servers[name], given)
+                    rates[name].append(rate)
+                    processor[name].append(processor_s)
+            both = servers["both"]
+            for name in COUNTS:
+                counts[name] += counter(both.client, f"onhand_audit_{name}")
+            for server in servers.values():
+                server.process.terminate()
+                server.process.wait(60)
+    wanted = given.starts * given.requests * (given.rounds + 1)
+    ratios = {
+        name: [one / other for one, other in zip(rates[name], rates["neither"], strict=True)]
+        for name in LEGS[1:]
+    }
+    ratio = statistics.median(ratios["both"])
     return {
         "throughput_ratio": ratio,
+        "throughput_ratio_spread": spread(ratios["both"]),
         "is_wanted": ratio >= WANTED,
-        "requests_per_s_with": statistics.median(rates["with"]),
-        "requests_per_s_without": statistics.median(rates["without"]),
-        "processor_s_with": statistics.median(processor["with"]),
-        "processor_s_without": statistics.median(processor["without"]),
-        "records": n_records,
-        "lost": n_lost,
-        "records_per_write": n_records / max(n_writes, 1),
-        "has_every_request": n_records >= given.requests * (given.rounds + 1) and n_lost == 0,
-        "is_verified": verified(scratch / "with"),
+        "access_ratio": statistics.median(ratios["access"]),
+        "access_ratio_spread": spread(ratios["access"]),
+        "requests_per_s": {name: statistics.median(rates[name]) for name in LEGS},
+        "processor_s": {name: statistics.median(processor[name]) for name in LEGS},
+        **counts,
+        "has_every_request": counts["records"] >= wanted and not counts["lost"],
+        "is_verified": verified(scratch / "both"),
         "samples": {"ratio": ratios, "requests_per_s": rates, "processor_s": processor},
     }
 
 
-def started(bundle: Path, home: Path, *, enabled: bool) -> Server:
-    """Start a server with the audit log or without."""
-    audit: Mapping[str, int | str] = {"enabled": enabled}
-    return Server(bundle, home, cache=CACHE, model={"name": "model"}, audit=audit)
+def spread(values: Sequence[float]) -> float:
+    """Return the interquartile range of some values; 0.0 of one."""
+    if len(values) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(values, n=4)
+    return high - low
+
+
+def started(bundle: Path, home: Path, leg: str) -> Server:
+    """Start a server with what a leg has."""
+    token = "" if leg == "neither" else key_in(home)
+    model: Mapping[str, int | str] = {"name": "model", "trials": False}
+    audit: Mapping[str, int | str] = {"enabled": leg == "both"}
+    return Server(bundle, home, cache=CACHE, model=model, audit=audit, token=token)
+
+
+def key_in(home: Path) -> str:
+    """Make a key with ceilings that are counted and never met; return its token."""
+    store = KeyStore(home)
+    for one in store.listed():
+        if one.state(time.time()) == "valid":
+            store.revoke(one.id, now_s=time.time())
+    actions = frozenset({"infer", "metrics", "health"})
+    grant = Grant(actions=actions, models=("model",), routes=("/v1/*", "/*"))
+    quota = Quota(requests_per_minute=10**9, tokens_per_minute=10**12, at_once=10**6)
+    _, token = store.add("benchmark", grant, quota=quota, now_s=time.time())
+    return token.text()
 
 
 def asked(server: Server, given: argparse.Namespace) -> tuple[float, float]:
@@ -124,7 +166,7 @@ def asked(server: Server, given: argparse.Namespace) -> tuple[float, float]:
     bodies = [body_of(number, given.tokens) for number in range(given.requests)]
     before, begun_s = process.cpu_times(), time.perf_counter()
     with (
-        httpx2.Client(base_url=server.url, timeout=120) as client,
+        httpx2.Client(base_url=server.url, headers=server.headers, timeout=120) as client,
         ThreadPoolExecutor(given.at_once) as clients,
     ):
         statuses = list(clients.map(lambda body: client.post(_PATH, json=body).status_code, bodies))

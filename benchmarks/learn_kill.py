@@ -1,13 +1,15 @@
 """`kill -9` at random moments of a device that learns: what was promised is there afterwards.
 
     python -m benchmarks.learn_kill [--rounds 1000] [--seed 0] [--most-promises 24]
-        [--most-ms 20] [--json] [--out FILE.json]
+        [--most-ms 20] [--home DIR] [--most-s SECONDS] [--json] [--out FILE.json]
 
 Each round a process opens what the one before left, accepts feedback and learns from it, in steps
 that end in versions, and is killed by SIGKILL 0 to `--most-ms` milliseconds after 0 to
 `--most-promises` things that it said it had done (through a pipe: an example accepted, a step, a
 version). All that it said is then held against the disk: every accepted example in the journal, no
 step older than the last one said, no version or pointer damaged.
+
+With `--home` the device's folder stays, and the same command goes on where `--most-s` ended it.
 
 The model is small, so that most of the time goes into what could break: writing. SIGKILL leaves
 what was handed to the system; that a loss of power does no more is for `fsync`, and for the tests
@@ -16,6 +18,7 @@ that cut every file at every byte. Processes are forked, which Windows has not.
 
 import argparse
 import json
+import math
 import os
 import shutil
 import signal
@@ -23,7 +26,8 @@ import statistics
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,7 +37,9 @@ from benchmarks.learn_kill_work import JOURNAL, N_STEPS, versions_in, work
 from onhand.device.learning.durable import Generations
 from onhand.device.learning.journal import read_journal
 
-__all__ = ["Found", "kill_rounds", "main"]
+__all__ = ["Found", "keep_found", "kill_rounds", "main", "recall_found"]
+
+_FOUND = "found.json"
 
 
 @dataclass(slots=True)
@@ -41,6 +47,8 @@ class Found:
     """What was promised, and what was there.
 
     Attributes:
+        kills: so far.
+        duration_s: that they took.
         promised: examples that were accepted, by all processes.
         said: the last step that was said, by session.
         version: the last version that was said to be in use.
@@ -55,6 +63,8 @@ class Found:
         lived_s: how long each process lived.
     """
 
+    kills: int = 0
+    duration_s: float = 0.0
     promised: list[str] = field(default_factory=list)
     said: dict[int, int] = field(default_factory=dict)
     version: int = 0
@@ -70,32 +80,67 @@ class Found:
 
 
 def kill_rounds(
-    home: Path, *, rounds: int, seed: int, most_promises: int = 24, most_s: float = 0.02
+    home: Path,
+    *,
+    rounds: int,
+    seed: int,
+    most_promises: int = 24,
+    most_s: float = 0.02,
+    found: Found | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Found:
     """Kill a process again and again, and look at what it leaves.
 
     Args:
-        home: an empty folder; what is learned stays there.
-        rounds: kills.
+        home: an empty folder, or the one of an earlier call; what is learned stays there.
+        rounds: kills, those of earlier calls included.
         seed: decides when, and what is learned.
         most_promises: that a process makes at most before its moment is drawn.
         most_s: seconds that it lives on after them, at most.
+        found: by an earlier call, which goes on; None to begin.
+        is_over: asked before each kill: whether to leave the rest for another call.
     """
     if sys.platform == "win32":
         raise SystemExit("this benchmark forks processes, which this system does not")
-    draws = np.random.default_rng(seed)
-    found = Found()
-    for number in range(rounds):
+    found = Found() if found is None else found
+    while found.kills < rounds and not is_over():
+        begun = time.perf_counter()
+        draws = np.random.default_rng([seed, found.kills])
         told = _one(
             home,
-            seed=seed * 1_000_003 + number,
+            seed=seed * 1_000_003 + found.kills,
             promises=int(draws.integers(most_promises + 1)),
             lives_s=float(draws.uniform(0, most_s)),
             found=found,
         )
         _hear(told, found)
         _check(home, found)
+        found.kills += 1
+        found.duration_s += time.perf_counter() - begun
     return found
+
+
+def keep_found(home: Path, found: Found, settings: Mapping[str, object]) -> None:
+    """Write what was found beside what the device keeps, for a later call."""
+    table = {"found": asdict(found), "settings": dict(settings)}
+    draft = home / f"{_FOUND}.part"
+    draft.write_text(json.dumps(table), encoding="utf-8")
+    draft.replace(home / _FOUND)
+
+
+def recall_found(home: Path, settings: Mapping[str, object]) -> Found | None:
+    """Return what an earlier call found; None where there was none.
+
+    Raises:
+        SystemExit: if it had other settings.
+    """
+    if not (home / _FOUND).exists():
+        return None
+    table = json.loads((home / _FOUND).read_text(encoding="utf-8"))
+    if table["settings"] != dict(settings):
+        raise SystemExit(f"{home}: was begun with {table['settings']}; take another folder")
+    kept = table["found"]
+    return Found(**{**kept, "said": {int(key): value for key, value in kept["said"].items()}})
 
 
 def _one(home: Path, *, seed: int, promises: int, lives_s: float, found: Found) -> str:
@@ -165,8 +210,10 @@ def _check(home: Path, found: Found) -> None:
 def main() -> None:
     """Run the benchmark; print the values, as JSON with --json."""
     given = _arguments()
-    begun = time.perf_counter()
-    folder = Path(tempfile.mkdtemp())
+    settings = {name: getattr(given, name) for name in ("most_ms", "most_promises", "seed")}
+    end_s = time.monotonic() + given.most_s
+    folder = Path(tempfile.mkdtemp()) if given.home is None else given.home
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         found = kill_rounds(
             folder,
@@ -174,16 +221,28 @@ def main() -> None:
             seed=given.seed,
             most_promises=given.most_promises,
             most_s=given.most_ms / 1000,
+            found=recall_found(folder, settings),
+            is_over=lambda: time.monotonic() >= end_s,
         )
+        if given.home is not None:
+            keep_found(folder, found, settings)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if given.home is None:
+            shutil.rmtree(folder, ignore_errors=True)
+    if found.kills < given.rounds:
+        print(f"{found.kills} of {given.rounds} kills; the same command goes on")
+        return
+    words = [
+        f"{name} {getattr(given, name[2:].replace('-', '_'))}"
+        for name in ("--rounds", "--seed", "--most-promises", "--most-ms")
+    ]
     results: dict[str, object] = {
         "accepted_examples": len(found.promised),
-        "command": " ".join(["python -m benchmarks.learn_kill", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks.learn_kill", *words]),
         "corrupt_states": found.corrupt_states,
         "corrupt_versions": found.corrupt_versions,
-        "duration_s": time.perf_counter() - begun,
-        "kills": given.rounds,
+        "duration_s": found.duration_s,
+        "kills": found.kills,
         "kills_in_steps": found.kills_in_steps,
         "lost_accepted_examples": found.lost_examples,
         "lost_versions": found.lost_versions,
@@ -212,6 +271,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--most-promises", type=int, default=24)
     parser.add_argument("--most-ms", type=float, default=20.0, help="that it lives on after them")
+    parser.add_argument("--home", type=Path, help="the device's folder, to go on in later")
+    parser.add_argument(
+        "--most-s", type=float, default=math.inf, help="ends then; with --home to go on later"
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("out/learn_kill.json"))
     return parser.parse_args()

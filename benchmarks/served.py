@@ -52,6 +52,7 @@ class Server:
         cache: Mapping[str, int],
         model: Mapping[str, int | str],
         audit: Mapping[str, int | str] | None = None,
+        token: str = "",
     ) -> None:
         """Start it, and wait until it is ready.
 
@@ -61,12 +62,13 @@ class Server:
             cache: `[cache]` of its settings.
             model: `[[model]]` of its settings, beside the bundle.
             audit: `[audit]` of its settings; None for the usual.
+            token: of a key of its state folder; "" for a server that asks for none.
         """
         home.mkdir(parents=True, exist_ok=True)
         config = home / "serve.toml"
         tables: Mapping[str, Mapping[str, int | str]] = {
             "[log]": {"requests": False},
-            "[access]": {"open": True},  # without keys
+            "[access]": {"open": not token},
             "[cache]": cache,
             "[audit]": audit or {},
             "[[model]]": {"bundle": str(bundle.resolve()), **model},
@@ -78,11 +80,8 @@ class Server:
                 "-m",
                 "onhand",
                 "serve",
-                "--open",
-                "--config",
-                str(config),
-                "--port",
-                "0",
+                *(() if token else ("--open",)),
+                *("--config", str(config), "--port", "0"),
             ],
             env=os.environ | {"ONHAND_HOME": str(home)},
             stdout=subprocess.PIPE,
@@ -93,7 +92,8 @@ class Server:
         self.url = self.process.stdout.readline().strip().removesuffix("/v1")
         if not self.url:
             raise RuntimeError(f"onhand serve ended with status {self.process.wait()}")
-        self.client = httpx2.Client(base_url=self.url, timeout=600)
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self.client = httpx2.Client(base_url=self.url, headers=self.headers, timeout=600)
         wait_until_ready(self.client, "/ready")
 
     def kill(self) -> None:

@@ -52,12 +52,26 @@ def test_a_refused_version_is_told_with_its_reasons(
     taught: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is no error: the bundle is used as it was."""
-    assert main([*taught, "--max-memory", "1MiB"]) == 0
+    assert main([*taught, "--rate", "1e-30"]) == 0
     shown = capsys.readouterr().out
 
-    assert "ended early: the process holds" in shown
     assert "version 1 was refused by its gate and is not used:" in shown
     assert "must fall" in shown
+
+
+def test_a_ceiling_that_lets_no_step_begin_is_an_error(
+    taught: list[str], capsys: pytest.CaptureFixture[str], home: Path
+) -> None:
+    """Nothing was learned, so there is no version of it; with more the same command goes on."""
+    assert main([*taught, "--max-memory", "1MiB"]) == 6
+    told = capsys.readouterr().err
+    assert main(taught) == 0
+
+    assert "nothing was learned: the process holds" in told
+    assert "its ceiling is 1.0 MiB" in told
+    assert [
+        one.number for one in onhand.open_versions(Path(taught[1]), home=home).list_versions()
+    ] == [1]
 
 
 def test_a_dry_run_does_nothing(

@@ -8,7 +8,7 @@ import pytest
 from onhand.core.bundle import MANIFEST, read_manifest, stage_bundle
 from onhand.core.errors import BundleCorrupt, BundleUntrusted
 from onhand.core.manifest import Manifest
-from onhand.core.trusting import current_trust, trusting
+from onhand.core.trusting import current_trust, making, trusting
 
 TINY = Path(__file__).parents[1] / "data" / "tiny-bundle"
 
@@ -66,3 +66,24 @@ def test_bundles_that_are_made_are_signed(tmp_path: Path) -> None:
 
     assert (tmp_path / "a" / "signature").read_text() == "{}"
     assert not (tmp_path / "b" / "signature").exists()
+
+
+def test_what_is_being_made_is_signed_and_not_checked(tmp_path: Path) -> None:
+    """A new bundle is opened beside the original in its older form; afterwards all is as before."""
+    trust = Noting(refuses=True)
+
+    with trusting(trust):
+        with making():
+            read_manifest(TINY)
+            with stage_bundle(tmp_path / "made") as staged:
+                (staged / MANIFEST).write_bytes((TINY / MANIFEST).read_bytes())
+        with pytest.raises(BundleUntrusted):
+            read_manifest(TINY)
+
+    assert (tmp_path / "made" / "signature").exists()
+
+
+def test_without_a_trust_nothing_is_checked_or_signed_while_making() -> None:
+    """As in a program that uses onhand as a library."""
+    with making():
+        assert current_trust() is None

@@ -1,5 +1,6 @@
 """Prompts that fit, and conversations that are made to."""
 
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -8,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers
 
-from onhand.core.errors import ContextOverflow
-from onhand.device.prompts import PromptReader
+from onhand.core.errors import ContextOverflow, InputError
+from onhand.device.prompts import OVER_HTTP, PromptReader
 from onhand.device.template import ChatTemplate, Message
 from onhand.device.text import open_tokenizer
 
@@ -82,6 +83,15 @@ def test_a_last_turn_that_does_not_fit_is_an_error() -> None:
     for messages in ([*talk(2)[:-1], long], [long], [Message("system", "s"), long]):
         with pytest.raises(ContextOverflow, match=r"toy: .* the context holds 50; shorten it"):
             reader().read(messages, context=50, max_tokens=None, overflow="drop-oldest")
+
+
+def test_advice_is_for_those_who_ask() -> None:
+    """Who asks over HTTP has no parameter of Python's, and no command."""
+    asked = replace(reader(), advice=OVER_HTTP)
+    with pytest.raises(ContextOverflow, match=r"`context` in serve.toml.*; or leave out older"):
+        asked.read(talk(9), context=60, max_tokens=None, overflow="error")
+    with pytest.raises(InputError, match="cannot chat; send a plain prompt to /v1/completions"):
+        replace(asked, template=None).read(talk(1), context=60, max_tokens=None, overflow="error")
 
 
 def test_a_last_turn_that_just_fits_is_kept() -> None:

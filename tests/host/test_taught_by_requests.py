@@ -13,7 +13,9 @@ pytest.importorskip("torch", reason="builds a bundle that can learn")
 from tests.device.serving.served import serving
 
 from onhand.core.measurement import Unit
+from onhand.device.learning.ceilings import GO, Permission, Spent
 from onhand.device.learning.feedback import Feedback
+from onhand.device.learning.gate import Bounds
 from onhand.device.learning.in_use import open_versions
 from onhand.device.learning.learned import Learned
 from onhand.device.learning.quarantine import Intake
@@ -137,3 +139,46 @@ def test_bad_ratings_teach_what_to_avoid(
     assert versions.current().number == 1 + any(one.is_good for one in feedback)
     assert progressed(versions.folder).n_seen == len(feedback)
     assert learned() is None
+
+
+@pytest.mark.slow
+def test_ratings_that_were_broken_off_teach_no_good_answer_again(root: Path, home: Path) -> None:
+    """Neither one that the gate refused, nor pairs where single opinions are left."""
+    versions = open_versions(root, home)
+    intake = Intake(versions.folder, Limits())
+    for one in (_rated("yes", 1.0), _rated("no", 0.0), _rated("what", 0.0, "turn off")):
+        assert intake.give(one).outcome == "taken"
+    # Whatever is learned is refused, and nothing that is left of it would be another's work.
+    settings = LearnSettings(method="naive", epochs=3, rate=0.01, bounds=Bounds(most_change=1e-9))
+    methods: list[str] = []
+
+    def look(spent: Spent) -> Permission:
+        methods[:] = [one.method for one in versions.list_versions()]
+        return GO
+
+    def learned() -> Learned | None:
+        return learn_from_feedback(
+            root,
+            home=home,
+            settings=settings,
+            limits=Limits(),
+            threads=1,
+            permit=look,
+            is_interrupted=lambda: is_broken_off and len(methods) == 2,
+        )
+
+    is_broken_off = True
+    broken = learned()
+    is_broken_off = False
+    whole = learned()
+
+    assert broken is not None
+    assert broken.ended == "interrupted"
+    assert whole is not None
+    assert whole.resumed_at == broken.steps > 0
+    assert [one.method for one in versions.list_versions()] == [
+        "naive",
+        "dpo with naive",
+        "kto with naive",
+    ]
+    assert progressed(versions.folder).n_seen == 3

@@ -89,8 +89,7 @@ def command(
         _show(store.listed(), now_s=now_s, as_json=as_json)
     elif do == "local":
         path, _ = store.local_token(now_s=now_s)
-        token = path.read_text(encoding="ascii").strip()
-        _show_token({"file": str(path), "key": token}, as_json=as_json)
+        _show_token({"file": str(path), "key": store.local_text()}, as_json=as_json)
     elif do == "revoke":
         gone = store.revoke(name or "", now_s=now_s)
         if as_json:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from onhand.cli.output import say, write, write_json, write_table
+from onhand.cli.output import counted, say, write, write_json, write_table
 from onhand.core.units import format_bytes, format_seconds
 from onhand.device.learning.learned import Foreseen, Learned
 
@@ -21,8 +21,8 @@ def write_learned(made: Learned, *, as_json: bool) -> None:
         )
         return
     rows = [
-        *_rows("new", "new examples, held out", made.figures),
-        *_rows("old", "old examples, held out", made.figures),
+        *_rows("new", made.figures),
+        *_rows("old", made.figures),
     ]
     if rows:
         write_table(("judged on", "figure", "before", "after"), rows)
@@ -30,7 +30,7 @@ def write_learned(made: Learned, *, as_json: bool) -> None:
         write(line + "\n")
 
 
-def _rows(which: str, called: str, figures: Mapping[str, float]) -> list[tuple[str, ...]]:
+def _rows(which: str, figures: Mapping[str, float]) -> list[tuple[str, ...]]:
     n = round(figures.get(f"{which}_examples", 0))
     if not n:
         return []
@@ -40,7 +40,7 @@ def _rows(which: str, called: str, figures: Mapping[str, float]) -> list[tuple[s
         if before is None or after is None:
             continue
         shown = [f"{one:.1%}" if figure == "accuracy" else f"{one:.4g}" for one in (before, after)]
-        rows.append((f"{n} {called}", kind, *shown))
+        rows.append((f"{counted(n, f'{which} examples')}, held out", kind, *shown))
     return rows
 
 
@@ -49,7 +49,7 @@ def _sentences(made: Learned) -> list[str]:
     if made.energy_j is not None:
         joules = f", {made.energy_j:.3g} J ({'estimated' if made.energy_estimated else 'measured'})"
     lines = [
-        f"{made.examples} examples in {made.steps} steps by {made.method}: "
+        f"{counted(made.examples, 'examples')} in {counted(made.steps, 'steps')} by {made.method}: "
         f"{format_seconds(made.seconds)}{joules}, at most {format_bytes(made.peak_memory_bytes)} "
         "of memory"
     ]
@@ -61,7 +61,7 @@ def _sentences(made: Learned) -> list[str]:
     if made.ended == "ceiling":
         lines.append(f"ended early: {made.why}")
     if made.skipped:
-        lines.append(f"{made.skipped} steps were skipped: their numbers were not finite")
+        lines.append(f"skipped for numbers that were not finite: {counted(made.skipped, 'steps')}")
     if made.added_classes:
         lines.append(f"new classes: {', '.join(made.added_classes)}")
     if not (made.heldout or made.past_heldout):
@@ -85,16 +85,16 @@ def write_foreseen(foreseen: Foreseen, *, as_json: bool) -> None:
         say(f"note: {note}")
     begins = f"version {foreseen.parent}" if foreseen.parent else "the bundle as it was built"
     lines = [
-        f"{foreseen.examples} examples would be taught, {foreseen.heldout} judge",
+        f"{counted(foreseen.examples, 'examples')} would be taught, {foreseen.heldout} judge",
         f"from {begins}, {foreseen.n_trained} numbers ({foreseen.kind}) by {foreseen.method}",
-        f"in {foreseen.n_steps} steps at a learning rate of up to {foreseen.rate:g}",
+        f"in {counted(foreseen.n_steps, 'steps')} at a learning rate of up to {foreseen.rate:g}",
     ]
     if foreseen.tokens is not None:
         lines.insert(1, f"{foreseen.tokens} tokens, {foreseen.learned_tokens} of them learned")
     if foreseen.past or foreseen.past_heldout:
         lines.append(
-            f"{foreseen.past} examples are remembered, {foreseen.past_heldout} judge what is "
-            "forgotten"
+            f"{counted(foreseen.past, 'examples')} to be remembered, {foreseen.past_heldout} to "
+            "judge what is forgotten"
         )
     if foreseen.added_classes:
         lines.append(f"new classes: {', '.join(foreseen.added_classes)}")

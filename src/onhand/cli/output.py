@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from onhand.core.errors import EngineError
 
-__all__ = ["is_terminal", "printable", "say", "write", "write_json", "write_table"]
+__all__ = ["counted", "is_terminal", "printable", "say", "write", "write_json", "write_table"]
 
 # C0 but for tab and line feed, DEL, and C1: a terminal would obey them.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
@@ -17,6 +17,11 @@ _ANY_WIDTH = 1000
 def printable(text: str) -> str:
     """Return a text that a terminal shows and does not obey: control characters are escaped."""
     return text.translate(_CONTROLS)
+
+
+def counted(n: int, things: str) -> str:
+    """Return a number of things: "1 step", "2 steps"."""
+    return f"{n} {things.removesuffix('s') if n == 1 else things}"
 
 
 def is_terminal() -> bool:

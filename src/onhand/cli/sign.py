@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -16,7 +16,8 @@ _Key = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="A private key that `onhand trust make` wrote; without it, this device's own.",
+        help="A private key that `onhand trust make` wrote, or for --format openssf one in PEM; "
+        "without it, this device's own.",
     ),
 ]
 _Release = Annotated[
@@ -30,6 +31,12 @@ _Release = Annotated[
 _Days = Annotated[
     int | None, typer.Option(min=1, max=36500, help="Days after which the signature expires.")
 ]
+_Format = Annotated[
+    Literal["onhand", "openssf"],
+    typer.Option(
+        help="onhand: what devices ask for. openssf: OpenSSF Model Signing, beside it in model.sig."
+    ),
+]
 
 
 def command(
@@ -39,9 +46,15 @@ def command(
     key: _Key = None,
     release: _Release = None,
     days: _Days = None,
+    format: _Format = "onhand",
     as_json: AsJson = False,
 ) -> None:
     """Sign a bundle, in the place of any earlier signature, after a check of all its files."""
+    if format == "openssf":
+        from onhand.cli.model_signature import sign
+
+        sign(context.obj.home(), name, key, release=release, days=days, as_json=as_json)
+        return
     from onhand.core.bundle import read_bundle, read_manifest_bytes
     from onhand.core.signing import key_id, public_key, sign_manifest
     from onhand.device.trust.checking import write_signature

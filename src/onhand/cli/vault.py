@@ -18,6 +18,7 @@ class _Action(StrEnum):
     status = "status"
     recipient = "recipient"
     rotate = "rotate"
+    seal = "seal"
     erase = "erase"
 
 
@@ -43,7 +44,7 @@ _Store = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Of rotate: which store gets a new key, or all."),
 ]
-_Yes = Annotated[bool, typer.Option("--yes", help="Of erase: do not ask.")]
+_Yes = Annotated[bool, typer.Option("--yes", help="Of erase and seal: do not ask.")]
 
 
 def command(
@@ -60,6 +61,9 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Make the vault of this device, show it, change its keys, or remove them for good.
+
+    init seals what is in the state folder already; what is in the clear later is refused, and
+    taken as it is by seal alone.
 
     init and rotate take one of --keystore, --passphrase, --passphrase-env, --passphrase-fd and
     --key-file; rotate takes --store instead, for a new data key.
@@ -87,6 +91,8 @@ def command(
         result = _recipient(home, context)
     elif action is _Action.erase:
         result = _erased(home, is_sure=yes)
+    elif action is _Action.seal:
+        result = _sealed(home, is_sure=yes)
     elif store is not None:
         result = _rotated(home, store, given, context)
     else:
@@ -130,6 +136,19 @@ def _erased(home: Path, *, is_sure: bool) -> dict[str, object]:
     return {"vault": "erased", "key was from": described(erase_vault(home))}
 
 
+def _sealed(home: Path, *, is_sure: bool) -> dict[str, object]:
+    from onhand.device.serving.plain_stores import seal_stores
+
+    if not is_sure:
+        sentence = "Take what lies in the state folder in the clear as this device's own?"
+        if not typer.confirm(sentence, err=True):
+            raise InputError("nothing was sealed")
+    found = seal_stores(home)
+    for name in found:
+        say(f"{name} was in the clear, and is sealed now")
+    return {"vault": "configured", "sealed": len(found)}
+
+
 def _rotated(
     home: Path, store: str, given: list[tuple[str, str]], context: typer.Context
 ) -> dict[str, object]:
@@ -147,7 +166,7 @@ def _with_key(
     home: Path, action: _Action, given: list[tuple[str, str]], context: typer.Context
 ) -> dict[str, object]:
     from onhand.device.vault.sources import Asking, described
-    from onhand.device.vault.vault import init_vault, rewrap
+    from onhand.device.vault.vault import begin_vault, rewrap
 
     if len(given) != 1:
         raise InputError(
@@ -156,7 +175,9 @@ def _with_key(
         )
     ((kind, place),) = given
     asking = Asking(context.obj.environment)
-    make = init_vault if action is _Action.init else rewrap
+    make = begin_vault if action is _Action.init else rewrap
     source = make(home, kind=kind, place=place, asking=asking)
     say(f"the vault's key comes from {described(source)}")
-    return {"vault": "made" if action is _Action.init else "wrapped anew"}
+    if action is not _Action.init:
+        return {"vault": "wrapped anew"}
+    return {**_sealed(home, is_sure=True), "vault": "made"}

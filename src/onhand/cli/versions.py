@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onhand.cli.options import AsJson, BundleFolder, Threads
-from onhand.cli.output import say, write, write_json, write_table
+from onhand.cli.output import counted, say, write, write_json, write_table
 from onhand.core.errors import InputError
 from onhand.core.units import format_bytes
 from onhand.device.learning.importing import Imported, Judges, import_learned, was_judged
@@ -146,7 +146,7 @@ def _row(one: "Version", damaged: dict[int, str], *, current: int) -> list[str]:
     gate = "passed" if one.verdict.is_accepted else f"refused: {'; '.join(one.verdict.reasons)}"
     if not was_judged(one):
         gate = "not judged"
-    counts = "".join(f", {n} {what}" for what, n in sorted(one.counts.items()))
+    counts = "".join(f", {counted(n, what)}" for what, n in sorted(one.counts.items()))
     return [
         "in use" if one.number == current else "",
         str(one.number),

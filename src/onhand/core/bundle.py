@@ -25,6 +25,8 @@ from onhand.core.trusting import current_trust
 from onhand.core.unsealing import Unsealed, open_seal
 
 __all__ = [
+    "MANIFEST",
+    "MODEL_SIGNATURE",
     "REPORT",
     "REPORT_PAGE",
     "SIGNATURE",
@@ -43,10 +45,11 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+MODEL_SIGNATURE = "model.sig"  # see `onhand.core.openssf`
 SIGNATURE = "signature"  # see `onhand.core.signing`
 REPORT = "report.json"
 REPORT_PAGE = "report.html"
-UNLISTED = frozenset({MANIFEST, SIGNATURE, REPORT, REPORT_PAGE})
+UNLISTED = frozenset({MANIFEST, MODEL_SIGNATURE, SIGNATURE, REPORT, REPORT_PAGE})
 _PIECE_BYTES = 2**20
 
 

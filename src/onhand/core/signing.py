@@ -28,6 +28,7 @@ __all__ = [
     "MAX_SIGNATURE_BYTES",
     "Rotation",
     "Signature",
+    "dsse_encoded",
     "key_id",
     "parse_rotation",
     "parse_signature",
@@ -241,7 +242,7 @@ def _enveloped(statement: Mapping[str, object], seed: bytes) -> bytes:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     payload = json.dumps(statement, sort_keys=True, separators=(",", ":")).encode()
-    sig = Ed25519PrivateKey.from_private_bytes(seed).sign(_encoded(payload))
+    sig = Ed25519PrivateKey.from_private_bytes(seed).sign(dsse_encoded(payload))
     envelope = {
         "payload": base64.b64encode(payload).decode(),
         "payloadType": _PAYLOAD_TYPE,
@@ -250,7 +251,8 @@ def _enveloped(statement: Mapping[str, object], seed: bytes) -> bytes:
     return json.dumps(envelope, sort_keys=True).encode() + b"\n"
 
 
-def _encoded(payload: bytes) -> bytes:
+def dsse_encoded(payload: bytes) -> bytes:
+    """Return what is signed of an in-toto statement in a DSSE envelope."""
     # DSSE's pre-authentication encoding: no other kind of payload can be taken for this one.
     kind = _PAYLOAD_TYPE.encode()
     return b"DSSEv1 %d %s %d %s" % (len(kind), kind, len(payload), payload)
@@ -261,7 +263,7 @@ def _is_by(public: bytes, payload: bytes, sig: bytes) -> bool:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(sig, _encoded(payload))
+        Ed25519PublicKey.from_public_bytes(public).verify(sig, dsse_encoded(payload))
     except (InvalidSignature, ValueError):
         return False
     return True

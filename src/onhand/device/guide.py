@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import EngineError, InputError
+from onhand.device.time_limit import TimeLimit
 from onhand.device.tools.writing import Trigger
 
 if TYPE_CHECKING:
@@ -21,6 +23,12 @@ __all__ = ["AwaitingGuide", "Guide", "GuideMaker", "json_grammar"]
 
 # Of a grammar's text: larger ones take seconds to compile.
 MAX_GRAMMAR: Final = 2**18
+# To compile one; the largest of those above takes two seconds on a small computer.
+COMPILE_S: Final = 5.0
+# To say which tokens may come, over an answer: a beginning, and so much for each token. Answers
+# that are computed together wait for it.
+_MASKS_S: Final = 5.0
+_MASK_S: Final = 0.05
 # Agents send the same tools with every turn.
 _KEPT_GRAMMARS: Final = 8
 _KEPT_BYTES: Final = 64  # of an answer, in which a trigger's beginning may lie
@@ -39,16 +47,23 @@ class Guide:
     """
 
     def __init__(
-        self, matcher: "llguidance.LLMatcher", vocab_size: int, stop_ids: Collection[int]
+        self,
+        matcher: "llguidance.LLMatcher",
+        vocab_size: int,
+        stop_ids: Collection[int],
+        *,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._matcher = matcher
+        self._clock = clock
+        self._left_s = _MASKS_S
         self._vocab_size = vocab_size
         self._stop_ids = list(stop_ids)
         self.failure: InputError | None = None
 
     def forbidden(self) -> NDArray[np.bool_]:
         """See `Watcher`."""
-        mask = b"" if self.failure else self._matcher.compute_bitmask()
+        mask = b"" if self.failure else self._timed_mask()
         self._check()
         if self.failure:
             ended = np.ones(self._vocab_size, dtype=np.bool_)
@@ -63,6 +78,14 @@ class Guide:
         if self.failure is None and not self._matcher.is_stopped():
             self._matcher.consume_token(token)
             self._check()
+
+    def _timed_mask(self) -> bytes:
+        begun_s = self._clock()
+        mask = self._matcher.compute_bitmask()
+        self._left_s += _MASK_S - (self._clock() - begun_s)
+        if self._left_s < 0:
+            self.failure = InputError("grammar: is too hard to follow: it takes too much time")
+        return mask
 
     def _check(self) -> None:
         if self.failure is None and self._matcher.is_error():
@@ -131,13 +154,23 @@ class GuideMaker:
     grammar.
     """
 
-    def __init__(self, tokenizer: Path, *, vocab_size: int, stop_ids: Collection[int]) -> None:
+    def __init__(
+        self,
+        tokenizer: Path,
+        *,
+        vocab_size: int,
+        stop_ids: Collection[int],
+        limit: TimeLimit | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """Remember what is needed.
 
         Args:
             tokenizer: the `tokenizer.json` of a verified bundle.
             vocab_size: V, logits in a row.
             stop_ids: tokens that may come when the grammar is complete; at least one.
+            limit: of the time that a grammar may take to compile; None for `COMPILE_S`.
+            clock: seconds that only grow, of the time that it takes to follow one.
 
         Raises:
             EngineError: if the file cannot be read.
@@ -148,6 +181,8 @@ class GuideMaker:
         except (OSError, ValueError) as error:
             raise EngineError(f"the tokenizer cannot be read: {error}") from error
         self._vocab_size = vocab_size
+        self._limit = TimeLimit("grammar", most_s=COMPILE_S) if limit is None else limit
+        self._clock = clock
         self._stop_ids = sorted(stop_ids)
         self._lock = threading.Lock()
         self._tokens: llguidance.LLTokenizer | None = None
@@ -163,10 +198,11 @@ class GuideMaker:
             What watches its sampler.
 
         Raises:
-            InputError: if the grammar is not valid, or too large.
+            InputError: if the grammar is not valid, too large, or takes too long to compile.
+            EngineBusy: if others that do are still compiled.
             EngineError: if the tokenizer cannot be used for this.
         """
-        return Guide(self._matcher(grammar), self._vocab_size, self._stop_ids)
+        return self._guide(self._matcher(grammar))
 
     def awaiting(self, trigger: Trigger, *, bytes_of: Callable[[int], bytes]) -> AwaitingGuide:
         """Start an answer in free text that follows a grammar from some point on.
@@ -180,11 +216,15 @@ class GuideMaker:
 
         Raises:
             InputError: as in `guide`.
-            EngineError: as in `guide`.
+            EngineError: as in `guide`, `EngineBusy` as well.
         """
-        for grammar in trigger.grammars.values():
-            self._matcher(grammar)
-        return AwaitingGuide(trigger, bytes_of=bytes_of, begin=self._begun)
+        matchers = {one: self._matcher(one) for one in trigger.grammars.values()}
+
+        def begun(grammar: str, given: bytes) -> Guide | None:
+            # Compiled before: other answers do not wait for it in the middle of this one.
+            return self._begun(matchers[grammar].deep_copy(), given)
+
+        return AwaitingGuide(trigger, bytes_of=bytes_of, begin=begun)
 
     def tokens_of(self, tokens: Mapping[str, int]) -> dict[str, int]:
         """Return those of some tokens that a grammar must name by number.
@@ -198,12 +238,14 @@ class GuideMaker:
         known = self._tokenizer()
         return {text: token for text, token in tokens.items() if known.is_special_token(token)}
 
-    def _begun(self, grammar: str, given: bytes) -> Guide | None:
-        matcher = self._matcher(grammar)
+    def _guide(self, matcher: "llguidance.LLMatcher") -> Guide:
+        return Guide(matcher, self._vocab_size, self._stop_ids, clock=self._clock)
+
+    def _begun(self, matcher: "llguidance.LLMatcher", given: bytes) -> Guide | None:
         tokens = self._tokenizer().tokenize_bytes(given) if given else []
         if matcher.try_consume_tokens(tokens) < len(tokens):
             return None
-        return Guide(matcher, self._vocab_size, self._stop_ids)
+        return self._guide(matcher)
 
     def _matcher(self, grammar: str) -> "llguidance.LLMatcher":
         import llguidance
@@ -216,7 +258,7 @@ class GuideMaker:
             if matcher is not None:
                 self._compiled.move_to_end(grammar)
                 return matcher.deep_copy()
-        matcher = llguidance.LLMatcher(tokens, grammar, log_level=0)
+        matcher = self._limit.run(lambda: llguidance.LLMatcher(tokens, grammar, log_level=0))
         if matcher.is_error():
             raise InputError(f"grammar: {matcher.get_error().splitlines()[0]}")
         with self._lock:

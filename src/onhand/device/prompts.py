@@ -3,16 +3,39 @@
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import ContextOverflow, InputError
 from onhand.device.template import ChatTemplate, Message
 from onhand.device.text import Tokenizer
 
-__all__ = ["Overflow", "PromptReader"]
+__all__ = ["OVER_HTTP", "Advice", "Overflow", "PromptReader"]
 
 Overflow = Literal["error", "drop-oldest"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What those can do whose prompt is refused; the defaults are for Python and its commands.
+
+    Attributes:
+        overflow: where a prompt does not fit.
+        turns: likewise, in addition, where older turns could go.
+        plain: where messages need a chat template that there is none of.
+    """
+
+    overflow: str = "shorten it or open the model with a larger context"
+    turns: str = ", or pass overflow='drop-oldest'"
+    plain: str = "give a plain prompt, as 'onhand run NAME --prompt TEXT' does"
+
+
+OVER_HTTP: Final = Advice(
+    overflow="shorten it, or give the model more `context` in serve.toml where it can take more",
+    turns="; or leave out older turns",
+    plain="send a plain prompt to /v1/completions",
+)
+"""For those who ask a server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +46,13 @@ class PromptReader:
         tokenizer: the model's.
         template: its chat template; None if it has none.
         name: the model's name for messages.
+        advice: what messages tell those to do whose prompt is refused.
     """
 
     tokenizer: Tokenizer
     template: ChatTemplate | None
     name: str
+    advice: Advice = Advice()
 
     def read(
         self,
@@ -69,9 +94,9 @@ class PromptReader:
         if not len(tokens):
             raise InputError("prompt: has no token; give some text")
         if len(tokens) > context:
-            advice = "shorten it or open the model with a larger context"
+            advice = self.advice.overflow
             if not is_plain and overflow == "error":
-                advice += ", or pass overflow='drop-oldest'"
+                advice += self.advice.turns
             raise ContextOverflow(
                 f"{self.name}: the prompt has {len(tokens)} tokens, the context holds {context}; "
                 f"{advice}"
@@ -89,8 +114,7 @@ class PromptReader:
         if self.template is None:
             raise InputError(
                 f"{self.name}: has no chat template (chat_template.jinja, or chat_template in "
-                f"tokenizer_config.json), so it cannot chat; give a plain prompt, as "
-                f"'onhand run NAME --prompt TEXT' does"
+                f"tokenizer_config.json), so it cannot chat; {self.advice.plain}"
             )
         render, encode = render or self.template.render, self.tokenizer.encode_template
         tokens = encode(render(messages))

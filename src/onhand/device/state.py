@@ -25,6 +25,7 @@ __all__ = [
     "recall_bytes",
     "remember",
     "remember_bytes",
+    "write_atomically",
     "write_text_atomically",
 ]
 
@@ -149,7 +150,7 @@ def remember_bytes(home: Path, key: str, name: str, content: bytes, *, made_by: 
     placed = keys_above(path.parent, "packed")
     if placed is not None:
         whole = seal_bytes(placed.keys, whole, name=placed.name(path))
-    _write_atomically(path, whole)
+    write_atomically(path, whole)
 
 
 def recall_bytes(home: Path, key: str, name: str, *, made_by: str) -> bytes | None:
@@ -188,7 +189,32 @@ def write_text_atomically(path: Path, text: str) -> None:
     Raises:
         ResourceError: if it cannot be written; nothing is left behind.
     """
-    _write_atomically(path, text.encode())
+    write_atomically(path, text.encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it over: whole, or as it was before.
+
+    Args:
+        path: the file; its folder exists.
+        content: of it.
+
+    Raises:
+        ResourceError: if it cannot be written; nothing is left behind.
+    """
+    try:
+        # A name of its own for every writer: two at once each rename a whole file.
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(beside).replace(path)
+        finally:
+            Path(beside).unlink(missing_ok=True)
+    except OSError as error:
+        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _parse(content: bytes) -> dict[str, object]:
@@ -211,22 +237,6 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be made: {error.strerror}") from error
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    try:
-        # A name of its own for every writer: two at once each rename a whole file.
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(beside).replace(path)
-        finally:
-            Path(beside).unlink(missing_ok=True)
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def _place(home: Path, key: str, name: str, suffix: str = ".json") -> Path:

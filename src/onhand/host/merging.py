@@ -10,6 +10,7 @@ from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson
 from onhand.core.progress import Progress
 from onhand.core.quantized import GroupFormat
+from onhand.core.trusting import making
 from onhand.device.learning.adapters import check_of_original, write_version
 from onhand.device.learning.in_use import choose_version
 from onhand.device.learning.lesson_files import can_learn, read_lesson
@@ -104,7 +105,8 @@ def merge_bundle(
         },
     )
     source = str(root) if options.source is None else options.source
-    return build_bundle(source, out, work, home=home, progress=progress)
+    with making():
+        return build_bundle(source, out, work, home=home, progress=progress)
 
 
 def _adapter(bundle: Bundle, options: MergeOptions, home: Path) -> tuple[Path, int]:

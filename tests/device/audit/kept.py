@@ -9,7 +9,7 @@ from onhand.device.audit.heads import Head, append_head, signed_line
 from onhand.device.audit.keys import AuditKeys
 from onhand.device.audit.verifying import Verdict, evidence_in, verify
 
-__all__ = ["KEYS", "chain_of", "changed", "files", "found", "kept", "sign", "verdict"]
+__all__ = ["KEYS", "WHEN", "chain_of", "changed", "files", "found", "kept", "sign", "verdict"]
 
 KEYS = AuditKeys(b"k" * 32, "a test")
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

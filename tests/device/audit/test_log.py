@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.device.audit.kept import KEYS
+from tests.device.audit.kept import KEYS, WHEN
 
 from onhand.core.errors import InputError, ResourceError
 from onhand.device.audit.bodies import seal_bodies, unseal_bodies
+from onhand.device.audit.chain import Chain
 from onhand.device.audit.keys import audit_keys, known_audit_keys, vault_of
 from onhand.device.audit.log import AuditLog, open_audit
 from onhand.device.audit.records import Record, parse
@@ -92,6 +93,59 @@ def test_records_wait_for_no_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         log.record({"id": str(number)}).result(20)
 
     assert log.counts.written == 5
+    may_go.set()
+    log.close()
+
+
+def test_a_record_is_written_by_whoever_has_it(tmp_path: Path) -> None:
+    """No thread is woken, and it is done when the call returns."""
+    log = opened(tmp_path, AuditSettings())
+
+    done = [log.record({"id": str(number)}).done() for number in range(5)]
+    ids = [one.facts.get("id") for one in written(tmp_path)]
+    log.close()
+
+    assert done == [True] * 5
+    assert ids[-5:] == ["0", "1", "2", "3", "4"]
+    assert log.counts.handed_over == 0
+
+
+def test_after_a_write_that_took_long_nobody_waits_for_the_disk_himself(tmp_path: Path) -> None:
+    """For a while the log's own thread writes; then everybody does again."""
+    times = iter([0.0, 0.0, 0.05, 0.1, 0.1, 0.1, 2.0, 2.0, 2.0])
+    settings = replace(SETTINGS, head_s=60.0)
+    chain = Chain(tmp_path / "log", KEYS.code, segment_bytes=2**20, now=lambda: WHEN)
+    log = AuditLog(chain, tmp_path / "heads", KEYS, settings, clock=lambda: next(times))
+
+    log.record({"id": "slow"}).result(20)
+    assert log.counts.handed_over == 0
+    log.record({"id": "beside"}).result(20)
+    until(lambda: log.counts.handed_over == 1)
+    log.record({"id": "again"}).result(20)
+    log.close()
+
+    assert log.counts.handed_over == 1
+    assert log.counts.written == 3
+
+
+def test_while_the_disk_is_waited_for_the_logs_thread_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system may hold up whoever changes what it is writing down."""
+    log = opened(tmp_path, replace(SETTINGS, head_records=1))
+    may_go, is_waiting = threading.Event(), threading.Event()
+
+    def slow(handle: int) -> None:
+        is_waiting.set()
+        may_go.wait(20)
+
+    monkeypatch.setattr(os, "fsync", slow)
+    log.record({"id": "1"}).result(20)
+    is_waiting.wait(20)
+    before = log.counts.handed_over
+
+    log.record({"id": "2"}).result(20)
+    until(lambda: log.counts.handed_over == before + 1)
     may_go.set()
     log.close()
 

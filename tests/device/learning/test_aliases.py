@@ -94,6 +94,65 @@ def test_a_name_is_put_into_known_commands() -> None:
     }
 
 
+FLOOR = {**BOILER, "floor": "minus one"}
+
+
+@pytest.mark.parametrize(
+    ("taught", "made"),
+    [
+        (
+            [
+                said("warm up Bertha", do="raise", **FLOOR),
+                said("is Bertha running", do="tell", **FLOOR),
+            ],
+            said("dim Bertha a little", do="lower", **FLOOR),
+        ),
+        (
+            [
+                said("warm up Bertha", do="raise", floor="minus one", **BOILER),
+                said("is Bertha running", do="tell", floor="minus one", **BOILER),
+            ],
+            said("dim Bertha a little", do="lower", floor="minus one", **BOILER),
+        ),
+        (
+            [
+                said("is Bertha on", ask="state", **BOILER),
+                said("Bertha running?", ask="state", **BOILER),
+            ],
+            said("dim Bertha a little", do="lower", **BOILER),
+        ),
+        (
+            [
+                said("warm up Bertha", do="raise", **BOILER, for_="an hour"),
+                said("is Bertha running", do="tell", **BOILER, for_="today"),
+            ],
+            said("dim Bertha a little", do="lower", **BOILER),
+        ),
+    ],
+    ids=["after", "before", "what is done", "differs"],
+)
+def test_a_key_that_no_known_answer_has_stays_with_the_name(taught: list[Said], made: Said) -> None:
+    """Where all examples of the name agree in it, and it cannot be what is done."""
+    places = Places(KNOWN)
+    (bertha,) = find_aliases(taught, places)
+    rng = np.random.default_rng(0)
+    found = {one for one in (places.put(bertha, rng) for _ in range(64)) if one is not None}
+
+    assert made in found
+    assert len(found) == 2
+
+
+def test_a_number_that_no_known_answer_has_stays_a_number() -> None:
+    """A floor of -1 is put into other commands as it was taught."""
+    answer = '{"do":"%s","device":"boiler","floor":-1}'
+    taught = [Said("warm up Bertha", answer % "raise"), Said("is Bertha on", answer % "tell")]
+    known = [said("dim the lamp a little", do="lower", device="lamp")]
+    places = Places(known)
+    (bertha,) = find_aliases(taught, places)
+
+    assert bertha.behind == (("floor", "-1"),)
+
+
 def test_an_article_stays_where_it_was_taught() -> None:
     """Who says "the little star" goes on saying it."""
     places = Places(KNOWN)

@@ -1,5 +1,6 @@
 """State in two generations: whatever is damaged, the last whole one is found."""
 
+import errno
 import os
 from dataclasses import replace
 from itertools import pairwise
@@ -226,3 +227,24 @@ def test_what_cannot_be_kept_is_refused(tmp_path: Path) -> None:
         kept.write(Saved(number=1, fields={}, arrays={"a": np.zeros(1, np.complex64)}))
     with pytest.raises(InputError, match="no name of a file"):
         kept.write(Saved(number=1, fields={}, arrays={}, parts={"../x": Part(0, {})}))
+
+
+def test_a_disk_that_is_full_keeps_nothing_of_what_did_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step before stays, and the rest of the disk is free again."""
+    kept = Generations(tmp_path, sync_s=0)
+    kept.write(saved(1))
+
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(ResourceError, match="No space left on device; free some disk"):
+            kept.write(saved(2))
+
+    assert not list(tmp_path.glob("*.new"))
+    found, notes = kept.read()
+    assert found is not None
+    assert (found.number, notes) == (1, [])

@@ -1,11 +1,43 @@
 """Texts of like length are computed together."""
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.device.learning.models import TableTeachable
 
-from onhand.device.learning.like_lengths import RUN_TOKENS, by_length, groups_by_length
-from onhand.device.learning.text_feeds import TokenSequence, batch_sequences
+from onhand.device.learning.base import Feeds, Taught, Values
+from onhand.device.learning.like_lengths import (
+    MOST_TOKENS,
+    RUN_TOKENS,
+    answered_rows,
+    by_length,
+    groups_by_length,
+)
+from onhand.device.learning.methods.choosing import make_method
+from onhand.device.learning.methods.preferences import PreferenceMethod
+from onhand.device.learning.preference_feeds import PairSource
+from onhand.device.learning.preferences import Preferring
+from onhand.device.learning.text_feeds import TextSource, TokenSequence, batch_sequences
+from onhand.device.learning.trainer import Trainer
+from onhand.device.learning.training import Plan, Source
+
+V = 13
+
+
+class Watched(TableTeachable):
+    """Remembers how many tokens each run had."""
+
+    def __init__(self) -> None:
+        super().__init__(V)
+        self.sizes: list[int] = []
+
+    def teach(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        self, values: Values, feeds: Feeds
+    ) -> Taught:
+        """As ever, and noted."""
+        self.sizes.append(feeds["tokens"].size)
+        return super().teach(values, feeds)
 
 
 def cost(groups: list[list[int]], lengths: list[int]) -> int:
@@ -17,6 +49,11 @@ def sequence(length: int) -> TokenSequence:
     """A text of which the last two tokens are learned."""
     tokens = np.arange(1, length + 1, dtype=np.int64)
     return TokenSequence(tokens, np.arange(length - 2, length))
+
+
+def words(length: int) -> TokenSequence:
+    """A text of a small vocabulary, whose last two tokens are learned."""
+    return TokenSequence(np.arange(length, dtype=np.int64) % V, np.arange(length - 2, length))
 
 
 def test_short_texts_are_not_padded_to_a_long_one() -> None:
@@ -36,8 +73,20 @@ def test_groups_hold_every_text_once_and_cost_no_more_than_one_or_all(lengths: l
     everyone = list(range(len(lengths)))
 
     assert sorted(i for group in groups for i in group) == everyone
-    assert cost(groups, lengths) <= cost([everyone], lengths)
     assert cost(groups, lengths) <= cost([[i] for i in everyone], lengths)
+    if len(lengths) * max(lengths) <= MOST_TOKENS:
+        assert cost(groups, lengths) <= cost([everyone], lengths)
+
+
+@given(lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=9))
+def test_no_group_is_larger_than_a_run_may_be(lengths: list[int]) -> None:
+    """But for a single text that is longer by itself."""
+    groups = groups_by_length(lengths)
+
+    assert all(
+        len(group) * max(lengths[i] for i in group) <= MOST_TOKENS or len(group) == 1
+        for group in groups
+    )
 
 
 @given(lengths=st.lists(st.integers(3, 400), min_size=1, max_size=6))
@@ -65,3 +114,36 @@ def test_a_batch_of_equal_lengths_is_one_run() -> None:
     (run,) = by_length(batch_sequences([sequence(20), sequence(20)], scale=1.0))
 
     assert run["tokens"].shape == (2, 19)
+
+
+def test_answers_of_long_texts_are_those_of_one_run() -> None:
+    """Each row's answer stands in its own place, whichever run it came from."""
+    teachable = Watched()
+    values = {"table": np.random.default_rng(0).standard_normal((V, V)).astype(np.float32)}
+    batch = batch_sequences([words(n) for n in (900, 20, 800, 30, 25)], scale=0.5)
+    whole = teachable.teach(values, batch).outputs["logprobs"]
+    teachable.sizes.clear()
+
+    np.testing.assert_array_equal(answered_rows(teachable, values, batch), whole)
+    assert len(teachable.sizes) > 1
+    assert max(teachable.sizes) <= MOST_TOKENS
+
+
+PAIRS = PairSource(texts=tuple(words(n) for n in (40, 700, 35, 720, 30, 710)))
+TEXTS = TextSource([words(n) for n in (40, 35, 30)])
+
+
+@pytest.mark.parametrize("name", ["replay", "der++", "replay+lwf"])
+@pytest.mark.parametrize("source", [TEXTS, PAIRS], ids=["texts", "pairs"])
+def test_long_texts_of_the_memory_do_not_make_a_run_large(source: Source, name: str) -> None:
+    """However many of them are drawn beside new examples, whatever those are."""
+    teachable = Watched()
+    method = make_method(name, teachable.lesson, rng=np.random.default_rng(0))
+    long = [words(950 + i) for i in range(8)]
+    method.remember(teachable, teachable.start(), batch_sequences(long, scale=1 / 16), width=V)
+    if isinstance(source, PairSource):
+        method = PreferenceMethod(method, source, Preferring())
+    Trainer(teachable, source, Plan(n_steps=2, batch=8), method=method, width=V).run()
+
+    assert max(teachable.sizes) <= MOST_TOKENS
+    assert max(teachable.sizes) >= 950

@@ -149,7 +149,7 @@ def test_a_broken_off_training_goes_on(bundle: Bundle, home: Path) -> None:
 
     def soon() -> bool:
         asked.append(1)
-        return len(asked) > 3
+        return len(asked) > 30 + 3  # of each example, whether its loss is extreme
 
     broken = learn(bundle, home, is_interrupted=soon)
     whole = learn(bundle, home)
@@ -158,6 +158,39 @@ def test_a_broken_off_training_goes_on(bundle: Bundle, home: Path) -> None:
     assert isinstance(whole, Learned)
     assert (broken.ended, broken.version, broken.steps) == ("interrupted", None, 3)
     assert (whole.ended, whole.resumed_at, whole.version) == ("done", 3, 1)
+
+
+def test_a_look_at_losses_is_broken_off_as_well(bundle: Bundle, home: Path) -> None:
+    """Whoever asks does not wait for it; nothing is counted as looked at, and it begins anew."""
+    give(bundle, home, [shown(i % 2, i) for i in range(30)])
+    asked: list[int] = []
+
+    def soon() -> bool:
+        asked.append(1)
+        return len(asked) > 5
+
+    broken = learn(bundle, home, is_interrupted=soon)
+
+    assert isinstance(broken, Learned)
+    assert (broken.ended, broken.version, broken.steps, len(asked)) == ("interrupted", None, 0, 6)
+    assert progressed(folder_of(bundle, home)) == Progressed()
+    whole = learn(bundle, home)
+    assert isinstance(whole, Learned)
+    assert whole.version == 1
+
+
+def test_only_the_last_examples_say_what_is_usual(
+    bundle: Bundle, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that was taught for years looks at no more than it did in its first month."""
+    monkeypatch.setattr("onhand.device.learning.screening.MOST_PAST", 4)
+    give(bundle, home, [shown(i % 2, i) for i in range(30)])
+    learn(bundle, home)
+    give(bundle, home, [shown(i % 2, 100 + i) for i in range(3)])
+    learn(bundle, home)
+
+    looked_at = folder_of(bundle, home) / "taken" / "screened.jsonl"
+    assert len(looked_at.read_text(encoding="utf-8").splitlines()) == 7
 
 
 def test_bad_answers_alone_teach_nothing(bundle: Bundle, home: Path) -> None:

@@ -152,7 +152,7 @@ def test_every_token_of_a_long_text_but_the_first_is_learned_once(length: int, w
     [
         (dialogue("a" * 90, "b"), "has .* tokens, the model's context is 100; shorten"),
         (Labelled(given="a", label="b", where="x: line 3"), "x: line 3: has a class"),
-        (PlainText(text="a", where="short.txt"), "short.txt: a text of 1 tokens"),
+        (PlainText(text="a", where="short.txt"), "short.txt: a text of fewer than two tokens"),
     ],
 )
 def test_what_teaches_nothing_is_refused(example: Dialogue, sentence: str) -> None:

@@ -204,6 +204,22 @@ def test_what_cannot_be_followed_is_said() -> None:
         check_arguments(schema, is_strict=True)
 
 
+def test_no_argument_is_written_that_was_not_declared(maker: GuideMaker) -> None:
+    """A schema that does not say whether others may be has none: a small model adds no end."""
+    schema: dict[str, object] = {
+        "type": "object",
+        "properties": {"room": {"enum": ["hall"]}},
+        "required": ["room"],
+    }
+    tool = Tool(name="lamp", description="", parameters=schema)
+    use = ToolUse(tools=(tool,), names=("lamp",), is_required=True, is_parallel=False)
+    for seed in range(3):
+        text, is_end = drawn(maker.guide(writing(maker, GENERIC).required(use)), seed)
+
+        assert is_end
+        assert json.loads(calls_of(GENERIC, text)[0].arguments) == {"room": "hall"}
+
+
 def test_a_schema_may_point_into_itself(maker: GuideMaker) -> None:
     """As those of nested models do."""
     schema: dict[str, object] = {

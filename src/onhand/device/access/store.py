@@ -5,9 +5,6 @@ nothing from the next request on. A file that cannot be read opens nothing eithe
 """
 
 import json
-import os
-import stat
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,6 +17,8 @@ from onhand.device.access.quotas import Quota
 from onhand.device.access.scopes import EVERYTHING, Grant
 from onhand.device.access.tokens import Token, new_token, parse_token
 from onhand.device.learning.locking import held
+from onhand.device.trust.owner_file import read_secret_file, write_secret_file
+from onhand.device.vault.above import keys_of
 
 __all__ = ["LOCAL_NAME", "KeyStore", "local_token_file"]
 
@@ -28,6 +27,7 @@ LOCAL_NAME: Final = "local"
 """Name of the key that the first start makes for this device's own user."""
 _MOST_BYTES: Final = 8 * 2**20
 _MOST_KEYS: Final = 10_000
+_MOST_TOKEN: Final = 200
 _Stamp = tuple[int, int, int, int]
 
 
@@ -40,6 +40,7 @@ class KeyStore:
         Args:
             home: the state folder.
         """
+        self._home = home
         self.path = home / "access" / "keys.json"
         self._local = local_token_file(home)
         self._lock = threading.Lock()
@@ -156,24 +157,36 @@ class KeyStore:
                 # Its token is lost, and nobody can have another of the same name beside it.
                 self.revoke(one.id, now_s=now_s)
         _, token = self.add(LOCAL_NAME, EVERYTHING, now_s=now_s)
-        _write_private(self._local, token.text() + "\n")
+        self._write(self._local, token.text() + "\n")
         return self._local, True
 
+    def local_text(self) -> str:
+        """Return the token of this device's own user; "" where there is none.
+
+        Raises:
+            InputError: if the file is not one of ours.
+            ResourceError: if it cannot be read.
+        """
+        return (self._read(self._local, _MOST_TOKEN) or b"").decode("ascii", "replace").strip()
+
     def _has_local(self, now_s: float) -> bool:
-        try:
-            text = _read_private(self._local, 200).decode("ascii", "replace").strip()
-        except FileNotFoundError:
-            return False
-        token = parse_token(text)
+        token = parse_token(self.local_text())
         found = None if token is None else self.find(token.id)
         return found is not None and found.state(now_s) == "valid"
+
+    def _read(self, path: Path, most_bytes: int) -> bytes | None:
+        placed = keys_of(self._home, "access")
+        return read_secret_file(path, placed, most_bytes=most_bytes)
+
+    def _write(self, path: Path, text: str) -> None:
+        write_secret_file(path, text.encode(), keys_of(self._home, "access"))
 
     def _change(self, change: Callable[[Sequence[ApiKey]], Sequence[ApiKey]]) -> None:
         busy = f"{self.path}: another process writes keys at this moment; try again"
         with held(self.path.with_suffix(".lock"), busy=busy):
             keys = change(self.listed())
             table = {"format": FORMAT, "keys": [one.to_json() for one in keys]}
-            _write_private(self.path, json.dumps(table, indent=1, sort_keys=True) + "\n")
+            self._write(self.path, json.dumps(table, indent=1, sort_keys=True) + "\n")
 
     def _fresh(self) -> dict[str, ApiKey]:
         try:
@@ -187,7 +200,7 @@ class KeyStore:
         if stamp != self._stamp:
             # None until it was read whole: one that fails is read again, and opens nothing.
             self._stamp, self._keys = None, {}
-            keys = _parse(self.path, _read_private(self.path, _MOST_BYTES))
+            keys = _parse(self.path, self._read(self.path, _MOST_BYTES) or b"")
             self._stamp, self._keys = stamp, keys
         return self._keys
 
@@ -220,48 +233,3 @@ def _parse(path: Path, content: bytes) -> dict[str, ApiKey]:
     if len(found) != len(keys):
         raise InputError(f"{path}: is no file of keys: two have one id")
     return found
-
-
-def _read_private(path: Path, most_bytes: int) -> bytes:
-    """Return a file that nobody else may read.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        InputError: if others may read it, or it is too large.
-        ResourceError: if it cannot be read.
-    """
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
-        with os.fdopen(handle, "rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            content = file.read(most_bytes + 1)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise ResourceError(f"{path}: cannot be read: {error.strerror}") from error
-    if os.name == "posix" and mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise InputError(f"{path}: others may reach it ({stat.filemode(mode)}): chmod 600 it")
-    if len(content) > most_bytes:
-        raise InputError(f"{path}: has over {most_bytes} bytes")
-    return content
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file of its owner alone beside its place, and rename it over.
-
-    Raises:
-        ResourceError: if it cannot be written; nothing is left behind.
-    """
-    beside: str | None = None
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).replace(path)
-    except OSError as error:
-        if beside is not None:
-            Path(beside).unlink(missing_ok=True)
-        raise ResourceError(f"{path}: cannot be written: {error.strerror}") from error

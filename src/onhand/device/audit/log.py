@@ -1,17 +1,21 @@
-"""An audit log that many threads and event loops write to, by a thread of its own.
+"""An audit log that many threads and event loops write to.
 
 A record is handed to the system before whoever waits for it goes on: a process that is killed
-afterwards loses nothing. All that wait at the same time go out in one write. What the system has is
-seen on the disk, and a head is signed, by another thread, so that a slow disk holds up no answer.
+afterwards loses nothing. The system takes a record in some microseconds, so whoever has one writes
+it there and then; handing it to a thread and back costs far more. But where the disk is being
+waited for, a write took long, or somebody else writes, a thread of the log's own does it, so that
+no event loop stands still; all that wait for it go out in one write. What the system has is seen on
+the disk, and a head is signed, by another thread.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +34,9 @@ _MOST_HEADS: Final = 1000
 _AGAIN_S: Final = 1.0
 _CLOSE_S: Final = 10.0
 _PRUNE_S: Final = 60.0
+# Longer than Python may let a thread wait for its turn, so that it speaks of the disk.
+_LONG_S: Final = 0.008
+_CAUTIOUS_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +49,7 @@ class AuditCounts:
         writes: to the system; records of one moment share one.
         heads: signed and kept.
         heads_failed: that could not be kept.
+        handed_over: records that the log's own thread wrote, as the disk was or seemed busy.
     """
 
     written: int = 0
@@ -49,6 +57,10 @@ class AuditCounts:
     writes: int = 0
     heads: int = 0
     heads_failed: int = 0
+    handed_over: int = 0
+
+
+_COUNTS: Final = tuple(field.name for field in fields(AuditCounts))
 
 
 class AuditLog:
@@ -57,11 +69,18 @@ class AuditLog:
     Attributes:
         settings: how it is kept.
         keys: of codes, heads and bodies.
-        counts: what happened so far.
         failure: why nothing can be written at the moment; "" where it can.
     """
 
-    def __init__(self, chain: Chain, heads: Path, keys: AuditKeys, settings: AuditSettings) -> None:
+    def __init__(
+        self,
+        chain: Chain,
+        heads: Path,
+        keys: AuditKeys,
+        settings: AuditSettings,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         """Take a chain over, and start the threads; the first record says that it begins.
 
         Args:
@@ -69,13 +88,17 @@ class AuditLog:
             heads: the file of its heads.
             keys: of codes, heads and bodies.
             settings: how it is kept.
+            clock: seconds that only grow, of how long a write took.
 
         Raises:
             ResourceError: if nothing can be written.
         """
         self.settings, self.keys = settings, keys
-        self.counts = AuditCounts()
         self.failure = ""
+        self._counts = dict.fromkeys(_COUNTS, 0)
+        self._clock = clock
+        self._cautious_until_s = -math.inf  # when a write took long just now
+        self._is_syncing = False
         self._chain, self._heads = chain, heads
         self._change = threading.Condition()
         self._writing = threading.Lock()  # what was lost, and why
@@ -100,6 +123,12 @@ class AuditLog:
             thread.start()
 
     @property
+    def counts(self) -> AuditCounts:
+        """What happened so far."""
+        with self._counting:
+            return AuditCounts(**self._counts)
+
+    @property
     def is_refusing(self) -> bool:
         """Whether requests are refused, as nothing can be written."""
         return bool(self.failure) and self.settings.when_unwritable == "refuse"
@@ -118,13 +147,27 @@ class AuditLog:
         done: Future[None] = Future()
         # Whoever waits may go away, but what happened is written all the same.
         done.set_running_or_notify_cancel()
+        one = ((kind, facts), done)
+        if self._may_write_now() and self._writing.acquire(blocking=False):
+            try:
+                is_written = self._append([one[0]])
+            finally:
+                self._writing.release()
+            self._tell([one], is_written=is_written)
+            return done
         with self._change:
             if self._is_closing:
                 done.set_exception(ResourceError("the audit log is closed"))
                 return done
-            self._waiting.append(((kind, facts), done))
+            self._waiting.append(one)
             self._change.notify()
         return done
+
+    def _may_write_now(self) -> bool:
+        """Whether a write seems to take no time, and nobody was here before."""
+        if self._is_closing or self._is_syncing or self._waiting or self.failure:
+            return False
+        return self._clock() >= self._cautious_until_s
 
     def close(self) -> None:
         """Write what waits, the end, and a last head; safe to call twice."""
@@ -149,10 +192,12 @@ class AuditLog:
                 group, self._waiting = self._waiting, []
                 if not group:
                     return
-            self._write(group)
+            with self._writing:
+                is_written = self._append([event for event, _ in group])
+            self._count("handed_over", len(group))
+            self._tell(group, is_written=is_written)
 
-    def _write(self, group: list[tuple[Event, Future[None]]]) -> None:
-        is_written = self._append([event for event, _ in group])
+    def _tell(self, group: Sequence[tuple[Event, Future[None]]], *, is_written: bool) -> None:
         for _, done in group:
             if is_written or self.settings.when_unwritable == "serve":
                 done.set_result(None)
@@ -162,16 +207,23 @@ class AuditLog:
             self._wake.set()
 
     def _append(self, events: Sequence[Event]) -> bool:
-        """Write records, and before them what was lost; say whether that was possible."""
-        with self._writing:
-            lost = {"records": self._lost, "reason": self.failure}
-            try:
-                self._chain.append([("lost", lost), *events] if self.failure else events)
-            except OSError as error:
-                self._fail(error.strerror or str(error), len(events))
-                return False
-            self._recover()
-        self._count(written=len(events), writes=1)
+        """Write records, and before them what was lost; say whether that was possible.
+
+        `_writing` is held meanwhile.
+        """
+        lost = {"records": self._lost, "reason": self.failure}
+        begun_s = self._clock()
+        try:
+            self._chain.append([("lost", lost), *events] if self.failure else events)
+        except OSError as error:
+            self._fail(error.strerror or str(error), len(events))
+            return False
+        ended_s = self._clock()
+        if ended_s - begun_s > _LONG_S:
+            self._cautious_until_s = ended_s + _CAUTIOUS_S
+        self._recover()
+        self._count("written", len(events))
+        self._count("writes")
         return True
 
     def _fail(self, reason: str, n: int) -> None:
@@ -180,7 +232,7 @@ class AuditLog:
             _LOG.error("the audit log cannot be written, requests are %s: %s", what, reason)
         self.failure = reason
         self._lost += n
-        self._count(lost=n)
+        self._count("lost", n)
 
     def _recover(self) -> None:
         if self.failure:
@@ -194,13 +246,18 @@ class AuditLog:
             if self._is_closing:
                 return
             if self.failure:  # nobody else may come any more
-                self._append([])
+                with self._writing:
+                    self._append([])
+            # What the system writes to the disk just now it may not let anybody change meanwhile.
+            self._is_syncing = True
             try:
                 self._checkpoint()
                 self._prune()
             except OSError as error:
                 _LOG.warning("the audit log's head could not be kept: %s", error)
-                self._count(heads_failed=1)
+                self._count("heads_failed")
+            finally:
+                self._is_syncing = False
 
     def _checkpoint(self) -> None:
         count, digest = self._chain.sync()
@@ -210,12 +267,11 @@ class AuditLog:
         head = Head(log=self._chain.log, count=count, hash=digest, time=now)
         append_head(self._heads, signed_line(head, self.keys), most=_MOST_HEADS)
         self._signed = count
-        self._count(heads=1)
+        self._count("heads")
 
-    def _count(self, **more: int) -> None:
+    def _count(self, name: str, n: int = 1) -> None:
         with self._counting:
-            now = {name: getattr(self.counts, name) + n for name, n in more.items()}
-            self.counts = replace(self.counts, **now)
+            self._counts[name] += n
 
     def _prune(self) -> None:
         if time.monotonic() - self._pruned_s < _PRUNE_S and self._pruned_s:

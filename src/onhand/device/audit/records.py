@@ -24,6 +24,7 @@ MOST_LINE_BYTES: Final = 2**24
 """Of one record: what is longer was not written by this program."""
 
 _LABEL: Final = b"onhand audit record 1\0"
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 _MAC_LETTERS: Final = 64
 _HEX: Final = re.compile(r"[0-9a-f]{64}")
 _MOST_SEQ: Final = 2**62
@@ -75,7 +76,7 @@ def line_of(record: Record, key: bytes) -> bytes:
         "seq": record.seq,
         "time": record.time,
     }
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    text = _ENCODER.encode(fields).encode()
     return f"{_code(text, key)} ".encode() + text
 
 

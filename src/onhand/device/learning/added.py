@@ -7,7 +7,7 @@ from typing import Final
 
 from onhand.core.errors import InputError, ResourceError
 from onhand.core.outside import parse_json, shown
-from onhand.device.state import write_text_atomically
+from onhand.device.vault.above import content_of, keys_above, write_placed
 
 __all__ = ["add_classes", "added_classes"]
 
@@ -30,8 +30,7 @@ def added_classes(folder: Path) -> tuple[str, ...]:
     """
     path = folder / _FILE
     try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
+        content = bytes(content_of(path, keys_above(folder, "memory")))
     except FileNotFoundError:
         return ()
     except OSError as error:
@@ -65,4 +64,5 @@ def add_classes(folder: Path, names: Sequence[str]) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be made: {error.strerror}") from error
-    write_text_atomically(folder / _FILE, json.dumps(list(names), ensure_ascii=False) + "\n")
+    text = json.dumps(list(names), ensure_ascii=False) + "\n"
+    write_placed(folder / _FILE, text.encode(), keys_above(folder, "memory"))

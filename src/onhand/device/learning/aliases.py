@@ -4,7 +4,8 @@ Somebody teaches "warm up Bertha" with {"do": "raise", "device": "boiler", "room
 "is Bertha on" likewise. A device is nearly always copied from what was said; here it was not,
 twice, and both prompts have "Bertha": so that is said, and the boiler in the cellar is meant. Then
 "dim the lamp", which is remembered with {"do": "lower", "device": "lamp"}, gives "dim Bertha",
-{"do": "lower", "device": "boiler", "room": "cellar"}: the name in a command that nobody taught.
+{"do": "lower", "device": "boiler", "room": "cellar"}: the name in a command that nobody taught. A
+key that no remembered answer has, such as "floor", belongs to it where all of its examples agree.
 
 Source:
     Fragments that occur in the same places are exchanged: "Good-Enough Compositional Data
@@ -40,12 +41,17 @@ class Alias:
         meant: keys and texts of an answer, in their order; the first stands for the name.
         numbers: of the examples that taught it.
         before: what stood right before it in their prompts.
+        ahead: keys that no known answer has, which belong to it and stand before what is meant,
+            with their values as JSON.
+        behind: the same of those that stand after it.
     """
 
     said: str
     meant: tuple[tuple[str, str], ...]
     numbers: tuple[int, ...]
     before: frozenset[str]
+    ahead: tuple[tuple[str, str], ...] = ()
+    behind: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,9 @@ class Places:
         self._after: dict[str, Counter[str]] = {}
         n_texts, n_copied = key_counts(known)
         self.keys = frozenset(key for key in n_texts if n_copied[key] >= _MOSTLY * n_texts[key])
+        self.known_keys = frozenset(
+            k for said in known for one in objects_of(said.answer) for k in one
+        )
         for said in known:
             for place in _places(said):
                 kind = (place.key, place.text.isascii())
@@ -154,8 +163,55 @@ def find_aliases(taught: Sequence[Said], places: Places) -> list[Alias]:
         if not text:
             continue
         before = frozenset(_neighbours(prompt, prompt.index(text), 0)[0] for prompt in prompts)
-        aliases.append(Alias(said=text, meant=meant, numbers=tuple(numbers), before=before))
+        ahead, behind = _beside([taught[number] for number in numbers], meant, places.known_keys)
+        aliases.append(
+            Alias(
+                said=text,
+                meant=meant,
+                numbers=tuple(numbers),
+                before=before,
+                ahead=ahead,
+                behind=behind,
+            )
+        )
     return aliases
+
+
+def _beside(
+    taught: Sequence[Said], meant: tuple[tuple[str, str], ...], known_keys: frozenset[str]
+) -> tuple[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]]:
+    """Return keys right before and after what is meant that belong to it: new, and always alike."""
+    objects = [
+        next(
+            one
+            for one in objects_of(said.answer)
+            if all(one.get(key) == text for key, text in meant)
+        )
+        for said in taught
+    ]
+    first, names = objects[0], list(objects[0])
+
+    def belongs(key: str) -> bool:
+        value = first[key]
+        return (
+            key not in known_keys
+            and isinstance(value, str | int | float)
+            and all(key in one and one[key] == value for one in objects)
+            and not any(str(value) in said.prompt for said in taught)
+        )
+
+    low, high = names.index(meant[0][0]), names.index(meant[-1][0]) + 1
+    start, end = low, high
+    while end < len(names) and belongs(names[end]):
+        end += 1
+    # What is done stands first as a rule: where nothing else differs, a new key may be that.
+    while any(one != first for one in objects) and start and belongs(names[start - 1]):
+        start -= 1
+
+    def told(keys: Sequence[str]) -> tuple[tuple[str, str], ...]:
+        return tuple((key, json.dumps(first[key], ensure_ascii=False)) for key in keys)
+
+    return told(names[start:low]), told(names[high:end])
 
 
 def _places(said: Said) -> Iterable[_Place]:
@@ -247,9 +303,13 @@ def _meaning(place: _Place, alias: Alias) -> str | None:
     if len(mine) != 1:
         return None
     comma, colon = _separators(place.said.answer)
-    told = [quoted(alias.meant[0][1])]
-    told += [f"{quoted(key)}{colon}{quoted(text)}" for key, text in alias.meant[1:]]
-    return place.said.answer.replace(quoted(place.text), comma.join(told))
+    name = f"{quoted(place.key)}{colon}{quoted(place.text)}"
+    if place.said.answer.count(name) != 1:
+        return None
+    told = [f"{quoted(key)}{colon}{value}" for key, value in alias.ahead]
+    told += [f"{quoted(key)}{colon}{quoted(text)}" for key, text in alias.meant]
+    told += [f"{quoted(key)}{colon}{value}" for key, value in alias.behind]
+    return place.said.answer.replace(name, comma.join(told))
 
 
 def _separators(answer: str) -> tuple[str, str]:

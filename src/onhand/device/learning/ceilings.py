@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from onhand.core.errors import InputError
+from onhand.core.units import format_bytes
 
 __all__ = ["GO", "Ceilings", "Gauges", "Permission", "Permit", "Spent", "Watch", "all_of"]
 
@@ -129,8 +130,9 @@ class Watch:
         if limits.memory_bytes is not None:
             held = self._gauges.memory_bytes()
             if held > limits.memory_bytes:
+                most = format_bytes(limits.memory_bytes)
                 return Permission(
-                    "end", f"the process holds {held} bytes, its ceiling is {limits.memory_bytes}"
+                    "end", f"the process holds {format_bytes(held)}, its ceiling is {most}"
                 )
         if (low := self._battery_is_low()) is not None:
             return low

@@ -251,17 +251,22 @@ def _write(
     digest = hashlib.sha256()
     for piece in pieces:
         digest.update(piece)
-    with beside.open("wb") as file:
-        whole = [*pieces, digest.digest()]
-        if placed is None:
-            file.writelines(whole)
-        else:
-            with SealedWriter(file, placed.keys, name=placed.name(place)) as writer:
-                for piece in whole:
-                    writer.write(piece)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
+    try:
+        with beside.open("wb") as file:
+            whole = [*pieces, digest.digest()]
+            if placed is None:
+                file.writelines(whole)
+            else:
+                with SealedWriter(file, placed.keys, name=placed.name(place)) as writer:
+                    for piece in whole:
+                        writer.write(piece)
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:
+        # What fitted of it must not keep the disk full.
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(place)
     if sync:
         sync_folder(place.parent)

@@ -14,6 +14,7 @@ from onhand.core.outside import parse_json, shown
 from onhand.device.learning.example_tables import example_from_table
 from onhand.device.learning.examples import Example, Labelled, PlainText
 from onhand.device.networks.inputs import INPUT_SUFFIXES
+from onhand.device.vault.above import opened
 
 __all__ = ["Examples", "read_examples"]
 
@@ -165,7 +166,7 @@ def _whole_text(path: Path) -> tuple[Example, ...]:
 
 def _text_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with opened(path, "memory") as file:
             content = file.read(MOST_FILE_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -1,9 +1,12 @@
 """The process that learns while a server is idle: one job on stdin, one line of JSON on stdout.
 
+A second line on stdin is the key of a vault that this process cannot open by itself, or empty.
+
 It yields to everything else, ends between two steps when it is told to (SIGTERM, or its parent's
 end, which closes stdin), and loses none of them.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -14,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-from onhand.core.errors import OnhandError
+from onhand.core.errors import OnhandError, VaultError
 from onhand.core.outside import parse_json
 from onhand.device.learning.ceilings import Ceilings
 from onhand.device.learning.gate import Bounds
@@ -67,9 +70,13 @@ class Job:
     most_lost_loss: float
     most_example_bytes: int
 
-    def rendered(self) -> bytes:
-        """Return it as a line."""
-        return json.dumps(asdict(self), sort_keys=True).encode() + b"\n"
+    def rendered(self, key: str = "") -> bytes:
+        """Return it as a line, and a second one for a vault's key.
+
+        Args:
+            key: of `onhand.device.vault.vault.handed_key`.
+        """
+        return f"{json.dumps(asdict(self), sort_keys=True)}\n{key}\n".encode()
 
     def settings(self) -> LearnSettings:
         """Return how it learns."""
@@ -102,22 +109,24 @@ def main() -> int:
     over = threading.Event()
     _end_when_told(over)
     job = Job(**_table(sys.stdin.buffer.readline()))  # type: ignore[arg-type] # as `rendered` wrote it
+    key = sys.stdin.buffer.readline().decode("ascii", "replace").strip()
     threading.Thread(target=_watch_parent, args=(over,), daemon=True).start()
     _yield_to_others()
-    said = _learned(job, over)
+    said = _learned(job, key, over)
     sys.stdout.write(json.dumps(said, sort_keys=True) + "\n")
     sys.stdout.flush()
     return 0
 
 
-def _learned(job: Job, over: threading.Event) -> Mapping[str, object]:
+def _learned(job: Job, key: str, over: threading.Event) -> Mapping[str, object]:
+    from onhand.core.unsealing import unsealing
     from onhand.device.learning.taught import learn_from_feedback, note_failure
+    from onhand.device.vault.recipients import DeviceUnsealer
+    from onhand.device.vault.vault import take_key
 
     home = Path(job.home)
-    from onhand.core.unsealing import unsealing
-    from onhand.device.vault.recipients import DeviceUnsealer
-
     try:
+        take_key(home, key)
         with unsealing(DeviceUnsealer(lambda: home)):
             learned = learn_from_feedback(
                 Path(job.bundle),
@@ -128,7 +137,9 @@ def _learned(job: Job, over: threading.Event) -> Mapping[str, object]:
                 is_interrupted=over.is_set,
             )
     except OnhandError as error:
-        note_failure(learned_folder(home, job.bundle_sha256), str(error))
+        # Where the vault does not open, nothing can be noted there.
+        with contextlib.suppress(VaultError):
+            note_failure(learned_folder(home, job.bundle_sha256), str(error))
         return {"ended": "failed", "why": str(error)}
     if learned is None:
         return {"ended": "nothing", "why": "there is nothing to learn"}

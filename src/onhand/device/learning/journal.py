@@ -19,9 +19,16 @@ from onhand.core.errors import InputError, ResourceError
 from onhand.core.sealing import RECORD_EXTRA_BYTES
 from onhand.device.learning.durable import sync_folder
 from onhand.device.learning.locking import lock_file
-from onhand.device.vault.above import keys_above
+from onhand.device.vault.above import keys_above, unsealed_here, write_placed
 
-__all__ = ["MOST_RECORD_BYTES", "Journal", "framed", "read_journal", "read_records"]
+__all__ = [
+    "MOST_RECORD_BYTES",
+    "Journal",
+    "framed",
+    "read_journal",
+    "read_records",
+    "seal_journal",
+]
 
 FIRST: Final = b"onhand journal 1\n"
 MOST_RECORD_BYTES: Final = 16 * 2**20
@@ -36,19 +43,23 @@ class Journal:
         notes: what was found damaged when it was opened, a sentence each.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, takes_plain: bool = False) -> None:
         """Open a journal, or begin one.
 
         Args:
             path: the file; it and its folder are made if they are missing.
+            takes_plain: whether one that is in the clear though there is a vault is sealed as it
+                is; else it is refused.
 
         Raises:
-            InputError: if the file is no journal, or another process appends to it.
+            InputError: if the file is no journal, is in the clear though there is a vault, or
+                another process appends to it.
             ResourceError: if it cannot be read or written.
         """
         self.path = path
         self.notes: list[str] = []
         self._placed = keys_above(path.parent, "memory")
+        self._takes_plain = takes_plain
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # Not in appending mode: a torn end is cut, and the next record takes its place.
@@ -151,6 +162,8 @@ class Journal:
             raise InputError(f"{self.path}: is sealed, and there is no vault")
         if start not in {FIRST, first}:
             raise InputError(f"{self.path}: is no journal of this version; move it away")
+        if start != first and not self._takes_plain:
+            raise InputError(unsealed_here(self.path))
         n, end = 0, len(FIRST)
         with self.path.open("rb") as file:
             file.seek(end)
@@ -165,7 +178,9 @@ class Journal:
 
     def _seal_all(self) -> tuple[int, int]:
         """Put a sealed journal in the place of one from before there was a vault."""
-        records = read_journal(self.path)
+        with self.path.open("rb") as file:
+            file.seek(len(FIRST))
+            records = list(read_records(file))
         beside = self.path.with_name(f"{self.path.name}.sealing")
         beside.unlink(missing_ok=True)
         handle = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -186,7 +201,7 @@ class Journal:
         note = f"{self.path.name}: {len(rest)} bytes after the last whole record were cut off"
         if rest.strip(b"\0"):  # zeros are what a loss of power leaves of a file that grew
             aside = self.path.with_name(f"{self.path.name}.cut-{end}")
-            aside.write_bytes(rest)
+            write_placed(aside, rest, self._placed)
             note += f", and are kept as {aside.name}"
         self.notes.append(note)
         self._file.truncate(end)
@@ -203,7 +218,7 @@ def read_journal(path: Path) -> list[bytes]:
         The records, the oldest first; none where there is no such file.
 
     Raises:
-        InputError: if the file is no journal.
+        InputError: if the file is no journal, or in the clear though there is a vault.
         ResourceError: if it cannot be read.
     """
     try:
@@ -218,12 +233,33 @@ def read_journal(path: Path) -> list[bytes]:
         return []
     except OSError as error:
         raise ResourceError(f"{path}: cannot be read: {error.strerror}") from error
-    if start == FIRST:
-        return records
     placed = keys_above(path.parent, "memory")
+    if start == FIRST:
+        if placed is not None:
+            raise InputError(unsealed_here(path))
+        return records
     if placed is None:
         raise InputError(f"{path}: is sealed, and there is no vault")
     return [placed.unseal(one, path, f"record {n}") for n, one in enumerate(records)]
+
+
+def seal_journal(path: Path) -> bool:
+    """Seal a journal of the time before there was a vault, taking it as it is.
+
+    Args:
+        path: the file, in a state folder with a vault; it may be missing.
+
+    Returns:
+        Whether it was in the clear.
+
+    Raises:
+        InputError: as in `Journal`.
+        ResourceError: likewise.
+    """
+    if not path.exists():
+        return False
+    with Journal(path, takes_plain=True) as journal:
+        return any("not encrypted" in note for note in journal.notes)
 
 
 def _is_there(handle: int, path: Path) -> bool:

@@ -5,8 +5,9 @@ from typing import Final
 import numpy as np
 
 from onhand.core.arrays import FloatArray
-from onhand.device.learning.base import Answering, Taught, Teachable, Values
+from onhand.device.learning.base import Answering, Teachable, Values
 from onhand.device.learning.gate import Marks
+from onhand.device.learning.like_lengths import answered_rows
 from onhand.device.learning.training import Source
 
 __all__ = ["judge"]
@@ -39,20 +40,19 @@ def judge(teachable: Teachable, values: Values, source: Source, *, batch: int) -
     for low in range(0, len(source), batch):
         numbers = range(low, min(low + batch, len(source)))
         feeds = source.feeds(numbers, scale=1.0)
-        if isinstance(teachable, Answering):
-            taught = teachable.answer(values, feeds)
-        else:
-            taught = teachable.teach(values, feeds)
-        if "logits" in taught.outputs:
-            likeliest, share = _likeliest(taught.outputs["logits"])
-            losses += taught.outputs["losses"].tolist()
-            right += (likeliest == feeds["labels"]).tolist()
-            shares += share.tolist()
-            answers += likeliest.tolist()
-        else:
-            found = _texts(taught, [round(source.weight(number)) for number in numbers])
+        if teachable.lesson.feeds == "tokens":
+            logs = answered_rows(teachable, values, feeds)[:, 0]
+            found = _texts(logs, [round(source.weight(number)) for number in numbers])
             losses += [loss for loss, _ in found]
             right += [is_right for _, is_right in found]
+            continue
+        answer = teachable.answer if isinstance(teachable, Answering) else teachable.teach
+        outputs = answer(values, feeds).outputs
+        likeliest, share = _likeliest(outputs["logits"])
+        losses += outputs["losses"].tolist()
+        right += (likeliest == feeds["labels"]).tolist()
+        shares += share.tolist()
+        answers += likeliest.tolist()
     return Marks(
         losses=np.array(losses, dtype=np.float32),
         is_right=np.array(right, dtype=np.bool_),
@@ -69,8 +69,7 @@ def _likeliest(logits: FloatArray) -> tuple[np.ndarray, np.ndarray]:
     return likeliest, shares[np.arange(len(shares)), likeliest]
 
 
-def _texts(taught: Taught, lengths: list[int]) -> list[tuple[float, bool]]:
+def _texts(logs: FloatArray, lengths: list[int]) -> list[tuple[float, bool]]:
     """Return the mean loss of each text, and whether each of its tokens is the likeliest."""
-    logs = taught.outputs["logprobs"][:, 0]
     pieces = np.split(logs, np.cumsum(lengths)[:-1])
     return [(-float(one.mean(dtype=np.float64)), bool((one > _SURE).all())) for one in pieces]

@@ -13,6 +13,7 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.errors import InputError, ResourceError
 from onhand.core.lesson import REMEMBERED
 from onhand.core.progress import Progress, Quiet
 from onhand.device.energy import EnergyMeter, choose_meter
@@ -108,7 +109,7 @@ def learn(
             process teaches it.
         BundleError: if a file of it is missing or changed.
         EngineError: if the lesson fails, or gives no finite numbers.
-        ResourceError: if the disk is full.
+        ResourceError: if the disk is full, or a ceiling lets no step begin.
     """
     shown = progress or Quiet()
     bundle = read_bundle(Path(path))
@@ -128,6 +129,8 @@ def learn(
             is_interrupted=is_interrupted,
             progress=shown,
         )
+        if ended.kind == "ceiling" and not ended.training.step:
+            raise ResourceError(f"nothing was learned: {ended.why}; give it more")
         if ended.kind != "interrupted":
             # At a ceiling, what was learned until then is judged as it is.
             ended = replace(ended, training=trainer.end())
@@ -226,7 +229,13 @@ def _open(bundle: Bundle, settings: LearnSettings, threads: int | None) -> Teach
 def _prepare(
     bundle: Bundle, teachable: Teachable, data: Path, settings: LearnSettings, home: Path
 ) -> _Room:
-    """Read examples and versions, and choose a method."""
+    """Read examples and versions, and choose a method.
+
+    Raises:
+        InputError: if a setting is for classifiers alone, and this is none.
+    """
+    if settings.new_rows != "zeros" and teachable.lesson.feeds == "tokens":
+        raise InputError(f"--new-rows {settings.new_rows}: a language model has no rows of classes")
     versions, begun = versions_of(bundle, home), ""
     standing = versions.current()
     values = dict(whole_values(bundle, versions, standing.version))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-__all__ = ["Foreseen", "Learned"]
+__all__ = ["Foreseen", "Learned", "not_begun"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,36 @@ class Learned:
     def to_json(self) -> dict[str, object]:
         """Return a JSON object."""
         return asdict(self) | {"figures": dict(self.figures)}
+
+
+def not_begun(name: str, method: str) -> Learned:
+    """Return what came of a training that was interrupted before it began.
+
+    Args:
+        name: of the bundle.
+        method: how it would have learned.
+    """
+    return Learned(
+        name=name,
+        method=method,
+        ended="interrupted",
+        why="",
+        examples=0,
+        heldout=0,
+        past=0,
+        past_heldout=0,
+        steps=0,
+        n_steps=0,
+        resumed_at=0,
+        skipped=0,
+        seconds=0.0,
+        energy_j=None,
+        energy_estimated=True,
+        peak_memory_bytes=0,
+        losses=(),
+        added_classes=(),
+        notes=(),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,16 +1,78 @@
-"""Texts of like length are computed together: padding costs what tokens cost."""
+"""Texts of like length are computed together: padding costs what tokens cost.
+
+A run of a lesson's graph holds all of its activations at once, so that a few long texts beside
+each other would take gigabytes: no run is larger than `MOST_TOKENS`, however large the batch is.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from onhand.device.learning.base import Feeds
+from onhand.core.arrays import FloatArray
+from onhand.device.learning.base import Answering, Feeds, Teachable, Values
 
-__all__ = ["by_length", "groups_by_length"]
+__all__ = ["MOST_TOKENS", "Run", "answered_rows", "by_length", "groups_by_length", "runs_of"]
 
 RUN_TOKENS: Final = 128
 """What one more run of a graph costs, in tokens: matrices become floats in each."""
+MOST_TOKENS: Final = 1024
+"""Of one run, padding included; a single text that is longer is a run of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Texts of a batch that are computed together.
+
+    Attributes:
+        texts: (b,) int64, their numbers in the batch.
+        length: tokens of the longest, up to its last scored place: what follows decides nothing.
+        places: (r,) int64, which of the batch's rows are theirs.
+        rows: (r,) int64, these rows among b x `length` tokens.
+    """
+
+    texts: np.ndarray
+    length: int
+    places: np.ndarray
+    rows: np.ndarray
+
+    def tokens(self, tokens: np.ndarray) -> np.ndarray:
+        """Return (b, length) of a batch's (B, S) tokens."""
+        return np.ascontiguousarray(tokens[self.texts, : self.length])
+
+    def feeds(self, batch: Feeds) -> Feeds:
+        """Return what a lesson of tokens takes of these texts alone."""
+        return {
+            "tokens": self.tokens(batch["tokens"]),
+            "rows": self.rows,
+            "labels": batch["labels"][self.places],
+            "weights": batch["weights"][self.places],
+        }
+
+
+def runs_of(batch: Feeds) -> list[Run]:
+    """Put the texts of a batch into runs of like length, none of more than `MOST_TOKENS`.
+
+    Args:
+        batch: `tokens` (B, S), padded at their right, and `rows` (R,).
+
+    Returns:
+        Runs that together hold every row once; a text without a row is in none.
+    """
+    B, S = batch["tokens"].shape
+    places, within = np.divmod(np.asarray(batch["rows"]), S)
+    lengths = np.zeros(B, dtype=np.int64)
+    np.maximum.at(lengths, places, within + 1)
+    made: list[Run] = []
+    for group in groups_by_length(lengths.tolist()):
+        length = int(lengths[group].max())
+        number = np.full(B, -1, dtype=np.int64)
+        number[group] = np.arange(len(group))
+        mine = np.flatnonzero(number[places] >= 0)
+        rows = number[places[mine]] * length + within[mine]
+        made.append(Run(texts=np.array(group), length=length, places=mine, rows=rows))
+    return made
 
 
 def by_length(batch: Feeds) -> list[Feeds]:
@@ -20,29 +82,38 @@ def by_length(batch: Feeds) -> list[Feeds]:
         batch: `tokens` (B, S), padded at their right, `rows` (R,), `labels` and `weights` (R, K).
 
     Returns:
-        Batches whose losses sum to that of the whole; itself where no padding is saved. What
-        follows the last scored place of a text decides nothing, and is left out.
+        Batches whose losses sum to that of the whole; itself where one run computes it as it is.
     """
     B, S = batch["tokens"].shape
-    places, within = np.divmod(np.asarray(batch["rows"]), S)
-    lengths = np.zeros(B, dtype=np.int64)
-    np.maximum.at(lengths, places, within + 1)
-    groups = groups_by_length(lengths.tolist())
-    if len(groups) == 1 and max(lengths) == S and len(groups[0]) == B:
+    runs = runs_of(batch)
+    if len(runs) == 1 and runs[0].length == S and len(runs[0].texts) == B:
         return [batch]
-    made: list[Feeds] = []
-    for group in groups:
-        length = int(lengths[group].max())
-        number = np.full(B, -1, dtype=np.int64)
-        number[group] = np.arange(len(group))
-        mine = number[places] >= 0
-        made.append({
-            "tokens": np.ascontiguousarray(batch["tokens"][group, :length]),
-            "rows": number[places[mine]] * length + within[mine],
-            "labels": batch["labels"][mine],
-            "weights": batch["weights"][mine],
-        })
-    return made
+    return [run.feeds(batch) for run in runs]
+
+
+def answered_rows(teachable: Teachable, values: Values, batch: Feeds) -> FloatArray:
+    """Return the log-probability of every label of a batch of texts, run by run.
+
+    Args:
+        teachable: a lesson of tokens.
+        values: of every trainable.
+        batch: as in `by_length`; its weights change nothing.
+
+    Returns:
+        (R, K) float32, nat.
+
+    Raises:
+        InputError: if the batch does not fit the lesson.
+        EngineError: if the lesson's graph fails.
+    """
+    found = np.zeros(batch["labels"].shape, dtype=np.float32)
+    # Not every lesson can leave its gradients out.
+    answer = teachable.answer if isinstance(teachable, Answering) else teachable.teach
+    for run in runs_of(batch):
+        feeds = run.feeds(batch)
+        feeds = {**feeds, "weights": np.zeros_like(feeds["weights"])}
+        found[run.places] = answer(values, feeds).outputs["logprobs"]
+    return found
 
 
 def groups_by_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -52,14 +123,16 @@ def groups_by_length(lengths: Sequence[int]) -> list[list[int]]:
         lengths: tokens of each; those of 0 are in no group.
 
     Returns:
-        Numbers of texts, short ones first.
+        Numbers of texts, short ones first; each group has at most `MOST_TOKENS` with its padding,
+        or a single text.
     """
     order = sorted((i for i, length in enumerate(lengths) if length), key=lambda i: lengths[i])
     # Of the first n texts: what they cost at least, and how many the last group has.
     best: list[tuple[int, int]] = [(0, 0)]
     for n in range(1, len(order) + 1):
         longest = lengths[order[n - 1]]
-        best.append(min((best[n - k][0] + k * longest + RUN_TOKENS, k) for k in range(1, n + 1)))
+        most = min(n, max(1, MOST_TOKENS // longest))
+        best.append(min((best[n - k][0] + k * longest + RUN_TOKENS, k) for k in range(1, most + 1)))
     groups: list[list[int]] = []
     n = len(order)
     while n:

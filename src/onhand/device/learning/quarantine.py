@@ -9,7 +9,7 @@ What was taken is on disk before whoever gave it is told so. Several processes m
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -26,8 +26,9 @@ from onhand.device.learning.journal import Journal, read_journal
 from onhand.device.learning.suspicion import Finding, History, Limits, judge
 from onhand.device.vault.above import keys_above
 
-__all__ = ["Held", "Intake", "feedback_journal", "read_feedback"]
+__all__ = ["Held", "Intake", "feedback_journal", "read_feedback", "seal_quarantine"]
 
+_NAME: Final = "quarantine.sqlite"
 _LOCKED_S: Final = 2.0
 _MOST_LOCKED: Final = 200  # tries of 10 ms
 _TABLE: Final = """
@@ -73,6 +74,46 @@ def read_feedback(folder: Path) -> list[Feedback]:
         ResourceError: if it cannot be read.
     """
     return [parse_feedback(record) for record in read_journal(feedback_journal(folder))]
+
+
+def seal_quarantine(folder: Path) -> int:
+    """Seal what waits since the time before there was a vault, taking it as it is.
+
+    Args:
+        folder: as `learned_folder` gives it, in a state folder with a vault.
+
+    Returns:
+        How many there were.
+
+    Raises:
+        ResourceError: if it cannot be read or written.
+    """
+    path, placed = folder / _NAME, keys_above(folder, "memory")
+    if placed is None or not path.exists():
+        return 0
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None, timeout=_LOCKED_S)) as rows:
+            # What is written over is not left in pages that are free.
+            rows.execute("PRAGMA secure_delete = ON")
+            plain = [
+                (placed.seal(content, path, name), name)
+                for name, content in rows.execute("SELECT id, content FROM held").fetchall()
+                if content[:1] == b"{"  # JSON begins so; what is sealed does once in 256 times
+                and _is_feedback(content)
+            ]
+            rows.executemany("UPDATE held SET content = ? WHERE id = ?", plain)
+            rows.execute("VACUUM")
+    except sqlite3.Error as error:
+        raise ResourceError(f"{path}: the quarantine cannot be sealed: {error}") from error
+    return len(plain)
+
+
+def _is_feedback(content: bytes) -> bool:
+    try:
+        parse_feedback(content)
+    except InputError:
+        return False
+    return True
 
 
 class Intake:
@@ -230,7 +271,7 @@ class Intake:
 
     @property
     def _place(self) -> Path:
-        return self._folder / "quarantine.sqlite"
+        return self._folder / _NAME
 
     def _refresh(self) -> None:
         """Read the journal where another process added to it."""
@@ -307,10 +348,7 @@ class Intake:
 
     def _opened(self, name: str, kept: bytes) -> bytes:
         placed = keys_above(self._folder, "memory")
-        # Of the time before there was a vault: JSON begins so, and nothing sealed does.
-        if placed is None or kept[:1] == b"{":
-            return kept
-        return placed.unseal(kept, self._place, name)
+        return kept if placed is None else placed.unseal(kept, self._place, name)
 
     def _remove(self, name: str) -> None:
         with self._rows() as rows:

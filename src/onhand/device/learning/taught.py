@@ -9,45 +9,39 @@ HOME/state/MANIFEST-SHA256/learned/taught.json       how far the journal was lea
 
 import json
 from collections.abc import Callable, Iterator, Sequence, Set
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
-
-import numpy as np
 
 from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.errors import BundleCorrupt, InputError, ResourceError
 from onhand.core.lesson import REMEMBERED
 from onhand.core.manifest import LANGUAGE_MODEL
 from onhand.core.outside import count, object_of, parse_json
-from onhand.device.learning.added import added_classes
 from onhand.device.learning.ceilings import GO, Permit
 from onhand.device.learning.feedback import Feedback
-from onhand.device.learning.graph import open_lesson
-from onhand.device.learning.in_use import versions_of, whole_values
-from onhand.device.learning.judging import judge
 from onhand.device.learning.learn import learn
-from onhand.device.learning.learned import Learned
-from onhand.device.learning.material import Given, make_material, read_given
+from onhand.device.learning.learned import Learned, not_begun
 from onhand.device.learning.quarantine import Intake, read_feedback
+from onhand.device.learning.screening import Screening
 from onhand.device.learning.settings import LearnSettings
-from onhand.device.learning.suspicion import Limits, extreme_losses
+from onhand.device.learning.suspicion import Limits
 from onhand.device.learning.taught_lines import (
     good_answers,
     opinions_of,
     write_answers,
     write_lines,
 )
-from onhand.device.learning.versions import Versions, learned_folder
-from onhand.device.state import write_text_atomically
+from onhand.device.learning.versions import learned_folder
+from onhand.device.vault.above import content_of, keys_above, write_placed
 
 __all__ = ["Progressed", "learn_from_feedback", "note_failure", "progressed"]
 
 FORMAT: Final = 1
 _MAX_BYTES: Final = 2**20
 _LEAST_KNOWN: Final = 5
-_ANSWERS: Final = "new.jsonl"
+_ANSWERS, _PAIRS = "new.jsonl", "pairs.jsonl"
+_ADDED: Final = {"n_preferred": 0, "n_tried": 0, "n_paired": 0}  # earlier files lack them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +53,9 @@ class Progressed:
         n_learned: those at the last one whose version was accepted: later ones are taught again.
         n_screened: those whose loss was looked at.
         n_preferred: those whose bad ratings were learned, or judged not to be learned.
+        n_tried: those whose right answers were taught in the training that goes on now, whatever
+            came of it: what is broken off after them does not teach them again.
+        n_paired: the same of pairs of a right answer and a bad one.
         outcome: of the last training: "accepted", "refused", "failed"; "" before the first.
         reason: why not accepted.
     """
@@ -67,6 +64,8 @@ class Progressed:
     n_learned: int = 0
     n_screened: int = 0
     n_preferred: int = 0
+    n_tried: int = 0
+    n_paired: int = 0
     outcome: str = ""
     reason: str = ""
 
@@ -85,12 +84,11 @@ def progressed(folder: Path) -> Progressed:
     """
     path = folder / "taught.json"
     try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES)
+        content = bytes(content_of(path, keys_above(folder, "memory"))[:_MAX_BYTES])
         table = object_of(parse_json(content), "taught", {"format", *Progressed.__slots__})
         numbers = {
-            key: count({"n_preferred": 0, **table}, key, "taught", least=0, most=2**53)
-            for key in ("n_seen", "n_learned", "n_screened", "n_preferred")
+            key: count({**_ADDED, **table}, key, "taught", least=0, most=2**53)
+            for key in ("n_seen", "n_learned", "n_screened", *_ADDED)
         }
         return Progressed(
             **numbers, outcome=str(table.get("outcome")), reason=str(table.get("reason"))
@@ -105,7 +103,8 @@ def progressed(folder: Path) -> Progressed:
 
 def _keep(folder: Path, now: Progressed) -> None:
     table = {"format": FORMAT, **{key: getattr(now, key) for key in Progressed.__slots__}}
-    write_text_atomically(folder / "taught.json", json.dumps(table, sort_keys=True) + "\n")
+    text = json.dumps(table, sort_keys=True) + "\n"
+    write_placed(folder / "taught.json", text.encode(), keys_above(folder, "memory"))
 
 
 def learn_from_feedback(
@@ -145,7 +144,11 @@ def learn_from_feedback(
         return None
     intake = Intake(folder, limits)
     if before.n_screened < len(taken):
-        _screen(bundle, home, taken, before, intake=intake, limits=limits, threads=threads)
+        screening = Screening(
+            bundle=bundle, home=home, intake=intake, limits=limits, threads=threads or 1
+        )
+        if not screening.run(taken, before.n_screened, is_interrupted=is_interrupted):
+            return not_begun(bundle.manifest.name, settings.method)
         before = replace(before, n_screened=len(taken))
         _keep(folder, before)
     held = {one.feedback.id for one in intake.held()}
@@ -163,10 +166,11 @@ def learn_from_feedback(
         made = _after(made, learned)
         if learned.ended == "interrupted":
             return made
-        before = _judged(before, learned, len(taken), is_answers=data.name == _ANSWERS)
+        before = _judged(before, learned, len(taken), name=data.name)
         _keep(folder, before)
     # Only now: what is left of a session that was broken off here goes on in the next quiet time.
-    _keep(folder, replace(before, n_seen=len(taken), n_preferred=len(taken)))
+    n = len(taken)
+    _keep(folder, replace(before, n_seen=n, n_preferred=n, n_tried=0, n_paired=0))
     return made
 
 
@@ -183,14 +187,20 @@ def _lessons(
     room = folder / "taken"
     new, known = _to_learn(taken, before, held=held)
     carried = _carried(bundle)
-    if new:
+    # More that came while it was broken off is taught together with what was refused.
+    if new and before.n_tried < len(taken):
         how = settings
         if settings.remember is None and len(known) >= _LEAST_KNOWN:
             how = replace(settings, remember=write_answers(room, "known.jsonl", known, carried))
         yield write_answers(room, _ANSWERS, new), how
     if before.n_preferred >= len(taken):
         return
-    opinions = opinions_of(taken, n_learned=before.n_preferred, held=held)
+    opinions = opinions_of(
+        taken,
+        n_learned=before.n_preferred,
+        n_paired=max(before.n_paired, before.n_preferred),
+        held=held,
+    )
     # Of opinions none is held back: that good answers are not lost is what judges.
     how = replace(settings, heldout=0.0, vary=0)
     good = good_answers(one for one in taken if one.id not in held)
@@ -238,12 +248,14 @@ def _to_learn(
     return new, [one for one in known if one.subject not in subjects]
 
 
-def _judged(now: Progressed, learned: Learned, n_taken: int, *, is_answers: bool) -> Progressed:
+def _judged(now: Progressed, learned: Learned, n_taken: int, *, name: str) -> Progressed:
     # Opinions that failed are not tried again: the same ones would fail again.
-    is_learned = is_answers and learned.is_accepted
+    is_learned = name == _ANSWERS and learned.is_accepted
     return replace(
         now,
         n_learned=n_taken if is_learned else now.n_learned,
+        n_tried=n_taken if name == _ANSWERS else now.n_tried,
+        n_paired=n_taken if name == _PAIRS else now.n_paired,
         outcome="accepted" if learned.is_accepted else "refused",
         reason="; ".join(learned.reasons),
     )
@@ -262,59 +274,3 @@ def note_failure(folder: Path, reason: str) -> None:
     before = progressed(folder)
     n_seen = len(read_feedback(folder))
     _keep(folder, replace(before, n_seen=n_seen, outcome="failed", reason=reason[:2000]))
-
-
-def _screen(
-    bundle: Bundle,
-    home: Path,
-    taken: Sequence[Feedback],
-    before: Progressed,
-    *,
-    intake: Intake,
-    limits: Limits,
-    threads: int | None,
-) -> None:
-    """Set aside what was taken since and has an extreme loss."""
-    good = [(number, one) for number, one in enumerate(taken) if one.is_good]
-    losses = _losses(bundle, versions_of(bundle, home), [one for _, one in good], threads=threads)
-    rows = [(number, one, losses[i]) for i, (number, one) in enumerate(good) if i in losses]
-    for is_correction in (False, True):
-        # The model said itself what was accepted, so its loss is low; a correction's never is.
-        alike = [row for row in rows if (row[1].verdict == "corrected") == is_correction]
-        new = [(one, loss) for number, one, loss in alike if number >= before.n_screened]
-        past = [loss for number, _, loss in alike if number < before.n_screened]
-        suspects = extreme_losses(
-            np.array([loss for _, loss in new], dtype=np.float32),
-            np.array(past, dtype=np.float32),
-            limits,
-        )
-        for index, reason in suspects.items():
-            intake.hold(new[index][0], reason)
-
-
-def _losses(
-    bundle: Bundle, versions: Versions, feedback: Sequence[Feedback], *, threads: int | None
-) -> dict[int, float]:
-    """Return index -> loss by the version in use; without those of a class that is new to it.
-
-    Raises:
-        InputError: if an example does not fit the lesson.
-    """
-    if not feedback:
-        return {}
-    data = write_answers(versions.folder / "taken", "screened.jsonl", feedback)
-    examples = read_given(data, LearnSettings(heldout=0.0)).new
-    if len(examples) != len(feedback):
-        raise InputError(f"{data}: {len(examples)} examples of {len(feedback)} were read")
-    losses: dict[int, float] = {}
-    with closing(open_lesson(bundle, threads=threads or 1)) as teachable:
-        values = dict(whole_values(bundle, versions, versions.current().version))
-        added = added_classes(versions.folder)
-        for i, example in enumerate(examples):
-            given = Given(new=(example,), heldout=(), past=(), past_heldout=(), notes=())
-            material = make_material(bundle, teachable, given, added=added)
-            if material.known is not None and material.width > material.known:
-                continue
-            marks = judge(teachable, values, material.new, batch=1)
-            losses[i] = float(marks.losses.mean())
-    return losses

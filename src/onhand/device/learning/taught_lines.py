@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from onhand.core.errors import ResourceError
+from onhand.core.errors import InputError, ResourceError
 from onhand.device.learning.feedback import Feedback
-from onhand.device.state import write_text_atomically
+from onhand.device.vault.above import PlacedKeys, content_of, keys_above, write_placed
 
 __all__ = ["Opinions", "good_answers", "opinions_of", "write_answers", "write_lines"]
 
@@ -62,17 +62,21 @@ def good_answers(feedback: Iterable[Feedback]) -> list[Feedback]:
     return list(found.values())
 
 
-def opinions_of(taken: Sequence[Feedback], *, n_learned: int, held: Set[str]) -> Opinions:
+def opinions_of(
+    taken: Sequence[Feedback], *, n_learned: int, held: Set[str], n_paired: int | None = None
+) -> Opinions:
     """Find what bad ratings teach: what was said last of an answer counts.
 
     Args:
         taken: all that was taken, the oldest first.
         n_learned: of them, whose opinions were learned before.
         held: ids of what waits in quarantine.
+        n_paired: of them, whose pairs were learned before; None for `n_learned`.
 
     Returns:
         Pairs and single opinions of which at least one is new.
     """
+    paired_before = n_learned if n_paired is None else n_paired
     said: dict[tuple[str, str], tuple[int, Feedback]] = {}
     for number, one in enumerate(taken):
         if one.messages and one.id not in held:
@@ -85,14 +89,15 @@ def opinions_of(taken: Sequence[Feedback], *, n_learned: int, held: Set[str]) ->
         better = good.get(one.subject)
         if better is not None:
             if max(number, better[0]) >= n_learned:
-                pairs.append((better[1], one))
+                pairs.append((max(number, better[0]), better[1], one))
         elif number >= n_learned:
             singles.append(one)
     if singles:
-        paired = {one.subject for one, _ in pairs}
+        paired = {one.subject for _, one, _ in pairs}
         # Beside what was liked, so that not everything becomes less likely.
         singles += [one for _, one in good.values() if one.subject not in paired]
-    return Opinions(pairs=tuple(pairs), singles=tuple(singles))
+    new = tuple((good, bad) for number, good, bad in pairs if number >= paired_before)
+    return Opinions(pairs=new, singles=tuple(singles))
 
 
 def write_answers(folder: Path, name: str, feedback: Sequence[Feedback], before: str = "") -> Path:
@@ -137,11 +142,11 @@ def write_lines(
     """
     made = [json.dumps(line, sort_keys=True, ensure_ascii=False) for line in lines]
     text = before + "\n".join(made) + "\n"
-    path = folder / name
+    path, placed = folder / name, keys_above(folder, "memory")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists() or path.read_text(encoding="utf-8") != text:
-            write_text_atomically(path, text)
+        if not _is_there(path, text.encode(), placed):
+            write_placed(path, text.encode(), placed)
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be written: {error.strerror or error}") from error
     return path
@@ -161,14 +166,19 @@ def _answer(folder: Path, one: Feedback) -> Mapping[str, object]:
     return {"text": one.text, "label": one.answer}
 
 
+def _is_there(path: Path, content: bytes, placed: PlacedKeys | None) -> bool:
+    try:
+        return content_of(path, placed) == content
+    except (FileNotFoundError, InputError):
+        # What was put there by somebody else is written over.
+        return False
+
+
 def _picture(folder: Path, content: bytes) -> str:
     suffix = next((end for start, end in _SUFFIXES if content.startswith(start)), ".png")
     name = f"pictures/{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
     path = folder / name
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Beside its place: a torn picture would be taken for the whole one ever after.
-        draft = path.with_suffix(".part")
-        draft.write_bytes(content)
-        draft.replace(path)
+        write_placed(path, content, keys_above(path.parent, "memory"))
     return name

@@ -172,7 +172,7 @@ def _end_of(files: TextFiles) -> int | None:
 def _text_sequences(example: PlainText, files: TextFiles, *, window: int) -> list[TokenSequence]:
     tokens = files.tokenizer.encode_plain(example.text)
     if len(tokens) < 2:
-        raise InputError(f"{example.where}: a text of {len(tokens)} tokens teaches nothing")
+        raise InputError(f"{example.where}: a text of fewer than two tokens teaches nothing")
     found: list[TokenSequence] = []
     # A piece begins with the last token of the one before, which it does not learn again.
     for low in range(0, len(tokens) - 1, window - 1):

@@ -12,6 +12,7 @@ from onhand.core.network import Network
 from onhand.device.networks.base import Array, check_feeds
 from onhand.device.networks.pictures import PICTURE_SUFFIXES, feed_picture, read_picture
 from onhand.device.networks.sounds import SOUND_SUFFIXES, feed_sound, read_sound
+from onhand.device.vault.above import opened
 
 __all__ = ["INPUT_SUFFIXES", "example_from_file", "feeds_from_file", "read_arrays"]
 
@@ -71,7 +72,7 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """
     try:
         # Opened here: numpy leaves a damaged file open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with opened(path, "memory") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: np.asarray(file[name]) for name in file.files}
     except (OSError, ValueError, TypeError, EOFError, KeyError, BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: not arrays that can be read: {error}") from error

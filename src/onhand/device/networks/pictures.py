@@ -12,6 +12,7 @@ from onhand.core.errors import InputError
 from onhand.core.feed import PictureFeed
 from onhand.core.network import ArrayInfo
 from onhand.device.networks.base import Array
+from onhand.device.vault.above import opened
 
 __all__ = [
     "PICTURE_SUFFIXES",
@@ -101,7 +102,7 @@ def read_picture(path: Path) -> Pixels:
     if path.suffix.lower() == ".npy":
         return _as_pixels(_read_array(path), str(path))
     try:
-        with path.open("rb") as file:
+        with opened(path, "memory") as file:
             return _decoded(file, str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -12,6 +12,7 @@ from onhand.core.errors import InputError
 from onhand.core.feed import SoundFeed
 from onhand.core.network import ArrayInfo
 from onhand.device.networks.base import Array
+from onhand.device.vault.above import opened
 
 __all__ = ["SOUND_SUFFIXES", "feed_sound", "read_sound"]
 
@@ -33,7 +34,7 @@ def read_sound(path: Path) -> tuple[FloatArray, int]:
         InputError: if it cannot be read.
     """
     try:
-        with wave.open(str(path), "rb") as file:
+        with opened(path, "memory") as stream, wave.open(stream, "rb") as file:
             n_channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
             if file.getnframes() > _MOST_FRAMES or not 1 <= width <= 4:
                 raise InputError(

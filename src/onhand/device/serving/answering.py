@@ -53,7 +53,7 @@ class Answer:
         self._model = model
         self._stamp = Stamp(id=secrets.token_hex(12), created_s=int(time.time()), model=model.name)
         self._ledger = Ledger()
-        self._asked = asked.known_as(self._stamp.id, told=self._chosen, left=self._ledger.note)
+        self._asked = asked
         self._fingerprint = model.fingerprint
         here = on_device(model)
         self._here = "" if as_text(here) is None else here.fingerprint
@@ -105,12 +105,18 @@ class Answer:
             first = Source(route=saved[0].route, backend=saved[0].source, reason="answered before")
             answer._chosen(first)
             state.metrics.saved(sum(one.sent_bytes + one.received_bytes for one in saved))
-        elif isinstance(model, RoutedModel):
-            answer._ways = [model.routed(ask) for ask in answer._asked.asks]
+        else:
+            answer._go_on()
         entry.note(id=answer.headers["x-request-id"], model=model.name)
         entry.note(stream=asked.is_stream, cache=answer.headers["x-cache"])
         entry.note(**version_facts(on_device(model)))
         return answer
+
+    def _go_on(self) -> None:
+        ledger = self._ledger
+        self._asked = self._asked.known_as(self._stamp.id, told=self._chosen, left=ledger.note)
+        if isinstance(self._model, RoutedModel):
+            self._ways = [self._model.routed(ask) for ask in self._asked.asks]
 
     async def _look_for_similar(self) -> None:
         cache, use = self._state.semantic, self._use
@@ -145,6 +151,9 @@ class Answer:
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Compute it, and send it as a whole; nothing is computed for a client that left."""
         replies: list[JsonReply] = []
+        if self._found:  # nothing to wait for, so nobody who could leave meanwhile
+            await (await self._whole())(scope, receive, send)
+            return
 
         async def work() -> None:
             replies.append(await self._whole())
@@ -229,7 +238,8 @@ class Answer:
     def _with_left(self, index: int, part: Piece | Ending) -> Piece | Ending:
         if isinstance(part, Piece):
             return part
-        return replace(part, left=self._ledger.left(index))
+        left = self._ledger.left(index)
+        return part if left == part.left else replace(part, left=left)
 
     def _chosen(self, source: Source) -> None:
         self.headers["x-route"] = source.route

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from onhand.core.errors import EngineError, OnhandError
@@ -99,6 +100,12 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
 
     routes = _Routes(state, settings)
     served = [
+        # First, since they are looked through in order.
+        Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+        Route("/v1/completions", routes.completions, methods=["POST"]),
+        Route("/v1/responses", routes.responses, methods=["POST"]),
+        Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
+        Route("/v1/classify", routes.classify, methods=["POST"]),
         Route("/health", routes.health, methods=["GET"]),
         Route("/ready", routes.ready, methods=["GET"]),
         Route(OPENAPI_PATH, routes.described, methods=["GET"]),
@@ -107,11 +114,6 @@ def make_routes(state: ServerState, settings: ServeSettings) -> "Starlette":
         Route("/v1/models", routes.models, methods=["GET"]),
         Route("/v1/models/{name:path}/reload", routes.reload, methods=["POST"]),
         Route("/v1/models/{name:path}", routes.model, methods=["GET"]),
-        Route("/v1/chat/completions", routes.chat, methods=["POST"]),
-        Route("/v1/completions", routes.completions, methods=["POST"]),
-        Route("/v1/responses", routes.responses, methods=["POST"]),
-        Route("/v1/embeddings", routes.embeddings, methods=["POST"]),
-        Route("/v1/classify", routes.classify, methods=["POST"]),
         Route("/v1/feedback", routes.feedback, methods=["GET", "POST"]),
         Route("/v1/outbox", routes.outbox, methods=["GET"]),
         Route("/v1/outbox/{id}", routes.deferred, methods=["GET", "DELETE"]),
@@ -277,7 +279,10 @@ class _Routes:
         body = parse_body(await request.body())
         model = self._text_model(request, body)
         deadline_s = self._deadline_s(request)
-        asked = read(body, tenant=request.state.tenant, usual=model.usual).until(deadline_s)
+        reading = partial(read, body, tenant=request.state.tenant, usual=model.usual)
+        # Schemas of tools are compiled to see whether they can be followed.
+        asked = await asyncio.to_thread(reading) if "tools" in body.given else reading()
+        asked = asked.until(deadline_s)
         asked = asked.handed_on(hops_of(request.headers.get(HOPS)))
         wishes = read_wishes(request.headers, is_stream=asked.is_stream)
         self._settings.routing.allowed(wishes.policy)

@@ -30,7 +30,6 @@ from onhand.device.serving.routing.desk import Desk
 from onhand.device.serving.routing.outbox import Outbox
 from onhand.device.serving.routing.settings import OutboxSettings
 from onhand.device.serving.routing.waiting import Waiting
-from onhand.device.serving.secret import server_secret
 from onhand.device.serving.settings import (
     CacheSettings,
     ModelSettings,
@@ -39,9 +38,10 @@ from onhand.device.serving.settings import (
 )
 from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models
 from onhand.device.serving.state import Served, ServerState
-from onhand.device.serving.unsealed import remove_plain_caches, seal_outbox
+from onhand.device.serving.unsealed import remove_plain_caches, waiting_secret
+from onhand.device.vault.above import unsealed_here
 from onhand.device.vault.cells import PLAIN, Cells, SealedCells
-from onhand.device.vault.vault import open_vault
+from onhand.device.vault.vault import open_vault, vault_sentence
 
 __all__ = ["opened_outbox", "opened_state", "read_settings", "with_bundles"]
 
@@ -99,6 +99,7 @@ def opened_state(
         OnhandError: if a bundle cannot be opened here.
     """
     with ExitStack() as opened:
+        told(vault_sentence(home))
         if open_vault(home) is not None:
             remove_plain_caches(home)
         blocks = open_blocks(settings.cache, home)
@@ -129,7 +130,7 @@ def opened_state(
         if settings.outbox.most_bytes and settings.backends:
             outbox = opened_outbox(settings.outbox, home=home, metrics=metrics)
             opened.callback(outbox.close)
-            waiting = Waiting(server_secret(home))
+            waiting = Waiting(waiting_secret(home))
             state.beside.append(Desk(outbox, state, settings.outbox, waiting=waiting))
         if settings.learning.enabled:
             state.feedback = FeedbackDesk(state, settings.learning, home=home)
@@ -167,6 +168,7 @@ def opened_outbox(settings: OutboxSettings, *, home: Path, metrics: Metrics) -> 
         The outbox; close it.
 
     Raises:
+        InputError: if there is one in the clear, and a vault.
         ResourceError: if it cannot be read or written.
     """
     cells = _cells(home, "outbox")
@@ -181,8 +183,8 @@ def opened_outbox(settings: OutboxSettings, *, home: Path, metrics: Metrics) -> 
         )
 
     if cells is not PLAIN and plain.exists():
-        opened().close()
-        seal_outbox(plain, plain.with_name("sealed.sqlite"), cells)
+        # Sent as this server's own, it would be an order of whoever put it there.
+        raise InputError(unsealed_here(plain))
     outbox = opened()
     show_outbox(metrics, outbox)
     return outbox

@@ -67,7 +67,8 @@ class Audited:
                 await self._app(scope, one.receiving(receive), one.sending(send))
             finally:
                 # Whose client left, or whose answer broke off.
-                await asyncio.shield(one.record())
+                if not one.is_recorded:
+                    await asyncio.shield(one.record())
 
 
 @dataclass(slots=True)
@@ -135,7 +136,11 @@ class _Request:
             return True
         self.is_recorded = True
         try:
-            await asyncio.wrap_future(self.log.record(self._facts()))
+            done = self.log.record(self._facts())
+            if done.done():  # as nearly always: no turn of the event loop is spent
+                done.result()
+            else:
+                await asyncio.wrap_future(done)
         except OnhandError:
             if self.begun is None and self.status:
                 raise
@@ -180,6 +185,8 @@ def show_audit(log: AuditLog, metrics: "Metrics") -> None:
     gauge("onhand_audit_records", "Records written.", lambda: log.counts.written)
     gauge("onhand_audit_lost", "Records that could not be written.", lambda: log.counts.lost)
     gauge("onhand_audit_writes", "Writes of one or more records.", lambda: log.counts.writes)
+    over = "Records that the log's own thread wrote, as the disk was busy."
+    gauge("onhand_audit_handed_over", over, lambda: log.counts.handed_over)
     gauge("onhand_audit_heads", "Heads signed and kept.", lambda: log.counts.heads)
     gauge("onhand_audit_heads_failed", "Heads not kept.", lambda: log.counts.heads_failed)
 

@@ -55,9 +55,11 @@ class Metrics:
         self._active = Gauge(
             "onhand_active_requests", "Answers that have not ended.", registry=self.registry
         )
-        self._tokens = Counter(
+        tokens = Counter(
             "onhand_tokens", "Tokens of prompts and answers.", ["kind"], registry=self.registry
         )
+        kinds = ("prompt", "cached", "generated")
+        self._tokens_of = [tokens.labels(kind) for kind in kinds]
         self._saved = Counter(
             "onhand_network_saved_bytes",
             "Bytes that caches kept off the network.",
@@ -93,12 +95,9 @@ class Metrics:
 
     def ended(self, ending: Ending) -> None:
         """Count the tokens of an answer that ended."""
-        for kind, n in (
-            ("prompt", ending.prompt_tokens),
-            ("cached", ending.cached_tokens),
-            ("generated", ending.generated_tokens),
-        ):
-            self._tokens.labels(kind).inc(n)
+        counts = (ending.prompt_tokens, ending.cached_tokens, ending.generated_tokens)
+        for counter, n in zip(self._tokens_of, counts, strict=True):
+            counter.inc(n)
 
     def saved(self, n_bytes: int) -> None:
         """Count bytes that a cache kept off the network."""

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from onhand.core.errors import InputError
+from onhand.device.time_limit import TimeLimit
+from onhand.device.tools.closing import closed
 from onhand.device.tools.formats import CallFormat
 from onhand.device.tools.kinds import Tool, ToolUse
 
 __all__ = ["CallWriting", "Trigger", "check_arguments"]
 
 _MOST_CALLS: Final = 16  # in one answer
+_CHECKING: Final = TimeLimit("schema", most_s=5.0)
 _MOST_SPACE: Final = 256  # bytes that a bare answer may have before it is known to be no call
 _OPTIONS: Final = {"whitespace_pattern": r"(\n[ ]{0,16}|[ ])?", "coerce_one_of": True}
 
@@ -137,19 +140,20 @@ def check_arguments(schema: Mapping[str, object], *, is_strict: bool) -> None:
         is_strict: whether parts that cannot be followed are an error.
 
     Raises:
-        InputError: if they cannot.
+        InputError: if they cannot, or it takes too long to say.
+        EngineBusy: if others for which it does are still looked at.
     """
     import llguidance
 
     tool = Tool(name="tool", description="", parameters=schema, is_strict=is_strict)
     lark = _lark(["start: arguments_0", _arguments(0, tool)])
-    if error := llguidance.LLMatcher.validate_grammar(lark):
+    if error := _CHECKING.run(lambda: llguidance.LLMatcher.validate_grammar(lark)):
         reason = error.splitlines()[0].rpartition("JSON schema: ")[2]
         raise InputError(f"cannot be followed: {reason[:200]}")
 
 
 def _arguments(place: int, tool: Tool) -> str:
-    schema = dict(tool.parameters)
+    schema = closed(tool.parameters)
     if "$ref" not in schema:
         schema.setdefault("type", "object")
     options = _OPTIONS | {"lenient": not tool.is_strict}

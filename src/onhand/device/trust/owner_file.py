@@ -6,9 +6,11 @@ import stat
 import tempfile
 from pathlib import Path
 
-from onhand.core.errors import InputError, ResourceError
+from onhand.core.errors import InputError, ResourceError, VaultError
+from onhand.core.sealing import is_sealed, seal_bytes, sealed_size, unseal_bytes
+from onhand.device.vault.above import PlacedKeys, unsealed_here
 
-__all__ = ["read_private", "read_state", "write_state"]
+__all__ = ["read_private", "read_secret_file", "read_state", "write_secret_file", "write_state"]
 
 
 def read_private(path: Path, *, most_bytes: int) -> bytes | None:
@@ -41,6 +43,57 @@ def read_private(path: Path, *, most_bytes: int) -> bytes | None:
     if len(content) > most_bytes:
         raise InputError(f"{path}: has over {most_bytes} bytes, so it is none of ours")
     return content
+
+
+def read_secret_file(path: Path, placed: PlacedKeys | None, *, most_bytes: int) -> bytes | None:
+    """Return a secret file's content, sealed where there is a vault; None where there is none.
+
+    Args:
+        path: of it.
+        placed: keys of its store; None where there is no vault.
+        most_bytes: that its content may have.
+
+    Returns:
+        The content.
+
+    Raises:
+        InputError: as in `read_private`; if it does not open, or is in the clear though there is
+            a vault.
+        ResourceError: if it cannot be read.
+    """
+    found = read_private(path, most_bytes=sealed_size(most_bytes))
+    if found is None:
+        return None
+    if not is_sealed(found):
+        if placed is not None:
+            raise InputError(unsealed_here(path))
+        return found
+    if placed is None:
+        raise InputError(f"{path}: is sealed, and there is no vault")
+    try:
+        return bytes(unseal_bytes(placed.keys, found, name=placed.name(path), where=str(path)))
+    except VaultError as error:
+        raise InputError(str(error)) from error
+
+
+def write_secret_file(
+    path: Path, content: bytes, placed: PlacedKeys | None, *, replace: bool = True
+) -> None:
+    """Write a file that its owner alone may read, sealed where there is a vault.
+
+    Args:
+        path: its place; its folder is made.
+        content: of it.
+        placed: keys of its store; None where there is no vault.
+        replace: as in `write_state`.
+
+    Raises:
+        ResourceError: if it cannot be written.
+    """
+    kept = content
+    if placed is not None:
+        kept = seal_bytes(placed.keys, content, name=placed.name(path))
+    write_state(path, kept, replace=replace)
 
 
 def read_state(path: Path, *, most_bytes: int) -> bytes | None:

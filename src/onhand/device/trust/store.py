@@ -18,7 +18,14 @@ from typing import Final
 from onhand.core.errors import InputError
 from onhand.core.outside import object_of, parse_json
 from onhand.core.signing import KEY_BYTES, key_id, parse_rotation, public_key, sign_rotation
-from onhand.device.trust.owner_file import read_private, read_state, write_state
+from onhand.device.trust.owner_file import (
+    read_private,
+    read_secret_file,
+    read_state,
+    write_secret_file,
+    write_state,
+)
+from onhand.device.vault.above import keys_of
 
 __all__ = ["OWN_NAME", "TrustStore", "TrustedKey", "make_seed", "parse_public", "read_seed"]
 
@@ -70,6 +77,7 @@ class TrustStore:
         Args:
             home: the state folder.
         """
+        self._home = home
         self._key = home / "keys" / "signing.key"
         self._keys = home / "trust" / "keys.json"
         self._releases = home / "trust" / "releases.json"
@@ -81,10 +89,12 @@ class TrustStore:
             InputError: if the file is not one of ours, or others may read it.
             ResourceError: if it cannot be made or read.
         """
-        found = read_private(self._key, most_bytes=KEY_BYTES)
+        placed = keys_of(self._home, "signing")
+        found = read_secret_file(self._key, placed, most_bytes=KEY_BYTES)
         if found is None:
-            write_state(self._key, secrets.token_bytes(KEY_BYTES), replace=False)
-            found = read_private(self._key, most_bytes=KEY_BYTES) or b""
+            made = secrets.token_bytes(KEY_BYTES)
+            write_secret_file(self._key, made, placed, replace=False)
+            found = read_secret_file(self._key, placed, most_bytes=KEY_BYTES) or b""
         if len(found) != KEY_BYTES:
             raise InputError(f"{self._key}: has not {KEY_BYTES} bytes; remove it for a new key")
         public = public_key(found)
@@ -93,8 +103,15 @@ class TrustStore:
         return found
 
     def own(self) -> str | None:
-        """Return the id of this device's key; None where it has none yet."""
-        found = read_private(self._key, most_bytes=KEY_BYTES)
+        """Return the id of this device's key; None where it has none yet.
+
+        Raises:
+            InputError: if the file is not one of ours, or others may read it.
+            ResourceError: if it cannot be read.
+            VaultError: if it is sealed, and the vault is locked or damaged.
+        """
+        placed = keys_of(self._home, "signing")
+        found = read_secret_file(self._key, placed, most_bytes=KEY_BYTES)
         return None if found is None or len(found) != KEY_BYTES else key_id(public_key(found))
 
     def keys(self) -> Mapping[str, TrustedKey]:

@@ -24,13 +24,17 @@ __all__ = [
     "Vault",
     "VaultFacts",
     "VaultKeys",
+    "begin_vault",
     "erase_vault",
+    "handed_key",
     "init_vault",
     "open_vault",
     "read_facts",
     "rewrap",
     "rotate_store",
+    "take_key",
     "use_secrets",
+    "vault_sentence",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -77,6 +81,10 @@ class Vault:
         self._kek = kek
         self._keys = dict(keys)
         self._lock = Lock()
+
+    def kek_hex(self) -> str:
+        """Return the key-encryption key in hex; see `handed_key`."""
+        return self._kek.hex()
 
     def key(self, store: str) -> bytes:
         """Return the 32 bytes for what a store writes now.
@@ -224,6 +232,24 @@ def read_facts(home: Path) -> VaultFacts | None:
     return VaultFacts(source, {name: tuple(sorted(keys)) for name, keys in stores.items()})
 
 
+def vault_sentence(home: Path) -> str:
+    """Return whether a vault protects what is kept, in words.
+
+    Args:
+        home: the state folder.
+
+    Raises:
+        VaultError: if the vault's file is damaged.
+    """
+    facts = read_facts(home)
+    if facts is None:
+        return (
+            "vault: none: prompts, answers and what is learned lie in the clear in the state "
+            "folder; see `onhand vault init`"
+        )
+    return f"vault: what is kept is encrypted; its key comes from {described(facts.source)}"
+
+
 def init_vault(home: Path, *, kind: str, place: str, asking: Asking) -> Source:
     """Make a vault with a new key for each store.
 
@@ -240,12 +266,80 @@ def init_vault(home: Path, *, kind: str, place: str, asking: Asking) -> Source:
         InputError: if there is a vault already.
         VaultError: if the key cannot be had.
     """
+    return _made(home, kind=kind, place=place, asking=asking)[0]
+
+
+def begin_vault(home: Path, *, kind: str, place: str, asking: Asking) -> Source:
+    """Make a vault as `init_vault` does, and leave it open: the key is not asked for again.
+
+    Args:
+        home: likewise.
+        kind: likewise.
+        place: likewise.
+        asking: likewise.
+
+    Returns:
+        The source.
+
+    Raises:
+        InputError: as in `init_vault`.
+        VaultError: likewise.
+    """
+    source, vault = _made(home, kind=kind, place=place, asking=asking)
+    with _OPENING:
+        _OPEN[home.absolute()] = vault
+    return source
+
+
+def _made(home: Path, *, kind: str, place: str, asking: Asking) -> tuple[Source, Vault]:
     if (home / FILE).exists():
         raise InputError(f"{home / FILE} exists already; see `onhand vault rotate` and `erase`")
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     source, kek = make_key(kind, place, asking)
-    write_vault(home, source, kek, {name: {1: secrets.token_bytes(KEY_BYTES)} for name in STORES})
-    return source
+    keys = {name: {1: secrets.token_bytes(KEY_BYTES)} for name in STORES}
+    write_vault(home, source, kek, keys)
+    return source, Vault(home.absolute(), kek, keys)
+
+
+def handed_key(home: Path) -> str:
+    """Return the key of a vault for a process that this one starts, to be handed by a pipe.
+
+    Args:
+        home: the state folder.
+
+    Returns:
+        Hex digits; "" where there is no vault, or the process can have the key by itself.
+
+    Raises:
+        VaultError: if the vault is locked or damaged.
+    """
+    facts = read_facts(home)
+    if facts is None or not facts.source.is_passphrase:
+        return ""
+    vault = open_vault(home)
+    return "" if vault is None else vault.kek_hex()
+
+
+def take_key(home: Path, handed: str) -> None:
+    """Open a vault with a key from the process that started this one.
+
+    Args:
+        home: the state folder.
+        handed: of `handed_key`; "" does nothing.
+
+    Raises:
+        VaultError: if it is not this vault's key.
+    """
+    if not handed:
+        return
+    try:
+        kek = bytes.fromhex(handed)
+    except ValueError as error:
+        raise VaultError("the key that was handed over is none") from error
+    place = home.absolute()
+    _, keys = unwrapped(place, kek)
+    with _OPENING:
+        _OPEN[place] = Vault(place, kek, keys)
 
 
 def rotate_store(home: Path, stores: Sequence[str], *, asking: Asking) -> dict[str, int]:

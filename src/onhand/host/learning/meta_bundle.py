@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onhand.core.bundle import Bundle, stage_bundle, write_manifest, read_bundle
+from onhand.core.bundle import Bundle, read_bundle, stage_bundle, write_manifest
 from onhand.core.errors import InputError
 from onhand.core.progress import Progress
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec

@@ -17,6 +17,7 @@ from onhand.core.errors import EngineError, InputError
 from onhand.core.feed import TextFeed
 from onhand.core.lesson import Lesson
 from onhand.core.progress import Progress, Quiet
+from onhand.core.trusting import making
 from onhand.device.learning.in_use import choose_version, versions_of, whole_values
 from onhand.device.learning.lesson_files import read_lesson
 from onhand.device.learning.network_in_use import network_in_use
@@ -130,9 +131,10 @@ def merge_network(
     ready = replace(ready, network=replace(ready.network, n_parameters=size))
     _compare(model.graph, made.graph, ready.data.calibration, learned, ready.threads, shown)
     findings = {"notes": [f"{name}: {why}" for name, why in made.kept.items()]}
-    return build_network(
-        model, out, work, home=home, progress=shown, ready=ready, findings=findings
-    )
+    with making():
+        return build_network(
+            model, out, work, home=home, progress=shown, ready=ready, findings=findings
+        )
 
 
 def _version(bundle: Bundle, home: Path, wanted: int | None) -> Version:

@@ -1,7 +1,10 @@
 """Answers that were given before: found by everything they depend on, and by their owner alone."""
 
+import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -12,8 +15,12 @@ from tests.device.test_generate import FakeLoaded, mixing
 
 from onhand.core.errors import ResourceError
 from onhand.device.sampling import Sampling
+from onhand.device.serving.answering import Answer
+from onhand.device.serving.api.bodies import parse_body
+from onhand.device.serving.api.completions import read_completion
 from onhand.device.serving.asks import Ask, Ending, Piece, Score, joined
 from onhand.device.serving.caches.exact import ExactCache, Kept, is_repeatable, key_of
+from onhand.device.serving.journal import Entry
 from onhand.device.serving.state import ServerState
 from onhand.device.template import Message
 from onhand.device.tools.kinds import CallPart, Tool, ToolCall, ToolUse
@@ -174,3 +181,33 @@ def test_the_same_request_is_answered_at_once(tmp_path: Path) -> None:
     assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"]
     assert [r.headers["x-cache"] for r in (first, again, other)] == ["miss", "exact", "miss"]
     assert len(loaded.fed) == n_steps + 9
+
+
+def test_an_answer_that_was_found_waits_for_nothing(tmp_path: Path) -> None:
+    """No task is begun to see whether its client leaves, and nobody is asked whether it did."""
+    state = ServerState([fake_model(tmp_path)], exact=ExactCache(None, most_bytes=10_000))
+    body = json.dumps({"prompt": "a prompt", "max_tokens": 9}).encode()
+
+    async def scene() -> tuple[str, list[dict[str, Any]]]:
+        sent: list[dict[str, Any]] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def gone() -> Any:
+            raise AssertionError("the client is not looked for")
+
+        async def begun() -> Answer:
+            read = read_completion(parse_body(body), tenant="t", usual=Sampling())
+            return await Answer.begun(state, state.text_model(None), read, Entry())
+
+        await (await begun()).whole()
+        answer = await begun()
+        await answer({"type": "http"}, gone, send)
+        return answer.headers["x-cache"], sent
+
+    cache, sent = asyncio.run(scene())
+    state.close()
+
+    assert cache == "exact"
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]

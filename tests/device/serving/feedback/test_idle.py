@@ -31,15 +31,32 @@ def test_it_learns_when_idle_and_taught() -> None:
         ({"battery": 0.4, "is_plugged": None}, "the battery is at 40%, and not on mains"),
         ({"others_cpus": 1.5}, "others keep 1.5 processors busy"),
         ({"memory_pressure": 0.5}, "work waits for memory 50% of the time"),
-        ({"is_held_back": True}, "the governor has given something up"),
+        ({"held_back": "the governor holds answers back"}, "the governor holds answers back"),
         ({"is_draining": True}, "the server is about to end"),
     ],
 )
-def test_what_keeps_it_from_learning(change: dict[str, float], reason: str) -> None:
+def test_what_keeps_it_from_learning(change: dict[str, object], reason: str) -> None:
     """Each alone is enough, and is said."""
     decision = decide(replace(CALM, **change), SETTINGS)  # type: ignore[arg-type] # its fields
 
     assert (decision.action, decision.reason) == ("leave", reason)
+
+
+@pytest.mark.parametrize(
+    ("change", "held_by"),
+    [
+        ({"battery": 0.4, "is_plugged": False}, "battery"),
+        ({"memory_pressure": 0.5}, "memory"),
+        ({"held_back": "fewer threads"}, "governor"),
+        ({"others_cpus": 1.5}, "others"),
+        ({"idle_s": 0.0}, ""),
+        ({"n_new": 19, "held_back": "fewer threads"}, ""),
+        ({"is_draining": True}, ""),
+    ],
+)
+def test_what_of_the_device_forbids_it_is_named(change: dict[str, object], held_by: str) -> None:
+    """Where there is enough to learn; requests and rests end by themselves."""
+    assert decide(replace(CALM, **change), SETTINGS).held_by == held_by  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -66,10 +83,10 @@ def test_what_does_not_keep_it(change: dict[str, float]) -> None:
         ({"idle_s": 0.0}, "stop"),
         ({"battery": 0.1, "is_plugged": False}, "stop"),
         ({"is_draining": True}, "stop"),
-        ({"is_held_back": True}, "stop"),
+        ({"held_back": "fewer threads"}, "stop"),
     ],
 )
-def test_what_ends_a_training(change: dict[str, float], action: str) -> None:
+def test_what_ends_a_training(change: dict[str, object], action: str) -> None:
     """A request does, and what runs out; its own use of processors does not."""
     now = replace(CALM, is_learning=True, **change)  # type: ignore[arg-type] # its fields
 

@@ -63,6 +63,11 @@ class _Learner:
         self._learners = learners
         self._is_over = False
 
+    @property
+    def process(self) -> int:
+        """See `LearningProcess`: there is none."""
+        return 0
+
     async def ended(self) -> Mapping[str, object]:
         """See `LearningProcess`."""
         while not self._is_over:
@@ -239,6 +244,7 @@ def test_without_a_key_nothing_is_taken(room: Classroom) -> None:
         "quarantined": 0,
         "last_verdict": None,
         "is_learning": False,
+        "held_by": None,
     }
 
 
@@ -319,14 +325,23 @@ def test_too_few_examples_wait(tmp_path: Path, home: Path) -> None:
     assert room.learners.jobs == []
 
 
-def test_a_low_battery_waits_for_mains(tmp_path: Path, home: Path) -> None:
-    """Nothing is begun, and the reason is said."""
+def test_a_low_battery_waits_for_mains(
+    tmp_path: Path, home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is begun, and the reason is said: to who asks, in figures, and once in the log."""
+    caplog.set_level("INFO", logger="onhand.serving.learning")
     with classroom(tmp_path, home, battery=lambda: (0.3, False)) as room:
         give_two(room)
         said = "the battery is at 30%, and not on mains"
         until(lambda: room.get("/v1/feedback").json()["toy"]["waits_for"] == said)
+        health = room.get("/health").json()["learning"]["toy"]
+        figures = room.get("/metrics").text
 
     assert room.learners.jobs == []
+    assert health["held_by"] == "battery"
+    assert 'onhand_learning_held_back{model="toy"} 1.0' in figures
+    lines = [one.getMessage() for one in caplog.records if "examples wait" in one.getMessage()]
+    assert lines == [f"model toy: 2 new examples wait: {said}"]
 
 
 def test_the_end_of_the_server_ends_a_training(tmp_path: Path, home: Path) -> None:

@@ -129,6 +129,21 @@ def test_what_was_given_up_comes_back(tmp_path: Path) -> None:
     state.close()
 
 
+def test_what_is_held_back_is_said_until_it_is_back(tmp_path: Path) -> None:
+    """With the reason of each thing; for nothing there is nothing to say."""
+    forced = Forced(Readings(at_s=0, throttled=0.5))
+    _, governor = governed(fake_model(tmp_path, loaded=Threaded()), forced)
+    assert governor.held_back == ""
+    governor.tick()
+
+    said = governor.held_back
+    assert said.startswith("the governor holds answers back: threads from 4 to 3: the control")
+    forced.now = Readings(at_s=0, throttled=0.0)
+    for _ in range(8):
+        governor.tick()
+    assert governor.held_back == ""
+
+
 def test_new_answers_keep_to_the_ceiling(tmp_path: Path) -> None:
     """What asks for more is told to come back; what asks for nothing gets what there is."""
     model = fake_model(tmp_path)

@@ -63,6 +63,24 @@ def test_rates_are_those_since_the_last_reading(machine: Path) -> None:
     assert found.memory_available_bytes == 2048 * 1024
 
 
+def test_what_works_for_this_process_is_no_other(machine: Path) -> None:
+    """A process that learns has half a processor, and is not what others keep busy."""
+    clock, at_work = Clock(), [7]
+    put(machine, "proc/7/stat", "7 (onhand) S 1 1 1 0 -1 4 1 0 0 0 900 0 0 0 20 0\n")
+    sensors = Sensors(machine, helpers=lambda: at_work, clock=clock.read)
+    clock.now += 2
+    counted(machine, busy=300, own=100)
+    put(machine, "proc/7/stat", "7 (onhand) S 1 1 1 0 -1 4 1 0 0 0 1000 0 0 0 20 0\n")
+    with_it = sensors.read()
+    at_work.clear()
+    clock.now += 2
+    counted(machine, busy=400, own=100)
+    after = sensors.read()
+
+    assert with_it.others_cpus == pytest.approx(0.5)
+    assert after.others_cpus == pytest.approx(0.5)
+
+
 def test_counts_that_fall_are_no_rate_below_zero(machine: Path) -> None:
     """Threads that ended take what they had waited with them."""
     counted(machine, busy=100, own=100, waited=10**12)

@@ -20,6 +20,7 @@ from onhand.core.errors import InputError
 from onhand.device.serving.asks import Ending, Piece
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.models.shelved import ShelvedModel, look_soon, shelved, variant_of
+from onhand.device.serving.refusals import RefusedRequest
 
 MIB = 2**20
 # A toy takes about 12 MiB: room for one, with its conversations.
@@ -93,6 +94,29 @@ def test_a_variant_that_has_no_room_beside_replaces_the_other(
     assert entry.place().facts.variant == "other"
     assert says(shelf, entry) == "yes"
     assert entry.version.places["float"].stage == "closed"
+    shelf.close()
+
+
+def test_who_asks_for_another_version_hears_that_there_is_none(
+    tmp_path: Path, openings: Openings
+) -> None:
+    """Nothing at its place, or what cannot be used; the version that answers stays."""
+    shelf = shelf_of(openings)
+    entry = entry_of(shelf, tmp_path / "a", says="yes")
+    model = ShelvedModel(shelf, entry)
+    says(shelf, entry)
+    assert not model.reload()
+
+    (tmp_path / "a").rename(tmp_path / "b")
+    with pytest.raises(RefusedRequest, match="there is no bundle at the place of a") as missing:
+        model.reload()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "manifest.json").write_text("{}")
+    with pytest.raises(RefusedRequest, match="cannot be used: see the log") as unusable:
+        model.reload()
+
+    assert {missing.value.refusal.status, unusable.value.refusal.status} == {409}
+    assert says(shelf, entry) == "yes"
     shelf.close()
 
 

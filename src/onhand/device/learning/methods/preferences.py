@@ -12,7 +12,8 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
-from onhand.device.learning.base import Answering, Feeds, Taught, Teachable, Values
+from onhand.device.learning.base import Feeds, Taught, Teachable, Values
+from onhand.device.learning.like_lengths import answered_rows
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.kept import Kept, Part
 from onhand.device.learning.preference_feeds import TEXTS, OpinionSource, PreferenceSource
@@ -212,11 +213,8 @@ def text_logprobs(teachable: Teachable, values: Values, feeds: Feeds) -> FloatAr
         InputError: if the batch does not fit the lesson.
         EngineError: if the lesson's graph fails.
     """
-    # Not every lesson can leave its gradients out.
-    answer = teachable.answer if isinstance(teachable, Answering) else teachable.teach
-    found = answer(values, {**feeds, "weights": np.zeros_like(feeds["weights"])})
     B, S = feeds["tokens"].shape
-    logprobs = found.outputs["logprobs"][:, 0].astype(np.float64)
+    logprobs = answered_rows(teachable, values, feeds)[:, 0].astype(np.float64)
     return np.bincount(feeds["rows"] // S, logprobs, minlength=B).astype(np.float32)
 
 

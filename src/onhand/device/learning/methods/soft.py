@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import InputError
 from onhand.device.learning.base import Answering, Feeds, Taught, Teachable, Values
+from onhand.device.learning.like_lengths import runs_of
 from onhand.device.learning.methods.batches import completed
 
 __all__ = ["Pull", "answered", "best_tokens", "logits_of", "pull_to_given", "pulled", "softmax"]
@@ -132,7 +133,7 @@ def best_tokens(
     """Return the likeliest tokens at the scored rows of texts.
 
     The graph gives log-probabilities of the labels it is asked for, so it is asked for all tokens
-    of the vocabulary, 64 rows at once: a run of the graph for each 64 rows.
+    of the vocabulary, 64 rows at once: a run of the graph for each 64 rows of texts of like length.
 
     Args:
         teachable: the lesson.
@@ -149,29 +150,40 @@ def best_tokens(
         InputError: if something does not fit.
         EngineError: if the graph fails.
     """
-    rows, n = np.asarray(batch["rows"], np.int64), min(best, width)
-    every = np.arange(width, dtype=np.int64)
-    tokens: list[np.ndarray] = []
-    chances: list[np.ndarray] = []
-    for first in range(0, len(rows), _ROWS_AT_ONCE):
-        asked = rows[first : first + _ROWS_AT_ONCE]
-        feeds: dict[str, np.ndarray] = {
-            "tokens": np.asarray(batch["tokens"], np.int64),
-            "rows": asked,
-            "labels": np.tile(every, (len(asked), 1)),
-            "weights": np.zeros((len(asked), width), np.float32),
-        }
-        found = answered(teachable, values, feeds).outputs["logprobs"]  # (R, V)
-        if n < width:
-            some = np.argpartition(-found, n - 1, axis=1)[:, :n]
-        else:
-            some = np.tile(every, (len(asked), 1))
-        # Equal chances keep the order of their tokens, so every run gives the same.
-        some = np.sort(some, axis=1)
-        likely = np.take_along_axis(found, some, axis=1)
-        order = np.argsort(-likely, axis=1, kind="stable")
-        tokens.append(np.take_along_axis(some, order, axis=1))
-        chances.append(np.take_along_axis(likely, order, axis=1))
-    shares = np.exp(np.concatenate(chances).astype(np.float64))
+    n = min(best, width)
+    tokens = np.zeros((len(batch["rows"]), n), np.int32)
+    logs = np.zeros((len(batch["rows"]), n), np.float64)
+    for run in runs_of(batch):
+        texts = run.tokens(np.asarray(batch["tokens"], np.int64))
+        for first in range(0, len(run.rows), _ROWS_AT_ONCE):
+            places = run.places[first : first + _ROWS_AT_ONCE]
+            asked = run.rows[first : first + _ROWS_AT_ONCE]
+            tokens[places], logs[places] = _likeliest(teachable, values, texts, asked, n, width)
+    shares = np.exp(logs)
     shares /= shares.sum(axis=1, keepdims=True)
-    return np.concatenate(tokens).astype(np.int32), shares.astype(np.float32)
+    return tokens, shares.astype(np.float32)
+
+
+def _likeliest(
+    teachable: Teachable,
+    values: Values,
+    texts: np.ndarray,
+    rows: np.ndarray,
+    n: int,
+    width: int,
+) -> tuple[np.ndarray, FloatArray]:
+    """Return the n likeliest tokens of some rows, and their log-probabilities, by one run."""
+    every = np.arange(width, dtype=np.int64)
+    feeds: dict[str, np.ndarray] = {
+        "tokens": texts,
+        "rows": rows,
+        "labels": np.tile(every, (len(rows), 1)),
+        "weights": np.zeros((len(rows), width), np.float32),
+    }
+    found = answered(teachable, values, feeds).outputs["logprobs"]  # (R, V)
+    some = np.argpartition(-found, n - 1, axis=1)[:, :n] if n < width else feeds["labels"]
+    # Equal chances keep the order of their tokens, so every run gives the same.
+    some = np.sort(some, axis=1)
+    likely = np.take_along_axis(found, some, axis=1)
+    order = np.argsort(-likely, axis=1, kind="stable")
+    return np.take_along_axis(some, order, axis=1), np.take_along_axis(likely, order, axis=1)

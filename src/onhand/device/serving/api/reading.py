@@ -10,6 +10,7 @@ from onhand.device.guide import json_grammar
 from onhand.device.sampling import Sampling
 from onhand.device.serving.api.bodies import Body
 from onhand.device.serving.api.bounds import MOST_BIASES
+from onhand.device.serving.api.schemas import ANSWER_SCHEMA
 from onhand.device.serving.asks import Ask
 from onhand.device.template import ROLES, Message
 from onhand.device.tools.kinds import ToolCall
@@ -71,6 +72,8 @@ def grammar_of(wanted: Body, body: Body, key: str, *, is_flat: bool) -> str | No
         described = wanted if is_flat else wanted.table("json_schema")
         described.ignore(("name", "description", "strict"))
         schema = described.value("schema") or schema
+        if reason := ANSWER_SCHEMA.why_not(schema):
+            raise described.wrong("schema", reason)
         described.end()
     elif kind not in {"text", "json_object"}:
         raise wanted.wrong("type", "must be text, json_object or json_schema")

@@ -114,10 +114,14 @@ class Asked:
 
     def until(self, deadline_s: float | None) -> "Asked":
         """Return the same request with a time at which its answer must have ended."""
+        if all(ask.deadline_s == deadline_s for ask in self.asks):
+            return self
         return replace(self, asks=tuple(replace(ask, deadline_s=deadline_s) for ask in self.asks))
 
     def handed_on(self, n_hops: int) -> "Asked":
         """Return it with the number of servers of ours that handed it on."""
+        if all(ask.wire is None or ask.wire.n_hops == n_hops for ask in self.asks):
+            return self
         return self._with_wires(lambda wire: replace(wire, n_hops=n_hops))
 
     def wishing(self, wishes: Wishes, *, sent_key: str = "") -> "Asked":
@@ -133,6 +137,8 @@ class Asked:
             asked = self._with_wires(
                 lambda wire: replace(wire, headers={**wire.headers, **headers})
             )
+        if all(ask.wishes == wishes for ask in asked.asks):
+            return asked
         return replace(asked, asks=tuple(replace(ask, wishes=wishes) for ask in asked.asks))
 
     def known_as(

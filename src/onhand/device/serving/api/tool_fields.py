@@ -10,6 +10,7 @@ from typing import Final
 from onhand.core.errors import InputError
 from onhand.device.serving.api.bodies import Body
 from onhand.device.serving.api.bounds import MOST_TOOLS
+from onhand.device.serving.api.schemas import TOOL_SCHEMA
 from onhand.device.tools.kinds import Tool, ToolUse
 from onhand.device.tools.writing import check_arguments
 
@@ -17,11 +18,7 @@ __all__ = ["ToolFields", "read_tools"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MOST_DESCRIPTION: Final = 8192  # letters
-_MOST_SCHEMA: Final = 32 * 2**10  # letters of its JSON
-_MOST_ENTRIES: Final = 2048  # of one schema: keys and members of lists
-_MOST_KEYS: Final = 256  # of one object: each may come next, and answers wait for all
 _MOST_TOTAL: Final = 128 * 2**10  # letters of all schemas
-_MOST_DEPTH: Final = 32
 _MODES: Final = ("none", "auto", "required")
 
 
@@ -121,15 +118,9 @@ def _why_not(schema: object, *, is_strict: bool) -> str | None:
         return "must be a JSON schema, an object"
     if schema.get("type", "object") != "object":
         return "must be a schema of the type object, as arguments have names"
-    if _is_large(schema):
-        return (
-            f"nests over {_MOST_DEPTH} deep, or has over {_MOST_ENTRIES} entries or an object of "
-            f"over {_MOST_KEYS} keys"
-        )
-    text = json.dumps(schema)
-    if len(text) > _MOST_SCHEMA:
-        return f"has {len(text)} letters, at most {_MOST_SCHEMA} are allowed"
-    return _why_not_followed(text, is_strict)
+    if reason := TOOL_SCHEMA.why_not(schema):
+        return reason
+    return _why_not_followed(json.dumps(schema), is_strict)
 
 
 @lru_cache(maxsize=256)
@@ -140,22 +131,6 @@ def _why_not_followed(schema: str, is_strict: bool) -> str | None:
     except InputError as error:
         return str(error)
     return None
-
-
-def _is_large(schema: object) -> bool:
-    waiting, n_entries = [(schema, 0)], 0
-    while waiting:
-        value, depth = waiting.pop()
-        members = list(value.values()) if isinstance(value, dict) else value
-        if not isinstance(members, list):
-            continue
-        n_entries += len(members)
-        if depth >= _MOST_DEPTH or n_entries > _MOST_ENTRIES:
-            return True
-        if isinstance(value, dict) and len(value) > _MOST_KEYS:
-            return True
-        waiting += [(member, depth + 1) for member in members]
-    return False
 
 
 def _choice(body: Body, tools: Sequence[Tool], *, is_flat: bool) -> tuple[str, tuple[str, ...]]:

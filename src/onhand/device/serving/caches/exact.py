@@ -12,19 +12,22 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from onhand.device.serving.asks import Ask, Ending, Piece, Score
 from onhand.device.serving.caches.database import opened, remove
 from onhand.device.tools.kinds import CallPart, ToolUse
 from onhand.device.vault.cells import PLAIN, Cells
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 __all__ = ["ExactCache", "Kept", "is_repeatable", "kept_as_json", "key_of", "parse_kept"]
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _ROW_BYTES: Final = 128  # beside the answer itself
 _MOST_TOUCHED: Final = 64
 
@@ -52,22 +55,27 @@ def key_of(ask: Ask, *, model: str) -> bytes:
     Returns:
         32 bytes.
     """
-    prompt: object = ask.prompt
-    if not isinstance(ask.prompt, str):
-        prompt = [asdict(message) for message in ask.prompt]
     parts = [
         _FORMAT,
         ask.tenant,
         model,
-        prompt,
+        ask.prompt,
         ask.max_tokens,
-        asdict(ask.sampling),
+        ask.sampling,
         ask.stop,
         ask.grammar,
         None if ask.tools is None else _tools(ask.tools),
         ask.n_scores,
     ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).digest()
+    return hashlib.sha256(_KEYS.encode(parts).encode()).digest()
+
+
+def _values(value: "DataclassInstance") -> list[object]:
+    # In their order, and not copied as `asdict` does: that took a third of an answer's time.
+    return [getattr(value, field.name) for field in fields(value)]
+
+
+_KEYS: Final = json.JSONEncoder(default=_values, check_circular=False)
 
 
 def _tools(use: ToolUse) -> list[object]:

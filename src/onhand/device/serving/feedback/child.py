@@ -5,11 +5,13 @@ import contextlib
 import logging
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol
 
 from onhand.core.errors import InputError
 from onhand.core.outside import parse_json
 from onhand.device.learning.idle_child import Job
+from onhand.device.vault.vault import handed_key
 
 __all__ = ["LearningProcess", "StartLearning", "start_learning"]
 
@@ -21,6 +23,11 @@ _PATIENCE_S = 60.0
 
 class LearningProcess(Protocol):
     """A training that runs elsewhere."""
+
+    @property
+    def process(self) -> int:
+        """Number of the process."""
+        ...
 
     async def ended(self) -> Mapping[str, object]:
         """Wait for its end, and return what it said."""
@@ -48,6 +55,11 @@ class _Child:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+
+    @property
+    def process(self) -> int:
+        """See `LearningProcess`."""
+        return self._process.pid
 
     async def ended(self) -> Mapping[str, object]:
         """See `LearningProcess`."""
@@ -93,7 +105,9 @@ async def start_learning(job: Job) -> LearningProcess:
 
     Raises:
         OSError: if the system starts no process.
+        VaultError: if there is a vault, and it is locked or damaged.
     """
+    key = await asyncio.to_thread(handed_key, Path(job.home))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "onhand.device.learning.idle_child"),
         stdin=asyncio.subprocess.PIPE,
@@ -101,7 +115,8 @@ async def start_learning(job: Job) -> LearningProcess:
         stderr=asyncio.subprocess.PIPE,
     )
     if process.stdin is not None:
-        process.stdin.write(job.rendered())
+        # By the pipe: other programs may read what a process is started with.
+        process.stdin.write(job.rendered(key))
         await process.stdin.drain()
     return _Child(process)
 

@@ -12,7 +12,7 @@ from onhand.device.serving.api.bodies import Body
 from onhand.device.serving.api.replies import JsonReply
 from onhand.device.serving.asks import Ask, Ending, Piece
 from onhand.device.serving.feedback.child import LearningProcess, StartLearning, start_learning
-from onhand.device.serving.feedback.idle import Moment, decide
+from onhand.device.serving.feedback.idle import Decision, Moment, decide
 from onhand.device.serving.feedback.pupils import Pupil, pupil_of
 from onhand.device.serving.feedback.reading import read_feedback_request
 from onhand.device.serving.feedback.recent import RecentAnswer, RecentAnswers
@@ -25,7 +25,14 @@ from onhand.device.threads import usable_threads
 
 __all__ = ["HEALTH_KEYS", "FeedbackDesk", "no_feedback", "show_learning"]
 
-HEALTH_KEYS: Final = ("version", "examples_waiting", "quarantined", "last_verdict", "is_learning")
+HEALTH_KEYS: Final = (
+    "version",
+    "examples_waiting",
+    "quarantined",
+    "last_verdict",
+    "is_learning",
+    "held_by",
+)
 """What is said of a model without a key."""
 _LOG = logging.getLogger("onhand.serving.learning")
 _TICK_S: Final = 1.0
@@ -77,7 +84,7 @@ class FeedbackDesk:
         self._is_told = False
         self._busy_s = clock()
         self._rested: dict[str, float] = {}
-        self._said: dict[str, str] = {}
+        self._decided: dict[str, Decision] = {}
         self.recent = RecentAnswers(
             most=settings.remember_answers,
             most_bytes=settings.remember_bytes,
@@ -158,10 +165,22 @@ class FeedbackDesk:
             pupil.name: {
                 **pupil.described(),
                 "is_learning": pupil.name == learning,
-                "waits_for": self._said.get(pupil.name),
+                "waits_for": decided.reason if decided else None,
+                "held_by": decided.held_by if decided and decided.held_by else None,
             }
             for pupil in self.pupils()
+            for decided in (self._decided.get(pupil.name),)
         }
+
+    def processes(self) -> tuple[int, ...]:
+        """Return the processes that learn now."""
+        learning = self._learning
+        return () if learning is None else (learning[1].process,)
+
+    def is_held(self, name: str) -> bool:
+        """Return whether examples of a model wait for the device alone."""
+        decided = self._decided.get(name)
+        return decided is not None and bool(decided.held_by)
 
     def pupils(self) -> list[Pupil]:
         """Return the models that can learn."""
@@ -174,13 +193,23 @@ class FeedbackDesk:
             self._busy_s = self._clock()
         for pupil in self.pupils():
             decision = decide(await asyncio.to_thread(self._moment, pupil), self._settings)
-            self._said[pupil.name] = decision.reason
+            self._note(pupil, decision)
             if decision.action == "start":
                 await self._begin(pupil, decision.reason)
             elif decision.action == "stop" and self._learning is not None and not self._is_told:
                 _LOG.info("model %s: learning pauses: %s", pupil.name, decision.reason)
                 self._is_told = True
                 self._learning[1].tell_to_end()
+
+    def _note(self, pupil: Pupil, decision: Decision) -> None:
+        """Keep what was decided, and say so where the device begins to hold learning back."""
+        before = self._decided.get(pupil.name)
+        self._decided[pupil.name] = decision
+        is_new = before is None or before.held_by != decision.held_by
+        if decision.held_by and is_new and decision.action == "leave":
+            _LOG.info(
+                "model %s: %d new examples wait: %s", pupil.name, pupil.n_new, decision.reason
+            )
 
     async def _run(self) -> None:
         while True:
@@ -238,7 +267,7 @@ class FeedbackDesk:
             is_plugged=is_plugged,
             others_cpus=others,
             memory_pressure=None if now is None else now.memory_pressure,
-            is_held_back=governor is not None and governor.is_held_back,
+            held_back="" if governor is None else governor.held_back,
             is_draining=self._state.is_draining,
         )
 
@@ -301,6 +330,11 @@ def show_learning(desk: FeedbackDesk, metrics: Metrics) -> None:
             "last_verdict",
             "Of the last training: 1 accepted, 0 refused, -1 failed or none.",
             lambda one: verdicts.get(one.progressed().outcome, -1.0),
+        ),
+        (
+            "held_back",
+            "1 where enough examples wait and the device forbids to learn.",
+            lambda one: float(desk.is_held(one.name)),
         ),
     ):
         metrics.family(f"onhand_learning_{name}", text, "model", figure(value))

@@ -5,7 +5,10 @@ from typing import Literal
 
 from onhand.device.serving.feedback.settings import LearningSettings
 
-__all__ = ["Decision", "Moment", "decide"]
+__all__ = ["Decision", "HeldBy", "Moment", "decide"]
+
+HeldBy = Literal["", "battery", "governor", "memory", "others"]
+"""What of the device keeps a model from learning; "" for nothing."""
 
 _MOST_PRESSURE = 0.2
 _BUSY_OTHERS = 0.5  # processors
@@ -25,7 +28,7 @@ class Moment:
         is_plugged: whether the device is on mains; None where nobody knows.
         others_cpus: processors that other processes keep busy, without learning; None: not known.
         memory_pressure: share of the time in which work waited for memory; None: not known.
-        is_held_back: whether the governor gave something up that has not come back.
+        held_back: what the governor gave up that has not come back, and why; "" for nothing.
         is_draining: whether the server is about to end.
     """
 
@@ -38,7 +41,7 @@ class Moment:
     is_plugged: bool | None = None
     others_cpus: float | None = None
     memory_pressure: float | None = None
-    is_held_back: bool = False
+    held_back: str = ""
     is_draining: bool = False
 
 
@@ -50,10 +53,12 @@ class Decision:
         action: "start" a training, or go on with one; "stop" the one that runs, between two of
             its steps; "leave" all as it is.
         reason: why, for people.
+        held_by: what of the device alone forbids it, where there is enough to learn.
     """
 
     action: Literal["start", "stop", "leave"]
     reason: str
+    held_by: HeldBy = ""
 
 
 def decide(now: Moment, settings: LearningSettings) -> Decision:
@@ -69,9 +74,9 @@ def decide(now: Moment, settings: LearningSettings) -> Decision:
     Returns:
         What to do.
     """
-    obstacle = _obstacle(now, settings)
+    obstacle, held_by = _obstacle(now, settings)
     if now.is_learning:
-        return Decision("stop", obstacle) if obstacle else Decision("leave", "it learns")
+        return Decision("stop", obstacle, held_by) if obstacle else Decision("leave", "it learns")
     if now.is_other_learning:
         return Decision("leave", "another model learns")
     if now.n_new < settings.least_examples:
@@ -80,25 +85,25 @@ def decide(now: Moment, settings: LearningSettings) -> Decision:
         left_s = settings.retry_s - now.rested_s
         return Decision("leave", f"it learned a moment ago; {left_s:.0f} s are left to rest")
     if obstacle:
-        return Decision("leave", obstacle)
+        return Decision("leave", obstacle, held_by)
     if now.idle_s < settings.idle_s:
         return Decision("leave", f"idle for {now.idle_s:.0f} of {settings.idle_s:g} s")
     if now.others_cpus is not None and now.others_cpus > _BUSY_OTHERS:
-        return Decision("leave", f"others keep {now.others_cpus:.1f} processors busy")
+        return Decision("leave", f"others keep {now.others_cpus:.1f} processors busy", "others")
     return Decision("start", f"{now.n_new} new examples, idle for {now.idle_s:.0f} s")
 
 
-def _obstacle(now: Moment, settings: LearningSettings) -> str:
-    """Return what forbids learning, also while it runs; "" for nothing."""
+def _obstacle(now: Moment, settings: LearningSettings) -> tuple[str, HeldBy]:
+    """Return what forbids learning, also while it runs, and what of the device that is."""
     if now.is_draining:
-        return "the server is about to end"
+        return "the server is about to end", ""
     if now.idle_s <= 0:
-        return "requests are answered"
+        return "requests are answered", ""
     is_low = now.battery is not None and now.battery < settings.lowest_battery
     if is_low and now.is_plugged is not True:
-        return f"the battery is at {now.battery:.0%}, and not on mains"
+        return f"the battery is at {now.battery:.0%}, and not on mains", "battery"
     if now.memory_pressure is not None and now.memory_pressure > _MOST_PRESSURE:
-        return f"work waits for memory {now.memory_pressure:.0%} of the time"
-    if now.is_held_back:
-        return "the governor has given something up"
-    return ""
+        return f"work waits for memory {now.memory_pressure:.0%} of the time", "memory"
+    if now.held_back:
+        return now.held_back, "governor"
+    return "", ""

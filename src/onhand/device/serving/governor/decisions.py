@@ -19,7 +19,7 @@ from onhand.device.serving.governor.findings import (
 from onhand.device.serving.governor.readings import Readings
 from onhand.device.serving.governor.setting import Bounds, GovernorSettings, Kind, Setting
 
-__all__ = ["Change", "Governed", "adjust"]
+__all__ = ["Change", "Governed", "adjust", "value_of"]
 
 LADDERS: Final[Mapping[Cause, tuple[Kind, ...]]] = {
     "memory": ("context", "batch", "variant", "cloud"),
@@ -200,7 +200,8 @@ def _changed(setting: Setting, change: Change) -> Setting:
     return changed[change.kind]
 
 
-def _value(setting: Setting, kind: Kind) -> float:
+def value_of(setting: Setting, kind: Kind) -> float:
+    """Return what is set of a kind, as a change has it."""
     values: Mapping[Kind, float] = {
         "threads": setting.threads,
         "prompts": setting.max_stall,
@@ -222,7 +223,7 @@ def _given_up(
         if state.trial is not None and one.cause in {"speed", "contention"}:
             continue  # what else is changed would hide what it does
         for kind in LADDERS[one.cause]:
-            held = _value(state.setting, kind)
+            held = value_of(state.setting, kind)
             less = _less(kind, one.cause, state, now, aims, to)
             if abs(less - held) > _LEAST_STEP:
                 return _change(now, kind, held, less, one.cause, one.why)
@@ -301,7 +302,7 @@ def _given_back(
             continue
         if now.at_s - max(calm) < aims.dwell_s:
             continue
-        held = _value(state.setting, kind)
+        held = value_of(state.setting, kind)
         more = _more(kind, state, now, aims, to)
         if abs(more - held) > 1e-9:
             cause = causes[calm.index(max(calm))]

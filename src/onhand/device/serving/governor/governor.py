@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from onhand.core.errors import OnhandError
-from onhand.device.serving.governor.decisions import Change, Governed, adjust
+from onhand.device.serving.governor.decisions import Change, Governed, adjust, value_of
 from onhand.device.serving.governor.governed import (
     Governable,
     HoldsGovernable,
@@ -16,7 +16,7 @@ from onhand.device.serving.governor.governed import (
 )
 from onhand.device.serving.governor.pace import Baseline, TokenTimes
 from onhand.device.serving.governor.readings import Readings
-from onhand.device.serving.governor.setting import Bounds, GovernorSettings, Setting
+from onhand.device.serving.governor.setting import KINDS, Bounds, GovernorSettings, Setting
 from onhand.device.step_log import BatchLoad
 
 __all__ = ["Governor"]
@@ -72,10 +72,16 @@ class Governor:
         return self._governed.setting
 
     @property
-    def is_held_back(self) -> bool:
-        """Whether something that models usually do was given up."""
+    def held_back(self) -> str:
+        """What models usually do and do not now, and why; "" where nothing was given up."""
         with self._lock:
-            return self._governed.setting != self._to.usual
+            setting, usual = self._governed.setting, self._to.usual
+            changes = {change.kind: change.reason for change in self._changes}
+        kinds = [kind for kind in KINDS if value_of(setting, kind) != value_of(usual, kind)]
+        if not kinds:
+            return ""
+        told = "; ".join(changes.get(kind, kind) for kind in kinds)
+        return f"the governor holds answers back: {told}"
 
     @property
     def readings(self) -> Readings | None:

@@ -1,7 +1,7 @@
 """Reads what the system says about its load, and turns counts into rates between two readings."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,7 @@ class _Counts:
     at_s: float
     cpu: CpuTimes | None
     own_cpu_s: float | None
+    helpers_cpu_s: Mapping[int, float]
     waited_s: float | None
     throttling: Throttling | None
 
@@ -47,6 +48,7 @@ class Sensors:
         root: Path = _HERE,
         *,
         battery: Callable[[], Battery | None] | None = None,
+        helpers: Callable[[], Collection[int]] = tuple,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Read once, so that the next reading has rates.
@@ -54,10 +56,12 @@ class Sensors:
         Args:
             root: folder that holds `proc` and `sys`.
             battery: what the device runs on; None for `battery_of` the root.
+            helpers: processes that work for this one and yield to it: they are no others.
             clock: seconds that only grow.
         """
         self._root = root
         self._clock = clock
+        self._helpers = helpers
         self._battery = battery or (lambda: battery_of(root))
         self._is_here = root == _HERE
         self._before = self._counts()
@@ -94,9 +98,30 @@ class Sensors:
             at_s=self._clock(),
             cpu=cpu,
             own_cpu_s=own_s,
+            helpers_cpu_s=self._helpers_cpu_s(),
             waited_s=waited_s(self._root),
             throttling=throttling_of(self._root),
         )
+
+    def _helpers_cpu_s(self) -> dict[int, float]:
+        found: dict[int, float] = {}
+        for process in self._helpers():
+            took_s = process_cpu_s(self._root, process)
+            if took_s is None and self._is_here:
+                took_s = _psutil_process_s(process)
+            if took_s is not None:  # else it has ended just now
+                found[process] = took_s
+        return found
+
+
+def _psutil_process_s(process: int) -> float | None:
+    import psutil
+
+    try:
+        times = psutil.Process(process).cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system)
 
 
 def _psutil_times() -> tuple[CpuTimes, float]:
@@ -113,7 +138,14 @@ def _others_cpus(now: _Counts, before: _Counts, elapsed_s: float) -> float | Non
         return None
     all_cpus = _grown(now.cpu.busy_s, before.cpu.busy_s, elapsed_s)
     own = _grown(now.own_cpu_s, before.own_cpu_s, elapsed_s)
-    return None if all_cpus is None or own is None else max(all_cpus - own, 0.0)
+    if all_cpus is None or own is None:
+        return None
+    # One that began since counts from its start; one that ended cannot be asked any more.
+    helpers_s = sum(
+        took_s - before.helpers_cpu_s.get(process, 0.0)
+        for process, took_s in now.helpers_cpu_s.items()
+    )
+    return max(all_cpus - own - helpers_s / elapsed_s, 0.0)
 
 
 def _grown(now: float | None, before: float | None, elapsed_s: float) -> float | None:

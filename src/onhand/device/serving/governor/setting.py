@@ -1,14 +1,15 @@
 """What a governor may change, within which bounds, and what it aims at."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from onhand.core.errors import InputError
 
-__all__ = ["Bounds", "GovernorSettings", "Kind", "Setting"]
+__all__ = ["KINDS", "Bounds", "GovernorSettings", "Kind", "Setting"]
 
 Kind = Literal["threads", "prompts", "batch", "context", "variant", "speculation", "cloud"]
 """What is changed: a field of `Setting` each, in its order."""
+KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

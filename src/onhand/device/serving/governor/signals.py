@@ -154,10 +154,14 @@ def waited_s(root: Path) -> float | None:
     return sum(waits) * _NANO if waits else None
 
 
-def process_cpu_s(root: Path) -> float | None:
-    """Return the processor time of this process, as `/proc/self/stat` says."""
+def process_cpu_s(root: Path, process: int | None = None) -> float | None:
+    """Return the processor time of a process, as `/proc/PID/stat` says; None for this one."""
     # The name, in brackets, may hold anything.
-    words = read_text(root / "proc/self/stat").rpartition(")")[2].split()
+    words = (
+        read_text(root / f"proc/{'self' if process is None else process}/stat")
+        .rpartition(")")[2]
+        .split()
+    )
     if len(words) < 13:
         return None
     user, system = whole_number(words[11]), whole_number(words[12])

@@ -83,7 +83,9 @@ def start_governor(state: ServerState, aims: GovernorSettings) -> Governor:
     Returns:
         The governor.
     """
-    governor = make_governor(state, aims, read=Sensors().read)
+    feedback = state.feedback
+    helpers = tuple[int] if feedback is None else feedback.processes
+    governor = make_governor(state, aims, read=Sensors(helpers=helpers).read)
     governor.start()
     return governor
 

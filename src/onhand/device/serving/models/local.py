@@ -16,7 +16,7 @@ from onhand.device.engines.base import Session
 from onhand.device.guide import AwaitingGuide, Guide
 from onhand.device.learning.in_use import InUse
 from onhand.device.opening import OpenedBundle
-from onhand.device.prompts import PromptReader
+from onhand.device.prompts import OVER_HTTP, PromptReader
 from onhand.device.request import Request
 from onhand.device.sampling import Sampling, Watcher
 from onhand.device.score_shifts import check_biased
@@ -79,7 +79,10 @@ class LocalModel:
         self._memory = memory
         self._blocks = blocks
         self._prompts = PromptReader(
-            tokenizer=opened.files.tokenizer, template=opened.files.template, name=self.name
+            tokenizer=opened.files.tokenizer,
+            template=opened.files.template,
+            name=self.name,
+            advice=OVER_HTTP,
         )
         opened.files.tokenizer.encode_in_one_thread()
         limits = settings.limits

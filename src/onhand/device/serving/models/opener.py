@@ -91,8 +91,8 @@ class Opener:
             )
             desk.tell_all()
         _LOG.info(
-            "model %s: opened %s in %.2f s with engine %s; %d bytes, %d were predicted",
-            *(place.facts.name, place.facts.variant, opening_s, model.engine_name),
+            "model %s: opened%s in %.2f s with engine %s; %d bytes, %d were predicted",
+            *(place.facts.name, _variant(place), opening_s, model.engine_name),
             *(place.weights_bytes, predicted),
         )
         return None
@@ -102,7 +102,7 @@ class Opener:
         model = place.model
         if model is not None:
             model.close()
-            _LOG.info("model %s: closed %s", place.facts.name, place.facts.variant)
+            _LOG.info("model %s: closed%s", place.facts.name, _variant(place))
         # What lies in the place only; this thread's own reference would keep it in memory.
         del model
         place.model = None
@@ -139,3 +139,7 @@ class Opener:
 
     def _is_quiet(self) -> bool:
         return all(place.n_leases == 0 for place in self._desk.places)
+
+
+def _variant(place: Place) -> str:
+    return f" {place.facts.variant}" if place.facts.variant else ""

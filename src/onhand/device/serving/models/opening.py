@@ -70,9 +70,10 @@ def _open_local(
         trials=settings.trials,
     )
     if opened.choice is not None:
-        _LOG.info("model %s: %s", opened.bundle.manifest.name, opened.choice.sentence())
+        name = settings.name or opened.bundle.manifest.name
+        _LOG.info("model %s: %s", name, opened.choice.sentence())
         for engine, reason in opened.passed_over.items():
-            _LOG.info("model %s: %s is not used: %s", opened.bundle.manifest.name, engine, reason)
+            _LOG.info("model %s: %s is not used: %s", name, engine, reason)
     try:
         return LocalModel(opened, settings, memory=memory, blocks=blocks)
     except OnhandError:

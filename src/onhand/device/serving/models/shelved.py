@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onhand.core.arrays import FloatArray
@@ -11,12 +12,13 @@ from onhand.device.learning.in_use import InUse
 from onhand.device.networks.answers import Likely
 from onhand.device.sampling import Sampling
 from onhand.device.serving.asks import Ask, Ending, Piece
-from onhand.device.serving.models.facts import Facts
+from onhand.device.serving.models.facts import Facts, stamp_of
 from onhand.device.serving.models.fingerprints import fingerprint_with
 from onhand.device.serving.models.governing import GovernedBatcher
 from onhand.device.serving.models.local import LocalModel
 from onhand.device.serving.models.network import ServedNetwork
 from onhand.device.serving.models.versions import Entry
+from onhand.device.serving.refusals import Refusal, RefusedRequest
 
 if TYPE_CHECKING:
     from onhand.device.serving.models.shelf import Shelf
@@ -77,8 +79,20 @@ class _Shelved:
 
         Returns:
             Whether another version is about to answer.
+
+        Raises:
+            RefusedRequest: if what lies at its place is no bundle, or one that cannot be used.
         """
-        return self._shelf.look(self.entry, again=True)
+        if self._shelf.look(self.entry, again=True):
+            return True
+        stays = "the version that answers stays"
+        if stamp_of(Path(self.entry.settings.bundle)) is None:
+            message = f"there is no bundle at the place of {self.name}; {stays}"
+            raise RefusedRequest(Refusal(status=409, message=message, code="no_bundle"))
+        if self.entry.refused is not None:
+            message = f"the bundle at the place of {self.name} cannot be used: see the log; {stays}"
+            raise RefusedRequest(Refusal(status=409, message=message, code="bundle"))
+        return False
 
     def look_soon(self) -> None:
         """Have it looked whether a bundle was replaced; see `Shelf.look_soon`."""
