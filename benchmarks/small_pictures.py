@@ -25,12 +25,12 @@ from typing import Final, cast
 import numpy as np
 from examples.small_pictures.data import read_zip
 
-import onhand
 from onhand.core.bundle import REPORT, read_bundle
 from onhand.core.measurement import Measurement
 from onhand.core.plugins import NETWORK_PASSES, load_plugin
 from onhand.core.recipe import parse_recipe
 from onhand.device.networks.opening import able_engines
+from onhand.device.networks.session import open_session
 from onhand.device.probe import current_profile
 from onhand.device.report_data import parse_report
 from onhand.device.report_records import Report

@@ -17,6 +17,7 @@ CHECKED: Final = frozenset({
 })
 """Commands that open bundles to use them; `--allow-unsigned` is an option of each."""
 
+
 def trust_of(settings: Settings, command: str | None) -> AbstractContextManager[None]:
     """Return what decides about bundles as long as a command runs.
 
