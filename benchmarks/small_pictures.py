@@ -30,6 +30,7 @@ from onhand.core.measurement import Measurement
 from onhand.core.plugins import NETWORK_PASSES, load_plugin
 from onhand.core.recipe import parse_recipe
 from onhand.device.networks.opening import able_engines
+from onhand.device.networks.session import open_session
 from onhand.device.probe import current_profile
 from onhand.device.report_data import parse_report
 from onhand.device.report_records import Report

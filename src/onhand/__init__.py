@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from onhand.core.budget import Breach, Budget, parse_budget
 from onhand.core.errors import OnhandError
 from onhand.core.measurement import Measurement
-from onhand.device.trust.usual import decided, usual_trust, within
+from onhand.deciding import decided
 from onhand.learning import learn, open_versions
 
 if TYPE_CHECKING:
@@ -287,6 +287,7 @@ def open_service(
     from onhand.device.serving.assembling import opened_state, read_settings, with_bundles
     from onhand.device.serving.inprocess import Service
     from onhand.device.serving.settings import ServeSettings
+    from onhand.device.trust.usual import usual_trust, within
 
     settings = ServeSettings()
     if config is not None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onhand.device.trust.usual import decided
+from onhand.deciding import decided
 
 if TYPE_CHECKING:
     from onhand.core.progress import Progress

@@ -28,13 +28,16 @@ from onhand.device.access.store import KeyStore
 from onhand.device.text_files import read_text_files
 from onhand.device.trust.checking import write_signature
 from onhand.device.trust.store import TrustStore
+from onhand.device.vault.handing import handed_key
 from onhand.device.vault.sources import Asking
-from onhand.device.vault.vault import STORES, init_vault, open_vault
+from onhand.device.vault.vault import STORES, begin_vault, open_vault
 
 __all__ = ["FAR_KEY", "Run", "full_run"]
 
 ROOT: Final = Path(__file__).parents[3]
 TINY: Final = ROOT / "tests" / "data" / "tiny-bundle"
+WORDS: Final = "correct horse battery staple"
+_SAID_AT: Final = 200
 FAR_KEY: Final = "sk-far-0123456789abcdef-aardvark"
 ASKED: Final = 'the aardvark of room seven said "nine thousand" to nobody else'
 FAR_ASKED: Final = 'Jürgen\'s pangolin said "four" · to nobody'
@@ -104,11 +107,6 @@ class Run:
         return self.place / "home"
 
     @property
-    def disk(self) -> Path:
-        """Another disk, with the vault's key."""
-        return self.place / "disk"
-
-    @property
     def written(self) -> tuple[Path, ...]:
         """Folders in which files may have been written."""
         return tuple(self.place / name for name in ("home", "user", "here", "temporary", "attic"))
@@ -144,9 +142,9 @@ def full_run(place: Path, *, has_vault: bool, looked: Callable[[Run], None]) -> 
         "watch(os.environ['ONHAND_TEST_ATTIC'])\n"
     )
     if has_vault:
-        run.disk.mkdir()
-        key = str(run.disk / "key")
-        init_vault(run.home, kind="key-file", place=key, asking=Asking({}))
+        _say_passphrase()
+        asking = Asking({})
+        begin_vault(run.home, kind="passphrase-fd", place=str(_SAID_AT), asking=asking)
     tiny, things = _bundles(run)
     with upstream(says(*events(FAR_ANSWERED[:9], FAR_ANSWERED[9:]))) as cloud:
         text = _SETTINGS.format(tiny=tiny, things=things, url=cloud.url)
@@ -193,13 +191,17 @@ def _bundles(run: Run) -> tuple[str, str]:
     vault = open_vault(run.home)
     if vault is not None:
         run.known.update({f"the data key of {name}": vault.key(name) for name in STORES})
-        run.known["the key-encryption key"] = bytes.fromhex((run.disk / "key").read_text())
+        run.known["the key-encryption key"] = bytes.fromhex(handed_key(run.home))
+        run.known["the passphrase"] = WORDS
     return (folder / "tiny").as_posix(), (folder / "things").as_posix()
 
 
 @contextmanager
 def _server(run: Run) -> Iterator[tuple["subprocess.Popen[str]", httpx2.Client]]:
     command = [sys.executable, "-m", "onhand", "serve", "--config", str(run.place / "serve.toml")]
+    has_vault = open_vault(run.home) is not None
+    if has_vault:
+        _say_passphrase()
     with (run.place / "here" / "said.log").open("ab") as said:
         server = subprocess.Popen(
             command,
@@ -208,7 +210,10 @@ def _server(run: Run) -> Iterator[tuple["subprocess.Popen[str]", httpx2.Client]]
             text=True,
             cwd=run.place / "here",
             env=dict(run.environment()),
+            pass_fds=[_SAID_AT] if has_vault else [],
         )
+    if has_vault:
+        os.close(_SAID_AT)
     assert server.stdout is not None
     with server:
         try:
@@ -222,6 +227,15 @@ def _server(run: Run) -> Iterator[tuple["subprocess.Popen[str]", httpx2.Client]]
         finally:
             if server.poll() is None:
                 server.kill()
+
+
+def _say_passphrase() -> None:
+    """Let a passphrase be read, once, from an open file whose number nothing else has."""
+    reading, writing = os.pipe()
+    os.write(writing, WORDS.encode() + b"\n")
+    os.close(writing)
+    os.dup2(reading, _SAID_AT)
+    os.close(reading)
 
 
 def _ask(run: Run, client: httpx2.Client) -> None:

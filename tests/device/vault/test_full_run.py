@@ -1,5 +1,6 @@
 """A whole run leaves nothing readable where there is a vault, in any file that it ever wrote."""
 
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,10 @@ from tests.device.vault.written import LIST
 from onhand.core.sealing import is_sealed_file
 
 Shown = dict[str, list[str]]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name != "posix", reason="passes an open file to a process"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[bool, tuple[Run, S
 def test_attack_whoever_reads_the_disk_of_a_full_run_finds_nothing(
     runs: Mapping[bool, tuple[Run, Shown]],
 ) -> None:
-    """Nothing asked, answered, taught or secret, while it runs, when it was killed, at the end."""
+    """Nothing asked, answered, taught or secret, while it runs, when it was killed, at the end.
+
+    The process that learns is handed the key: it cannot read the passphrase.
+    """
     run, shown = runs[True]
 
     assert shown == {}
@@ -65,10 +73,9 @@ def test_every_file_of_a_run_lies_in_the_folders_that_were_read(
     outside = [
         one
         for one in written
-        if not any(Path(one).is_relative_to(folder) for folder in (*run.written, run.disk))
+        if not any(Path(one).is_relative_to(folder) for folder in run.written)
     ]
     assert [one for one in outside if not one.startswith("/dev/")] == []
-    assert {path.suffix for path in run.disk.iterdir()} == {"", ".heads"}
     names = {path.name for path in run.home.rglob("*") if path.is_file()}
     assert {"sealed.sqlite", "sealed-answers.sqlite", "feedback.journal"} <= names
     assert {"quarantine.sqlite", "new.jsonl", "classes.json", "keys.json"} <= names

@@ -2,18 +2,16 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import wraps
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
 from onhand.core.errors import InputError
 from onhand.core.trusting import current_trust, trusting
 
-__all__ = ["chosen_trust", "decided", "usual_trust", "within"]
+__all__ = ["chosen_trust", "usual_trust", "within"]
 
-_P = ParamSpec("_P")
 _T = TypeVar("_T")
 _CHOICES: Final = ("signed", "any")
 
@@ -56,25 +54,6 @@ def usual_trust(home: str | Path | None, *, checks: bool) -> AbstractContextMana
     named = home or os.environ.get("ONHAND_HOME")
     where = Path(named).expanduser() if named else default_home()
     return trusting(DeviceTrust(TrustStore(where), now=time.time, checks=checks))
-
-
-def decided(*, checks: bool) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
-    """Return what has a function decide about bundles by `usual_trust`, with its `home`.
-
-    Args:
-        checks: as in `usual_trust`.
-    """
-
-    def around(function: Callable[_P, _T]) -> Callable[_P, _T]:
-        @wraps(function)
-        def deciding(*given: _P.args, **named: _P.kwargs) -> _T:
-            home = named.get("home")
-            with usual_trust(home if isinstance(home, str | Path) else None, checks=checks):
-                return function(*given, **named)
-
-        return deciding
-
-    return around
 
 
 @contextmanager
