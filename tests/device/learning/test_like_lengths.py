@@ -38,9 +38,7 @@ class Watched(TableTeachable):
         super().__init__(V)
         self.sizes: list[int] = []
 
-    def teach(  # type: ignore[explicit-override] # Python 3.11 has no word for it
-        self, values: Values, feeds: Feeds
-    ) -> Taught:
+    def teach(self, values: Values, feeds: Feeds) -> Taught:
         """As ever, and noted."""
         self.sizes.append(feeds["tokens"].size)
         return super().teach(values, feeds)
