@@ -121,8 +121,7 @@ def learn(
         notes = (*room.notes, *trainer.notes, *trainer.method.notes, *begun)
         resumed_at = trainer.training.step
         if trainer.is_resumed:
-            done = f"step {resumed_at} of {trainer.n_steps}"
-            notes = (*notes, f"an earlier run is resumed after {done}")
+            notes += (f"an earlier run is resumed after step {resumed_at} of {trainer.n_steps}",)
         for note in notes:
             shown.note(note)
         ended = trainer.run(
@@ -133,9 +132,9 @@ def learn(
         if ended.kind != "interrupted":
             # At a ceiling, what was learned until then is judged as it is.
             ended = replace(ended, training=trainer.end())
-        made = _told(room, ended, meter, n_steps=trainer.n_steps, resumed_at=resumed_at)
-        made = replace(made, notes=notes)
-        return made if ended.kind == "interrupted" else _proposed(room, ended, made, shown)
+        told = _told(room, ended, meter, n_steps=trainer.n_steps, resumed_at=resumed_at)
+        told = replace(told, notes=notes)
+        return told if ended.kind == "interrupted" else _proposed(room, ended, told, shown)
 
 
 def _told(
