@@ -135,9 +135,7 @@ def _built(shape: str, scratch: Path) -> Path:
 
 def _opened(root: Path, home: Path, engine: str) -> Mapping[str, float]:
     command = [sys.executable, "-c", CHILD, str(root), str(home), engine, str(usable_threads())]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env=dict(os.environ)
-    )
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
     found: Mapping[str, float] = json.loads(done.stdout)
     return found
 

@@ -176,21 +176,6 @@ def _render(table: Mapping[str, object]) -> bytes:
     return json.dumps(whole, sort_keys=True, indent=1, allow_nan=False).encode() + b"\n"
 
 
-def version_text(content: bytes, *, tensors: str) -> bytes:
-    """Return what a version says of itself, with another hash of its tensors.
-
-    Args:
-        content: as `write_version` wrote it.
-        tensors: SHA-256 of the file, in hex.
-
-    Raises:
-        InputError: if it is no such content.
-    """
-    table = object_of(parse_json(content), "version", _KEYS)
-    changed = {key: value for key, value in table.items() if key != "seal"}
-    return _render({**changed, "tensors": tensors})
-
-
 def _seal(table: Mapping[str, object]) -> str:
     text = json.dumps(table, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()

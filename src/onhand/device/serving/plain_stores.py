@@ -11,7 +11,6 @@ from typing import Final
 from onhand.core.errors import InputError, ResourceError
 from onhand.device.learning.journal import seal_journal
 from onhand.device.learning.quarantine import feedback_journal, seal_quarantine
-from onhand.device.learning.version_sealing import seal_versions
 from onhand.device.serving.unsealed import remove_plain_caches, seal_outbox_of
 from onhand.device.vault.above import keys_of, seal_in_place
 
@@ -60,8 +59,8 @@ def _sealed_now(home: Path) -> Iterator[Path]:
         placed = keys_of(home, store)
         if placed is not None and (home / name).exists() and seal_in_place(home / name, placed):
             yield home / name
-    for folder in sorted((home / "state").glob("*")):
-        yield from _sealed_lessons(home, folder / "learned")
+    for folder in sorted((home / "state").glob("*/learned")):
+        yield from _sealed_lessons(home, folder)
 
 
 def _sealed_lessons(home: Path, folder: Path) -> Iterator[Path]:
@@ -70,13 +69,9 @@ def _sealed_lessons(home: Path, folder: Path) -> Iterator[Path]:
         yield journal
     if seal_quarantine(folder):
         yield folder / "quarantine.sqlite"
-    yield from seal_versions(folder / "versions")
-    packed, placed = keys_of(home, "packed"), keys_of(home, "memory")
-    if packed is None or placed is None:
+    placed = keys_of(home, "memory")
+    if placed is None:
         return
-    for path in sorted(folder.parent.glob("*.bin")):
-        if seal_in_place(path, packed):
-            yield path
     for path in _files_of(folder):
         if seal_in_place(path, placed):
             yield path
