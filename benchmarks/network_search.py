@@ -5,11 +5,11 @@
 
 Three questions to each network. `small space`: six layers (--small) with three choices each, all
 729 of them run for what they really lose; how much of the volume under the real front do the points
-fill that a search finds from its forecasts. `mixed`: the least loss at the time, and at the size, of uniform
-int8, both measured in fresh processes. `builds`: how many real builds, each judged on all examples,
-it takes to hold budgets of loss and size: by forecasts and what builds teach them, by halving a
-list of layers without forecasts, and at random. With --encoder, the case "encoder" is that folder's
-network on questions of people, and not one of random weights.
+fill that a search finds from its forecasts. `mixed`: the least loss at the time, and at the size,
+of uniform int8, both measured in fresh processes. `builds`: how many real builds, each judged on
+all examples, it takes to hold budgets of loss and size: by forecasts and what builds teach them, by
+halving a list of layers without forecasts, and at random. With --encoder, the case "encoder" is
+that folder's network on questions of people, and not one of random weights.
 """
 
 import argparse
