@@ -204,7 +204,7 @@ def foresee(
             past_heldout=len(room.material.past_heldout),
             tokens=source.n_tokens if isinstance(source, TextSource) else None,
             learned_tokens=source.n_learned if isinstance(source, TextSource) else None,
-            n_steps=plan.n_steps,
+            n_steps=plan.n_all,
             rate=plan.schedule.rate,
             n_trained=sum(value.size for value in room.values.values()),
             added_classes=room.material.added,

@@ -105,7 +105,11 @@ class Trainer:
             before_begin()
             given = teachable.start() if values is None else dict(values)
             begun = method.begin(teachable, given, width=width, known=known)
-            before = Training(values=begun, energy_j=None if energy_j is None else 0.0)
+            before = Training(
+                values=begun,
+                begun=begun if plan.n_repeats > 1 else {},
+                energy_j=None if energy_j is None else 0.0,
+            )
             self.training = before
             self._keep(before)
             return
@@ -150,7 +154,7 @@ class Trainer:
     def n_steps(self) -> int:
         """Of the whole training; a method that does not train sees each example once."""
         if self._method.trains:
-            return self._plan.n_steps
+            return self._plan.n_all
         return -(-len(self._source) // (self._plan.batch * self._plan.accumulate))
 
     def step(self) -> Stepped:
