@@ -15,14 +15,13 @@ from onhand.core.progress import Progress, Quiet
 from onhand.device.learning.base import Teachable, Values
 from onhand.device.learning.ceilings import GO, Permit, Spent
 from onhand.device.learning.durable import Generations
+from onhand.device.learning.kept_training import restored, saved
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.training import (
     Plan,
     Source,
     Stepped,
     Training,
-    restored,
-    saved,
     take_step,
 )
 
@@ -105,13 +104,9 @@ class Trainer:
             before_begin()
             given = teachable.start() if values is None else dict(values)
             begun = method.begin(teachable, given, width=width, known=known)
-            before = Training(
-                values=begun,
-                begun=begun if plan.n_repeats > 1 else {},
-                energy_j=None if energy_j is None else 0.0,
-            )
-            self.training = before
-            self._keep(before)
+            again, spent_j = begun if plan.n_repeats > 1 else {}, None if energy_j is None else 0.0
+            self.training = Training(values=begun, begun=again, energy_j=spent_j)
+            self._keep(self.training)
             return
         if before.values.keys() != teachable.lesson.trainables.keys():
             raise InputError("the state of this training is of another lesson; remove its folder")
