@@ -50,7 +50,9 @@ def _closed(schema: Mapping[str, object], shared: frozenset[str]) -> dict[str, o
     if not isinstance(named, Mapping) or not _OPEN.isdisjoint(schema):
         return changed
     # What must be there and is not named could not be written any more.
-    has_all = isinstance(required, list) and all(name in named for name in required)
+    has_all = isinstance(required, list) and all(
+        isinstance(name, str) and name in named for name in required
+    )
     return changed | {"additionalProperties": False} if has_all else changed
 
 

@@ -19,11 +19,19 @@ from onhand.device.serving.api.completions import read_chat, read_completion
 from onhand.device.serving.refusals import Refusal, RefusedRequest
 
 
+def tool(parameters: dict[str, object]) -> dict[str, object]:
+    """A tool with some schema."""
+    function = {"name": "f", "parameters": {"type": "object", **parameters}, "strict": True}
+    return {"type": "function", "function": function}
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [
         ({"messages": [{"role": "user", "content": [{"type": []}]}]}, "content"),
         ({"messages": [{"role": "user", "content": [{"type": {}, "text": "a"}]}]}, "content"),
+        ({"tools": [tool({"required": [["a"]]})]}, "tools"),
+        ({"tools": [tool({"required": [{}], "properties": {"a": True}})]}, "tools"),
         ({"temperature": 10**298}, "temperature"),
         ({"temperature": -(10**298)}, "temperature"),
         ({"x" * 100_000: 1}, "is no field"),
