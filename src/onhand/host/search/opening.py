@@ -21,7 +21,6 @@ from onhand.host.search.choices import (
     Form,
     SearchSpace,
     able_forms,
-    form_name,
     named_form,
     tie_names,
     usual_forms,
@@ -30,16 +29,16 @@ from onhand.host.search.choices import (
 from onhand.host.search.correction import Observation
 from onhand.host.search.cost_table import Costs, CostTable, cost_table
 from onhand.host.search.ground import Ground, stored_trial
+from onhand.host.search.kept_losses import QUICK, THOROUGH, read_losses, table_name
 from onhand.host.search.knapsack import Choice, Group, hull_front, tie_groups
 from onhand.host.search.perturb import run_trials
 from onhand.host.search.planner import Planner
 from onhand.host.search.sensitivity import (
     FormLoss,
     first_tokens,
-    losses_from_json,
     measure_sensitivity,
 )
-from onhand.host.search.store import SearchStore, content_key
+from onhand.host.search.store import SearchStore
 from onhand.host.search.treated_costs import with_treatments
 from onhand.host.search.widening import widen
 
@@ -52,9 +51,6 @@ __all__ = [
     "knows_losses",
     "open_planner",
 ]
-
-QUICK, THOROUGH = 2e11, 1e12
-"""Operations for measuring what layers lose: before a forecast, and before a build."""
 
 _FORMAT = 2  # of what is kept: another one is not taken up
 _WHOLE_TOKENS = 2048
@@ -185,7 +181,7 @@ def knows_losses(basis: Basis, *, operations: float) -> bool:
         basis.model.decoder, space.forms, basis.profile, accuracy_level=basis.accuracy_level
     )
     store = SearchStore.at(basis.home, _content(basis))
-    return _read_losses(store, able, space, operations) is not None
+    return read_losses(store, able, space, operations) is not None
 
 
 def check_costs(
@@ -287,7 +283,7 @@ def _kept_losses(
     progress: Progress,
 ) -> tuple[list[FormLoss], list[Observation]]:
     """Return the table and the first observations: those that are kept, or measured now."""
-    kept = _read_losses(ground.store, able, space, operations)
+    kept = read_losses(ground.store, able, space, operations)
     if kept is not None:
         return kept
     losses = measure_sensitivity(ground, able, operations=operations, progress=progress)
@@ -300,27 +296,8 @@ def _kept_losses(
         "rows": [row.to_json() for row in losses],
         "whole": [asdict(one) for one in whole],
     }
-    ground.store.write(_table_name(able, space, operations), table)
+    ground.store.write(table_name(able, space, operations), table)
     return losses, whole
-
-
-def _read_losses(
-    store: SearchStore, able: Mapping[str, Sequence[Form]], space: SearchSpace, operations: float
-) -> tuple[list[FormLoss], list[Observation]] | None:
-    """Return the table and the first observations that are kept; None if there are none."""
-    for effort in sorted({operations, THOROUGH}, reverse=True):
-        kept = store.read(_table_name(able, space, effort))
-        losses = None if kept is None else losses_from_json(kept)
-        if kept is not None and losses and effort >= operations:
-            whole = kept.get("whole")
-            return losses, [Observation(**one) for one in whole] if isinstance(whole, list) else []
-    return None
-
-
-def _table_name(able: Mapping[str, Sequence[Form]], space: SearchSpace, operations: float) -> str:
-    forms = {name: [form_name(form) for form in own] for name, own in able.items()}
-    more = [space.methods, space.zeros, space.ranks]
-    return f"sensitivity-{content_key({'forms': forms, 'more': more, 'operations': operations})}"
 
 
 def _in_order(losses: Sequence[FormLoss]) -> list[FormLoss]:
