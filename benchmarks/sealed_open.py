@@ -4,7 +4,7 @@
         [--engine native] [--bundle DIR] [--json] [--out FILE.json]
 
 A bundle of random weights is built, or one is given, and sealed for a vault that is made for it.
-Then new processes open the plain and the sealed one in turn, each after its files were read once, so
+Then new processes open the plain and the sealed one in turn, after files were read once, so
 that the disk is not what differs; a process says how long opening took (every file is checked, and
 of the sealed one decrypted), how long until the first token, and its highest memory.
 
