@@ -121,8 +121,8 @@ def main() -> int:
 def _learned(job: Job, key: str, over: threading.Event) -> Mapping[str, object]:
     from onhand.core.unsealing import unsealing
     from onhand.device.learning.taught import learn_from_feedback, note_failure
+    from onhand.device.vault.handing import take_key
     from onhand.device.vault.recipients import DeviceUnsealer
-    from onhand.device.vault.vault import take_key
 
     home = Path(job.home)
     try:
@@ -146,6 +146,7 @@ def _learned(job: Job, key: str, over: threading.Event) -> Mapping[str, object]:
     return {
         "ended": learned.ended,
         "is_accepted": learned.is_accepted,
+        "is_judged": bool(learned.heldout or learned.past_heldout),
         "is_used": learned.is_used,
         "reasons": list(learned.reasons),
         "seconds": learned.seconds,
