@@ -62,7 +62,6 @@ def test_attack_a_device_that_it_is_not_sealed_for(
         ["inspect"],
         ["run", "--prompt", "x", "--allow-unsigned"],
         ["bench", "--allow-unsigned"],
-        ["export", "--to", "gguf", "-o", str(tmp_path / "plain"), "--allow-unsigned"],
     ):
         assert main([command, str(out), *more]) == 8, command
         assert "not for this one" in capsys.readouterr().err

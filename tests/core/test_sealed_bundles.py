@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onhand.core.anonymous import memory_file
+from onhand.core import sealing_keys
 from onhand.core.bundle import (
     SIGNATURE,
     Bundle,
@@ -24,7 +24,6 @@ from onhand.core.errors import (
     BundleCorrupt,
     BundleTooNew,
     InputError,
-    ResourceError,
     SealBroken,
     VaultError,
 )
@@ -35,9 +34,7 @@ from onhand.core.sealed_header import (
     SEALED_MANIFEST,
     file_keys,
     parse_header,
-    parse_recipient,
     public_of,
-    recipient_text,
     render_header,
     unwrap_key,
     wrap_key,
@@ -117,39 +114,6 @@ def test_nothing_of_the_content_is_on_the_disk(bundle: Bundle, sealed: Path) -> 
         assert b"source_sha256" not in content
 
 
-def test_content_in_memory_cannot_be_changed(tmp_path: Path) -> None:
-    """What was checked stays what it is; an empty file is one too."""
-    path = memory_file(tmp_path / "a", 3, lambda room: room.__setitem__(slice(None), b"abc"))
-
-    with pytest.raises(PermissionError), path.open("r+b") as file:
-        file.write(b"x")
-    assert path.read_bytes() == b"abc"
-    assert str(path) == str(tmp_path / "a")
-    assert memory_file(tmp_path / "b", 0, lambda _: None).read_bytes() == b""
-
-
-def test_a_system_without_anonymous_files_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No plain copy in their stead."""
-    monkeypatch.setattr(sys, "platform", "elsewhere")
-
-    with pytest.raises(ResourceError, match="needs Linux's anonymous files"):
-        memory_file(tmp_path / "a", 1, lambda _: None)
-
-
-@pytest.mark.parametrize("call", ["memfd_create", "ftruncate"])
-def test_no_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """As a lack of memory, in one sentence."""
-
-    def fail(*_: object) -> int:
-        raise OSError(12, "Cannot allocate memory")
-
-    monkeypatch.setattr(os, call, fail)
-    with pytest.raises(ResourceError, match="Cannot allocate memory"):
-        memory_file(tmp_path / "a", 1, lambda _: None)
-
-
 def test_attack_another_device(sealed: Path) -> None:
     """Its key is among no recipient's."""
     with unsealing(Device(b"x" * 32)), pytest.raises(VaultError, match="for 2 other devices"):
@@ -177,6 +141,16 @@ def test_attack_a_flipped_bit(sealed: Path, name: str, place: int) -> None:
 
     with pytest.raises(SealBroken):
         read_bundle(sealed)
+
+
+@pytest.mark.usefixtures("here")
+def test_without_decryption_in_place_it_opens_as_well(
+    bundle: Bundle, sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the oldest release of cryptography that is allowed."""
+    monkeypatch.setattr(sealing_keys, "_INTO", None)
+
+    assert read_bundle(sealed).path(FILE).read_bytes() == bundle.path(FILE).read_bytes()
 
 
 @pytest.mark.usefixtures("here")
@@ -366,17 +340,6 @@ def test_attack_odd_headers(sealed: Path, tmp_path: Path) -> None:
     (sealed / SEALED).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(BundleCorrupt, match="is a link"):
         open_seal(sealed)
-
-
-def test_recipients_are_told_from_slips() -> None:
-    """A text comes back, one digit wrong does not."""
-    public = public_of(MINE)
-    text = recipient_text(public)
-
-    assert parse_recipient(f" {text}\n") == public
-    for wrong in (text[:-1] + ("0" if text[-1] != "0" else "1"), "x25519:12", ""):
-        with pytest.raises(InputError, match="recipient"):
-            parse_recipient(wrong)
 
 
 def test_what_cannot_be_sealed_is_told(bundle: Bundle, tmp_path: Path) -> None:
