@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from onhand.core.bundle import Bundle, read_manifest
+from onhand.core.bundle import Bundle, unchecked_bundle
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.feed import PictureFeed
 from onhand.core.manifest import NETWORK, Manifest
@@ -182,8 +182,8 @@ def read_facts(
         EngineUnavailable: if no engine can run it here.
     """
     folder = bundle_at(Path(settings.bundle))
-    manifest, digest = read_manifest(folder)
-    bundle = Bundle(root=folder, manifest=manifest, manifest_sha256=digest)
+    bundle = unchecked_bundle(folder)
+    manifest, digest = bundle.manifest, bundle.manifest_sha256
     wanted = variant or settings.variant or None
     chosen, described = bundle.variant(wanted)
     name = settings.name or manifest.name
