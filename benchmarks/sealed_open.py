@@ -4,9 +4,9 @@
         [--engine native] [--bundle DIR] [--json] [--out FILE.json]
 
 A bundle of random weights is built, or one is given, and sealed for a vault that is made for it.
-Then new processes open the plain and the sealed one in turn, each after its files were read once, so
-that the disk is not what differs; a process says how long opening took (every file is checked, and
-of the sealed one decrypted), how long until the first token, and its highest memory.
+Then new processes open the plain and the sealed one in turn, each after its files were read once,
+so that the disk is not what differs; a process says how long opening took (every file is checked,
+and of the sealed one decrypted), how long until the first token, and its highest memory.
 
 `extra_open_s` is the difference of the medians; `is_within` whether it is at most 1.5 s.
 """

@@ -12,6 +12,7 @@ from onhand.core.bundle import Bundle, unchecked_bundle
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.feed import PictureFeed
 from onhand.core.manifest import NETWORK, Manifest
+from onhand.core.sealed_header import SEALED_MANIFEST
 from onhand.device.engines.base import KvKind
 from onhand.device.learning.in_use import AS_BUILT, InUse
 from onhand.device.learning.versions import BASE
@@ -148,7 +149,8 @@ def stamp_of(place: Path, *, pointer: Path | None = None) -> Stamp | None:
     """
     try:
         folder = bundle_at(place)
-        marks = _marks(folder / "manifest.json")
+        sealed = folder / SEALED_MANIFEST
+        marks = _marks(sealed if sealed.exists() else folder / "manifest.json")
     except (InputError, OSError):
         return None
     if pointer is not None:
