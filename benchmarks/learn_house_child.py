@@ -1,6 +1,8 @@
 """Learns from a file, as a device would, and says what it took. See `benchmarks.learn_house`.
 
-python -m benchmarks.learn_house_child BUNDLE DATA HOME METHOD SEED STEPS RATE VARY BATCH AT_ONCE
+python -m benchmarks.learn_house_child BUNDLE DATA HOME SETTINGS AT_ONCE
+
+SETTINGS is a JSON object of `LearnSettings`; AT_ONCE processes share the processor.
 """
 
 import json
@@ -17,20 +19,12 @@ __all__ = ["main"]
 
 def main() -> None:
     """Learn, and print one JSON object."""
-    bundle, data, home, method, seed, steps, rate, vary, batch, at_once = sys.argv[1:]
+    bundle, data, home, settings, at_once = sys.argv[1:]
     started = time.perf_counter()
     made = learn(
         bundle,
         data,
-        settings=LearnSettings(
-            method=method,
-            seed=int(seed),
-            steps=int(steps),
-            batch=int(batch),
-            rate=float(rate),
-            vary=int(vary),
-            heldout=0.0,
-        ),
+        settings=LearnSettings(heldout=0.0, **json.loads(settings)),
         home=Path(home),
         threads=max(1, usable_threads() // int(at_once)),
     )

@@ -7,6 +7,7 @@ import typer
 
 __all__ = [
     "Accumulate",
+    "Average",
     "Batch",
     "Beta",
     "CpuShare",
@@ -23,6 +24,7 @@ __all__ = [
     "NewRows",
     "Optimizer",
     "Rate",
+    "Rehearse",
     "Remember",
     "Schedule",
     "Seed",
@@ -118,11 +120,28 @@ Memory = Annotated[
         rich_help_panel=_CEILINGS,
     ),
 ]
+Average = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        max=1,
+        help="Share of the steps, the last ones, after which values are averaged.",
+        rich_help_panel=_TRAINING,
+    ),
+]
 Vary = Annotated[
     int,
     typer.Option(
         min=0,
         help="Variants of each example, in which names that a JSON answer copies are exchanged.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Rehearse = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Remembered commands to try about other names; what is answered right is remembered.",
         rich_help_panel=_TRAINING,
     ),
 ]

@@ -122,7 +122,7 @@ def test_a_training_that_was_broken_off_ends_as_one_that_was_not(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], accumulate: int
 ) -> None:
     """Bit for bit: values, losses, optimizer and the method's memory."""
-    plan = replace(PLAN, n_steps=15, accumulate=accumulate, batch=5)
+    plan = replace(PLAN, n_steps=15, accumulate=accumulate, batch=5, n_averaged=9)
     whole = trainer_of(three_clouds(13), plan, method=Remembering())
     expected = whole.run().training
     folder = tmp_path_factory.mktemp("training")
@@ -146,6 +146,7 @@ def test_a_training_that_was_broken_off_ends_as_one_that_was_not(
         np.testing.assert_array_equal(found.values[name], value)
     for name, value in expected.kept.items():
         np.testing.assert_array_equal(found.kept[name], value)
+    assert found.n_means == expected.n_means == 9
 
 
 def test_resuming_is_said_and_another_training_begins_anew(tmp_path: Path) -> None:

@@ -140,6 +140,47 @@ def test_plans_that_cannot_be_are_refused(plan: dict[str, int]) -> None:
         replace(PLAN, **plan)  # type: ignore[arg-type]
 
 
+def test_the_last_steps_are_averaged() -> None:
+    """What is learned is the mean of the values after each of them."""
+    plan = replace(PLAN, n_steps=6, n_averaged=3)
+    training, seen = Training(values=LinearTeachable().start()), []
+    for _ in range(6):
+        training, _ = take_step(
+            training,
+            teachable=LinearTeachable(),
+            source=three_clouds(),
+            plan=plan,
+            method=Naive(),
+        )
+        seen.append(training.values["head.weight"])
+    ended = trainer_of(plan=plan).run().training
+
+    mean = np.mean(seen[3:], axis=0)
+    np.testing.assert_allclose(training.learned["head.weight"], mean, atol=1e-6)
+    np.testing.assert_array_equal(ended.values["head.weight"], training.learned["head.weight"])
+
+
+def test_without_an_average_the_last_values_are_learned() -> None:
+    """And where a training ends before the steps that would be averaged."""
+    training = Training(values=LinearTeachable().start())
+    after, _ = take_step(
+        training,
+        teachable=LinearTeachable(),
+        source=three_clouds(),
+        plan=replace(PLAN, n_averaged=39),
+        method=Naive(),
+    )
+
+    assert after.learned is after.values
+
+
+@pytest.mark.parametrize("n", [-1, 41])
+def test_averages_of_no_steps_of_a_training_are_refused(n: int) -> None:
+    """With the number."""
+    with pytest.raises(InputError, match=f"{n} steps are averaged"):
+        replace(PLAN, n_averaged=n)
+
+
 def test_accumulated_runs_make_the_step_of_one_large_run() -> None:
     """Each example counts the same, in whichever run it is."""
     large = replace(PLAN, batch=12, n_steps=5)

@@ -146,6 +146,7 @@ def _learned(job: Job, key: str, over: threading.Event) -> Mapping[str, object]:
     return {
         "ended": learned.ended,
         "is_accepted": learned.is_accepted,
+        "is_judged": bool(learned.heldout or learned.past_heldout),
         "is_used": learned.is_used,
         "reasons": list(learned.reasons),
         "seconds": learned.seconds,

@@ -31,12 +31,12 @@ from onhand.device.learning.methods.choosing import make_method
 from onhand.device.learning.methods.preferences import PreferenceMethod
 from onhand.device.learning.new_rows import begin_classes
 from onhand.device.learning.preference_feeds import OpinionSource, PairSource
-from onhand.device.learning.remembered import keep_memory, recall_memory
+from onhand.device.learning.rehearsal import rehearsals
+from onhand.device.learning.remembered import keep_memory, recall_memory, remember_all
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.sights import see
 from onhand.device.learning.text_feeds import TextSource
 from onhand.device.learning.trainer import Ended, Trainer
-from onhand.device.learning.training import Source
 from onhand.device.learning.versions import Versions, learned_folder
 from onhand.device.measured import peak_memory_bytes
 from onhand.device.probe import current_profile
@@ -116,8 +116,9 @@ def learn(
     with closing(_open(bundle, settings, threads)) as teachable, _held(bundle, home):
         room = _prepare(bundle, teachable, Path(data), settings, home)
         meter = choose_meter(current_profile())
-        trainer = _trainer(room, meter)
-        notes = (*room.notes, *trainer.notes, *trainer.method.notes)
+        begun: list[str] = []
+        trainer = _trainer(room, meter, begun)
+        notes = (*room.notes, *trainer.notes, *trainer.method.notes, *begun)
         resumed_at = trainer.training.step
         if trainer.is_resumed:
             done = f"step {resumed_at} of {trainer.n_steps}"
@@ -302,12 +303,21 @@ def _n_classes(teachable: Teachable, values: dict[str, FloatArray]) -> int:
     return next(grows, 2**31)
 
 
-def _trainer(room: _Room, meter: EnergyMeter) -> Trainer:
-    """Begin the training, or go on with the one that was broken off."""
+def _trainer(room: _Room, meter: EnergyMeter, notes: list[str]) -> Trainer:
+    """Begin the training, or go on with the one that was broken off; notes are added."""
 
     def remember() -> None:
-        if not room.remembers:
-            _remember(room.material.past, room)
+        if room.remembers:
+            return
+        told = (room.teachable, room.values)
+        sources = [room.material.past]
+        if room.settings.rehearse:
+            more, note = rehearsals(room.bundle, *told, room.given.past, settings=room.settings)
+            notes.append(note)
+            sources.append(more)
+        for source in sources:
+            size, width = room.settings.batch, room.material.width
+            remember_all(room.method, *told, source, batch=size, width=width)
 
     folder = room.folder
     _tidy(folder)
@@ -326,15 +336,6 @@ def _trainer(room: _Room, meter: EnergyMeter) -> Trainer:
     )
 
 
-def _remember(source: Source, room: _Room) -> None:
-    size = room.settings.batch
-    for low in range(0, len(source), size):
-        numbers = range(low, min(low + size, len(source)))
-        scale = 1 / sum(source.weight(number) for number in numbers)
-        batch = source.feeds(numbers, scale=scale)
-        room.method.remember(room.teachable, room.values, batch, width=room.material.width)
-
-
 def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Learned:
     """Judge what was learned, keep it as a version, and put it into use if it passed."""
     shown.start("judging", 1)
@@ -343,6 +344,8 @@ def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Lear
     bounds = room.settings.bounds
     if not after.new.n:
         bounds = replace(bounds, least_new=0)
+    if not room.method.trains:
+        bounds = bounds.of_any_change()
     verdict = gate(before, after, bounds, change=size_of_change(room.values, values))
     if verdict.is_accepted:
         # Before the version: its head has rows for them. A refused one leaves no name behind.

@@ -7,12 +7,14 @@ import hashlib
 from pathlib import Path
 
 from onhand.core.errors import InputError
+from onhand.device.learning.base import Teachable, Values
 from onhand.device.learning.durable import Generations, Saved
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.kept import Kept
 from onhand.device.learning.methods.preferences import PreferenceMethod
+from onhand.device.learning.training import Source
 
-__all__ = ["keep_memory", "recall_memory"]
+__all__ = ["keep_memory", "recall_memory", "remember_all"]
 
 
 def recall_memory(folder: Path, method: Method) -> tuple[bool, list[str]]:
@@ -56,6 +58,29 @@ def keep_memory(folder: Path, method: Method) -> None:
     number = 0 if before is None else before.number + 1
     fields = {"facts": dict(kept.facts), "method": inner.name}
     place.write(Saved(number=number, fields=fields, arrays={}, parts=kept.parts))
+
+
+def remember_all(
+    method: Method, teachable: Teachable, values: Values, source: Source, *, batch: int, width: int
+) -> None:
+    """Let a method remember all of some examples, without learning from them.
+
+    Args:
+        method: takes them in.
+        teachable: the lesson.
+        values: of every trainable.
+        source: the examples.
+        batch: of them at a time.
+        width: classes, or tokens of the vocabulary.
+
+    Raises:
+        InputError: if an example does not fit the lesson.
+        EngineError: if the lesson's graph fails.
+    """
+    for low in range(0, len(source), batch):
+        numbers = range(low, min(low + batch, len(source)))
+        scale = 1 / sum(source.weight(number) for number in numbers)
+        method.remember(teachable, values, source.feeds(numbers, scale=scale), width=width)
 
 
 def _place(folder: Path, method: Method) -> Generations:

@@ -26,6 +26,7 @@ _RATES: Final = {
 }
 _WARM_UP_SHARE: Final = 0.05
 _MOST_VARIANTS: Final = 100
+_MOST_REHEARSED: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,11 +42,14 @@ class LearnSettings:
         rate: learning rate; None for what is usual for the optimizer and what is learned.
         optimizer: "adamw" or "sgd".
         schedule: "cosine", after a short warm-up, or "constant".
+        average: share of the steps, the last ones, whose values are averaged; 0 for none.
         heldout: a file of examples that judge, or the share of those given that do.
         remember: examples of what the model can do already: most are for methods that hold on to
             them, a share judges what was forgotten; None for none.
         vary: variants of each example, in which what its answer copies is exchanged; see
             `variants`.
+        rehearse: remembered commands that are tried about other names; those that the model
+            answers as they say are remembered as well; see `rehearsal`.
         preferring: where answers that were liked and disliked are taught.
         new_rows: how the rows of new classes begin; see `NewRows`.
         seed: decides every choice that is left to chance.
@@ -64,9 +68,11 @@ class LearnSettings:
     rate: float | None = None
     optimizer: str = "adamw"
     schedule: str = "cosine"
+    average: float = 0.0
     heldout: Path | float = HELD_OUT_SHARE
     remember: Path | None = None
     vary: int = 0
+    rehearse: int = 0
     preferring: Preferring = field(default_factory=Preferring)
     new_rows: NewRows = "zeros"
     seed: int = 0
@@ -81,6 +87,10 @@ class LearnSettings:
             raise InputError(f"epochs is {self.epochs}, must be 1 or more")
         if not 0 <= self.vary <= _MOST_VARIANTS:
             raise InputError(f"vary is {self.vary}, must be from 0 to {_MOST_VARIANTS}")
+        if not 0 <= self.average <= 1:
+            raise InputError(f"average is {self.average}, must be from 0 to 1")
+        if not 0 <= self.rehearse <= _MOST_REHEARSED:
+            raise InputError(f"rehearse is {self.rehearse}, must be from 0 to {_MOST_REHEARSED}")
         if not isinstance(self.heldout, Path) and not 0 <= self.heldout < 1:
             raise InputError(
                 f"the share held out is {self.heldout}, must be from 0 to below 1, or a file"
@@ -109,4 +119,5 @@ class LearnSettings:
             optimizer=optimizer,
             clipping=Clipping(norm=self.clip_norm),
             seed=self.seed,
+            n_averaged=round(n_steps * self.average),
         )

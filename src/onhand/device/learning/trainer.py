@@ -190,7 +190,7 @@ class Trainer:
             OnhandError: as `step`.
         """
         if not self.training.is_ended:
-            values = self._method.end(self._teachable, self.training.values)
+            values = self._method.end(self._teachable, self.training.learned)
             after = replace(self.training, values=values, is_ended=True)
             self._keep(after)
             self.training = after

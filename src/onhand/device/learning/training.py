@@ -13,7 +13,7 @@ from onhand.device.learning.base import Feeds, Taught, Teachable, Values
 from onhand.device.learning.clipping import Clipping, global_norm
 from onhand.device.learning.durable import Saved
 from onhand.device.learning.guards import Guard, why_not_finite
-from onhand.device.learning.like_lengths import by_length
+from onhand.device.learning.like_lengths import by_length, examples_by_length
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.kept import Kept
 from onhand.device.learning.optimizers import AdamW, Optimizer
@@ -59,6 +59,11 @@ class Plan:
         optimizer: turns gradients into steps.
         clipping: bounds of gradients.
         seed: decides the order of examples, and what a method draws.
+        n_averaged: steps, the last ones, after which values are averaged: their mean is what is
+            learned; 0 for the values after the last step.
+
+    Source:
+        Averages of weights along a training: Izmailov and others 2018, arXiv:1803.05407.
     """
 
     n_steps: int
@@ -68,8 +73,13 @@ class Plan:
     optimizer: Optimizer = field(default_factory=AdamW)
     clipping: Clipping = field(default_factory=Clipping)
     seed: int = 0
+    n_averaged: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.n_averaged <= self.n_steps:
+            raise InputError(
+                f"training: {self.n_averaged} steps are averaged, must be 0 to {self.n_steps}"
+            )
         for name, value in (
             ("steps", self.n_steps),
             ("batch", self.batch),
@@ -95,6 +105,8 @@ class Training:
         seconds: that the steps took, writing their states included.
         energy_j: joules that they took; None where nobody measures.
         n_examples: that were taught, each as often as it was.
+        means: of the values after steps that are averaged; empty before the first of them.
+        n_means: how many steps these are of.
         is_ended: whether the method ended the session: nothing is left to do.
     """
 
@@ -107,7 +119,14 @@ class Training:
     seconds: float = 0.0
     energy_j: float | None = None
     n_examples: int = 0
+    means: Values = field(default_factory=dict)
+    n_means: int = 0
     is_ended: bool = False
+
+    @property
+    def learned(self) -> Values:
+        """What was learned: the mean of the values, where some are averaged."""
+        return self.means or self.values
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +189,7 @@ def take_step(
     for batch, taught in gathered.seen:
         method.after(teachable, training.values, batch, taught, first=first)
     after = replace(
-        after,
+        _averaged(after, made[0], plan),
         values=made[0],
         kept=made[1],
         guard=training.guard.passed(),
@@ -206,20 +225,38 @@ def _gathered(
     seen: list[tuple[Feeds, Taught]] = []
     for batch in batches:
         whole = method.feeds(teachable, values, batch)
+        outputs: dict[str, FloatArray] = {}
         # No method asks for what a text was answered, so that texts may be taken apart.
-        runs = by_length(whole) if teachable.lesson.feeds == "tokens" else [whole]
-        outputs: Mapping[str, FloatArray] = {}
-        for run in runs:
+        is_text = teachable.lesson.feeds == "tokens"
+        runs: list[tuple[Sequence[int] | np.ndarray, Feeds]] = (
+            [((), run) for run in by_length(whole)] if is_text else [*examples_by_length(whole)]
+        )
+        for rows, run in runs:
             taught = teachable.teach(values, run)
             if bad := why_not_finite(taught):
                 return _Gathered(bad=bad)
             loss += taught.loss
             for name, gradient in taught.gradients.items():
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
-            outputs = taught.outputs if len(runs) == 1 else {}
+            if len(runs) == 1:
+                outputs = dict(taught.outputs)
+            elif not is_text:
+                _put(outputs, rows, taught.outputs, len(whole["labels"]))
         # Gradients are large, and no method asks for those of one batch.
         seen.append((batch, Taught(loss=loss, outputs=outputs, gradients={})))
     return _Gathered(loss=loss, gradients=gradients, seen=seen)
+
+
+def _put(
+    outputs: dict[str, FloatArray],
+    rows: Sequence[int] | np.ndarray,
+    found: Mapping[str, FloatArray],
+    n: int,
+) -> None:
+    """Put what some of n examples were answered in their places."""
+    for name, array in found.items():
+        whole = outputs.setdefault(name, np.zeros((n, *array.shape[1:]), array.dtype))
+        whole[rows] = array
 
 
 def _stepped_values(
@@ -246,6 +283,19 @@ def _stepped_values(
     return (held, kept), norm
 
 
+def _averaged(training: Training, values: Values, plan: Plan) -> Training:
+    """Take values into their mean, where this step is one of the last that are averaged."""
+    if training.step <= plan.n_steps - plan.n_averaged:
+        return training
+    n = training.n_means + 1
+    means = {
+        name: (before + (value - before) / np.float32(n)).astype(np.float32)
+        for name, value in values.items()
+        for before in (training.means.get(name, value),)
+    }
+    return replace(training, means=means, n_means=n)
+
+
 def _with(losses: np.ndarray, loss: float) -> np.ndarray:
     return np.append(losses[-(MOST_LOSSES - 1) :], loss)
 
@@ -261,6 +311,7 @@ def saved(training: Training, method: Method, *, fingerprint: str) -> Saved:
     arrays: dict[str, np.ndarray] = {"losses": training.losses}
     arrays |= {f"value.{name}": value for name, value in training.values.items()}
     arrays |= {f"kept.{name}": value for name, value in training.kept.items()}
+    arrays |= {f"mean.{name}": value for name, value in training.means.items()}
     kept = method.save()
     fields: dict[str, object] = {
         "energy_j": training.energy_j,
@@ -270,6 +321,7 @@ def saved(training: Training, method: Method, *, fingerprint: str) -> Saved:
         "method": method.name,
         "method_facts": dict(kept.facts),
         "n_examples": training.n_examples,
+        "n_means": training.n_means,
         "place": _placed(training.place),
         "seconds": training.seconds,
         "step": training.step,
@@ -303,7 +355,9 @@ def restored(found: Saved, method: Method, *, fingerprint: str) -> Training | No
     try:
         place, guard = _wholes(fields["place"]), _wholes(fields["guard"])
         seconds, energy_j = fields["seconds"], fields["energy_j"]
-        n_examples, step = _wholes([fields["n_examples"], fields["step"]])
+        n_examples, n_means, step = _wholes([
+            fields[name] for name in ("n_examples", "n_means", "step")
+        ])
         facts = fields["method_facts"]
         training = Training(
             step=step,
@@ -315,6 +369,8 @@ def restored(found: Saved, method: Method, *, fingerprint: str) -> Training | No
             seconds=_number(seconds),
             energy_j=None if energy_j is None else _number(energy_j),
             n_examples=n_examples,
+            means=_named(found.arrays, "mean."),
+            n_means=n_means,
             is_ended=fields["is_ended"] is True,
         )
     except (KeyError, IndexError) as error:

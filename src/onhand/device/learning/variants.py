@@ -30,7 +30,10 @@ from onhand.device.learning.copies import (
 from onhand.device.learning.examples import Dialogue, Example
 from onhand.device.template import Message
 
-__all__ = ["Copied", "copied_values", "varied"]
+__all__ = ["Copied", "Names", "copied_values", "exchanged", "names_of", "varied"]
+
+Names = Mapping[tuple[str, bool], Sequence[str]]
+"""Key of an answer, and whether the text is plain ASCII -> texts that were copied under it."""
 
 _TRIES: Final = 8
 _MOSTLY: Final = 0.7
@@ -53,13 +56,13 @@ def varied(
         copied, or no other value is known.
     """
     known = tuple(known)
-    pool = _pool([*taught, *known])
+    names = names_of([*taught, *known])
     seen = {_said(one) for one in taught if isinstance(one, Dialogue)}
     found: list[Example] = []
     single = [one for one in taught if isinstance(one, Dialogue) and len(one.learned) == 1]
     for one in single:
         for _ in range(each):
-            made = _new(one, pool, seen, rng)
+            made = _new(one, names, seen, rng)
             if made is None:
                 break
             seen.add(_said(made))
@@ -88,27 +91,29 @@ def _named(
     return found
 
 
-def _new(
-    one: Dialogue,
-    pool: Mapping[tuple[str, bool], Sequence[str]],
-    seen: set[Said],
-    rng: np.random.Generator,
-) -> Dialogue | None:
+def _new(one: Dialogue, names: Names, seen: set[Said], rng: np.random.Generator) -> Dialogue | None:
     for _ in range(_TRIES):
-        made = _changed(one, pool, rng)
+        made = exchanged(one, names, rng)
         if made is not None and _said(made) not in seen:
             return made
     return None
 
 
-def _changed(
-    one: Dialogue, pool: Mapping[tuple[str, bool], Sequence[str]], rng: np.random.Generator
-) -> Dialogue | None:
-    """Exchange every copied value of an example for another; None where none can be."""
+def exchanged(one: Dialogue, names: Names, rng: np.random.Generator) -> Dialogue | None:
+    """Exchange every copied value of an example for another.
+
+    Args:
+        one: a conversation with an answer that is learned; its first one is changed.
+        names: what may stand in their places.
+        rng: source of chance.
+
+    Returns:
+        The conversation about other things; None where no value can be exchanged.
+    """
     said = _said(one)
     prompt, answer = said.prompt, said.answer
     for copied in copied_values(prompt, answer):
-        others = pool.get((copied.key, copied.text.isascii()), ())
+        others = names.get((copied.key, copied.text.isascii()), ())
         choices = [text for text in others if text not in prompt and text not in answer]
         places = places_of(copied.text, prompt)
         if not choices or len(places) != 1:
@@ -135,10 +140,14 @@ def _said(one: Dialogue) -> Said:
     return Said("" if before is None else before.content, one.messages[place].content)
 
 
-def _pool(examples: Iterable[Example]) -> dict[tuple[str, bool], tuple[str, ...]]:
-    """Return copied texts by their key and whether they are plain ASCII, in order.
+def names_of(examples: Iterable[Example]) -> dict[tuple[str, bool], tuple[str, ...]]:
+    """Return the texts that answers copy, in order.
 
-    Keys whose texts are mostly not copied are left out.
+    Args:
+        examples: conversations count, by their first answer that is learned.
+
+    Returns:
+        See `Names`. Keys whose texts are mostly not copied are left out.
     """
     found: dict[tuple[str, bool], dict[str, None]] = {}
     all_said = [_said(one) for one in examples if isinstance(one, Dialogue) and one.learned]
