@@ -129,7 +129,8 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, object]:
 def _built(shape: str, scratch: Path) -> Path:
     from benchmarks.sessions import build
 
-    return build(shape, scratch / "plain")
+    (scratch / "made").mkdir()
+    return build(shape, scratch / "made")
 
 
 def _opened(root: Path, home: Path, engine: str) -> Mapping[str, float]:

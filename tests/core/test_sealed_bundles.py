@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onhand.core import sealing_keys
 from onhand.core.anonymous import memory_file
 from onhand.core.bundle import (
     SIGNATURE,
@@ -177,6 +178,16 @@ def test_attack_a_flipped_bit(sealed: Path, name: str, place: int) -> None:
 
     with pytest.raises(SealBroken):
         read_bundle(sealed)
+
+
+@pytest.mark.usefixtures("here")
+def test_without_decryption_in_place_it_opens_as_well(
+    bundle: Bundle, sealed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with the oldest release of cryptography that is allowed."""
+    monkeypatch.setattr(sealing_keys, "_INTO", None)
+
+    assert read_bundle(sealed).path(FILE).read_bytes() == bundle.path(FILE).read_bytes()
 
 
 @pytest.mark.usefixtures("here")

@@ -35,7 +35,9 @@ from onhand.core.sealing_keys import (
     Keys,
     StoreKeys,
     bound_names,
+    decrypt_into,
     derived_key,
+    frame_nonce,
     open_record,
     seal_record,
 )
@@ -154,7 +156,7 @@ class SealedWriter:
             self._is_closed = True
 
     def _put(self, content: bytearray | memoryview, *, is_last: bool) -> None:
-        nonce = _nonce(self._n, is_last=is_last)
+        nonce = frame_nonce(self._n, is_last=is_last)
         self._file.write(self._cipher.encrypt(nonce, content, self._bound))
         self._n += 1
 
@@ -277,17 +279,35 @@ class SealedReader:
             target[place : place + len(content)] = content
             place += len(content)
 
-    def _opened(self, n: int) -> bytes:
-        self._file.seek(HEADER_BYTES + n * (self.frame_bytes + _TAG_BYTES))
-        sealed = self._file.read(self.frame_bytes + _TAG_BYTES)
-        is_last = n == self.n_frames - 1
+    def opening(self, n: int, sealed: bytes | memoryview, room: memoryview | None = None) -> bytes:
+        """Open a frame that the caller has read; threads may share the reader for this.
+
+        Args:
+            n: from 0 to `n_frames` - 1.
+            sealed: its bytes, from HEADER_BYTES + n * (`frame_bytes` + 16) on.
+            room: where its content goes, as much as it has; None for new bytes.
+
+        Returns:
+            The content; empty where it went into `room`.
+
+        Raises:
+            SealBroken: if it was changed or is another's.
+        """
+        nonce = frame_nonce(n, is_last=n == self.n_frames - 1)
         try:
-            return self._cipher.decrypt(_nonce(n, is_last=is_last), sealed, self._bound)
-        except InvalidTag as error:
+            if room is None:
+                return self._cipher.decrypt(nonce, sealed, self._bound)
+            decrypt_into(self._cipher, nonce, sealed, self._bound, room)
+        except (InvalidTag, ValueError) as error:
             raise SealBroken(
                 f"{self._where}: frame {n} of {self.n_frames} does not open: the file was changed, "
                 "cut or made longer, or is another's under this name"
             ) from error
+        return b""
+
+    def _opened(self, n: int) -> bytes:
+        self._file.seek(HEADER_BYTES + n * (self.frame_bytes + _TAG_BYTES))
+        return self.opening(n, self._file.read(self.frame_bytes + _TAG_BYTES))
 
 
 def seal_bytes(keys: Keys, content: bytes | bytearray | memoryview, *, name: str) -> bytes:
@@ -378,7 +398,3 @@ def read_sealed(path: Path, keys: Keys, *, name: str, most_bytes: int) -> bytear
         content = bytearray(reader.size)
         reader.read_into(content)
         return content
-
-
-def _nonce(n: int, *, is_last: bool) -> bytes:
-    return n.to_bytes(11, "big") + bytes([is_last])

@@ -27,7 +27,7 @@ from onhand.core.sealed_header import (
     parse_header,
     unwrap_key,
 )
-from onhand.core.sealing import SealedReader, read_sealed, sealed_size
+from onhand.core.sealing import HEADER_BYTES, SealedReader, read_sealed, sealed_size
 
 __all__ = ["Unsealed", "Unsealer", "handed_on", "open_seal", "take_over", "unsealing"]
 
@@ -141,11 +141,14 @@ class Unsealed:
             def fill(room: memoryview) -> None:
                 def put(frames: range) -> None:
                     # A file of its own: threads must not share a place in it.
+                    taken = memoryview(bytearray(frame_bytes + 16))
                     with place.open("rb") as file:
-                        part = SealedReader(file, self._keys, name=name, where=str(place))
+                        file.seek(HEADER_BYTES + frames.start * len(taken))
                         for n in frames:
-                            content = part.frame(n)
-                            room[n * frame_bytes : n * frame_bytes + len(content)] = content
+                            sealed = taken[: file.readinto(taken)]
+                            end = min((n + 1) * frame_bytes, len(room))
+                            with room[n * frame_bytes : end] as target:
+                                reader.opening(n, sealed, target)
 
                 # Decryption lets other threads run; one more than processors hides the reading.
                 with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) + 1)) as pool:
