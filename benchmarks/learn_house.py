@@ -2,7 +2,7 @@
 
     python -m benchmarks.learn_house [--seeds 5] [--first 0] [--old 1000] [--new 200] [--bits 4]
         [--json] [--choose] [--method replay] [--steps 360] [--rate 0.004] [--batch 8]
-        [--schedule cosine] [--average 0] [--vary 24] [--rehearse 0] [--at-once 1]
+        [--schedule cosine] [--average 0] [--repeats 1] [--vary 24] [--rehearse 0] [--at-once 1]
         [--keep FOLDER] [--out FILE.json]
 
 One bundle is built that can learn. For each seed twenty examples are drawn, and a process of the
@@ -50,7 +50,17 @@ _CHILD = "benchmarks.learn_house_child"
 _MAX_TOKENS = 160
 _CHOOSING_SEED = 4242
 LEARNABLE = "lora,targets=qkv+out+gate_up+down"
-_SETTINGS = ("average", "batch", "method", "rate", "rehearse", "schedule", "steps", "vary")
+_SETTINGS = (
+    "average",
+    "batch",
+    "method",
+    "rate",
+    "rehearse",
+    "repeats",
+    "schedule",
+    "steps",
+    "vary",
+)
 METHODS = {"protected": "replay,replayed=24", "naive": "naive"}
 
 
@@ -103,6 +113,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--average", type=float, default=0.0, help="share of steps that is averaged"
     )
+    parser.add_argument("--repeats", type=int, default=1, help="times that it learns anew")
     parser.add_argument("--vary", type=int, default=24, help="variants of each example")
     parser.add_argument("--rehearse", type=int, default=0, help="known commands that are tried")
     parser.add_argument("--at-once", type=int, default=1, help="seeds beside each other")

@@ -26,6 +26,7 @@ __all__ = [
     "Rate",
     "Rehearse",
     "Remember",
+    "Repeats",
     "Schedule",
     "Seed",
     "Steps",
@@ -126,6 +127,14 @@ Average = Annotated[
         min=0,
         max=1,
         help="Share of the steps, the last ones, after which values are averaged.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Repeats = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="Times that it learns anew, with other draws; the mean of all is what is learned.",
         rich_help_panel=_TRAINING,
     ),
 ]

@@ -122,13 +122,13 @@ def test_a_training_that_was_broken_off_ends_as_one_that_was_not(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int], accumulate: int
 ) -> None:
     """Bit for bit: values, losses, optimizer and the method's memory."""
-    plan = replace(PLAN, n_steps=15, accumulate=accumulate, batch=5, n_averaged=9)
+    plan = replace(PLAN, n_steps=5, accumulate=accumulate, batch=5, n_averaged=3, n_repeats=3)
     whole = trainer_of(three_clouds(13), plan, method=Remembering())
     expected = whole.run().training
     folder = tmp_path_factory.mktemp("training")
 
     found = expected
-    for n in [*cuts, plan.n_steps + 1]:
+    for n in [*cuts, plan.n_all + 1]:
         trainer = trainer_of(
             three_clouds(13), plan, method=Remembering(), folder=folder, fingerprint="one"
         )

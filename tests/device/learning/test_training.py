@@ -133,7 +133,9 @@ def test_an_order_without_examples_is_refused() -> None:
         take(Place(), 4, available=0, seed=0)
 
 
-@pytest.mark.parametrize("plan", [{"n_steps": 0}, {"batch": 0}, {"accumulate": 0}, {"seed": -1}])
+@pytest.mark.parametrize(
+    "plan", [{"n_steps": 0}, {"batch": 0}, {"accumulate": 0}, {"seed": -1}, {"n_repeats": 0}]
+)
 def test_plans_that_cannot_be_are_refused(plan: dict[str, int]) -> None:
     """With the value."""
     with pytest.raises(InputError, match="or more"):
@@ -172,6 +174,35 @@ def test_without_an_average_the_last_values_are_learned() -> None:
     )
 
     assert after.learned is after.values
+
+
+def test_repeats_begin_where_the_first_one_did() -> None:
+    """With other draws, and a rate and an optimizer that begin anew; their mean is learned."""
+    plan = replace(PLAN, n_steps=4, n_repeats=3)
+    start = LinearTeachable().start()
+    training, ends = Training(values=start, begun=start), []
+    for number in range(12):
+        training, _ = take_step(
+            training,
+            teachable=LinearTeachable(),
+            source=three_clouds(),
+            plan=plan,
+            method=Naive(),
+        )
+        assert max(float(training.kept[name][0]) for name in _counts(training)) == number % 4 + 1
+        if number % 4 == 3:
+            ends.append(training.values["head.weight"])
+    ended = trainer_of(plan=plan).run().training
+
+    assert not np.array_equal(ends[0], ends[1])
+    np.testing.assert_allclose(training.learned["head.weight"], np.mean(ends, axis=0), atol=1e-6)
+    np.testing.assert_array_equal(ended.values["head.weight"], training.learned["head.weight"])
+    assert (ended.step, ended.n_means) == (12, 3)
+
+
+def _counts(training: Training) -> list[str]:
+    """Names of what the optimizer counts its steps by."""
+    return [name for name in training.kept if name.startswith("steps.")]
 
 
 @pytest.mark.parametrize("n", [-1, 41])

@@ -43,6 +43,8 @@ class LearnSettings:
         optimizer: "adamw" or "sgd".
         schedule: "cosine", after a short warm-up, or "constant".
         average: share of the steps, the last ones, whose values are averaged; 0 for none.
+        repeats: times that it learns anew, from the same values and with other draws; the mean of
+            what they end with is learned.
         heldout: a file of examples that judge, or the share of those given that do.
         remember: examples of what the model can do already: most are for methods that hold on to
             them, a share judges what was forgotten; None for none.
@@ -69,6 +71,7 @@ class LearnSettings:
     optimizer: str = "adamw"
     schedule: str = "cosine"
     average: float = 0.0
+    repeats: int = 1
     heldout: Path | float = HELD_OUT_SHARE
     remember: Path | None = None
     vary: int = 0
@@ -120,4 +123,5 @@ class LearnSettings:
             clipping=Clipping(norm=self.clip_norm),
             seed=self.seed,
             n_averaged=round(n_steps * self.average),
+            n_repeats=self.repeats,
         )

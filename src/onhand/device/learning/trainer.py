@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, ResourceError
 from onhand.core.progress import Progress, Quiet
 from onhand.device.learning.base import Teachable, Values
 from onhand.device.learning.ceilings import GO, Permit, Spent
@@ -105,7 +105,11 @@ class Trainer:
             before_begin()
             given = teachable.start() if values is None else dict(values)
             begun = method.begin(teachable, given, width=width, known=known)
-            before = Training(values=begun, energy_j=None if energy_j is None else 0.0)
+            before = Training(
+                values=begun,
+                begun=begun if plan.n_repeats > 1 else {},
+                energy_j=None if energy_j is None else 0.0,
+            )
             self.training = before
             self._keep(before)
             return
@@ -150,7 +154,7 @@ class Trainer:
     def n_steps(self) -> int:
         """Of the whole training; a method that does not train sees each example once."""
         if self._method.trains:
-            return self._plan.n_steps
+            return self._plan.n_all
         return -(-len(self._source) // (self._plan.batch * self._plan.accumulate))
 
     def step(self) -> Stepped:
@@ -216,6 +220,7 @@ class Trainer:
             How it ended.
 
         Raises:
+            ResourceError: if a ceiling lets not even the first step begin.
             OnhandError: as `step`.
         """
         shown = progress or Quiet()
@@ -227,6 +232,8 @@ class Trainer:
                 return Ended(kind="interrupted", why="", training=self.training)
             asked = permit(self.spent)
             if asked.kind == "end":
+                if not self.training.step:
+                    raise ResourceError(f"nothing was learned: {asked.why}; give it more")
                 return Ended(kind="ceiling", why=asked.why, training=self.training)
             if asked.kind == "wait":
                 if asked.why and asked.why != told:

@@ -61,9 +61,12 @@ class Plan:
         seed: decides the order of examples, and what a method draws.
         n_averaged: steps, the last ones, after which values are averaged: their mean is what is
             learned; 0 for the values after the last step.
+        n_repeats: times that all steps are made, each time from the same values and with other
+            draws: the mean of what all end with is learned.
 
     Source:
-        Averages of weights along a training: Izmailov and others 2018, arXiv:1803.05407.
+        Averages of weights along a training: Izmailov and others 2018, arXiv:1803.05407; of several
+        trainings: Wortsman and others 2022, arXiv:2203.05482.
     """
 
     n_steps: int
@@ -74,6 +77,7 @@ class Plan:
     clipping: Clipping = field(default_factory=Clipping)
     seed: int = 0
     n_averaged: int = 0
+    n_repeats: int = 1
 
     def __post_init__(self) -> None:
         if not 0 <= self.n_averaged <= self.n_steps:
@@ -84,11 +88,26 @@ class Plan:
             ("steps", self.n_steps),
             ("batch", self.batch),
             ("accumulate", self.accumulate),
+            ("repeats", self.n_repeats),
         ):
             if value < 1:
                 raise InputError(f"training: {name} is {value}, must be 1 or more")
         if self.seed < 0:
             raise InputError(f"training: seed is {self.seed}, must be 0 or more")
+
+    @property
+    def n_all(self) -> int:
+        """Steps of all repeats together."""
+        return self.n_steps * self.n_repeats
+
+    def is_averaged(self, number: int) -> bool:
+        """Say whether the values after a step are taken into the mean.
+
+        Args:
+            number: of the step, from 1 on.
+        """
+        n_averaged = self.n_averaged or (1 if self.n_repeats > 1 else 0)
+        return (number - 1) % self.n_steps + 1 > self.n_steps - n_averaged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +126,7 @@ class Training:
         n_examples: that were taught, each as often as it was.
         means: of the values after steps that are averaged; empty before the first of them.
         n_means: how many steps these are of.
+        begun: the values that it began with, where it is repeated.
         is_ended: whether the method ended the session: nothing is left to do.
     """
 
@@ -121,6 +141,7 @@ class Training:
     n_examples: int = 0
     means: Values = field(default_factory=dict)
     n_means: int = 0
+    begun: Values = field(default_factory=dict)
     is_ended: bool = False
 
     @property
@@ -165,6 +186,8 @@ def take_step(
         InputError: if an example does not fit the lesson.
         EngineError: if the graph fails, or too many steps in a row gave no finite numbers.
     """
+    if training.begun and training.step and training.step % plan.n_steps == 0:
+        training = replace(training, values=training.begun, kept={})
     numbers, place, first = take(
         training.place, plan.batch * plan.accumulate, available=len(source), seed=plan.seed
     )
@@ -274,7 +297,7 @@ def _stepped_values(
             training.values,
             plan.clipping.clip(adjusted),
             training.kept,
-            rate=plan.schedule.at(training.step + 1, plan.n_steps),
+            rate=plan.schedule.at(training.step % plan.n_steps + 1, plan.n_steps),
         )
     held = method.hold(training.values, values)
     for name, value in held.items():
@@ -284,8 +307,8 @@ def _stepped_values(
 
 
 def _averaged(training: Training, values: Values, plan: Plan) -> Training:
-    """Take values into their mean, where this step is one of the last that are averaged."""
-    if training.step <= plan.n_steps - plan.n_averaged:
+    """Take values into their mean, where those after this step are averaged."""
+    if not plan.is_averaged(training.step):
         return training
     n = training.n_means + 1
     means = {
@@ -311,6 +334,7 @@ def saved(training: Training, method: Method, *, fingerprint: str) -> Saved:
     arrays: dict[str, np.ndarray] = {"losses": training.losses}
     arrays |= {f"value.{name}": value for name, value in training.values.items()}
     arrays |= {f"kept.{name}": value for name, value in training.kept.items()}
+    arrays |= {f"begun.{name}": value for name, value in training.begun.items()}
     arrays |= {f"mean.{name}": value for name, value in training.means.items()}
     kept = method.save()
     fields: dict[str, object] = {
@@ -371,6 +395,7 @@ def restored(found: Saved, method: Method, *, fingerprint: str) -> Training | No
             n_examples=n_examples,
             means=_named(found.arrays, "mean."),
             n_means=n_means,
+            begun=_named(found.arrays, "begun."),
             is_ended=fields["is_ended"] is True,
         )
     except (KeyError, IndexError) as error:
