@@ -1,6 +1,6 @@
-"""What it costs that a bundle is sealed: opening it in a new process, and its first token.
+"""What it costs that a bundle is sealed: the time from a new process to its first token.
 
-    python -m benchmarks.sealed_open [--shape qwen2.5-0.5b] [--runs 5]
+    python -m benchmarks.sealed_open [--shape smollm2-135m] [--megabytes 400] [--runs 5]
         [--engine native] [--bundle DIR] [--json] [--out FILE.json]
 
 A bundle of random weights is built, or one is given, and sealed for a vault that is made for it.

@@ -9,7 +9,7 @@ import typer
 from onhand.cli import networks
 from onhand.cli.options import AsJson, BundleFolder
 from onhand.cli.output import say, write, write_json, write_table
-from onhand.core.bundle import Bundle, read_manifest
+from onhand.core.bundle import Bundle, unchecked_bundle
 from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson
 from onhand.core.manifest import LANGUAGE_MODEL, Variant
@@ -50,8 +50,8 @@ def command(
     """
     if here and device is not None:
         raise InputError("--here and --device are both given; give one of the two")
-    manifest, digest = read_manifest(name)
-    bundle = Bundle(root=name, manifest=manifest, manifest_sha256=digest)
+    bundle = unchecked_bundle(name)
+    manifest = bundle.manifest
     if here or device is not None:
         from onhand.cli.outlooks import show_outlooks
 

@@ -42,13 +42,12 @@ def note_as_built(root: Path, home: Callable[[], Path]) -> None:
         root: the bundle's folder.
         home: gives the state folder; a user who has none has learned nothing.
     """
-    from onhand.core.bundle import MANIFEST, Bundle, read_manifest
+    from onhand.core.bundle import MANIFEST, unchecked_bundle
     from onhand.device.learning.in_use import learned_here
 
     if not (root / MANIFEST).exists():
         return  # whoever opens it says so
-    manifest, digest = read_manifest(root)
-    bundle = Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+    bundle = unchecked_bundle(root)
     try:
         learned = learned_here(bundle, home())
     except ResourceError:

@@ -10,7 +10,7 @@ import numpy as np
 
 from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray
-from onhand.core.bundle import Bundle, read_manifest, sha256_of
+from onhand.core.bundle import Bundle, sha256_of, unchecked_bundle
 from onhand.core.decoder import Decoder
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.lesson import LESSON, MAX_LESSON_BYTES, Lesson
@@ -103,8 +103,8 @@ def open_versions(root: Path, home: Path) -> Versions:
         BundleCorrupt: if its manifest or its lesson is damaged.
         BundleTooNew: if its format is a later one.
     """
-    manifest, digest = read_manifest(root)
-    bundle = Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+    bundle = unchecked_bundle(root)
+    manifest = bundle.manifest
     entry = manifest.files.get(LESSON)
     if entry is not None and entry.size <= MAX_LESSON_BYTES:
         path = bundle.path(LESSON)

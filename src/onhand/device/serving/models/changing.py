@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from onhand.core.adapter import Adapter
-from onhand.core.bundle import Bundle, read_manifest
+from onhand.core.bundle import unchecked_bundle
 from onhand.device.learning.in_use import choose_version, learned_adapter
 from onhand.device.serving.models.desk import Desk
 from onhand.device.serving.models.local import LocalModel
@@ -57,8 +57,7 @@ def changed_in_place(entry: Entry, version: Version, desk: Desk, home: Path | No
 def _adapter(version: Version, home: Path) -> Adapter:
     facts = version.places[version.default].facts
     root = Path(facts.settings.bundle)
-    manifest, digest = read_manifest(root)
-    bundle = Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+    bundle = unchecked_bundle(root)
     _, learned = choose_version(bundle, home, version.learned.number)
     if learned is None:
         return Adapter(pairs={}, sha256=_NOTHING)

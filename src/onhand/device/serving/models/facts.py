@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from onhand.core.bundle import Bundle, read_manifest
+from onhand.core.bundle import Bundle, unchecked_bundle
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.feed import PictureFeed
 from onhand.core.manifest import NETWORK, Manifest
+from onhand.core.sealed_header import SEALED_MANIFEST
 from onhand.device.engines.base import KvKind
 from onhand.device.learning.in_use import AS_BUILT, InUse
 from onhand.device.learning.versions import BASE
@@ -148,7 +149,8 @@ def stamp_of(place: Path, *, pointer: Path | None = None) -> Stamp | None:
     """
     try:
         folder = bundle_at(place)
-        marks = _marks(folder / "manifest.json")
+        sealed = folder / SEALED_MANIFEST
+        marks = _marks(sealed if sealed.exists() else folder / "manifest.json")
     except (InputError, OSError):
         return None
     if pointer is not None:
@@ -182,8 +184,8 @@ def read_facts(
         EngineUnavailable: if no engine can run it here.
     """
     folder = bundle_at(Path(settings.bundle))
-    manifest, digest = read_manifest(folder)
-    bundle = Bundle(root=folder, manifest=manifest, manifest_sha256=digest)
+    bundle = unchecked_bundle(folder)
+    manifest, digest = bundle.manifest, bundle.manifest_sha256
     wanted = variant or settings.variant or None
     chosen, described = bundle.variant(wanted)
     name = settings.name or manifest.name

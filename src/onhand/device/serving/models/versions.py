@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from onhand.core.bundle import Bundle, read_manifest
+from onhand.core.bundle import unchecked_bundle
 from onhand.core.errors import EngineUnavailable, InputError
 from onhand.device.learning.in_use import InUse, choose_version
 from onhand.device.learning.versions import CURRENT, learned_folder
@@ -173,8 +173,7 @@ def found_stamp(settings: ModelSettings, version: Version, home: Path | None) ->
 
 def _learned(facts: Facts, settings: ModelSettings, home: Path | None) -> InUse:
     root = Path(facts.settings.bundle)
-    manifest, digest = read_manifest(root)
-    bundle = Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+    bundle = unchecked_bundle(root)
     learned, _ = choose_version(bundle, home, settings.version_number)
     for sentence in learned.passed_over:
         _LOG.warning("model %s: %s", facts.name, sentence)
