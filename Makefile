@@ -33,7 +33,8 @@ sanitize:  ## the native kernels under sanitizers: addresses and undefined behav
 test-arm:  ## the native kernels on ARM, emulated: needs g++-aarch64-linux-gnu and qemu-user-static
 	scripts/check_native arm
 
-fuzz: .venv/.dev  ## damaged bundles with right hashes, opened by the native engine
+fuzz: .venv/.dev  ## all parsers of outside data (by atheris, where it is), then damaged bundles
+	.venv/bin/python -m tests.fuzz
 	.venv/bin/python -m tests.native.fuzz_bundle --count 20000
 
 clean:

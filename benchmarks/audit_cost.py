@@ -16,7 +16,6 @@ verified, and must hold every request.
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -34,6 +33,7 @@ import psutil
 
 from benchmarks.restart import build_house
 from benchmarks.served import Server, counter
+from benchmarks.telling import tell
 from onhand.device.access.quotas import Quota
 from onhand.device.access.scopes import Grant
 from onhand.device.access.store import KeyStore
@@ -61,13 +61,7 @@ def main() -> None:
             "tokens": given.tokens,
             **measure(given, Path(scratch)),
         }
-    if given.json:
-        print(json.dumps(results, indent=1))
-    else:
-        for name, value in results.items():
-            print(f"{name}: {value}")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1) + "\n")
+    tell(results, as_json=given.json, out=given.out)
 
 
 def _arguments() -> argparse.Namespace:

@@ -1,23 +1,28 @@
 """Twenty budgets drawn at random: what is accepted holds when it is measured again.
 
-    python -m benchmarks.budgets [--model NAME] [--count 20] [--threads N] [--json]
+    python -m benchmarks.budgets [--model NAME] [--count 20] [--threads N] [--work FOLDER] [--json]
 
 Budgets of one to three limits are drawn from a seed, around what the front can reach; every fourth
 has one limit that no format can hold. Each is planned, and built where the plan does not refuse.
 What was built is measured again in a fresh process, after all others were built: size, memory and
 quality must hold as they are, times on their slow side (median and interquartile range), and
 `holds_within_margin` says whether they do with a tenth to spare for a machine that changed.
+With --work, what is finished is kept there as it comes, and the same command goes on after it.
 """
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -46,6 +51,8 @@ from onhand.host.texts import split_texts
 
 __all__ = ["main"]
 
+T = TypeVar("T")
+
 RESULTS = Path("benchmarks/results/budgets.json")
 SEED = 7
 MARGIN = 0.1
@@ -63,6 +70,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--work", type=Path, help="keep finished budgets here; none: from the start"
+    )
     parser.add_argument("--again", type=Path, help="measure this bundle, and print its figures")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -76,7 +86,8 @@ def main() -> None:
         return
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as scratch:
-        rows = run(given.model, given.count, given.threads, Path(scratch))
+        work = given.work or Path(scratch)
+        rows = run(given.model, given.count, given.threads, work)
     accepted = [row for row in rows if row["accepted"]]
     results = {
         "command": f"python -m benchmarks.budgets --model {given.model} --count {given.count}",
@@ -96,24 +107,43 @@ def main() -> None:
         print(json.dumps(results))
 
 
-def run(model: str, count: int, threads: int, scratch: Path) -> list[dict[str, object]]:
-    """Plan and build every budget, then measure all bundles again."""
+def run(model: str, count: int, threads: int, work: Path) -> list[dict[str, object]]:
+    """Plan and build every budget, then measure all bundles again; go on where there is a part."""
     folder, text = model_places(model)
-    home = scratch / "home"
+    home = work / "home"
     calibrate(home, current_profile())
-    front = plan(folder, text, "disk=1000GiB", home, threads)
+    front = partial(plan, folder, text, "disk=1000GiB", home, threads)
+    asked = kept(work / f"{model}-{count}.json", lambda: drawn(front(), count))
+    places = [work / f"{model}-{count}-{number}" for number in range(count)]
     rows: list[dict[str, object]] = []
-    for number, (budget, impossible) in enumerate(drawn(front, count)):
-        row = decide(folder, text, budget, home, threads, scratch / f"bundle-{number}")
-        binding = row["binding"]
-        row["impossible"] = impossible
-        row["right_binding"] = impossible is not None and binding == [impossible]
+    for place, (budget, impossible) in zip(places, asked, strict=True):
+        judge = partial(decide, folder, text, budget, impossible, home, threads, place)
+        row = kept(place.with_suffix(".json"), judge)
         rows.append(row)
-        print(f"{budget}: {row['said'] or 'accepted'} ({row['n_builds']} builds)", flush=True)
-    for number, row in enumerate(rows):
+        said = row["said"] or "accepted"
+        note = f"{budget}: {said} ({row['n_builds']} builds, {row['seconds']:.0f} s)"
+        print(note, file=sys.stderr, flush=True)
+    for number, (place, row) in enumerate(zip(places, rows, strict=True)):
         if row["accepted"]:
-            again(row, scratch / f"bundle-{number}", model, threads)
+            judge = partial(again, row, place, model, threads)
+            rows[number] = kept(place.with_suffix(".again.json"), judge)
     return rows
+
+
+def kept(place: Path, make: Callable[[], T]) -> T:
+    """Return what an earlier run left as JSON, or make it now and leave it.
+
+    Args:
+        place: the file.
+        make: gives what JSON can hold.
+    """
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = place.with_suffix(".new")
+        beside.write_text(json.dumps(make()))
+        beside.replace(place)
+    made: T = json.loads(place.read_text())
+    return made
 
 
 def options_of(text: Path, budget: str, threads: int) -> BuildOptions:
@@ -160,7 +190,13 @@ def drawn(front: SearchPlan, count: int) -> list[tuple[str, str | None]]:
 
 
 def decide(
-    folder: Path, text: Path, budget: str, home: Path, threads: int, out: Path
+    folder: Path,
+    text: Path,
+    budget: str,
+    impossible: str | None,
+    home: Path,
+    threads: int,
+    out: Path,
 ) -> dict[str, object]:
     """Plan a budget, and build it unless the plan refuses."""
     started = time.perf_counter()
@@ -179,11 +215,15 @@ def decide(
         "plan_s": time.perf_counter() - started,
         "refused_by_plan": bool(said),
         "binding": binding,
+        "impossible": impossible,
+        "right_binding": impossible is not None and binding == [impossible],
         "accepted": False,
         "n_builds": 0,
     }
     if not said:
-        options = options_of(text, budget, threads)
+        # What a run left that ended before it said so: finished bundles are made again.
+        shutil.rmtree(out, ignore_errors=True)
+        options = replace(options_of(text, budget, threads), resume=True)
         try:
             made = build_bundle(str(folder), out, options, home=home)
         except BudgetExceeded as error:
@@ -195,17 +235,20 @@ def decide(
     return row | {"said": said, "seconds": time.perf_counter() - started}
 
 
-def again(row: dict[str, object], bundle: Path, model: str, threads: int) -> None:
+def again(row: dict[str, object], bundle: Path, model: str, threads: int) -> dict[str, object]:
     """Measure a bundle in a fresh process, and judge it by its budget."""
     command = [sys.executable, "-m", "benchmarks.budgets", "--again", str(bundle)]
     command += ["--model", model, "--threads", str(threads)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     figures = [measurement_from_json(one) for one in json.loads(told).values()]
     budget = parse_budget(str(row["budget"]))
     breaches = budget.breaches(figures, accept_estimates=True)
-    row["holds_again"] = not breaches
-    row["breaches_again"] = [asdict(one) for one in breaches]
-    row["holds_within_margin"] = not widened(budget).breaches(figures, accept_estimates=True)
+    wider = widened(budget).breaches(figures, accept_estimates=True)
+    return row | {
+        "holds_again": not breaches,
+        "breaches_again": [asdict(one) for one in breaches],
+        "holds_within_margin": not wider,
+    }
 
 
 def widened(budget: Budget) -> Budget:

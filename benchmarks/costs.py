@@ -4,14 +4,17 @@
         [--threads 1,2] [--runs 5] [--processor-time] [--json]
         [--out benchmarks/results/costs.json] [--document docs/costs.md]
 
-Calibrates first (about 20 seconds, products and steps of small models; nothing of the models that
+Calibrates first (half a minute, products and steps of small models; nothing of the models that
 are judged), then builds every model in formats that differ by the bits of some layers, by group
 size, by the bits of the embedding, and measures each with several lengths of prompt and numbers of
-threads. Each forecast is told the memory bandwidth that `bench` measured beside its run, and
-nothing else of it. Prints the median of the absolute relative errors by model and figure. With
---processor-time, for machines that others keep busy, one thread answers in this process, and first
-token, prompt and answer are judged by the processor time that it took, quickest tenth; what opening
-takes is then not judged. The folder of `ONHAND_ASSETS` has `tinystories-656k` and `tokenizers`.
+threads. Each forecast is told the memory bandwidth that `bench` measured beside its run and how
+fast the processor was then (a small product and a step of a very small model, timed before and
+after every answer: shared processors are slower by a half from one second to the next), and
+nothing else of it. Answers are timed in this process, between these; what `bench` found and what a
+forecast says of the usual speed is kept as well. Prints the median of the absolute relative errors
+by model and figure. With --processor-time, for machines that others keep busy, one thread is
+judged by the processor time that it took; what opening takes is then not judged. The folder of
+`ONHAND_ASSETS` has `tinystories-656k` and `tokenizers`.
 """
 
 import argparse
@@ -24,27 +27,25 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-import numpy as np
 import psutil
 
+from benchmarks.costs_beside import between, timed_rounds
 from benchmarks.shapes import make_checkpoint
-from onhand.core.bundle import read_bundle
-from onhand.core.measurement import Measurement
 from onhand.core.progress import Quiet
 from onhand.device.bench import bench
-from onhand.device.engines.native import NativeEngine
-from onhand.device.generate import generate_tokens
+from onhand.device.hardware.native_part import native_part
 from onhand.device.probe import current_profile
-from onhand.device.text import open_tokenizer
 from onhand.device.threads import usable_threads
 from onhand.host.calibrate import InputStatistics
 from onhand.host.costs.calibration import Calibration
 from onhand.host.costs.decoders import FIGURES, DecoderCosts
 from onhand.host.costs.measuring import measure_calibration
+from onhand.host.costs.speed import SpeedGauge
 from onhand.host.costs.text import text_ratio
 from onhand.host.model import Model
 from onhand.host.pack import pack_bundle, plan_variants
@@ -54,7 +55,6 @@ from onhand.host.sources import load_model
 __all__ = ["main"]
 
 ASSETS = Path(os.environ.get("ONHAND_ASSETS", "../shared/assets"))
-_ANSWERS: Final = 5
 _FIGURES, _END = "<!-- figures -->", "<!-- end of figures -->"
 _OPENING: Final = ("load_s", "cold_start_s", "energy_j_per_token")
 MODELS: Final = ("house-assistant", "tinystories", "135m")
@@ -87,12 +87,15 @@ def main() -> None:
     models: dict[str, object] = {}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
+        gauge = SpeedGauge(native_part(), Path(scratch))
         for name in given.models:
             points = _points(given.points, [1] if given.processor_time else given.threads)
-            rows = list(_judge(name, points, calibration, Path(scratch) / name, given))
+            judge = Judge(calibration, gauge, Path(scratch) / name, given)
+            rows = list(judge.rows(name, points))
             models[name] = {"points": rows, "errors": _errors(rows)}
             # After each model: what is there stays, whatever becomes of the next.
             given.out.write_text(json.dumps(results | {"models": models}, indent=1) + "\n")
+        gauge.close()
     print(json.dumps(results | {"models": models}, indent=1) if given.json else _table(models))
 
 
@@ -171,107 +174,110 @@ def _mixed(
     )
 
 
-def _judge(
-    name: str,
-    points: list[Point],
-    calibration: Calibration,
-    scratch: Path,
-    given: argparse.Namespace,
-) -> Iterator[dict[str, object]]:
-    scratch.mkdir()
-    model = _load(name, scratch)
-    other = sum(len(content) for content in model.files.values())
-    made: dict[str, Path] = {}
-    for point in points:
-        if point.name not in made:
-            made[point.name] = scratch / f"bundle-{len(made)}"
-            _build(model, point.quantize, made[point.name])
-        prompt = min(point.prompt, model.decoder.context - 32)
-        answer = min(128, model.decoder.context - min(point.prompt, 480))
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Builds points, measures them, and sets beside them what is said of them."""
+
+    calibration: Calibration
+    gauge: SpeedGauge
+    scratch: Path
+    given: argparse.Namespace
+
+    def rows(self, name: str, points: list[Point]) -> Iterator[dict[str, object]]:
+        """Yield forecast and measurement of each point of a model."""
+        self.scratch.mkdir()
+        model = _load(name, self.scratch)
+        made: dict[str, Path] = {}
+        for point in points:
+            if point.name not in made:
+                made[point.name] = self.scratch / f"bundle-{len(made)}"
+                _build(model, point.quantize, made[point.name])
+            note = f"{name}: {point.name}, {point.threads} threads, prompt {point.prompt}"
+            print(note, file=sys.stderr, flush=True)
+            yield self._row(model, point, made[point.name])
+
+    def _row(self, model: Model, point: Point, place: Path) -> dict[str, object]:
+        prompt, answer = _lengths(model, point)
         busy = _Others()
+        before = self.gauge.best(1)
         found = bench(
-            made[point.name],
+            place,
             engine="native",
             prompt_tokens=prompt,
             generated_tokens=answer,
             threads=point.threads,
-            runs=given.runs,
+            runs=self.given.runs,
         )
-        others = busy.share()
-        said = _forecast(model, point, found, calibration, other)
-        measured = {name: found[name].value for name in FIGURES}
-        if given.processor_time:
-            measured |= _processor_times(made[point.name], prompt, answer)
-        note = f"{name}: {point.name}, {point.threads} threads, prompt {point.prompt}"
-        print(note, file=sys.stderr, flush=True)
-        yield {
+        opening = between(before, self.gauge.best(1))
+        rounds = timed_rounds(
+            place,
+            self.gauge,
+            prompt=prompt,
+            answer=answer,
+            threads=point.threads,
+            clock=time.thread_time if self.given.processor_time else time.perf_counter,
+        )
+        bandwidth = found["read_bandwidth"].value
+        usual = self._said(model, point, self.calibration, bandwidth)
+        opened = self._said(model, point, self.calibration.at_speed(opening), bandwidth)
+        judged = [
+            (one, self._said(model, point, self.calibration.at_speed(one.speed), bandwidth))
+            for one in rounds
+        ]
+        figures: dict[str, object] = {}
+        for figure in FIGURES:
+            if figure in _OPENING and self.given.processor_time:
+                continue
+            pairs = [(opened[figure], found[figure].value)]
+            if figure in rounds[0].figures:
+                pairs = [(said[figure], one.figures[figure]) for one, said in judged]
+            figures[figure] = {
+                "forecast": statistics.median(said for said, _ in pairs),
+                "measured": statistics.median(value for _, value in pairs),
+                "relative_error": statistics.median(said / value - 1 for said, value in pairs),
+                "by_bench": found[figure].value,
+                "spread_of_bench": found[figure].spread,
+                "forecast_of_usual_speed": usual[figure],
+            }
+        return {
             "name": point.name,
             "threads": point.threads,
             "prompt_tokens": prompt,
-            "others_share": others,
-            "read_bandwidth": found["read_bandwidth"].value,
-            "figures": {
-                figure: {
-                    "forecast": said[figure],
-                    "measured": value,
-                    "spread": found[figure].spread,
-                    "relative_error": said[figure] / value - 1,
-                }
-                for figure, value in measured.items()
-                if not (given.processor_time and figure in _OPENING)
-            },
+            "others_share": busy.share(),
+            "read_bandwidth": bandwidth,
+            "step_beside_usual": statistics.median(one.speed.step_s for one in rounds)
+            / self.calibration.speed.step_s,
+            "figures": figures,
         }
 
-
-def _processor_times(place: Path, prompt: int, answer: int) -> dict[str, float]:
-    """Answer a few times in one thread of this process: the quickest prompt, and steps."""
-    bundle = read_bundle(place)
-    tokenizer = open_tokenizer(bundle.path("tokenizer.json").read_bytes())
-    ids = np.random.default_rng(0).integers(1, bundle.manifest.decoder.vocab_size, prompt)
-    prompts: list[float] = []
-    steps: list[float] = []
-    loaded = NativeEngine().open(bundle, variant="judged", threads=1)
-    session = loaded.session()
-    for _ in range(_ANSWERS):
-        session.rewind(0)
-        read = tokenizer.stream().push
-        before = time.thread_time()
-        for n, token in enumerate(generate_tokens(loaded, session, ids, max_tokens=answer)):
-            read(token)
-            after = time.thread_time()
-            (steps if n else prompts).append(after - before)
-            before = after
-    loaded.close()
-    step_s = float(np.quantile(steps, 0.1))
-    return {
-        "time_to_first_token_s": min(prompts),
-        "prefill_tokens_per_s": prompt / min(prompts),
-        "decode_tokens_per_s": 1 / step_s,
-    }
+    def _said(
+        self, model: Model, point: Point, calibration: Calibration, read_bandwidth: float
+    ) -> dict[str, float]:
+        """Say what a point costs; of what was measured, only speeds are known."""
+        bandwidth = list(calibration.read_bandwidth)
+        bandwidth[point.threads - 1] = read_bandwidth
+        costs = DecoderCosts(
+            model.decoder,
+            replace(current_profile(), read_bandwidth=tuple(bandwidth)),
+            other_bytes=sum(len(content) for content in model.files.values()),
+            threads=point.threads,
+            calibration=calibration,
+            text_ratio=_text_ratio(model.files["tokenizer.json"]),
+        )
+        formats = point.quantize.plan(model.decoder).formats
+        prompt, answer = _lengths(model, point)
+        return costs.whole(formats, prompt_tokens=prompt, generated_tokens=answer).figures()
 
 
-def _forecast(
-    model: Model,
-    point: Point,
-    found: Mapping[str, Measurement],
-    calibration: Calibration,
-    other_bytes: int,
-) -> dict[str, float]:
-    """Say what a point costs; of what was measured, only the bandwidth is known."""
-    bandwidth = list(calibration.read_bandwidth)
-    bandwidth[point.threads - 1] = found["read_bandwidth"].value
-    costs = DecoderCosts(
-        model.decoder,
-        replace(current_profile(), read_bandwidth=tuple(bandwidth)),
-        other_bytes=other_bytes,
-        threads=point.threads,
-        calibration=calibration,
-        text_ratio=text_ratio(model.files["tokenizer.json"]),
-    )
-    formats = point.quantize.plan(model.decoder).formats
+def _lengths(model: Model, point: Point) -> tuple[int, int]:
+    """Return tokens of prompt and answer that fit the context."""
     prompt = min(point.prompt, model.decoder.context - 32)
-    answer = min(128, model.decoder.context - min(point.prompt, 480))
-    return costs.whole(formats, prompt_tokens=prompt, generated_tokens=answer).figures()
+    return prompt, min(128, model.decoder.context - min(point.prompt, 480))
+
+
+@cache
+def _text_ratio(tokenizer: bytes) -> float:
+    return text_ratio(tokenizer)
 
 
 def _load(name: str, scratch: Path) -> Model:

@@ -34,6 +34,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.learn_kill_work import JOURNAL, N_STEPS, versions_in, work
+from benchmarks.telling import tell
 from onhand.device.learning.durable import Generations
 from onhand.device.learning.journal import read_journal
 
@@ -254,13 +255,7 @@ def main() -> None:
         "torch_imported": "torch" in sys.modules,
         "versions": found.version,
     }
-    if given.json:
-        print(json.dumps(results, indent=1))
-    else:
-        for name, value in results.items():
-            print(f"{name}: {value}")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    tell(results, as_json=given.json, out=given.out)
 
 
 def _arguments() -> argparse.Namespace:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fusion import encoder
+from benchmarks.encoder_bundles import CALIBRATION, texts_to_learn
+from benchmarks.fusion import encoder as random_encoder
 from benchmarks.tiny_data import ASSETS, cifar
 from benchmarks.vision import FEED, MOBILENET, N_CALIBRATION, PICTURES, SEED, read_examples
 from onhand.core.progress import Quiet
 from onhand.device.probe import current_profile
-from onhand.host.networks.build import PreparedNetwork
+from onhand.host.networks.build import PreparedNetwork, prepare_network
 from onhand.host.networks.clean import clean
 from onhand.host.networks.data import DataSplit
 from onhand.host.networks.graph import Array
@@ -81,7 +82,9 @@ def task_of(name: str) -> str:
     return "features" if name == "encoder" else "image-classification"
 
 
-def ground_of(name: str, home: Path, *, threads: int, judged: int) -> Ground:
+def ground_of(
+    name: str, home: Path, *, threads: int, judged: int, encoder: Path | None = None
+) -> Ground:
     """Read a case.
 
     Args:
@@ -89,7 +92,10 @@ def ground_of(name: str, home: Path, *, threads: int, judged: int) -> Ground:
         home: state folder.
         threads: of one run.
         judged: examples that judge, at most.
+        encoder: a folder that is the case "encoder", an encoder of texts; None for random weights.
     """
+    if name == "encoder" and encoder is not None:
+        return _texts_ground(encoder, home, threads=threads, judged=judged)
     model, data = _CASES[name](judged)
     options = NetworkOptions(task=task_of(name), variants={"mixed": ()}, threads=threads)
     ready = PreparedNetwork(
@@ -100,6 +106,25 @@ def ground_of(name: str, home: Path, *, threads: int, judged: int) -> Ground:
         profile=current_profile(),
         threads=threads,
     )
+    return Ground(ready, options, home=home, progress=Quiet())
+
+
+def _texts_ground(encoder: Path, home: Path, *, threads: int, judged: int) -> Ground:
+    """Read an encoder of texts with questions that it may learn from, and others that judge."""
+    data = home / "texts.txt"
+    # At most a half calibrates; of the others, no more judge than were asked for.
+    n = CALIBRATION + max(judged, CALIBRATION)
+    data.write_text("\n".join(texts_to_learn()[:n]) + "\n", encoding="utf-8")
+    options = NetworkOptions(
+        task="text-embedding",
+        variants={"mixed": ()},
+        threads=threads,
+        data=data,
+        n_calibration=CALIBRATION,
+    )
+    ready = prepare_network(str(encoder), options, Quiet())
+    judging = ready.data.heldout.part(range(min(judged, len(ready.data.heldout))))
+    ready = replace(ready, data=replace(ready.data, heldout=judging))
     return Ground(ready, options, home=home, progress=Quiet())
 
 
@@ -122,7 +147,7 @@ def _resnet(judged: int) -> tuple[NetworkModel, DataSplit]:
 
 
 def _encoder(judged: int) -> tuple[NetworkModel, DataSplit]:
-    graph = encoder(tokens=TOKENS, width=WIDTH, layers=LAYERS)
+    graph = random_encoder(tokens=TOKENS, width=WIDTH, layers=LAYERS)
     model = NetworkModel(
         name="encoder",
         family="random",

@@ -1,14 +1,15 @@
 """A search over a network's layers: beside all choices, uniform int8, and other ways to build.
 
     python -m benchmarks.network_search [--network NAME ...] [--judged 400] [--budgets 10]
-        [--no-times] [--json]
+        [--small 6] [--encoder DIR] [--no-times] [--json]
 
-Three questions to each network. `small space`: six layers with three choices each, all 729 of them
-run for what they really lose; how much of the volume under the real front do the points fill that
-a search finds from its forecasts. `mixed`: the least loss at the time, and at the size, of uniform
-int8, both measured in fresh processes. `builds`: how many real builds, each judged on all examples,
-it takes to hold budgets of loss and size: by forecasts and what builds teach them, by halving a
-list of layers without forecasts, and at random.
+Three questions to each network. `small space`: six layers (--small) with three choices each, all
+729 of them run for what they really lose; how much of the volume under the real front do the points
+fill that a search finds from its forecasts. `mixed`: the least loss at the time, and at the size,
+of uniform int8, both measured in fresh processes. `builds`: how many real builds, each judged on
+all examples, it takes to hold budgets of loss and size: by forecasts and what builds teach them, by
+halving a list of layers without forecasts, and at random. With --encoder, the case "encoder" is
+that folder's network on questions of people, and not one of random weights.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.network_cases import CASES, ground_of, keep_results, present, task_of
+from benchmarks.network_cases import CASES, ground_of, keep_results, present
 from onhand.core.budget import Budget
 from onhand.device.threads import usable_threads
 from onhand.host.networks.quantization.accuracy import OutputJudge
@@ -49,6 +50,8 @@ def main() -> None:
     parser.add_argument("--network", action="append", choices=CASES)
     parser.add_argument("--judged", type=int, default=400)
     parser.add_argument("--budgets", type=int, default=10)
+    parser.add_argument("--small", type=int, default=N_SMALL, help="layers that all choices of run")
+    parser.add_argument("--encoder", type=Path, help="an encoder of texts, for the case encoder")
     parser.add_argument("--threads", type=int, default=usable_threads())
     parser.add_argument("--no-times", action="store_true", help="leave out what must be timed")
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -57,12 +60,18 @@ def main() -> None:
     found: dict[str, object] = {}
     for name in present(given.network or CASES[:2]):
         with tempfile.TemporaryDirectory() as home:
-            ground = ground_of(name, Path(home), threads=given.threads, judged=given.judged)
+            ground = ground_of(
+                name,
+                Path(home),
+                threads=given.threads,
+                judged=given.judged,
+                encoder=given.encoder,
+            )
             search = NetworkSearch(ground)
             standing = next(iter(search.standings.values()))
-            judge = _judge(ground, name)
+            judge = _judge(ground)
             one: dict[str, object] = {
-                "small space": small_space(standing, judge),
+                "small space": small_space(standing, judge, given.small),
                 "builds": builds(standing, judge, given.budgets),
             }
             if not given.no_times:
@@ -75,20 +84,20 @@ def main() -> None:
     print(json.dumps(results, indent=1, sort_keys=True) if given.json else told(found))
 
 
-def _judge(ground: Ground, name: str) -> OutputJudge:
+def _judge(ground: Ground) -> OutputJudge:
     return OutputJudge(
         ground.ready.graph,
         ground.ready.data.heldout,
-        task=task_of(name),
+        task=ground.options.task,
         threads=ground.ready.threads,
     )
 
 
-def small_space(standing: Standing, judge: OutputJudge) -> dict[str, object]:
-    """Run all choices of six layers, and compare their front with what a search finds."""
+def small_space(standing: Standing, judge: OutputJudge, n: int) -> dict[str, object]:
+    """Run all choices of some layers, and compare their front with what a search finds."""
     space = next(iter(standing.spaces()))
     names = list(space.choices)
-    places = np.linspace(0, len(names) - 1, min(N_SMALL, len(names))).round().astype(int)
+    places = np.linspace(0, len(names) - 1, min(n, len(names))).round().astype(int)
     free = [names[i] for i in places]
     narrow = replace(
         space, choices={n: SMALL if n in free else ("float32",) for n in space.choices}

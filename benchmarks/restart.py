@@ -16,7 +16,6 @@ Without ONHAND_ASSETS (the tokenizer of the shape) only the house assistant is m
 """
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -33,6 +32,7 @@ from examples.house_assistant.generate import read_examples
 from benchmarks.served import Server, Streamed, counter, streamed
 from benchmarks.sessions import ASSETS, build
 from benchmarks.shapes import SHAPES
+from benchmarks.telling import tell
 from onhand.core.bundle import read_bundle
 from onhand.device.text_files import read_text_files
 from onhand.device.threads import usable_threads
@@ -56,13 +56,7 @@ def main() -> None:
         "threads": usable_threads(),
         **found,
     }
-    if given.json:
-        print(json.dumps(results, indent=1))
-    else:
-        for name, value in results.items():
-            print(f"{name}: {value}")
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(results, indent=1) + "\n")
+    tell(results, as_json=given.json, out=given.out)
 
 
 def _arguments() -> argparse.Namespace:

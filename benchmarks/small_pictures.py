@@ -25,12 +25,12 @@ from typing import Final, cast
 import numpy as np
 from examples.small_pictures.data import read_zip
 
-import onhand
 from onhand.core.bundle import REPORT, read_bundle
 from onhand.core.measurement import Measurement
 from onhand.core.plugins import NETWORK_PASSES, load_plugin
 from onhand.core.recipe import parse_recipe
 from onhand.device.networks.opening import able_engines
+from onhand.device.networks.session import open_session
 from onhand.device.probe import current_profile
 from onhand.device.report_data import parse_report
 from onhand.device.report_records import Report
@@ -194,7 +194,7 @@ def take_turns(given: argparse.Namespace, names: list[str]) -> dict[str, dict[st
             root = place_of(name, given)
             for engine in able_engines(read_bundle(root), profile)[0]:
                 session = opened.enter_context(
-                    onhand.open_network(root, engine=engine, threads=given.threads)
+                    open_session(root, engine=engine, threads=given.threads)
                 )
                 runs[name, engine] = partial(session.run, {"picture": picture})
         runs[EAGER, "torch"] = eager(given, picture)

@@ -82,3 +82,33 @@ def test_decisions_are_numbered_one_by_one() -> None:
 
     assert all(re.fullmatch(r"\d{4}(-[a-z0-9]+)+\.md", name) for name in names)
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_every_attack_of_the_table_has_tests_and_a_twin_without_its_control() -> None:
+    """Each row names tests that attack, and after "off:" some in which the attack succeeds."""
+    text = (ROOT / "SECURITY.md").read_text()
+    rows = [line.split("|") for line in text.splitlines() if "`tests/" in line]
+    wanting = [
+        row[1].strip()
+        for row in rows
+        if any("::test_" not in part for part in row[3].partition("off:")[::2])
+    ]
+
+    assert len(rows) >= 15
+    assert wanting == []
+
+
+def test_every_test_of_an_attack_is_in_the_table_of_its_room() -> None:
+    """What attacks a server, a key or the vault is promised, and read by whoever trusts it."""
+    text = (ROOT / "SECURITY.md").read_text()
+    rooms = ["access/test_*.py", "vault/test_*.py", "serving/test_access.py"]
+    rooms.append("serving/test_controls_off.py")
+    missing = [
+        f"{file.name}::{name}"
+        for room in rooms
+        for file in sorted((ROOT / "tests" / "device").glob(room))
+        for name in re.findall(r"def (test_attack_[a-z0-9_]+)", file.read_text())
+        if f"{file.relative_to(ROOT)}::{name}`" not in text
+    ]
+
+    assert missing == []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from onhand.core.budget import Breach, Budget, parse_budget
 from onhand.core.errors import OnhandError
 from onhand.core.measurement import Measurement
+from onhand.deciding import decided
 from onhand.learning import learn, open_versions
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 
+@decided(checks=True)
 def open(
     path: str | Path,
     *,
@@ -62,7 +64,8 @@ def open(
     """Open a bundle and start a conversation. See `onhand.device.opening.open`.
 
     Args:
-        path: the bundle's folder; every file in it is checked, weights while they are opened.
+        path: the bundle's folder; every file in it is checked, weights while they are opened,
+            and its signature as by the commands (`docs/signing.md`).
         variant: which of its variants; None for its default.
         engine: name of an engine; None for the best that can run the bundle here.
         threads: threads of one step; None for what this process may use, or what is quickest.
@@ -104,6 +107,7 @@ def open(
     )
 
 
+@decided(checks=True)
 def open_model(
     path: str | Path,
     *,
@@ -161,6 +165,7 @@ def open_model(
     )
 
 
+@decided(checks=False)
 def build(
     source: str | Path,
     out: str | Path,
@@ -223,6 +228,7 @@ def build(
     return build_bundle(str(source), Path(out), options, home=_home(home), progress=progress)
 
 
+@decided(checks=True)
 def open_network(
     path: str | Path,
     *,
@@ -281,20 +287,21 @@ def open_service(
     from onhand.device.serving.assembling import opened_state, read_settings, with_bundles
     from onhand.device.serving.inprocess import Service
     from onhand.device.serving.settings import ServeSettings
-    from onhand.device.state import default_home
+    from onhand.device.trust.usual import usual_trust, within
 
     settings = ServeSettings()
     if config is not None:
         settings = read_settings(Path(config), environment=environment or {})
-    where = default_home() if home is None else Path(home)
     settings = with_bundles(settings, [Path(one) for one in bundles])
-    return Service(opened_state(settings, home=where, told=_quiet), settings)
+    state = opened_state(settings, home=_home(home), told=_quiet)
+    return Service(within(usual_trust(home, checks=True), state), settings)
 
 
 def _quiet(_: str) -> None:
     """Say nothing."""
 
 
+@decided(checks=False)
 def build_network(
     source: "str | Path | NetworkModel",
     out: str | Path,
@@ -334,7 +341,6 @@ def build_network(
     Raises:
         OnhandError: if the source cannot be used, or the budget does not hold.
     """
-    from onhand.device.state import default_home
     from onhand.host.networks.build import build_network as build
     from onhand.host.networks.options import NetworkOptions
     from onhand.host.networks.passes.quantize import QuantizeNetwork
@@ -352,11 +358,11 @@ def build_network(
         budget=parse_budget(budget) if isinstance(budget, str) else budget or Budget(),
         accept_estimates=accept_estimates,
     )
-    where = default_home() if home is None else Path(home)
     place = str(source) if isinstance(source, Path) else source
-    return build(place, Path(out), options, home=where, progress=progress)
+    return build(place, Path(out), options, home=_home(home), progress=progress)
 
 
+@decided(checks=True)
 def export_bundle(
     path: str | Path,
     out: str | Path,

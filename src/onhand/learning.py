@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onhand.deciding import decided
+
 if TYPE_CHECKING:
     from onhand.core.progress import Progress
     from onhand.device.learning.learned import Learned
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["learn", "open_versions"]
 
 
+@decided(checks=True)
 def learn(
     path: str | Path,
     data: str | Path,

@@ -1,6 +1,7 @@
 """Parts of a memory saved as bytes: loaded in turn they are the same memory, or an error."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,22 @@ def test_spans_in_turn_are_the_memory(engine: Engine, pack: Pack, ends: tuple[in
 
     assert other.length == N
     assert other.save_state() == session.save_state()
+    np.testing.assert_array_equal(answer(loaded, other), answer(loaded, session))
+
+
+def test_spans_of_layers_that_look_at_a_window_are_the_memory(engine: Engine, pack: Pack) -> None:
+    """What lies before the window is saved as well: all of it is used again, not a part."""
+    near = tuple(
+        replace(layer, window=window) for layer, window in zip(DECODER.layers, (5, 70), strict=True)
+    )
+    decoder = replace(DECODER, layers=near)
+    loaded = engine.open(pack(decoder), variant="small", threads=1)
+    session, other = remembering(loaded), remembering(loaded, 0)
+
+    for begin, end in ((0, 64), (64, N)):
+        other.load_span(session.save_span(begin, end))
+
+    assert other.length == N
     np.testing.assert_array_equal(answer(loaded, other), answer(loaded, session))
 
 

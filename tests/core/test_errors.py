@@ -3,6 +3,7 @@
 import inspect
 
 from onhand.core import errors
+from onhand.core.errors import InputError
 
 
 def test_the_tree_equals_its_docstring() -> None:
@@ -21,3 +22,13 @@ def test_the_tree_equals_its_docstring() -> None:
 
     assert shown == {name: made.__bases__[0].__name__ for name, made in classes.items()}
     assert sorted(shown) == sorted(errors.__all__)
+
+
+def test_attack_a_message_is_never_longer_than_a_person_reads() -> None:
+    """Whatever of an input stands in it; its beginning and its end are there."""
+    short, long = InputError("a" * 2000), InputError("begin " + "x" * 100_000 + " end")
+
+    assert str(short) == "a" * 2000
+    assert str(long).startswith("begin xxx")
+    assert str(long).endswith("xxx end")
+    assert len(str(long)) < 2000

@@ -35,6 +35,7 @@ def test_json_is_read(value: object) -> None:
         (b"[-Infinity]", "-Infinity is not a number"),
         (b"[" * 200_000, "not JSON"),
         (b"9" * 5000, "not JSON"),
+        (b"[" + b"9" * 301 + b"]", "has 301 digits"),
     ],
     ids=lambda value: str(value)[:30],
 )

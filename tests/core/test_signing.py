@@ -151,3 +151,12 @@ def test_a_key_takes_anothers_place() -> None:
         parse_rotation(statement, {key_id(PUBLIC): b"short"})
     with pytest.raises(InputError, match="cannot be read"):
         parse_rotation(signed(), known)
+
+
+def test_attack_a_part_that_is_no_ascii() -> None:
+    """Of base64 neither; found by fuzzing."""
+    envelope = json.loads(signed())
+    envelope["payload"] = "\xe9"
+
+    with pytest.raises(BundleUntrusted, match="not base64"):
+        parse_signature(json.dumps(envelope).encode(), where="x")

@@ -94,9 +94,13 @@ def _chains(asked: "Settings", config: Path | None) -> list[tuple[Path, Path]]:
     Raises:
         InputError: if there is none.
     """
+    from onhand.device.audit.elsewhere import kept_elsewhere
+
     folder, heads = _settings(asked, config).folders(asked.home())
     names = {path.stem for path in heads.glob("*-*.heads")}
     names |= {path.name for path in folder.glob("*-*") if path.is_dir()}
+    elsewhere = kept_elsewhere(asked.home())
+    names |= set() if elsewhere is None else set(elsewhere.chains())
     if not names:
         raise InputError(f"{folder}: there is no audit log; 'onhand serve' writes one")
     return [(folder / name, heads / f"{name}.heads") for name in sorted(names)]
@@ -110,12 +114,15 @@ def _keys(asked: "Settings", chain: str) -> "AuditKeys":
 
 
 def _of_device(asked: "Settings", config: Path | None) -> list["Verdict"]:
+    from onhand.device.audit.elsewhere import kept_elsewhere
     from onhand.device.audit.verifying import verify_folder
 
     verdicts: list[Verdict] = []
+    elsewhere = kept_elsewhere(asked.home())
     for folder, heads in _chains(asked, config):
         keys = _keys(asked, folder.name)
-        verdicts.append(verify_folder(folder, heads, public=keys.public, code=keys.code))
+        more = [] if elsewhere is None else elsewhere.kept(folder.name)
+        verdicts.append(verify_folder(folder, heads, public=keys.public, code=keys.code, more=more))
     return verdicts
 
 

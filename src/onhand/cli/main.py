@@ -14,6 +14,7 @@ import typer
 from onhand.cli.output import printable, say
 from onhand.cli.settings import Settings
 from onhand.cli.trusted import trust_of
+from onhand.cli.unsealed import unsealing_of
 from onhand.cli.usage import usage_sentence
 from onhand.core.errors import (
     BudgetExceeded,
@@ -39,6 +40,7 @@ COMMANDS: Final = {
     "inspect": "Show what a bundle holds and which engines can run it here.",
     "verify": "Check every file of a bundle against its manifest, and its signature.",
     "sign": "Vouch for a bundle with a key.",
+    "seal": "Encrypt a bundle for the devices that may open it.",
     "trust": "Show and change the keys whose bundles this device takes.",
     "report": "Show the evidence that was measured for a bundle.",
     "chat": "Talk with a bundle's model.",
@@ -90,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = Settings(Path(home).expanduser() if home else None, environment=dict(os.environ))
     _accept_any_text()
     try:
-        with trust_of(settings, name):
+        with trust_of(settings, name), unsealing_of(settings):
             code = _run(arguments, settings, name)
         sys.stdout.flush()
         return code

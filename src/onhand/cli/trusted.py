@@ -7,8 +7,8 @@ from typing import Annotated, Final
 import typer
 
 from onhand.cli.settings import Settings
-from onhand.core.errors import InputError
 from onhand.core.trusting import current_trust, trusting
+from onhand.device.trust.usual import chosen_trust
 
 __all__ = ["CHECKED", "AllowUnsigned", "trust_of"]
 
@@ -16,8 +16,6 @@ CHECKED: Final = frozenset({
     *("bench", "chat", "evaluate", "export", "learn", "merge", "run", "serve"),
 })
 """Commands that open bundles to use them; `--allow-unsigned` is an option of each."""
-
-_CHOICES: Final = ("signed", "any")
 
 
 def trust_of(settings: Settings, command: str | None) -> AbstractContextManager[None]:
@@ -33,10 +31,7 @@ def trust_of(settings: Settings, command: str | None) -> AbstractContextManager[
     Raises:
         InputError: if ONHAND_TRUST is something else than "signed" or "any".
     """
-    chosen = settings.environment.get("ONHAND_TRUST", "") or "signed"
-    if chosen not in _CHOICES:
-        raise InputError(f"ONHAND_TRUST is {chosen[:40]!r}, must be {' or '.join(_CHOICES)}")
-    if chosen == "any" or command is None:
+    if chosen_trust(settings.environment) == "any" or command is None:
         return nullcontext()
     from onhand.device.trust.checking import DeviceTrust
     from onhand.device.trust.store import TrustStore

@@ -16,6 +16,7 @@ __all__ = ["command"]
 class _Action(StrEnum):
     init = "init"
     status = "status"
+    recipient = "recipient"
     rotate = "rotate"
     seal = "seal"
     erase = "erase"
@@ -86,6 +87,8 @@ def command(
     home: Path = context.obj.home()
     if action is _Action.status:
         result = _status(home)
+    elif action is _Action.recipient:
+        result = _recipient(home, context)
     elif action is _Action.erase:
         result = _erased(home, is_sure=yes)
     elif action is _Action.seal:
@@ -109,6 +112,17 @@ def _status(home: Path) -> dict[str, object]:
         return {"vault": "none: what is kept in the state folder is not encrypted"}
     keys = {f"store {name}": f"key {ids[-1]}" for name, ids in facts.generations.items()}
     return {"vault": "configured", "key from": described(facts.source), **keys}
+
+
+def _recipient(home: Path, context: typer.Context) -> dict[str, object]:
+    from onhand.device.vault.recipients import recipient_of
+    from onhand.device.vault.sources import Asking
+    from onhand.device.vault.vault import open_vault
+
+    vault = open_vault(home, asking=Asking(context.obj.environment))
+    if vault is None:
+        raise InputError(f"{home}: there is no vault; make one by `onhand vault init`")
+    return {"recipient": recipient_of(vault)}
 
 
 def _erased(home: Path, *, is_sure: bool) -> dict[str, object]:

@@ -10,6 +10,7 @@ from onhand.cli.options import AsJson, BundleFolder
 from onhand.cli.output import write, write_json
 from onhand.core.bundle import UNLISTED, Bundle, read_bundle, read_manifest_bytes
 from onhand.core.errors import BundleUntrusted, InputError
+from onhand.core.sealed_header import SEALED, SEALED_MANIFEST
 from onhand.core.signing import Signature
 from onhand.core.units import format_bytes
 from onhand.device.trust.checking import Signed, read_signature, signed_by
@@ -113,5 +114,7 @@ def _tell(bundle: Bundle, signature: Signature | None, signed: Signed | None) ->
 
 def _unlisted(bundle: Bundle) -> list[str]:
     known = UNLISTED | bundle.manifest.files.keys()
+    if bundle.sealed is not None:
+        known |= {SEALED, SEALED_MANIFEST}
     others = (path for path in bundle.root.rglob("*") if path.is_symlink() or not path.is_dir())
     return sorted({path.relative_to(bundle.root).as_posix() for path in others} - known)

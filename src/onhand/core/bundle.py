@@ -6,10 +6,10 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onhand.core.errors import BundleCorrupt, InputError, ResourceError
@@ -22,6 +22,7 @@ from onhand.core.manifest import (
     render_manifest,
 )
 from onhand.core.trusting import current_trust
+from onhand.core.unsealing import Unsealed, open_seal
 
 __all__ = [
     "MANIFEST",
@@ -37,6 +38,7 @@ __all__ = [
     "read_manifest_bytes",
     "sha256_of",
     "stage_bundle",
+    "unchecked_bundle",
     "verifying_bundle",
     "write_manifest",
     "write_report",
@@ -78,16 +80,26 @@ class Bundle:
         manifest_sha256: hash of the manifest's bytes: the bundle's identity.
         learned: of a network: what stands in its graph's place; None for the bundle as it was
             built. The manifest then describes the network as it is now.
+        sealed: what opens its files into memory; None where they lie in the folder in plain.
     """
 
     root: Path
     manifest: Manifest
     manifest_sha256: str
     learned: LearnedGraph | None = None
+    sealed: Unsealed | None = field(default=None, compare=False, repr=False)
 
     def path(self, name: str) -> Path:
-        """Return the place of a file that the manifest lists."""
-        return self.root / name
+        """Return the place of a file that the manifest lists; of a sealed bundle, in memory.
+
+        Raises:
+            SealBroken: if it is sealed and was changed.
+        """
+        return self.root / name if self.sealed is None else self.sealed.path(name)
+
+    def sizes(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the bytes of files that the manifest lists, by name."""
+        return {name: self.manifest.files[name].size for name in names}
 
     def variant(self, name: str | None) -> tuple[str, Variant]:
         """Return a variant by name, or the default one for None.
@@ -132,7 +144,10 @@ def read_manifest(root: Path) -> tuple[Manifest, str]:
         BundleTooNew: if its format is a later one.
         BundleUntrusted: if this process takes signed bundles alone; see `onhand.core.trusting`.
     """
-    content = read_manifest_bytes(root)
+    return _read_manifest(root, read_manifest_bytes(root))
+
+
+def _read_manifest(root: Path, content: bytes) -> tuple[Manifest, str]:
     trust = current_trust()
     # Before a byte of it is parsed.
     check = None if trust is None else trust.check(root, content)
@@ -151,7 +166,11 @@ def read_manifest_bytes(root: Path) -> bytes:
     Raises:
         InputError: if there is no bundle at `root`.
         BundleCorrupt: if the manifest is no plain file, or too large.
+        VaultError: if the bundle is sealed, and does not open here.
     """
+    sealed = open_seal(root)
+    if sealed is not None:
+        return sealed.manifest_bytes()
     path = root / MANIFEST
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -203,32 +222,62 @@ def verifying_bundle(root: Path) -> Iterator[Bundle]:
         BundleCorrupt: likewise.
         BundleTooNew: if its format is a later one.
     """
-    manifest, digest = read_manifest(root)
+    bundle = unchecked_bundle(root)
+    manifest = bundle.manifest
     # Sizes first: they cost nothing, and a wrong one saves the hashing.
     for name, entry in manifest.files.items():
-        _check_place(root, name, entry)
+        stored = entry.size if bundle.sealed is None else bundle.sealed.size_on_disk(name)
+        _check_place(root, name, stored)
     weights = {name for variant in manifest.variants.values() for name in variant.weights}
     with ThreadPoolExecutor(max_workers=4) as pool:
         names = sorted(manifest.files, key=lambda name: name in weights)  # the small ones first
-        found = {name: pool.submit(sha256_of, root / name) for name in names}
+        found = {name: pool.submit(_hashed, bundle, name) for name in names}
         _check_hashes(root, manifest, {n: found[n] for n in names if n not in weights})
         try:
-            yield Bundle(root=root, manifest=manifest, manifest_sha256=digest)
+            yield bundle
         finally:
             _check_hashes(root, manifest, {n: found[n] for n in names if n in weights})
 
 
-def _check_hashes(root: Path, manifest: Manifest, found: Mapping[str, Future[str]]) -> None:
+def unchecked_bundle(root: Path) -> Bundle:
+    """Read a bundle's manifest alone: of its other files nothing is known yet.
+
+    Args:
+        root: the bundle's folder.
+
+    Raises:
+        InputError: as in `read_bundle`.
+        BundleCorrupt: likewise.
+        VaultError: if the bundle is sealed, and does not open here.
+    """
+    sealed = open_seal(root)
+    content = read_manifest_bytes(root) if sealed is None else sealed.manifest_bytes()
+    manifest, digest = _read_manifest(root, content)
+    listed = {name: entry.size for name, entry in manifest.files.items()}
+    if sealed is not None and sealed.header.files != listed:
+        raise BundleCorrupt(f"{root}: what it says in plain of its files is not in its manifest")
+    return Bundle(root=root, manifest=manifest, manifest_sha256=digest, sealed=sealed)
+
+
+def _hashed(bundle: Bundle, name: str) -> tuple[str, Path]:
+    path = bundle.path(name)
+    # With its place: of a sealed bundle it is in memory until everything has been checked.
+    return sha256_of(path), path
+
+
+def _check_hashes(
+    root: Path, manifest: Manifest, found: Mapping[str, Future[tuple[str, Path]]]
+) -> None:
     for name, digest in found.items():
         try:
-            sha256 = digest.result()
+            sha256, _ = digest.result()
         except OSError as error:
             raise InputError(f"{root}: a file cannot be read: {error}") from error
         if sha256 != (expected := manifest.files[name].sha256):
             raise BundleCorrupt(f"{root}: {name!r} has SHA-256 {sha256}, expected {expected}")
 
 
-def _check_place(root: Path, name: str, entry: FileEntry) -> None:
+def _check_place(root: Path, name: str, size: int) -> None:
     place = root
     for part in Path(name).parts:
         place /= part
@@ -241,9 +290,9 @@ def _check_place(root: Path, name: str, entry: FileEntry) -> None:
         raise BundleCorrupt(f"{root}: {name!r} is missing") from error
     if not stat.S_ISREG(status.st_mode):
         raise BundleCorrupt(f"{root}: {name!r} is not a plain file")
-    if status.st_size != entry.size:
+    if status.st_size != size:
         raise BundleCorrupt(
-            f"{root}: {name!r} has {status.st_size} bytes, expected {entry.size}: cut short?"
+            f"{root}: {name!r} has {status.st_size} bytes, expected {size}: cut short?"
         )
 
 

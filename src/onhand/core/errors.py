@@ -40,8 +40,20 @@ __all__ = [
 ]
 
 
+_MOST_LETTERS = 2000
+
+
 class OnhandError(Exception):
     """Base of every error raised on purpose."""
+
+    def __str__(  # type: ignore[explicit-override] # Python 3.11 has no word for it
+        self,
+    ) -> str:
+        """Return the message; what came from outside makes none longer than a person reads."""
+        text = super().__str__()
+        if len(text) <= _MOST_LETTERS:
+            return text
+        return f"{text[: _MOST_LETTERS // 2]} [...] {text[-_MOST_LETTERS // 4 :]}"
 
 
 class InputError(OnhandError):

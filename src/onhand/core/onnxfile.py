@@ -8,7 +8,7 @@ Source:
 """
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,8 @@ def check_external_data(graph: Path, root: Path, *, allowed: Collection[str]) ->
         BundleCorrupt: if the file is not ONNX, a tensor lies elsewhere or beyond its file's end,
             or its shape does not match its bytes.
     """
-    check_tensors(read_graph(graph), root, allowed=allowed, where=str(graph))
+    sizes = {name: (root / name).stat().st_size for name in allowed}
+    check_tensors(read_graph(graph), sizes, where=str(graph))
 
 
 def read_graph(graph: Path) -> bytes:
@@ -83,19 +84,17 @@ def read_graph(graph: Path) -> bytes:
     return graph.read_bytes()
 
 
-def check_tensors(content: bytes, root: Path, *, allowed: Collection[str], where: str) -> None:
+def check_tensors(content: bytes, sizes: Mapping[str, int], *, where: str) -> None:
     """Check every tensor of an ONNX model as `check_external_data` does.
 
     Args:
         content: the model's bytes.
-        root: the bundle's folder, which external places are relative to.
-        allowed: names of the weights files that it may read.
+        sizes: bytes of each file that it may read, by its place in the bundle's folder.
         where: its name for messages.
 
     Raises:
         BundleCorrupt: if one does not hold.
     """
-    sizes = {name: (root / name).stat().st_size for name in allowed}
     try:
         for tensor in _tensors(memoryview(content), "model", 0):
             _check_tensor(tensor, sizes)
@@ -116,7 +115,7 @@ def _tensors(message: memoryview, kind: str, depth: int) -> Iterator[memoryview]
             yield from _tensors(value, inside, depth + 1)
 
 
-def _check_tensor(message: memoryview, sizes: dict[str, int]) -> None:
+def _check_tensor(message: memoryview, sizes: Mapping[str, int]) -> None:
     dims: list[int] = []
     numbers: dict[int, int] = {}
     texts: dict[int, memoryview] = {}
@@ -155,7 +154,7 @@ def _size(dims: list[int], element: int, name: str) -> int:
     return -(-math.prod(dims) * _ITEM_BITS.get(element, 0) // 8)
 
 
-def _check_place(name: str, external: dict[str, str], sizes: dict[str, int], size: int) -> None:
+def _check_place(name: str, external: dict[str, str], sizes: Mapping[str, int], size: int) -> None:
     file = external.get("location", "")
     if file not in sizes:
         raise BundleCorrupt(f"tensor {name!r} lies in {file!r}, which its variant does not list")

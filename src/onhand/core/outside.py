@@ -11,6 +11,7 @@ __all__ = ["count", "flag", "object_of", "parse_json", "positive", "shown", "wor
 
 # Of a factor, a base or an epsilon: float32 still holds its products, and what is divided by it.
 _SMALLEST, _LARGEST = 1e-12, 1e12
+_MOST_DIGITS = 300
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -18,8 +19,8 @@ _SHORT.maxstring = _SHORT.maxother = 80
 def parse_json(content: bytes) -> object:
     """Read JSON as the standard defines it, and nothing more.
 
-    Two values under one name, NaN and encodings other than UTF-8 mean different things to
-    different readers, so a check by one says nothing about another.
+    Two values under one name, NaN, whole numbers that no float holds, and encodings other than
+    UTF-8 mean different things to different readers, so a check by one says nothing about another.
 
     Args:
         content: UTF-8; the caller has bounded its length.
@@ -32,7 +33,10 @@ def parse_json(content: bytes) -> object:
     """
     try:
         value: object = json.loads(
-            content.decode(), object_pairs_hook=_without_repeats, parse_constant=_refuse
+            content.decode(),
+            object_pairs_hook=_without_repeats,
+            parse_constant=_refuse,
+            parse_int=_whole,
         )
     except (ValueError, RecursionError) as error:
         raise InputError(f"not JSON: {error}") from error
@@ -120,6 +124,12 @@ def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice!r} is given twice")
     return table
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits, at most {_MOST_DIGITS} are read")
+    return int(text)
 
 
 def _refuse(text: str) -> NoReturn:

@@ -9,11 +9,12 @@ Source:
 """
 
 import hashlib
+import io
 import json
 import math
 import mmap
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -30,6 +31,7 @@ __all__ = [
     "TensorSpec",
     "layout_tensors",
     "open_safetensors",
+    "read_safetensors",
     "widen",
 ]
 
@@ -90,10 +92,12 @@ class SafetensorsFile:
     Attributes:
         path: the file.
         tensors: name -> where and what.
+        content: the file, where it is in memory alone; None: it is mapped.
     """
 
     path: Path
     tensors: Mapping[str, TensorSpec]
+    content: bytes | bytearray | None = field(default=None, repr=False)
 
     def view(self, name: str) -> np.ndarray:
         """Map one tensor; BF16 comes as uint16, see `widen`.
@@ -113,6 +117,11 @@ class SafetensorsFile:
         kind = np.dtype(_NUMPY[spec.dtype])
         if spec.size == 0:
             return np.zeros(spec.shape, dtype=kind)
+        if self.content is not None:
+            flat = np.frombuffer(
+                memoryview(self.content).toreadonly(), np.uint8, spec.size, spec.offset
+            )
+            return flat.view(kind).reshape(spec.shape)
         # A mapping begins at a page. Not numpy's memmap: it takes thrice as long, and a model has
         # hundreds of tensors.
         before = spec.offset % mmap.ALLOCATIONGRANULARITY
@@ -147,16 +156,35 @@ def open_safetensors(path: Path) -> SafetensorsFile:
         BundleCorrupt: if the header is damaged, claims bytes beyond the file, leaves gaps, or
             gives a shape that does not match its bytes.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little") if len(start) == 8 else -1
-        if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
-            raise BundleCorrupt(
-                f"{path}: not a safetensors file, or cut short: header of {length} bytes in a "
-                f"file of {size}"
-            )
-        body = file.read(length)
+        return SafetensorsFile(path, _tensors(file, path, path.stat().st_size))
+
+
+def read_safetensors(content: bytes | bytearray, *, called: Path) -> SafetensorsFile:
+    """Check the header of a file that is in memory.
+
+    Args:
+        content: the whole file; it must not change any more.
+        called: its name for messages.
+
+    Returns:
+        The file.
+
+    Raises:
+        BundleCorrupt: as in `open_safetensors`.
+    """
+    return SafetensorsFile(called, _tensors(io.BytesIO(content), called, len(content)), content)
+
+
+def _tensors(file: BinaryIO, path: Path, size: int) -> dict[str, TensorSpec]:
+    start = file.read(8)
+    length = int.from_bytes(start, "little") if len(start) == 8 else -1
+    if not 2 <= length <= min(MAX_HEADER_BYTES, size - 8):
+        raise BundleCorrupt(
+            f"{path}: not a safetensors file, or cut short: header of {length} bytes in a file "
+            f"of {size}"
+        )
+    body = file.read(length)
     try:
         header = parse_json(body)
     except InputError as error:
@@ -173,7 +201,7 @@ def open_safetensors(path: Path) -> SafetensorsFile:
         end += spec.size
     if end != size:
         raise BundleCorrupt(f"{path}: tensors end at byte {end}, the file has {size}: cut short?")
-    return SafetensorsFile(path, tensors)
+    return tensors
 
 
 def _spec(entry: object, where: str, base: int) -> TensorSpec:

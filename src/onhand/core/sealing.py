@@ -180,6 +180,8 @@ class SealedReader:
     Attributes:
         size: bytes of content.
         key_id: of the key it is sealed by.
+        n_frames: how many frames it has.
+        frame_bytes: content of each but the last.
     """
 
     def __init__(self, file: BinaryIO, keys: Keys, *, name: str, where: str = "") -> None:
@@ -204,12 +206,12 @@ class SealedReader:
             raise SealBroken(f"{self._where}: not a sealed file of this format, or cut short")
         if not _LEAST_LOG2 <= header[8] <= _MOST_LOG2 or any(header[9:12]):
             raise SealBroken(f"{self._where}: its header was changed")
-        self._frame_bytes = 1 << header[8]
+        self.frame_bytes = 1 << header[8]
         self.key_id = int.from_bytes(header[12:16], "big")
         body = total - HEADER_BYTES
-        self.n_frames = -(-body // (self._frame_bytes + _TAG_BYTES))
+        self.n_frames = -(-body // (self.frame_bytes + _TAG_BYTES))
         self.size = body - self.n_frames * _TAG_BYTES
-        last_bytes = self.size - (self.n_frames - 1) * self._frame_bytes
+        last_bytes = self.size - (self.n_frames - 1) * self.frame_bytes
         if self.n_frames < 1 or last_bytes < (1 if self.n_frames > 1 else 0):
             raise SealBroken(f"{self._where}: cut short: it ends within a frame")
         self._bound = header + bound_names(keys.store, name.encode())
@@ -252,10 +254,10 @@ class SealedReader:
             raise InputError(
                 f"{self._where}: bytes {offset} to {offset + size}, it has {self.size}"
             )
-        first = offset // self._frame_bytes
-        behind = max(first, -(-(offset + size) // self._frame_bytes))
+        first = offset // self.frame_bytes
+        behind = max(first, -(-(offset + size) // self.frame_bytes))
         whole = b"".join(self.frame(n) for n in range(first, behind))
-        start = offset - first * self._frame_bytes
+        start = offset - first * self.frame_bytes
         return whole[start : start + size]
 
     def read_into(self, room: bytearray | memoryview) -> None:
@@ -276,8 +278,8 @@ class SealedReader:
             place += len(content)
 
     def _opened(self, n: int) -> bytes:
-        self._file.seek(HEADER_BYTES + n * (self._frame_bytes + _TAG_BYTES))
-        sealed = self._file.read(self._frame_bytes + _TAG_BYTES)
+        self._file.seek(HEADER_BYTES + n * (self.frame_bytes + _TAG_BYTES))
+        sealed = self._file.read(self.frame_bytes + _TAG_BYTES)
         is_last = n == self.n_frames - 1
         try:
             return self._cipher.decrypt(_nonce(n, is_last=is_last), sealed, self._bound)

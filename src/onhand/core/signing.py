@@ -12,7 +12,6 @@ Source:
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -301,7 +300,7 @@ def _listed(value: object) -> list[Mapping[str, object]]:
 def _bytes(value: object) -> bytes:
     try:
         return base64.b64decode(value if isinstance(value, str) else "?", validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise InputError("a part is not base64") from error
 
 

@@ -1,7 +1,8 @@
 """Whose bundles this process takes, and how it signs its own: decided once, for all its threads.
 
-Bundles are opened in many places; all of them read a manifest first. Without a decision, as in a
-program that uses onhand as a library, every bundle is taken and none is signed.
+Bundles are opened in many places; all of them read a manifest first. Without a decision every
+bundle is taken and none is signed: commands decide, and so do the functions of the package itself
+where the program has not.
 """
 
 from collections.abc import Callable, Iterator

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO, cast
 
 from onhand.core.errors import EngineError, OnhandError
+from onhand.core.unsealing import handed_on, take_over
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -85,16 +86,21 @@ def run_measured(
     Raises:
         EngineError: if it fails.
     """
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaints:
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as complaints,
+        handed_on() as (arguments, fds),
+    ):
         given.write(job.encode())
         given.seek(0)
         begun = time.perf_counter()
         # -P: a folder called onhand in the current one must not be imported instead.
         process = subprocess.Popen(  # noqa: S603 - a module of ours, given by a caller of ours
-            [sys.executable, "-P", "-m", module],
+            [sys.executable, "-P", "-m", module, *arguments],
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=complaints,
+            pass_fds=fds,
         )
         watch = nullcontext() if watching is None else watching(process.pid)
         try:
@@ -163,6 +169,7 @@ def serve_job(run: Callable[[str, TextIO], None]) -> int:
     # Events keep the pipe to themselves; what anything else prints goes to the standard error.
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    take_over(sys.argv[1:])
     try:
         run(sys.stdin.read(), out)
     except OnhandError as error:

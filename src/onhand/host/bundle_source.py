@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onhand.core.arrays import FloatArray, TokenArray
-from onhand.core.bundle import read_bundle
 from onhand.core.decoder import Decoder
 from onhand.core.errors import SourceError
 from onhand.core.lesson import LESSON
 from onhand.core.quantized import GroupFormat, QuantTensor
 from onhand.core.weights import BundleWeights, open_weights
 from onhand.host.model import Model
+from onhand.host.plain import read_plain_bundle
 
 __all__ = ["BundleCodes", "load_bundle"]
 
@@ -91,7 +91,7 @@ def load_bundle(root: Path, *, variant: str | None = None) -> Model:
         InputError: if it holds no language model, or no such variant.
         BundleError: if it is damaged.
     """
-    bundle = read_bundle(root)
+    bundle = read_plain_bundle(root)
     manifest = bundle.manifest
     name, chosen = bundle.variant(variant)
     stored = open_weights(bundle, name)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from onhand.core.adapter import Adapter, read_adapter
-from onhand.core.bundle import Bundle, read_bundle, stage_bundle
+from onhand.core.bundle import Bundle, stage_bundle
 from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson
 from onhand.core.progress import Progress
@@ -22,6 +22,7 @@ from onhand.host.options import BuildOptions
 from onhand.host.passes.as_is import AsIs
 from onhand.host.passes.base import Pass
 from onhand.host.passes.quantize import METHODS, WHOLE_BITS, Quantize
+from onhand.host.plain import read_plain_bundle
 
 __all__ = ["MergeOptions", "merge_bundle"]
 
@@ -83,7 +84,7 @@ def merge_bundle(
         ResourceError: if disk or memory does not suffice.
         EngineError: if the new bundle does not run.
     """
-    bundle = read_bundle(root)
+    bundle = read_plain_bundle(root)
     name, variant = bundle.variant(None)
     if options.source is not None:
         check_of_original(bundle)

@@ -1,11 +1,11 @@
 """The computation of `device.engines.forward` in torch, so that it has gradients."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from onhand.core.arrays import TokenArray
 from onhand.core.decoder import Decoder
 from onhand.device.engines.forward import RopeCache
+from onhand.host.torch_layers import normed, rms_normed, rotated, soft_capped, torch_layer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,7 +64,7 @@ def torch_hidden(weights: TorchWeights, tokens: TokenArray, ropes: RopeCache) ->
         x = x + weights.matrix("positions")[: tokens.shape[-1]]
     for i in range(len(decoder.layers)):
         x = _layer(weights, i, x, ropes)
-    return _norm(weights, "final_norm", x)
+    return normed(decoder, "final_norm", x, weights.vector)
 
 
 def torch_head(weights: TorchWeights, hidden: "Tensor") -> "Tensor":
@@ -74,7 +74,7 @@ def torch_head(weights: TorchWeights, hidden: "Tensor") -> "Tensor":
     decoder = weights.decoder
     for factor in decoder.factors(decoder.head):
         hidden = functional.linear(hidden, weights.matrix(factor))
-    return _soft_cap(hidden, decoder.logit_softcap)
+    return soft_capped(hidden, decoder.logit_softcap)
 
 
 def _layer(weights: TorchWeights, i: int, x: "Tensor", ropes: RopeCache) -> "Tensor":
@@ -89,24 +89,14 @@ def _layer(weights: TorchWeights, i: int, x: "Tensor", ropes: RopeCache) -> "Ten
         offset = weights.vector(f"{at}{name}_bias") if bias else None
         return functional.linear(inputs, weights.matrix(last), offset)
 
-    normed = _norm(weights, f"{at}attention_norm", x)
-    attended = _attend(weights, i, linear("qkv", normed, bias=decoder.qkv_bias), ropes)
-    attention = linear("out", attended, bias=decoder.out_bias)
-    if decoder.post_norm:
-        attention = _norm(weights, f"{at}attention_post_norm", attention)
-    x = x + attention
-
-    inner = linear(decoder.inner, _norm(weights, f"{at}mlp_norm", x), bias=decoder.mlp_bias)
-    activate = _activation(decoder.activation)
-    if decoder.gated:
-        gate, up = inner.chunk(2, dim=-1)  # (T, mlp_width) each
-        inner = activate(gate) * up
-    else:
-        inner = activate(inner)
-    down = linear("down", inner, bias=decoder.mlp_bias)
-    if decoder.post_norm:
-        down = _norm(weights, f"{at}mlp_post_norm", down)
-    return x + down
+    return torch_layer(
+        decoder,
+        i,
+        x,
+        linear=linear,
+        attend=lambda qkv: _attend(weights, i, qkv, ropes),
+        vector=weights.vector,
+    )
 
 
 def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "Tensor":
@@ -121,12 +111,12 @@ def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "
         for part in torch.split(qkv, widths, dim=-1)
     )  # (..., heads, T, head_dim) each
     if decoder.qk_norm:
-        query = _rms(query, weights.vector(f"layers.{i}.query_norm"), decoder.norm_epsilon)
-        key = _rms(key, weights.vector(f"layers.{i}.key_norm"), decoder.norm_epsilon)
+        query = rms_normed(query, weights.vector(f"layers.{i}.query_norm"), decoder.norm_epsilon)
+        key = rms_normed(key, weights.vector(f"layers.{i}.key_norm"), decoder.norm_epsilon)
     query = query * decoder.score_scale(i)
     if (tables := ropes.tables(i, T)) is not None:
         cosines, sines = (torch.from_numpy(table[:T]) for table in tables)
-        query, key = _rotate(query, cosines, sines), _rotate(key, cosines, sines)
+        query, key = rotated(query, cosines, sines), rotated(key, cosines, sines)
     # The queries that share a key head follow each other.
     if decoder.attention_softcap is None and not layer.window:
         shares = layer.n_heads // layer.n_kv_heads
@@ -142,7 +132,7 @@ def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "
         return together.transpose(-3, -2).reshape(*lead, T, layer.query_width)
     shared = query.reshape(*lead, layer.n_kv_heads, -1, layer.head_dim)
     scores = (shared @ key.transpose(-1, -2)).view(*lead, layer.n_heads, T, T)
-    scores = _soft_cap(scores, decoder.attention_softcap)
+    scores = soft_capped(scores, decoder.attention_softcap)
     at, other = torch.arange(T)[:, None], torch.arange(T)[None, :]
     hidden = other > at
     if layer.window:
@@ -151,45 +141,3 @@ def _attend(weights: TorchWeights, i: int, qkv: "Tensor", ropes: RopeCache) -> "
     mixed: Tensor = share.view(*lead, layer.n_kv_heads, -1, T) @ value
     mixed = mixed.view(*lead, layer.n_heads, T, layer.head_dim)
     return mixed.transpose(-3, -2).reshape(*lead, T, layer.query_width)
-
-
-def _rotate(x: "Tensor", cosines: "Tensor", sines: "Tensor") -> "Tensor":
-    import torch
-
-    half = cosines.shape[1]
-    low, high, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    turned = (low * cosines - high * sines, high * cosines + low * sines)
-    return torch.cat([*turned, rest], dim=-1)
-
-
-def _norm(weights: TorchWeights, name: str, x: "Tensor") -> "Tensor":
-    from torch.nn import functional
-
-    epsilon = weights.decoder.norm_epsilon
-    if weights.decoder.norm == "rms":
-        return _rms(x, weights.vector(name), epsilon)
-    bias = weights.vector(f"{name}_bias")
-    return functional.layer_norm(x, (x.shape[-1],), weights.vector(name), bias, epsilon)
-
-
-def _rms(x: "Tensor", weight: "Tensor", epsilon: float) -> "Tensor":
-    from torch.nn import functional
-
-    return functional.rms_norm(x, (x.shape[-1],), weight, epsilon)
-
-
-def _soft_cap(x: "Tensor", cap: float | None) -> "Tensor":
-    return x if cap is None else (x / cap).tanh() * cap
-
-
-def _activation(name: str) -> "Callable[[Tensor], Tensor]":
-    from functools import partial
-
-    from torch.nn import functional
-
-    known: dict[str, Callable[[Tensor], Tensor]] = {
-        "silu": functional.silu,
-        "gelu": functional.gelu,
-        "gelu_tanh": partial(functional.gelu, approximate="tanh"),
-    }
-    return known[name]

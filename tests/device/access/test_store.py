@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,5 +138,19 @@ def test_attack_file_that_others_may_write(tmp_path: Path) -> None:
     changed.chmod(0o666)
     changed.replace(store.path)
 
-    with pytest.raises(OnhandError, match="others may reach it"):
+    with pytest.raises(OnhandError, match="others may read it"):
         store.find(made.id)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_attack_file_that_others_may_write_opens_without_the_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that it is the look at its rights that holds it back."""
+    store = KeyStore(tmp_path)
+    made, _ = store.add("phone", INFER, now_s=10)
+    store.path.chmod(0o666)
+    monkeypatch.setattr(stat, "S_IRWXG", 0)
+    monkeypatch.setattr(stat, "S_IRWXO", 0)
+
+    assert store.find(made.id) == made

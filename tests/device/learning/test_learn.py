@@ -12,10 +12,10 @@ import pytest
 from tests.device.learning.bundles import N_PIXELS, D, trunk_weights, write_bundle
 
 from onhand.core.bundle import Bundle
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, ResourceError
 from onhand.core.progress import Quiet
 from onhand.device.learning.added import add_classes, added_classes
-from onhand.device.learning.ceilings import Ceilings
+from onhand.device.learning.ceilings import GO, Ceilings, Permission
 from onhand.device.learning.gate import Bounds
 from onhand.device.learning.in_use import versions_of, whole_values
 from onhand.device.learning.learn import foresee, learn
@@ -163,14 +163,28 @@ def test_a_ceiling_ends_it_and_what_was_learned_is_judged(
     bundle: Bundle, tmp_path: Path, home: Path
 ) -> None:
     """As it is then."""
-    data = write_data(tmp_path / "data")
+    left = iter([GO] * 3)
+    made = learn(
+        bundle.root,
+        write_data(tmp_path / "data"),
+        settings=NAIVE,
+        home=home,
+        permit=lambda spent: next(left, Permission("end", "that is enough")),
+    )
+
+    assert (made.ended, made.why) == ("ceiling", "that is enough")
+    assert (made.steps, made.version) == (3, 1)
+
+
+def test_a_ceiling_that_lets_no_step_begin_makes_no_version(
+    bundle: Bundle, tmp_path: Path, home: Path
+) -> None:
+    """Of nothing there is nothing to judge."""
     settings = replace(NAIVE, ceilings=Ceilings(memory_bytes=1))
 
-    made = learn(bundle.root, data, settings=settings, home=home)
-
-    assert (made.ended, made.steps, made.version) == ("ceiling", 0, 1)
-    assert "its ceiling is 1" in made.why
-    assert not made.is_accepted
+    with pytest.raises(ResourceError, match="nothing was learned: the process holds"):
+        learn(bundle.root, write_data(tmp_path / "data"), settings=settings, home=home)
+    assert versions_of(bundle, home).list_versions() == ()
 
 
 def test_what_would_be_done_is_told_and_nothing_is_written(
@@ -202,6 +216,18 @@ def test_the_gate_s_bounds_may_be_given(bundle: Bundle, tmp_path: Path, home: Pa
     made = learn(bundle.root, write_data(tmp_path / "data"), settings=settings, home=home)
 
     assert "must fall by 100" in made.reasons[0]
+
+
+def test_a_head_of_prototypes_may_be_far_from_the_old_one(
+    bundle: Bundle, tmp_path: Path, home: Path
+) -> None:
+    """It is made anew from its examples, and judged by what it does."""
+    still = replace(NAIVE, method="prototypes", bounds=Bounds(most_change=1e-9))
+    data = write_data(tmp_path / "data", names=("cup", "lamp", "door"))
+    made = learn(bundle.root, data, settings=still, home=home)
+
+    assert (made.is_used, made.reasons) == (True, ())
+    assert made.figures["change"] > 1e-9
 
 
 def test_trainings_that_were_broken_off_do_not_pile_up(

@@ -1,10 +1,15 @@
 """Texts of like length are computed together."""
 
+# Python has `typing.override` from 3.12 on.
+# mypy: disable-error-code="explicit-override"
+
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.device.learning.models import TableTeachable
+from tests.device.learning.models import LinearTeachable, TableTeachable
 
 from onhand.device.learning.base import Feeds, Taught, Values
 from onhand.device.learning.like_lengths import (
@@ -12,6 +17,7 @@ from onhand.device.learning.like_lengths import (
     RUN_TOKENS,
     answered_rows,
     by_length,
+    examples_by_length,
     groups_by_length,
 )
 from onhand.device.learning.methods.choosing import make_method
@@ -32,9 +38,7 @@ class Watched(TableTeachable):
         super().__init__(V)
         self.sizes: list[int] = []
 
-    def teach(  # type: ignore[explicit-override] # Python 3.11 has no word for it
-        self, values: Values, feeds: Feeds
-    ) -> Taught:
+    def teach(self, values: Values, feeds: Feeds) -> Taught:
         """As ever, and noted."""
         self.sizes.append(feeds["tokens"].size)
         return super().teach(values, feeds)
@@ -76,6 +80,98 @@ def test_groups_hold_every_text_once_and_cost_no_more_than_one_or_all(lengths: l
     assert cost(groups, lengths) <= cost([[i] for i in everyone], lengths)
     if len(lengths) * max(lengths) <= MOST_TOKENS:
         assert cost(groups, lengths) <= cost([everyone], lengths)
+
+
+def marked(lengths: list[int]) -> dict[str, np.ndarray]:
+    """A batch of an encoder's texts, with what else a classifier is fed."""
+    rng, B, S = np.random.default_rng(0), len(lengths), max(lengths)
+    mask = (np.arange(S) < np.array(lengths)[:, None]).astype(np.int64)
+    return {
+        "attention_mask": mask,
+        "input_ids": rng.integers(0, V, (B, S)) * mask,
+        "labels": rng.integers(0, 3, B),
+        "past_logits": rng.standard_normal((B, S)).astype(np.float32),  # as many classes as tokens
+        "weights": rng.random(B).astype(np.float32),
+    }
+
+
+@given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=9))
+def test_an_encoder_s_texts_come_once_and_whole_in_runs_that_are_not_large(
+    lengths: list[int],
+) -> None:
+    """With all that is fed of each; only padding is left out."""
+    batch = marked(lengths)
+    seen: list[int] = []
+    for rows, run in examples_by_length(batch):
+        assert run["attention_mask"].size <= MOST_TOKENS or len(rows) == 1
+        seen += rows.tolist()
+        for place, row in enumerate(rows):
+            for name in ("labels", "past_logits", "weights"):
+                np.testing.assert_array_equal(run[name][place], batch[name][row])
+            size = lengths[row]
+            for name in ("attention_mask", "input_ids"):
+                np.testing.assert_array_equal(run[name][place, :size], batch[name][row, :size])
+
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+class Bags(LinearTeachable):
+    """Tells texts apart by how often they hold each word."""
+
+    def __init__(self) -> None:
+        super().__init__(V)
+        self.sizes: list[int] = []
+
+    def teach(self, values: Values, feeds: Feeds) -> Taught:
+        """Loss and gradients of the counts of words."""
+        self.sizes.append(feeds["input_ids"].size)
+        words = np.eye(V, dtype=np.float32)[feeds["input_ids"]]  # (B, S, V)
+        x = (words * feeds["attention_mask"][..., None]).mean(axis=1)
+        x = x * feeds["attention_mask"].shape[1] / 100
+        return super().teach(values, {**feeds, "x": x})
+
+
+class Marked:
+    """Texts of an encoder. See `Source`."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        self.batch = marked(lengths)
+        del self.batch["past_logits"]
+
+    def __len__(self) -> int:
+        """All of them."""
+        return len(self.batch["labels"])
+
+    def weight(self, number: int) -> float:
+        """Each counts the same."""
+        return 1.0
+
+    def feeds(self, numbers: Sequence[int], *, scale: float) -> Feeds:
+        """One batch, all with the same padding."""
+        chosen = {name: array[list(numbers)] for name, array in self.batch.items()}
+        return chosen | {"weights": np.full(len(numbers), scale, np.float32)}
+
+
+@pytest.mark.parametrize("name", ["naive", "der++", "er-ace"])
+def test_an_encoder_learns_the_same_from_small_runs(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from one large run, whatever the method asks of the answers."""
+    source, plan = Marked([500, 20, 480, 30, 510, 490, 25, 10]), Plan(n_steps=4, batch=8)
+    learned = []
+    for most in (10**9, MOST_TOKENS):
+        monkeypatch.setattr("onhand.device.learning.like_lengths.MOST_TOKENS", most)
+        teachable = Bags()
+        method = make_method(name, teachable.lesson, rng=np.random.default_rng(0))
+        trained = Trainer(teachable, source, plan, method=method, width=3).run().training
+        learned.append((trained, teachable.sizes))
+
+    (one, _), (other, sizes) = learned
+    for key, value in one.values.items():
+        np.testing.assert_allclose(other.values[key], value, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(other.losses, one.losses, rtol=1e-4)
+    assert max(size for size in sizes if size > 0) <= 8 * 510
+    assert sum(size <= MOST_TOKENS for size in sizes) > 4
 
 
 @given(lengths=st.lists(st.integers(1, 3000), min_size=1, max_size=9))

@@ -258,6 +258,7 @@ def test_a_process_of_its_own_learns(bundle: Bundle, home: Path) -> None:
     said = run_child(job_of(bundle, home))
 
     assert (said["ended"], said["is_used"], said["version"]) == ("done", True, 1)
+    assert said["is_judged"] is True
 
 
 def test_a_failure_is_noted_and_said(bundle: Bundle, home: Path) -> None:

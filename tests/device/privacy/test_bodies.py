@@ -241,3 +241,13 @@ def test_attack_what_json_does_not_know() -> None:
     """A value of another type does not leave."""
     with pytest.raises(InputError, match="object: is not understood"):
         veiled({"tools": [object()]}, find_all)
+
+
+def test_without_a_detector_what_is_personal_leaves() -> None:
+    """So that it is the detectors that hold it back."""
+
+    def find_nothing(text: str, *, names: object = ()) -> list[Found]:
+        return []
+
+    assert BOB in json.dumps(veiled(user(f"tell {BOB}"), find_nothing)[0])
+    assert BOB not in json.dumps(veiled(user(f"tell {BOB}"), find_all)[0])

@@ -7,6 +7,7 @@ import pytest
 from tests.device.serving.models.shelves import Openings, bundle_saying
 
 from onhand.core.errors import InputError
+from onhand.device.serving.backends.settings import BackendSettings
 from onhand.device.serving.models.shelf_settings import ShelfSettings
 from onhand.device.serving.refusals import RefusedRequest
 from onhand.device.serving.settings import (
@@ -80,6 +81,21 @@ def test_what_fits_is_said_without_opening_anything(tmp_path: Path) -> None:
     assert found[1].startswith("a: engine reference, about 12.0 MiB and ")
     small = replace(settings, server=NetworkSettings(memory_bytes=MIB))
     assert list(what_fits(small, home=tmp_path))[1].endswith("does not fit, even alone")
+
+
+def test_an_encoder_that_is_none_is_said_before_anything_is_opened(tmp_path: Path) -> None:
+    """A name that is not served, here or by another server, and a model of another kind."""
+    settings = settings_of(tmp_path, "a", room=20 * MIB)
+    far = replace(settings, backends=(BackendSettings(name="far", url="https://far.example/v1"),))
+    for given, name, message in (
+        (settings, "b", "there is no model 'b' here, but a"),
+        (far, "far", "semantic_encoder 'far' must be a bundle for text-embedding"),
+        (settings, "a", "semantic_encoder 'a' must be a bundle for text-embedding"),
+    ):
+        cache = replace(given.cache, semantic_encoder=name, semantic_bytes=MIB)
+        wrong = replace(given, cache=cache)
+        with pytest.raises(InputError, match=message):
+            list(what_fits(wrong, home=tmp_path))
 
 
 @pytest.mark.parametrize(

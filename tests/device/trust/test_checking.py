@@ -194,3 +194,25 @@ def test_with_the_control_off_an_unsigned_bundle_opens(device: Device) -> None:
     (device.bundle / SIGNATURE).unlink()
 
     assert read_bundle(device.bundle)
+
+
+@pytest.mark.parametrize("attack", ["older", "revoked", "expired"])
+def test_with_the_control_off_what_no_longer_counts_opens(device: Device, attack: str) -> None:
+    """An older release, and bundles by a key that was revoked or has ended."""
+    if attack == "older":
+        device.sign(1)
+    elif attack == "revoked":
+        device.store.revoke(device.key)
+    else:
+        device.now_s = 2000
+    with pytest.raises(BundleUntrusted):
+        device.open()
+
+    assert read_bundle(device.bundle)
+
+
+def test_with_the_control_off_a_changed_manifest_opens(device: Device) -> None:
+    """Its text may say anything that is a manifest."""
+    device.edit(lambda text: text + " ")
+
+    assert read_bundle(device.bundle)

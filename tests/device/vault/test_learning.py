@@ -1,18 +1,35 @@
 """With a vault, what a device was taught is in no file in the clear, and is read again."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, VaultError
+from onhand.device.learning.added import add_classes, added_classes
 from onhand.device.learning.durable import Generations, Saved
+from onhand.device.learning.example_files import read_examples
+from onhand.device.learning.feedback import Feedback, render_feedback
 from onhand.device.learning.journal import Journal, read_journal, seal_journal
 from onhand.device.learning.methods.kept import Part
+from onhand.device.learning.quarantine import Intake
+from onhand.device.learning.suspicion import Limits
+from onhand.device.learning.taught_lines import write_lines
+from onhand.device.serving.plain_stores import seal_stores
+from onhand.device.vault.handing import handed_key, take_key
 from onhand.device.vault.sources import Asking
-from onhand.device.vault.vault import erase_vault, init_vault
+from onhand.device.vault.vault import (
+    erase_vault,
+    init_vault,
+    open_vault,
+    use_secrets,
+)
 
 TAUGHT = b'{"answer": "the aardvark lives in room seven"}'
+OPINION = Feedback(
+    tenant="t", at_s=1.0, verdict="accepted", text="where is the aardvark", answer="in seven"
+)
 
 
 def make_vault(home: Path) -> None:
@@ -107,3 +124,98 @@ def test_memories_and_states_of_training_are_sealed(tmp_path: Path, folder: Path
     assert found is not None
     assert found.fields == {"said": "aardvark"}
     np.testing.assert_array_equal(found.parts["m"].arrays["b"], words)
+
+
+def taught(folder: Path) -> None:
+    """A class, a file that is learned from, a record, one in quarantine, and a memory."""
+    add_classes(folder, ["the aardvark lamp"])
+    write_lines(folder / "taken", "new.jsonl", [{"text": "aardvark", "label": "lamp"}])
+    with Journal(folder / "feedback.journal") as journal:
+        journal.append(render_feedback(OPINION))
+    Intake(folder, Limits()).hold(OPINION, "doubted")
+    words = np.arange(3, dtype=np.float32)
+    Generations(folder / "memory" / "m").write(
+        Saved(number=1, fields={"said": "aardvark"}, arrays={"a": words})
+    )
+
+
+READ: dict[str, Callable[[Path], object]] = {
+    "classes.json": added_classes,
+    "taken/new.jsonl": lambda folder: read_examples(folder / "taken" / "new.jsonl"),
+    "feedback.journal": lambda folder: read_journal(folder / "feedback.journal"),
+    "quarantine.sqlite": lambda folder: Intake(folder, Limits()).held(),
+}
+
+
+@pytest.mark.parametrize("place", READ)
+def test_attack_a_plain_file_in_the_place_of_a_sealed_one_is_refused(
+    tmp_path: Path, folder: Path, place: str
+) -> None:
+    """Whoever writes to the disk does not teach this device; without a vault he does."""
+    taught(folder)
+    plain = (folder / place).read_bytes()
+    assert READ[place](folder)  # with the control off, it is read
+    make_vault(tmp_path / "home")
+
+    with pytest.raises(InputError):
+        READ[place](folder)
+    seal_stores(tmp_path / "home")
+    assert READ[place](folder)
+    (folder / place).write_bytes(plain)
+
+    with pytest.raises(InputError):
+        READ[place](folder)
+
+
+def test_attack_a_plain_memory_in_the_place_of_a_sealed_one_is_set_aside(
+    tmp_path: Path, folder: Path
+) -> None:
+    """As one that is damaged; without a vault it is read."""
+    taught(folder)
+    plain = (folder / "memory" / "m" / "state-0.bin").read_bytes()
+    assert Generations(folder / "memory" / "m").read()[0] is not None
+    make_vault(tmp_path / "home")
+    seal_stores(tmp_path / "home")
+    assert Generations(folder / "memory" / "m").read()[0] is not None
+    (folder / "memory" / "m" / "state-0.bin").write_bytes(plain)
+
+    found, notes = Generations(folder / "memory" / "m").read()
+
+    assert found is None
+    assert "is not sealed, and there is a vault" in notes[0]
+
+
+def test_what_was_taught_before_there_was_a_vault_is_sealed_whole(
+    tmp_path: Path, folder: Path
+) -> None:
+    """No file of it shows a word any more, free pages of the quarantine included."""
+    taught(folder)
+    make_vault(tmp_path / "home")
+
+    sealed = seal_stores(tmp_path / "home")
+
+    assert len(sealed) == 5
+    assert seal_stores(tmp_path / "home") == []
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert [path for path in files if b"aardvark" in path.read_bytes()] == []
+
+
+def test_a_process_that_learns_is_handed_the_key_of_a_passphrase(tmp_path: Path) -> None:
+    """By hex digits that open this vault alone; of a key file there is nothing to hand over."""
+    asking = Asking({"WORDS": "correct horse battery"})
+    init_vault(tmp_path / "a", kind="passphrase-env", place="WORDS", asking=asking)
+    make_vault(tmp_path / "home")
+    open_vault(tmp_path / "a", asking=asking)
+    handed = handed_key(tmp_path / "a")
+    use_secrets(Asking({"nothing": "known"}))
+    with pytest.raises(VaultError, match="is locked"):
+        open_vault(tmp_path / "a")
+
+    take_key(tmp_path / "a", handed)
+
+    assert open_vault(tmp_path / "a") is not None
+    assert handed_key(tmp_path / "home") == ""
+    with pytest.raises(VaultError, match="is not this vault's"):
+        take_key(tmp_path / "home", handed)
+    with pytest.raises(VaultError, match="is none"):
+        take_key(tmp_path / "home", "zz")

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from onhand.core.errors import InputError
+from onhand.core.sealing import is_sealed_file
+from onhand.device.access.store import KeyStore
 from onhand.device.serving.asks import Ending, Piece
 from onhand.device.serving.assembling import opened_outbox
 from onhand.device.serving.caches.block_figures import open_blocks
@@ -15,13 +17,23 @@ from onhand.device.serving.caches.exact import ExactCache, Kept
 from onhand.device.serving.caches.questions import Question
 from onhand.device.serving.caches.semantic_store import SemanticStore
 from onhand.device.serving.metrics import Metrics
+from onhand.device.serving.plain_stores import seal_stores
 from onhand.device.serving.routing.outbox import Outbox
 from onhand.device.serving.routing.settings import OutboxSettings
+from onhand.device.serving.routing.waiting import Waiting
+from onhand.device.serving.secret import server_secret
 from onhand.device.serving.settings import CacheSettings
-from onhand.device.serving.unsealed import remove_plain_caches, seal_outbox
+from onhand.device.serving.unsealed import remove_plain_caches, seal_outbox, waiting_secret
+from onhand.device.trust.store import TrustStore
 from onhand.device.vault.cells import FileSealer, SealedCells
+from onhand.device.vault.handing import vault_sentence
 from onhand.device.vault.sources import Asking
-from onhand.device.vault.vault import Vault, init_vault, open_vault, rotate_store
+from onhand.device.vault.vault import (
+    Vault,
+    init_vault,
+    open_vault,
+    rotate_store,
+)
 
 ASKED = "what does the aardvark in room seven earn"
 ANSWERED = "the aardvark earns nine thousand"
@@ -194,3 +206,87 @@ def test_a_server_seals_what_it_opens_where_there_is_a_vault(tmp_path: Path) -> 
     assert_nothing_shows(tmp_path / "outbox")
     assert (tmp_path / "cache" / "sealed-blocks").is_dir()
     assert not (tmp_path / "keys").exists()
+
+
+def test_without_the_vault_an_answer_moved_to_another_question_is_given(tmp_path: Path) -> None:
+    """So that it is the seal that binds an answer to its question."""
+    path, other = tmp_path / "a.sqlite", Kept((Piece("no"),), KEPT.ending)
+    with ExactCache(path, most_bytes=2**20) as cache:
+        cache.keep(KEY, KEPT)
+        cache.keep(b"j" * 32, other)
+    rows = sqlite3.connect(path)
+    rows.execute("UPDATE answers SET answer = (SELECT answer FROM answers ORDER BY size LIMIT 1)")
+    rows.commit()
+    rows.close()
+
+    with ExactCache(path, most_bytes=2**20) as cache:
+        assert cache.find(KEY) == other
+
+
+def test_attack_an_outbox_in_the_clear_beside_a_vault_is_refused(
+    tmp_path: Path, vault: Vault
+) -> None:
+    """Else whoever writes to the disk would have this server send his requests."""
+    plain = tmp_path / "outbox" / "requests.sqlite"
+    outbox = Outbox(plain, most_bytes=2**20, most_waiting=9)
+    outbox.put(b"an order of mine", tenant="t", lane="l", key="i", now_s=1, keep_s=99)
+    outbox.close()
+
+    with pytest.raises(InputError, match="is not sealed, and there is a vault"):
+        opened_outbox(OutboxSettings(), home=tmp_path, metrics=Metrics())
+
+    seal_stores(tmp_path)
+    taken = opened_outbox(OutboxSettings(), home=tmp_path, metrics=Metrics())
+    assert taken.counts() == {"waiting": 1}
+    taken.close()
+
+
+def test_what_waited_sealed_by_the_servers_file_is_sealed_by_the_vault(tmp_path: Path) -> None:
+    """A request of the class redact is known again, and the file of the secret is gone."""
+    before = Waiting(server_secret(tmp_path)).kept(ASKED.encode(), "redact")
+    outbox = Outbox(tmp_path / "outbox" / "requests.sqlite", most_bytes=2**20, most_waiting=9)
+    made, _ = outbox.put(before, tenant="t", lane="l", key="i", now_s=1, keep_s=99)
+    outbox.close()
+    init_vault(tmp_path, kind="key-file", place=str(tmp_path / "key"), asking=Asking({}))
+
+    assert seal_stores(tmp_path) == ["outbox/requests.sqlite"]
+
+    waiting = Waiting(waiting_secret(tmp_path))
+    kept = waiting.kept(ASKED.encode(), "redact")
+    outbox = opened_outbox(OutboxSettings(), home=tmp_path, metrics=Metrics())
+    found = outbox.known(kept, tenant="t", key="i")
+    outbox.close()
+    assert found is not None
+    assert found.id == made.id
+    assert waiting.opened(found.body) == ASKED.encode()
+    assert not (tmp_path / "keys" / "serving.key").exists()
+
+
+@pytest.mark.usefixtures("vault")
+@pytest.mark.parametrize("place", ["keys/signing.key", "access/keys.json", "access/local.token"])
+def test_attack_a_key_in_the_clear_in_the_place_of_a_sealed_one_is_refused(
+    tmp_path: Path, place: str
+) -> None:
+    """Nobody has this device sign by his key, or admit it."""
+    store, trust = KeyStore(tmp_path), TrustStore(tmp_path)
+    store.local_token(now_s=1)
+    trust.seed()
+    path = tmp_path / place
+    assert is_sealed_file(path)
+    other = tmp_path / "other"
+    KeyStore(other).local_token(now_s=1)
+    TrustStore(other).seed()
+    path.write_bytes((other / place).read_bytes())
+
+    with pytest.raises(InputError, match="is not sealed, and there is a vault"):
+        trust.seed() if "signing" in place else store.local_token(now_s=2)
+
+    assert place in seal_stores(tmp_path)
+    assert trust.own() is not None
+
+
+def test_a_vault_is_told_of_at_the_start(tmp_path: Path) -> None:
+    """And that there is none."""
+    assert vault_sentence(tmp_path).startswith("vault: none: ")
+    init_vault(tmp_path, kind="key-file", place=str(tmp_path / "key"), asking=Asking({}))
+    assert vault_sentence(tmp_path).startswith("vault: what is kept is encrypted; its key comes")

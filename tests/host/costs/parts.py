@@ -9,6 +9,7 @@ from onhand.host.costs.calibration import (
     Calibration,
     MemoryCosts,
     ProductRate,
+    Speed,
     StartCosts,
     StepCosts,
     Stream,
@@ -36,7 +37,15 @@ PROFILE = DeviceProfile(
     watts_source="made up",
     caches=(CacheLevel(level=2, size_bytes=2**20),),
 )
-_PARTS = StepCosts(step_s=1e-5, layer_s=1e-6, value_s=1e-9, score_s=1e-10, pair_s=1e-9, meet_s=1e-6)
+_PARTS = StepCosts(
+    step_s=1e-5,
+    layer_s=1e-6,
+    value_s=1e-9,
+    score_s=1e-10,
+    pair_s=1e-9,
+    meet_s=1e-6,
+    byte_s=1e-11,
+)
 _CODED = tuple(
     ProductRate(
         bits=form.bits,
@@ -74,6 +83,7 @@ CALIBRATION = Calibration(
     memory=MemoryCosts(
         process_bytes=5e7, token_bytes=300.0, token_peak_bytes=700.0, matrix_bytes=100.0
     ),
+    speed=Speed(product_s=2e-6, step_s=1e-5),
     spread=0.1,
     estimated=False,
 )

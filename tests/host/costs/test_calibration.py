@@ -9,7 +9,7 @@ from tests.host.costs.parts import CALIBRATION, FORMS
 
 from onhand.core.errors import InputError
 from onhand.core.quantized import GroupFormat
-from onhand.host.costs.calibration import Calibration, calibration_from_json
+from onhand.host.costs.calibration import Calibration, Speed, calibration_from_json
 
 
 def test_json_holds_all_of_it() -> None:
@@ -82,6 +82,27 @@ def test_bandwidth_that_is_not_known_changes_nothing() -> None:
 
     assert same.streams == CALIBRATION.streams
     assert isinstance(same, Calibration)
+
+
+def test_a_slower_processor_slows_all_but_memory() -> None:
+    """Products by what products show, the rest by what steps show; twice back is where one was."""
+    slow = CALIBRATION.at_speed(Speed(product_s=3e-6, step_s=2e-5))
+
+    assert slow.product(GroupFormat(), 1)[0] == pytest.approx(1.5 * 2e-11)
+    assert slow.step.step_s == pytest.approx(2 * CALIBRATION.step.step_s)
+    assert slow.start.hash_bytes_per_s == pytest.approx(CALIBRATION.start.hash_bytes_per_s / 2)
+    assert slow.streams == CALIBRATION.streams
+    back = slow.at_speed(CALIBRATION.speed)
+    assert back.prompt.value_s == pytest.approx(CALIBRATION.prompt.value_s)
+    assert back.text_s == pytest.approx(CALIBRATION.text_s)
+
+
+def test_a_speed_that_nobody_knows_changes_nothing() -> None:
+    """As of a device that is known by its profile alone."""
+    same = CALIBRATION.at_speed(Speed(product_s=0.0, step_s=0.0))
+
+    assert same.products == CALIBRATION.products
+    assert same.step == CALIBRATION.step
 
 
 def test_every_format_is_known() -> None:

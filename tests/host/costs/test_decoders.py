@@ -11,6 +11,7 @@ from tests.host.costs.parts import CALIBRATION, FORMS, PROFILE
 
 from onhand.core.budget import AXES
 from onhand.core.decoder import Decoder
+from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
 from onhand.host.costs.decoders import FIGURES, DecoderCosts
 from onhand.host.costs.synthetic import Sizes
@@ -43,7 +44,10 @@ def test_figures_are_named_as_what_is_measured() -> None:
 
 
 def test_the_whole_is_its_matrices_and_a_fixed_part() -> None:
-    """So that a knapsack may add: size but for words in headers, memory and time exactly."""
+    """So that a knapsack may add: size but for words in headers, memory exactly, time nearly.
+
+    Keys and values come from caches that the weights leave them.
+    """
     decoder = SIZES.decoder
     costs = costs_of(decoder)
     random = np.random.default_rng(0)
@@ -64,7 +68,7 @@ def test_the_whole_is_its_matrices_and_a_fixed_part() -> None:
     for size, memory, seconds in fixed:
         assert size == pytest.approx(fixed[0][0], abs=2000)
         assert memory == pytest.approx(fixed[0][1], abs=2)
-        assert seconds == pytest.approx(fixed[0][2], rel=1e-6)
+        assert seconds == pytest.approx(fixed[0][2], rel=0.1)
 
 
 @pytest.mark.parametrize("sizes", [SIZES, LARGE])
@@ -130,6 +134,21 @@ def test_longer_prompts_take_longer_and_slow_answers() -> None:
     assert long.time_to_first_token_s > 8 * short.time_to_first_token_s
     assert long.decode_tokens_per_s < short.decode_tokens_per_s
     assert long.peak_memory_bytes > short.peak_memory_bytes
+
+
+def test_keys_and_values_that_no_cache_holds_are_waited_for() -> None:
+    """At the speed of memory, beside what small models show of reading them."""
+    decoder, formats = LARGE.decoder, all_as(LARGE.decoder, GroupFormat())
+    quick = replace(PROFILE, read_bandwidth=(80e9, 160e9))
+
+    def longer_s(profile: DeviceProfile) -> float:
+        costs = costs_of(decoder, profile=profile)
+        short, long = (costs.whole(formats, prompt_tokens=n) for n in (128, 1024))
+        return 1 / long.decode_tokens_per_s - 1 / short.decode_tokens_per_s
+
+    numbers = sum(layer.n_kv_heads * layer.head_dim for layer in decoder.layers)
+    waited_s = 896 * 4 * numbers * (1 / 8e9 - 1 / 80e9)
+    assert longer_s(PROFILE) - longer_s(quick) == pytest.approx(waited_s, rel=1e-6)
 
 
 def test_prompts_are_cut_to_the_context() -> None:

@@ -26,8 +26,17 @@ def timed(costs: StepCosts, *, threads: int, products_s: float = 3e-6) -> list[T
     for sizes in SAMPLES:
         for context in (20, 150, 1000):
             work = step_work(sizes.decoder, context=context, threads=threads)
-            seconds = products_s + explained_s(costs, work, threads=threads)
-            found.append(Timed(seconds=seconds, products_s=products_s, work=work, threads=threads))
+            read = sizes.width * sizes.mlp_width * sizes.n_layers
+            seconds = products_s + read * costs.byte_s + explained_s(costs, work, threads=threads)
+            found.append(
+                Timed(
+                    seconds=seconds,
+                    products_s=products_s,
+                    work=work,
+                    threads=threads,
+                    weight_bytes=read,
+                )
+            )
     return found
 
 
@@ -35,18 +44,33 @@ costs_s = st.floats(0, 1e-5)
 
 
 @settings(max_examples=30)
-@given(step=st.floats(1e-7, 1e-5), layer=costs_s, value=st.floats(0, 1e-8), pair=costs_s)
-def test_what_made_the_times_is_found(step: float, layer: float, value: float, pair: float) -> None:
+@given(
+    step=st.floats(1e-7, 1e-5),
+    layer=costs_s,
+    value=st.floats(0, 1e-8),
+    pair=costs_s,
+    byte=st.floats(0, 1e-10),
+)
+def test_what_made_the_times_is_found(
+    step: float, layer: float, value: float, pair: float, byte: float
+) -> None:
     """Steps that follow the model exactly are explained exactly."""
     made = StepCosts(
-        step_s=step, layer_s=layer, value_s=value, score_s=1e-10, pair_s=pair, meet_s=0.0
+        step_s=step,
+        layer_s=layer,
+        value_s=value,
+        score_s=1e-10,
+        pair_s=pair,
+        meet_s=0.0,
+        byte_s=byte,
     )
 
     found, spread = fit_step_costs(timed(made, threads=1))
 
     assert spread < 1e-6
     for one in timed(made, threads=1):
-        said = one.products_s + explained_s(found, one.work, threads=1)
+        said = one.products_s + one.weight_bytes * found.byte_s
+        said += explained_s(found, one.work, threads=1)
         assert said == pytest.approx(one.seconds, rel=1e-6)
 
 

@@ -11,7 +11,7 @@ from onhand.core.errors import EngineUnavailable
 from onhand.device.bench import bench
 from onhand.device.probe import current_profile
 from onhand.device.text import open_tokenizer
-from onhand.host.costs import measuring, starting
+from onhand.host.costs import answers, measuring, starting
 from onhand.host.costs.calibration import Stream
 from onhand.host.costs.decoders import DecoderCosts
 from onhand.host.costs.measuring import (
@@ -21,6 +21,7 @@ from onhand.host.costs.measuring import (
     own_cache_bytes,
     undisturbed,
 )
+from onhand.host.costs.speed import SpeedGauge
 from onhand.host.costs.synthetic import Sizes, made_tokenizer, make_bundle
 from onhand.host.costs.text import text_ratio
 
@@ -31,6 +32,7 @@ needs_native = pytest.mark.skipif(native.module is None, reason="the native part
 def test_products_are_timed_in_every_format(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one row and with many, none of them free."""
     monkeypatch.setattr(measuring, "_PRODUCT_S", 1e-5)
+    monkeypatch.setattr(measuring, "_ROUNDS", 1)
     monkeypatch.setattr(measuring, "_WEIGHTS", 2**14)
     assert native.module is not None
 
@@ -101,14 +103,30 @@ def test_without_the_native_part_there_is_nothing_to_measure(
         measure_calibration(current_profile())
 
 
+@needs_native
+def test_the_speed_is_seconds_of_a_product_and_of_a_step(tmp_path: Path) -> None:
+    """Of a very small model; a step has more than one product in it."""
+    assert native.module is not None
+    gauge = SpeedGauge(native.module, tmp_path)
+
+    best = gauge.best(2)
+
+    gauge.close()
+    assert 0 < best.product_s < 1
+    assert best.product_s < best.step_s < 1
+
+
 @pytest.mark.slow
 @needs_native
 def test_what_is_said_of_a_bundle_is_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Size to the byte and memory within a tenth; times are said, and not judged here."""
-    for name, seconds in (("_PRODUCT_S", 1e-4), ("_STREAM_S", 1e-3), ("_ANSWERS_S", 1e-3)):
+    for name, seconds in (("_PRODUCT_S", 1e-4), ("_STREAM_S", 1e-3)):
         monkeypatch.setattr(measuring, name, seconds)
+    monkeypatch.setattr(answers, "_ANSWERS_S", 1e-3)
+    for module in (measuring, answers):
+        monkeypatch.setattr(module, "_ROUNDS", 1)
     monkeypatch.setattr(measuring, "_STREAM_BYTES", (2**18, 2**24))
     monkeypatch.setattr(measuring, "_BANDWIDTH_BYTES", 2**24)
     monkeypatch.setattr(starting, "_RUNS", 1)

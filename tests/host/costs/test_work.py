@@ -19,6 +19,7 @@ def test_a_step_counted_by_hand() -> None:
     assert work.values == (6 * 4 + 4) + (4 + 2 * 2 + 3 * 8)
     assert work.scores == 2 * 5
     assert work.pairs == 2 * 5
+    assert work.kv_bytes == 4 * 2 * 5
     assert step_work(sizes.decoder, context=5, threads=2).values == 28 + 32 / 2
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.host.networks.graphs import computed
+from tests.host.networks.graphs import Drawing, computed
 from tests.host.networks.quantized_nets import (
     bench,
     dense_net,
@@ -10,12 +10,24 @@ from tests.host.networks.quantized_nets import (
     relative_error,
     residual_net,
     stacked,
+    weight,
 )
 
 from onhand.core.errors import InputError
+from onhand.host.networks.graph import Graph
 from onhand.host.networks.observe import GraphRunner
 from onhand.host.networks.passes.quantize_mixed import QuantizeMixed, mixed_pass
-from onhand.host.networks.quantization.mixed import CHOICES, FLOAT, MixedWork
+from onhand.host.networks.quantization.mixed import FLOAT, TURNED, MixedWork
+
+
+def two_readers() -> Graph:
+    """Two products of the same values, added."""
+    draw = Drawing(x=("N", 32))
+    data = draw.node("Relu", "x")
+    first, second = (
+        draw.node("Gemm", data, draw.constant(weight(16, 32, seed=i)), transB=1) for i in range(2)
+    )
+    return draw.graph(draw.node("Add", first, second))
 
 
 def work(symmetric: bool = False) -> MixedWork:
@@ -33,7 +45,9 @@ def test_no_choice_leaves_every_answer() -> None:
     assert relative_error(found, computed(graph, feeds)[0]) < 1e-5
 
 
-@pytest.mark.parametrize("choice", [c for c in CHOICES if c not in {FLOAT, "dynamic-8"}])
+@pytest.mark.parametrize(
+    "choice", ["static-8", "static-8-symmetric", "static-4", "weights-8", "weights-4"]
+)
 def test_every_choice_stays_near_the_original(choice: str) -> None:
     """Eight bits nearer than four."""
     graph, feeds = residual_net(), dict(stacked(examples(residual_net(), 4, seed=1)))
@@ -42,7 +56,40 @@ def test_every_choice_stays_near_the_original(choice: str) -> None:
 
     error = relative_error(next(iter(made.values())), computed(graph, feeds)[0])
 
-    assert 1e-4 < error < (0.05 if choice.endswith("8") else 0.6)
+    assert 1e-4 < error < (0.6 if choice.endswith("4") else 0.05)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_activations_lie_the_other_way_where_a_layer_asks_for_it(symmetric: bool) -> None:
+    """All layers so is the other scheme bit for bit; the choice that is the scheme is not there."""
+    mixed, other = work(symmetric), work(not symmetric)
+    names = list(mixed.layers)
+    turned = TURNED[symmetric]
+
+    made = mixed.made(dict.fromkeys(names, turned))
+    wanted = other.made(dict.fromkeys(names, "static-8"))
+
+    assert TURNED[not symmetric] not in mixed.choices(names[0])
+    feeds = dict(stacked(examples(residual_net(), 4, seed=1)))
+    own = computed(mixed.made(dict.fromkeys(names, "static-8")), feeds)[0]
+    assert np.array_equal(computed(made, feeds)[0], computed(wanted, feeds)[0])
+    assert not np.array_equal(computed(made, feeds)[0], own)
+
+
+def test_values_that_another_layer_reads_stay_as_they_are() -> None:
+    """One tensor has one grid: of two readers both must ask for the other way."""
+    graph = two_readers()
+    mixed = MixedWork(graph, bench(graph), symmetric=False, bias_correction="none")
+    first, _ = mixed.layers
+    static = dict.fromkeys(mixed.layers, "static-8")
+
+    alone = mixed.made(static | {first: "static-8-symmetric"})
+    together = mixed.made(dict.fromkeys(mixed.layers, "static-8-symmetric"))
+
+    feeds = dict(stacked(examples(graph, 4, seed=1)))
+    as_it_was = computed(mixed.made(static), feeds)[0]
+    assert np.array_equal(computed(alone, feeds)[0], as_it_was)
+    assert not np.array_equal(computed(together, feeds)[0], as_it_was)
 
 
 def test_layers_have_choices_of_their_own() -> None:
@@ -77,6 +124,7 @@ def test_errors_told_by_statistics_rise_with_fewer_bits() -> None:
         for errors in work(symmetric).local_errors().values():
             assert errors[FLOAT] == 0
             assert 0 < errors["weights-8"] <= errors["static-8"] < errors["static-4"]
+            assert errors["weights-8"] <= errors[TURNED[symmetric]]
 
 
 def test_errors_told_by_statistics_are_those_that_are_measured() -> None:
@@ -89,7 +137,7 @@ def test_errors_told_by_statistics_are_those_that_are_measured() -> None:
     wanted = np.asarray(computed(graph, feeds)[0]) - graph.constants["c1"]
     told = mixed.local_errors()[name]
 
-    for choice in ("weights-8", "static-8", "static-4"):
+    for choice in ("weights-8", "static-8", "static-8-symmetric", "static-4"):
         made = np.asarray(computed(mixed.made({name: choice}), feeds)[0]) - graph.constants["c1"]
         assert relative_error(made, wanted) ** 2 == pytest.approx(told[choice], rel=0.7)
 
@@ -98,7 +146,11 @@ def test_a_pass_gives_what_the_search_saw() -> None:
     """Bit for bit: the recipe is the answer."""
     mixed = work()
     names = list(mixed.layers)
-    choices = {names[0]: "static-8", names[1]: "static-8", names[3]: "weights-4"}
+    choices = {
+        names[0]: "static-8",
+        names[1]: "static-8-symmetric",
+        names[3]: "weights-4",
+    }
     made = mixed_pass(choices, activations="asymmetric", bias_correction="none")
     graph = residual_net()
 

@@ -150,6 +150,18 @@ def test_a_plan_forecasts_the_front_without_a_build(
     assert chosen["predicted"]["size_bytes"] <= 62 * 1024
 
 
+def test_a_second_plan_runs_no_original(tiny: Path, home: Path, searching: BuildOptions) -> None:
+    """What choices lose is known by then, and another budget asks for nothing else."""
+    first = plan_searched(str(tiny), asked(searching, "disk=62KiB"), home=home)
+    shown = Recorder()
+
+    second = plan_searched(str(tiny), asked(searching, "disk=56KiB"), home=home, progress=shown)
+
+    assert "running the original" not in shown.stages
+    damages = [[point.predicted["damage"] for point in plan.points] for plan in (first, second)]
+    assert set(damages[0]) & set(damages[1])
+
+
 def test_several_points_share_one_bundle(
     tiny: Path, shelf: Path, home: Path, searching: BuildOptions, quick: Quick
 ) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Final, cast
 
+from onhand.core.unsealing import handed_on
 from onhand.device.adapting.races import Race
 from onhand.device.adapting.trial_child import Job
 from onhand.device.measured import job_text
@@ -181,15 +182,20 @@ def start_process(job: Job) -> Outcome:
         What it printed, and how it ended.
     """
     is_late = threading.Event()
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as complaints:
+    with (
+        tempfile.TemporaryFile() as given,
+        tempfile.TemporaryFile() as complaints,
+        handed_on() as (arguments, fds),
+    ):
         given.write(job_text(job).encode())
         given.seek(0)
         # -P: a folder called onhand in the current one must not be imported instead.
         process = subprocess.Popen(  # noqa: S603 - a module of ours
-            [sys.executable, "-P", "-m", _MODULE],
+            [sys.executable, "-P", "-m", _MODULE, *arguments],
             stdin=given,
             stdout=subprocess.PIPE,
             stderr=complaints,
+            pass_fds=fds,
         )
 
         def end() -> None:

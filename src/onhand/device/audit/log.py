@@ -20,10 +20,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from onhand.core.errors import InputError, ResourceError
+from onhand.core.errors import InputError, OnhandError, ResourceError
 from onhand.device.audit.chain import Chain, ChainBusy, Event
+from onhand.device.audit.elsewhere import KeptElsewhere, kept_elsewhere
 from onhand.device.audit.heads import Head, append_head, signed_line
-from onhand.device.audit.keys import AuditKeys
+from onhand.device.audit.keys import VAULT_CHAINS, AuditKeys
 from onhand.device.audit.settings import AuditSettings
 
 __all__ = ["AuditCounts", "AuditLog", "open_audit"]
@@ -80,6 +81,7 @@ class AuditLog:
         settings: AuditSettings,
         *,
         clock: Callable[[], float] = time.perf_counter,
+        elsewhere: KeptElsewhere | None = None,
     ) -> None:
         """Take a chain over, and start the threads; the first record says that it begins.
 
@@ -89,6 +91,7 @@ class AuditLog:
             keys: of codes, heads and bodies.
             settings: how it is kept.
             clock: seconds that only grow, of how long a write took.
+            elsewhere: keeps the last heads as well; None for nobody.
 
         Raises:
             ResourceError: if nothing can be written.
@@ -99,7 +102,7 @@ class AuditLog:
         self._clock = clock
         self._cautious_until_s = -math.inf  # when a write took long just now
         self._is_syncing = False
-        self._chain, self._heads = chain, heads
+        self._chain, self._heads, self._elsewhere = chain, heads, elsewhere
         self._change = threading.Condition()
         self._writing = threading.Lock()  # what was lost, and why
         self._counting = threading.Lock()
@@ -265,9 +268,21 @@ class AuditLog:
             return
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         head = Head(log=self._chain.log, count=count, hash=digest, time=now)
-        append_head(self._heads, signed_line(head, self.keys), most=_MOST_HEADS)
+        line = signed_line(head, self.keys)
+        append_head(self._heads, line, most=_MOST_HEADS)
         self._signed = count
+        self._keep_elsewhere(line)
         self._count("heads")
+
+    def _keep_elsewhere(self, line: bytes) -> None:
+        if self._elsewhere is None:
+            return
+        try:
+            self._elsewhere.keep(self._heads.stem, line)
+        except OnhandError as error:
+            # As where the disk of the vault's key was taken out once it is open.
+            _LOG.warning("the audit log's head is kept in one place alone: %s", error)
+            self._count("heads_failed")
 
     def _count(self, name: str, n: int = 1) -> None:
         with self._counting:
@@ -320,5 +335,7 @@ def open_audit(
         except ChainBusy as error:
             busy = error
             continue
-        return AuditLog(chain, heads / f"{place.name}.heads", keys, settings)
+        elsewhere = kept_elsewhere(home) if keys.chains == VAULT_CHAINS else None
+        file = heads / f"{place.name}.heads"
+        return AuditLog(chain, file, keys, settings, elsewhere=elsewhere)
     raise InputError(f"{folder}: {_MOST_CHAINS} processes write there already") from busy

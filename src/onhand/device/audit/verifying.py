@@ -90,12 +90,13 @@ class Verdict:
     findings: tuple[Finding, ...]
 
 
-def evidence_in(folder: Path, heads: Path) -> Evidence:
+def evidence_in(folder: Path, heads: Path, more: Sequence[bytes] = ()) -> Evidence:
     """Return a chain on the disk.
 
     Args:
         folder: of its records.
         heads: the file of its heads.
+        more: heads of another place.
 
     Returns:
         It; files are read when they are checked.
@@ -104,7 +105,7 @@ def evidence_in(folder: Path, heads: Path) -> Evidence:
         OSError: if the heads cannot be read.
     """
     # Before the records: those go on while they are read.
-    lines = read_heads(heads)
+    lines = [*read_heads(heads), *more]
     files = (
         (one.path.name, ((line.content, line.is_whole) for line in lines_of(one.path)))
         for one in segments_in(folder)
@@ -112,7 +113,14 @@ def evidence_in(folder: Path, heads: Path) -> Evidence:
     return Evidence(name=folder.name, files=files, heads=lines)
 
 
-def verify_folder(folder: Path, heads: Path, *, public: bytes, code: bytes | None) -> Verdict:
+def verify_folder(
+    folder: Path,
+    heads: Path,
+    *,
+    public: bytes,
+    code: bytes | None,
+    more: Sequence[bytes] = (),
+) -> Verdict:
     """Check a chain on the disk, which may go on meanwhile.
 
     Args:
@@ -120,6 +128,7 @@ def verify_folder(folder: Path, heads: Path, *, public: bytes, code: bytes | Non
         heads: likewise.
         public: as in `verify`.
         code: likewise.
+        more: as in `evidence_in`.
 
     Returns:
         What was found.
@@ -129,10 +138,10 @@ def verify_folder(folder: Path, heads: Path, *, public: bytes, code: bytes | Non
     """
     for _ in range(_TRIES):
         try:
-            return verify(evidence_in(folder, heads), public=public, code=code)
+            return verify(evidence_in(folder, heads, more), public=public, code=code)
         except FileNotFoundError:
             continue  # old records went just now, and a record says so
-    return verify(evidence_in(folder, heads), public=public, code=code)
+    return verify(evidence_in(folder, heads, more), public=public, code=code)
 
 
 def verify(evidence: Evidence, *, public: bytes, code: bytes | None) -> Verdict:

@@ -35,6 +35,7 @@ from onhand.device.hardware.execution_providers import (
     use_provider,
 )
 from onhand.device.onnx_errors import onnx_errors
+from onhand.device.onnx_weights import weights_from
 from onhand.device.processor import processor
 from onhand.device.telemetry import refuse_telemetry
 
@@ -50,7 +51,6 @@ PREFILL_TOKENS = 1024
 SCORE_ROWS = 128
 BITS = (2, 4, 8)
 _ATTENTION = "GroupQueryAttention"
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 HEAD_MULTIPLE = 16  # of GroupQueryAttention with rotary positions
 
 
@@ -236,7 +236,7 @@ class OnnxEngine:
         open_weights(bundle, variant)
         graph = bundle.path(chosen.graph)
         content = whole_graph(read_graph(graph), bundle, variant)
-        check_tensors(content, bundle.root, allowed=chosen.weights, where=str(graph))
+        check_tensors(content, bundle.sizes(chosen.weights), where=str(graph))
         try:
             refuse_telemetry()
             import onnxruntime as ort
@@ -250,12 +250,14 @@ class OnnxEngine:
         source: str | bytes = str(graph)
         if adapter is not None:
             content = adapted_graph(content, bundle.manifest.decoder, adapter, where=str(graph))
-        if adapter is not None or chosen.sparse:
+        kept: list[np.ndarray] = []  # until the session is made
+        if adapter is not None or chosen.sparse or bundle.sealed is not None:
             source = content
-            options.add_session_config_entry(_WEIGHTS_FOLDER, str(graph.parent))
+            kept = weights_from(options, bundle, chosen.weights)
         providers = use_provider(options, self._provider)
         with onnx_errors():
             inner = ort.InferenceSession(source, options, providers=providers)
+        kept.clear()
         check_provider(inner, self._provider)
         called = f"{self.name}:{self._short}" if self._short else self.name
         key = state_key(bundle, variant, called, adapter)

@@ -6,8 +6,9 @@ asks runs the model; nothing here does.
 
 import json
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -123,6 +124,10 @@ class Bounds:
         for name in ("least_new", "least_old", "least_calibrated"):
             if int(getattr(self, name)) < 0:
                 raise InputError(f"{name} is {getattr(self, name)}, must be 0 or more")
+
+    def of_any_change(self) -> "Bounds":
+        """Return them for what is made anew, whose way from what was there says nothing."""
+        return replace(self, most_change=sys.float_info.max)
 
 
 def gate(before: Sight, after: Sight, bounds: Bounds, *, change: float) -> Verdict:

@@ -19,6 +19,7 @@ from onhand.device.learning.lesson_files import (
     read_start,
 )
 from onhand.device.onnx_errors import onnx_errors
+from onhand.device.onnx_weights import weights_from
 from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ __all__ = ["LessonGraph", "Memory", "open_lesson"]
 Memory = Literal["low", "fast"]
 """low: what a step needs is given back after it, which takes about a third more time."""
 
-_WEIGHTS_FOLDER: Final = "session.model_external_initializers_file_folder_path"
 _ACCURACY_LEVEL: Final = "session.qdq_matmulnbits_accuracy_level"
 _PREPACKING: Final = "session.disable_prepacking"
 _ANSWERS: Final = {"tokens": ("logprobs",), "classes": ("losses", "logits")}
@@ -273,7 +273,8 @@ def _session(
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # As bytes: places are relative to the bundle's folder then, wherever the graph lies.
-    options.add_session_config_entry(_WEIGHTS_FOLDER, str(bundle.root))
+    numbers = [name for name in bundle.manifest.files if name.endswith(".safetensors")]
+    kept = weights_from(options, bundle, numbers)  # until the session is made
     variant = bundle.manifest.variants[lesson.variant]
     if not any(variant.matrices.values()):
         # Packed copies of floats would double what stays mapped from the file. Those of codes are
@@ -285,7 +286,9 @@ def _session(
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
     with onnx_errors():
-        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        made = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    kept.clear()
+    return made
 
 
 def _rows(feeds: Feeds) -> dict[str, np.ndarray]:

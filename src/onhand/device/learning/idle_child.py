@@ -119,20 +119,23 @@ def main() -> int:
 
 
 def _learned(job: Job, key: str, over: threading.Event) -> Mapping[str, object]:
+    from onhand.core.unsealing import unsealing
     from onhand.device.learning.taught import learn_from_feedback, note_failure
-    from onhand.device.vault.vault import take_key
+    from onhand.device.vault.handing import take_key
+    from onhand.device.vault.recipients import DeviceUnsealer
 
     home = Path(job.home)
     try:
         take_key(home, key)
-        learned = learn_from_feedback(
-            Path(job.bundle),
-            home=home,
-            settings=job.settings(),
-            limits=Limits(most_bytes=job.most_example_bytes),
-            threads=job.threads or None,
-            is_interrupted=over.is_set,
-        )
+        with unsealing(DeviceUnsealer(lambda: home)):
+            learned = learn_from_feedback(
+                Path(job.bundle),
+                home=home,
+                settings=job.settings(),
+                limits=Limits(most_bytes=job.most_example_bytes),
+                threads=job.threads or None,
+                is_interrupted=over.is_set,
+            )
     except OnhandError as error:
         # Where the vault does not open, nothing can be noted there.
         with contextlib.suppress(VaultError):
@@ -143,6 +146,7 @@ def _learned(job: Job, key: str, over: threading.Event) -> Mapping[str, object]:
     return {
         "ended": learned.ended,
         "is_accepted": learned.is_accepted,
+        "is_judged": bool(learned.heldout or learned.past_heldout),
         "is_used": learned.is_used,
         "reasons": list(learned.reasons),
         "seconds": learned.seconds,

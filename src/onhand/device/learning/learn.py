@@ -344,6 +344,8 @@ def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Lear
     bounds = room.settings.bounds
     if not after.new.n:
         bounds = replace(bounds, least_new=0)
+    if not room.method.trains:
+        bounds = bounds.of_any_change()
     verdict = gate(before, after, bounds, change=size_of_change(room.values, values))
     if verdict.is_accepted:
         # Before the version: its head has rows for them. A refused one leaves no name behind.

@@ -110,7 +110,7 @@ def read_lesson_graph(
     path = bundle.path(name)
     content = part_of_graph(read_graph(path), bundle, lesson.variant)
     allowed = [file for file in bundle.manifest.files if file.endswith(_NUMBERS)]
-    check_tensors(content, bundle.root, allowed=allowed, where=str(path))
+    check_tensors(content, bundle.sizes(allowed), where=str(path))
     inputs, outputs = declared_arrays(content)
     return content, _by_name(inputs), _by_name(outputs)
 

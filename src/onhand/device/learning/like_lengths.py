@@ -13,12 +13,21 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.device.learning.base import Answering, Feeds, Teachable, Values
 
-__all__ = ["MOST_TOKENS", "Run", "answered_rows", "by_length", "groups_by_length", "runs_of"]
+__all__ = [
+    "MOST_TOKENS",
+    "Run",
+    "answered_rows",
+    "by_length",
+    "examples_by_length",
+    "groups_by_length",
+    "runs_of",
+]
 
 RUN_TOKENS: Final = 128
 """What one more run of a graph costs, in tokens: matrices become floats in each."""
 MOST_TOKENS: Final = 1024
 """Of one run, padding included; a single text that is longer is a run of its own."""
+_MASK: Final = "attention_mask"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +98,42 @@ def by_length(batch: Feeds) -> list[Feeds]:
     if len(runs) == 1 and runs[0].length == S and len(runs[0].texts) == B:
         return [batch]
     return [run.feeds(batch) for run in runs]
+
+
+def examples_by_length(batch: Feeds) -> list[tuple[np.ndarray, Feeds]]:
+    """Take a classifier's batch apart, of an encoder's texts into runs of like length.
+
+    Args:
+        batch: one row for each example; texts have an `attention_mask` (B, S).
+
+    Returns:
+        Numbers of examples and their batch, whose losses sum to that of the whole; all at once
+        where one run computes it, and of what is no text.
+    """
+    everyone, mask = np.arange(len(batch["labels"])), batch.get(_MASK)
+    if mask is None or mask.ndim != 2:
+        return [(everyone, batch)]
+    S = mask.shape[1]
+    lengths = S - np.argmax(mask[:, ::-1] != 0, axis=1)  # (B,), S of a text without any token
+    groups = groups_by_length(lengths.tolist())
+    if len(groups) == 1:
+        return [(everyone, batch)]
+    made: list[tuple[np.ndarray, Feeds]] = []
+    for group in groups:
+        length = int(lengths[group].max())
+        feeds = {
+            name: np.ascontiguousarray(
+                array[group, :length] if _is_of_tokens(array, S) else array[group]
+            )
+            for name, array in batch.items()
+        }
+        made.append((np.array(group), feeds))
+    return made
+
+
+def _is_of_tokens(array: np.ndarray, length: int) -> bool:
+    """Say whether a batch's array has a place for each token: numbers of tokens, or vectors."""
+    return array.shape[1:2] == (length,) and (array.ndim > 2 or array.dtype.kind in "iub")
 
 
 def answered_rows(teachable: Teachable, values: Values, batch: Feeds) -> FloatArray:

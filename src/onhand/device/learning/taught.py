@@ -153,7 +153,8 @@ def learn_from_feedback(
         _keep(folder, before)
     held = {one.feedback.id for one in intake.held()}
     made: Learned | None = None
-    for data, how in _lessons(bundle, folder, taken, before, settings, held=held):
+    lessons = list(_lessons(bundle, folder, taken, before, settings, held=held))
+    for left, (data, how) in zip(reversed(range(len(lessons))), lessons, strict=True):
         learned = learn(
             root,
             data,
@@ -167,8 +168,9 @@ def learn_from_feedback(
         if learned.ended == "interrupted":
             return made
         before = _judged(before, learned, len(taken), name=data.name)
-        _keep(folder, before)
-    # Only now: what is left of a session that was broken off here goes on in the next quiet time.
+        if left:
+            # What is left of a session that is broken off goes on in the next quiet time.
+            _keep(folder, before)
     n = len(taken)
     _keep(folder, replace(before, n_seen=n, n_preferred=n, n_tried=0, n_paired=0))
     return made

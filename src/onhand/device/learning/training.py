@@ -13,7 +13,7 @@ from onhand.device.learning.base import Feeds, Taught, Teachable, Values
 from onhand.device.learning.clipping import Clipping, global_norm
 from onhand.device.learning.durable import Saved
 from onhand.device.learning.guards import Guard, why_not_finite
-from onhand.device.learning.like_lengths import by_length
+from onhand.device.learning.like_lengths import by_length, examples_by_length
 from onhand.device.learning.methods.base import Method
 from onhand.device.learning.methods.kept import Kept
 from onhand.device.learning.optimizers import AdamW, Optimizer
@@ -248,20 +248,38 @@ def _gathered(
     seen: list[tuple[Feeds, Taught]] = []
     for batch in batches:
         whole = method.feeds(teachable, values, batch)
+        outputs: dict[str, FloatArray] = {}
         # No method asks for what a text was answered, so that texts may be taken apart.
-        runs = by_length(whole) if teachable.lesson.feeds == "tokens" else [whole]
-        outputs: Mapping[str, FloatArray] = {}
-        for run in runs:
+        is_text = teachable.lesson.feeds == "tokens"
+        runs: list[tuple[Sequence[int] | np.ndarray, Feeds]] = (
+            [((), run) for run in by_length(whole)] if is_text else [*examples_by_length(whole)]
+        )
+        for rows, run in runs:
             taught = teachable.teach(values, run)
             if bad := why_not_finite(taught):
                 return _Gathered(bad=bad)
             loss += taught.loss
             for name, gradient in taught.gradients.items():
                 gradients[name] = gradients[name] + gradient if name in gradients else gradient
-            outputs = taught.outputs if len(runs) == 1 else {}
+            if len(runs) == 1:
+                outputs = dict(taught.outputs)
+            elif not is_text:
+                _put(outputs, rows, taught.outputs, len(whole["labels"]))
         # Gradients are large, and no method asks for those of one batch.
         seen.append((batch, Taught(loss=loss, outputs=outputs, gradients={})))
     return _Gathered(loss=loss, gradients=gradients, seen=seen)
+
+
+def _put(
+    outputs: dict[str, FloatArray],
+    rows: Sequence[int] | np.ndarray,
+    found: Mapping[str, FloatArray],
+    n: int,
+) -> None:
+    """Put what some of n examples were answered in their places."""
+    for name, array in found.items():
+        whole = outputs.setdefault(name, np.zeros((n, *array.shape[1:]), array.dtype))
+        whole[rows] = array
 
 
 def _stepped_values(

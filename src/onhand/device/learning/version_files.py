@@ -1,6 +1,7 @@
 """The files of one learned version: written whole, and read as if somebody else had made them.
 
-    NNNN/tensors.safetensors   the tensors that differ from the start, float32
+    NNNN/tensors.safetensors   the tensors that differ from the start, float32;
+                               sealed where there is a vault
     NNNN/version.json          what it is, with hashes of the other two
     NNNN/report.json           what the gate said
 
@@ -25,15 +26,10 @@ from onhand.core.bundle import sha256_of
 from onhand.core.errors import BundleCorrupt, InputError, ResourceError
 from onhand.core.lesson import Lesson
 from onhand.core.outside import count, object_of, parse_json, shown
-from onhand.core.safetensors import (
-    SafetensorsFile,
-    SafetensorsWriter,
-    TensorSpec,
-    open_safetensors,
-)
 from onhand.device.learning.base import Values
 from onhand.device.learning.durable import sync_folder
 from onhand.device.learning.verdict import Verdict, parse_verdict, render_verdict
+from onhand.device.learning.version_tensors import read_tensors, write_tensors
 
 __all__ = [
     "Version",
@@ -139,16 +135,15 @@ def write_version(
                 "method": method,
                 "parent": parent,
                 "report": _write(beside / _REPORT, render_verdict(verdict)),
-                "tensors": _write_tensors(beside / _TENSORS, changed),
             }
-            return _place(folder, beside, described)
+            return _place(folder, beside, described, changed)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise ResourceError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
-def _place(folder: Path, beside: Path, described: Mapping[str, object]) -> int:
+def _place(folder: Path, beside: Path, described: Mapping[str, object], changed: Values) -> int:
     """Rename a filled folder to the first number that is free.
 
     Raises:
@@ -157,10 +152,12 @@ def _place(folder: Path, beside: Path, described: Mapping[str, object]) -> int:
     """
     number = max(numbered(folder), default=0) + 1
     while number <= MOST_VERSIONS:
-        table = {**described, "number": number}
+        target = folder / f"{number:04d}"
+        # Sealed, they open under their own number alone.
+        tensors = write_tensors(beside / _TENSORS, changed, target=target / _TENSORS)
+        table = {**described, "number": number, "tensors": tensors}
         _write(beside / _VERSION, _render(table))
         sync_folder(beside)
-        target = folder / f"{number:04d}"
         try:
             beside.rename(target)
         except OSError:
@@ -190,19 +187,6 @@ def _write(path: Path, content: bytes) -> str:
         file.flush()
         os.fsync(file.fileno())
     return hashlib.sha256(content).hexdigest()
-
-
-def _write_tensors(path: Path, changed: Values) -> str:
-    declared = {
-        name: TensorSpec(dtype="F32", shape=changed[name].shape) for name in sorted(changed)
-    }
-    with SafetensorsWriter(path, declared) as writer:
-        for name in declared:
-            writer.write(name, changed[name])
-        sha256 = writer.close()
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return sha256
 
 
 def clear_unfinished(folder: Path) -> None:
@@ -338,8 +322,7 @@ def read_values(folder: Path, version: Version, lesson: Lesson) -> dict[str, Flo
     try:
         if (found := sha256_of(path)) != version.sha256:
             raise BundleCorrupt(f"{path}: has SHA-256 {found}, expected {version.sha256}")
-        file = open_safetensors(path)
-        values = {name: _value(file, name) for name in file.tensors}
+        values = read_tensors(path)
     except OSError as error:
         raise BundleCorrupt(f"{path}: cannot be read: {error.strerror}") from error
     try:
@@ -347,12 +330,6 @@ def read_values(folder: Path, version: Version, lesson: Lesson) -> dict[str, Flo
     except InputError as error:
         raise BundleCorrupt(f"{path}: {error}") from error
     return values
-
-
-def _value(file: SafetensorsFile, name: str) -> FloatArray:
-    if file.tensors[name].dtype != "F32":
-        raise BundleCorrupt(f"{file.path}: {shown(name)} is {file.tensors[name].dtype}, not F32")
-    return np.array(file.view(name), dtype=np.float32)
 
 
 def check_values(values: Values, lesson: Lesson, *, names: Iterable[str]) -> None:

@@ -36,7 +36,7 @@ def read_graph_file(bundle: Bundle, variant: str | None) -> bytes:
         content = whole_graph(read_graph(path), bundle, name)
     else:
         content = part_of_graph(bundle.learned.content, bundle, name)
-    check_tensors(content, bundle.root, allowed=chosen.weights, where=str(path))
+    check_tensors(content, bundle.sizes(chosen.weights), where=str(path))
     inputs, outputs = declared_arrays(content)
     _check_arrays(f"{path}: input", network.inputs, inputs)
     _check_arrays(f"{path}: output", network.outputs, outputs)

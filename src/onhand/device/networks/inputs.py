@@ -1,5 +1,7 @@
 """From a file or a text of the user to a network's input arrays, as the bundle's feed says."""
 
+import lzma
+import struct
 import zlib
 from pathlib import Path
 from zipfile import BadZipFile
@@ -17,6 +19,13 @@ from onhand.device.vault.above import opened
 __all__ = ["INPUT_SUFFIXES", "example_from_file", "feeds_from_file", "read_arrays"]
 
 INPUT_SUFFIXES = (*PICTURE_SUFFIXES, *SOUND_SUFFIXES, ".npz")
+_MOST_BYTES = 2**32
+# NotImplementedError and RuntimeError: packed by another method, or encrypted. MemoryError: an
+# array says that it is larger than the file.
+_DAMAGED = (
+    *(OSError, ValueError, TypeError, EOFError, KeyError, NotImplementedError, RuntimeError),
+    *(MemoryError, OverflowError, BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
 
 
 def feeds_from_file(path: Path, network: Network) -> dict[str, Array]:
@@ -73,6 +82,9 @@ def read_arrays(path: Path) -> dict[str, Array]:
     try:
         # Opened here: numpy leaves a damaged file open.
         with opened(path, "memory") as stream, np.load(stream, allow_pickle=False) as file:
+            n_bytes = sum(one.file_size for one in file.zip.infolist())
+            if n_bytes > _MOST_BYTES:
+                raise InputError(f"{path}: holds {n_bytes} bytes, at most {_MOST_BYTES} are read")
             return {name: np.asarray(file[name]) for name in file.files}
-    except (OSError, ValueError, TypeError, EOFError, KeyError, BadZipFile, zlib.error) as error:
+    except _DAMAGED as error:
         raise InputError(f"{path}: not arrays that can be read: {error}") from error

@@ -19,6 +19,7 @@ from onhand.device.hardware.execution_providers import (
 from onhand.device.networks.base import Array, check_feeds, still_open
 from onhand.device.networks.graph_file import read_graph_file
 from onhand.device.onnx_errors import onnx_errors
+from onhand.device.onnx_weights import weights_from
 from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ A layer that was kept in float, or was learned, would then not be what answers.
 Biases of a build are integers already and need it not. Those that were learned are float, and only
 it lets their layers run on integers.
 """
-_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 # Matrices that a graph dequantises before it multiplies would be multiplied in int8 by default.
 _ACCURACY_LEVEL = "session.qdq_matmulnbits_accuracy_level"
 
@@ -120,9 +120,9 @@ class OnnxNetworkEngine:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # As bytes: places are relative to the bundle's folder then, wherever the graph lies.
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(bundle.root))
         _, chosen = bundle.variant(variant)
+        # As bytes: places are relative to the bundle's folder then, wherever the graph lies.
+        kept = weights_from(options, bundle, chosen.weights)  # until the session is made
         options.add_session_config_entry(_ACCURACY_LEVEL, str(chosen.accuracy_level))
         providers = use_provider(options, self._provider)
         disabled = [*SLOWER_FUSIONS]
@@ -136,5 +136,6 @@ class OnnxNetworkEngine:
                 providers=providers,
                 disabled_optimizers=disabled,
             )
+        kept.clear()
         check_provider(inner, self._provider)
         return OnnxNetwork(inner, bundle.manifest.network)

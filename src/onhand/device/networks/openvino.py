@@ -24,6 +24,7 @@ from onhand.device.networks.base import Array, check_feeds, still_open
 from onhand.device.networks.graph_file import read_graph_file
 from onhand.device.probe import current_profile
 from onhand.device.state import recall_bytes, remember_bytes
+from onhand.device.vault.vault import open_vault
 
 if TYPE_CHECKING:
     import openvino
@@ -135,7 +136,7 @@ class OpenvinoNetworkEngine:
             # By default it rounds what is multiplied with weights of few bits to int8.
             settings["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = 0
         graph: Path | bytes = bundle.path(chosen.graph)
-        if chosen.sparse or bundle.learned is not None:
+        if chosen.sparse or bundle.learned is not None or bundle.sealed is not None:
             # It would look for the other tensors where it was started.
             graph = self_contained_graph(content, bundle)
         compiled = self._compiled(core, bundle, name, graph, settings)
@@ -150,8 +151,13 @@ class OpenvinoNetworkEngine:
         graph: Path | bytes,
         settings: Mapping[str, object],
     ) -> "openvino.CompiledModel":
-        # What was learned changes too often to be worth a compiled copy of each.
-        if self._home is None or bundle.learned is not None:
+        # What was learned changes too often to be worth a compiled copy of each. Where there is no
+        # vault, what was compiled of a sealed bundle would lie there in plain.
+        if (
+            self._home is None
+            or bundle.learned is not None
+            or (bundle.sealed is not None and open_vault(self._home) is None)
+        ):
             with _engine_errors():
                 return core.compile_model(core.read_model(graph), self._device, settings)
         # What was transformed for one processor need not be right on another.

@@ -21,7 +21,6 @@ from onhand.device.serving.caches.semantic_store import SemanticStore
 from onhand.device.serving.feedback.desk import FeedbackDesk, show_learning
 from onhand.device.serving.governor.starting import start_governor
 from onhand.device.serving.metrics import Metrics
-from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.models.shelf_metrics import show_shelf
 from onhand.device.serving.routing.building import routed
@@ -34,14 +33,16 @@ from onhand.device.serving.settings import (
     CacheSettings,
     ModelSettings,
     ServeSettings,
+    is_model_name,
     parse_settings,
 )
-from onhand.device.serving.shelving import open_at_start, opened_shelf, shelved_models
+from onhand.device.serving.shelving import encoder_of, open_at_start, opened_shelf, shelved_models
 from onhand.device.serving.state import Served, ServerState
 from onhand.device.serving.unsealed import remove_plain_caches, waiting_secret
 from onhand.device.vault.above import unsealed_here
 from onhand.device.vault.cells import PLAIN, Cells, SealedCells
-from onhand.device.vault.vault import open_vault, vault_sentence
+from onhand.device.vault.handing import vault_sentence
+from onhand.device.vault.vault import open_vault
 
 __all__ = ["opened_outbox", "opened_state", "read_settings", "with_bundles"]
 
@@ -72,13 +73,23 @@ def read_settings(path: Path, *, environment: Mapping[str, str]) -> ServeSetting
 def with_bundles(settings: ServeSettings, bundles: Sequence[Path]) -> ServeSettings:
     """Return settings that serve some bundles before all others.
 
+    Args:
+        settings: the others.
+        bundles: folders; each is called as its folder is, which is the name that was just typed.
+            Where that cannot be a model's name, as the bundle itself says.
+
     Raises:
         InputError: if there is nothing to serve.
     """
-    added = tuple(ModelSettings(bundle=str(one)) for one in bundles)
+    added = tuple(ModelSettings(bundle=str(one), name=_called(one)) for one in bundles)
     if not (*added, *settings.models, *settings.backends):
         raise InputError("there is no model to serve; name a bundle's folder, or give settings")
     return replace(settings, models=(*added, *settings.models))
+
+
+def _called(bundle: Path) -> str:
+    name = bundle.absolute().name  # of a link its own
+    return name if is_model_name(name) else ""
 
 
 @contextmanager
@@ -99,9 +110,7 @@ def opened_state(
         OnhandError: if a bundle cannot be opened here.
     """
     with ExitStack() as opened:
-        told(vault_sentence(home))
-        if open_vault(home) is not None:
-            remove_plain_caches(home)
+        _tell_of_vault(home, told)
         blocks = open_blocks(settings.cache, home)
         if blocks is not None:
             opened.callback(blocks.close)
@@ -143,6 +152,12 @@ def opened_state(
         if settings.governor.enabled:
             start_governor(state, settings.governor)
         yield state
+
+
+def _tell_of_vault(home: Path, told: Callable[[str], None]) -> None:
+    told(vault_sentence(home))
+    if open_vault(home) is not None:
+        remove_plain_caches(home)
 
 
 def _redaction(
@@ -212,15 +227,7 @@ def _semantic_cache(
 ) -> SemanticCache | None:
     if not settings.semantic_encoder or not settings.semantic_bytes:
         return None
-    named = {model.name: model for model in models}
-    for name in (settings.semantic_encoder, *settings.semantic_models):
-        if name not in named:
-            raise InputError(f"cache: there is no model {name!r} here, but {', '.join(named)}")
-    encoder = named[settings.semantic_encoder]
-    if not isinstance(encoder, NetworkModel) or encoder.task != "text-embedding":
-        raise InputError(
-            f"cache: semantic_encoder {encoder.name!r} must be a bundle for text-embedding"
-        )
+    encoder = encoder_of(settings, models)
     words = read_lexicon(Path(settings.semantic_words)) if settings.semantic_words else OWN_LEXICON
     cells = _cells(home, "responses") if settings.on_disk else PLAIN
     name = "questions.sqlite" if cells is PLAIN else "sealed-questions.sqlite"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from onhand.core.errors import OnhandError
 from onhand.device.audit.bodies import seal_bodies
+from onhand.device.audit.elsewhere import kept_elsewhere
 from onhand.device.audit.keys import audit_keys, vault_of
 from onhand.device.audit.leaving import Departed, gathering
 from onhand.device.audit.log import AuditLog, open_audit
@@ -27,13 +28,13 @@ if TYPE_CHECKING:
 
     from onhand.device.serving.metrics import Metrics
 
-__all__ = ["Audited", "kept_audit", "show_audit"]
+__all__ = ["Audited", "kept_audit", "record_later", "show_audit"]
 
 # Asked every second by pages and monitors; what is refused is noted all the same.
 _POLLED: Final = frozenset({"/", "/health", "/metrics", "/ready", "/v1/governor"})
 _KNOWN: Final = (
     *("id", "model", "bundle", "version", "cache", "source", "stream", "outcome", "inputs"),
-    *("prompt_tokens", "cached_tokens", "generated_tokens"),
+    *("prompt_tokens", "cached_tokens", "generated_tokens", "outbox"),
 )
 _OUTCOME: Final = "outcome"
 
@@ -174,6 +175,36 @@ class _Request:
         into += part[: self.log.settings.most_body_bytes + 1 - len(into)]
 
 
+async def record_later(
+    log: AuditLog, entry: Entry, *, request: str, tenant: str, status: int, left: list[Departed]
+) -> None:
+    """Record one attempt to answer a request that was deferred.
+
+    Args:
+        log: where.
+        entry: its course.
+        request: its id, which the record of its acceptance has as well.
+        tenant: whose it is.
+        status: of the answer; 0 where it is to be tried again.
+        left: what was sent for it.
+
+    Raises:
+        ResourceError: if it cannot be recorded, and requests are refused then.
+    """
+    facts: dict[str, object] = {name: entry.facts[name] for name in _KNOWN if name in entry.facts}
+    facts |= {
+        "id": secrets.token_hex(12),
+        "outbox": request,
+        "who": tenant,
+        "action": "deferred",
+        "route": "/v1/outbox/{id}",
+        "status": status,
+        "left": list(left),
+    }
+    facts.setdefault(_OUTCOME, "ok" if status == 200 else "failed" if status else "again")
+    await asyncio.wrap_future(log.record(facts))
+
+
 def show_audit(log: AuditLog, metrics: "Metrics") -> None:
     """Show how the audit log stands.
 
@@ -212,7 +243,9 @@ def kept_audit(
     keys = audit_keys(home, vault_of(home))
     log = open_audit(settings, home, keys)
     folder, heads = settings.folders(home)
-    told(f"audit: records in {folder}, signed heads in {heads}, key in {keys.source}")
+    elsewhere = kept_elsewhere(home)
+    also = "" if elsewhere is None else f" and in {elsewhere.place}"
+    told(f"audit: records in {folder}, signed heads in {heads}{also}, key in {keys.source}")
     show_audit(log, metrics)
     try:
         yield log

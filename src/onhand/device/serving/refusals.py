@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from onhand.core.errors import (
     BundleError,
@@ -16,6 +17,7 @@ from onhand.core.errors import (
 
 __all__ = ["BackendFailed", "Refusal", "RefusedRequest", "not_for_model", "refusal_of"]
 
+_MOST_PARAM: Final = 200
 _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
 
 
@@ -43,7 +45,10 @@ class Refusal:
         if kind is None:
             kind = "invalid_request_error" if self.status < 500 else "server_error"
             kind = "rate_limit_error" if self.status == 429 else kind
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        # A request's own words may stand in it: short, as for a person.
+        message = str(InputError(self.message))
+        param = self.param if self.param is None else self.param[:_MOST_PARAM]
+        error = {"message": message, "type": kind, "param": param, "code": self.code}
         return {"error": error}
 
 

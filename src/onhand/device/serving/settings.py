@@ -39,6 +39,7 @@ __all__ = [
     "ModelSettings",
     "NetworkSettings",
     "ServeSettings",
+    "is_model_name",
     "parse_settings",
 ]
 
@@ -47,6 +48,7 @@ ANONYMOUS: Final = "local"
 
 _S = TypeVar("_S")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:-]{0,127}")
+
 _VERSION = re.compile(r"current|base|[1-9][0-9]{0,5}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _KNOWN: Final = (
@@ -159,7 +161,7 @@ class ModelSettings:
     def __post_init__(self) -> None:
         if not self.bundle:
             raise InputError(f"bundle is {self.bundle!r}, must be a folder")
-        if self.name and not _NAME.fullmatch(self.name):
+        if self.name and not is_model_name(self.name):
             raise InputError(
                 f"name {self.name!r}: letters, digits and . _ / : - alone, at most 128"
             )
@@ -381,6 +383,11 @@ def _digest_of(name: str, environment: Mapping[str, str], where: str) -> str:
             f"{where}: the environment variable {name} must hold a token of 16 characters or more"
         )
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def is_model_name(text: str) -> bool:
+    """Say whether requests may call a model by a text."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _placed(model: ModelSettings, beside: Path) -> ModelSettings:

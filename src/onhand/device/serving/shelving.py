@@ -1,20 +1,24 @@
 """From settings to a shelf: models at hand, opened as the settings say, and what would fit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from onhand.core.errors import InputError
 from onhand.core.units import format_bytes
 from onhand.device.resident import resident_bytes
+from onhand.device.serving.caches.settings import CacheSettings
 from onhand.device.serving.models.facts import Facts
+from onhand.device.serving.models.network import NetworkModel
 from onhand.device.serving.models.opener import OpenServed
 from onhand.device.serving.models.opening import open_served
 from onhand.device.serving.models.shelf import Shelf
 from onhand.device.serving.models.shelved import ShelvedModel, ShelvedNetwork, shelved
 from onhand.device.serving.models.versions import Entry
 from onhand.device.serving.settings import ServeSettings
+from onhand.device.serving.state import Served
 
-__all__ = ["open_at_start", "opened_shelf", "shelved_models", "what_fits"]
+__all__ = ["encoder_of", "open_at_start", "opened_shelf", "shelved_models", "what_fits"]
 
 
 @contextmanager
@@ -100,6 +104,31 @@ def _opened(shelf: Shelf, entry: Entry) -> str:
     return f"engine {entry.place().facts.engine_name}"
 
 
+def encoder_of(
+    settings: CacheSettings, models: Sequence[Served], *, others: Collection[str] = ()
+) -> NetworkModel:
+    """Return the model by whose vectors questions are compared.
+
+    Args:
+        settings: that name it, and whose answers are kept.
+        models: what is served.
+        others: names of models that other servers answer for.
+
+    Raises:
+        InputError: if there is no model of such a name, or it computes no vectors of texts.
+    """
+    named = {model.name: model for model in models}
+    known = sorted({*named, *others})
+    for name in (settings.semantic_encoder, *settings.semantic_models):
+        if name not in known:
+            raise InputError(f"cache: there is no model {name!r} here, but {', '.join(known)}")
+    encoder = named.get(settings.semantic_encoder)
+    if not isinstance(encoder, NetworkModel) or encoder.task != "text-embedding":
+        wanted = f"semantic_encoder {settings.semantic_encoder!r}"
+        raise InputError(f"cache: {wanted} must be a bundle for text-embedding")
+    return encoder
+
+
 def what_fits(settings: ServeSettings, *, home: Path) -> Iterator[str]:
     """Say what the models are likely to take, and whether there is room, without opening any.
 
@@ -111,13 +140,17 @@ def what_fits(settings: ServeSettings, *, home: Path) -> Iterator[str]:
         Sentences: of the budget, then of each model.
 
     Raises:
-        OnhandError: as in `shelved_models`.
+        OnhandError: as in `shelved_models` and `encoder_of`.
     """
     with opened_shelf(settings, home=home, has_thread=False) as shelf:
         left = shelf.total_bytes - sum(shelf.taken_bytes().values())
         room = left
         yield f"memory: {format_bytes(room)} for models and conversations"
-        for model in shelved_models(shelf, settings):
+        models = shelved_models(shelf, settings)
+        if settings.cache.semantic_encoder and settings.cache.semantic_bytes:
+            far = [name for one in settings.backends for name in one.serves or (one.name,)]
+            encoder_of(settings.cache, models, others=far)
+        for model in models:
             facts = model.entry.place().facts
             verdict = "fits"
             if facts.least_bytes > room:

@@ -213,7 +213,7 @@ class TrustStore:
         old, new = self.seed(), secrets.token_bytes(KEY_BYTES)
         statement = sign_rotation(old, public_key(new), revokes_old=revokes_old)
         self.accept(statement, now_s=0)
-        write_state(self._key, new)
+        write_secret_file(self._key, new, keys_of(self._home, "signing"))
         return statement
 
     def accept(self, statement: bytes, *, now_s: float) -> TrustedKey:

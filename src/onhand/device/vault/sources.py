@@ -19,7 +19,17 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from onhand.core.errors import InputError, VaultError
 from onhand.core.sealing import KEY_BYTES
 
-__all__ = ["KINDS", "Asking", "Source", "described", "drop_key", "make_key", "obtain_key"]
+__all__ = [
+    "KINDS",
+    "Asking",
+    "Source",
+    "described",
+    "drop_key",
+    "from_keystore",
+    "make_key",
+    "obtain_key",
+    "to_keystore",
+]
 
 Kind = Literal["keystore", "passphrase", "passphrase-env", "passphrase-fd", "key-file"]
 KINDS: Final = ("keystore", "passphrase", "passphrase-env", "passphrase-fd", "key-file")
@@ -162,6 +172,38 @@ def obtain_key(source: Source, asking: Asking) -> bytes:
         if len(key) == KEY_BYTES:
             return key
     raise VaultError(f"the keystore's entry {_SERVICE!r} {source.place!r} holds no key of ours")
+
+
+def to_keystore(service: str, name: str, text: str) -> None:
+    """Keep a text in the system's keystore.
+
+    Args:
+        service: what it belongs to.
+        name: of the entry.
+        text: it.
+
+    Raises:
+        VaultError: if there is no keystore, or it refuses.
+    """
+    keyring = _keyring()
+    with _keystore_errors(keyring):
+        keyring.set_password(service, name, text)
+
+
+def from_keystore(service: str, name: str) -> str | None:
+    """Return a text of the system's keystore; None where there is none.
+
+    Args:
+        service: what it belongs to.
+        name: of the entry.
+
+    Raises:
+        VaultError: if there is no keystore, or it refuses.
+    """
+    keyring = _keyring()
+    with _keystore_errors(keyring):
+        found = keyring.get_password(service, name)
+    return None if found is None else str(found)
 
 
 def drop_key(source: Source) -> None:

@@ -26,15 +26,13 @@ __all__ = [
     "VaultKeys",
     "begin_vault",
     "erase_vault",
-    "handed_key",
+    "hold_open",
     "init_vault",
     "open_vault",
     "read_facts",
     "rewrap",
     "rotate_store",
-    "take_key",
     "use_secrets",
-    "vault_sentence",
 ]
 
 _LOG = logging.getLogger(__name__)
@@ -232,24 +230,6 @@ def read_facts(home: Path) -> VaultFacts | None:
     return VaultFacts(source, {name: tuple(sorted(keys)) for name, keys in stores.items()})
 
 
-def vault_sentence(home: Path) -> str:
-    """Return whether a vault protects what is kept, in words.
-
-    Args:
-        home: the state folder.
-
-    Raises:
-        VaultError: if the vault's file is damaged.
-    """
-    facts = read_facts(home)
-    if facts is None:
-        return (
-            "vault: none: prompts, answers and what is learned lie in the clear in the state "
-            "folder; see `onhand vault init`"
-        )
-    return f"vault: what is kept is encrypted; its key comes from {described(facts.source)}"
-
-
 def init_vault(home: Path, *, kind: str, place: str, asking: Asking) -> Source:
     """Make a vault with a new key for each store.
 
@@ -301,41 +281,16 @@ def _made(home: Path, *, kind: str, place: str, asking: Asking) -> tuple[Source,
     return source, Vault(home.absolute(), kek, keys)
 
 
-def handed_key(home: Path) -> str:
-    """Return the key of a vault for a process that this one starts, to be handed by a pipe.
+def hold_open(home: Path, kek: bytes) -> None:
+    """Open a vault with a key that the caller has.
 
     Args:
         home: the state folder.
-
-    Returns:
-        Hex digits; "" where there is no vault, or the process can have the key by itself.
-
-    Raises:
-        VaultError: if the vault is locked or damaged.
-    """
-    facts = read_facts(home)
-    if facts is None or not facts.source.is_passphrase:
-        return ""
-    vault = open_vault(home)
-    return "" if vault is None else vault.kek_hex()
-
-
-def take_key(home: Path, handed: str) -> None:
-    """Open a vault with a key from the process that started this one.
-
-    Args:
-        home: the state folder.
-        handed: of `handed_key`; "" does nothing.
+        kek: the key-encryption key.
 
     Raises:
         VaultError: if it is not this vault's key.
     """
-    if not handed:
-        return
-    try:
-        kek = bytes.fromhex(handed)
-    except ValueError as error:
-        raise VaultError("the key that was handed over is none") from error
     place = home.absolute()
     _, keys = unwrapped(place, kek)
     with _OPENING:

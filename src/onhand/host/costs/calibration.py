@@ -15,6 +15,7 @@ __all__ = [
     "Calibration",
     "MemoryCosts",
     "ProductRate",
+    "Speed",
     "StartCosts",
     "StepCosts",
     "Stream",
@@ -78,6 +79,8 @@ class StepCosts:
         score_s: one number of a key, and of a value, read and multiplied.
         pair_s: a head's query and a key at all.
         meet_s: all threads wait for each other once.
+        byte_s: one byte of weights comes from a farther cache than the nearest, where products
+            that are timed again and again find it; beside what memory takes.
     """
 
     step_s: float
@@ -86,6 +89,7 @@ class StepCosts:
     score_s: float
     pair_s: float
     meet_s: float
+    byte_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,19 @@ class MemoryCosts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Speed:
+    """How fast a device is just now, by two small things that are always the same.
+
+    Attributes:
+        product_s: a product whose weights lie in the nearest cache; 0 where nobody knows.
+        step_s: a step of a very small model; 0 where nobody knows.
+    """
+
+    product_s: float
+    step_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
     """The small parts of one device.
 
@@ -140,6 +157,7 @@ class Calibration:
         text_s: a token becomes text, with a plain tokenizer; a part of what a step takes.
         start: until the first token.
         memory: of a process.
+        speed: of the device as these parts say it is.
         spread: how far what was measured lay from what these parts say of it: a fraction.
         estimated: whether they follow from a profile alone.
     """
@@ -153,6 +171,7 @@ class Calibration:
     text_s: float
     start: StartCosts
     memory: MemoryCosts
+    speed: Speed
     spread: float
     estimated: bool
 
@@ -245,6 +264,36 @@ class Calibration:
             made.append(replace(one, bytes_per_s=1 / (1 / best + missed * slower)))
         return replace(self, streams=tuple(made))
 
+    def at_speed(self, now: Speed) -> Self:
+        """Return the same parts where the device computes at another speed, as memory does not.
+
+        Processors of shared machines are slower by a half for a second and quick for the next.
+
+        Args:
+            now: measured as that of the calibration was.
+        """
+        products = _ratio(now.product_s, self.speed.product_s)
+        steps = _ratio(now.step_s, self.speed.step_s)
+        return replace(
+            self,
+            products=tuple(
+                replace(one, weight_s=products * one.weight_s, output_s=products * one.output_s)
+                for one in self.products
+            ),
+            step=_times(self.step, steps),
+            prompt=_times(self.prompt, steps),
+            text_s=steps * self.text_s,
+            start=StartCosts(
+                process_s=steps * self.start.process_s,
+                open_s=steps * self.start.open_s,
+                matrix_s=steps * self.start.matrix_s,
+                hash_bytes_per_s=self.start.hash_bytes_per_s / steps,
+                pack_bytes_per_s=self.start.pack_bytes_per_s / steps,
+                token_s=steps * self.start.token_s,
+            ),
+            speed=now,
+        )
+
     def to_json(self) -> dict[str, object]:
         """Return a JSON object; `calibration_from_json` reads it."""
         return asdict(self)
@@ -274,6 +323,7 @@ def calibration_from_json(value: object) -> Calibration:
             "prompt": _filled(StepCosts, table["prompt"]),
             "start": _filled(StartCosts, table["start"]),
             "memory": _filled(MemoryCosts, table["memory"]),
+            "speed": _filled(Speed, table["speed"]),
         }
         return _filled(Calibration, table | parts)
     except (KeyError, TypeError, ValueError) as error:
@@ -289,6 +339,14 @@ def _listed(table: Mapping[str, object], key: str) -> Sequence[object]:
 def _filled(kind: type[_T], value: object) -> _T:
     given = cast(Mapping[str, object], value)
     return kind(**{key: given[key] for key in (field.name for field in fields(kind))})
+
+
+def _ratio(now: float, then: float) -> float:
+    return now / then if now and then else 1.0
+
+
+def _times(costs: StepCosts, by: float) -> StepCosts:
+    return StepCosts(**{name: by * value for name, value in asdict(costs).items()})
 
 
 def _fits(rate: ProductRate, form: GroupFormat | None) -> bool:

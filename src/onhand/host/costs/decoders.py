@@ -303,15 +303,15 @@ class DecoderCosts:
         calibration: Calibration | None = None,
     ) -> tuple[float, Limit]:
         known = calibration or self.calibration
+        working = self.working_bytes(formats, tokens=tokens)
         products = decode_products(
-            known,
-            self.decoder,
-            formats,
-            threads=self.threads,
-            working_bytes=self.working_bytes(formats, tokens=tokens),
+            known, self.decoder, formats, threads=self.threads, working_bytes=working
         ).values()
         work = step_work(self.decoder, context=context, threads=self.threads)
-        beside = self._text_s + explained_s(known.step, work, threads=self.threads)
+        far, near = (1 / known.bytes_per_s(size, self.threads) for size in (working, 0))
+        # Keys and values that no cache holds are waited for as weights are.
+        beside = work.kv_bytes * (far - near) + self._text_s
+        beside += explained_s(known.step, work, threads=self.threads)
         total = sum(one.seconds for one in products)
         return beside + total, _limit(products, beside)
 

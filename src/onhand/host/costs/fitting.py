@@ -26,16 +26,18 @@ class Timed:
         products_s: of these for products, as the products alone were timed.
         work: what else it did.
         threads: that did it.
+        weight_bytes: that each of them read once, and that products timed alone found near.
     """
 
     seconds: float
     products_s: float
     work: StepWork
     threads: int
+    weight_bytes: float = 0.0
 
 
 def explained_s(costs: StepCosts, work: StepWork, *, threads: int) -> float:
-    """Return the seconds of a step beside its products.
+    """Return the seconds of a step beside its products, whose bytes are theirs to count.
 
     Args:
         costs: of this device.
@@ -64,7 +66,7 @@ def fit_step_costs(timed: Sequence[Timed]) -> tuple[StepCosts, float]:
         The costs, and how far what they say of those steps lies off: see `spread_of`.
     """
     alone = [one for one in timed if one.threads == 1]
-    rows = [astuple(one.work)[:5] for one in alone]
+    rows = [(*astuple(one.work)[:5], one.weight_bytes) for one in alone]
     parts = fit_parts(rows, [one.seconds - one.products_s for one in alone], near=alone)
     costs = StepCosts(
         step_s=parts[0],
@@ -73,15 +75,20 @@ def fit_step_costs(timed: Sequence[Timed]) -> tuple[StepCosts, float]:
         score_s=parts[3],
         pair_s=parts[4],
         meet_s=0.0,
+        byte_s=parts[5],
     )
     waits = [
-        (one.seconds - one.products_s - explained_s(costs, one.work, threads=1)) / one.work.meets
-        for one in timed
-        if one.threads > 1
+        (one.seconds - _said_s(costs, one)) / one.work.meets for one in timed if one.threads > 1
     ]
     costs = replace(costs, meet_s=max(0.0, statistics.median(waits) if waits else 0.0))
-    said = [one.products_s + explained_s(costs, one.work, threads=1) for one in alone]
+    said = [_said_s(costs, one) for one in alone]
     return costs, spread_of(said, [one.seconds for one in alone])
+
+
+def _said_s(costs: StepCosts, one: Timed) -> float:
+    """Return what costs say of a step, but for threads that wait for each other."""
+    beside = explained_s(costs, one.work, threads=1)
+    return one.products_s + one.weight_bytes * costs.byte_s + beside
 
 
 def fit_parts(

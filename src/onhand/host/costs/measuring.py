@@ -1,9 +1,7 @@
 """Micro-measurements on this device: products, memory, steps of small models, fresh processes."""
 
-import math
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,65 +10,49 @@ from typing import Final
 
 import numpy as np
 
-from onhand.core.bundle import Bundle
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress, Quiet
 from onhand.core.quantized import GroupFormat
-from onhand.device.bench_child import TOKENIZER
-from onhand.device.engines.native import NativeEngine
-from onhand.device.generate import generate_tokens
 from onhand.device.hardware.native_part import native_part
 from onhand.device.hardware.rates import Shape, measure_rates
 from onhand.device.probe import sample_read_bandwidth
 from onhand.device.text import open_tokenizer
+from onhand.host.costs.answers import large_ratios, measure_answers
 from onhand.host.costs.calibration import (
     FLOAT_BITS,
     ROWS,
     Calibration,
     MemoryCosts,
     ProductRate,
+    Speed,
     StartCosts,
     StepCosts,
     Stream,
 )
-from onhand.host.costs.fitting import Timed, explained_s, fit_step_costs
-from onhand.host.costs.products import decode_products, prompt_products_s
+from onhand.host.costs.fitting import fit_step_costs
+from onhand.host.costs.speed import SpeedGauge
 from onhand.host.costs.starting import measure_starts
-from onhand.host.costs.synthetic import Sizes, made_tokenizer, make_bundle
+from onhand.host.costs.synthetic import Sizes, made_tokenizer
 from onhand.host.costs.text import text_seconds
-from onhand.host.costs.work import prompt_work, step_work
 
 __all__ = ["measure_calibration", "measure_products", "measure_streams"]
 
 _WEIGHTS: Final = 2**18  # of a timed product: few enough for a second cache in any format
 _INPUTS: Final = (128, 1024)
-_PRODUCT_S: Final = 0.004
+_PRODUCT_S: Final = 0.002
+_ROUNDS: Final = 3  # through all products: whatever slowed the device once is gone in another
+_USUAL_SPEEDS: Final = 9
 _STREAM_S: Final = 0.12
 _STREAM_BYTES: Final = tuple(2**n for n in (18, 20, 21, 22, 23, 24, 25, 26, 27))
 _BANDWIDTH_BYTES: Final = 2**27
-# Small, deep, wide, and with many tokens: what tells the parts of a step apart.
-_SAMPLES: Final = (
-    Sizes(),
-    Sizes(n_layers=12),
-    Sizes(width=256, mlp_width=1024, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=64),
-    Sizes(width=256, mlp_width=512, n_layers=2, n_heads=8, n_kv_heads=4, vocab_size=8192),
-    Sizes(width=160, mlp_width=320, n_layers=4, n_heads=10, n_kv_heads=5, head_dim=16),
-    Sizes(width=512, mlp_width=512, n_layers=2, n_heads=4, n_kv_heads=4, head_dim=128),
-)
 # Beyond any cache: matrices one after the other are not read as one that is timed alone.
 _LARGE: Final = Sizes(
     width=640, mlp_width=2048, n_layers=24, n_heads=10, n_kv_heads=5, head_dim=64, vocab_size=4096
 )
 _LARGE_DEVICE_BYTES: Final = 2**31
-_LARGE_RATIOS: Final = (0.2, 2.0)
-_HALVINGS: Final = 12
-_PROMPTS: Final = (16, 128, 448)
-_ANSWER: Final = 48
-_ANSWERS_S: Final = 0.15  # for answers to one prompt
-_MOST_ANSWERS: Final = 40
 _PLAIN_TOKENS: Final = 1024
 _NOTHING: Final = StepCosts(
-    step_s=0.0, layer_s=0.0, value_s=0.0, score_s=0.0, pair_s=0.0, meet_s=0.0
+    step_s=0.0, layer_s=0.0, value_s=0.0, score_s=0.0, pair_s=0.0, meet_s=0.0, byte_s=0.0
 )
 _NO_START: Final = StartCosts(
     process_s=0.0,
@@ -86,7 +68,7 @@ _NO_MEMORY: Final = MemoryCosts(
 
 
 def measure_products(native: ModuleType) -> tuple[ProductRate, ...]:
-    """Time products of one thread in every format, with all `ROWS`.
+    """Time products of one thread in every format, with all `ROWS`, undisturbed.
 
     Args:
         native: the native part.
@@ -94,32 +76,42 @@ def measure_products(native: ModuleType) -> tuple[ProductRate, ...]:
     Returns:
         What a weight and an output cost for a row.
     """
-    found = []
-    for bits in GroupFormat.BITS:
-        for group in GroupFormat.GROUP_SIZES:
-            for symmetric in (True, False):
-                form = GroupFormat(bits=bits, group_size=group, symmetric=symmetric)
-                found += list(_product_rates(native, form))
-    return tuple(found)
+    forms = [
+        GroupFormat(bits=bits, group_size=group, symmetric=symmetric)
+        for bits in GroupFormat.BITS
+        for group in GroupFormat.GROUP_SIZES
+        for symmetric in (True, False)
+    ]
+    matrices = {
+        (form, k): _matrix(native, form, _WEIGHTS // k, k, threads=1)
+        for form in forms
+        for k in _INPUTS
+    }
+    best: dict[tuple[GroupFormat, int, int], float] = {}
+    for _ in range(_ROUNDS):
+        for (form, k), matrix in matrices.items():
+            for rows in ROWS:
+                seconds = _product_s(matrix, rows) / rows
+                best[form, k, rows] = min(seconds, best.get((form, k, rows), seconds))
+    return tuple(_product_rate(best, form, rows) for form in forms for rows in ROWS)
 
 
-def _product_rates(native: ModuleType, form: GroupFormat) -> Iterator[ProductRate]:
+def _product_rate(
+    best: Mapping[tuple[GroupFormat, int, int], float], form: GroupFormat, rows: int
+) -> ProductRate:
     few, many = _INPUTS
-    narrow = _matrix(native, form, _WEIGHTS // few, few, threads=1)
-    wide = _matrix(native, form, _WEIGHTS // many, many, threads=1)
-    for rows in ROWS:
-        # What few inputs cost more than many is what an output costs at all.
-        short_s, long_s = (_product_s(one, rows) / rows for one in (narrow, wide))
-        output_s = max(0.0, short_s - long_s) / (_WEIGHTS // few - _WEIGHTS // many)
-        weight_s = (long_s - output_s * (_WEIGHTS // many)) / _WEIGHTS
-        yield ProductRate(
-            bits=form.bits,
-            group_size=form.group_size,
-            symmetric=form.symmetric,
-            rows=rows,
-            weight_s=max(weight_s, long_s / _WEIGHTS / 2),
-            output_s=output_s,
-        )
+    # What few inputs cost more than many is what an output costs at all.
+    short_s, long_s = best[form, few, rows], best[form, many, rows]
+    output_s = max(0.0, short_s - long_s) / (_WEIGHTS // few - _WEIGHTS // many)
+    weight_s = (long_s - output_s * (_WEIGHTS // many)) / _WEIGHTS
+    return ProductRate(
+        bits=form.bits,
+        group_size=form.group_size,
+        symmetric=form.symmetric,
+        rows=rows,
+        weight_s=max(weight_s, long_s / _WEIGHTS / 2),
+        output_s=output_s,
+    )
 
 
 def _matrix(native: ModuleType, form: GroupFormat, n: int, k: int, *, threads: int) -> object:
@@ -220,17 +212,21 @@ def measure_calibration(profile: DeviceProfile, *, progress: Progress | None = N
     bare = _measure_parts(module, profile, counts)
     shown.advance(2)
     with tempfile.TemporaryDirectory(prefix="onhand-calibration-") as scratch:
-        steps, prompts = _measure_answers(bare, Path(scratch), sorted({1, threads}))
+        gauge = SpeedGauge(module, Path(scratch))
+        bare = replace(bare, speed=gauge.best(_ROUNDS))
+        steps, prompts = measure_answers(bare, Path(scratch), sorted({1, threads}))
         step, step_spread = fit_step_costs(steps)
+        usual = gauge.usual(_USUAL_SPEEDS)
         large = _LARGE if profile.memory_bytes >= _LARGE_DEVICE_BYTES else None
         if large is not None:
-            ratios = _measure_large(replace(bare, step=step), Path(scratch), counts)
-            bare = bare.at_memory(ratios)
+            known = replace(bare, step=step).at_speed(usual)
+            bare = bare.at_memory(large_ratios(known, large, Path(scratch), counts))
         shown.advance(1)
         start, memory = measure_starts(module, profile, Path(scratch), large=large)
         shown.advance(1)
+        gauge.close()
     prompt, prompt_spread = fit_step_costs(prompts)
-    return replace(
+    made = replace(
         bare,
         step=step,
         prompt=prompt,
@@ -238,6 +234,8 @@ def measure_calibration(profile: DeviceProfile, *, progress: Progress | None = N
         memory=memory,
         spread=max(step_spread, prompt_spread),
     )
+    # Parts were timed undisturbed; forecasts are of what is usual here.
+    return made.at_speed(usual)
 
 
 def _measure_parts(
@@ -264,6 +262,7 @@ def _measure_parts(
         text_s=text_seconds(open_tokenizer(made_tokenizer(_PLAIN_TOKENS))),
         start=_NO_START,
         memory=_NO_MEMORY,
+        speed=Speed(product_s=0.0, step_s=0.0),
         spread=0.0,
         estimated=False,
     )
@@ -281,96 +280,3 @@ def _float_rates() -> Iterator[ProductRate]:
             weight_s=2 / rate.rate,
             output_s=0.0,
         )
-
-
-def _measure_answers(
-    bare: Calibration, scratch: Path, counts: Sequence[int]
-) -> tuple[list[Timed], list[Timed]]:
-    """Time steps and prompts of small models."""
-    steps: list[Timed] = []
-    prompts: list[Timed] = []
-    for i, sizes in enumerate(_SAMPLES):
-        bundle = make_bundle(sizes, scratch / f"step-{i}", tokens=sizes.vocab_size)
-        formats = bundle.manifest.variants["sample"].matrices
-        for threads in counts:
-            products_s = sum(
-                one.seconds
-                for one in decode_products(bare, sizes.decoder, formats, threads=threads).values()
-            )
-            for tokens, prompt_s, step_s in _answers(bundle, sizes, threads):
-                context = tokens + (_ANSWER + 1) / 2
-                work = step_work(sizes.decoder, context=context, threads=threads)
-                steps.append(
-                    Timed(seconds=step_s, products_s=products_s, work=work, threads=threads)
-                )
-                prompts.append(
-                    Timed(
-                        seconds=prompt_s,
-                        products_s=prompt_products_s(
-                            bare, sizes.decoder, formats, tokens=tokens, threads=threads
-                        ),
-                        work=prompt_work(sizes.decoder, tokens=tokens, threads=threads),
-                        threads=threads,
-                    )
-                )
-    return steps, prompts
-
-
-def _measure_large(known: Calibration, scratch: Path, counts: Sequence[int]) -> Mapping[int, float]:
-    """Return how fast a large model reads its weights, beside one matrix that is timed alone.
-
-    Args:
-        known: all that a step costs beside its products, and how fast that matrix was read.
-        scratch: a folder for the bundle.
-        counts: numbers of threads.
-
-    Returns:
-        Threads -> how many times as fast.
-    """
-    decoder = _LARGE.decoder
-    bundle = make_bundle(_LARGE, scratch / "large", tokens=_LARGE.vocab_size)
-    formats = bundle.manifest.variants["sample"].matrices
-    found = {}
-    for threads in counts:
-        tokens, _, step_s = next(_answers(bundle, _LARGE, threads))
-        work = step_work(decoder, context=tokens + (_ANSWER + 1) / 2, threads=threads)
-        beside_s = explained_s(known.step, work, threads=threads)
-        slow, fast = _LARGE_RATIOS
-        for _ in range(_HALVINGS):
-            ratio = math.sqrt(slow * fast)
-            at = known.at_memory({threads: ratio})
-            costs = decode_products(at, decoder, formats, threads=threads).values()
-            if beside_s + sum(one.seconds for one in costs) > step_s:
-                slow = ratio
-            else:
-                fast = ratio
-        found[threads] = fast
-    return found
-
-
-def _answers(bundle: Bundle, sizes: Sizes, threads: int) -> Iterator[tuple[int, float, float]]:
-    """Yield for each length of a prompt: tokens, seconds to its answer, seconds of a step."""
-    tokenizer = open_tokenizer(bundle.path(TOKENIZER).read_bytes())
-    loaded = NativeEngine().open(bundle, variant="sample", threads=threads)
-    now = time.perf_counter
-    session = loaded.session()
-    random = np.random.default_rng(0)
-    for tokens in _PROMPTS:
-        prompt = random.integers(1, sizes.vocab_size, tokens)
-        prompt_s: list[float] = []
-        step_s: list[float] = []
-        begun = time.perf_counter()
-        while len(prompt_s) < _MOST_ANSWERS and (
-            len(prompt_s) < 3 or time.perf_counter() - begun < _ANSWERS_S
-        ):
-            session.rewind(0)
-            read = tokenizer.stream().push
-            before = now()
-            for n, token in enumerate(generate_tokens(loaded, session, prompt, max_tokens=_ANSWER)):
-                read(token)
-                after = now()
-                (step_s if n else prompt_s).append(after - before)
-                before = after
-        # As `onhand bench` counts them: the usual, not the best.
-        yield tokens, statistics.median(prompt_s), statistics.median(step_s)
-    loaded.close()

@@ -40,7 +40,12 @@ _REFERENCE: Final = "reference"
 _OF_PROCESS: Final = ("peak_memory_bytes", "load_s", "cold_start_s")
 _PRODUCTS: Final = {"Gemm", "MatMul"}
 # What opens to the same arrays takes the same memory and time to open.
-_OPENS_LIKE: Final = {"static-4": "static-8", "weights-4": "weights-8"}
+_OPENS_LIKE: Final = {
+    "static-8-symmetric": "static-8",
+    "static-8-asymmetric": "static-8",
+    "static-4": "static-8",
+    "weights-4": "weights-8",
+}
 # A choice for so few of the weights is not worth its measurement.
 _LEAST_SHARE: Final = 0.1
 

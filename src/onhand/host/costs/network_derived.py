@@ -15,7 +15,13 @@ from onhand.host.networks.quantization.mixed import MixedWork
 
 __all__ = ["derived_costs"]
 
-_IN_MEMORY: Final = {"static-8": 1.0, "static-4": 1.0, "dynamic-8": 1.0}
+_IN_MEMORY: Final = {
+    "static-8": 1.0,
+    "static-8-symmetric": 1.0,
+    "static-8-asymmetric": 1.0,
+    "static-4": 1.0,
+    "dynamic-8": 1.0,
+}
 _FLOAT_BYTES: Final = 4.0
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.onnx_files import infer_shapes
-from onhand.host.networks.quantization.mixed import CHOICES
+from onhand.host.networks.quantization.mixed import CHOICES, TURNED
 
 __all__ = [
     "AXES_OF_NETWORKS",
@@ -21,6 +21,7 @@ __all__ = [
     "NetworkCosts",
     "borders_of",
     "is_static",
+    "lies_as",
 ]
 
 AXES_OF_NETWORKS: Final = (
@@ -38,6 +39,14 @@ _INTERPOLATED: Final = ("peak_memory_bytes", "load_s", "cold_start_s")
 def is_static(choice: str) -> bool:
     """Say whether a choice has 8-bit integers between layers."""
     return choice.startswith("static")
+
+
+def lies_as(choice: str) -> int:
+    """Return what a choice has between layers: 0 for float, 1 for integers, 2 for turned ones.
+
+    Where two layers differ there is a border: engines compute on integers of one sign at once.
+    """
+    return is_static(choice) + (choice in TURNED.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +185,11 @@ class NetworkCosts:
         return seconds
 
     def crossed(self, choices: Mapping[str, str]) -> list[Border]:
-        """Return the borders that lie between integers and float."""
+        """Return the borders between integers and float, and between integers of two kinds."""
         return [
             place
             for place in self.borders
-            if place.before and is_static(choices[place.before]) != is_static(choices[place.after])
+            if place.before and lies_as(choices[place.before]) != lies_as(choices[place.after])
         ]
 
     @cached_property

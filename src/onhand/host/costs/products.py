@@ -55,6 +55,7 @@ def product_cost(
         # Weights used once are waited for: only what the nearest cache takes is part of computing.
         cached_s = n_bytes / calibration.bytes_per_s(0, threads)
         seconds = compute_s + max(0.0, read_s - cached_s)
+        seconds += n_bytes * calibration.step.byte_s / threads
     else:
         seconds = max(read_s, compute_s)
     return ProductCost(read_s=read_s, compute_s=compute_s, seconds=seconds)

@@ -9,6 +9,7 @@ from onhand.host.costs.calibration import (
     ROWS,
     Calibration,
     ProductRate,
+    Speed,
     StartCosts,
     StepCosts,
     Stream,
@@ -32,10 +33,22 @@ _SLOWEST: Final = (2e9, 2e9)
 # A processor with AVX-512, at which the parts below were measured.
 _REFERENCE_RATE: Final = 170e9
 _STEP: Final = StepCosts(
-    step_s=8e-6, layer_s=0.0, value_s=1.1e-9, score_s=8.4e-11, pair_s=1.4e-9, meet_s=6e-7
+    step_s=6e-6,
+    layer_s=1e-7,
+    value_s=2e-10,
+    score_s=8e-11,
+    pair_s=1.4e-9,
+    meet_s=6e-7,
+    byte_s=7e-12,
 )
 _PROMPT: Final = StepCosts(
-    step_s=2e-5, layer_s=7e-7, value_s=5.9e-10, score_s=2.6e-11, pair_s=8.9e-10, meet_s=1e-6
+    step_s=2e-5,
+    layer_s=7e-7,
+    value_s=5.9e-10,
+    score_s=2.6e-11,
+    pair_s=8.9e-10,
+    meet_s=1e-6,
+    byte_s=0.0,
 )
 _TEXT_S: Final = 8e-7
 _START: Final = StartCosts(
@@ -83,6 +96,7 @@ def estimate_calibration(profile: DeviceProfile) -> Calibration:
             token_s=_START.token_s * slower,
         ),
         memory=USUAL_MEMORY,
+        speed=Speed(product_s=0.0, step_s=0.0),
         spread=_SPREAD,
         estimated=True,
     )
@@ -164,4 +178,5 @@ def _slowed(costs: StepCosts, by: float) -> StepCosts:
         score_s=costs.score_s * by,
         pair_s=costs.pair_s * by,
         meet_s=costs.meet_s * by,
+        byte_s=costs.byte_s * by,
     )

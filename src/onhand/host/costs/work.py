@@ -13,6 +13,7 @@ ROWS_AT_ONCE: Final = 256
 _ALONE_ROWS: Final = 4
 _MEETS: Final = 6  # of a layer, where few rows are computed; of step.h
 _MEETS_OF_MANY: Final = 9
+_KV_BYTES: Final = 4  # a number of a key and one of a value, of two bytes each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,7 @@ class StepWork:
             heads that share them, in a prompt for each.
         pairs: of a head's query and a key.
         meets: times that threads wait for each other.
+        kv_bytes: keys and values that all threads together read in a step of one token.
     """
 
     steps: int
@@ -35,6 +37,7 @@ class StepWork:
     scores: float
     pairs: float
     meets: int
+    kv_bytes: float = 0.0
 
 
 def step_work(decoder: Decoder, *, context: float, threads: int) -> StepWork:
@@ -45,7 +48,7 @@ def step_work(decoder: Decoder, *, context: float, threads: int) -> StepWork:
         context: tokens that it attends to, itself included.
         threads: of the step.
     """
-    values = scores = pairs = 0.0
+    values = scores = pairs = kv_bytes = 0.0
     for layer in decoder.layers:
         alone, shared = _values(decoder, layer)
         values += alone + shared / threads
@@ -53,6 +56,7 @@ def step_work(decoder: Decoder, *, context: float, threads: int) -> StepWork:
         kv_heads = -(-layer.n_kv_heads // threads)
         scores += kv_heads * layer.head_dim * seen
         pairs += kv_heads * (layer.n_heads // layer.n_kv_heads) * seen
+        kv_bytes += _KV_BYTES * layer.n_kv_heads * layer.head_dim * seen
     n_layers = len(decoder.layers)
     return StepWork(
         steps=1,
@@ -61,6 +65,7 @@ def step_work(decoder: Decoder, *, context: float, threads: int) -> StepWork:
         scores=scores,
         pairs=pairs,
         meets=_MEETS * n_layers + 2,
+        kv_bytes=kv_bytes,
     )
 
 

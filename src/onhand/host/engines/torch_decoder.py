@@ -4,15 +4,15 @@ The tokens of all conversations go through each matrix together, so that its cod
 attention is computed for each conversation alone.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from onhand.core.adapter import Pairs
 from onhand.core.weights import BundleWeights
 from onhand.device.engines.forward import RopeCache
 from onhand.host.engines.torch_matrices import TorchMatrix
+from onhand.host.torch_layers import normed, rms_normed, rotated, soft_capped, torch_layer
 
 if TYPE_CHECKING:
     import torch
@@ -99,13 +99,13 @@ class TorchDecoder:
             x = x + self.matrices["positions"].rows(torch.cat(spans)).float()
         for i in range(len(decoder.layers)):
             x = self._layer(i, x, parts)
-        return self._norm("final_norm", x)
+        return normed(decoder, "final_norm", x, self._vectors.__getitem__)
 
     def logits(self, hidden: "Tensor") -> "Tensor":
         """Apply the head: (T, D) -> (T, V) float32."""
         decoder = self.decoder
         scores = self._multiply(decoder.head, hidden, added="head")
-        return _soft_cap(scores, decoder.logit_softcap)
+        return soft_capped(scores, decoder.logit_softcap)
 
     def _layer(self, i: int, x: "Tensor", parts: Sequence[Part]) -> "Tensor":
         decoder, at = self.decoder, f"layers.{i}."
@@ -114,22 +114,14 @@ class TorchDecoder:
             product = self._multiply(f"{at}{name}", inputs, added=f"{at}{name}")
             return product + self._vectors[f"{at}{name}_bias"] if bias else product
 
-        qkv = linear("qkv", self._norm(f"{at}attention_norm", x), bias=decoder.qkv_bias)
-        attention = linear("out", self._attend(i, qkv, parts), bias=decoder.out_bias)
-        if decoder.post_norm:
-            attention = self._norm(f"{at}attention_post_norm", attention)
-        x = x + attention
-        inner = linear(decoder.inner, self._norm(f"{at}mlp_norm", x), bias=decoder.mlp_bias)
-        activate = _activation(decoder.activation)
-        if decoder.gated:
-            gate, up = inner.chunk(2, dim=-1)  # (T, mlp_width) each
-            inner = activate(gate) * up
-        else:
-            inner = activate(inner)
-        down = linear("down", inner, bias=decoder.mlp_bias)
-        if decoder.post_norm:
-            down = self._norm(f"{at}mlp_post_norm", down)
-        return x + down
+        return torch_layer(
+            decoder,
+            i,
+            x,
+            linear=linear,
+            attend=lambda qkv: self._attend(i, qkv, parts),
+            vector=self._vectors.__getitem__,
+        )
 
     def _multiply(self, name: str, inputs: "Tensor", *, added: str) -> "Tensor":
         given = inputs.to(self.dtype)
@@ -150,8 +142,9 @@ class TorchDecoder:
             one.view(one.shape[0], -1, layer.head_dim) for one in torch.split(qkv, widths, dim=1)
         )  # (T, heads, head_dim) each
         if self.decoder.qk_norm:
-            query = self._rms(query, f"layers.{i}.query_norm")
-            key = self._rms(key, f"layers.{i}.key_norm")
+            epsilon, at = self.decoder.norm_epsilon, f"layers.{i}."
+            query = rms_normed(query, self._vectors[f"{at}query_norm"], epsilon)
+            key = rms_normed(key, self._vectors[f"{at}key_norm"], epsilon)
         results: list[Tensor] = []
         low = 0
         for part in parts:
@@ -170,7 +163,7 @@ class TorchDecoder:
         end = part.start + part.size
         if (tables := self._rope_tables(i, end)) is not None:
             cosines, sines = (table[part.start : end, None] for table in tables)  # (T, 1, half)
-            query, key = _rotate(query, cosines, sines), _rotate(key, cosines, sines)
+            query, key = rotated(query, cosines, sines), rotated(key, cosines, sines)
         part.keys[i][:, part.start : end] = key.transpose(0, 1)
         part.values[i][:, part.start : end] = value.transpose(0, 1)
         keys, values = part.keys[i][:, None, :end], part.values[i][:, None, :end]
@@ -182,7 +175,7 @@ class TorchDecoder:
             block = grouped[:, :, low : low + QUERY_BLOCK]
             seen = part.start + low + block.shape[2]
             scores = (block @ keys[:, :, :seen].transpose(2, 3)).float() * decoder.score_scale(i)
-            scores = _soft_cap(scores, decoder.attention_softcap)
+            scores = soft_capped(scores, decoder.attention_softcap)
             if block.shape[2] > 1 or layer.window:
                 at = torch.arange(part.start + low, seen, device=self.device)[:, None]
                 other = torch.arange(seen, device=self.device)[None, :]
@@ -206,41 +199,3 @@ class TorchDecoder:
             cosines, sines = (torch.from_numpy(table).to(self.device) for table in tables)
             self._tables[known] = (cosines, sines)
         return self._tables[known]
-
-    def _norm(self, name: str, x: "Tensor") -> "Tensor":
-        from torch.nn import functional
-
-        if self.decoder.norm == "rms":
-            return self._rms(x, name)
-        weight, bias = self._vectors[name], self._vectors[f"{name}_bias"]
-        return functional.layer_norm(x, (x.shape[-1],), weight, bias, self.decoder.norm_epsilon)
-
-    def _rms(self, x: "Tensor", name: str) -> "Tensor":
-        from torch.nn import functional
-
-        return functional.rms_norm(
-            x, (x.shape[-1],), self._vectors[name], self.decoder.norm_epsilon
-        )
-
-
-def _rotate(x: "Tensor", cosines: "Tensor", sines: "Tensor") -> "Tensor":
-    import torch
-
-    half = cosines.shape[-1]
-    low, high, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
-    return torch.cat([low * cosines - high * sines, high * cosines + low * sines, rest], dim=-1)
-
-
-def _soft_cap(x: "Tensor", cap: float | None) -> "Tensor":
-    return x if cap is None else (x / cap).tanh() * cap
-
-
-def _activation(name: str) -> "Callable[[Tensor], Tensor]":
-    from torch.nn import functional
-
-    known: dict[str, Callable[[Tensor], Tensor]] = {
-        "silu": functional.silu,
-        "gelu": functional.gelu,
-        "gelu_tanh": partial(functional.gelu, approximate="tanh"),
-    }
-    return known[name]

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from onhand.core.bundle import read_bundle
 from onhand.core.errors import InputError
 from onhand.core.progress import Progress, Quiet
 from onhand.host.export.genai import export_genai
 from onhand.host.export.gguf import export_gguf
 from onhand.host.export.result import ExportResult
+from onhand.host.plain import read_plain_bundle
 
 __all__ = ["FORMATS", "export_bundle"]
 
@@ -41,6 +41,6 @@ def export_bundle(
     """
     if to not in FORMATS:
         raise InputError(f"format {to!r} is not known, must be one of {', '.join(FORMATS)}")
-    bundle = read_bundle(root)
+    bundle = read_plain_bundle(root)
     chosen, _ = bundle.variant(variant)
     return FORMATS[to](bundle, chosen, out, progress=progress or Quiet())

@@ -19,6 +19,7 @@ from onhand.device.learning.graph import open_lesson
 from onhand.device.learning.lesson_files import class_names, read_lesson
 from onhand.host.learning.meta import Learned, Meta, meta_learn, refit_head
 from onhand.host.learning.tasks import head_names
+from onhand.host.plain import read_plain_bundle
 
 __all__ = ["MetaBundle", "meta_bundle", "with_start"]
 
@@ -75,7 +76,7 @@ def meta_bundle(
         BundleError: if a file of the bundle is missing or changed.
         EngineError: if the lesson's graph fails.
     """
-    bundle = read_bundle(path)
+    bundle = read_plain_bundle(path)
     lesson = read_lesson(bundle)
     if lesson.feeds != "classes":
         raise InputError(f"{path}: meta-learning is for classifiers; this is a language model")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from onhand.core.bundle import Bundle
 from onhand.core.sparse_graph import part_of_graph
 from onhand.device.onnx_errors import onnx_errors
+from onhand.device.onnx_weights import weights_from
 from onhand.device.telemetry import refuse_telemetry
 
 if TYPE_CHECKING:
@@ -34,12 +35,14 @@ def open_bytes(content: bytes, bundle: Bundle, *, threads: int) -> "ort.Inferenc
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    folder = "session.model_external_initializers_file_folder_path"
-    options.add_session_config_entry(folder, str(bundle.root))
+    numbers = [name for name in bundle.manifest.files if name.endswith(".safetensors")]
+    kept = weights_from(options, bundle, numbers)  # until the session is made
     options.add_session_config_entry("session.disable_prepacking", "1")
     with onnx_errors():
-        return ort.InferenceSession(
+        made = ort.InferenceSession(
             part_of_graph(content, bundle, bundle.manifest.default_variant),
             options,
             providers=["CPUExecutionProvider"],
         )
+    kept.clear()
+    return made

@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from onhand.core.bundle import Bundle, read_bundle
+from onhand.core.bundle import Bundle
 from onhand.core.errors import EngineError, InputError
 from onhand.core.feed import TextFeed
 from onhand.core.lesson import Lesson
@@ -37,6 +37,7 @@ from onhand.host.networks.options import NetworkOptions
 from onhand.host.networks.passes.base import PassResult, Workbench
 from onhand.host.networks.samples import Samples
 from onhand.host.networks.steps import Step
+from onhand.host.plain import read_plain_bundle
 
 __all__ = ["NetworkMergeOptions", "merge_network"]
 
@@ -103,7 +104,7 @@ def merge_network(
         ResourceError: if disk or memory does not suffice.
     """
     shown = progress or Quiet()
-    bundle = read_bundle(root)
+    bundle = read_plain_bundle(root)
     lesson = read_lesson(bundle)
     version = _version(bundle, home, options.version)
     learned, _ = network_in_use(bundle, home, version.number)

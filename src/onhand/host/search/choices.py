@@ -179,14 +179,22 @@ def able_forms(
     engine = next(iter(able))
     found: dict[str, list[Form]] = {name: [] for name in names}
     reasons: dict[str, str] = {}
+    shapes = decoder.matrices()
     for form in forms:
+        # Layers are alike: one of each kind and shape is asked about.
+        refused: dict[tuple[str, tuple[int, int]], bool] = {}
         for name in names:
-            changed = _unwritten(decoder, usual | {name: form}, accuracy_level)
-            try:
-                able_engines(changed, profile, variant="trial", wanted=engine)
-            except EngineUnavailable as error:
-                reasons.setdefault(form_name(form), str(error))
-            else:
+            kind = re.sub(r"\.\d+\.", ".*.", name), shapes[name]
+            if kind not in refused:
+                changed = _unwritten(decoder, usual | {name: form}, accuracy_level)
+                try:
+                    able_engines(changed, profile, variant="trial", wanted=engine)
+                except EngineUnavailable as error:
+                    reasons.setdefault(form_name(form), str(error))
+                    refused[kind] = True
+                else:
+                    refused[kind] = False
+            if not refused[kind]:
                 found[name].append(form)
     usable = {form_name(form) for own in found.values() for form in own}
     return (

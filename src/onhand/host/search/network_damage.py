@@ -17,7 +17,7 @@ from onhand.core.progress import Progress
 from onhand.device.networks.boxes import BoxReader
 from onhand.host.networks.graph import Graph
 from onhand.host.networks.quantization.accuracy import OutputJudge
-from onhand.host.networks.quantization.mixed import FLOAT, MixedWork
+from onhand.host.networks.quantization.mixed import FLOAT, TURNED, MixedWork
 from onhand.host.networks.samples import Samples
 
 __all__ = ["Damages", "LossCurve", "Seen", "fit_curve", "measure_damages", "reused_damages"]
@@ -266,7 +266,7 @@ def _arriving(
 ) -> dict[str, dict[str, float]]:
     """Return layer -> choice -> error at the network's end."""
     kinds = dict.fromkeys(choices, "weights")
-    kinds |= dict.fromkeys(_PROBES["activations"], "activations")
+    kinds |= dict.fromkeys((*_PROBES["activations"], *TURNED.values()), "activations")
     return {
         name: {c: gains[kinds[c]][name] * error for c, error in errors.items() if c in choices}
         for name, errors in local.items()

@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from onhand.host.costs.networks import NetworkCosts, is_static
+from onhand.host.costs.networks import NetworkCosts, lies_as
 from onhand.host.search.exact import best_pick
 from onhand.host.search.knapsack import Choice, Group, Pick, hull_front
 from onhand.host.search.network_damage import Damages
@@ -197,27 +197,27 @@ def _with_borders(
         np.array([c.damage + float(np.dot(c.costs, prices)) for c in group.choices])
         for group in groups
     ]
-    static = [np.array([is_static(c.name) for c in group.choices]) for group in groups]
+    kinds = [np.array([lies_as(c.name) for c in group.choices]) for group in groups]
 
     def toll(n_values: int) -> float:
         return prices[1] * (engine.border_s + engine.value_s * n_values)
 
     following = {(b.before, b.after): toll(b.n_values) for b in space.costs.borders}
     steps = [following.get(pair, 0.0) for pair in pairwise(names)]
-    index = _along_chain(own, static, steps)
+    index = _along_chain(own, kinds, steps)
     choices = {n: g.choices[i].name for n, g, i in zip(names, groups, index, strict=True)}
     best = min((choices, dict(begun)), key=lambda one: _priced(one, groups, own, space, toll))
     return _by_trying(best, groups, own, space, toll)
 
 
 def _along_chain(
-    own: Sequence[Doubles], static: Sequence[NDArray[np.bool_]], steps: Sequence[float]
+    own: Sequence[Doubles], kinds: Sequence[NDArray[np.int64]], steps: Sequence[float]
 ) -> list[int]:
     """Return the choices of least sum along a chain (Viterbi)."""
     total, back = own[0], list[NDArray[np.int64]]()
     for i in range(1, len(own)):
-        # (before, after): the toll where exactly one of two is on integers.
-        moved = total[:, None] + steps[i - 1] * (static[i - 1][:, None] != static[i][None])
+        # (before, after): the toll where values lie in two ways.
+        moved = total[:, None] + steps[i - 1] * (kinds[i - 1][:, None] != kinds[i][None])
         back.append(moved.argmin(axis=0))
         total = moved.min(axis=0) + own[i]
     index = [int(total.argmin())]
@@ -255,12 +255,12 @@ def _by_trying(
             places = space.costs.borders_of_layer[group.name]
 
             def worth(i: int, group: Group = group, values: Doubles = values) -> float:
-                tried = is_static(group.choices[i].name)
+                tried = lies_as(group.choices[i].name)
                 crossed = sum(
                     toll(place.n_values)
                     for place in places  # noqa: B023 (called at once)
                     if place.before
-                    and is_static(choices[_other(place.before, place.after, group.name)]) != tried
+                    and lies_as(choices[_other(place.before, place.after, group.name)]) != tried
                 )
                 return float(values[i]) + crossed
 

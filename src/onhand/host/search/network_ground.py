@@ -262,6 +262,7 @@ def _content(
     ready: PreparedNetwork, options: NetworkOptions, here: DeviceProfile
 ) -> dict[str, object]:
     return {
+        "choices": list(CHOICES),
         "kind": "network",
         "data": ready.data.sha256,
         "engine": options.engine,

@@ -43,7 +43,15 @@ from onhand.host.search.store import SearchStore, content_key
 from onhand.host.search.treated_costs import with_treatments
 from onhand.host.search.widening import widen
 
-__all__ = ["QUICK", "THOROUGH", "Basis", "Opened", "check_costs", "open_planner"]
+__all__ = [
+    "QUICK",
+    "THOROUGH",
+    "Basis",
+    "Opened",
+    "check_costs",
+    "knows_losses",
+    "open_planner",
+]
 
 QUICK, THOROUGH = 2e11, 1e12
 """Operations for measuring what layers lose: before a forecast, and before a build."""
@@ -162,6 +170,24 @@ def open_planner(basis: Basis, *, operations: float, progress: Progress) -> Open
     )
 
 
+def knows_losses(basis: Basis, *, operations: float) -> bool:
+    """Say whether what choices lose is kept from before, so that no statistics are needed.
+
+    Args:
+        basis: what there is; its statistics are not looked at.
+        operations: as in `open_planner`.
+
+    Raises:
+        EngineUnavailable: if no engine runs the model.
+    """
+    space = usual_space(basis.space)
+    _, able, _ = able_forms(
+        basis.model.decoder, space.forms, basis.profile, accuracy_level=basis.accuracy_level
+    )
+    store = SearchStore.at(basis.home, _content(basis))
+    return _read_losses(store, able, space, operations) is not None
+
+
 def check_costs(
     model: Model,
     budget: Budget,
@@ -261,18 +287,9 @@ def _kept_losses(
     progress: Progress,
 ) -> tuple[list[FormLoss], list[Observation]]:
     """Return the table and the first observations: those that are kept, or measured now."""
-    forms = {name: [form_name(form) for form in own] for name, own in able.items()}
-    more = [space.methods, space.zeros, space.ranks]
-    names = {
-        effort: f"sensitivity-{content_key({'forms': forms, 'more': more, 'operations': effort})}"
-        for effort in sorted({operations, THOROUGH}, reverse=True)
-    }
-    for effort, name in names.items():
-        kept = ground.store.read(name)
-        losses = None if kept is None else losses_from_json(kept)
-        if kept is not None and losses and effort >= operations:
-            whole = kept.get("whole")
-            return losses, [Observation(**one) for one in whole] if isinstance(whole, list) else []
+    kept = _read_losses(ground.store, able, space, operations)
+    if kept is not None:
+        return kept
     losses = measure_sensitivity(ground, able, operations=operations, progress=progress)
     losses = _in_order([
         *losses,
@@ -283,8 +300,27 @@ def _kept_losses(
         "rows": [row.to_json() for row in losses],
         "whole": [asdict(one) for one in whole],
     }
-    ground.store.write(names[operations], table)
+    ground.store.write(_table_name(able, space, operations), table)
     return losses, whole
+
+
+def _read_losses(
+    store: SearchStore, able: Mapping[str, Sequence[Form]], space: SearchSpace, operations: float
+) -> tuple[list[FormLoss], list[Observation]] | None:
+    """Return the table and the first observations that are kept; None if there are none."""
+    for effort in sorted({operations, THOROUGH}, reverse=True):
+        kept = store.read(_table_name(able, space, effort))
+        losses = None if kept is None else losses_from_json(kept)
+        if kept is not None and losses and effort >= operations:
+            whole = kept.get("whole")
+            return losses, [Observation(**one) for one in whole] if isinstance(whole, list) else []
+    return None
+
+
+def _table_name(able: Mapping[str, Sequence[Form]], space: SearchSpace, operations: float) -> str:
+    forms = {name: [form_name(form) for form in own] for name, own in able.items()}
+    more = [space.methods, space.zeros, space.ranks]
+    return f"sensitivity-{content_key({'forms': forms, 'more': more, 'operations': operations})}"
 
 
 def _in_order(losses: Sequence[FormLoss]) -> list[FormLoss]:

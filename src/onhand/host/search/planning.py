@@ -1,5 +1,6 @@
 """A front forecast before a build, and budgets refused from shapes alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ from onhand.host.passes.base import pass_options
 from onhand.host.prepare import Prepared, prepare
 from onhand.host.search.choices import SearchSpace
 from onhand.host.search.lesson_room import room_beside_decoder
-from onhand.host.search.opening import QUICK, Basis, check_costs, open_planner
+from onhand.host.search.opening import QUICK, Basis, check_costs, knows_losses, open_planner
 from onhand.host.search.search import SearchPlan, plan_search
 
 __all__ = ["check_budget_costs", "plan_searched", "search_basis", "searches"]
@@ -54,17 +55,19 @@ def plan_searched(
             "already or changed first; plan with --bits"
         )
     check_budget_costs(ready, options, home)
+    basis = search_basis(ready, options, InputStatistics(), home)
     with TemporaryDirectory(prefix="onhand-plan-") as folder:
-        run = run_original(
-            ready.model,
-            calibration=ready.texts.calibration.sequences,
-            heldout=(),
-            threads=ready.threads,
-            progress=shown,
-            whole=any(plan.report.whole_moments for plan in ready.plans),
-            folder=Path(folder),
-        )
-        basis = search_basis(ready, options, run.statistics, home)
+        if not knows_losses(basis, operations=QUICK):
+            run = run_original(
+                ready.model,
+                calibration=ready.texts.calibration.sequences,
+                heldout=(),
+                threads=ready.threads,
+                progress=shown,
+                whole=any(plan.report.whole_moments for plan in ready.plans),
+                folder=Path(folder),
+            )
+            basis = replace(basis, statistics=run.statistics)
         opened = open_planner(basis, operations=QUICK, progress=shown)
     notes = (*ready.model.notes, *ready.texts.notes, *opened.notes)
     return plan_search(opened.planner, notes=notes)

@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from onhand.core.bundle import read_bundle
 from onhand.core.errors import InputError, OnhandError
 from onhand.core.measurement import Measurement, measurement_from_json
 from onhand.core.outside import parse_json
 from onhand.core.profile import DeviceProfile, parse_profile
 from onhand.core.progress import Progress, Quiet
+from onhand.host.plain import read_plain_bundle
 from onhand.host.target.address import BoardAddress
 from onhand.host.target.copying import copy_bundle
 from onhand.host.target.failures import explain_command
@@ -117,7 +117,7 @@ def bench_on(
         ResourceError: if the board cannot be reached, lacks something, or time is up.
     """
     shown = progress or Quiet()
-    bundle = read_bundle(root)
+    bundle = read_plain_bundle(root)
     with _open_board(ways, shown) as board:
         free = board.facts.free_bytes
         folder = copy_bundle(board.link, bundle, free_bytes=free, progress=shown)

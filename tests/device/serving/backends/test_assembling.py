@@ -63,6 +63,20 @@ def test_the_same_within_a_program(tmp_path: Path) -> None:
     assert listed == ["far"]
 
 
+def test_a_bundle_is_called_as_it_was_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its folder's name or its link's; one that no request could ask for is the bundle's own."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "link").symlink_to("home")
+    monkeypatch.chdir(tmp_path / "home")
+    places = [Path(), Path("../home/"), tmp_path / "link", Path("my lamp")]
+
+    settings = with_bundles(ServeSettings(), places)
+
+    assert [one.name for one in settings.models] == ["home", "home", "link", ""]
+
+
 def test_nothing_at_all_is_refused() -> None:
     """Neither a bundle nor another server."""
     with pytest.raises(InputError, match="no model to serve"):

@@ -43,12 +43,14 @@ class Learners:
         jobs: what they were asked.
         go: they end when it is set.
         told: how often one was told to end.
+        is_judged: whether examples judge what was learned.
     """
 
     versions: Versions
     jobs: list[Job] = field(default_factory=list)
     go: threading.Event = field(default_factory=threading.Event)
     told: int = 0
+    is_judged: bool = True
 
     async def __call__(self, job: Job) -> LearningProcess:
         """See `StartLearning`."""
@@ -73,7 +75,12 @@ class _Learner:
         while not self._is_over:
             if self._learners.go.is_set():
                 version = teach(self._learners.versions, 0.25)
-                return {"ended": "done", "is_used": True, "version": version.number}
+                return {
+                    "ended": "done",
+                    "is_judged": self._learners.is_judged,
+                    "is_used": True,
+                    "version": version.number,
+                }
             await asyncio.sleep(0.005)
         return {"ended": "interrupted"}
 
@@ -275,6 +282,21 @@ def test_it_learns_in_idle_time_and_answers_with_it(
     assert 'onhand_learning_version{model="toy"} 1.0' in figures
     assert 'onhand_learning_examples_taken{model="toy"} 2.0' in figures
     assert 'onhand_learning_trainings_total{model="toy"}' in figures
+
+
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_a_version_that_nothing_judged_is_a_warning(
+    tmp_path: Path, home: Path, caplog: pytest.LogCaptureFixture, is_judged: bool
+) -> None:
+    """It passed its gate, which had nothing to hold against it."""
+    with classroom(tmp_path, home, settings=replace(LEARNING, retry_s=1000.0)) as room:
+        room.learners.is_judged = is_judged
+        give_two(room)
+        room.learners.go.set()
+        until(lambda: room.get("/health").json()["learning"]["toy"]["version"] == 1)
+
+    warned = [one for one in caplog.messages if one.startswith("model toy: nothing judged version")]
+    assert len(warned) == (not is_judged)
 
 
 def test_a_request_ends_a_training_and_it_goes_on_later(room: Classroom) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 from tests.device.serving.routing.acted import Actor, asked, piece, run, texts
@@ -92,6 +93,15 @@ def test_a_sure_answer_is_shown_as_soon_as_it_is_sure() -> None:
     story.told()
 
     assert story.first_s == pytest.approx(0.3)  # two tokens
+
+
+def test_numbers_that_differ_are_told_so_that_it_shows() -> None:
+    """With as many digits as that takes."""
+    rules = replace(RULES, judge=replace(RULES.judge, threshold=0.3001))
+    story = Story(unsure(), Actor([Piece("C")], first_s=1), rules=rules)
+    story.told()
+
+    assert story.won == ("cloud", "the device is unsure: 0.3000 < 0.3001")
 
 
 def test_an_unsure_answer_is_given_elsewhere() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,11 @@ from tests.device.serving.served import fake_model, serving
 from tests.device.test_generate import saying
 
 from onhand.core.errors import ResourceError
+from onhand.device.audit.keys import AuditKeys
+from onhand.device.audit.log import AuditLog, open_audit
+from onhand.device.audit.records import parse
+from onhand.device.audit.segments import segments_in
+from onhand.device.audit.settings import AuditSettings
 from onhand.device.privacy.veil import Redaction
 from onhand.device.serving.asks import Departure
 from onhand.device.serving.assembling import opened_outbox
@@ -48,6 +54,7 @@ class Asking:
         self.redaction: Redaction | None = given.pop("redaction", Redaction())
         self.script = given.pop("script", ANSWER)
         self.kind = given.pop("kind", "cloud")
+        self.audit: AuditLog | None = given.pop("audit", None)
         self.backend = given
         self.seen: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -72,6 +79,7 @@ class Asking:
             served, remotes = mounted([local], settings)
             models = routed(served, settings, metrics=metrics, redaction=self.redaction)
             state = ServerState(models, metrics=metrics, beside=[remotes])
+            state.audit = self.audit
             outbox = opened_outbox(QUICK, home=self.place, metrics=metrics)
             state.beside.append(Desk(outbox, state, QUICK, waiting=Waiting(b"k" * 32)))
             with serving(settings=settings, state=state) as device:
@@ -85,6 +93,8 @@ class Asking:
                     )
                     for body in bodies
                 ]
+                while headers.get("x_defer") and outbox.counts() != {"done": len(bodies)}:
+                    time.sleep(0.01)
                 self.metrics = httpx2.get(f"{device.url}/metrics").text
             outbox.close()
             self.seen = [request.fields for request in cloud.requests]
@@ -286,3 +296,28 @@ def test_sealed_content_is_opened_by_its_key_alone() -> None:
     for other, content in ((Waiting(b"b" * 32), kept), (waiting, kept[:-1] + b"\x00")):
         with pytest.raises(ResourceError, match="was changed"):
             other.opened(content)
+
+
+def test_without_its_class_a_request_leaves_with_what_is_personal(tmp_path: Path) -> None:
+    """So that it is the class that has it redacted."""
+    asking = Asking(tmp_path)
+
+    asking("/v1/chat/completions", chat(), x_privacy="public")
+
+    assert BOB in json.dumps(asking.seen)
+
+
+def test_an_answer_that_comes_later_is_recorded(tmp_path: Path) -> None:
+    """Whose it was, who answered, and what left, before its client can fetch it."""
+    log = open_audit(AuditSettings(), tmp_path, AuditKeys(b"k" * 32, "a test"))
+    asking = Asking(tmp_path, audit=log)
+    (reply,) = asking("/v1/chat/completions", chat(), x_privacy="redact", x_defer="must")
+    log.close()
+
+    lines = (one.path.read_bytes().splitlines() for one in segments_in(tmp_path / "audit/chain-1"))
+    facts = [parse(line).facts for segment in lines for line in segment]
+    (later,) = [one for one in facts if one.get("action") == "deferred"]
+    assert later["outbox"] == reply.json()["id"]
+    assert (later["who"], later["status"], later["outcome"]) == ("local", 200, "ok")
+    assert [(one["backend"], one["form"]) for one in later["left"]] == [("far", "redacted")]
+    assert BOB not in json.dumps(facts)

@@ -1,7 +1,6 @@
 """A request's JSON, field by field: every one is understood or refused by name."""
 
 import json
-import math
 from collections.abc import Collection, Mapping
 
 from onhand.core.errors import InputError
@@ -81,8 +80,7 @@ class Body:
         if (
             isinstance(given, bool)
             or not isinstance(given, int | float)
-            or not math.isfinite(given)
-            or not least <= given <= most
+            or not least <= given <= most  # NaN and what is infinite are not
         ):
             raise self.wrong(key, f"is {shown(given)}, must be a number from {least:g} to {most:g}")
         return float(given)

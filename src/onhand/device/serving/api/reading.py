@@ -244,7 +244,7 @@ def text_of(content: object, body: Body, key: str) -> str:
 def _part(part: object, body: Body, key: str) -> str:
     if (
         isinstance(part, Mapping)
-        and part.get("type") in {"text", "input_text", "output_text"}
+        and part.get("type") in ("text", "input_text", "output_text")
         and isinstance(part.get("text"), str)
     ):
         return str(part["text"])

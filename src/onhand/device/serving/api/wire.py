@@ -201,7 +201,7 @@ def _text(content: object) -> object:
 
 def _format(text: object) -> object:
     wanted = _field(text, "format")
-    if not isinstance(wanted, Mapping) or wanted.get("type") in {None, "text"}:
+    if not isinstance(wanted, Mapping) or wanted.get("type") in (None, "text"):
         return None
     if wanted.get("type") != "json_schema":
         return wanted

@@ -11,7 +11,7 @@ from typing import Protocol
 from onhand.core.errors import InputError
 from onhand.core.outside import parse_json
 from onhand.device.learning.idle_child import Job
-from onhand.device.vault.vault import handed_key
+from onhand.device.vault.handing import handed_key
 
 __all__ = ["LearningProcess", "StartLearning", "start_learning"]
 

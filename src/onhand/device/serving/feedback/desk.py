@@ -243,6 +243,13 @@ class FeedbackDesk:
     def _log(self, pupil: Pupil, said: Mapping[str, object]) -> None:
         if said.get("is_used"):
             _LOG.info("model %s: version %s passed its gate", pupil.name, said.get("version"))
+            if not said.get("is_judged"):
+                _LOG.warning(
+                    "model %s: nothing judged version %s: no example was held out or remembered "
+                    "(held_out and remember of [learning])",
+                    pupil.name,
+                    said.get("version"),
+                )
         elif said.get("ended") == "interrupted":
             _LOG.info("model %s: learning goes on later", pupil.name)
         else:

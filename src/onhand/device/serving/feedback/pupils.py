@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from onhand.core.bundle import Bundle, read_manifest
+from onhand.core.bundle import unchecked_bundle
 from onhand.core.errors import InputError, OnhandError
 from onhand.device.learning.idle_child import Job
 from onhand.device.learning.in_use import open_versions
@@ -88,8 +88,7 @@ class Pupil:
         prompt = answer.ask.prompt
         if isinstance(prompt, str):
             return prompt, answer.text
-        manifest, digest = read_manifest(self.root)
-        bundle = Bundle(root=self.root, manifest=manifest, manifest_sha256=digest)
+        bundle = unchecked_bundle(self.root)
         telling = telling_of(read_template(bundle))
         text = telling.render(prompt, answer.ask.tools)
         return text, telling.answer_text(answer.text, answer.calls)

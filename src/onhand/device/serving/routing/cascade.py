@@ -213,8 +213,7 @@ class _Held:
         if is_late and not self._scores:
             self.why = "the device had nothing to show in time"
         elif verdict != "open":
-            sign = ">=" if found >= judge.threshold else "<"
-            self.why = f"the device is {verdict}: {found:.2f} {sign} {judge.threshold:.2f}"
+            self.why = f"the device is {verdict}: {_compared(found, judge.threshold)}"
         return verdict
 
     @staticmethod
@@ -258,3 +257,11 @@ async def _elsewhere(
         if not has_held:
             raise
         return None
+
+
+def _compared(found: float, threshold: float) -> str:
+    # As many digits as tell them apart.
+    sign = ">=" if found >= threshold else "<"
+    shown = [f"{found:.{n}f} {sign} {threshold:.{n}f}" for n in (2, 4, 6, 9)]
+    differing = (one for one in shown if len(set(one.split(f" {sign} "))) > 1)
+    return next(differing, shown[0])

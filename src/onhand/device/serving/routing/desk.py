@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from onhand.core.errors import EngineError, OnhandError, ResourceError
+from onhand.device.audit.leaving import gathering
 from onhand.device.serving.answering import Answer
 from onhand.device.serving.api.bodies import Body, as_json
 from onhand.device.serving.api.completions import read_chat, read_completion
@@ -16,6 +17,7 @@ from onhand.device.serving.api.replies import JsonReply
 from onhand.device.serving.api.responses import read_response
 from onhand.device.serving.api.shape import Asked
 from onhand.device.serving.asks import TextModel
+from onhand.device.serving.auditing import record_later
 from onhand.device.serving.journal import Entry
 from onhand.device.serving.refusals import BackendFailed, Refusal, RefusedRequest, refusal_of
 from onhand.device.serving.routing.outbox import Deferred, Outbox
@@ -175,16 +177,30 @@ class Desk:
         return _answer_of(self._opened(kept))
 
     async def _send(self, request: Deferred) -> Outcome:
-        outcome = await self._sent(request)
+        log, entry = self._state.audit, Entry()
+        if log is not None and log.is_refusing:
+            return Outcome(was_sent=False)
+        with gathering() as left:
+            outcome = await self._sent(request, entry)
+        if log is not None and (left or outcome.was_sent or outcome.status is not None):
+            # Before its client can fetch it.
+            await record_later(
+                log,
+                entry,
+                request=request.id,
+                tenant=request.tenant,
+                status=outcome.status or 0,
+                left=left,
+            )
         if not outcome.answer or not self._waiting.is_sealed(request.body):
             return outcome
         return replace(outcome, answer=self._waiting.sealed(outcome.answer))
 
-    async def _sent(self, request: Deferred) -> Outcome:
+    async def _sent(self, request: Deferred, entry: Entry) -> Outcome:
         if self._state.is_draining:
             return Outcome(was_sent=False)
         try:
-            answer = await self._begun(request)
+            answer = await self._begun(request, entry)
         except OnhandError as error:
             return _outcome(error, was_sent=False)
         await asyncio.to_thread(self._outbox.begin, request.id)
@@ -194,14 +210,14 @@ class Desk:
             return _outcome(error, was_sent=True)
         return Outcome(status=200, answer=as_json(reply.value))
 
-    async def _begun(self, request: Deferred) -> Answer:
+    async def _begun(self, request: Deferred, entry: Entry) -> Answer:
         kept = json.loads(self._waiting.opened(request.body))
         model = self._state.text_model(kept["model"])
         read = _READERS[kept["route"]]
         asked = read(Body(kept["fields"]), tenant=request.tenant, usual=model.usual)
         wishes = Wishes(privacy=kept["privacy"], policy=kept["policy"], key=request.id)
         return await Answer.begun(
-            self._state, model, asked.wishing(wishes, sent_key=request.id), Entry()
+            self._state, model, asked.wishing(wishes, sent_key=request.id), entry
         )
 
 

@@ -16,6 +16,8 @@ __all__ = ["QuantizeMixed", "mixed_pass"]
 _WAYS = ("none", "fast", "full")
 _OF_FIELD = {
     "static": "static-8",
+    "static_symmetric": "static-8-symmetric",
+    "static_asymmetric": "static-8-asymmetric",
     "static_4": "static-4",
     "dynamic": "dynamic-8",
     "weights": "weights-8",
@@ -32,6 +34,9 @@ class QuantizeMixed:
 
     Attributes:
         static: patterns of names of layers that compute on 8-bit integers of known ranges.
+        static_symmetric: the same, with inputs as int8 around zero whatever `activations` says;
+            where another layer reads the same values and asks for nothing, they stay as they are.
+        static_asymmetric: likewise, with inputs as uint8 with a zero point.
         static_4: the same with weights of 4 bits.
         dynamic: layers whose ranges each run finds; products of matrices, in ONNX Runtime alone.
         weights: layers that store weights in 8 bits and compute in float.
@@ -43,6 +48,8 @@ class QuantizeMixed:
     name: ClassVar[str] = "quantize-mixed"
 
     static: tuple[str, ...] = ()
+    static_symmetric: tuple[str, ...] = ()
+    static_asymmetric: tuple[str, ...] = ()
     static_4: tuple[str, ...] = ()
     dynamic: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
@@ -126,6 +133,8 @@ def mixed_pass(
     }
     return QuantizeMixed(
         static=named["static"],
+        static_symmetric=named["static_symmetric"],
+        static_asymmetric=named["static_asymmetric"],
         static_4=named["static_4"],
         dynamic=named["dynamic"],
         weights=named["weights"],

@@ -85,7 +85,7 @@ class Ranges:
         self._method, self._symmetric, self._percentile = method, symmetric, percentile
         self._threads, self._progress = threads, progress
         self._histograms: dict[str, Histogram] = {}
-        self._chosen: dict[tuple[str, ...], Grid] = {}
+        self._chosen: dict[tuple[tuple[str, ...], bool], Grid] = {}
 
     def grids(self, plan: Plan) -> dict[str, Grid]:
         """Choose the grid of each group of values that share one.
@@ -111,7 +111,10 @@ class Ranges:
         groups: dict[str, list[str]] = {}
         for name, root in plan.grids.items():
             groups.setdefault(root, []).append(name)
-        found = {root: self._grid(tuple(names)) for root, names in groups.items()}
+        found = {
+            root: self._grid(tuple(names), symmetric=self._symmetric != (root in plan.turned))
+            for root, names in groups.items()
+        }
         # In the graph's order, so that what is scaled twice finds its source.
         for name, (source, factor) in plan.scaled.items():
             grid = found[plan.grids[source]]
@@ -128,8 +131,8 @@ class Ranges:
             if (histogram := self._histograms.get(name)) is not None
         }
 
-    def _grid(self, names: tuple[str, ...]) -> Grid:
-        if names not in self._chosen:
+    def _grid(self, names: tuple[str, ...], *, symmetric: bool) -> Grid:
+        if (names, symmetric) not in self._chosen:
             histogram = reduce(Histogram.merged, (self._histograms[name] for name in names))
             # What is fed is bounded, and its ends are as frequent as anything.
             fed = {value.name for value in self._graph.inputs} | self._graph.constants.keys()
@@ -137,11 +140,11 @@ class Ranges:
             low, high = choose_range(
                 histogram,
                 "min-max" if is_fed else self._method,
-                symmetric=self._symmetric,
+                symmetric=symmetric,
                 percentile=self._percentile,
             )
-            self._chosen[names] = Grid.of(low, high, symmetric=self._symmetric)
-        return self._chosen[names]
+            self._chosen[names, symmetric] = Grid.of(low, high, symmetric=symmetric)
+        return self._chosen[names, symmetric]
 
 
 def channel_means(

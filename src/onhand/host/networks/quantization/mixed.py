@@ -1,6 +1,7 @@
 """One network whose layers compute in several ways: each has a choice of its own."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -27,18 +28,29 @@ from onhand.host.networks.quantization.layers_alone import (
     compress_weights,
     multiply_dynamically,
 )
-from onhand.host.networks.quantization.plan import Layer, layers_of
+from onhand.host.networks.quantization.plan import Layer, Plan, layers_of
 from onhand.host.networks.quantization.static import StaticSettings, StaticWork
 from onhand.host.networks.quantization.stored_weights import compress_stored
 from onhand.host.rounding import round_matrix
 
-__all__ = ["CHOICES", "FLOAT", "MixedWork", "saves_a_bit"]
+__all__ = ["CHOICES", "FLOAT", "TURNED", "MixedWork", "saves_a_bit"]
 
 FLOAT: Final = "float32"
-CHOICES: Final = (FLOAT, "static-8", "static-4", "dynamic-8", "weights-8", "weights-4")
+CHOICES: Final = (
+    FLOAT,
+    "static-8",
+    "static-8-symmetric",
+    "static-8-asymmetric",
+    "static-4",
+    "dynamic-8",
+    "weights-8",
+    "weights-4",
+)
 """Ways in which a layer may compute: float32; on 8-bit integers of known ranges with weights of 8
 or 4 bits; on 8-bit integers whose ranges each run finds; in float with weights of few bits."""
-_STATIC: Final = {"static-8", "static-4"}
+TURNED: Final = {False: "static-8-symmetric", True: "static-8-asymmetric"}
+"""Whether activations are symmetric where nothing else is said -> the choice of the other way."""
+_STATIC: Final = {"static-8", "static-4", *TURNED.values()}
 _PRODUCTS: Final = {"Gemm", "MatMul"}
 _GROUP: Final = 32
 _FEW: Final = 12  # examples settle the squares of inputs
@@ -89,6 +101,7 @@ class MixedWork:
         self.layers: dict[str, Layer] = layers_of(self.graph)
         self._bench = bench
         self.bias_correction = bias_correction
+        self._symmetric = symmetric
         self._bits = 7 if saves_a_bit(bench.profile) else 8
         self._static = StaticWork(
             self.graph,
@@ -110,10 +123,13 @@ class MixedWork:
     def choices(self, name: str) -> tuple[str, ...]:
         """Return the ways in which a layer may compute; float32 comes first.
 
-        Only products of matrices have ranges that each run finds.
+        Only products of matrices have ranges that each run finds; of "static-8-symmetric" and
+        "static-8-asymmetric" there is the one that "static-8" is not.
         """
-        is_product = self.layers[name].node.op in _PRODUCTS
-        return tuple(one for one in CHOICES if is_product or one != "dynamic-8")
+        none = {TURNED[not self._symmetric]}
+        if self.layers[name].node.op not in _PRODUCTS:
+            none.add("dynamic-8")
+        return tuple(one for one in CHOICES if one not in none)
 
     def made(self, choices: Mapping[str, str]) -> Graph:
         """Return the graph of some choices.
@@ -185,19 +201,27 @@ class MixedWork:
         moments = measure_moments(
             self.graph, layers, seen, threads=self._bench.threads, pairs=False
         )
-        noise = self._static.ranges.errors(self._static.plan(()))
+        plan = self._static.plan(())
+        noise = self._static.ranges.errors(plan)
+        turned = self._static.ranges.errors(replace(plan, turned=frozenset(plan.grids.values())))
         return {
-            layer.name: self._local_error(layer, moments[layer.name], noise) for layer in layers
+            layer.name: self._local_error(layer, moments[layer.name], noise, turned)
+            for layer in layers
         }
 
     def _local_error(
-        self, layer: MatrixLayer, moments: Moments, noise: Mapping[str, float]
+        self,
+        layer: MatrixLayer,
+        moments: Moments,
+        noise: Mapping[str, float],
+        turned: Mapping[str, float],
     ) -> dict[str, float]:
         own = self.layers[layer.name]
         weight = own.weight_of(self.graph)
         matrices = layer.matrices(weight).astype(np.float64)  # (groups, N, K)
         power = max(sum(_power(matrices, moments)), 1e-30)
-        through = noise.get(own.data, 0.0) * float(np.square(matrices).sum()) / power
+        amplified = float(np.square(matrices).sum()) / power
+        through, through_turned = (one.get(own.data, 0.0) * amplified for one in (noise, turned))
         rounded: dict[int, float] = {}
         static: dict[int, float] = {}
         for bits in {self._bits, 8, 4}:
@@ -217,6 +241,7 @@ class MixedWork:
         known = {
             FLOAT: 0.0,
             "static-8": static[self._bits] + through,
+            TURNED[self._symmetric]: static[self._bits] + through_turned,
             "static-4": static[4] + through,
             "dynamic-8": rounded[8] + through,
             "weights-8": rounded[8],
@@ -229,11 +254,33 @@ class MixedWork:
         if not static:
             return self.graph
         plan = self._static.plan([name for name in self.layers if name not in static])
+        plan = replace(plan, turned=self._turned(plan, choices))
         grids = self._static.ranges.grids(plan)
         low = {name for name, choice in choices.items() if choice == "static-4"}
         layers, _ = self._static.rounded(plan, grids, low=low)
         layers = self._static.corrected_by(self.bias_correction, plan, grids, layers)
         return self._static.written(plan, layers)
+
+    def _turned(self, plan: Plan, choices: Mapping[str, str]) -> frozenset[str]:
+        """Return the grids that lie the other way.
+
+        Those where all layers that read them ask for it; what no layer reads lies as what it is
+        computed from, since engines compute on integers of one sign at once.
+        """
+        asked: dict[str, bool] = {}
+        for name, layer in plan.layers.items():
+            root = plan.grids[layer.data]
+            asked[root] = asked.get(root, True) and choices.get(name) == TURNED[self._symmetric]
+        ways: dict[str, bool] = {}
+        for node in self.graph.nodes:
+            for value in node.inputs:
+                if value in plan.grids:
+                    ways.setdefault(value, asked.get(plan.grids[value], False))
+            before = next((ways[value] for value in node.inputs if value in ways), False)
+            for value in node.outputs:
+                grid = plan.grids.get(value)
+                ways[value] = before if grid is None else asked.setdefault(grid, before)
+        return frozenset(root for root, is_turned in asked.items() if is_turned)
 
 
 def _power(matrices: Doubles, moments: Moments) -> tuple[float, float]:

@@ -91,6 +91,8 @@ class Plan:
         kept: name of a node -> why it stays in float.
         scaled: a value that is another one times a number -> that value and the number: the
             codes are the same, and only what they stand for differs.
+        turned: values with grids of their own that lie the other way: around zero where the others
+            have a zero point, or the other way about.
     """
 
     layers: Mapping[str, Layer]
@@ -99,6 +101,7 @@ class Plan:
     grids: Mapping[str, str]
     kept: Mapping[str, str]
     scaled: Mapping[str, tuple[str, float]] = field(default_factory=dict)
+    turned: frozenset[str] = frozenset()
 
 
 def nothing_to_quantize(graph: Graph) -> str:
