@@ -309,14 +309,13 @@ def _trainer(room: _Room, meter: EnergyMeter, notes: list[str]) -> Trainer:
     def remember() -> None:
         if room.remembers:
             return
-        told = (room.teachable, room.values)
-        sources = [room.material.past]
+        told, sources = (room.teachable, room.values), [room.material.past]
         if room.settings.rehearse:
             more, note = rehearsals(room.bundle, *told, room.given.past, settings=room.settings)
             notes.append(note)
             sources.append(more)
+        size, width = room.settings.batch, room.material.width
         for source in sources:
-            size, width = room.settings.batch, room.material.width
             remember_all(room.method, *told, source, batch=size, width=width)
 
     folder = room.folder
