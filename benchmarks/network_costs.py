@@ -4,9 +4,11 @@
 
 The cost model measures the corners (all layers with one choice) and a few mixes. Then other mixes
 are drawn: layers at random, runs of layers, and all choices at once; each is packed, timed in every
-engine in turns with the others, and run in a fresh process of its own for its memory. The float
-network is timed among them: forecasts are scaled by what it takes now, as on a shared machine the
-speed changes by the minute; errors of times as they were forecast are kept as well. Networks whose
+engine in turns with the others, and run in a fresh process of its own for its memory. The corners
+are timed among them once more: forecasts are scaled by the median of what they take now beside what
+they took, as on a shared machine the speed changes by the minute (of one network alone the times
+of two rounds differ by more than forecasts do); errors of times as they were forecast are kept as
+well. Networks whose
 files are not in the folder of `ONHAND_ASSETS` are left out, which is said.
 """
 
@@ -15,7 +17,7 @@ import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +27,14 @@ from onhand.core.measurement import Measurement
 from onhand.device.networks.bench import bench_network
 from onhand.device.networks.ranking import rank_networks
 from onhand.device.threads import usable_threads
+from onhand.host.costs.network_corners import uniform
 from onhand.host.networks.pack import pack_network
+from onhand.host.networks.quantization.mixed import CHOICES
 from onhand.host.search.network_bases import bases_for
 from onhand.host.search.network_front import Space
 from onhand.host.search.network_ground import Ground
 
-__all__ = ["drawn_mixes", "main"]
+__all__ = ["drawn_mixes", "main", "slowdown"]
 
 RESULT = Path(__file__).parent / "results" / "network_costs.json"
 EACH_S = 1.0
@@ -89,30 +93,44 @@ def measured(ground: Ground, n: int) -> dict[str, object]:
     if standing is None:
         raise TypeError("the plain base is always there")
     spaces = {space.engine: space for space in standing.spaces()}
-    plain = dict.fromkeys(standing.work.layers, "float32")
-    mixes = [plain, *drawn_mixes(next(iter(spaces.values())), n)]
+    mixes = drawn_mixes(next(iter(spaces.values())), n)
+    corners = [uniform(standing.work, choice) for choice in CHOICES]
+    corners = [dict(one) for one in {tuple(corner.items()): None for corner in corners}]
     ready = ground.ready
     points: list[dict[str, object]] = []
     with tempfile.TemporaryDirectory() as folder:
         bundles = {}
-        for i, mix in enumerate(mixes):
-            place = Path(folder) / f"p{i}"
+        named = {f"p{i}": mix for i, mix in enumerate(mixes)}
+        named |= {f"corner{i}": mix for i, mix in enumerate(corners)}
+        for name, mix in named.items():
+            place = Path(folder) / name
             place.mkdir()
             graph = standing.work.made(mix)
             bundle = pack_network(
                 ready.model, ready.network, {"mixed": graph}, place, provenance={}
             )
-            bundles[f"p{i}"] = (bundle, "mixed")
+            bundles[name] = (bundle, "mixed")
         ranked, _ = rank_networks(bundles, threads=ready.threads, budget_s=EACH_S)
-        now = {one.engine: one.latency_s.value for one in ranked if one.variant == "p0"}
+        slower = {
+            engine: slowdown(
+                space,
+                corners,
+                {
+                    int(one.variant.removeprefix("corner")): one.latency_s.value
+                    for one in ranked
+                    if one.engine == engine and one.variant.startswith("corner")
+                },
+            )
+            for engine, space in spaces.items()
+        }
         for one in ranked:
-            if one.engine not in spaces or one.variant == "p0":
+            if one.engine not in spaces or one.variant.startswith("corner"):
                 continue
             i = int(one.variant[1:])
             space = spaces[one.engine]
             told = space.predicted(mixes[i])
             told["unscaled_s"] = told["latency_s"]
-            told["latency_s"] *= now[one.engine] / space.predicted(plain)["latency_s"]
+            told["latency_s"] *= slower[one.engine]
             bundle, _ = bundles[one.variant]
             figures, _ = bench_network(
                 bundle.root, engine=one.engine, threads=ready.threads, runs=2
@@ -122,9 +140,26 @@ def measured(ground: Ground, n: int) -> dict[str, object]:
         "engines": {
             engine: {axis: errors(points, engine, axis) for axis in AXES} for engine in spaces
         },
+        "slower_than_calibrated": slower,
         "n_layers": len(standing.work.layers),
         "points": points,
     }
+
+
+def slowdown(space: Space, corners: Sequence[Mapping[str, str]], now: Mapping[int, float]) -> float:
+    """Return how many times longer corners take than when the cost model measured them.
+
+    Args:
+        space: in one engine.
+        corners: choices of all layers.
+        now: place of a corner -> seconds, of those that the engine ran.
+    """
+    ratios = [
+        seconds / space.predicted(corners[i])["latency_s"]
+        for i, seconds in now.items()
+        if all(choice in space.choices[name] for name, choice in corners[i].items())
+    ]
+    return statistics.median(ratios) if ratios else 1.0
 
 
 def _point(

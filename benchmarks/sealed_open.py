@@ -1,6 +1,6 @@
-"""What it costs that a bundle is sealed: the time from a new process to its first token.
+"""What it costs that a bundle is sealed: opening it in a new process, and its first token.
 
-    python -m benchmarks.sealed_open [--shape smollm2-135m] [--megabytes 400] [--runs 5]
+    python -m benchmarks.sealed_open [--shape qwen2.5-0.5b] [--runs 5]
         [--engine native] [--bundle DIR] [--json] [--out FILE.json]
 
 A bundle of random weights is built, or one is given, and sealed for a vault that is made for it.
@@ -129,7 +129,8 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, object]:
 def _built(shape: str, scratch: Path) -> Path:
     from benchmarks.sessions import build
 
-    return build(shape, scratch / "plain")
+    (scratch / "made").mkdir()
+    return build(shape, scratch / "made")
 
 
 def _opened(root: Path, home: Path, engine: str) -> Mapping[str, float]:

@@ -73,7 +73,6 @@ class ChatTemplate:
                 f"{where}: has {len(source)} characters, more than the {_MAX_SOURCE} allowed"
             )
         self.source = source
-        self._where = where
         self._special_tokens = dict(special_tokens or {})
         self._purse = Purse(_WORK)
         self._lock = threading.Lock()
@@ -122,9 +121,10 @@ class ChatTemplate:
                     add_generation_prompt=add_generation_prompt,
                 )
             except Exception as error:
-                # A template can provoke any error; none of them is the caller's to sort out.
+                # A template can provoke any error; none of them is the caller's to sort out, who
+                # may be elsewhere, and is not told where the bundle lies.
                 raise InputError(
-                    f"{self._where}: cannot render these {len(messages)} messages: {_clause(error)}"
+                    f"chat template: cannot render these {len(messages)} messages: {_clause(error)}"
                 ) from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.device.learning.models import LinearTeachable, TableTeachable
 
@@ -95,7 +95,8 @@ def marked(lengths: list[int]) -> dict[str, np.ndarray]:
     }
 
 
-@given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=9))
+@settings(max_examples=30)
+@given(lengths=st.lists(st.integers(1, 600), min_size=1, max_size=6))
 def test_an_encoder_s_texts_come_once_and_whole_in_runs_that_are_not_large(
     lengths: list[int],
 ) -> None:

@@ -17,18 +17,22 @@ from typing import Any, Final
 import httpx2
 import numpy as np
 import psutil
+from tests.device.learning.bundles import trunk_weights
 from tests.device.learning.test_taught import shown
 from tests.device.serving.backends.upstream import events, gives, says, upstream
 from tests.device.serving.feedback.test_learned_network import write_network
 from tests.device.vault.showing import Known
 
 from onhand.core.bundle import read_bundle
+from onhand.core.sealed_header import parse_recipient
+from onhand.core.sealed_writing import seal_bundle
 from onhand.core.signing import sign_manifest
 from onhand.device.access.store import KeyStore
 from onhand.device.text_files import read_text_files
 from onhand.device.trust.checking import write_signature
 from onhand.device.trust.store import TrustStore
 from onhand.device.vault.handing import handed_key
+from onhand.device.vault.recipients import recipient_of
 from onhand.device.vault.sources import Asking
 from onhand.device.vault.vault import STORES, begin_vault, open_vault
 
@@ -109,7 +113,8 @@ class Run:
     @property
     def written(self) -> tuple[Path, ...]:
         """Folders in which files may have been written."""
-        return tuple(self.place / name for name in ("home", "user", "here", "temporary", "attic"))
+        names = ("home", "user", "here", "temporary", "attic", "bundles")
+        return tuple(self.place / name for name in names)
 
     def environment(self) -> Mapping[str, str]:
         """Return all that the server is told."""
@@ -179,8 +184,8 @@ def full_run(place: Path, *, has_vault: bool, looked: Callable[[Run], None]) -> 
 
 
 def _bundles(run: Run) -> tuple[str, str]:
-    """Put two bundles there, signed by this device; they hold their weights in the clear."""
-    folder = run.place / "bundles"
+    """Make two bundles, signed by this device; with a vault, they are sealed for it."""
+    folder = run.place / "made"
     shutil.copytree(TINY, folder / "tiny")
     write_network(folder / "things")
     store = TrustStore(run.home)
@@ -193,7 +198,17 @@ def _bundles(run: Run) -> tuple[str, str]:
         run.known.update({f"the data key of {name}": vault.key(name) for name in STORES})
         run.known["the key-encryption key"] = bytes.fromhex(handed_key(run.home))
         run.known["the passphrase"] = WORDS
-    return (folder / "tiny").as_posix(), (folder / "things").as_posix()
+    weights = (folder / "tiny" / "weights.safetensors").read_bytes()
+    run.known["weights of a language model"] = weights[-4096:-4000]
+    run.known["weights of a network"] = trunk_weights()
+    bundles = run.place / "bundles"
+    for name in ("tiny", "things"):
+        if vault is None:
+            shutil.copytree(folder / name, bundles / name)
+        else:
+            seal_bundle(folder / name, bundles / name, [parse_recipient(recipient_of(vault))])
+    shutil.rmtree(folder)
+    return (bundles / "tiny").as_posix(), (bundles / "things").as_posix()
 
 
 @contextmanager

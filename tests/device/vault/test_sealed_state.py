@@ -7,6 +7,7 @@ import pytest
 
 from onhand.core.errors import BundleCorrupt
 from onhand.device.learning.version_tensors import read_tensors, write_tensors
+from onhand.device.serving.plain_stores import seal_stores
 from onhand.device.state import recall_bytes, remember_bytes
 from onhand.device.vault.sources import Asking
 from onhand.device.vault.vault import erase_vault, init_vault
@@ -44,43 +45,50 @@ def test_what_an_engine_packed_is_sealed(guarded: Path) -> None:
 def test_learned_tensors_are_sealed(guarded: Path) -> None:
     """No value shows, and all come back."""
     path = _version(guarded, 1)
-    write_tensors(path, VALUES, target=path)
+    digest = write_tensors(path, VALUES, target=path)
 
     assert VALUES["head"].tobytes() not in path.read_bytes()
     assert b"head" not in path.read_bytes()
-    found = read_tensors(path)
+    found = read_tensors(path, sha256=digest)
     assert found.keys() == VALUES.keys()
     for name, value in VALUES.items():
         np.testing.assert_array_equal(found[name], value)
 
 
-def test_learned_before_there_was_a_vault_is_read(tmp_path: Path) -> None:
-    """As it was written."""
-    path = _version(tmp_path / "home", 1)
-    write_tensors(path, VALUES, target=path)
+def test_what_was_plain_is_sealed_when_the_vault_is_made(tmp_path: Path) -> None:
+    """Learned tensors and packed weights; they read as before."""
+    home = tmp_path / "later"
+    path = _version(home, 1)
+    digest = write_tensors(path, VALUES, target=path)
+    remember_bytes(home, KEY, "packed", b"plain weights", made_by="1")
     assert b"head" in path.read_bytes()
-    init_vault(tmp_path / "home", kind="key-file", place=str(tmp_path / "key"), asking=Asking({}))
+    init_vault(home, kind="key-file", place=str(tmp_path / "key"), asking=Asking({}))
+    with pytest.raises(BundleCorrupt, match="is not sealed"):
+        read_tensors(path, sha256=digest)
 
-    np.testing.assert_array_equal(read_tensors(path)["head"], VALUES["head"])
+    assert len(seal_stores(home)) == 2
+    assert b"head" not in path.read_bytes()
+    np.testing.assert_array_equal(read_tensors(path, sha256=digest)["head"], VALUES["head"])
+    assert recall_bytes(home, KEY, "packed", made_by="1") == b"plain weights"
 
 
 def test_attack_tensors_of_another_version(guarded: Path) -> None:
     """They open under their own number alone."""
     first, second = _version(guarded, 1), _version(guarded, 2)
-    write_tensors(first, VALUES, target=first)
+    digest = write_tensors(first, VALUES, target=first)
     second.write_bytes(first.read_bytes())
 
     with pytest.raises(BundleCorrupt, match="does not open"):
-        read_tensors(second)
+        read_tensors(second, sha256=digest)
 
 
 def test_attack_learned_tensors_that_were_changed(guarded: Path) -> None:
     """Whoever writes the hash anew is seen by the seal."""
     path = _version(guarded, 1)
-    write_tensors(path, VALUES, target=path)
+    digest = write_tensors(path, VALUES, target=path)
     content = bytearray(path.read_bytes())
     content[70] ^= 1
     path.write_bytes(content)
 
     with pytest.raises(BundleCorrupt, match="does not open"):
-        read_tensors(path)
+        read_tensors(path, sha256=digest)

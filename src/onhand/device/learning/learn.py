@@ -13,7 +13,7 @@ import numpy as np
 
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
-from onhand.core.errors import InputError, ResourceError
+from onhand.core.errors import InputError
 from onhand.core.lesson import REMEMBERED
 from onhand.core.progress import Progress, Quiet
 from onhand.device.energy import EnergyMeter, choose_meter
@@ -130,8 +130,6 @@ def learn(
             is_interrupted=is_interrupted,
             progress=shown,
         )
-        if ended.kind == "ceiling" and not ended.training.step:
-            raise ResourceError(f"nothing was learned: {ended.why}; give it more")
         if ended.kind != "interrupted":
             # At a ceiling, what was learned until then is judged as it is.
             ended = replace(ended, training=trainer.end())

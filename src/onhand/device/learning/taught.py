@@ -152,10 +152,9 @@ def learn_from_feedback(
         before = replace(before, n_screened=len(taken))
         _keep(folder, before)
     held = {one.feedback.id for one in intake.held()}
-    made: Learned | None = None
-    lessons = list(_lessons(bundle, folder, taken, before, settings, held=held))
-    for left, (data, how) in zip(reversed(range(len(lessons))), lessons, strict=True):
-        learned = learn(
+
+    def taught(data: Path, how: LearnSettings) -> Learned:
+        return learn(
             root,
             data,
             settings=how,
@@ -164,15 +163,31 @@ def learn_from_feedback(
             permit=permit,
             is_interrupted=is_interrupted,
         )
+
+    lessons = list(_lessons(bundle, folder, taken, before, settings, held=held))
+    return _each(lessons, taught, before, folder=folder, n_taken=len(taken))
+
+
+def _each(
+    lessons: Sequence[tuple[Path, LearnSettings]],
+    taught: Callable[[Path, LearnSettings], Learned],
+    before: Progressed,
+    *,
+    folder: Path,
+    n_taken: int,
+) -> Learned | None:
+    """Learn one file after the other, and keep how far that has gone."""
+    made: Learned | None = None
+    for number, (data, how) in enumerate(lessons):
+        learned = taught(data, how)
         made = _after(made, learned)
         if learned.ended == "interrupted":
             return made
-        before = _judged(before, learned, len(taken), name=data.name)
-        if left:
+        before = _judged(before, learned, n_taken, name=data.name)
+        if number + 1 < len(lessons):
             # What is left of a session that is broken off goes on in the next quiet time.
             _keep(folder, before)
-    n = len(taken)
-    _keep(folder, replace(before, n_seen=n, n_preferred=n, n_tried=0, n_paired=0))
+    _keep(folder, replace(before, n_seen=n_taken, n_preferred=n_taken, n_tried=0, n_paired=0))
     return made
 
 

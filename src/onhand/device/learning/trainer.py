@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
-from onhand.core.errors import InputError
+from onhand.core.errors import InputError, ResourceError
 from onhand.core.progress import Progress, Quiet
 from onhand.device.learning.base import Teachable, Values
 from onhand.device.learning.ceilings import GO, Permit, Spent
@@ -215,6 +215,7 @@ class Trainer:
             How it ended.
 
         Raises:
+            ResourceError: if a ceiling lets not even the first step begin.
             OnhandError: as `step`.
         """
         shown = progress or Quiet()
@@ -226,6 +227,8 @@ class Trainer:
                 return Ended(kind="interrupted", why="", training=self.training)
             asked = permit(self.spent)
             if asked.kind == "end":
+                if not self.training.step:
+                    raise ResourceError(f"nothing was learned: {asked.why}; give it more")
                 return Ended(kind="ceiling", why=asked.why, training=self.training)
             if asked.kind == "wait":
                 if asked.why and asked.why != told:

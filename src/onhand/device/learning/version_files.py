@@ -22,7 +22,6 @@ from typing import Final
 import numpy as np
 
 from onhand.core.arrays import FloatArray
-from onhand.core.bundle import sha256_of
 from onhand.core.errors import BundleCorrupt, InputError, ResourceError
 from onhand.core.lesson import Lesson
 from onhand.core.outside import count, object_of, parse_json, shown
@@ -320,9 +319,7 @@ def read_values(folder: Path, version: Version, lesson: Lesson) -> dict[str, Flo
     if version.size_bytes > MAX_TENSORS_BYTES:
         raise BundleCorrupt(f"{path}: {version.size_bytes} bytes, at most {MAX_TENSORS_BYTES}")
     try:
-        if (found := sha256_of(path)) != version.sha256:
-            raise BundleCorrupt(f"{path}: has SHA-256 {found}, expected {version.sha256}")
-        values = read_tensors(path)
+        values = read_tensors(path, sha256=version.sha256)
     except OSError as error:
         raise BundleCorrupt(f"{path}: cannot be read: {error.strerror}") from error
     try:

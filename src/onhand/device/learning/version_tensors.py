@@ -28,7 +28,7 @@ def write_tensors(path: Path, changed: Values, *, target: Path) -> str:
         target: where the file will be when its folder is renamed: sealed, it opens there alone.
 
     Returns:
-        SHA-256 of the file, in hex.
+        SHA-256 of the content in plain, in hex: sealed anew, it is the same version.
 
     Raises:
         OSError: if it cannot be written.
@@ -38,6 +38,7 @@ def write_tensors(path: Path, changed: Values, *, target: Path) -> str:
     header, _ = layout_tensors(specs)
     arrays = [np.ascontiguousarray(changed[name], dtype="<f4") for name in specs]
     content = b"".join([header, *(array.tobytes() for array in arrays)])
+    digest = hashlib.sha256(content).hexdigest()
     placed = keys_above(target.parent, _STORE)
     if placed is not None:
         content = seal_bytes(placed.keys, content, name=placed.name(target))
@@ -45,20 +46,21 @@ def write_tensors(path: Path, changed: Values, *, target: Path) -> str:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    return hashlib.sha256(content).hexdigest()
+    return digest
 
 
-def read_tensors(path: Path) -> dict[str, FloatArray]:
-    """Read tensors, sealed or of the time before there was a vault.
+def read_tensors(path: Path, *, sha256: str) -> dict[str, FloatArray]:
+    """Read tensors: sealed ones where there is a vault.
 
     Args:
-        path: the file, whose hash was found right.
+        path: the file.
+        sha256: as `write_tensors` returned it.
 
     Returns:
         Name -> float32 array, the caller's own.
 
     Raises:
-        BundleCorrupt: if they do not open, or are no tensors of float32.
+        BundleCorrupt: if they were changed, do not open, or are no tensors of float32.
         OSError: if it cannot be read.
         VaultError: if the vault is locked.
     """
@@ -66,6 +68,8 @@ def read_tensors(path: Path) -> dict[str, FloatArray]:
         content = content_of(path, keys_above(path.parent, _STORE))
     except InputError as error:
         raise BundleCorrupt(str(error)) from error
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
+        raise BundleCorrupt(f"{path}: has SHA-256 {found}, expected {sha256}")
     file = read_safetensors(content, called=path)
     return {name: _value(file, name) for name in file.tensors}
 

@@ -22,6 +22,8 @@ _OWNERS: Final = (
     ("signing", "keys/signing.key"),
 )
 
+_PATTERNS: Final = (("learned", "*/learned/**/tensors.safetensors"), ("packed", "*/*.bin"))
+
 
 def seal_stores(home: Path) -> list[str]:
     """Seal what is in the clear in a state folder with a vault, taking it as it is.
@@ -61,6 +63,11 @@ def _sealed_now(home: Path) -> Iterator[Path]:
             yield home / name
     for folder in sorted((home / "state").glob("*/learned")):
         yield from _sealed_lessons(home, folder)
+    for store, pattern in _PATTERNS:
+        placed = keys_of(home, store)
+        for path in sorted((home / "state").glob(pattern)):
+            if placed is not None and seal_in_place(path, placed):
+                yield path
 
 
 def _sealed_lessons(home: Path, folder: Path) -> Iterator[Path]:

@@ -278,8 +278,9 @@ class MixedWork:
                     ways.setdefault(value, asked.get(plan.grids[value], False))
             before = next((ways[value] for value in node.inputs if value in ways), False)
             for value in node.outputs:
-                grid = plan.grids.get(value)
-                ways[value] = before if grid is None else asked.setdefault(grid, before)
+                ways[value] = before
+                if value in plan.grids:
+                    ways[value] = asked.setdefault(plan.grids[value], before)
         return frozenset(root for root, is_turned in asked.items() if is_turned)
 
 
