@@ -1,4 +1,4 @@
-"""A training as it lies on the disk between two of its steps, and back."""
+"""A training as it is kept on the disk after each step, and read again."""
 
 from collections.abc import Mapping
 

@@ -119,9 +119,9 @@ def learn(
         begun: list[str] = []
         trainer = _trainer(room, meter, begun)
         notes = (*room.notes, *trainer.notes, *trainer.method.notes, *begun)
-        resumed_at = trainer.training.step
+        resumed_at, n_steps = trainer.training.step, trainer.n_steps
         if trainer.is_resumed:
-            notes += (f"an earlier run is resumed after step {resumed_at} of {trainer.n_steps}",)
+            notes += (f"an earlier run is resumed after step {resumed_at} of {n_steps}",)
         for note in notes:
             shown.note(note)
         ended = trainer.run(
@@ -132,9 +132,9 @@ def learn(
         if ended.kind != "interrupted":
             # At a ceiling, what was learned until then is judged as it is.
             ended = replace(ended, training=trainer.end())
-        told = _told(room, ended, meter, n_steps=trainer.n_steps, resumed_at=resumed_at)
-        told = replace(told, notes=notes)
-        return told if ended.kind == "interrupted" else _proposed(room, ended, told, shown)
+        made = _told(room, ended, meter, n_steps=n_steps, resumed_at=resumed_at)
+        made = replace(made, notes=notes)
+        return made if ended.kind == "interrupted" else _proposed(room, ended, made, shown)
 
 
 def _told(
@@ -306,15 +306,13 @@ def _trainer(room: _Room, meter: EnergyMeter, notes: list[str]) -> Trainer:
     def remember() -> None:
         if room.remembers:
             return
-        told = (room.teachable, room.values)
-        sources = [room.material.past]
+        told, sources = (room.teachable, room.values), [room.material.past]
         if room.settings.rehearse:
             more, note = rehearsals(room.bundle, *told, room.given.past, settings=room.settings)
             notes.append(note)
             sources.append(more)
         for source in sources:
-            size, width = room.settings.batch, room.material.width
-            remember_all(room.method, *told, source, batch=size, width=width)
+            remember_all(room.method, *told, source, width=room.material.width)
 
     folder = room.folder
     _tidy(folder)

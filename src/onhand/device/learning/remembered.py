@@ -5,6 +5,7 @@ HOME/state/MANIFEST-SHA256/learned/memory/METHOD/, see `durable`: kept when a ve
 
 import hashlib
 from pathlib import Path
+from typing import Final
 
 from onhand.core.errors import InputError
 from onhand.device.learning.base import Teachable, Values
@@ -15,6 +16,8 @@ from onhand.device.learning.methods.preferences import PreferenceMethod
 from onhand.device.learning.training import Source
 
 __all__ = ["keep_memory", "recall_memory", "remember_all"]
+
+_AT_ONCE: Final = 8
 
 
 def recall_memory(folder: Path, method: Method) -> tuple[bool, list[str]]:
@@ -61,7 +64,7 @@ def keep_memory(folder: Path, method: Method) -> None:
 
 
 def remember_all(
-    method: Method, teachable: Teachable, values: Values, source: Source, *, batch: int, width: int
+    method: Method, teachable: Teachable, values: Values, source: Source, *, width: int
 ) -> None:
     """Let a method remember all of some examples, without learning from them.
 
@@ -70,15 +73,14 @@ def remember_all(
         teachable: the lesson.
         values: of every trainable.
         source: the examples.
-        batch: of them at a time.
         width: classes, or tokens of the vocabulary.
 
     Raises:
         InputError: if an example does not fit the lesson.
         EngineError: if the lesson's graph fails.
     """
-    for low in range(0, len(source), batch):
-        numbers = range(low, min(low + batch, len(source)))
+    for low in range(0, len(source), _AT_ONCE):
+        numbers = range(low, min(low + _AT_ONCE, len(source)))
         scale = 1 / sum(source.weight(number) for number in numbers)
         method.remember(teachable, values, source.feeds(numbers, scale=scale), width=width)
 

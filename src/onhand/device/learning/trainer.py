@@ -17,13 +17,7 @@ from onhand.device.learning.ceilings import GO, Permit, Spent
 from onhand.device.learning.durable import Generations
 from onhand.device.learning.kept_training import restored, saved
 from onhand.device.learning.methods.base import Method
-from onhand.device.learning.training import (
-    Plan,
-    Source,
-    Stepped,
-    Training,
-    take_step,
-)
+from onhand.device.learning.training import Plan, Source, Stepped, Training, take_step
 
 __all__ = ["Ended", "Trainer", "interrupts"]
 
@@ -104,14 +98,20 @@ class Trainer:
             before_begin()
             given = teachable.start() if values is None else dict(values)
             begun = method.begin(teachable, given, width=width, known=known)
-            again, spent_j = begun if plan.n_repeats > 1 else {}, None if energy_j is None else 0.0
-            self.training = Training(values=begun, begun=again, energy_j=spent_j)
+            self.training = self._unlearned(begun)
             self._keep(self.training)
             return
         if before.values.keys() != teachable.lesson.trainables.keys():
             raise InputError("the state of this training is of another lesson; remove its folder")
         self.training = before
         self.is_resumed = True
+
+    def _unlearned(self, begun: Values) -> Training:
+        return Training(
+            values=begun,
+            begun=begun if self._plan.n_repeats > 1 else {},
+            energy_j=None if self._energy_j is None else 0.0,
+        )
 
     def _resumed(self, kept: Generations) -> Training | None:
         found, self.notes = kept.read()
