@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Protocol
 from onhand.core.arrays import TokenArray
 from onhand.core.decoder import Decoder
 from onhand.device.engines.forward import RopeCache
-from onhand.host.torch_layers import normed, rms_normed, rotated, soft_capped, torch_layer
+from onhand.host.engines.torch_layers import normed, rms_normed, rotated, soft_capped, torch_layer
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from onhand.core.adapter import Pairs
 from onhand.core.weights import BundleWeights
 from onhand.device.engines.forward import RopeCache
+from onhand.host.engines.torch_layers import normed, rms_normed, rotated, soft_capped, torch_layer
 from onhand.host.engines.torch_matrices import TorchMatrix
-from onhand.host.torch_layers import normed, rms_normed, rotated, soft_capped, torch_layer
 
 if TYPE_CHECKING:
     import torch
