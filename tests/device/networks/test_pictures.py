@@ -9,7 +9,7 @@ import pytest
 from onhand.core.errors import InputError
 from onhand.core.feed import PictureFeed
 from onhand.core.network import ArrayInfo
-from onhand.device.networks.pictures import feed_picture, read_picture
+from onhand.device.networks.pictures import feed_picture, parse_picture, read_picture
 
 PLAIN = ArrayInfo(name="x", dtype="float32", shape=(1, 3, 4, 4))
 
@@ -109,6 +109,17 @@ def test_attack_a_damaged_file(tmp_path: Path, name: str) -> None:
 
     with pytest.raises(InputError, match=f"{name}: not an? "):
         read_picture(tmp_path / name)
+
+
+def test_attack_bytes_that_are_no_picture_learn_no_address() -> None:
+    """Pillow's own message names a place in memory."""
+    pytest.importorskip("PIL", reason="Pillow is not installed")
+    with pytest.raises(InputError) as caught:
+        parse_picture(b"\0\0\0", where="input")
+
+    assert str(caught.value) == (
+        "input: not a picture that can be read: its bytes are of no known format"
+    )
 
 
 def test_a_picture_is_scaled_and_padded() -> None:

@@ -79,7 +79,7 @@ def picture_size(path: Path) -> tuple[int, int]:
             width, height = picture.size
             is_turned = picture.getexif().get(_ORIENTATION, 1) in _TURNED
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a picture that can be read: {error}") from error
+        raise InputError(f"{path}: not a picture that can be read: {_why(error)}") from error
     return (width, height) if is_turned else (height, width)
 
 
@@ -145,7 +145,7 @@ def _decoded(file: BinaryIO, where: str) -> Pixels:
                 raise InputError(f"{where}: has pixels of 32 bits, must have 8 or 16 for a channel")
             return np.asarray(turned.convert("RGB"), dtype=np.uint8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{where}: not a picture that can be read: {error}") from error
+        raise InputError(f"{where}: not a picture that can be read: {_why(error)}") from error
 
 
 def feed_picture(pixels: Pixels, feed: PictureFeed, info: ArrayInfo) -> Array:
@@ -265,3 +265,11 @@ def _as_pixels(array: Array, where: str) -> Pixels:
     if pixels.shape[2] != 3:
         raise InputError(f"{where}: has {pixels.shape[2]} channels, must have 1 or 3")
     return pixels
+
+
+def _why(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):  # it would name the place in memory
+        return "its bytes are of no known format"
+    return str(error)
