@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from onhand.core.errors import BundleCorrupt, InputError
-from onhand.core.safetensors import SafetensorsWriter, TensorSpec, open_safetensors, widen
+from onhand.core.safetensors import (
+    SafetensorsWriter,
+    TensorSpec,
+    open_safetensors,
+    read_safetensors,
+    widen,
+)
 
 DTYPES = {
     "BOOL": np.bool_,
@@ -105,6 +111,17 @@ def test_a_tensor_is_mapped_and_cannot_be_changed(tmp_path: Path) -> None:
     found = open_safetensors(path).view("a")
 
     assert not found.flags.writeable
+
+
+def test_a_file_in_memory_is_read_like_one_on_the_disk(tmp_path: Path) -> None:
+    """The same tensors, which cannot be changed either."""
+    path = write_file(tmp_path / "x", {"a": entry(0, 4)}, b"abcd")
+
+    read = read_safetensors(path.read_bytes(), called=Path("memory"))
+
+    assert read.tensors == open_safetensors(path).tensors
+    assert not read.view("a").flags.writeable
+    np.testing.assert_array_equal(read.view("a"), open_safetensors(path).view("a"))
 
 
 def test_transposed_arrays_are_written_in_order(tmp_path: Path) -> None:

@@ -90,6 +90,22 @@ def test_each_recipient_reads_what_was_sealed(bundle: Bundle, sealed: Path, priv
     assert (sealed / SIGNATURE).read_bytes() == b"signature"
 
 
+def test_what_nobody_signed_is_sealed_without_a_signature(bundle: Bundle, tmp_path: Path) -> None:
+    """None is made up."""
+    seal_bundle(bundle.root, tmp_path / "sealed", [public_of(MINE)])
+
+    assert not (tmp_path / "sealed" / SIGNATURE).exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_an_inner_unsealer_does_not_end_the_outer_one(bundle: Bundle, sealed: Path) -> None:
+    """What this process may open it may open afterwards as well."""
+    with unsealing(Device(OTHERS)):
+        read_bundle(sealed)
+
+    assert read_bundle(sealed).manifest_sha256 == bundle.manifest_sha256
+
+
 @pytest.mark.usefixtures("here")
 def test_weights_are_mapped_from_memory(bundle: Bundle, sealed: Path) -> None:
     """And stay right when the bundle itself is gone."""

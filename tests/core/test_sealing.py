@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from onhand.core.errors import InputError, ResourceError, SealBroken, VaultError
@@ -45,6 +45,7 @@ def opened(sealed: bytes, *, name: str = "n", keys: StoreKeys = KEYS) -> SealedR
 
 
 @given(pieces=st.lists(st.binary(max_size=200), max_size=6))
+@example(pieces=[b"a", b"b" * 3 * FRAME])
 def test_what_was_written_comes_back_in_any_pieces(pieces: list[bytes]) -> None:
     """However a content is cut into writes, it comes back, and its size is the one foretold."""
     made = io.BytesIO()
