@@ -17,7 +17,7 @@ from onhand.core.bundle import (
     write_manifest,
     write_report,
 )
-from onhand.core.errors import InputError, ResourceError
+from onhand.core.errors import BundleCorrupt, InputError, ResourceError
 from onhand.core.manifest import Manifest
 
 MakeBundle = Callable[[Path], Bundle]
@@ -86,6 +86,18 @@ def test_the_size_of_a_variant_is_what_it_needs(bundle: Bundle) -> None:
     assert bundle.size_bytes() == sum(size.values())
     with pytest.raises(InputError, match="no variant 'int2'"):
         bundle.size_bytes("int2")
+
+
+def test_sizes_are_those_of_now(bundle: Bundle) -> None:
+    """A file that was cut or taken away after the check is seen."""
+    weights = bundle.path("weights.safetensors")
+    size = bundle.sizes(["weights.safetensors"])["weights.safetensors"]
+    weights.write_bytes(weights.read_bytes()[:-4])
+
+    assert bundle.sizes(["weights.safetensors"]) == {"weights.safetensors": size - 4}
+    weights.unlink()
+    with pytest.raises(BundleCorrupt, match=r"weights\.safetensors: cannot be read .* fetch"):
+        bundle.sizes(["weights.safetensors"])
 
 
 def test_a_finished_bundle_can_be_read_by_others(bundle: Bundle) -> None:

@@ -84,6 +84,7 @@ def test_each_recipient_reads_what_was_sealed(bundle: Bundle, sealed: Path, priv
         opened = read_bundle(sealed)
 
         assert read_manifest_bytes(sealed) == read_manifest_bytes(bundle.root)
+        assert opened.sizes(opened.manifest.files) == bundle.sizes(bundle.manifest.files)
         assert opened.manifest_sha256 == bundle.manifest_sha256
         for name in bundle.manifest.files:
             assert opened.path(name).read_bytes() == bundle.path(name).read_bytes()

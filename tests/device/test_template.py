@@ -130,7 +130,7 @@ def test_a_template_may_refuse_a_conversation() -> None:
     """Its own words reach the caller."""
     with pytest.raises(InputError, match=r"^chat template: cannot render .* roles must alternate"):
         # Whoever asks a server is told this, and not where its bundle lies.
-        ChatTemplate(LLAMA_2, special_tokens=SPECIAL, where="/home/x.jinja").render(TALK[2:])
+        ChatTemplate(LLAMA_2, special_tokens=SPECIAL, where="here/x.jinja").render(TALK[2:])
 
 
 def test_long_conversations_are_rendered() -> None:

@@ -98,8 +98,22 @@ class Bundle:
         return self.root / name if self.sealed is None else self.sealed.path(name)
 
     def sizes(self, names: Iterable[str]) -> dict[str, int]:
-        """Return the bytes of files that the manifest lists, by name."""
-        return {name: self.manifest.files[name].size for name in names}
+        """Return the bytes of files that the manifest lists, by name, as they are now.
+
+        A file may have been cut since the bundle was checked. A sealed one is checked when it is
+        opened, and then has the size that the manifest says.
+
+        Raises:
+            BundleCorrupt: if one cannot be read.
+        """
+        if self.sealed is not None:
+            return {name: self.manifest.files[name].size for name in names}
+        try:
+            return {name: self.path(name).stat().st_size for name in names}
+        except OSError as error:
+            raise BundleCorrupt(
+                f"{error.filename}: cannot be read ({error.strerror}); fetch the bundle again"
+            ) from error
 
     def variant(self, name: str | None) -> tuple[str, Variant]:
         """Return a variant by name, or the default one for None.
