@@ -1,6 +1,6 @@
 """What it costs that a bundle is sealed: the time from a new process to its first token.
 
-    python -m benchmarks.sealed_open [--shape smollm2-135m] [--megabytes 400] [--runs 5]
+    python -m benchmarks.sealed_open [--shape qwen2.5-0.5b] [--bits 8] [--runs 5]
         [--engine native] [--bundle DIR] [--json] [--out FILE.json]
 
 A bundle of random weights is built, or one is given, and sealed for a vault that is made for it.
@@ -82,6 +82,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", default="qwen2.5-0.5b")
+    parser.add_argument("--bits", type=int, default=8, choices=(4, 8))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--engine", default="native")
     parser.add_argument("--bundle", type=Path)
@@ -100,7 +101,7 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, object]:
     Returns:
         The values, raw ones included.
     """
-    root = given.bundle or _built(given.shape, scratch)
+    root = given.bundle or _built(given.shape, given.bits, scratch)
     home = scratch / "home"
     init_vault(home, kind="key-file", place=str(scratch / "key"), asking=Asking({}))
     vault = open_vault(home)
@@ -126,11 +127,11 @@ def measure(given: argparse.Namespace, scratch: Path) -> dict[str, object]:
     return found
 
 
-def _built(shape: str, scratch: Path) -> Path:
+def _built(shape: str, bits: int, scratch: Path) -> Path:
     from benchmarks.sessions import build
 
     (scratch / "made").mkdir()
-    return build(shape, scratch / "made")
+    return build(shape, scratch / "made", bits=bits)
 
 
 def _opened(root: Path, home: Path, engine: str) -> Mapping[str, float]:

@@ -76,14 +76,24 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def build(shape: str, scratch: Path) -> Path:
-    """Make a bundle with random int4 weights."""
+def build(shape: str, scratch: Path, *, bits: int = 4) -> Path:
+    """Make a bundle with random weights of so many bits."""
     tokenizer = ASSETS / "tokenizers" / "smollm2" / "tokenizer.json"
     if not tokenizer.is_file():
         sys.exit(f"{tokenizer} is absent: set ONHAND_ASSETS to the folder of models and data")
     source, bundle = scratch / "source", scratch / "bundle"
     make_checkpoint(shape, source, tokenizer=tokenizer)
-    words = ["build", str(source), "-o", str(bundle), "--bits", "4", "--method", "rtn", "--json"]
+    words = [
+        "build",
+        str(source),
+        "-o",
+        str(bundle),
+        "--bits",
+        str(bits),
+        "--method",
+        "rtn",
+        "--json",
+    ]
     subprocess.run(
         [sys.executable, "-m", "onhand", *words],
         check=True,

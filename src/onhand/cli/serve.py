@@ -62,9 +62,13 @@ def command(
 
         for sentence in what_fits(settings, home=asked.home()):
             say(sentence)
-        n_keys = len(settings.tenants)
-        counts = f"{len(settings.models)} models, {len(settings.backends)} backends, {n_keys} keys"
-        write(f"{counts}, port {settings.server.port}: valid\n")
+        counts = {
+            "model": len(settings.models),
+            "backend": len(settings.backends),
+            "key": len(settings.tenants),
+        }
+        words = ", ".join(f"{n} {kind}{'' if n == 1 else 's'}" for kind, n in counts.items())
+        write(f"{words}, port {settings.server.port}: valid\n")
         return
     from onhand.device.freed_memory import use_few_heaps
     from onhand.device.serving.entrance import opened_doorkeeper

@@ -25,6 +25,7 @@ def test_a_whole_answer(client: openai.OpenAI) -> None:
 
     assert answer.output_text == "it is on 灯!"
     assert answer.status == "completed"
+    assert answer.instructions == "be short"
     assert answer.usage is not None
     assert answer.usage.input_tokens == len("s:be short;u:lamp;") + 1
     assert answer.usage.output_tokens == len("it is on 灯!".encode()) + 1

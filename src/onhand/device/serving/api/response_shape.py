@@ -20,9 +20,11 @@ class ResponseShape:
 
     Attributes:
         tools: what the request says of them; its answers repeat it.
+        instructions: of the request, likewise.
     """
 
     tools: ToolFields
+    instructions: str | None
 
     def whole(self, stamp: Stamp, answers: Sequence[Answered]) -> object:
         """See `Shape`."""
@@ -60,7 +62,7 @@ class ResponseShape:
             "status": status,
             "error": None,
             "incomplete_details": incomplete,
-            "instructions": None,
+            "instructions": self.instructions,
             "metadata": {},
             "model": stamp.model,
             **stamp.mark,

@@ -37,7 +37,8 @@ def read_response(body: Body, *, tenant: str, usual: Sampling) -> Asked:
     Raises:
         RefusedRequest: if a field is wrong, unknown, or asks for what was said before.
     """
-    messages = _messages(body)
+    instructions = body.text("instructions")
+    messages = _messages(body, instructions)
     body.only("previous_response_id")
     body.only("conversation")
     body.only("background", False)
@@ -59,13 +60,16 @@ def read_response(body: Body, *, tenant: str, usual: Sampling) -> Asked:
     is_stream = body.flag("stream", False)
     body.ignore(("model", *WITHOUT_EFFECT))
     body.end()
-    return Asked(route="responses", asks=(ask,), is_stream=is_stream, shape=ResponseShape(tools))
+    return Asked(
+        route="responses",
+        asks=(ask,),
+        is_stream=is_stream,
+        shape=ResponseShape(tools, instructions),
+    )
 
 
-def _messages(body: Body) -> list[Message]:
-    messages: list[Message] = []
-    if (instructions := body.text("instructions")) is not None:
-        messages.append(Message("system", instructions))
+def _messages(body: Body, instructions: str | None) -> list[Message]:
+    messages = [] if instructions is None else [Message("system", instructions)]
     given = body.peek_value("input")
     if isinstance(given, str):
         body.ignore(("input",))
