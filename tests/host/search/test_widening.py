@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 from tests.models import CONFIG, checkpoint_shapes, random_tensors, write_checkpoint
 
-from onhand.core.budget import parse_budget
+from onhand.core.budget import Budget, parse_budget
 from onhand.core.bundle import read_bundle
+from onhand.core.errors import BudgetExceeded
 from onhand.core.measurement import Unit
 from onhand.core.quantized import GroupFormat
 from onhand.host.build import build_bundle
 from onhand.host.options import BuildOptions
 from onhand.host.search.choices import SearchSpace
+from onhand.host.search.planning import plan_searched
 
 pytest.importorskip("scipy", reason="exact points: needs onhand[host]")
 
@@ -79,3 +81,20 @@ def test_what_a_matrix_does_not_need_is_not_stored(
     assert recipe[name]["layers"][pruned[0]]["zeros"] == 0.5
     assert "layers.1.down.left" in recipe[name]["layers"]
     assert len(bundle.manifest.variants) == 2
+
+
+def test_what_only_lower_ranks_and_zeros_can_hold_is_not_refused_by_shapes(
+    thin: Path, home: Path, options: BuildOptions
+) -> None:
+    """Formats alone stay over the limit, and say so; with ranks and zeros the plan holds it."""
+    wanted = replace(options, search=SPACE, measure_original=False)
+    least = plan_searched(str(thin), wanted, home=home).points[0]
+    budget = Budget(size_bytes=int(least.predicted["size_bytes"] * 1.01))
+
+    held = plan_searched(str(thin), replace(wanted, budget=budget), home=home)
+
+    assert held.chosen
+    assert held.refusal is None
+    plain = replace(wanted, budget=budget, search=SearchSpace(forms=SPACE.forms))
+    with pytest.raises(BudgetExceeded, match="disk: at most"):
+        plan_searched(str(thin), plain, home=home)

@@ -21,9 +21,7 @@ from onhand.host.search.choices import (
     Form,
     SearchSpace,
     able_forms,
-    named_form,
     tie_names,
-    usual_forms,
     usual_space,
 )
 from onhand.host.search.correction import Observation
@@ -40,7 +38,7 @@ from onhand.host.search.sensitivity import (
 )
 from onhand.host.search.store import SearchStore
 from onhand.host.search.treated_costs import with_treatments
-from onhand.host.search.widening import widen
+from onhand.host.search.widening import least_rows, widen
 
 __all__ = [
     "QUICK",
@@ -196,6 +194,9 @@ def check_costs(
 ) -> None:
     """Refuse a budget whose limits but that of quality cannot hold, from shapes alone.
 
+    How far ranks can go down shows only in the weights: here they may be the lowest there are, so
+    that nothing is refused which a search could reach. What is nearest is said of plain formats.
+
     Args:
         model: the source; its weights are not read.
         budget: what must hold.
@@ -210,32 +211,46 @@ def check_costs(
         InputError: if the budget limits what no forecast knows.
     """
     _check_budget(budget)
-    forms = space.forms or usual_forms()
-    _, able, _ = able_forms(model.decoder, forms, profile, accuracy_level=accuracy_level)
+    space = usual_space(space)
+    decoder = model.decoder
+    _, able, _ = able_forms(decoder, space.forms, profile, accuracy_level=accuracy_level)
     costs = _cost_model(model, profile, threads=threads, home=home)
     table = cost_table(costs, able, FIGURES)
-    shapes = model.decoder.matrices()
+    asked = replace(budget, perplexity_increase=None)
+    shapes = decoder.matrices()
+    rows = least_rows(decoder, able, space)
+    if (refusal := _planner_of_costs(table, rows, shapes, asked).refusal()) is None:
+        return
+    widest = with_treatments(table, costs, able, rows, shapes)
+    if _planner_of_costs(widest, rows, shapes, asked).refusal() is not None:
+        raise BudgetExceeded(refusal.sentence(asked.limits()))
+
+
+def _planner_of_costs(
+    table: CostTable,
+    rows: Sequence[FormLoss],
+    shapes: Mapping[str, tuple[int, int]],
+    budget: Budget,
+) -> Planner:
+    """Return a planner for which no choice loses anything."""
+    sizes = {(row.matrix, row.form): row.size_bytes for row in rows}
     groups = [
         Group(
             name,
-            tuple(
-                Choice(name=text, damage=0.0, costs=cost) for text, cost in table.each[name].items()
-            ),
+            tuple(Choice(name=text, damage=0.0, costs=cost) for text, cost in own.items()),
         )
-        for name in able
+        for name, own in table.each.items()
     ]
-    planner = Planner(
+    return Planner(
         groups=groups,
-        members={name: [name] for name in able},
+        members={name: [name] for name in table.each},
         table=table,
-        budget=replace(budget, perplexity_increase=None),
+        budget=budget,
         observations=[],
         label=lambda choices: _label(
-            shapes, {name: _bytes(shapes[name], text) for name, text in choices.items()}
+            shapes, {name: sizes[name, text] for name, text in choices.items()}
         ),
     )
-    if (refusal := planner.refusal()) is not None:
-        raise BudgetExceeded(refusal.sentence(planner.budget.limits()))
 
 
 def _check_budget(budget: Budget) -> None:
@@ -372,8 +387,3 @@ def _label(shapes: Mapping[str, tuple[int, int]], sizes: Mapping[str, int]) -> s
     """Return a name that says how large a point is: the mean bits of a weight."""
     bits = 8 * sum(sizes.values())
     return f"mixed-{bits / sum(n * k for n, k in shapes.values()):.2f}bit"
-
-
-def _bytes(shape: tuple[int, int], text: str) -> int:
-    form = named_form(text)
-    return 4 * shape[0] * shape[1] if form is None else form.size_bytes(shape)

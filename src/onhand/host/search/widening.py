@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onhand.core.arrays import FloatArray
+from onhand.core.decoder import Decoder
 from onhand.core.progress import Progress
+from onhand.core.quantized import GroupFormat
 from onhand.core.sparse import sparse_bytes
 from onhand.core.sparse_form import LEAST_BYTES, LEAST_GAIN
 from onhand.host.calibrate import InputStatistics
 from onhand.host.factors import spectrum_of
-from onhand.host.search.choices import SearchSpace
+from onhand.host.search.choices import Form, SearchSpace
 from onhand.host.search.ground import Ground, stored_bytes, stored_trial
 from onhand.host.search.perturb import run_trials
 from onhand.host.search.sensitivity import (
@@ -34,7 +36,7 @@ from onhand.host.search.treatments import (
 )
 from onhand.host.sparsify import Repair, Share, prune_rows
 
-__all__ = ["hull_damage", "widen"]
+__all__ = ["hull_damage", "least_rows", "widen"]
 
 # How far above its matrix's curve an estimate may lie, and still be run.
 _SLACK = 2.0
@@ -106,6 +108,49 @@ def widen(
     else:
         made = [_row(one, one.damage, one.size_bytes, False) for one in found]
     return _paying(rows, made)
+
+
+def least_rows(
+    decoder: Decoder, able: Mapping[str, Sequence[Form]], space: SearchSpace
+) -> list[FormLoss]:
+    """Return plain formats, and the least that zeros and ranks could make of them, by shapes alone.
+
+    Args:
+        decoder: the model.
+        able: matrix -> plain formats.
+        space: which zeros and ranks are tried.
+
+    Returns:
+        Rows whose damage and error are 0, in the order of matrices; a rank is the lowest tried.
+    """
+    shapes = decoder.matrices()
+    zeros = max(space.zeros, default=0.0)
+    found: list[FormLoss] = []
+    for name, forms in able.items():
+        shape = shapes[name]
+        has_ranks = bool(space.ranks) and name not in decoder.ranks and _highest_rank(shape) > 0
+        for form in forms:
+            full = 4 * shape[0] * shape[1] if form is None else form.size_bytes(shape)
+            found.append(_least_row(name, Treatment(form=form), full))
+            if form is None or not name.startswith("layers."):
+                continue
+            if zeros and (size := _bytes_without(zeros, form, shape)) is not None:
+                found.append(_least_row(name, Treatment(form=form, zeros=zeros), size))
+            if has_ranks:
+                size = _product_bytes(form, shape, _RANK_MULTIPLE)
+                found.append(_least_row(name, Treatment(form=form, rank=_RANK_MULTIPLE), size))
+    return found
+
+
+def _least_row(name: str, treatment: Treatment, size: int) -> FormLoss:
+    return FormLoss(
+        matrix=name,
+        form=treatment_name(treatment),
+        damage=0.0,
+        error=0.0,
+        size_bytes=size,
+        is_measured=False,
+    )
 
 
 def hull_damage(points: Sequence[tuple[float, float]], size: float) -> float:
@@ -212,15 +257,11 @@ def _with_zeros(
         pruned = prune_rows(weight, Share(zeros), method=method, moments=moments, repair=repair)
         for text, row in known.items():
             form = named_treatment(text).form
-            if form is None or form.bits not in _SHRINKABLE or not form.symmetric:
-                continue
-            codes_bytes = n * k * form.bits // 8
-            kept = sparse_bytes(n * k, round(n * k * (1 - zeros)), form.bits)
-            if codes_bytes < LEAST_BYTES or kept > (1 - LEAST_GAIN) * codes_bytes:
+            size = None if form is None else _bytes_without(zeros, form, (n, k))
+            if size is None:
                 continue
             # What rounding adds to what the zeros lose; both are small, and hardly know each other.
             lost = _energy(weight - pruned, moments) / max(_energy(weight, moments), 1e-300)
-            size = form.size_bytes((n, k)) - codes_bytes + kept
             name_of = treatment_name(Treatment(form=form, zeros=zeros))
             yield name_of, lost + row.error, size
 
@@ -230,8 +271,8 @@ def _with_ranks(
 ) -> Iterator[tuple[str, float, int]]:
     """Yield treatment, squared relative error and bytes of products of two thinner matrices."""
     n, k = ground.model.decoder.matrices()[name]
-    highest = int((1 - _LEAST_SAVED) * n * k) // (n + k) // _RANK_MULTIPLE * _RANK_MULTIPLE
-    if not space.ranks or highest < _RANK_MULTIPLE:
+    highest = _highest_rank((n, k))
+    if not space.ranks or highest == 0:
         return
     lost = spectrum_of(ground.model, name, _whole_or_none(ground)).lost()
     able = range(_RANK_MULTIPLE, highest + 1, _RANK_MULTIPLE)
@@ -241,13 +282,34 @@ def _with_ranks(
             form = named_treatment(text).form
             if rank == 0 or form is None:
                 continue
-            size = form.size_bytes((n, rank)) + form.size_bytes((rank, k))
+            size = _product_bytes(form, (n, k), rank)
             # Each of the two thinner matrices is rounded.
             yield (
                 treatment_name(Treatment(form=form, rank=rank)),
                 float(lost[rank]) + 2 * row.error,
                 size,
             )
+
+
+def _bytes_without(zeros: float, form: GroupFormat, shape: tuple[int, int]) -> int | None:
+    """Return bytes of codes without a share of them; None where they are not stored so."""
+    weights = shape[0] * shape[1]
+    codes_bytes = weights * form.bits // 8
+    kept = sparse_bytes(weights, round(weights * (1 - zeros)), form.bits)
+    is_able = form.bits in _SHRINKABLE and form.symmetric and codes_bytes >= LEAST_BYTES
+    if not is_able or kept > (1 - LEAST_GAIN) * codes_bytes:
+        return None
+    return form.size_bytes(shape) - codes_bytes + kept
+
+
+def _highest_rank(shape: tuple[int, int]) -> int:
+    """Return the highest rank whose product is smaller than the matrix; 0 if there is none."""
+    n, k = shape
+    return int((1 - _LEAST_SAVED) * n * k) // (n + k) // _RANK_MULTIPLE * _RANK_MULTIPLE
+
+
+def _product_bytes(form: GroupFormat, shape: tuple[int, int], rank: int) -> int:
+    return form.size_bytes((shape[0], rank)) + form.size_bytes((rank, shape[1]))
 
 
 def _whole_or_none(ground: Ground) -> InputStatistics | None:
