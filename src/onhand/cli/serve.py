@@ -74,15 +74,18 @@ def command(
     from onhand.device.serving.entrance import opened_doorkeeper
     from onhand.device.serving.journal import logging_to
     from onhand.device.serving.models.shelved import look_soon
-    from onhand.device.serving.server import serve
+    from onhand.device.serving.server import claimed_address, serve
 
     doorkeeper = opened_doorkeeper(settings, home=asked.home(), told=say)
     use_few_heaps()
     logging_to(sys.stderr, is_json=settings.log.format == "json", requests=settings.log.requests)
-    with opened_state(settings, home=asked.home(), told=say) as state:
+    with (
+        claimed_address(settings) as address,
+        opened_state(settings, home=asked.home(), told=say) as state,
+    ):
         if hasattr(signal, "SIGHUP"):  # not on Windows
             signal.signal(signal.SIGHUP, lambda *_: look_soon(state.on_device))
-        serve(state, settings, listening=_show_address, doorkeeper=doorkeeper)
+        serve(state, settings, listening=_show_address, doorkeeper=doorkeeper, address=address)
 
 
 def _show_address(url: str) -> None:

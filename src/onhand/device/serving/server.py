@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -20,9 +21,10 @@ from onhand.device.serving.state import ServerState
 if TYPE_CHECKING:
     import uvicorn
 
-__all__ = ["make_server", "serve"]
+__all__ = ["claimed_address", "make_server", "serve"]
 
 _TRIM_TICKS: Final = 100  # of a tenth of a second
+_BACKLOG: Final = 512
 
 _LOG = logging.getLogger("onhand.serving")
 
@@ -33,6 +35,7 @@ def serve(
     *,
     listening: Callable[[str], None],
     doorkeeper: Doorkeeper | None = None,
+    address: socket.socket | None = None,
 ) -> None:
     """Answer requests until a signal ends the process.
 
@@ -44,13 +47,18 @@ def serve(
         settings: where to listen, and who may call.
         listening: told the address once requests are taken.
         doorkeeper: knows the keys; None for those of the settings alone.
+        address: that of the settings, claimed before the models were opened; None to claim it now.
 
     Raises:
         ResourceError: if the address cannot be listened at.
         InputError: if a certificate cannot be read.
     """
     server = make_server(state, settings, doorkeeper)
-    listener = _listener(settings)
+    listener = claimed_address(settings) if address is None else address
+    try:
+        listener.listen(_BACKLOG)
+    except OSError as error:  # claimed, but another process was quicker to listen
+        raise ResourceError(_taken(settings, error)) from error
     host, port = listener.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     scheme = "https" if settings.server.certificate else "http"
@@ -63,20 +71,42 @@ def serve(
         asyncio.run(server.serve(sockets=[listener]))
 
 
-def _listener(settings: ServeSettings) -> socket.socket:
+def claimed_address(settings: ServeSettings) -> socket.socket:
+    """Return a socket that is bound to the address of the settings, and does not listen yet.
+
+    Models take long to open: an address that is taken is noticed before, and nobody who asks
+    meanwhile is left without an answer.
+
+    Args:
+        settings: where to listen.
+
+    Returns:
+        The socket; close it.
+
+    Raises:
+        ResourceError: if the address is taken, or none of this device.
+    """
     host, port = settings.server.host, settings.server.port
+    is_6 = ":" in host
+    listener = socket.socket(socket.AF_INET6 if is_6 else socket.AF_INET)
     try:
-        listener = socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=512
-        )
+        if is_6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if os.name == "posix":  # elsewhere it would let two processes have one address
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
     except OSError as error:
-        raise ResourceError(
-            f"{host}:{port}: cannot be listened at: {error.strerror}; choose another port"
-        ) from error
+        listener.close()
+        raise ResourceError(_taken(settings, error)) from error
     # asyncio sets it only where a socket names its protocol, which those that are accepted here do
     # not; without, a small answer waits 40 ms for the acknowledgement of its head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
+
+
+def _taken(settings: ServeSettings, error: OSError) -> str:
+    where = f"{settings.server.host}:{settings.server.port}"
+    return f"{where}: cannot be listened at: {error.strerror}; choose another port"
 
 
 def make_server(

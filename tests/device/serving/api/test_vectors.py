@@ -100,6 +100,15 @@ def test_a_text_that_would_be_cut_is_refused(client: openai.OpenAI) -> None:
         client.embeddings.create(model="words", input=["you", "you you you you"])
 
 
+@pytest.mark.parametrize("tokens", [[1, 2], [[1, 2], [3]]])
+def test_tokens_of_another_vocabulary_are_refused_with_what_to_do(
+    client: openai.OpenAI, tokens: list[int]
+) -> None:
+    """Clients that cut texts themselves send numbers that mean other words here."""
+    with pytest.raises(openai.BadRequestError, match=r"input: is of tokens.*send texts"):
+        client.embeddings.create(model="words", input=tokens)
+
+
 def test_a_model_of_another_kind_is_said(client: openai.OpenAI) -> None:
     """Both ways, and what each does instead."""
     with pytest.raises(openai.NotFoundError, match="computes vectors or classes"):

@@ -72,6 +72,12 @@ def read_embedding(body: Body) -> Embedding:
     Raises:
         RefusedRequest: if a field is wrong, unknown or not supported.
     """
+    if _has_tokens(body.given.get("input")):
+        raise body.wrong(
+            "input",
+            "is of tokens; these are numbers of some model's vocabulary, seldom of this one's: "
+            "send texts (in LangChain: check_embedding_ctx_length=False)",
+        )
     texts = body.texts("input", most=MOST_INPUTS)
     if not texts:
         raise body.wrong("input", "must be a text that is not empty, or a list of such")
@@ -82,6 +88,13 @@ def read_embedding(body: Body) -> Embedding:
     body.ignore(("model", "user"))
     body.end()
     return Embedding(texts=texts, is_packed=wanted == "base64")
+
+
+def _has_tokens(given: object) -> bool:
+    """Say whether an input is a list of numbers, or of such lists."""
+    while isinstance(given, list) and given:
+        given = given[0]
+    return isinstance(given, int) and not isinstance(given, bool)
 
 
 def embedded(
