@@ -2,8 +2,8 @@
 
     python -m benchmarks.learn_house [--seeds 5] [--first 0] [--old 1000] [--new 200] [--bits 4]
         [--json] [--choose] [--method replay] [--steps 360] [--rate 0.004] [--batch 8]
-        [--schedule cosine] [--average 0] [--repeats 1] [--vary 24] [--rehearse 0] [--at-once 1]
-        [--keep FOLDER] [--out FILE.json]
+        [--schedule cosine] [--average 0] [--repeats 1] [--vary 24] [--rehearse 0] [--no-scope]
+        [--at-once 1] [--keep FOLDER] [--out FILE.json]
 
 One bundle is built that can learn. For each seed twenty examples are drawn, and a process of the
 device's code alone learns them from a file by `onhand.learn`, once with what protects the old and
@@ -58,6 +58,7 @@ _SETTINGS = (
     "rehearse",
     "repeats",
     "schedule",
+    "scope",
     "steps",
     "vary",
 )
@@ -116,6 +117,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=1, help="times that it learns anew")
     parser.add_argument("--vary", type=int, default=24, help="variants of each example")
     parser.add_argument("--rehearse", type=int, default=0, help="known commands that are tried")
+    parser.add_argument(
+        "--scope",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="answer only what is like what is taught with what is learned",
+    )
     parser.add_argument("--at-once", type=int, default=1, help="seeds beside each other")
     parser.add_argument("--keep", type=Path, help="where a run that was broken off goes on")
     parser.add_argument("--learnable", default=LEARNABLE, help="what the bundle can learn")
@@ -204,8 +211,8 @@ def _taught_by(
     """Learn with one method; a training that was broken off goes on."""
     settings = {one: getattr(given, one) for one in _SETTINGS} | {"seed": seed, "method": method}
     if name == "naive":
-        # Without a memory there is nothing to rehearse.
-        settings["rehearse"] = 0
+        # Without a memory there is nothing to rehearse, and without a scope all changes.
+        settings |= {"rehearse": 0, "scope": False}
     told = (json.dumps(settings), str(given.at_once))
     home, data = place / name, place / "taught.jsonl"
     return _once(place / f"{name}.json", lambda: _learn(bundle, data, home, *told))

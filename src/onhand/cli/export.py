@@ -80,6 +80,8 @@ def _learned(
         return
     write(f"written    {made.path} ({made.format}, {format_bytes(made.size_bytes)})\n")
     write(f"version    {made.version}\n")
+    if made.is_scoped:
+        write("scope      left out: whoever loads this answers all prompts with what was learned\n")
     if made.format == "safetensors":
         write(f"tensors    {made.matrices}, as the bundle's lesson names them\n")
         return

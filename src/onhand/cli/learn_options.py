@@ -28,6 +28,7 @@ __all__ = [
     "Remember",
     "Repeats",
     "Schedule",
+    "Scope",
     "Seed",
     "Steps",
     "Threads",
@@ -128,6 +129,14 @@ Average = Annotated[
         max=1,
         help="Share of the steps, the last ones, after which values are averaged.",
         rich_help_panel=_TRAINING,
+    ),
+]
+Scope = Annotated[
+    bool | None,
+    typer.Option(
+        "--scope/--no-scope",
+        help="Answer only prompts like those taught with what is learned, and others as the "
+        "bundle was built; without either, as the version in use does. Language models.",
     ),
 ]
 Repeats = Annotated[

@@ -23,6 +23,7 @@ from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.lora_config import MAX_CONFIG_BYTES, LoraConfig, parse_lora_config
 from onhand.core.naming import LAYOUTS, Naming
 from onhand.core.safetensors import SafetensorsFile, open_safetensors, widen
+from onhand.core.scope import Scope
 
 __all__ = [
     "CONFIG",
@@ -65,11 +66,13 @@ class Adapter:
         sha256: hash over its files: its identity.
         head_copy: the model's head as it was trained with, (V, D) float16, float32 or bfloat16 as
             uint16: PEFT puts it beside an adapter of the head. None if it is not there.
+        scope: which prompts it answers; None for all.
     """
 
     pairs: Pairs
     sha256: str
     head_copy: np.ndarray | None = None
+    scope: Scope | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

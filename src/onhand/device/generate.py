@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onhand.core.arrays import TokenArray
 from onhand.core.errors import InputError
+from onhand.core.scope import Scope
 from onhand.device.adapting.choosing import WayChoice
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded, Session
@@ -22,6 +23,7 @@ from onhand.device.speculate import SpeculationCounts, Speculator
 from onhand.device.stop_strings import StopStrings
 from onhand.device.template import ChatTemplate, Message
 from onhand.device.text import TextStream, Tokenizer
+from onhand.device.tracks import Track, Tracks
 
 __all__ = ["FinishReason", "Generation", "Overflow", "TextSession", "generate_tokens"]
 
@@ -183,6 +185,7 @@ class TextSession:
         passed_over: Mapping[str, str] | None = None,
         choice: WayChoice | None = None,
         learned: InUse = AS_BUILT,
+        scope: Scope | None = None,
         batcher: Batcher | None = None,
         speculator: Speculator | None = None,
     ) -> None:
@@ -200,6 +203,8 @@ class TextSession:
             passed_over: engines preferred to it, or slower, and why they were not taken.
             choice: how engine and threads were chosen; None where nobody says.
             learned: which learned version `loaded` computes with.
+            scope: which prompts it answers; None for all. The others are answered as the bundle
+                was built.
             batcher: what computes answers beside those of other sessions of `loaded`; it and the
                 weights stay another's. None to compute them alone.
             speculator: drafts tokens for answers that are computed alone, owned from now on;
@@ -218,12 +223,11 @@ class TextSession:
         self._speculator = speculator
         alone = generate_tokens if speculator is None else speculator.generate_tokens
         self._generate = partial(alone, loaded) if batcher is None else batcher.generate
-        self._session = loaded.session(context=context)
+        self._tracks = Tracks(loaded, context=context, scope=scope)
         self._prompts = PromptReader(tokenizer=tokenizer, template=template, name=name)
         self._stop_ids = frozenset(stop_ids)
         self._name = name
         self._forbidden = tokenizer.missing(loaded.vocab_size)
-        self._history: list[int] = []  # begins with the tokens that the session remembers
         self._answer: Generation | None = None
         self._is_closed = False
 
@@ -235,7 +239,11 @@ class TextSession:
     @property
     def context(self) -> int:
         """Most tokens of prompt and answer together."""
-        return self._session.context
+        return self._track.session.context
+
+    @property
+    def _track(self) -> Track:
+        return self._tracks.current
 
     def generate(
         self,
@@ -274,9 +282,10 @@ class TextSession:
         )
         if self._answer is not None:
             self._answer.close()
+        self._tracks.choose(prompt)
         reused = self._keep_shared(ids)
         tokens = self._generate(
-            self._session,
+            self._track.session,
             ids[reused:],
             max_tokens=max_tokens,
             sampling=sampling,
@@ -333,7 +342,7 @@ class TextSession:
         self._is_closed = True
         if self._answer is not None:
             self._answer.close()
-        self._session.close()
+        self._tracks.close()
         if self._owns_weights:
             self._loaded.close()
         if self._speculator is not None:
@@ -352,23 +361,25 @@ class TextSession:
 
     def _keep_shared(self, ids: TokenArray) -> int:
         """Forget what the prompt does not share, and return how many tokens are kept."""
-        known = np.asarray(self._history[: self._session.length], dtype=np.int64)
+        track = self._track
+        known = np.asarray(track.history[: track.session.length], dtype=np.int64)
         n = min(len(known), len(ids) - 1)  # one token at least is fed, for its logits
         differs = np.flatnonzero(known[:n] != ids[:n])
         kept = int(differs[0]) if len(differs) else n
-        self._session.rewind(kept)
-        self._history = ids.tolist()
+        track.session.rewind(kept)
+        track.history = ids.tolist()
         return kept
 
     def _recorded(self, tokens: Generator[int]) -> Generator[int]:
+        track = self._track
         try:
             with closing(tokens):
                 for token in tokens:
-                    self._history.append(token)
+                    track.history.append(token)
                     yield token
         except GeneratorExit:
             raise
         except BaseException:
             # A step that failed or was interrupted: trust nothing that the session remembers.
-            self._history = []
+            track.history = []
             raise

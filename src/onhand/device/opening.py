@@ -10,6 +10,7 @@ from onhand.core.adapter import Adapter, read_adapter
 from onhand.core.bundle import Bundle, read_bundle, verifying_bundle
 from onhand.core.errors import InputError
 from onhand.core.progress import Progress
+from onhand.core.scope import Scope
 from onhand.device.adapting.choosing import WayChoice
 from onhand.device.drafters import DraftModel, PromptLookup, check_same_tokens
 from onhand.device.engine_opening import (
@@ -32,6 +33,7 @@ from onhand.device.schedule import Limits
 from onhand.device.speculate import Speculator
 from onhand.device.text_files import TextFiles, read_text_files
 from onhand.device.text_model import TextModel
+from onhand.device.tracks import SCOPE_ENGINE, let_leave_out
 
 __all__ = [
     "PREFERRED_ENGINES",
@@ -57,6 +59,7 @@ class OpenedBundle:
         passed_over: engines preferred to it, or timed and slower, and why they were not taken.
         choice: how engine and threads were chosen; None where nobody says.
         learned: which learned version is used.
+        scope: which prompts it answers; None for all.
     """
 
     bundle: Bundle
@@ -66,6 +69,7 @@ class OpenedBundle:
     passed_over: Mapping[str, str]
     choice: WayChoice | None = None
     learned: InUse = AS_BUILT
+    scope: Scope | None = None
 
 
 def open(  # the name that `onhand.open` has
@@ -225,6 +229,7 @@ def open_model(
             passed_over=whole.passed_over,
             choice=whole.choice,
             learned=whole.learned,
+            scope=whole.scope,
             limits=limits,
         )
     except BaseException:
@@ -282,6 +287,7 @@ def _join(
         passed_over=whole.passed_over,
         choice=whole.choice,
         learned=whole.learned,
+        scope=whole.scope,
         speculator=speculator,
     )
 
@@ -329,6 +335,8 @@ def open_bundle(
         with verifying_bundle(Path(path)) as bundle:
             chosen, _ = bundle.variant(variant)
             learned, added = _added(bundle, adapter, version=version, home=home)
+            scope = None if added is None else added.scope
+            engine = engine if scope is None else engine or SCOPE_ENGINE
             # Before the weights, so that what parsing takes is free again when they come.
             files = read_text_files(bundle)
             opening = open_chosen(
@@ -342,12 +350,14 @@ def open_bundle(
                 **ways,
             )
             opened.callback(opening.loaded.close)
+            if scope is not None:
+                let_leave_out(opening.loaded, opening.choice.engine, learned.sentence())
         opened.pop_all()
-    return _opened(bundle, files, opening, learned)
+    return _opened(bundle, files, opening, learned, scope)
 
 
 def _opened(
-    bundle: Bundle, files: TextFiles, opening: OpenedEngine, learned: InUse
+    bundle: Bundle, files: TextFiles, opening: OpenedEngine, learned: InUse, scope: Scope | None
 ) -> OpenedBundle:
     return OpenedBundle(
         bundle=bundle,
@@ -357,6 +367,7 @@ def _opened(
         passed_over=opening.passed_over,
         choice=opening.choice,
         learned=learned,
+        scope=scope,
     )
 
 

@@ -10,7 +10,7 @@ from onhand.core.errors import ContextOverflow, InputError
 from onhand.device.template import ChatTemplate, Message
 from onhand.device.text import Tokenizer
 
-__all__ = ["OVER_HTTP", "Advice", "Overflow", "PromptReader"]
+__all__ = ["OVER_HTTP", "Advice", "Overflow", "PromptReader", "user_texts"]
 
 Overflow = Literal["error", "drop-oldest"]
 
@@ -135,6 +135,17 @@ class PromptReader:
         place = bisect_left(starts, True, key=lambda start: len(tokens_from(start)) <= room)
         start = starts[min(place, len(starts) - 1)]
         return tokens_from(start), start - head
+
+
+def user_texts(prompt: str | Sequence[Message]) -> tuple[str, ...]:
+    """Return what decides whether a prompt is like what was taught: what its user says in it.
+
+    Args:
+        prompt: a text, or the messages of a conversation.
+    """
+    if isinstance(prompt, str):
+        return (prompt,)
+    return tuple(one.content for one in prompt if one.role == "user")
 
 
 def _instructs(message: Message) -> bool:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Self
 
+from onhand.core.scope import Scope
 from onhand.device.adapting.choosing import WayChoice
 from onhand.device.batching import Batcher
 from onhand.device.engines.base import Loaded
@@ -40,6 +41,7 @@ class TextModel:
         passed_over: Mapping[str, str] | None = None,
         choice: WayChoice | None = None,
         learned: InUse = AS_BUILT,
+        scope: Scope | None = None,
         limits: Limits = Limits(),  # noqa: B008 (frozen)
     ) -> None:
         """Take weights over; `close` closes them.
@@ -52,6 +54,7 @@ class TextModel:
             passed_over: engines preferred to it, or slower, and why they were not taken.
             choice: how engine and threads were chosen; None where nobody says.
             learned: which learned version `loaded` computes with.
+            scope: which prompts it answers; None for all.
             limits: how many answers to compute at once, and how many may wait.
         """
         self.tokenizer = files.tokenizer
@@ -59,6 +62,7 @@ class TextModel:
         self.passed_over = dict(passed_over or {})
         self.choice = choice
         self.learned = learned
+        self._scope = scope
         self._loaded = loaded
         self._files = files
         self._name = name
@@ -94,6 +98,7 @@ class TextModel:
             passed_over=self.passed_over,
             choice=self.choice,
             learned=self.learned,
+            scope=self._scope,
             batcher=self._batcher,
         )
 

@@ -12,7 +12,7 @@ from onhand.core.progress import Progress
 from onhand.core.quantized import GroupFormat
 from onhand.core.trusting import making
 from onhand.device.learning.adapters import check_of_original, write_version
-from onhand.device.learning.in_use import choose_version
+from onhand.device.learning.in_use import choose_version, versions_of
 from onhand.device.learning.lesson_files import can_learn, read_lesson
 from onhand.device.learning.versions import learned_folder
 from onhand.host.build import BuildResult, build_bundle
@@ -89,6 +89,13 @@ def merge_bundle(
     if options.source is not None:
         check_of_original(bundle)
     place, number = _adapter(bundle, options, home)
+    if number and progress is not None:
+        versions = versions_of(bundle, home)
+        if versions.scope(versions.find(number)) is not None:
+            progress.note(
+                f"version {number} answers only prompts like those it was taught; merged, what was "
+                "learned answers all, and no gate has seen that"
+            )
     adapter = read_adapter(place, bundle.manifest.decoder)
     work = BuildOptions(
         transforms={name: _transform(bundle, adapter, has_source=options.source is not None)},

@@ -9,10 +9,12 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 import pytest
+from tests.core.test_scope import scope_for
 
 from onhand.core.arrays import FloatArray
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.lesson import Lesson, Trainable
+from onhand.core.scope import Scope
 from onhand.device.learning.verdict import Verdict, parse_verdict, render_verdict
 from onhand.device.learning.versions import Version, Versions, learned_folder
 
@@ -81,6 +83,40 @@ def test_nothing_learned_is_the_bundle_as_built(home: Path) -> None:
 
     assert (versions.current().number, versions.list_versions()) == (0, ())
     assert not home.exists()
+
+
+def test_a_scope_lies_beside_the_tensors(home: Path) -> None:
+    """As it was, and no trainable; the bundle as it was built answers all."""
+    versions = kept(home)
+    scope = scope_for("water the tulips")
+    values = START | {"bias": np.full(3, 2.0, np.float32)}
+
+    made = versions.propose(
+        values, start=START, parent=0, method="sgd", counts={}, verdict=GOOD, scope=scope
+    )
+    plain = add(versions, 2.0)
+
+    found = versions.scope(made)
+    assert found is not None
+    np.testing.assert_array_equal(found.weights, scope.weights)
+    np.testing.assert_array_equal(found.biases, scope.biases)
+    assert versions.values(made).keys() == {"bias"}
+    assert made.sha256 != plain.sha256
+    assert versions.scope(plain) is None
+    assert versions.scope(None) is None
+
+
+def test_attack_a_scope_of_another_shape_is_damage(home: Path) -> None:
+    """Though every hash fits."""
+    versions = kept(home)
+    scope = Scope(weights=np.zeros((1, 4), np.float32), biases=np.zeros(1, np.float32))
+
+    made = versions.propose(
+        START, start=START, parent=0, method="sgd", counts={}, verdict=GOOD, scope=scope
+    )
+
+    with pytest.raises(BundleCorrupt, match=r"tensors\.safetensors: the scope is \(1, 4\)"):
+        versions.scope(made)
 
 
 def test_a_candidate_is_not_in_use_before_it_is_accepted(home: Path) -> None:

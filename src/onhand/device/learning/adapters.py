@@ -56,6 +56,8 @@ class ExportedAdapter:
         modules: of the checkpoint's; 0 for plain tensors.
         rank: of its factors, the largest; 0 for none.
         size_bytes: of all files.
+        is_scoped: whether the version answers only prompts like those it was taught: whoever loads
+            the adapter answers all with it.
     """
 
     path: Path
@@ -65,11 +67,13 @@ class ExportedAdapter:
     modules: int
     rank: int
     size_bytes: int
+    is_scoped: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON object."""
         return {
             "format": self.format,
+            "is_scoped": self.is_scoped,
             "matrices": self.matrices,
             "modules": self.modules,
             "path": str(self.path),
@@ -123,6 +127,7 @@ def export_adapter(
         modules=modules,
         rank=read_lesson(bundle).rank,
         size_bytes=size,
+        is_scoped=versions_of(bundle, home).scope(found) is not None,
     )
 
 

@@ -41,6 +41,7 @@ class Job:
         rate: likewise.
         held_out: share that judges.
         remember: a file.
+        scope: whether the version is to have one; if not, as the one in use.
         threads: of one step.
         seconds: of steps.
         memory_bytes: of the process.
@@ -60,6 +61,7 @@ class Job:
     rate: float
     held_out: float
     remember: str
+    scope: bool = False
     threads: int
     seconds: float
     memory_bytes: int
@@ -86,6 +88,7 @@ class Job:
             rate=self.rate or None,
             heldout=self.held_out,
             remember=Path(self.remember) if self.remember else None,
+            scope=True if self.scope else None,
             memory="low",
             ceilings=Ceilings(
                 seconds=self.seconds or None,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -189,9 +189,10 @@ def learned_adapter(bundle: Bundle, home: Path, version: Version) -> Adapter:
     """
     versions = versions_of(bundle, home)
     values = whole_values(bundle, versions, version)
-    return adapter_of(
+    adapter = adapter_of(
         versions.lesson, values, decoder=bundle.manifest.decoder, sha256=version.sha256
     )
+    return replace(adapter, scope=versions.scope(version))
 
 
 def adapter_of(lesson: Lesson, values: Values, *, decoder: Decoder, sha256: str) -> Adapter:

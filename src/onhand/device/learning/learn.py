@@ -1,78 +1,40 @@
 """From a file of examples to a version that passed its gate, resumed wherever it was broken off."""
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, read_bundle
-from onhand.core.errors import InputError
-from onhand.core.lesson import REMEMBERED
 from onhand.core.progress import Progress, Quiet
+from onhand.core.scope import Scope
 from onhand.device.energy import EnergyMeter, choose_meter
 from onhand.device.learning.added import add_classes, added_classes
-from onhand.device.learning.base import Teachable
+from onhand.device.learning.base import Values
 from onhand.device.learning.ceilings import GO, Permit, Watch, all_of
 from onhand.device.learning.gate import Sight, gate, size_of_change
-from onhand.device.learning.graph import open_lesson
-from onhand.device.learning.in_use import versions_of, whole_values
 from onhand.device.learning.learned import Foreseen, Learned
 from onhand.device.learning.locking import held
-from onhand.device.learning.material import Given, Material, make_material, read_given
-from onhand.device.learning.methods.base import Method
-from onhand.device.learning.methods.choosing import make_method
-from onhand.device.learning.methods.preferences import PreferenceMethod
-from onhand.device.learning.new_rows import begin_classes
-from onhand.device.learning.preference_feeds import OpinionSource, PairSource
 from onhand.device.learning.rehearsal import rehearsals
-from onhand.device.learning.remembered import keep_memory, recall_memory, remember_all
+from onhand.device.learning.remembered import keep_memory, remember_all
+from onhand.device.learning.room import Room, open_teachable, prepare
+from onhand.device.learning.scoping import inside_of, scope_of, scoped_sight, shares_inside
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.sights import see
 from onhand.device.learning.text_feeds import TextSource
 from onhand.device.learning.trainer import Ended, Trainer
-from onhand.device.learning.versions import Versions, learned_folder
+from onhand.device.learning.versions import learned_folder
 from onhand.device.measured import peak_memory_bytes
 from onhand.device.probe import current_profile
-from onhand.device.threads import usable_threads
 
 __all__ = ["foresee", "learn"]
 
 _MOST_TRAININGS: Final = 4
 _USUAL: Final = LearnSettings()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Room:
-    """All that a training needs before its first step.
-
-    `fingerprint` is of all that decides it; `remembers` says whether its method remembers earlier
-    sessions.
-    """
-
-    bundle: Bundle
-    versions: Versions
-    teachable: Teachable
-    given: Given
-    material: Material
-    method: Method
-    values: dict[str, FloatArray]
-    parent: int
-    settings: LearnSettings
-    notes: tuple[str, ...]
-    fingerprint: str
-    remembers: bool
-
-    @property
-    def folder(self) -> Path:
-        """Where the training's state is kept."""
-        return self.versions.folder / "training" / self.fingerprint[:16]
 
 
 def learn(
@@ -113,8 +75,8 @@ def learn(
     """
     shown = progress or Quiet()
     bundle = read_bundle(Path(path))
-    with closing(_open(bundle, settings, threads)) as teachable, _held(bundle, home):
-        room = _prepare(bundle, teachable, Path(data), settings, home)
+    with closing(open_teachable(bundle, settings, threads)) as teachable, _held(bundle, home):
+        room = prepare(bundle, teachable, Path(data), settings, home)
         meter = choose_meter(current_profile())
         begun: list[str] = []
         trainer = _trainer(room, meter, begun)
@@ -138,7 +100,7 @@ def learn(
 
 
 def _told(
-    room: _Room, ended: Ended, meter: EnergyMeter, *, n_steps: int, resumed_at: int
+    room: Room, ended: Ended, meter: EnergyMeter, *, n_steps: int, resumed_at: int
 ) -> Learned:
     """Return what is known before the gate."""
     training = ended.training
@@ -189,8 +151,8 @@ def foresee(
         OnhandError: as in `learn`.
     """
     bundle = read_bundle(Path(path))
-    with closing(_open(bundle, settings, threads)) as teachable:
-        room = _prepare(bundle, teachable, Path(data), settings, home)
+    with closing(open_teachable(bundle, settings, threads)) as teachable:
+        room = prepare(bundle, teachable, Path(data), settings, home)
         plan = settings.plan(teachable.lesson, len(room.material.new))
         source = room.material.new
         return Foreseen(
@@ -220,87 +182,7 @@ def _held(bundle: Bundle, home: Path) -> AbstractContextManager[None]:
     return held(lock, busy=busy)
 
 
-def _open(bundle: Bundle, settings: LearnSettings, threads: int | None) -> Teachable:
-    return open_lesson(bundle, threads=threads or usable_threads(), memory=settings.memory)
-
-
-def _prepare(
-    bundle: Bundle, teachable: Teachable, data: Path, settings: LearnSettings, home: Path
-) -> _Room:
-    """Read examples and versions, and choose a method.
-
-    Raises:
-        InputError: if a setting is for classifiers alone, and this is none.
-    """
-    if settings.new_rows != "zeros" and teachable.lesson.feeds == "tokens":
-        raise InputError(f"--new-rows {settings.new_rows}: a language model has no rows of classes")
-    versions, begun = versions_of(bundle, home), ""
-    standing = versions.current()
-    values = dict(whole_values(bundle, versions, standing.version))
-    carried = bundle.path(REMEMBERED) if REMEMBERED in bundle.manifest.files else None
-    given = read_given(data, settings, carried=carried)
-    material = make_material(bundle, teachable, given, added=added_classes(versions.folder))
-    if material.known is not None:
-        # A class may have a name by a version that is not in use, and no row in this head.
-        known = min(material.known, _n_classes(teachable, values))
-        material = replace(material, known=known)
-        if known < material.width:
-            values, begun = begin_classes(
-                teachable,
-                values,
-                material.new,
-                material.past,
-                width=material.width,
-                kind=settings.new_rows,
-            )
-    method = make_method(
-        settings.method, teachable.lesson, rng=np.random.default_rng([settings.seed, 2])
-    )
-    remembers, notes = recall_memory(versions.folder, method)
-    notes += [begun] if begun else []
-    if remembers and settings.remember is not None:
-        notes.append("what earlier sessions remembered is used; --remember only judges")
-    if isinstance(material.new, PairSource | OpinionSource):
-        method = PreferenceMethod(method, material.new, settings.preferring)
-    return _Room(
-        bundle=bundle,
-        versions=versions,
-        teachable=teachable,
-        given=given,
-        material=material,
-        method=method,
-        values=values,
-        parent=standing.number,
-        settings=settings,
-        notes=(*standing.passed_over, *given.notes, *notes),
-        fingerprint=_fingerprint(bundle, given, material, standing.number, settings),
-        remembers=remembers,
-    )
-
-
-def _fingerprint(
-    bundle: Bundle, given: Given, material: Material, parent: int, settings: LearnSettings
-) -> str:
-    # Ceilings and the gate may change while a training is broken off.
-    left_out = {"bounds", "ceilings", "memory", "use"}
-    told = {
-        "bundle": bundle.manifest_sha256,
-        "classes": material.classes,
-        "examples": given.digest(),
-        "parent": parent,
-        "settings": {
-            key: str(value) for key, value in asdict(settings).items() if key not in left_out
-        },
-    }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def _n_classes(teachable: Teachable, values: dict[str, FloatArray]) -> int:
-    grows = (len(values[n]) for n, made in teachable.lesson.trainables.items() if made.grows)
-    return next(grows, 2**31)
-
-
-def _trainer(room: _Room, meter: EnergyMeter, notes: list[str]) -> Trainer:
+def _trainer(room: Room, meter: EnergyMeter, notes: list[str]) -> Trainer:
     """Begin the training, or go on with the one that was broken off; notes are added."""
 
     def remember() -> None:
@@ -331,11 +213,14 @@ def _trainer(room: _Room, meter: EnergyMeter, notes: list[str]) -> Trainer:
     )
 
 
-def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Learned:
+def _proposed(room: Room, ended: Ended, made: Learned, shown: Progress) -> Learned:
     """Judge what was learned, keep it as a version, and put it into use if it passed."""
     shown.start("judging", 1)
     values = dict(ended.training.values)
-    before, after = _sight(room, room.values), _sight(room, values)
+    scope, told = _scope(room) if room.is_scoped else (None, ())
+    for note in told:
+        shown.note(note)
+    before, after = _sight(room, room.values, room.scope), _sight(room, values, scope)
     bounds = room.settings.bounds
     if not after.new.n:
         bounds = replace(bounds, least_new=0)
@@ -351,13 +236,14 @@ def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Lear
         values,
         start=room.teachable.start(),
         parent=room.parent,
-        method=room.method.name,
+        method=room.method.name + ("" if scope is None else ", for prompts like those taught"),
         counts={
             "examples": made.examples,
             "skipped": made.skipped,
             "steps": made.steps,
         },
         verdict=verdict,
+        scope=scope,
     )
     is_used = verdict.is_accepted and room.settings.use
     if is_used:
@@ -371,10 +257,33 @@ def _proposed(room: _Room, ended: Ended, made: Learned, shown: Progress) -> Lear
         is_used=is_used,
         reasons=verdict.reasons,
         figures=verdict.figures,
+        notes=(*made.notes, *told),
     )
 
 
-def _sight(room: _Room, values: dict[str, FloatArray]) -> Sight:
+def _scope(room: Room) -> tuple[Scope, tuple[str, ...]]:
+    """Learn the scope of what is taught, and say how much of what is known lies in it."""
+    taught = scope_of(room.given)
+    old, new = shares_inside(taught, room.given)
+    n_old, n_new = len(room.given.past_heldout), len(room.given.heldout)
+    note = (
+        f"of {n_old} held-out prompts that were known, {old:.0%} are like what is taught and are "
+        "answered by what is learned, the others as the bundle was built"
+    )
+    note += f"; of {n_new} held-out prompts that are taught, {new:.0%}" if n_new else ""
+    return taught if room.scope is None else room.scope.joined(taught), (note,)
+
+
+def _sight(room: Room, values: Values, scope: Scope | None) -> Sight:
+    """Return what a gate sees of values that answer in a scope, and the bundle's own beyond it."""
+    within = _seen(room, values)
+    if scope is None:
+        return within
+    inside = inside_of(scope, room.given, room.bundle)
+    return scoped_sight(within, _seen(room, room.teachable.start()), inside)
+
+
+def _seen(room: Room, values: Values) -> Sight:
     return see(
         room.bundle,
         room.teachable,

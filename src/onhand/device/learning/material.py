@@ -40,6 +40,7 @@ class Given:
         past: of what is known, for methods that hold on to it.
         past_heldout: that judge what was forgotten.
         notes: what the user should know, a sentence each.
+        n_varied: how many of `new`, the last ones, are variants of the others.
     """
 
     new: tuple[Example, ...]
@@ -47,6 +48,7 @@ class Given:
     past: tuple[Example, ...]
     past_heldout: tuple[Example, ...]
     notes: tuple[str, ...]
+    n_varied: int = 0
 
     def digest(self) -> str:
         """Return what tells these examples from others: of files their size and time as well."""
@@ -119,12 +121,20 @@ def read_given(data: Path, settings: LearnSettings, *, carried: Path | None = No
             known.examples, _JUDGING_SHARE, seed=settings.seed, most=_MOST_JUDGING
         )
         notes += known.notes
+    n_varied = 0
     if settings.vary:
         rng = np.random.default_rng([settings.seed, 3])
         made = varied(new, past, each=settings.vary, rng=rng)
         notes.append(f"{len(made)} variants of {len(new)} examples are taught as well")
-        new = (*new, *made)
-    return Given(new=new, heldout=heldout, past=past, past_heldout=past_heldout, notes=tuple(notes))
+        new, n_varied = (*new, *made), len(made)
+    return Given(
+        new=new,
+        heldout=heldout,
+        past=past,
+        past_heldout=past_heldout,
+        notes=tuple(notes),
+        n_varied=n_varied,
+    )
 
 
 def make_material(

@@ -60,6 +60,8 @@ class LearnSettings:
         ceilings: what the training may take.
         bounds: of the gate.
         use: whether a version that passed its gate goes into use.
+        scope: whether only prompts like those taught are answered by what is learned; None for
+            what holds of the version that is in use. Of a language model; see `scoping`.
     """
 
     method: str = "replay"
@@ -84,6 +86,7 @@ class LearnSettings:
     ceilings: Ceilings = field(default_factory=Ceilings)
     bounds: Bounds = field(default_factory=Bounds)
     use: bool = True
+    scope: bool | None = None
 
     def __post_init__(self) -> None:
         if self.epochs < 1:

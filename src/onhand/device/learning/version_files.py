@@ -1,7 +1,7 @@
 """The files of one learned version: written whole, and read as if somebody else had made them.
 
-    NNNN/tensors.safetensors   the tensors that differ from the start, float32;
-                               sealed where there is a vault
+    NNNN/tensors.safetensors   the tensors that differ from the start, and its scope if it has
+                               one, float32; sealed where there is a vault
     NNNN/version.json          what it is, with hashes of the other two
     NNNN/report.json           what the gate said
 
@@ -25,6 +25,7 @@ from onhand.core.arrays import FloatArray
 from onhand.core.errors import BundleCorrupt, InputError, ResourceError
 from onhand.core.lesson import Lesson
 from onhand.core.outside import count, object_of, parse_json, shown
+from onhand.core.scope import Scope, scope_from
 from onhand.device.learning.base import Values
 from onhand.device.learning.durable import sync_folder
 from onhand.device.learning.verdict import Verdict, parse_verdict, render_verdict
@@ -102,6 +103,7 @@ def write_version(
     method: str,
     counts: Mapping[str, int],
     verdict: Verdict,
+    scope: Scope | None = None,
 ) -> int:
     """Write a version under the next number.
 
@@ -113,6 +115,7 @@ def write_version(
         method: how, 1 to 200 plain letters.
         counts: what is told beside it.
         verdict: of the gate.
+        scope: which prompts it answers; None for all.
 
     Returns:
         Its number.
@@ -135,7 +138,8 @@ def write_version(
                 "parent": parent,
                 "report": _write(beside / _REPORT, render_verdict(verdict)),
             }
-            return _place(folder, beside, described, changed)
+            tensors = {**changed, **({} if scope is None else scope.arrays())}
+            return _place(folder, beside, described, tensors)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
@@ -301,7 +305,9 @@ def _size(path: Path) -> int:
         raise BundleCorrupt(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def read_values(folder: Path, version: Version, lesson: Lesson) -> dict[str, FloatArray]:
+def read_values(
+    folder: Path, version: Version, lesson: Lesson
+) -> tuple[dict[str, FloatArray], Scope | None]:
     """Read the tensors of a version, once their hash was found right.
 
     Args:
@@ -310,7 +316,8 @@ def read_values(folder: Path, version: Version, lesson: Lesson) -> dict[str, Flo
         lesson: of the bundle.
 
     Returns:
-        Name -> value, of those that differ from the start; the caller's own.
+        values: name -> value, of those that differ from the start; the caller's own.
+        scope: which prompts it answers; None for all.
 
     Raises:
         BundleCorrupt: if they were changed, or do not fit the lesson.
@@ -323,10 +330,11 @@ def read_values(folder: Path, version: Version, lesson: Lesson) -> dict[str, Flo
     except OSError as error:
         raise BundleCorrupt(f"{path}: cannot be read: {error.strerror}") from error
     try:
+        scope, values = scope_from(values)
         check_values(values, lesson, names=values)
     except InputError as error:
         raise BundleCorrupt(f"{path}: {error}") from error
-    return values
+    return values, scope
 
 
 def check_values(values: Values, lesson: Lesson, *, names: Iterable[str]) -> None:

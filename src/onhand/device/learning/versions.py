@@ -20,6 +20,7 @@ from onhand.core.arrays import FloatArray
 from onhand.core.errors import BundleCorrupt, InputError, ResourceError
 from onhand.core.lesson import Lesson
 from onhand.core.outside import count, object_of, parse_json, shown
+from onhand.core.scope import Scope
 from onhand.device.learning.base import Values
 from onhand.device.learning.durable import sync_folder
 from onhand.device.learning.verdict import Verdict
@@ -103,6 +104,7 @@ class Versions:
         method: str,
         counts: Mapping[str, int],
         verdict: Verdict,
+        scope: Scope | None = None,
     ) -> Version:
         """Keep a candidate as a new version; it is not in use before `accept`.
 
@@ -113,6 +115,7 @@ class Versions:
             method: how it was learned, in one word or a few.
             counts: name -> how many: examples, steps.
             verdict: what the gate said; a refused candidate is kept with its report, too.
+            scope: which prompts it answers; None for all.
 
         Returns:
             The version. Old ones beyond `most` are removed, refused ones first.
@@ -138,6 +141,7 @@ class Versions:
             method=method,
             counts=counts,
             verdict=verdict,
+            scope=scope,
         )
         self._prune()
         return read_version(self._place, number)
@@ -178,7 +182,20 @@ class Versions:
         Raises:
             BundleCorrupt: if they were changed, or do not fit the lesson.
         """
-        return read_values(self._place, version, self.lesson)
+        return read_values(self._place, version, self.lesson)[0]
+
+    def scope(self, version: Version | None) -> Scope | None:
+        """Return which prompts a version answers; None for all, and for the bundle as it was built.
+
+        Args:
+            version: as another method gave it; None for the bundle as it was built.
+
+        Raises:
+            BundleCorrupt: if its tensors were changed, or do not fit the lesson.
+        """
+        if version is None:
+            return None
+        return read_values(self._place, version, self.lesson)[1]
 
     def find(self, number: int) -> Version:
         """Return a version by its number.

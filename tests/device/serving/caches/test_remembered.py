@@ -15,12 +15,12 @@ def remembered(most_bytes: int = 10_000) -> Remembered:
     return Remembered(FakeLoaded(mixing), context=200, token_bytes=10, most_bytes=most_bytes)
 
 
-def ended(store: Remembered, tenant: str, tokens: TokenArray) -> ToySession:
+def ended(store: Remembered, tenant: str, tokens: TokenArray, *, generation: int = 0) -> ToySession:
     """An answer ended whose session remembers all tokens but the last."""
     session = store.take(tenant, tokens)
     assert isinstance(session, ToySession)
     session.tokens += tokens[session.length : -1].tolist()
-    store.give_back(tenant, session, tokens)
+    store.give_back(tenant, session, tokens, generation=generation)
     return session
 
 
@@ -101,3 +101,22 @@ def test_few_shared_tokens_are_not_worth_a_fork(n_shared: int) -> None:
     other = np.concatenate((np.arange(n_shared), np.arange(100, 110)))
 
     assert store.take("a", other).length == (n_shared if n_shared > 15 else 0)
+
+
+def test_what_was_computed_without_what_was_learned_is_kept_apart() -> None:
+    """The same tokens, and other memories."""
+    kinds: list[bool] = []
+
+    def begin(is_inside: bool) -> ToySession:
+        kinds.append(is_inside)
+        return ToySession(200)
+
+    store = remembered()
+    store.adapt(begin)
+    ended(store, "a", np.arange(30), generation=1)
+    outside = store.take("a", np.arange(50), is_inside=False)
+    store.give_back("a", outside, np.arange(50), generation=1, is_inside=False)
+
+    assert outside.length == 0
+    assert store.take("a", np.arange(50), is_inside=True).length == 29
+    assert kinds == [True, False]

@@ -4,14 +4,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from onhand.core.arrays import TokenArray
 from onhand.device.engines.base import Loaded, Session
 from onhand.device.serving.caches.model_blocks import Begun, ModelBlocks
+from onhand.device.tracks import new_session
 
-__all__ = ["Remembered"]
+__all__ = ["NewSession", "Remembered"]
+
+NewSession = Callable[[bool], Session]
+"""Whether what was learned answers in it -> an empty session."""
 
 # A shorter beginning is computed again sooner than a memory is forked for it.
 _LEAST_SHARED = 16
@@ -23,6 +28,7 @@ class _Kept:
     session: Session
     tokens: TokenArray  # as many as the session remembers
     used_s: float
+    is_inside: bool = True  # of the scope of what was learned
     begun: Begun | None = None  # of an earlier process, which nobody asked for yet
 
 
@@ -65,7 +71,7 @@ class Remembered:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: list[_Kept] = []  # the latest last
-        self._new_session: Callable[[], Session] = lambda: loaded.session(context=context)
+        self._new_session: NewSession = partial(new_session, loaded, context=context)
         self._generation = 0
 
     @property
@@ -78,13 +84,13 @@ class Remembered:
         if self._blocks is None:
             return
         with self._lock:
-            generation, new_session = self._generation, self._new_session
+            generation, new = self._generation, self._new_session
         pages = self._most_bytes // (self._token_bytes * self._page_tokens)
-        begun = self._blocks.begun(new_session, most_tokens=pages * self._page_tokens)
+        begun = self._blocks.begun(lambda: new(True), most_tokens=pages * self._page_tokens)
         dropped: list[Begun] = []
         for one in begun:
             # What has been asked meanwhile is more recent, and they are the latest first.
-            kept = _Kept("", one.session, one.tokens, self._clock(), one)
+            kept = _Kept("", one.session, one.tokens, self._clock(), begun=one)
             with self._lock:
                 has_room = self._taken() + self._size(kept) <= self._most_bytes
                 if has_room and generation == self._generation:
@@ -94,14 +100,14 @@ class Remembered:
         for one in dropped:
             one.session.close()
 
-    def adapt(self, new_session: Callable[[], Session]) -> None:
+    def adapt(self, new: NewSession) -> None:
         """Begin new sessions in another way, and forget all that were computed in the one before.
 
         Args:
-            new_session: makes one.
+            new: makes one.
         """
         with self._lock:
-            self._new_session = new_session
+            self._new_session = new
             self._generation += 1
             dropped, self._kept = self._kept, []
         for kept in dropped:
@@ -129,12 +135,13 @@ class Remembered:
         for kept in dropped:
             kept.session.close()
 
-    def take(self, tenant: str, tokens: TokenArray) -> Session:
+    def take(self, tenant: str, tokens: TokenArray, *, is_inside: bool = True) -> Session:
         """Return a session that remembers as much of the beginning of a prompt as is in memory.
 
         Args:
             tenant: who asks.
             tokens: (T,) int64, T >= 1; the last is never taken as known, for its scores are needed.
+            is_inside: whether what was learned answers: the other sessions are kept apart.
 
         Returns:
             The session, the caller's own now; it remembers the first `length` of `tokens`.
@@ -143,7 +150,7 @@ class Remembered:
             InputError: if the model is closed.
         """
         with self._lock:
-            best, n_shared = self._best(tenant, tokens)
+            best, n_shared = self._best(tenant, tokens, is_inside)
             if best is not None and n_shared == best.tokens.size:
                 self._kept.remove(best)
                 return best.session
@@ -152,7 +159,7 @@ class Remembered:
                 session.rewind(n_shared)
                 return session
             # With the lock: what made sessions until now may be gone the moment after.
-            return self._new_session()
+            return self._new_session(is_inside)
 
     def restore(self, tenant: str, session: Session, tokens: TokenArray) -> None:
         """Let a session remember more of a prompt, where blocks on the disk know more.
@@ -166,7 +173,13 @@ class Remembered:
             self._blocks.restore(tenant, session, tokens[:-1])
 
     def give_back(
-        self, tenant: str, session: Session, tokens: TokenArray, *, generation: int = 0
+        self,
+        tenant: str,
+        session: Session,
+        tokens: TokenArray,
+        *,
+        generation: int = 0,
+        is_inside: bool = True,
     ) -> None:
         """Keep a session whose answer ended; one of another generation is forgotten.
 
@@ -175,8 +188,10 @@ class Remembered:
             session: the caller's no more.
             tokens: (T,) int64, of prompt and answer; they begin with what it remembers.
             generation: as it was before `take`.
+            is_inside: as given to `take`.
         """
-        ended = _Kept(tenant, session, np.array(tokens[: session.length]), self._clock())
+        known = np.array(tokens[: session.length])
+        ended = _Kept(tenant, session, known, self._clock(), is_inside)
         dropped: list[_Kept] = []
         if self._blocks is not None:
             self._blocks.keep(tenant, session, ended.tokens)
@@ -206,10 +221,12 @@ class Remembered:
         n_pages = -(-one.tokens.size // self._page_tokens)
         return n_pages * self._page_tokens * self._token_bytes
 
-    def _best(self, tenant: str, tokens: TokenArray) -> tuple[_Kept | None, int]:
+    def _best(self, tenant: str, tokens: TokenArray, is_inside: bool) -> tuple[_Kept | None, int]:
         best, most = None, _LEAST_SHARED - 1
         for one in reversed(self._kept):
-            if self._is_of(one, tenant) and (n := _shared(one.tokens, tokens[:-1])) > most:
+            if one.is_inside != is_inside or not self._is_of(one, tenant):
+                continue
+            if (n := _shared(one.tokens, tokens[:-1])) > most:
                 best, most = one, n
         return best, most
 

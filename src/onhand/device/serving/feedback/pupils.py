@@ -64,6 +64,7 @@ class Pupil:
             rate=settings.rate,
             held_out=settings.held_out,
             remember=settings.remember,
+            scope=settings.scope,
             threads=threads,
             seconds=settings.most_s,
             memory_bytes=settings.memory_bytes,

@@ -23,6 +23,8 @@ class LearningSettings:
         held_out: share of the examples that judge what was learned and are not learned.
         remember: a file of what the models can do already: most of it is for methods that hold on
             to it, a share judges what was forgotten; "" for none.
+        scope: whether only prompts like those taught are answered by what is learned; if not, as
+            in the version in use. Of language models.
         least_examples: new examples before a model learns.
         idle_s: seconds without any request before it begins.
         retry_s: least seconds from the end of one training of a model to its next.
@@ -46,6 +48,7 @@ class LearningSettings:
     rate: float = 0.0
     held_out: float = 0.2
     remember: str = ""
+    scope: bool = False
     least_examples: int = 20
     idle_s: float = 60.0
     retry_s: float = 600.0

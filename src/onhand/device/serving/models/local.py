@@ -228,7 +228,7 @@ class LocalModel:
         watchers: list[Watcher] = [] if scores is None else [scores]
         if (guide := self._calling.guide(ask.tools, ask.grammar)) is not None:
             watchers.append(guide)
-        session, taken = self.version.take(ask.tenant, tokens)
+        session, taken = self.version.take(ask.tenant, tokens, ask.prompt)
         hold = None
         try:
             n_most = tokens.size + (self.context if max_tokens is None else max_tokens)
@@ -248,22 +248,12 @@ class LocalModel:
                 watchers=watchers,
             )
         except BaseException:
-            self._remembered.give_back(ask.tenant, session, tokens, generation=taken.generation)
+            self.version.give_back(ask.tenant, session, tokens, taken)
             if hold is not None:
                 hold.release()
             raise
         is_cut = max_tokens != ask.max_tokens
-        return Begun(
-            session,
-            request,
-            tokens,
-            n_cached,
-            scores,
-            hold,
-            is_cut,
-            guide,
-            taken,
-        )
+        return Begun(session, request, tokens, n_cached, scores, hold, is_cut, guide, taken)
 
     def read(self, ask: Ask, begun: "Begun", post: Callable[[Piece], None]) -> Ending | None:
         """Read an answer to its end, and keep what its session remembers.
@@ -286,9 +276,7 @@ class LocalModel:
                 tokens = np.concatenate((begun.tokens, np.asarray(chosen, dtype=np.int64)))
                 if begun.session.length > tokens.size:  # it ran ahead of who read it
                     begun.session.rewind(tokens.size)
-                self._remembered.give_back(
-                    ask.tenant, begun.session, tokens, generation=begun.taken.generation
-                )
+                self.version.give_back(ask.tenant, begun.session, tokens, begun.taken)
             else:  # a step that failed: nothing that it remembers can be trusted
                 begun.session.close()
             # Last, so that what is remembered counts before this ends to count.
@@ -342,7 +330,12 @@ def _answering(
     sha256, engine_name = opened.bundle.manifest_sha256, opened.engine_name
     as_built = fingerprint_of(settings, sha256, engine_name=engine_name, context=context)
     return AnsweringVersion(
-        opened.loaded, remembered, learned=opened.learned, as_built=as_built, context=context
+        opened.loaded,
+        remembered,
+        learned=opened.learned,
+        as_built=as_built,
+        context=context,
+        scope=opened.scope,
     )
 
 
