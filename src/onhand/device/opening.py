@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Unpack
 
 from onhand.core.adapter import Adapter, read_adapter
-from onhand.core.bundle import Bundle, read_bundle, verifying_bundle
+from onhand.core.bundle import Bundle, verifying_bundle
 from onhand.core.errors import InputError
 from onhand.core.progress import Progress
 from onhand.core.scope import Scope
 from onhand.device.adapting.choosing import WayChoice
-from onhand.device.drafters import DraftModel, PromptLookup, check_same_tokens
 from onhand.device.engine_opening import (
     PREFERRED_ENGINES,
     OpenedEngine,
@@ -31,6 +30,7 @@ from onhand.device.learning.in_use import (
 )
 from onhand.device.schedule import Limits
 from onhand.device.speculate import Speculator
+from onhand.device.speculator_opening import open_speculator
 from onhand.device.text_files import TextFiles, read_text_files
 from onhand.device.text_model import TextModel
 from onhand.device.tracks import SCOPE_ENGINE, let_leave_out
@@ -145,33 +145,14 @@ def _talking(
     """Start a conversation with opened weights, which are closed where that fails."""
     with ExitStack() as opened:
         opened.callback(whole.loaded.close)
-        speculator = _open_speculator(speculate, whole, engine=engine, threads=threads)
+        speculator = open_speculator(
+            speculate, whole.files.tokenizer, whole.loaded, engine=engine, threads=threads
+        )
         if speculator is not None:
             opened.callback(speculator.close)
         session = _join(whole, context=context, speculator=speculator)
         opened.pop_all()
     return session
-
-
-def _open_speculator(
-    speculate: Path | str | None,
-    whole: OpenedBundle,
-    *,
-    engine: str | None,
-    threads: int | None,
-) -> Speculator | None:
-    if speculate is None or speculate == "off":
-        return None
-    if speculate == "lookup":
-        return Speculator(PromptLookup())
-    smaller = read_bundle(Path(speculate))
-    tokenizer = read_text_files(smaller).tokenizer
-    check_same_tokens(whole.files.tokenizer, tokenizer, name=smaller.manifest.name)
-    variant, _ = smaller.variant(None)
-    guesses, _, _ = open_engine(smaller, variant=variant, engine=engine, threads=threads)
-    loaded = whole.loaded
-    drafter = DraftModel(guesses, tokenizer, vocab_size=loaded.vocab_size, context=loaded.context)
-    return Speculator(drafter)
 
 
 def open_model(
@@ -221,20 +202,24 @@ def open_model(
         **ways,
     )
     try:
-        return TextModel(
-            whole.loaded,
-            whole.files,
-            name=whole.bundle.manifest.name,
-            engine_name=whole.engine_name,
-            passed_over=whole.passed_over,
-            choice=whole.choice,
-            learned=whole.learned,
-            scope=whole.scope,
-            limits=limits,
-        )
+        return _shared(whole, limits)
     except BaseException:
         whole.loaded.close()
         raise
+
+
+def _shared(whole: OpenedBundle, limits: Limits) -> TextModel:
+    return TextModel(
+        whole.loaded,
+        whole.files,
+        name=whole.bundle.manifest.name,
+        engine_name=whole.engine_name,
+        passed_over=whole.passed_over,
+        choice=whole.choice,
+        learned=whole.learned,
+        scope=whole.scope,
+        limits=limits,
+    )
 
 
 def open_text(
@@ -335,14 +320,12 @@ def open_bundle(
         with verifying_bundle(Path(path)) as bundle:
             chosen, _ = bundle.variant(variant)
             learned, added = _added(bundle, adapter, version=version, home=home)
-            scope = None if added is None else added.scope
-            engine = engine if scope is None else engine or SCOPE_ENGINE
             # Before the weights, so that what parsing takes is free again when they come.
             files = read_text_files(bundle)
             opening = open_chosen(
                 bundle,
                 variant=chosen,
-                engine=engine,
+                engine=_engine_for(added, engine),
                 threads=threads,
                 home=home if trials else None,
                 progress=progress,
@@ -350,15 +333,26 @@ def open_bundle(
                 **ways,
             )
             opened.callback(opening.loaded.close)
-            if scope is not None:
-                let_leave_out(opening.loaded, opening.choice.engine, learned.sentence())
+            made = _opened(bundle, files, opening, learned, added)
         opened.pop_all()
-    return _opened(bundle, files, opening, learned, scope)
+    return made
+
+
+def _engine_for(added: Adapter | None, engine: str | None) -> str | None:
+    """Return the engine that is asked for: what has a scope needs one that can leave it out."""
+    return engine or (None if added is None or added.scope is None else SCOPE_ENGINE)
 
 
 def _opened(
-    bundle: Bundle, files: TextFiles, opening: OpenedEngine, learned: InUse, scope: Scope | None
+    bundle: Bundle,
+    files: TextFiles,
+    opening: OpenedEngine,
+    learned: InUse,
+    added: Adapter | None,
 ) -> OpenedBundle:
+    scope = None if added is None else added.scope
+    if scope is not None:
+        let_leave_out(opening.loaded, opening.choice.engine, learned.sentence())
     return OpenedBundle(
         bundle=bundle,
         files=files,

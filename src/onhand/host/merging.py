@@ -8,7 +8,7 @@ from onhand.core.adapter import Adapter, read_adapter
 from onhand.core.bundle import Bundle, stage_bundle
 from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson
-from onhand.core.progress import Progress
+from onhand.core.progress import Progress, Quiet
 from onhand.core.quantized import GroupFormat
 from onhand.core.trusting import making
 from onhand.device.learning.adapters import check_of_original, write_version
@@ -88,14 +88,7 @@ def merge_bundle(
     name, variant = bundle.variant(None)
     if options.source is not None:
         check_of_original(bundle)
-    place, number = _adapter(bundle, options, home)
-    if number and progress is not None:
-        versions = versions_of(bundle, home)
-        if versions.scope(versions.find(number)) is not None:
-            progress.note(
-                f"version {number} answers only prompts like those it was taught; merged, what was "
-                "learned answers all, and no gate has seen that"
-            )
+    place, number = _adapter(bundle, options, home, progress or Quiet())
     adapter = read_adapter(place, bundle.manifest.decoder)
     work = BuildOptions(
         transforms={name: _transform(bundle, adapter, has_source=options.source is not None)},
@@ -116,7 +109,9 @@ def merge_bundle(
         return build_bundle(source, out, work, home=home, progress=progress)
 
 
-def _adapter(bundle: Bundle, options: MergeOptions, home: Path) -> tuple[Path, int]:
+def _adapter(
+    bundle: Bundle, options: MergeOptions, home: Path, shown: Progress
+) -> tuple[Path, int]:
     """Return the adapter's folder, and the number of the version that it is; 0 for none.
 
     Raises:
@@ -131,6 +126,11 @@ def _adapter(bundle: Bundle, options: MergeOptions, home: Path) -> tuple[Path, i
         raise InputError(
             f"{bundle.root} is used as it was built: there is nothing learned to merge; give "
             "--adapter DIR, or --version N"
+        )
+    if versions_of(bundle, home).scope(version) is not None:
+        shown.note(
+            f"version {version.number} answers only prompts like those it was taught; merged, what "
+            "was learned answers all, and no gate has seen that"
         )
     # It stays: whoever compares the new bundle with its original needs it again.
     place = learned_folder(home, bundle.manifest_sha256) / "adapters" / version.sha256

@@ -116,15 +116,8 @@ def prepare(
     is_scoped = _is_scoped(settings, teachable, standing, scope)
     if is_scoped:
         check_scope(bundle, given, variant=teachable.lesson.variant)
-    method = make_method(
-        settings.method, teachable.lesson, rng=np.random.default_rng([settings.seed, 2])
-    )
-    remembers, notes = recall_memory(versions.folder, method)
+    method, remembers, notes = _method(settings, teachable, versions, material)
     notes += [begun] if begun else []
-    if remembers and settings.remember is not None:
-        notes.append("what earlier sessions remembered is used; --remember only judges")
-    if isinstance(material.new, PairSource | OpinionSource):
-        method = PreferenceMethod(method, material.new, settings.preferring)
     return Room(
         bundle=bundle,
         versions=versions,
@@ -141,6 +134,21 @@ def prepare(
         scope=scope,
         is_scoped=is_scoped,
     )
+
+
+def _method(
+    settings: LearnSettings, teachable: Teachable, versions: Versions, material: Material
+) -> tuple[Method, bool, list[str]]:
+    """Return the method, whether it remembers earlier sessions, and notes."""
+    method = make_method(
+        settings.method, teachable.lesson, rng=np.random.default_rng([settings.seed, 2])
+    )
+    remembers, notes = recall_memory(versions.folder, method)
+    if remembers and settings.remember is not None:
+        notes.append("what earlier sessions remembered is used; --remember only judges")
+    if isinstance(material.new, PairSource | OpinionSource):
+        method = PreferenceMethod(method, material.new, settings.preferring)
+    return method, remembers, notes
 
 
 def _is_scoped(
