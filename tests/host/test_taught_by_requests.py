@@ -1,5 +1,6 @@
 """A language model that is served, corrected over HTTP, and answers rightly afterwards."""
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -90,10 +91,42 @@ def test_a_corrected_answer_is_given_rightly_by_the_next_version(root: Path, hom
     assert after[1] == " the lamp"
 
 
-def _ask(url: str) -> tuple[str, str]:
+@pytest.mark.slow
+def test_a_server_may_leave_all_else_as_it_was(root: Path, home: Path, tmp_path: Path) -> None:
+    """With a scope, and examples of what is known."""
+    known = tmp_path / "known.jsonl"
+    rows = [{"prompt": f"play the song {i} again", "completion": "yes"} for i in range(20)]
+    known.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    settings = ServeSettings(
+        models=(ModelSettings(bundle=str(root), name="tiny", threads=1),),
+        learning=replace(LEARNING, scope=True, remember=str(known), most_lost_points=100.0),
+        governor=GovernorSettings(enabled=False),
+        shelf=ShelfSettings(watch_s=0.05),
+    )
+    other = "play the song 3 again"
+    with (
+        opened_state(settings, home=home, told=lambda _: None) as state,
+        serving(state=state, settings=settings) as served,
+    ):
+        before, unlike = _ask(served.url), _ask(served.url, other)
+        fields = {"id": before[0], "verdict": "corrected", "correction": " the lamp"}
+        httpx2.post(f"{served.url}/v1/feedback", json=fields)
+        end_s = time.monotonic() + 120
+        learned: dict[str, object] = {}
+        while (learned.get("version"), learned.get("last_verdict")) != (1, "accepted"):
+            assert time.monotonic() < end_s, learned
+            time.sleep(0.1)
+            learned = httpx2.get(f"{served.url}/v1/feedback").json()["tiny"]
+        after, still = _ask(served.url), _ask(served.url, other)
+
+    assert after[1] == " the lamp" != before[1]
+    assert still[1] == unlike[1]
+
+
+def _ask(url: str, prompt: str = "turn on") -> tuple[str, str]:
     """Return an answer's id and text."""
     # " the lamp" has six tokens; this tokenizer has none that ends an answer.
-    fields = {"model": "tiny", "prompt": "turn on", "max_tokens": 6, "temperature": 0}
+    fields = {"model": "tiny", "prompt": prompt, "max_tokens": 6, "temperature": 0}
     said = httpx2.post(f"{url}/v1/completions", json=fields, timeout=60).json()
     return said["id"], said["choices"][0]["text"]
 
