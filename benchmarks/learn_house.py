@@ -1,7 +1,7 @@
 """The house assistant taught on the device: two devices, an action and a phrasing that are new.
 
     python -m benchmarks.learn_house [--seeds 5] [--first 0] [--old 1000] [--new 200] [--bits 4]
-        [--json] [--choose] [--method replay] [--steps 360] [--rate 0.004] [--batch 8]
+        [--json] [--choose] [--method replay,replayed=8] [--steps 480] [--rate 0.004] [--batch 8]
         [--schedule cosine] [--average 0] [--repeats 1] [--vary 24] [--rehearse 0] [--no-scope]
         [--at-once 1] [--keep FOLDER] [--out FILE.json]
 
@@ -62,7 +62,7 @@ _SETTINGS = (
     "steps",
     "vary",
 )
-METHODS = {"protected": "replay,replayed=24", "naive": "naive"}
+METHODS = {"protected": "replay,replayed=8", "naive": "naive"}
 
 
 def main() -> None:
@@ -107,7 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--new", type=int, default=200, help="new commands that are asked")
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--method", default=METHODS["protected"], help="what protects the old")
-    parser.add_argument("--steps", type=int, default=360)
+    parser.add_argument("--steps", type=int, default=480)
     parser.add_argument("--batch", type=int, default=8, help="examples of a step")
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--schedule", default="cosine", choices=SCHEDULES)
