@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from tests.core.test_scope import scope_for
 
 from onhand.core.errors import InputError
 from onhand.device.learning.examples import Continued, Dialogue, Opinion, PlainText
@@ -11,6 +12,7 @@ from onhand.device.learning.gate import Marks, Sight
 from onhand.device.learning.material import Given
 from onhand.device.learning.scoping import (
     Inside,
+    inside,
     learn_scope,
     scope_of,
     scoped_sight,
@@ -107,6 +109,25 @@ def test_how_much_lies_inside_is_told() -> None:
     assert new == 1.0
 
 
+def test_only_what_lies_inside_is_held_on_to() -> None:
+    """In the order in which it was remembered."""
+    near = [talk("Water the tulips!"), talk("water the tulip")]
+    known = (near[0], talk(KNOWN[0]), near[1], talk(KNOWN[1]))
+
+    assert inside(scope_for("water the tulips"), known) == tuple(near)
+
+
+def test_what_was_taught_earlier_stays_inside() -> None:
+    """The scope of both."""
+    first = learn_scope(["sing a song", "sing us a song"], KNOWN)
+
+    both = scope_of(given(TAUGHT, KNOWN), first)
+
+    assert both.holds(["sing a song"])
+    assert both.holds([TAUGHT[0]])
+    assert len(both.biases) == 2
+
+
 def test_of_a_conversation_all_that_its_user_says_counts() -> None:
     """Beside what is answered last; what others say does not."""
     known = Message("user", KNOWN[0])
@@ -159,13 +180,13 @@ def test_a_gate_sees_each_example_as_it_is_answered() -> None:
         )
         return Sight(old=marks, new=marks, texts=(text, text))
 
-    inside = Inside(
+    within = Inside(
         old=np.array([True, False, False]),
         new=np.array([True, True, False]),
         texts=(False, True, True),
     )
 
-    found = scoped_sight(sight(2.0, True, "learned"), sight(1.0, False, "as built"), inside)
+    found = scoped_sight(sight(2.0, True, "learned"), sight(1.0, False, "as built"), within)
 
     assert found.old.losses.tolist() == [2.0, 1.0, 1.0]
     assert found.new.is_right.tolist() == [True, True, False]

@@ -22,7 +22,7 @@ from onhand.device.learning.locking import held
 from onhand.device.learning.rehearsal import rehearsals
 from onhand.device.learning.remembered import keep_memory, remember_all
 from onhand.device.learning.room import Room, open_teachable, prepare
-from onhand.device.learning.scoping import inside_of, scope_of, scoped_sight, shares_inside
+from onhand.device.learning.scoping import inside_of, scoped_sight, shares_inside
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.sights import see
 from onhand.device.learning.text_feeds import TextSource
@@ -217,10 +217,10 @@ def _proposed(room: Room, ended: Ended, made: Learned, shown: Progress) -> Learn
     """Judge what was learned, keep it as a version, and put it into use if it passed."""
     shown.start("judging", 1)
     values = dict(ended.training.values)
-    scope, told = _scope(room) if room.is_scoped else (None, ())
+    scope, told = room.scope, _told_of_scope(room)
     for note in told:
         shown.note(note)
-    before, after = _sight(room, room.values, room.scope), _sight(room, values, scope)
+    before, after = _sight(room, room.values, room.scope_before), _sight(room, values, scope)
     bounds = room.settings.bounds
     if not after.new.n:
         bounds = replace(bounds, least_new=0)
@@ -261,17 +261,17 @@ def _proposed(room: Room, ended: Ended, made: Learned, shown: Progress) -> Learn
     )
 
 
-def _scope(room: Room) -> tuple[Scope, tuple[str, ...]]:
-    """Learn the scope of what is taught, and say how much of what is known lies in it."""
-    taught = scope_of(room.given)
-    old, new = shares_inside(taught, room.given)
+def _told_of_scope(room: Room) -> tuple[str, ...]:
+    """Say how much of what is known lies in the scope of what is learned; nothing without one."""
+    if room.scope is None:
+        return ()
+    old, new = shares_inside(room.scope, room.given)
     n_old, n_new = len(room.given.past_heldout), len(room.given.heldout)
     note = (
         f"of {n_old} held-out prompts that were known, {old:.0%} are like what is taught and are "
         "answered by what is learned, the others as the bundle was built"
     )
-    note += f"; of {n_new} held-out prompts that are taught, {new:.0%}" if n_new else ""
-    return taught if room.scope is None else room.scope.joined(taught), (note,)
+    return (note + (f"; of {n_new} held-out prompts that are taught, {new:.0%}" if n_new else ""),)
 
 
 def _sight(room: Room, values: Values, scope: Scope | None) -> Sight:

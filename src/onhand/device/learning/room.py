@@ -23,7 +23,7 @@ from onhand.device.learning.methods.preferences import PreferenceMethod
 from onhand.device.learning.new_rows import begin_classes
 from onhand.device.learning.preference_feeds import OpinionSource, PairSource
 from onhand.device.learning.remembered import recall_memory
-from onhand.device.learning.scoping import check_scope
+from onhand.device.learning.scoping import check_scope, inside, scope_of
 from onhand.device.learning.settings import LearnSettings
 from onhand.device.learning.versions import BASE, Standing, Versions
 from onhand.device.threads import usable_threads
@@ -36,7 +36,7 @@ class Room:
     """All that a training needs before its first step.
 
     `fingerprint` is of all that decides it; `remembers` says whether its method remembers earlier
-    sessions; `scope` is of the version in use, and `is_scoped` says whether the new one has one.
+    sessions; `scope_before` is of the version in use, `scope` of the new one; None for all prompts.
     """
 
     bundle: Bundle
@@ -51,8 +51,8 @@ class Room:
     notes: tuple[str, ...]
     fingerprint: str
     remembers: bool
+    scope_before: Scope | None
     scope: Scope | None
-    is_scoped: bool
 
     @property
     def folder(self) -> Path:
@@ -98,6 +98,10 @@ def prepare(
     values = dict(whole_values(bundle, versions, standing.version))
     carried = bundle.path(REMEMBERED) if REMEMBERED in bundle.manifest.files else None
     given = read_given(data, settings, carried=carried)
+    before = versions.scope(standing.version)
+    scope = None
+    if _is_scoped(settings, teachable, standing, before):
+        scope, given = _scoped(bundle, teachable, given, before)
     material = make_material(bundle, teachable, given, added=added_classes(versions.folder))
     if material.known is not None:
         # A class may have a name by a version that is not in use, and no row in this head.
@@ -112,11 +116,7 @@ def prepare(
                 width=material.width,
                 kind=settings.new_rows,
             )
-    scope = versions.scope(standing.version)
-    is_scoped = _is_scoped(settings, teachable, standing, scope)
-    if is_scoped:
-        check_scope(bundle, given, variant=teachable.lesson.variant)
-    method, remembers, notes = _method(settings, teachable, versions, material)
+    method, remembers, notes = _method(settings, teachable, versions, material, scope)
     notes += [begun] if begun else []
     return Room(
         bundle=bundle,
@@ -131,19 +131,35 @@ def prepare(
         notes=(*standing.passed_over, *given.notes, *notes),
         fingerprint=_fingerprint(bundle, given, material, standing.number, settings),
         remembers=remembers,
+        scope_before=before,
         scope=scope,
-        is_scoped=is_scoped,
     )
 
 
+def _scoped(
+    bundle: Bundle, teachable: Teachable, given: Given, before: Scope | None
+) -> tuple[Scope, Given]:
+    """Learn the scope, and leave out what need not be held on to: nothing beyond it can be lost."""
+    check_scope(bundle, given, variant=teachable.lesson.variant)
+    scope = scope_of(given, before)
+    return scope, replace(given, past=inside(scope, given.past))
+
+
 def _method(
-    settings: LearnSettings, teachable: Teachable, versions: Versions, material: Material
+    settings: LearnSettings,
+    teachable: Teachable,
+    versions: Versions,
+    material: Material,
+    scope: Scope | None,
 ) -> tuple[Method, bool, list[str]]:
     """Return the method, whether it remembers earlier sessions, and notes."""
     method = make_method(
         settings.method, teachable.lesson, rng=np.random.default_rng([settings.seed, 2])
     )
     remembers, notes = recall_memory(versions.folder, method)
+    if scope is not None:
+        # Another scope has other examples inside it: they are remembered as well.
+        remembers = False
     if remembers and settings.remember is not None:
         notes.append("what earlier sessions remembered is used; --remember only judges")
     if isinstance(material.new, PairSource | OpinionSource):

@@ -31,6 +31,7 @@ from onhand.device.tracks import SCOPE_ENGINE
 __all__ = [
     "Inside",
     "check_scope",
+    "inside",
     "inside_of",
     "learn_scope",
     "scope_of",
@@ -86,21 +87,36 @@ def check_scope(bundle: Bundle, given: Given, *, variant: str) -> None:
     able_engines(bundle, current_profile(), variant=variant, wanted=SCOPE_ENGINE)
 
 
-def scope_of(given: Given) -> Scope:
+def scope_of(given: Given, before: Scope | None = None) -> Scope:
     """Learn the scope of what is taught.
 
     Args:
         given: the examples; variants of them are left out.
+        before: the scope of what was taught earlier.
 
     Returns:
-        The scope.
+        The scope of all.
 
     Raises:
         InputError: if examples have no prompts, or there are none of one kind.
     """
     taught = given.new[: len(given.new) - given.n_varied]
     others = [text for one in given.past for text in _asked(one)]
-    return learn_scope([_asked(one)[-1] for one in taught], others[:_MOST_OTHERS])
+    found = learn_scope([_asked(one)[-1] for one in taught], others[:_MOST_OTHERS])
+    return found if before is None else before.joined(found)
+
+
+def inside(scope: Scope, examples: Sequence[Example]) -> tuple[Example, ...]:
+    """Return the examples in a scope: of what lies beyond it nothing can be lost.
+
+    Args:
+        scope: of what is taught.
+        examples: of what is known.
+
+    Raises:
+        InputError: if one has no prompt.
+    """
+    return tuple(one for one in examples if scope.holds(_asked(one)))
 
 
 def learn_scope(taught: Sequence[str], others: Sequence[str]) -> Scope:
