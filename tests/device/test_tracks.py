@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tests.core.test_scope import scope_for
 from tests.device.test_generate import FakeLoaded, letters, mixing
+from tests.device.toy_model import TakesAdapters
 
 from onhand.core.adapter import Adapter
 from onhand.core.errors import InputError
@@ -12,7 +13,7 @@ from onhand.device.generate import TextSession
 from onhand.device.tracks import AS_BUILT, let_leave_out
 
 
-class Adapting(FakeLoaded):
+class Adapting(TakesAdapters, FakeLoaded):
     """A model that can leave out what it was opened with."""
 
     def __init__(self) -> None:
@@ -20,20 +21,6 @@ class Adapting(FakeLoaded):
         super().__init__(mixing)
         self.added: dict[str, Adapter] = {}
         self.begun: list[str | None] = []
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """See `AdaptingLoaded`."""
-        return tuple(self.added)
-
-    def add_adapter(self, name: str, adapter: Adapter) -> None:
-        """See `AdaptingLoaded`."""
-        assert name not in self.added
-        self.added[name] = adapter
-
-    def remove_adapter(self, name: str) -> None:
-        """See `AdaptingLoaded`."""
-        del self.added[name]
 
     def session(  # type: ignore[explicit-override] # Python 3.11 has no word for it
         self, *, context: int | None = None, adapter: str | None = None

@@ -6,11 +6,12 @@ from functools import cache
 
 import numpy as np
 
+from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.core.errors import ContextOverflow, EngineError
 from onhand.device.engines.base import Session
 
-__all__ = ["ToyLoaded", "ToySession", "mixed"]
+__all__ = ["TakesAdapters", "ToyLoaded", "ToySession", "mixed"]
 
 Rule = Callable[[tuple[int, ...]], FloatArray]
 
@@ -107,3 +108,23 @@ class ToyLoaded:
     def close(self) -> None:
         """See `Loaded`."""
         self.is_closed = True
+
+
+class TakesAdapters:
+    """The part of `AdaptingLoaded` that knows names."""
+
+    added: dict[str, Adapter]
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """See `AdaptingLoaded`."""
+        return tuple(self.added)
+
+    def add_adapter(self, name: str, adapter: Adapter) -> None:
+        """See `AdaptingLoaded`."""
+        assert name not in self.added
+        self.added[name] = adapter
+
+    def remove_adapter(self, name: str) -> None:
+        """See `AdaptingLoaded`."""
+        del self.added[name]

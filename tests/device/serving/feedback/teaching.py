@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tests.device.learning.test_in_use import learning_bundle
 from tests.device.test_generate import END, OPEN, TEMPLATE, FakeLoaded, letters, saying
-from tests.device.toy_model import ToySession
+from tests.device.toy_model import TakesAdapters, ToySession
 
 from onhand.core.adapter import Adapter
 from onhand.core.arrays import FloatArray, TokenArray
@@ -85,26 +85,12 @@ class FixedLoaded(FakeLoaded):
         return rows
 
 
-class TaughtLoaded(FixedLoaded):
+class TaughtLoaded(TakesAdapters, FixedLoaded):
     """Takes adapters while it runs; see `AdaptingLoaded`."""
 
     def __init__(self, adapter: Adapter | None, steps: threading.Event) -> None:
         super().__init__(adapter, steps)
         self.added: dict[str, Adapter] = {}
-
-    @property
-    def adapters(self) -> tuple[str, ...]:
-        """See `AdaptingLoaded`."""
-        return tuple(self.added)
-
-    def add_adapter(self, name: str, adapter: Adapter) -> None:
-        """See `AdaptingLoaded`."""
-        assert name not in self.added
-        self.added[name] = adapter
-
-    def remove_adapter(self, name: str) -> None:
-        """See `AdaptingLoaded`."""
-        del self.added[name]
 
     def session(  # type: ignore[explicit-override] # likewise
         self, *, context: int | None = None, adapter: str | None = None
