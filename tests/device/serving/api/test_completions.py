@@ -4,6 +4,7 @@ import json
 import math
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -230,8 +231,13 @@ def test_a_server_that_is_told_to_stop_ends_its_answers_first(tmp_path: Path) ->
 
 def test_a_server_that_waited_long_enough_tells_its_readers(tmp_path: Path) -> None:
     """After `drain_s` a stream ends with an error that a client can see."""
+
+    def slow(tokens: list[int]) -> int:
+        time.sleep(0.002)  # so that who reads keeps up, on a busy machine as well
+        return mixing(tokens)
+
     settings = ServeSettings(server=NetworkSettings(drain_s=0.2))
-    model = fake_model(tmp_path, loaded=FakeLoaded(mixing, context=10**6), context=10**6)
+    model = fake_model(tmp_path, loaded=FakeLoaded(slow, context=10**6), context=10**6)
     with serving(model, settings=settings) as served, client_of(served) as client:
         stream = client.completions.create(model="toy", prompt="x", stream=True)
         served.server.handle_exit(signal.SIGTERM, None)
