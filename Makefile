@@ -1,6 +1,9 @@
 # Needs Python 3.11 or later with venv, make and a C++ compiler. Packages are fetched once.
 PYTHON ?= python3
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# pip takes a wheel of the same version for the one that is installed.
+PIP_FORGET = -m pip uninstall -qq --yes onhand
+WHEEL = $$(echo build/editable/onhand-*.whl)
 PINNED = pyproject.toml constraints.txt locks/device.txt CMakeLists.txt $(wildcard src/onhand/native/src/*)
 
 .PHONY: setup demo test static lean-tests check coverage sanitize test-arm fuzz clean
@@ -38,24 +41,33 @@ fuzz: .venv/.dev  ## all parsers of outside data (by atheris, where it is), then
 	.venv/bin/python -m tests.native.fuzz_bundle --count 20000
 
 clean:
-	rm -rf .venv .venv-lean .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf build .venv .venv-lean .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
 	find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# The project, editable; compiled once for both environments.
+build/.editable: $(PINNED) scripts/build_editable
+	$(PYTHON) -m venv --clear build/tools
+	build/tools/bin/python scripts/build_editable
+	touch $@
+
 # What the demo needs: no torch.
-.venv/.host: $(PINNED)
+.venv/.host: build/.editable
 	$(PYTHON) -m venv .venv
-	.venv/bin/python $(PIP_INSTALL) --editable ".[host]"
+	.venv/bin/python $(PIP_FORGET)
+	.venv/bin/python $(PIP_INSTALL) "$(WHEEL)[host]"
 	touch $@
 
 # The tools and the libraries that tests compare with as well.
-.venv/.dev: $(PINNED)
+.venv/.dev: build/.editable
 	$(PYTHON) -m venv .venv
-	.venv/bin/python $(PIP_INSTALL) --editable ".[host,dev]"
+	.venv/bin/python $(PIP_FORGET)
+	.venv/bin/python $(PIP_INSTALL) "$(WHEEL)[host,dev]"
 	touch .venv/.host $@
 
 # What a device has, and a test runner.
-.venv-lean/.ready: $(PINNED)
+.venv-lean/.ready: build/.editable
 	$(PYTHON) -m venv .venv-lean
+	.venv-lean/bin/python $(PIP_FORGET)
 	.venv-lean/bin/python $(PIP_INSTALL) --require-hashes --requirement locks/device.txt
-	.venv-lean/bin/python $(PIP_INSTALL) --editable . pytest pytest-xdist hypothesis coverage openai
+	.venv-lean/bin/python $(PIP_INSTALL) "$(WHEEL)" pytest pytest-xdist hypothesis coverage openai
 	touch $@
