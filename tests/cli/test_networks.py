@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.device.test_opening import make_bundle
 from tests.network_bundles import classifier, pack, write_network_report
 
 from onhand.cli.main import main
@@ -149,8 +150,21 @@ def test_verify_knows_networks(bundle: Bundle, capsys: Capture) -> None:
 
 def test_options_of_networks_are_refused_for_others(tmp_path: Path, capsys: Capture) -> None:
     """A language model takes no pictures."""
-    assert main(["run", str(tmp_path), "--input", "a.png"]) == 2
+    root = make_bundle(tmp_path / "words").root
+
+    assert main(["run", str(root), "--input", "a.png"]) == 2
     assert "--input is for networks that are no language models" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["run --input a.png", "evaluate --data a", "merge --data a -o b"])
+def test_a_missing_bundle_is_said_before_its_options(
+    tmp_path: Path, words: str, capsys: Capture
+) -> None:
+    """Nobody can know what is for a bundle that is not there."""
+    command, *options = words.split()
+
+    assert main([command, str(tmp_path / "none"), *options]) == 2
+    assert f"{tmp_path / 'none'}: not a bundle" in capsys.readouterr().err
 
 
 @pytest.fixture

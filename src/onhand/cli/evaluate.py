@@ -75,7 +75,7 @@ def command(
     if networks.is_network(name):
         _network(context)
         return
-    networks.refuse(context, "data", why="networks that are no language models")
+    networks.refuse_for_text(context, name, "data")
     number = version_number(version) or 0
     with host_extra("comparing with the original"), shown_progress() as progress:
         from onhand.host.evaluate import evaluate_bundle

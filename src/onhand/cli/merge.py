@@ -68,7 +68,7 @@ def command(
         networks.refuse(context, "adapter", "source", "calibrate", why="language models")
         _network(context)
         return
-    networks.refuse(context, "data", why="networks that are no language models")
+    networks.refuse_for_text(context, name, "data")
     with host_extra("merging"), shown_progress() as progress:
         from onhand.host.merging import MergeOptions, merge_bundle
 

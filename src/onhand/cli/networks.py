@@ -32,6 +32,7 @@ __all__ = [
     "note_choice",
     "recalled",
     "refuse",
+    "refuse_for_text",
     "run",
     "ways",
 ]
@@ -72,6 +73,24 @@ def refuse(context: typer.Context, *names: str, why: str) -> None:
         source = context.get_parameter_source(parameter.name or "")
         if parameter.name in names and source is not None and source.name != "DEFAULT":
             raise InputError(f"{parameter.opts[0]} is for {why}; leave it out")
+
+
+def refuse_for_text(context: typer.Context, root: Path, *names: str) -> None:
+    """Refuse options of networks for what `is_network` calls none.
+
+    Args:
+        context: of the command.
+        root: the bundle's folder; there may be none.
+        names: of the command's parameters.
+
+    Raises:
+        InputError: if one was given; what is wrong with the bundle is said first.
+    """
+    try:
+        refuse(context, *names, why="networks that are no language models")
+    except InputError:
+        read_manifest(root)
+        raise
 
 
 @dataclass(frozen=True, slots=True)

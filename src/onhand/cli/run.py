@@ -94,7 +94,7 @@ def command(
     if networks.is_network(name):
         _network(context)
         return
-    networks.refuse(context, "input_files", "top", why="networks that are no language models")
+    networks.refuse_for_text(context, name, "input_files", "top")
     sampling = Sampling(
         temperature=temperature,
         top_k=top_k,

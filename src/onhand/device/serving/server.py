@@ -39,8 +39,8 @@ def serve(
 ) -> None:
     """Answer requests until a signal ends the process.
 
-    The first SIGTERM or SIGINT lets no new request in, and ends when those that run have ended or
-    `drain_s` is over; the second ends at once.
+    The first SIGTERM or SIGINT lets no new request in, and ends when all answers that run have
+    reached their readers or `drain_s` is over; the second ends at once.
 
     Args:
         state: the models.
@@ -181,9 +181,12 @@ def _drained(state: ServerState, settings: ServeSettings) -> "type[uvicorn.Serve
         ) -> bool:
             """Say whether to end; asked ten times a second."""
             if self.stop_at is not None and not self.should_exit:
-                if time.monotonic() >= self.stop_at:
+                is_late = time.monotonic() >= self.stop_at
+                if is_late:
                     await asyncio.to_thread(state.break_off)
-                self.should_exit = state.n_active == 0
+                # What was computed may still be on its way to somebody who reads slowly.
+                is_sent = is_late or not self.server_state.tasks
+                self.should_exit = state.n_active == 0 and is_sent
             if counter % _TRIM_TICKS == _TRIM_TICKS - 1:
                 # Many threads answer, each with a heap of its own, and what they free is scattered.
                 await asyncio.to_thread(give_back_memory)

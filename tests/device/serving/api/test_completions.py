@@ -12,12 +12,13 @@ import httpx2
 import openai
 import pytest
 from tests.device.serving.served import Served, client_of, fake_model, serving
-from tests.device.test_generate import FakeLoaded, mixing, saying
+from tests.device.test_generate import FakeLoaded, letters, mixing, saying
 
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.device.engines.base import Session
 from onhand.device.serving.settings import NetworkSettings, ServeSettings
 
+N_UNREAD = 20_000  # with their scores about 14 MB: more than sockets hold
 ASKED = [{"role": "user", "content": "lamp"}]
 
 
@@ -243,6 +244,27 @@ def test_a_server_that_waited_long_enough_tells_its_readers(tmp_path: Path) -> N
         served.server.handle_exit(signal.SIGTERM, None)
         with pytest.raises(openai.APIError, match="ask again later"):
             list(stream)
+
+
+def test_a_server_that_is_told_to_stop_waits_for_slow_readers(tmp_path: Path) -> None:
+    """All tokens are computed, most of them unread: the reader gets them within `drain_s`."""
+    token = letters().encode_template("a")[0]
+    loaded = FakeLoaded(lambda _: token, context=2 * N_UNREAD)
+    asked = {"prompt": "x", "max_tokens": N_UNREAD, "logprobs": 20, "stream": True}
+    with serving(fake_model(tmp_path, loaded=loaded, context=2 * N_UNREAD)) as served:
+        served.server.config.timeout_graceful_shutdown = 0  # nothing more than `drain_s`
+        with httpx2.stream(
+            "POST", f"{served.url}/v1/completions", json={"model": "toy", **asked}, timeout=20
+        ) as answer:
+            while not served.state.n_active:
+                threading.Event().wait(0.01)
+            while served.state.n_active:
+                threading.Event().wait(0.01)
+            served.server.handle_exit(signal.SIGTERM, None)
+            threading.Event().wait(0.1)  # ten looks of the server's
+            n_events = sum(line.startswith("data: {") for line in answer.iter_lines())
+
+    assert n_events >= N_UNREAD
 
 
 def test_scores_of_tokens(client: openai.OpenAI) -> None:

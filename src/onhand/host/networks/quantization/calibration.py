@@ -43,7 +43,10 @@ def count_values(
         EngineError: if the graph cannot run.
     """
     if not len(samples):
-        raise InputError("static quantization needs examples: give calibration data")
+        raise InputError(
+            "static quantization needs examples: give calibration data (--data), or keep the "
+            "network in float (--bits 32)"
+        )
     progress.start("watching the network", len(samples))
     found: dict[str, Histogram] = {}
     for values in observe(graph, samples, threads=threads, names=list(names), batch=_BATCH):
