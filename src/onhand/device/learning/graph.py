@@ -32,6 +32,7 @@ Memory = Literal["low", "fast"]
 
 _ACCURACY_LEVEL: Final = "session.qdq_matmulnbits_accuracy_level"
 _PREPACKING: Final = "session.disable_prepacking"
+_STOP_WAITING: Final = "session.force_spinning_stop"
 _ANSWERS: Final = {"tokens": ("logprobs",), "classes": ("losses", "logits")}
 # Of a class lesson, what counts only where a method has a past to hold on to.
 _PAST: Final = ("past_logits", "past_weights", "past_classes", "soft_weights")
@@ -282,6 +283,9 @@ def _session(
         options.add_session_config_entry(_PREPACKING, "1")
     level = variant.accuracy_level
     options.add_session_config_entry(_ACCURACY_LEVEL, str(level))
+    # A step alternates between trunk, graph and optimizer: threads of one that wait busily for its
+    # next run take the cores of the others, and a small network's step up to twice the time.
+    options.add_session_config_entry(_STOP_WAITING, "1")
     options.enable_cpu_mem_arena = memory != "low"
     # A pattern is a second place for all that a step makes, beside the arena's own: of factors in
     # every layer of an encoder, a fifth more memory for no time that can be measured.
