@@ -42,7 +42,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(source: Path, out: Path, text: Path, *options: str) -> tuple[Bundle, Any]:
     """Build through the command line; the bundle and its report."""
-    line = ["build", str(source), "-o", str(out), "--calibrate", str(text), "--threads", "1"]
+    line = ["build", str(source), "-o", str(out), "--calibrate", str(text)]
     assert main([*line, "--no-original", *options]) == 0
     return read_bundle(out), json.loads((out / "report.json").read_text())
 

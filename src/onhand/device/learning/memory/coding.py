@@ -61,7 +61,8 @@ def decoded(item: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             continue
         if array.dtype == np.uint8 and name + RANGE in item:
             low, high = (float(end) for end in item[name + RANGE])
-            made[name] = (low + array.astype(np.float32) * ((high - low) / 255)).astype(np.float32)
+            # float64: the step of a range near zero may be too small for float32.
+            made[name] = (low + array * np.float64((high - low) / 255)).astype(np.float32)
         elif array.dtype == np.float16:
             made[name] = array.astype(np.float32)
         else:
