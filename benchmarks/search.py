@@ -4,7 +4,8 @@
 
 `mixed`: at the size of uniform int4 the divergence of the point that the search takes, and how
 much smaller a point of the same divergence is; both against uniform int4 of the same rounding
-method, and against the default of `onhand build --bits 4`. `builds`: real builds until a budget of
+method, against the same with scales of 8 bits as the search has them, and against the default of
+`onhand build --bits 4`. `builds`: real builds until a budget of
 size and quality holds, with the predictor, without it, and at random. `hypervolume`: the front
 found, beside all 256 builds of a small space. Every figure is a real bundle's in its engine on
 held-out text. Nothing but `builds` at random draws by chance, and that from seeds.
@@ -41,7 +42,7 @@ __all__ = ["main"]
 
 RESULTS = Path("benchmarks/results/search.json")
 UNIFORM = "int4 g32"
-SHARES = (0.9998, 0.97, 0.94, 0.92, 0.90, 0.88, 0.86, 0.84)
+SHARES = (0.9998, *(1 - percent / 100 for percent in range(1, 17)))
 SMALL = tuple(GroupFormat(bits=bits) for bits in (2, 3, 4, 8))
 TIES = ("embed", "layers.*.qkv", "layers.*.out", "layers.*.[gd]*")
 MOST_BUILDS = 40
@@ -98,10 +99,12 @@ def mixed(name: str, home: Path, threads: int) -> dict[str, object]:
         )
         planner, builder = ground.opened.planner, ground.builder
         plain = pick_of(planner.groups, dict.fromkeys(planner.members, UNIFORM))
-        uniform[method] = builder.build(planner.choices(plain))
+        uniform[method] = builder.build(planner.choices(plain), scale_bits=16)
+        tabled = builder.build(planner.choices(plain))
+        saved = uniform[method].size_bytes - tabled.size_bytes
         rows = []
         for share in SHARES:
-            pick = under_size(planner, plain, share)
+            pick = under_size(planner, plain, share, saved=saved)
             outcome = builder.build(planner.choices(pick))
             predicted = planner.point(pick).predicted
             rows.append({
@@ -111,8 +114,10 @@ def mixed(name: str, home: Path, threads: int) -> dict[str, object]:
                 **outcome.to_json(),
             })
         found[f"uniform_{method}"] = uniform[method].to_json()
+        found[f"uniform_{method}_scales_8"] = tabled.to_json()
         found[f"mixed_{method}"] = rows
         found |= _against(f"{method}_against_{method}", rows, uniform[method])
+        found |= _against(f"{method}_against_{method}_scales_8", rows, tabled)
     found |= _against("search_against_default", rows, uniform["clip"])
     return found
 
@@ -120,7 +125,7 @@ def mixed(name: str, home: Path, threads: int) -> dict[str, object]:
 def _against(name: str, rows: list[dict[str, object]], uniform: Outcome) -> dict[str, object]:
     """Say how much less is lost at the same size, and how much smaller the same loss is."""
     figures = [(float(str(row["size_bytes"])), float(str(row["kl_divergence"]))) for row in rows]
-    less = 1 - figures[0][1] / uniform.kl
+    less = 1 - min(kl for size, kl in figures if size <= uniform.size_bytes) / uniform.kl
     as_good = [size for size, kl in figures if kl <= uniform.kl]
     smaller = 1 - min(as_good, default=float(uniform.size_bytes)) / uniform.size_bytes
     return {
@@ -130,12 +135,12 @@ def _against(name: str, rows: list[dict[str, object]], uniform: Outcome) -> dict
     }
 
 
-def under_size(planner: Planner, plain: Pick, share: float) -> Pick:
-    """Return the best point of at most a share of a plain one's size."""
+def under_size(planner: Planner, plain: Pick, share: float, *, saved: float = 0.0) -> Pick:
+    """Return the best point of at most a share of a plain one's size with what scales save."""
     size = planner.table.names.index("size_bytes")
     most: list[float | None] = [None] * len(planner.table.names)
     fixed = planner.table.fixed[size]
-    most[size] = (plain.costs[size] + fixed) * share - fixed
+    most[size] = (plain.costs[size] + fixed + saved) * share - fixed
     pick = best_pick(planner.groups, most=most)
     return plain if pick is None else pick
 

@@ -70,23 +70,27 @@ class Builder:
     most_tokens: int | None = None
     known: dict[str, Outcome] = field(default_factory=dict)
 
-    def build(self, choices: Mapping[str, str]) -> Outcome:
-        """Return what a bundle loses."""
-        key = repr(sorted(choices.items()))
+    def build(self, choices: Mapping[str, str], *, scale_bits: int | None = None) -> Outcome:
+        """Return what a bundle loses; scales as in the search, or of so many bits."""
+        own = self.opened.ground.scale_bits
+        bits = own if scale_bits is None else scale_bits
+        key = repr((bits, sorted(choices.items())))
         if key not in self.known:
-            self.known[key] = self._build(choices)
+            self.known[key] = self._build(choices, bits, is_lent=bits == own)
         return self.known[key]
 
-    def _build(self, choices: Mapping[str, str]) -> Outcome:
+    def _build(self, choices: Mapping[str, str], scale_bits: int, *, is_lent: bool) -> Outcome:
         store = self.opened.ground.store
         stored = stored_as(self.model, self.opened.ground.statistics, choices)
         plans = plan_variants(
-            stored.model.decoder, {"candidate": as_quantize(choices, method=self.method)}
+            stored.model.decoder,
+            {"candidate": as_quantize(choices, method=self.method, scale_bits=scale_bits)},
         )
         with tempfile.TemporaryDirectory() as scratch:
             root, matrices = Path(scratch) / "bundle", Path(scratch) / "matrices"
             root.mkdir()
-            lend_matrices(store, choices, matrices / "candidate")
+            if is_lent:
+                lend_matrices(store, choices, matrices / "candidate")
             pack_bundle(
                 stored.model,
                 plans,
@@ -98,7 +102,8 @@ class Builder:
                 progress=Quiet(),
                 work=matrices,
             )
-            take_matrices(store, choices, matrices / "candidate")
+            if is_lent:
+                take_matrices(store, choices, matrices / "candidate")
             bundle = read_bundle(root)
             loaded, _, _ = open_engine(
                 bundle, variant="candidate", engine=None, threads=self.threads

@@ -17,8 +17,8 @@ from onhand.core.sparse_form import (
     expand_tensor,
     shrink_tensor,
     sparse_form_from_json,
-    sparse_forms_from_json,
 )
+from onhand.core.stored_forms import stored_forms_from_json
 
 GOOD = {
     "bits": 8,
@@ -110,7 +110,7 @@ def test_a_form_is_written_and_read() -> None:
 
     text = json.loads(json.dumps({"graph.w": form.to_json()}))
 
-    assert sparse_forms_from_json(text) == {"graph.w": form}
+    assert stored_forms_from_json(text) == {"graph.w": form}
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ def test_attack_many_forms_take_too_much_memory() -> None:
     large = GOOD | {"shape": [2**15, 2**14], "pattern": ""}
 
     with pytest.raises(InputError, match="sparse tensors of 1610612736 bytes, 1073741824 at most"):
-        sparse_forms_from_json({str(i): large for i in range(3)})
+        stored_forms_from_json({str(i): large for i in range(3)})
     with pytest.raises(InputError, match="must be an object"):
-        sparse_forms_from_json([])
+        stored_forms_from_json([])
 
 
 @settings(deadline=None, max_examples=60)

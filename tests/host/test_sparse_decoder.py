@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.progress import Quiet
 from onhand.core.recipe import parse_recipe
 from onhand.core.sparse import Pattern
+from onhand.core.sparse_form import SparseForm
+from onhand.core.table_form import TableForm
 from onhand.core.weights import open_weights
 from onhand.device.engines.base import Engine
 from onhand.device.engines.native import NativeEngine
@@ -148,11 +151,17 @@ def test_attack_forms_of_other_tensors(bundle: Packed) -> None:
     """Only codes of the layers' matrices, and only as large as they are."""
     (name, form), *_ = bundle.bundle.manifest.variants["int4"].sparse.items()
     variant = bundle.bundle.manifest.variants["int4"]
+    sparse = cast("SparseForm", form)
+    table = TableForm(tensor=name, shape=(4, 4), n_values=9)
     for forms, message in (
         ({"embed.codes": form}, "'embed.codes' cannot be stored without its zeros"),
+        ({"embed.scales": form}, "'embed.scales' cannot be stored without its zeros"),
+        ({"nothing.scales": table}, "'nothing.scales' cannot be stored without its zeros"),
+        ({name: table}, "cannot be stored without its zeros, or as a table"),
+        ({"embed.scales": table}, "takes .* bytes, as it is stored it would be 32"),
         (
-            {name: replace(form, shape=(4, 4), n_kept=8)},
-            "takes .* bytes, without its zeros it would be 8",
+            {name: replace(sparse, shape=(4, 4), n_kept=8)},
+            "takes .* bytes, as it is stored it would be 8",
         ),
     ):
         lies = replace(variant, sparse=forms)

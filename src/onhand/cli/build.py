@@ -57,10 +57,20 @@ _OF_DECODERS = (
     "group",
     "asymmetric",
     "embed_bits",
+    "scale_bits",
     "max_ram",
     "accuracy_level",
 )
-_ROUNDING = ("bits", "preset", "method", "group", "asymmetric", "embed_bits", "variants")
+_ROUNDING = (
+    "bits",
+    "preset",
+    "method",
+    "group",
+    "asymmetric",
+    "embed_bits",
+    "scale_bits",
+    "variants",
+)
 _OF_NETWORKS = ("recover", "data", "heldout", "calibration_examples", "feed", "labels")
 
 
@@ -80,6 +90,7 @@ def command(
     group: given.Group = None,
     asymmetric: given.Asymmetric = False,
     embed_bits: given.EmbedBits = None,
+    scale_bits: given.ScaleBits = None,
     variants: given.Variants = None,
     recover: given.Recover = False,
     task: given.Task = None,

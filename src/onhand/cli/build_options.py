@@ -31,6 +31,7 @@ __all__ = [
     "Preset",
     "RecipeFile",
     "Resume",
+    "ScaleBits",
     "Source",
     "Task",
     "Variants",
@@ -168,6 +169,12 @@ EmbedBits = Annotated[
     int | None,
     typer.Option(
         help="Bits of embedding and head; without it, those of --bits.", rich_help_panel=_HOW
+    ),
+]
+ScaleBits = Annotated[
+    int | None,
+    typer.Option(
+        help="Bits of a scale in the bundle: 16, or 8, which is smaller.", rich_help_panel=_HOW
     ),
 ]
 Variants = Annotated[

@@ -16,6 +16,7 @@ from onhand.core.manifest import LANGUAGE_MODEL, Variant
 from onhand.core.plugins import ENGINES, NETWORK_ENGINES, load_plugin, plugin_names
 from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
+from onhand.core.table_form import TableForm
 from onhand.core.units import format_bytes
 from onhand.device.learning.in_use import described, learned_here
 from onhand.device.learning.lesson_files import read_lesson
@@ -146,7 +147,8 @@ def _described(bundle: Bundle, engines: dict[str, dict[str, str | None]]) -> dic
                     }
                     for form, count in Counter(variant.matrices.values()).items()
                 ],
-                "n_sparse_tensors": len(variant.sparse),
+                "n_scale_tables": _n_tables(variant),
+                "n_sparse_tensors": len(variant.sparse) - _n_tables(variant),
                 "size_bytes": bundle.size_bytes(name),
             }
             for name, variant in manifest.variants.items()
@@ -211,8 +213,17 @@ def _why_not(
 def _formats(variant: Variant) -> str:
     counts = Counter(map(_format, variant.matrices.values()))
     formats = ", ".join(f"{n} x {form}" for form, n in counts.most_common())
-    sparse = len(variant.sparse)
-    return f"{formats}; {sparse} stored without zeros" if sparse else formats
+    tables = _n_tables(variant)
+    sparse = len(variant.sparse) - tables
+    said = [formats]
+    said += [f"{sparse} stored without zeros"] if sparse else []
+    said += [f"scales of {tables} in 8 bits"] if tables else []
+    return "; ".join(said)
+
+
+def _n_tables(variant: Variant) -> int:
+    """Return of how many matrices the scales are stored as a table."""
+    return sum(isinstance(form, TableForm) for form in variant.sparse.values())
 
 
 def _format(form: GroupFormat | None) -> str:

@@ -27,6 +27,7 @@ class QuantizeOptions:
     group: int | None = None
     asymmetric: bool = False
     embed_bits: int | None = None
+    scale_bits: int | None = None
     variants: str | None = None
 
     def given(self) -> list[str]:
@@ -38,6 +39,7 @@ class QuantizeOptions:
             "--group": self.group,
             "--asymmetric": self.asymmetric or None,
             "--embed-bits": self.embed_bits,
+            "--scale-bits": self.scale_bits,
             "--variants": self.variants,
         }
         return [option for option, value in written.items() if value is not None]
@@ -173,6 +175,7 @@ def _quantize(options: QuantizeOptions) -> "dict[str, Pass]":
         group_size=usual.group_size if options.group is None else options.group,
         symmetric=usual.symmetric and not options.asymmetric,
         embed_bits=usual.embed_bits if options.embed_bits is None else options.embed_bits,
+        scale_bits=usual.scale_bits if options.scale_bits is None else options.scale_bits,
     )
     if options.variants is None:
         made = usual if options.bits is None else replace(usual, bits=options.bits)

@@ -11,7 +11,7 @@ from onhand.core.errors import BundleCorrupt, BundleTooNew, InputError
 from onhand.core.network import Network, network_from_json
 from onhand.core.outside import parse_json, shown
 from onhand.core.quantized import GroupFormat
-from onhand.core.sparse_form import SparseForm, sparse_forms_from_json
+from onhand.core.stored_forms import StoredForm, stored_forms_from_json
 
 __all__ = [
     "FORMAT",
@@ -59,17 +59,17 @@ class Variant:
             graph says it all, empty.
         accuracy_level: ONNX Runtime's MatMulNBits setting that this variant was judged with: 4
             computes in int8, 0 in float32. It changes answers, so it belongs to the bundle.
-        sparse: name of a tensor of the graph -> how it is stored without its zeros.
+        sparse: name of a tensor of the graph -> how it is stored without its zeros, or as a table.
     """
 
     graph: str
     weights: tuple[str, ...]
     matrices: Mapping[str, GroupFormat | None]
     accuracy_level: int
-    sparse: Mapping[str, SparseForm] = field(default_factory=dict)
+    sparse: Mapping[str, StoredForm] = field(default_factory=dict)
 
     def sparse_bytes(self) -> tuple[int, int]:
-        """Return the bytes of all tensors without their zeros, and of the same with them."""
+        """Return the bytes of all these tensors as they are stored, and of the same as a whole."""
         forms = {form.tensor: form for form in self.sparse.values()}.values()
         return sum(form.stored_bytes for form in forms), sum(form.size_bytes for form in forms)
 
@@ -251,7 +251,7 @@ def _variant(entry: object, files: Mapping[str, FileEntry], matrices: set[str]) 
         weights=tuple(weights),
         matrices={name: _format(form) for name, form in stored.items()},
         accuracy_level=level,
-        sparse=sparse_forms_from_json(entry.get("sparse", {})),
+        sparse=stored_forms_from_json(entry.get("sparse", {})),
     )
 
 

@@ -5,7 +5,6 @@ says what they make. Nothing is rounded: the bytes are those of the tensor.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -37,7 +36,6 @@ __all__ = [
     "expand_tensor",
     "shrink_tensor",
     "sparse_form_from_json",
-    "sparse_forms_from_json",
     "stream_names",
 ]
 
@@ -48,7 +46,7 @@ LEAST_GAIN: Final = 0.1
 LEAST_BYTES: Final = 1024
 """Of a tensor that may be stored without its zeros."""
 _WIDTHS: Final = (4, 8, 16, 32)
-_MOST_DIMS, _MOST_TENSORS = 3, 2**16
+_MOST_DIMS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +103,11 @@ class SparseForm:
     def stored_bytes(self) -> int:
         """Bytes of the streams."""
         return sparse_bytes(math.prod(self.shape), self.n_kept, self.bits, self.pattern)
+
+    @property
+    def streams(self) -> tuple[str, str]:
+        """Names of the streams in a weights file: places, and the codes kept."""
+        return stream_names(self.tensor)
 
     def to_json(self) -> dict[str, object]:
         """Return a JSON object that `sparse_form_from_json` reads."""
@@ -168,22 +171,6 @@ def sparse_form_from_json(value: object, where: str) -> SparseForm:
         pattern=parse_pattern(pattern) if pattern else None,
         turned=flag(table, "turned", where),
     )
-
-
-def sparse_forms_from_json(value: object) -> dict[str, SparseForm]:
-    """Read the forms of a variant: name of a tensor of its graph -> form.
-
-    Raises:
-        InputError: if one is damaged, or all of them would take too much memory.
-    """
-    if not isinstance(value, Mapping) or len(value) > _MOST_TENSORS:
-        raise InputError(f"sparse is {shown(value)}, must be an object of tensors")
-    forms = {
-        str(n): sparse_form_from_json(v, f"sparse tensor {shown(n)}") for n, v in value.items()
-    }
-    if (total := sum(form.size_bytes for form in forms.values())) > MOST_EXPANDED_BYTES:
-        raise InputError(f"sparse tensors of {total} bytes, {MOST_EXPANDED_BYTES} at most")
-    return forms
 
 
 def shrink_tensor(

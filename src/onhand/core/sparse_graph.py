@@ -11,7 +11,8 @@ from onhand.core.bundle import Bundle
 from onhand.core.errors import BundleCorrupt
 from onhand.core.onnxinline import LEFT_OUT, Waiting, inline_tensors, outside_of
 from onhand.core.safetensors import SafetensorsFile, open_safetensors
-from onhand.core.sparse_form import SparseForm, expand_tensor, stream_names
+from onhand.core.sparse_form import SparseForm, expand_tensor
+from onhand.core.stored_forms import StoredForm
 
 __all__ = ["expand_from", "part_of_graph", "self_contained_graph", "whole_graph"]
 
@@ -110,8 +111,8 @@ def _read_file(path: Path, offset: int, length: int) -> ByteArray:
     return np.fromfile(path, dtype=np.uint8, count=length, offset=offset)
 
 
-def expand_from(files: list[SafetensorsFile], form: SparseForm) -> ByteArray:
-    """Return the bytes of a tensor that is stored without its zeros.
+def expand_from(files: list[SafetensorsFile], form: StoredForm) -> ByteArray:
+    """Return the bytes of a tensor that is stored without its zeros, or as a table.
 
     Args:
         files: the variant's weights files; the first that holds a stream has it.
@@ -124,7 +125,7 @@ def expand_from(files: list[SafetensorsFile], form: SparseForm) -> ByteArray:
         BundleCorrupt: if a stream is missing or damaged.
     """
     streams: list[ByteArray] = []
-    for name in stream_names(form.tensor):
+    for name in form.streams:
         holder = next((file for file in files if name in file.tensors), None)
         if holder is None:
             raise BundleCorrupt(f"no weights file of the variant has {name!r}")
@@ -134,4 +135,6 @@ def expand_from(files: list[SafetensorsFile], form: SparseForm) -> ByteArray:
                 f"{holder.path}: {name!r} is {spec.dtype} {spec.shape}, must be bytes in a row"
             )
         streams.append(holder.view(name))
-    return expand_tensor(form, *streams)
+    if isinstance(form, SparseForm):
+        return expand_tensor(form, *streams)
+    return form.expand(*streams)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -13,10 +14,13 @@ from onhand.core.decoder import Decoder
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.quantized import GroupFormat, QuantTensor
 from onhand.core.safetensors import SafetensorsFile, TensorSpec, open_safetensors
-from onhand.core.sparse_form import SparseForm
 from onhand.core.sparse_graph import expand_from
+from onhand.core.stored_forms import StoredForm
+from onhand.core.table_form import TableForm
 
 __all__ = ["BundleWeights", "matrix_tensors", "open_weights"]
+
+_BYTES: Final = {"U8": 1, "F16": 2, "F32": 4}
 
 
 def matrix_tensors(
@@ -36,18 +40,25 @@ def matrix_tensors(
 
 @dataclass(frozen=True, slots=True)
 class _Streams:
-    """A tensor that is stored without its zeros."""
+    """A tensor that is stored without its zeros, or as a table."""
 
-    form: SparseForm
+    form: StoredForm
     files: list[SafetensorsFile]
-    shape: tuple[int, ...]
+    spec: TensorSpec
+
+    def whole(self) -> np.ndarray:
+        """Return the tensor as it would have been stored."""
+        found: np.ndarray = expand_from(self.files, self.form)
+        if isinstance(self.form, TableForm):
+            found = found.view("<f2")
+        return found.reshape(self.spec.shape)
 
 
 class BundleWeights:
     """Reads the tensors of one variant; safe to share between threads.
 
     Those that are stored without their zeros are expanded each time: tables of which rows are
-    looked up are not among them.
+    looked up are not among them. Scales that are stored as a table are expanded once.
     """
 
     def __init__(
@@ -60,6 +71,7 @@ class BundleWeights:
         self._shapes = decoder.matrices()
         self._matrices = matrices
         self._places = places
+        self._scales: dict[str, np.ndarray] = {}
 
     def stored(self, name: str) -> QuantTensor | FloatArray:
         """Return a matrix as it is stored: codes, or (N, K) float32.
@@ -105,23 +117,34 @@ class BundleWeights:
         """Return the file and byte range of a stored tensor.
 
         Raises:
-            InputError: if it is stored without its zeros, and has none.
+            InputError: if it is stored without its zeros or as a table, and has none.
         """
         file = self._places[tensor]
         if isinstance(file, _Streams):
-            raise InputError(f"{tensor} is stored without its zeros")
+            raise InputError(f"{tensor} is stored without its zeros, or as a table")
         return file.path, file.tensors[tensor]
 
     def _read(self, tensor: str) -> np.ndarray:
         place = self._places[tensor]
-        if isinstance(place, _Streams):
-            return expand_from(place.files, place.form).reshape(place.shape)
-        return place.view(tensor)
+        if not isinstance(place, _Streams):
+            return place.view(tensor)
+        if not isinstance(place.form, TableForm):
+            return place.whole()
+        if tensor not in self._scales:
+            self._scales[tensor] = place.whole()
+        return self._scales[tensor]
 
 
-def _shrinkable(expected: Mapping[str, TensorSpec]) -> set[str]:
-    """Return the tensors that may be stored without their zeros: codes of the layers' matrices."""
-    return {name for name in expected if name.startswith("layers.") and name.endswith(".codes")}
+def _may_be(name: str, form: StoredForm, expected: Mapping[str, TensorSpec]) -> bool:
+    """Say whether a tensor may be stored so.
+
+    Codes of the layers' matrices without their zeros, and scales as a table.
+    """
+    if name not in expected:
+        return False
+    if isinstance(form, TableForm):
+        return name.endswith(".scales")
+    return name.startswith("layers.") and name.endswith(".codes")
 
 
 def _all_finite(halves: np.ndarray) -> bool:
@@ -151,17 +174,22 @@ def open_weights(bundle: Bundle, variant: str) -> BundleWeights:
     }
     for name, shape in decoder.matrices().items():
         expected |= matrix_tensors(name, shape, chosen.matrices[name])
-    if odd := sorted(chosen.sparse.keys() - _shrinkable(expected)):
-        raise BundleCorrupt(f"{bundle.root}: {odd[0]!r} cannot be stored without its zeros")
+    if odd := sorted(
+        name for name, form in chosen.sparse.items() if not _may_be(name, form, expected)
+    ):
+        raise BundleCorrupt(
+            f"{bundle.root}: {odd[0]!r} cannot be stored without its zeros, or as a table"
+        )
     places: dict[str, SafetensorsFile | _Streams] = {}
     for name, spec in expected.items():
         if (form := chosen.sparse.get(name)) is not None:
-            if form.size_bytes != math.prod(spec.shape):
+            whole = math.prod(spec.shape) * _BYTES[spec.dtype]
+            if form.size_bytes != whole:
                 raise BundleCorrupt(
-                    f"{bundle.root}: {name!r} takes {math.prod(spec.shape)} bytes, without its "
-                    f"zeros it would be {form.size_bytes}"
+                    f"{bundle.root}: {name!r} takes {whole} bytes, as it is stored it would be "
+                    f"{form.size_bytes}"
                 )
-            places[name] = _Streams(form, files, spec.shape)
+            places[name] = _Streams(form, files, spec)
             continue
         holder = next((file for file in files if name in file.tensors), None)
         if holder is None:

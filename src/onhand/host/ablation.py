@@ -23,6 +23,7 @@ from onhand.host.passes.as_is import AsIs
 from onhand.host.passes.base import Pass, ShapingStep
 from onhand.host.passes.quantize import Quantize
 from onhand.host.prove import Report
+from onhand.host.scale_tables import SCALE_BITS
 from onhand.host.ways import without_paths
 from onhand.host.work import BuildWork, work_folder
 
@@ -125,6 +126,8 @@ def _plainer(transform: Quantize) -> dict[str, Quantize]:
         )
     if transform.embed_bits not in {0, transform.bits}:
         made[f"{transform.embed_bits} bits of the embedding"] = replace(transform, embed_bits=0)
+    if transform.scale_bits != max(SCALE_BITS):
+        made["scales in 8 bits"] = replace(transform, scale_bits=max(SCALE_BITS))
     if transform.layers:
         made["formats of their own for some matrices"] = replace(transform, layers={})
     return made

@@ -20,6 +20,7 @@ from onhand.core.progress import Progress
 from onhand.core.quantized import QuantTensor
 from onhand.device.engines.forward import RopeCache
 from onhand.host.model import Model
+from onhand.host.scale_tables import few_scales, has_few_scales
 from onhand.host.torch_forward import torch_logits
 from onhand.host.torch_weights import FixedWeights
 from onhand.host.work import FinishedMatrices
@@ -266,5 +267,6 @@ class _Student:
         made: dict[str, QuantTensor] = {}
         for name, tensor in self._given.items():
             scales = (self._scales[name] * self.factors[name]).detach().numpy()
-            made[name] = replace(tensor, scales=np.clip(scales, -top, top).astype(np.float16))
+            new = replace(tensor, scales=np.clip(scales, -top, top).astype(np.float16))
+            made[name] = few_scales(new) if has_few_scales(tensor) else new
         return made

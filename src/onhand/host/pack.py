@@ -15,14 +15,20 @@ from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.progress import Progress
 from onhand.core.quantized import GroupFormat
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
-from onhand.core.sparse_form import MOST_EXPANDED_BYTES, SparseForm, stream_names
+from onhand.core.sparse_form import MOST_EXPANDED_BYTES, stream_names
+from onhand.core.stored_forms import StoredForm
 from onhand.core.weights import matrix_tensors
 from onhand.host.calibrate import InputStatistics
 from onhand.host.export.decoder_graph import decoder_graph
 from onhand.host.model import Model
 from onhand.host.parents import parent_version
 from onhand.host.passes.base import Matrix, MatrixLoss, Pass, PassReport
-from onhand.host.sparse_storage import ShrunkCodes, declare_streams, shrink_codes
+from onhand.host.sparse_storage import (
+    Shrunk,
+    declare_streams,
+    shrink_codes,
+    tabulate_scales,
+)
 from onhand.host.work import FinishedMatrices
 
 __all__ = ["Packed", "VariantPlan", "pack_bundle", "pack_original", "plan_variants"]
@@ -195,7 +201,7 @@ class _Packing:
     hashes: dict[str, str] = field(default_factory=dict)
     losses: dict[str, list[MatrixLoss]] = field(default_factory=dict)
     shared: dict[str, tuple[str, TensorSpec]] = field(default_factory=dict)
-    sparse: dict[str, SparseForm] = field(default_factory=dict)
+    sparse: dict[str, StoredForm] = field(default_factory=dict)
 
     def add(self, plan: VariantPlan, finished: FinishedMatrices, *, accuracy_level: int) -> None:
         """Write one variant's weights and graph."""
@@ -210,14 +216,14 @@ class _Packing:
             shrunk = _shrink(finished, plan.own)
             laid = declare_streams(declared, shrunk)
             with SafetensorsWriter(self.staged / weights, laid) as writer:
-                self.losses[plan.name] = _write_matrices(self.model, finished, writer)
+                self.losses[plan.name] = _write_matrices(self.model, finished, writer, shrunk)
                 self.hashes[weights] = writer.close()
             places |= {name: (weights, spec) for name, spec in writer.tensors.items()}
             for name, one in shrunk.items():
                 sparse[name] = one.form
                 places[name] = LEFT_OUT, replace(declared[name], size=one.form.size_bytes)
             for name in declared.keys() - shrunk.keys():
-                sparse.pop(name, None)  # this variant's own codes are stored whole
+                sparse.pop(name, None)  # this variant's own one is stored whole
         content = decoder_graph(decoder, formats, places.__getitem__, accuracy_level=accuracy_level)
         (self.staged / graph).write_bytes(content)
         self.variants[plan.name] = Variant(
@@ -258,27 +264,40 @@ def _finish_matrices(
         finished.keep(matrix)
 
 
-def _shrink(finished: FinishedMatrices, own: Sequence[str]) -> dict[str, ShrunkCodes]:
-    """Say which codes are stored without their zeros; what they hold is read again to be written.
+def _shrink(finished: FinishedMatrices, own: Sequence[str]) -> dict[str, Shrunk]:
+    """Say which codes are stored without their zeros and which scales as a table.
+
+    What they hold is read again to be written.
 
     Returns:
-        Name of the codes -> how large their streams are.
+        Name of the codes or scales -> how large their streams are.
     """
-    found: dict[str, ShrunkCodes] = {}
+    found: dict[str, Shrunk] = {}
     room = MOST_EXPANDED_BYTES
     for matrix in own:
         if matrix not in finished:
             continue
-        shrunk = shrink_codes(matrix, finished.find(matrix).tensor)
-        if shrunk is not None and shrunk.form.size_bytes <= room:
-            room -= shrunk.form.size_bytes
-            sizes = (shrunk.codes.places.size, shrunk.codes.codes.size)
-            found[shrunk.form.tensor] = ShrunkCodes(form=shrunk.form, sizes=sizes)
+        tensor = finished.find(matrix).tensor
+        codes, scales = shrink_codes(matrix, tensor), tabulate_scales(matrix, tensor)
+        streams: list[Shrunk] = []
+        if codes is not None:
+            sizes = (codes.codes.places.size, codes.codes.codes.size)
+            streams.append(Shrunk(form=codes.form, sizes=sizes))
+        if scales is not None:
+            sizes = (scales.index.size, scales.table.size)
+            streams.append(Shrunk(form=scales.form, sizes=sizes))
+        for one in streams:
+            if one.form.size_bytes <= room:
+                room -= one.form.size_bytes
+                found[one.form.tensor] = one
     return found
 
 
 def _write_matrices(
-    model: Model, finished: FinishedMatrices, writer: SafetensorsWriter
+    model: Model,
+    finished: FinishedMatrices,
+    writer: SafetensorsWriter,
+    shrunk: Mapping[str, Shrunk],
 ) -> list[MatrixLoss]:
     """Write a file's tensors in their declared order, one matrix in memory at a time."""
     losses: list[MatrixLoss] = []
@@ -290,24 +309,33 @@ def _write_matrices(
             writer.write(name, model.weights.matrix(name))
         elif name.endswith((".codes", _PLACES)):
             made = finished.find(name.removesuffix(_PLACES).removesuffix(".codes"))
-            losses.append(_write_codes(made, writer, without_zeros=name.endswith(_PLACES)))
-            writer.write(f"{made.loss.name}.scales", made.tensor.scales)
-            if made.tensor.zeros is not None:
-                writer.write(f"{made.loss.name}.zeros", made.tensor.zeros)
+            losses.append(_write_matrix(made, writer, shrunk))
     return losses
 
 
-def _write_codes(made: Matrix, writer: SafetensorsWriter, *, without_zeros: bool) -> MatrixLoss:
-    """Write a matrix's codes, and return its loss with the bytes that it takes."""
-    found = shrink_codes(made.loss.name, made.tensor) if without_zeros else None
-    if found is None:
-        writer.write(f"{made.loss.name}.codes", made.tensor.codes)
-        return made.loss
-    streams = (found.codes.places, found.codes.codes)
-    for name, stream in zip(stream_names(found.form.tensor), streams, strict=True):
-        writer.write(name, stream)
-    saved = made.tensor.codes.nbytes - found.codes.size_bytes
-    return replace(made.loss, size_bytes=made.loss.size_bytes - saved)
+def _write_matrix(
+    made: Matrix, writer: SafetensorsWriter, shrunk: Mapping[str, Shrunk]
+) -> MatrixLoss:
+    """Write a matrix's tensors, and return its loss with the bytes that it takes."""
+    name, tensor = made.loss.name, made.tensor
+    size = made.loss.size_bytes
+    if f"{name}.codes" in shrunk and (codes := shrink_codes(name, tensor)) is not None:
+        for stream, content in zip(
+            stream_names(f"{name}.codes"), (codes.codes.places, codes.codes.codes), strict=True
+        ):
+            writer.write(stream, content)
+        size -= tensor.codes.nbytes - codes.codes.size_bytes
+    else:
+        writer.write(f"{name}.codes", tensor.codes)
+    if f"{name}.scales" in shrunk and (scales := tabulate_scales(name, tensor)) is not None:
+        for stream, content in zip(scales.form.streams, (scales.index, scales.table), strict=True):
+            writer.write(stream, content)
+        size -= scales.form.size_bytes - scales.form.stored_bytes
+    else:
+        writer.write(f"{name}.scales", tensor.scales)
+    if tensor.zeros is not None:
+        writer.write(f"{name}.zeros", tensor.zeros)
+    return replace(made.loss, size_bytes=size)
 
 
 def pack_original(model: Model, staged: Path) -> Bundle:

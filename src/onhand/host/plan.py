@@ -111,7 +111,7 @@ def predict_sizes(model: Model, plans: list[VariantPlan], *, accuracy_level: int
     """
     sizes = variant_sizes(
         model.decoder,
-        [(plan.report.formats, plan.own) for plan in plans],
+        [(plan.report.formats, plan.own, plan.report.scale_bits) for plan in plans],
         other_bytes=other_bytes(model),
         accuracy_level=accuracy_level,
     )

@@ -14,6 +14,7 @@ from onhand.core.bundle import Bundle, read_bundle
 from onhand.core.measurement import Measurement
 from onhand.core.profile import DeviceProfile
 from onhand.core.progress import Progress
+from onhand.core.sparse_form import SparseForm
 from onhand.core.units import format_bytes
 from onhand.device.bench import bench
 from onhand.device.energy import choose_meter
@@ -203,12 +204,13 @@ def _ways(
 def _without_zeros(bundle: Bundle, variant: str) -> str:
     """Say what a variant stores without its zeros; "" where it stores nothing so."""
     chosen = bundle.manifest.variants[variant]
-    if not chosen.sparse:
+    forms = [form for form in chosen.sparse.values() if isinstance(form, SparseForm)]
+    if not forms:
         return ""
-    stored, whole = chosen.sparse_bytes()
+    stored, whole = sum(f.stored_bytes for f in forms), sum(f.size_bytes for f in forms)
     coded = sum(form is not None for form in chosen.matrices.values())
     return (
-        f"{variant}: the codes of {len(chosen.sparse)} of {coded} matrices are stored without "
+        f"{variant}: the codes of {len(forms)} of {coded} matrices are stored without "
         f"their zeros, in {format_bytes(stored)} instead of {format_bytes(whole)}; those of the "
         "others would not be a tenth smaller, are looked up row by row, or have zero points"
     )

@@ -122,6 +122,7 @@ def _recipe(name: str, used: Quantize, chosen: Sequence[str]) -> str:
         f'method = "{used.method}"',
         f"embed_bits = {used.embed_bits}",
         f"distil = {used.distil}",
+        f"scale_bits = {used.scale_bits}",
         f"layers = {{ {table} }}",
         "",
     ])

@@ -1,23 +1,25 @@
-"""Codes of a decoder's matrices that are stored without those that stand for zero."""
+"""What of a decoder's matrices is stored smaller: codes without zeros, scales as a table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from onhand.core.quantized import QuantTensor, unpack_bits
 from onhand.core.safetensors import TensorSpec
-from onhand.core.sparse_form import SparseForm, SparseTensor, shrink_tensor, stream_names
+from onhand.core.sparse_form import SparseTensor, shrink_tensor
+from onhand.core.stored_forms import StoredForm
+from onhand.core.table_form import TableTensor, tabulate_tensor
 
-__all__ = ["ShrunkCodes", "declare_streams", "shrink_codes"]
+__all__ = ["Shrunk", "declare_streams", "saved_bytes", "shrink_codes", "tabulate_scales"]
 
 _WIDTHS = (4, 8)  # narrower codes are about as small as a mask
 _PREFIX = "layers."  # tables of which rows are looked up stay whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShrunkCodes:
-    """One matrix's codes without their zeros, and how large both streams are."""
+class Shrunk:
+    """A tensor that is stored as two streams, and how large these are."""
 
-    form: SparseForm
+    form: StoredForm
     sizes: tuple[int, int]
 
 
@@ -41,20 +43,42 @@ def shrink_codes(name: str, tensor: QuantTensor) -> SparseTensor | None:
     return replace(found, form=replace(found.form, tensor=f"{name}.codes"))
 
 
+def tabulate_scales(name: str, tensor: QuantTensor) -> TableTensor | None:
+    """Store a matrix's scales as a table, where they have few values and that is smaller.
+
+    Args:
+        name: of the matrix.
+        tensor: its scales.
+    """
+    return tabulate_tensor(f"{name}.scales", tensor.scales)
+
+
+def saved_bytes(name: str, tensor: QuantTensor) -> int:
+    """Return how many bytes fewer a matrix takes in a bundle than its codes and scales have.
+
+    Args:
+        name: of the matrix.
+        tensor: what it is.
+    """
+    codes, scales = shrink_codes(name, tensor), tabulate_scales(name, tensor)
+    saved = 0 if codes is None else tensor.codes.nbytes - codes.codes.size_bytes
+    return saved + (0 if scales is None else tensor.scales.nbytes - scales.form.stored_bytes)
+
+
 def declare_streams(
-    declared: Mapping[str, TensorSpec], shrunk: Mapping[str, ShrunkCodes]
+    declared: Mapping[str, TensorSpec], shrunk: Mapping[str, Shrunk]
 ) -> dict[str, TensorSpec]:
-    """Return the tensors of a weights file with streams in the place of some codes.
+    """Return the tensors of a weights file with streams in the place of some.
 
     Args:
         declared: name -> dtype and shape, in order.
-        shrunk: name of codes among them -> their streams.
+        shrunk: name among them -> its streams.
     """
     made: dict[str, TensorSpec] = {}
     for name, spec in declared.items():
         if name not in shrunk:
             made[name] = spec
             continue
-        for stream, size in zip(stream_names(name), shrunk[name].sizes, strict=True):
+        for stream, size in zip(shrunk[name].form.streams, shrunk[name].sizes, strict=True):
             made[stream] = TensorSpec(dtype="U8", shape=(size,))
     return made

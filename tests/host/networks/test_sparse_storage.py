@@ -17,6 +17,7 @@ from onhand.core.bundle import Bundle, read_bundle, read_manifest, stage_bundle,
 from onhand.core.errors import BundleCorrupt
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec, open_safetensors
 from onhand.core.sparse import Pattern
+from onhand.core.sparse_form import SparseForm
 from onhand.device.networks.graph_file import read_graph_file
 from onhand.device.networks.opening import named_engine
 from onhand.device.probe import current_profile
@@ -130,7 +131,11 @@ def test_the_file_is_as_much_smaller_as_the_codes_say(
 def test_patterns_are_found_along_columns(bundle: Bundle) -> None:
     """A product's weight lies with its inputs down a column; in groups they lie along a row."""
     forms = {
-        name: [(form.pattern, form.turned) for form in variant.sparse.values()]
+        name: [
+            (form.pattern, form.turned)
+            for form in variant.sparse.values()
+            if isinstance(form, SparseForm)
+        ]
         for name, variant in bundle.manifest.variants.items()
     }
 

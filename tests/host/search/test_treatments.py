@@ -1,5 +1,7 @@
 """Tests of `onhand.host.search.treatments` and of what a pass makes of its words."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -102,7 +104,8 @@ def test_a_space_that_names_formats_is_tried_as_it_is() -> None:
     named = SearchSpace(forms=(GroupFormat(),))
     usual = usual_space(SearchSpace(method="clip"))
 
-    assert usual_space(named) is named
+    assert usual_space(named) == replace(named, scale_bits=16)
+    assert usual.scale_bits == 8
     assert usual.method == "clip"
     assert usual.zeros
     assert usual.ranks

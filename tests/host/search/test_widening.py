@@ -52,7 +52,7 @@ def test_what_a_matrix_does_not_need_is_not_stored(
     wanted = replace(
         options,
         search=SPACE,
-        budget=parse_budget("disk=86KiB"),
+        budget=parse_budget("disk=85KiB"),
         measure_original=False,
         n_variants=2,
     )

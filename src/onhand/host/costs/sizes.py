@@ -1,13 +1,17 @@
 """Bytes that a decoder takes: on disk, exactly; and in the memory of the engine that runs it."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from onhand.core.decoder import Decoder
+from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.quantized import GroupFormat
 from onhand.core.safetensors import TensorSpec, layout_tensors
 from onhand.host.export.decoder_graph import decoder_graph
 from onhand.host.pack import file_tensors
+from onhand.host.scale_tables import SCALE_BITS, expected_table
+from onhand.host.sparse_storage import Shrunk, declare_streams
 
 __all__ = [
     "Engine",
@@ -87,14 +91,17 @@ def variant_bytes(
         Bytes on disk.
     """
     (size,) = variant_sizes(
-        decoder, [(formats, list(formats))], other_bytes=other_bytes, accuracy_level=accuracy_level
+        decoder,
+        [(formats, list(formats), 16)],
+        other_bytes=other_bytes,
+        accuracy_level=accuracy_level,
     )
     return size
 
 
 def variant_sizes(
     decoder: Decoder,
-    variants: Sequence[tuple[Formats, Sequence[str]]],
+    variants: Sequence[tuple[Formats, Sequence[str], int]],
     *,
     other_bytes: int,
     accuracy_level: int,
@@ -103,8 +110,8 @@ def variant_sizes(
 
     Args:
         decoder: the model.
-        variants: of each, matrix name -> how it is stored, and the names of those that its own
-            file holds; the rest it shares with the first one.
+        variants: of each, matrix name -> how it is stored, the names of those that its own file
+            holds, and the bits of their scales; the rest it shares with the first one.
         other_bytes: of the files beside weights and graphs.
         accuracy_level: as it will be built.
 
@@ -114,14 +121,30 @@ def variant_sizes(
     sizes: list[int] = []
     shared = 0
     places: dict[str, tuple[str, TensorSpec]] = {}
-    for number, (formats, own) in enumerate(variants):
+    for number, (formats, own, scale_bits) in enumerate(variants):
         declared = file_tensors(decoder, formats, own, shared=number == 0)
-        header, tensors = layout_tensors(declared)
+        tables = _tables(decoder, formats, own) if scale_bits == min(SCALE_BITS) else {}
+        header, tensors = layout_tensors(declare_streams(declared, tables))
         weights = len(header) + sum(spec.size for spec in tensors.values()) if declared else 0
         file = "weights.safetensors" if number == 0 else f"weights.{number}.safetensors"
         here = places | {name: (file, spec) for name, spec in tensors.items()}
+        for name, one in tables.items():
+            here[name] = LEFT_OUT, replace(declared[name], size=one.form.size_bytes)
         if number == 0:
             places, shared = here, weights
         graph = decoder_graph(decoder, formats, here.__getitem__, accuracy_level=accuracy_level)
         sizes.append(other_bytes + len(graph) + weights + (0 if number == 0 else shared))
     return sizes
+
+
+def _tables(decoder: Decoder, formats: Formats, own: Sequence[str]) -> dict[str, Shrunk]:
+    """Return name of scales -> how they will be stored, where they take few values."""
+    found: dict[str, Shrunk] = {}
+    shapes = decoder.matrices()
+    for name in own:
+        form = formats[name]
+        table = None if form is None else expected_table(name, shapes[name], form)
+        if table is not None:
+            n_bytes = 2 * table.n_values
+            found[table.tensor] = Shrunk(form=table, sizes=(table.stored_bytes - n_bytes, n_bytes))
+    return found

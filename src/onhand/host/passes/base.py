@@ -41,6 +41,7 @@ class PassReport:
         rounding: what else decides the codes, such as the method: variants share a matrix that
             has the same format and the same rounding.
         roundings: matrix -> the same, where it is not that of the others.
+        scale_bits: 8 where the scales of narrow codes take few values, see `scale_tables`.
         needs_calibration: whether `apply` uses statistics of a text.
         whole_moments: whether it uses the second moments of all pairs of a matrix's inputs.
         scales_inputs: whether inputs are to be scaled before, see `awq`.
@@ -55,6 +56,7 @@ class PassReport:
     scales_inputs: bool = False
     rounds: int = 0
     roundings: Mapping[str, str] = field(default_factory=dict)
+    scale_bits: int = 16
 
     def rounding_of(self, matrix: str) -> str:
         """Return what else decides the codes of a matrix.

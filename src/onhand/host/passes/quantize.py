@@ -19,6 +19,7 @@ from onhand.host.hqq import round_half_quadratic
 from onhand.host.model import Model
 from onhand.host.passes.base import Matrix, MatrixLoss, PassReport
 from onhand.host.rounding import Rounding, round_matrix
+from onhand.host.scale_tables import SCALE_BITS, few_scales
 from onhand.host.sparsify import Repair, Share, prune_rows
 
 __all__ = [
@@ -84,6 +85,8 @@ class Quantize:
             matrix in float32. The first pattern that fits counts.
         distil: how often the scales are trained on the calibration text, so that the model says
             what the original says; 0 leaves them.
+        scale_bits: 16, or 8: the scales of a matrix of at most 4 bits take 256 values at most, and
+            a byte each in the bundle; engines see them in float16.
     """
 
     name: ClassVar[str] = "quantize"
@@ -95,6 +98,7 @@ class Quantize:
     embed_bits: int = 0
     layers: LayerTable = field(default_factory=dict, hash=False)
     distil: int = 0
+    scale_bits: int = 16
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -103,6 +107,8 @@ class Quantize:
         GroupFormat(bits=self.embed_bits or self.bits)
         if not 0 <= self.distil <= _MOST_ROUNDS:
             raise InputError(f"distil is {self.distil}, must be 0 to {_MOST_ROUNDS}")
+        if self.scale_bits not in SCALE_BITS:
+            raise InputError(f"scale_bits is {self.scale_bits}, must be one of {SCALE_BITS}")
         check_layers(self.layers)
 
     def plan(self, decoder: Decoder) -> PassReport:
@@ -127,9 +133,9 @@ class Quantize:
         return PassReport(
             formats=formats,
             kept=kept | {name: whole for name, form in formats.items() if form is None},
-            rounding=f"{self.method} {self.distil}",
+            rounding=f"{self.method} {self.distil}{self._scales}",
             roundings={
-                name: f"{methods[name]} {zeros[name]}"
+                name: f"{methods[name]} {zeros[name]}{self._scales}"
                 for name in coded
                 if methods[name] != self.method or zeros[name]
             },
@@ -141,7 +147,12 @@ class Quantize:
             or any(zeros.values()),
             scales_inputs=self._scales_inputs,
             rounds=self.distil,
+            scale_bits=self.scale_bits,
         )
+
+    @property
+    def _scales(self) -> str:
+        return "" if self.scale_bits == max(SCALE_BITS) else f" scales {self.scale_bits}"
 
     @property
     def _scales_inputs(self) -> bool:
@@ -206,6 +217,10 @@ class Quantize:
             sums += (error, norm, rounded.squared_error, rounded.squared_norm)
             advance(min(step, n - low) * k)
         tensor = QuantTensor.stack(pieces)
+        if self.scale_bits != max(SCALE_BITS):
+            whole, tensor = tensor, few_scales(tensor)
+            # What this adds has nothing to do with how the inputs hang together.
+            sums[0::2] += _moved(whole, tensor) * sums[1::2] / max(sums[1], 1e-300)
         relative, weighted = np.sqrt(sums[0::2] / np.maximum(sums[1::2], 1e-300))
         return Matrix(
             tensor=tensor,
@@ -346,6 +361,17 @@ def _energy(rows: FloatArray, whole: FloatArray | None) -> float:
 def _kinds(names: Sequence[str]) -> list[str]:
     """Return matrix names, those of all layers as one."""
     return list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in names))
+
+
+def _moved(before: QuantTensor, after: QuantTensor) -> float:
+    """Return the sum of squares by which weights differ whose scales alone do."""
+    steps = before.scales.astype(np.float64) - after.scales  # (N, G)
+    total, n_rows = 0.0, max(_BLOCK_WEIGHTS // max(before.shape[1], 1), 1)
+    for low in range(0, before.shape[0], n_rows):
+        codes, zeros = before.take(np.arange(low, min(low + n_rows, before.shape[0]))).unpack()
+        energy = np.square(codes.astype(np.float32) - zeros[:, :, None]).sum(axis=2)  # (n, G)
+        total += float((energy * np.square(steps[low : low + n_rows])).sum())
+    return total
 
 
 def _plain_error(block: FloatArray, tensor: QuantTensor) -> tuple[float, float]:

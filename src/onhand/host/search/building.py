@@ -73,6 +73,7 @@ def search_and_prove(work: SearchBuild) -> Report:
         model=work.basis.model,
         statistics=work.basis.statistics,
         method=work.basis.space.method,
+        scale_bits=opened.ground.scale_bits,
         store=opened.ground.store,
         folder=work.kept,
         guard=work.guard,
@@ -114,7 +115,10 @@ def _proven(work: SearchBuild, opened: Opened, search: Search, chosen: Pick) -> 
     stored = stored_as(work.basis.model, work.basis.statistics, planner.choices(chosen))
     plans = plan_variants(
         stored.model.decoder,
-        {label: as_quantize(own, method=method) for label, own in variants.items()},
+        {
+            label: as_quantize(own, method=method, scale_bits=opened.ground.scale_bits)
+            for label, own in variants.items()
+        },
     )
     for label, own in variants.items():
         lend_matrices(opened.ground.store, own, work.matrices / label)
@@ -131,6 +135,7 @@ def _proven(work: SearchBuild, opened: Opened, search: Search, chosen: Pick) -> 
                    for one in search.built],
         "engine": opened.engine,
         "method": method,
+        "scale_bits": opened.ground.scale_bits,
     }  # fmt: skip
     return report
 

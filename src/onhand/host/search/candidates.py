@@ -42,6 +42,7 @@ class Candidates:
         model: what is stored.
         statistics: of the calibration text.
         method: how weights are rounded.
+        scale_bits: of the scales.
         store: keeps finished matrices.
         folder: keeps what was measured, for a build that goes on from there.
         guard: the build's memory ceiling.
@@ -54,6 +55,7 @@ class Candidates:
     model: Model
     statistics: InputStatistics
     method: str
+    scale_bits: int
     store: SearchStore
     folder: Path
     guard: MemoryGuard
@@ -92,7 +94,7 @@ class Candidates:
 
     def _build(self, choices: Mapping[str, str]) -> dict[str, Measurement]:
         stored = stored_as(self.model, self.statistics, choices)
-        transform = as_quantize(choices, method=self.method)
+        transform = as_quantize(choices, method=self.method, scale_bits=self.scale_bits)
         plans = plan_variants(stored.model.decoder, {_VARIANT: transform})
         try:
             self.folder.mkdir(parents=True, exist_ok=True)

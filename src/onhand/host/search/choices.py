@@ -14,6 +14,7 @@ from onhand.core.profile import DeviceProfile
 from onhand.core.quantized import GroupFormat
 from onhand.device.opening import able_engines
 from onhand.host.passes.quantize import LAYER_METHODS
+from onhand.host.scale_tables import SCALE_BITS
 
 __all__ = [
     "Form",
@@ -98,6 +99,8 @@ class SearchSpace:
             then stored without their zeros.
         ranks: shares of its outputs' energy that a matrix may lose, of 1, as a product of two
             thinner ones; each stands for the lowest rank that loses no more.
+        scale_bits: of the scales in the bundle, see `Quantize`; 0 for 8 where no formats are named,
+            else 16.
     """
 
     forms: tuple[Form, ...] = ()
@@ -106,6 +109,7 @@ class SearchSpace:
     methods: tuple[str, ...] = ()
     zeros: tuple[float, ...] = ()
     ranks: tuple[float, ...] = ()
+    scale_bits: int = 0
 
     def __post_init__(self) -> None:
         for method in (self.method, *self.methods):
@@ -118,6 +122,10 @@ class SearchSpace:
         for share in self.ranks:
             if not 0 <= share < 1:
                 raise InputError(f"search: ranks that lose {share}, must be from 0 to below 1")
+        if self.scale_bits not in {0, *SCALE_BITS}:
+            raise InputError(
+                f"search: scale_bits is {self.scale_bits}, must be one of {SCALE_BITS}"
+            )
         if len(set(self.forms)) != len(self.forms):
             raise InputError("search: a format is given twice")
 
@@ -129,13 +137,14 @@ def usual_space(space: SearchSpace) -> SearchSpace:
         space: what was asked for.
     """
     if space.forms:
-        return space
+        return replace(space, scale_bits=space.scale_bits or max(SCALE_BITS))
     return replace(
         space,
         forms=usual_forms(),
         methods=space.methods or _METHODS,
         zeros=space.zeros or _ZEROS,
         ranks=space.ranks or _RANKS,
+        scale_bits=space.scale_bits or min(SCALE_BITS),
     )
 
 

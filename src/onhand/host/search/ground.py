@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from onhand.core.arrays import FloatArray, TokenArray
 from onhand.host.calibrate import InputStatistics
 from onhand.host.model import Model
+from onhand.host.scale_tables import coded_bytes
 from onhand.host.search.perturb import Trial
 from onhand.host.search.store import SearchStore
 from onhand.host.search.treatments import (
@@ -14,7 +15,7 @@ from onhand.host.search.treatments import (
     stored_as,
     stored_names,
 )
-from onhand.host.sparse_storage import shrink_codes
+from onhand.host.sparse_storage import saved_bytes
 
 __all__ = ["Ground", "StoredMatrix", "round_into_store", "stored_bytes", "stored_trial"]
 
@@ -31,6 +32,7 @@ class Ground:
         statistics: of the calibration text.
         sequences: the calibration text, (T,) int64 each.
         method: how weights are rounded, see `Quantize`.
+        scale_bits: of the scales, see `Quantize`.
         store: keeps rounded matrices and tables.
         threads: threads to use.
     """
@@ -39,6 +41,7 @@ class Ground:
     statistics: InputStatistics
     sequences: Sequence[TokenArray]
     method: str
+    scale_bits: int
     store: SearchStore
     threads: int
 
@@ -74,11 +77,11 @@ def stored_bytes(ground: Ground, name: str, text: str) -> int:
         if part not in finished:
             form = named_treatment(text).form
             n, k = ground.model.decoder.matrices()[name]
-            return 4 * n * k if form is None else form.size_bytes((n, k))
+            if form is None:
+                return 4 * n * k
+            return coded_bytes((n, k), form, scale_bits=ground.scale_bits)
         tensor = finished.find(part).tensor
-        shrunk = shrink_codes(part, tensor)
-        saved = 0 if shrunk is None else tensor.codes.nbytes - shrunk.codes.size_bytes
-        total += tensor.size_bytes - saved
+        total += tensor.size_bytes - saved_bytes(part, tensor)
     return total
 
 
@@ -122,7 +125,7 @@ def round_into_store(ground: Ground, names: Sequence[str], text: str) -> None:
     if not waiting:
         return
     stored = stored_as(ground.model, ground.statistics, waiting)
-    transform = as_quantize(waiting, method=ground.method)
+    transform = as_quantize(waiting, method=ground.method, scale_bits=ground.scale_bits)
     for matrix in transform.apply(
         stored.model,
         stored.statistics,

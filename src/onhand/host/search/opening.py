@@ -135,6 +135,7 @@ def open_planner(basis: Basis, *, operations: float, progress: Progress) -> Open
         statistics=basis.statistics,
         sequences=basis.sequences,
         method=basis.space.method,
+        scale_bits=space.scale_bits,
         store=SearchStore.at(basis.home, _content(basis)),
         threads=basis.threads,
     )
@@ -275,6 +276,7 @@ def _content(basis: Basis) -> dict[str, object]:
         "adapter": basis.model.adapter_sha256,
         "format": _FORMAT,
         "method": basis.space.method,
+        "scale_bits": usual_space(basis.space).scale_bits,
         "numpy": version("numpy"),
         "onhand": __version__,
         "shaping": list(basis.shaping),

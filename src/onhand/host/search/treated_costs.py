@@ -50,6 +50,10 @@ def with_treatments(
                 asked[kind] = _with_rank(costs, plain, row.matrix, form, rank, table.names)
             usual = table.each[row.matrix][form_name(plain[row.matrix])]
             cost = [a + b for a, b in zip(usual, asked[kind], strict=True)]
+            if form is not None:
+                n, k = shapes[row.matrix]
+                whole = form.size_bytes((n, rank)) + form.size_bytes((rank, k))
+                cost[axis] -= whole - row.size_bytes
         else:
             cost = list(table.each[row.matrix][form_name(form)])
             if form is not None:

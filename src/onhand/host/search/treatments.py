@@ -156,19 +156,20 @@ def stored_as(model: Model, statistics: InputStatistics, choices: Mapping[str, s
     )
 
 
-def as_quantize(choices: Mapping[str, str], *, method: str) -> Quantize:
+def as_quantize(choices: Mapping[str, str], *, method: str, scale_bits: int = 16) -> Quantize:
     """Return the pass that stores each matrix as it was chosen.
 
     Args:
         choices: matrix -> its treatment in words.
         method: how weights are rounded where nothing else is said.
+        scale_bits: of the scales.
     """
     layers: dict[str, dict[str, int | bool | float | str]] = {}
     for name, text in choices.items():
         treatment = named_treatment(text)
         for part in stored_names(name, text):
             layers[part] = _table(treatment)
-    return Quantize(method=method, layers=layers)
+    return Quantize(method=method, layers=layers, scale_bits=scale_bits)
 
 
 def _table(treatment: Treatment) -> dict[str, int | bool | float | str]:

@@ -18,6 +18,7 @@ from onhand.core.sparse import sparse_bytes
 from onhand.core.sparse_form import LEAST_BYTES, LEAST_GAIN
 from onhand.host.calibrate import InputStatistics
 from onhand.host.factors import spectrum_of
+from onhand.host.scale_tables import coded_bytes
 from onhand.host.search.choices import Form, SearchSpace
 from onhand.host.search.ground import Ground, stored_bytes, stored_trial
 from onhand.host.search.perturb import run_trials
@@ -130,14 +131,16 @@ def least_rows(
         shape = shapes[name]
         has_ranks = bool(space.ranks) and name not in decoder.ranks and _highest_rank(shape) > 0
         for form in forms:
-            full = 4 * shape[0] * shape[1] if form is None else form.size_bytes(shape)
+            full = 4 * shape[0] * shape[1]
+            if form is not None:
+                full = coded_bytes(shape, form, scale_bits=space.scale_bits)
             found.append(_least_row(name, Treatment(form=form), full))
             if form is None or not name.startswith("layers."):
                 continue
-            if zeros and (size := _bytes_without(zeros, form, shape)) is not None:
+            if zeros and (size := _bytes_without(zeros, form, shape, space.scale_bits)) is not None:
                 found.append(_least_row(name, Treatment(form=form, zeros=zeros), size))
             if has_ranks:
-                size = _product_bytes(form, shape, _RANK_MULTIPLE)
+                size = _product_bytes(form, shape, _RANK_MULTIPLE, space.scale_bits)
                 found.append(_least_row(name, Treatment(form=form, rank=_RANK_MULTIPLE), size))
     return found
 
@@ -257,7 +260,7 @@ def _with_zeros(
         pruned = prune_rows(weight, Share(zeros), method=method, moments=moments, repair=repair)
         for text, row in known.items():
             form = named_treatment(text).form
-            size = None if form is None else _bytes_without(zeros, form, (n, k))
+            size = None if form is None else _bytes_without(zeros, form, (n, k), space.scale_bits)
             if size is None:
                 continue
             # What rounding adds to what the zeros lose; both are small, and hardly know each other.
@@ -282,7 +285,7 @@ def _with_ranks(
             form = named_treatment(text).form
             if rank == 0 or form is None:
                 continue
-            size = _product_bytes(form, (n, k), rank)
+            size = _product_bytes(form, (n, k), rank, space.scale_bits)
             # Each of the two thinner matrices is rounded.
             yield (
                 treatment_name(Treatment(form=form, rank=rank)),
@@ -291,7 +294,9 @@ def _with_ranks(
             )
 
 
-def _bytes_without(zeros: float, form: GroupFormat, shape: tuple[int, int]) -> int | None:
+def _bytes_without(
+    zeros: float, form: GroupFormat, shape: tuple[int, int], scale_bits: int
+) -> int | None:
     """Return bytes of codes without a share of them; None where they are not stored so."""
     weights = shape[0] * shape[1]
     codes_bytes = weights * form.bits // 8
@@ -299,7 +304,7 @@ def _bytes_without(zeros: float, form: GroupFormat, shape: tuple[int, int]) -> i
     is_able = form.bits in _SHRINKABLE and form.symmetric and codes_bytes >= LEAST_BYTES
     if not is_able or kept > (1 - LEAST_GAIN) * codes_bytes:
         return None
-    return form.size_bytes(shape) - codes_bytes + kept
+    return coded_bytes(shape, form, scale_bits=scale_bits) - codes_bytes + kept
 
 
 def _highest_rank(shape: tuple[int, int]) -> int:
@@ -308,8 +313,9 @@ def _highest_rank(shape: tuple[int, int]) -> int:
     return int((1 - _LEAST_SAVED) * n * k) // (n + k) // _RANK_MULTIPLE * _RANK_MULTIPLE
 
 
-def _product_bytes(form: GroupFormat, shape: tuple[int, int], rank: int) -> int:
-    return form.size_bytes((shape[0], rank)) + form.size_bytes((rank, shape[1]))
+def _product_bytes(form: GroupFormat, shape: tuple[int, int], rank: int, scale_bits: int) -> int:
+    parts = (shape[0], rank), (rank, shape[1])
+    return sum(coded_bytes(part, form, scale_bits=scale_bits) for part in parts)
 
 
 def _whole_or_none(ground: Ground) -> InputStatistics | None:
