@@ -42,7 +42,7 @@ __all__ = ["main"]
 
 RESULTS = Path("benchmarks/results/search.json")
 UNIFORM = "int4 g32"
-SHARES = (0.9998, *(1 - percent / 100 for percent in range(1, 17)))
+SHARES = (0.9998, *(1 - percent / 100 for percent in range(1, 31)))
 SMALL = tuple(GroupFormat(bits=bits) for bits in (2, 3, 4, 8))
 TIES = ("embed", "layers.*.qkv", "layers.*.out", "layers.*.[gd]*")
 MOST_BUILDS = 40
