@@ -42,6 +42,7 @@ __all__ = ["command"]
 
 
 class _Steps(TypedDict):
+    budget: Budget
     transforms: "Mapping[str, Pass]"
     shaping: "Sequence[ShapingStep]"
     keep_codes: bool
@@ -118,10 +119,8 @@ def command(
     with host_extra("building"):
         from onhand.host.options import BuildOptions
 
-        limits = Budget() if budget is None else parse_budget(budget)
         work = BuildOptions(
-            **_steps(context, recipe, limits),
-            budget=limits,
+            **_steps(context, recipe, Budget() if budget is None else parse_budget(budget)),
             device=None if device is None else read_device(device),
             calibrate=calibrate,
             max_ram=None if max_ram is None else _size(max_ram),
@@ -157,6 +156,7 @@ def _steps(context: typer.Context, recipe: Path | None, budget: Budget) -> "_Ste
     """
     options = QuantizeOptions(**{key: context.params[key] for key in _ROUNDING})
     found: _Steps = {
+        "budget": budget,
         "transforms": read_transforms(recipe, options.by_name()),
         "shaping": read_shaping(recipe),
         "keep_codes": recipe is None and options.leave_codes(),
