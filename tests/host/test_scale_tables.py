@@ -1,5 +1,6 @@
 """Scales in 8 bits: few values, a table, and the same answers from every engine."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from tests.models import DECODER, memory_model
 
 from onhand import native
 from onhand.core.bundle import Bundle, read_bundle
-from onhand.core.errors import InputError
+from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.progress import Quiet
 from onhand.core.quantized import GroupFormat, QuantTensor
+from onhand.core.safetensors import open_safetensors
 from onhand.core.table_form import TableForm
 from onhand.core.weights import open_weights
 from onhand.device.engines.base import Engine
@@ -169,6 +171,42 @@ def test_a_bundle_stores_them_as_tables(tmp_path: Path) -> None:
     files = bundle.manifest.files
     found = files["weights.safetensors"].size + files["model.onnx"].size
     assert size - 2 * sum(map(_spare, forms.values())) == found
+
+
+def test_attack_a_table_with_what_is_no_number(tmp_path: Path) -> None:
+    """It is found where scales are read, whole or not."""
+    bundle = packed(tmp_path / "b", v=Quantize(method="rtn", scale_bits=8))
+    name = LARGE[0]
+    path = bundle.path("weights.safetensors")
+    spec = open_safetensors(path).tensors[f"{name}.scales.table"]
+    content = bytearray(path.read_bytes())
+    content[spec.offset : spec.offset + 2] = np.float16("nan").tobytes()
+    path.write_bytes(content)
+
+    with pytest.raises(BundleCorrupt, match=f"{name} has a scale that is not finite"):
+        open_weights(bundle, "v").stored(name)
+
+
+@pytest.mark.parametrize("stream", ["index", "table"])
+def test_attack_streams_that_do_not_fit(tmp_path: Path, stream: str) -> None:
+    """An index beyond the table, a stream that is not there."""
+    bundle = packed(tmp_path / "b", v=Quantize(method="rtn", scale_bits=8))
+    name = LARGE[0]
+    variant = bundle.manifest.variants["v"]
+    form = variant.sparse[f"{name}.scales"]
+    assert isinstance(form, TableForm)
+    lie = (
+        replace(form, n_values=form.n_values - 1)
+        if stream == "table"
+        else replace(form, tensor="nothing")
+    )
+    lies = replace(variant, sparse={**variant.sparse, f"{name}.scales": lie})
+    manifest = replace(bundle.manifest, variants={"v": lies})
+
+    with pytest.raises(
+        BundleCorrupt, match="index and table of" if stream == "table" else "has 'nothing.index'"
+    ):
+        open_weights(replace(bundle, manifest=manifest), "v").stored(name)
 
 
 @pytest.mark.parametrize("engine", [OnnxEngine, ReferenceEngine, NativeEngine])

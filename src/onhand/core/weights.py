@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +85,8 @@ class BundleWeights:
         shape = self._shapes[name]
         scales = self._read(f"{name}.scales")
         if not _all_finite(scales):
-            path, _ = self.place(f"{name}.scales")
+            holder = self._places[f"{name}.scales"]
+            path = holder.files[0].path.parent if isinstance(holder, _Streams) else holder.path
             raise BundleCorrupt(f"{path}: {name} has a scale that is not finite")
         return QuantTensor(
             shape=shape,
@@ -123,6 +124,11 @@ class BundleWeights:
         if isinstance(file, _Streams):
             raise InputError(f"{tensor} is stored without its zeros, or as a table")
         return file.path, file.tensors[tensor]
+
+    def left_out(self, tensor: str) -> TensorSpec | None:
+        """Return dtype, shape and bytes of a tensor that has no place; None for one that has."""
+        place = self._places[tensor]
+        return place.spec if isinstance(place, _Streams) else None
 
     def _read(self, tensor: str) -> np.ndarray:
         place = self._places[tensor]
@@ -189,7 +195,7 @@ def open_weights(bundle: Bundle, variant: str) -> BundleWeights:
                     f"{bundle.root}: {name!r} takes {whole} bytes, as it is stored it would be "
                     f"{form.size_bytes}"
                 )
-            places[name] = _Streams(form, files, spec)
+            places[name] = _Streams(form, files, replace(spec, size=whole))
             continue
         holder = next((file for file in files if name in file.tensors), None)
         if holder is None:

@@ -136,6 +136,16 @@ def test_the_files_are_listed_and_their_size_is_foretold(tmp_path: Path) -> None
     assert json.dumps(added.to_json())
 
 
+def test_gradients_agree_where_scales_lie_in_tables(tmp_path: Path) -> None:
+    """The graph finds them as the model's own does."""
+    bundle = quantized(DECODER, tmp_path, scale_bits=8)
+    assert any(name.endswith(".scales") for name in bundle.manifest.variants["coded"].sparse)
+
+    added = add_decoder_lesson(bundle, Learnable(kind="lora"), threads=1, steps=2)
+
+    assert added.checked.gradient_error < 1e-4
+
+
 def test_weights_are_not_stored_twice(tmp_path: Path) -> None:
     """The graph holds constants of a few bytes; all else are places in the weights' file."""
     import onnx

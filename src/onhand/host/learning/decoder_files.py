@@ -10,7 +10,7 @@ import numpy as np
 from onhand.core.arrays import FloatArray
 from onhand.core.bundle import Bundle, write_manifest
 from onhand.core.decoder import Decoder
-from onhand.core.errors import EngineError, InputError
+from onhand.core.errors import EngineError
 from onhand.core.lesson import LESSON, Lesson, render_lesson
 from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.quantized import GroupFormat
@@ -93,7 +93,7 @@ def add_decoder_lesson(
     decoder, variant = bundle.manifest.decoder, bundle.manifest.variants[name]
     added = low_rank(decoder, wanted)
     weights = open_weights(bundle, name)
-    content = lesson_graph(decoder, variant.matrices, _places(weights, variant.sparse), added)
+    content = lesson_graph(decoder, variant.matrices, _places(weights), added)
     lesson = decoder_lesson(decoder, added, variant=name)
     finished = _written(bundle, lesson, content)
     checked = check_decoder_lesson(finished, added, threads=threads, steps=steps)
@@ -173,20 +173,14 @@ def lesson_bytes(
     return len(graph) + len(render_lesson(lesson)) + 4 * values + header
 
 
-def _places(weights: BundleWeights, sparse: Mapping[str, object]) -> Places:
+def _places(weights: BundleWeights) -> Places:
     """Say where a variant's tensors lie."""
-    shapes = weights.decoder.matrices()
 
     def place(name: str) -> tuple[str, TensorSpec]:
-        if name not in sparse:
-            path, spec = weights.place(name)
-            return path.name, spec
-        matrix = name.removesuffix(".codes")
-        form = weights.format(matrix)
-        if form is None:
-            raise InputError(f"{name} is stored without its zeros, but not as codes")
-        spec = matrix_tensors(matrix, shapes[matrix], form)[name]
-        return LEFT_OUT, TensorSpec(dtype=spec.dtype, shape=spec.shape, size=math.prod(spec.shape))
+        if (spec := weights.left_out(name)) is not None:
+            return LEFT_OUT, spec
+        path, spec = weights.place(name)
+        return path.name, spec
 
     return place
 
