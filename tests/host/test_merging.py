@@ -28,6 +28,7 @@ from onhand.host.evaluate import find_original
 from onhand.host.learning.wanted import parse_learnable
 from onhand.host.merging import MergeOptions, merge_bundle
 from onhand.host.options import BuildOptions
+from onhand.host.passes.quantize import Quantize
 
 Quick = dict[str, tuple[float, Unit]]
 LORA = parse_learnable("lora,rank=4,targets=qkv")
@@ -101,6 +102,25 @@ def test_an_adapter_is_merged_into_the_original(
     expected, found = weights(shelf / "built"), weights(shelf / "new")
     for name in read_bundle(built).manifest.decoder.matrices():
         np.testing.assert_array_equal(found.matrix(name), expected.matrix(name))
+
+
+def test_scales_of_8_bits_stay_so(
+    tiny: Path, adapter: Path, shelf: Path, home: Path, options: BuildOptions
+) -> None:
+    """Also those of what is rounded anew."""
+    few = replace(options, transforms={"int4": Quantize(method="rtn", scale_bits=8)})
+    build_bundle(str(tiny), shelf / "few", few, home=home)
+    asked = MergeOptions(adapter=adapter, threads=1, measure_original=False)
+
+    merge_bundle(shelf / "few", shelf / "new", asked, home=home)
+
+    old, new = read_bundle(shelf / "few").manifest, read_bundle(shelf / "new").manifest
+    variant = new.variants[new.default_variant]
+    assert variant.sparse.keys() == old.variants[old.default_variant].sparse.keys()
+    assert variant.sparse
+    recipe = new.provenance["recipe"]
+    assert isinstance(recipe, dict)
+    assert recipe[new.default_variant]["scale_bits"] == 8
 
 
 def test_nothing_learned_is_refused(

@@ -10,6 +10,7 @@ from onhand.core.errors import InputError
 from onhand.core.lesson import Lesson
 from onhand.core.progress import Progress, Quiet
 from onhand.core.quantized import GroupFormat
+from onhand.core.table_form import TableForm
 from onhand.core.trusting import making
 from onhand.device.learning.adapters import check_of_original, write_version
 from onhand.device.learning.in_use import choose_version, versions_of
@@ -23,6 +24,7 @@ from onhand.host.passes.as_is import AsIs
 from onhand.host.passes.base import Pass
 from onhand.host.passes.quantize import METHODS, WHOLE_BITS, Quantize
 from onhand.host.plain import read_plain_bundle
+from onhand.host.scale_tables import SCALE_BITS
 
 __all__ = ["MergeOptions", "merge_bundle"]
 
@@ -145,17 +147,20 @@ def _transform(bundle: Bundle, adapter: Adapter, *, has_source: bool) -> Pass:
     """Return the pass that stores each matrix as the bundle does."""
     name, variant = bundle.variant(None)
     method = _method(bundle, name)
+    has_tables = any(isinstance(form, TableForm) for form in variant.sparse.values())
+    scale_bits = min(SCALE_BITS) if has_tables else max(SCALE_BITS)
     formats = dict(variant.matrices)
     if "head" in adapter.pairs and "head" not in formats:  # it is tied no longer
         formats["head"] = formats[bundle.manifest.decoder.head]
     if has_source:
-        return Quantize(method=method, layers={n: _table(form) for n, form in formats.items()})
+        layers = {n: _table(form) for n, form in formats.items()}
+        return Quantize(method=method, layers=layers, scale_bits=scale_bits)
     coded = load_bundle(bundle.root).coded
     kept: Mapping[str, GroupFormat] = {}
     if isinstance(coded, BundleCodes):
         kept = coded.without(adapter.pairs).formats()
     changed = {n: _table(form) for n, form in formats.items() if n not in kept}
-    return AsIs(how="bundle", formats=kept, method=method, layers=changed)
+    return AsIs(how="bundle", formats=kept, method=method, layers=changed, scale_bits=scale_bits)
 
 
 def _table(form: GroupFormat | None) -> Mapping[str, int | bool]:

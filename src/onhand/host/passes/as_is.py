@@ -30,6 +30,7 @@ class AsIs:
             float32.
         method: of rounding those, see `Quantize`.
         layers: formats of single ones of them, likewise.
+        scale_bits: of their scales, likewise.
     """
 
     name: ClassVar[str] = "as-is"
@@ -39,6 +40,7 @@ class AsIs:
     bits: int = _PLAIN_BITS
     method: str = "clip"
     layers: LayerTable = field(default_factory=dict, hash=False)
+    scale_bits: int = 16
 
     def plan(self, decoder: Decoder) -> PassReport:
         """Say what `apply` would change, from shapes alone."""
@@ -58,6 +60,7 @@ class AsIs:
             kept={**kept, **plain.kept},
             rounding=f"{self.name} {plain.rounding}",
             needs_calibration=plain.needs_calibration and len(kept) < len(names),
+            scale_bits=self.scale_bits,
         )
 
     def apply(
@@ -98,7 +101,12 @@ class AsIs:
             )
 
     def _plain(self) -> Quantize:
-        return Quantize(bits=self.bits or _PLAIN_BITS, method=self.method, layers=self.layers)
+        return Quantize(
+            bits=self.bits or _PLAIN_BITS,
+            method=self.method,
+            layers=self.layers,
+            scale_bits=self.scale_bits,
+        )
 
 
 def choose_transforms(
