@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from onhand.core.quantized import GroupFormat, QuantTensor
 from onhand.core.sparse_form import LEAST_BYTES, LEAST_GAIN
 from onhand.core.table_form import MOST_VALUES, TableForm
+from onhand.host.sparse_storage import ENTRY_BYTES
 
 __all__ = [
     "SCALE_BITS",
@@ -105,7 +106,7 @@ def coded_bytes(shape: tuple[int, int], form: GroupFormat, *, scale_bits: int) -
     """
     whole = form.size_bytes(shape)
     table = expected_table("", shape, form) if scale_bits == min(SCALE_BITS) else None
-    return whole if table is None else whole - table.size_bytes + table.stored_bytes
+    return whole if table is None else whole - table.size_bytes + table.stored_bytes + ENTRY_BYTES
 
 
 def _counts(tensor: QuantTensor) -> np.ndarray:

@@ -9,8 +9,17 @@ from onhand.core.sparse_form import SparseTensor, shrink_tensor
 from onhand.core.stored_forms import StoredForm
 from onhand.core.table_form import TableTensor, tabulate_tensor
 
-__all__ = ["Shrunk", "declare_streams", "saved_bytes", "shrink_codes", "tabulate_scales"]
+__all__ = [
+    "ENTRY_BYTES",
+    "Shrunk",
+    "declare_streams",
+    "saved_bytes",
+    "shrink_codes",
+    "tabulate_scales",
+]
 
+ENTRY_BYTES = 76
+"""Of a tensor in the header of its file, about."""
 _WIDTHS = (4, 8)  # narrower codes are about as small as a mask
 _PREFIX = "layers."  # tables of which rows are looked up stay whole
 
@@ -56,13 +65,19 @@ def tabulate_scales(name: str, tensor: QuantTensor) -> TableTensor | None:
 def saved_bytes(name: str, tensor: QuantTensor) -> int:
     """Return how many bytes fewer a matrix takes in a bundle than its codes and scales have.
 
+    A tensor that is stored as two has one more entry in its file's header.
+
     Args:
         name: of the matrix.
         tensor: what it is.
     """
     codes, scales = shrink_codes(name, tensor), tabulate_scales(name, tensor)
-    saved = 0 if codes is None else tensor.codes.nbytes - codes.codes.size_bytes
-    return saved + (0 if scales is None else tensor.scales.nbytes - scales.form.stored_bytes)
+    saved = 0
+    if codes is not None:
+        saved += tensor.codes.nbytes - codes.codes.size_bytes - ENTRY_BYTES
+    if scales is not None:
+        saved += tensor.scales.nbytes - scales.form.stored_bytes - ENTRY_BYTES
+    return saved
 
 
 def declare_streams(

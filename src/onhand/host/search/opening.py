@@ -50,7 +50,7 @@ __all__ = [
     "open_planner",
 ]
 
-_FORMAT = 2  # of what is kept: another one is not taken up
+_FORMAT = 3
 _WHOLE_TOKENS = 2048
 # Damages of the whole at which a small model is run as a whole, to correct the sum of its parts.
 _WHOLE_DAMAGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)

@@ -35,6 +35,7 @@ from onhand.host.search.treatments import (
     named_treatment,
     treatment_name,
 )
+from onhand.host.sparse_storage import ENTRY_BYTES
 from onhand.host.sparsify import Repair, Share, prune_rows
 
 __all__ = ["hull_damage", "least_rows", "widen"]
@@ -304,7 +305,7 @@ def _bytes_without(
     is_able = form.bits in _SHRINKABLE and form.symmetric and codes_bytes >= LEAST_BYTES
     if not is_able or kept > (1 - LEAST_GAIN) * codes_bytes:
         return None
-    return coded_bytes(shape, form, scale_bits=scale_bits) - codes_bytes + kept
+    return coded_bytes(shape, form, scale_bits=scale_bits) - codes_bytes + kept + ENTRY_BYTES
 
 
 def _highest_rank(shape: tuple[int, int]) -> int:
