@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from onhand.device.networks import timing
+
 ROOT = Path(__file__).parents[1]
 
 # Most tests open bundles that nobody signed; those of signatures say otherwise.
@@ -80,6 +82,12 @@ def _session_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONHAND_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test cares whether engines are timed after a rest; its own asks for one."""
+    monkeypatch.setattr(timing, "SETTLE_S", 0.0)
 
 
 @pytest.fixture(autouse=True)

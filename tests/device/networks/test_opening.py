@@ -83,7 +83,7 @@ def _their_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         told = sys.modules.get("fake_networks")
         return 0.0 if told is None else float(told.NOW[0])
 
-    clock = SimpleNamespace(perf_counter=now)
+    clock = SimpleNamespace(perf_counter=now, sleep=lambda _: None)
     monkeypatch.setattr("onhand.device.networks.timing.time", clock)
 
 

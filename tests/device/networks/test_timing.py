@@ -8,6 +8,7 @@ from tests.network_bundles import info
 
 from onhand.core.feed import TextFeed
 from onhand.core.network import ArrayInfo, Network
+from onhand.device.networks import timing
 from onhand.device.networks.base import check_feeds
 from onhand.device.networks.timing import random_feeds, time_interleaved
 
@@ -63,6 +64,18 @@ def test_runs_take_turns() -> None:
 
     assert calls == ["a", "b", *("aaaabbbb" * 12)]
     assert [len(samples) for samples in found.values()] == [36, 36]
+
+
+def test_another_runs_threads_come_to_rest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine may wait busily for more work; alone it is in nobody's way."""
+    rests: list[float] = []
+    monkeypatch.setattr(timing, "SETTLE_S", 0.05)
+    monkeypatch.setattr(time, "sleep", rests.append)
+
+    time_interleaved({"a": lambda: None, "b": lambda: None}, budget_s=0.0)
+    time_interleaved({"a": lambda: None}, budget_s=0.0)
+
+    assert rests == [0.05, 0.05]
 
 
 def test_it_ends_when_the_budget_is_spent() -> None:

@@ -15,6 +15,8 @@ __all__ = ["BUDGET_S", "random_feeds", "time_interleaved"]
 BUDGET_S: Final = 1.0
 MOST_ROUNDS: Final = 12
 BLOCK: Final = 4  # runs in a row: the first finds the caches cold and is not counted
+SETTLE_S = 0.05
+"""How long an engine's threads may wait busily after a run, in the way of the next engine's."""
 OPEN_TOKENS: Final = 128
 SEED: Final = 20240607
 Name = TypeVar("Name")
@@ -61,7 +63,7 @@ def time_interleaved(
     """Time several runs in turn, so that what disturbs the machine disturbs all alike.
 
     Each is warmed up once, then they take turns of a few runs until `budget_s` or 36 samples of
-    each are spent, but at least once.
+    each are spent, but at least once. Between the turns nothing runs for `SETTLE_S`.
 
     Args:
         runs: name -> what to time.
@@ -77,7 +79,8 @@ def time_interleaved(
     for _ in range(MOST_ROUNDS):
         length = BLOCK if time.perf_counter() - begun < budget_s else 2
         for name, run in runs.items():
-            # Engines keep their threads spinning for a moment: a run after another's is slower.
+            if len(runs) > 1:
+                time.sleep(SETTLE_S)
             found[name] += _block(run, length)
         if time.perf_counter() - begun > budget_s:
             break
