@@ -50,28 +50,9 @@ class _Steps(TypedDict):
     n_variants: int
 
 
-_OF_DECODERS = (
-    "adapter",
-    "calibrate",
-    "preset",
-    "method",
-    "group",
-    "asymmetric",
-    "embed_bits",
-    "scale_bits",
-    "max_ram",
-    "accuracy_level",
-)
-_ROUNDING = (
-    "bits",
-    "preset",
-    "method",
-    "group",
-    "asymmetric",
-    "embed_bits",
-    "scale_bits",
-    "variants",
-)
+_FORMAT = ("preset", "method", "group", "asymmetric", "embed_bits", "scale_bits")
+_OF_DECODERS = ("adapter", "calibrate", *_FORMAT, "max_ram", "accuracy_level")
+_ROUNDING = ("bits", *_FORMAT, "variants")
 _OF_NETWORKS = ("recover", "data", "heldout", "calibration_examples", "feed", "labels")
 
 

@@ -5,6 +5,7 @@ says what they make. Nothing is rounded: the bytes are those of the tensor.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -34,6 +35,7 @@ __all__ = [
     "SparseForm",
     "SparseTensor",
     "expand_tensor",
+    "name_and_shape",
     "shrink_tensor",
     "sparse_form_from_json",
     "stream_names",
@@ -155,22 +157,36 @@ def sparse_form_from_json(value: object, where: str) -> SparseForm:
     """
     known = {"bits", "n_kept", "pattern", "shape", "tensor", "turned", "zero"}
     table = object_of(value, where, known)
-    tensor, shape, pattern = (table.get(key) for key in ("tensor", "shape", "pattern"))
-    if not isinstance(tensor, str) or not tensor:
-        raise InputError(f"{where}: tensor is {shown(tensor)}, must be a name")
-    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
-        raise InputError(f"{where}: shape is {shown(shape)}, must be a list of sizes")
-    if not isinstance(pattern, str):
+    tensor, shape = name_and_shape(table, where)
+    if not isinstance(pattern := table.get("pattern"), str):
         raise InputError(f"{where}: pattern is {shown(pattern)}, must be as '2:4', or ''")
     return SparseForm(
         tensor=tensor,
-        shape=tuple(shape),
+        shape=shape,
         bits=count(table, "bits", where, most=max(_WIDTHS)),
         n_kept=count(table, "n_kept", where, least=0, most=2**40),
         zero=count(table, "zero", where, least=0, most=2**32 - 1),
         pattern=parse_pattern(pattern) if pattern else None,
         turned=flag(table, "turned", where),
     )
+
+
+def name_and_shape(table: Mapping[str, object], where: str) -> tuple[str, tuple[int, ...]]:
+    """Read what all forms have: the name of a tensor's streams, and its shape.
+
+    Args:
+        table: a JSON object.
+        where: for messages.
+
+    Raises:
+        InputError: if one is missing, or of the wrong type.
+    """
+    tensor, shape = table.get("tensor"), table.get("shape")
+    if not isinstance(tensor, str) or not tensor:
+        raise InputError(f"{where}: tensor is {shown(tensor)}, must be a name")
+    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
+        raise InputError(f"{where}: shape is {shown(shape)}, must be a list of sizes")
+    return tensor, tuple(shape)
 
 
 def shrink_tensor(

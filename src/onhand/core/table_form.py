@@ -13,7 +13,7 @@ import numpy as np
 from onhand.core.arrays import ByteArray, HalfArray
 from onhand.core.errors import BundleCorrupt, InputError
 from onhand.core.outside import count, object_of, shown
-from onhand.core.sparse_form import LEAST_BYTES, LEAST_GAIN, MOST_EXPANDED_BYTES
+from onhand.core.sparse_form import LEAST_BYTES, LEAST_GAIN, MOST_EXPANDED_BYTES, name_and_shape
 
 __all__ = ["MOST_VALUES", "TableForm", "TableTensor", "table_form_from_json", "tabulate_tensor"]
 
@@ -154,13 +154,9 @@ def table_form_from_json(value: object, where: str) -> TableForm:
         InputError: if anything is missing, unknown, of the wrong type or out of bounds.
     """
     table = object_of(value, where, {"n_values", "shape", "tensor"})
-    tensor, shape = table.get("tensor"), table.get("shape")
-    if not isinstance(tensor, str) or not tensor:
-        raise InputError(f"{where}: tensor is {shown(tensor)}, must be a name")
-    if not isinstance(shape, list) or not all(type(size) is int for size in shape):
-        raise InputError(f"{where}: shape is {shown(shape)}, must be a list of sizes")
+    tensor, shape = name_and_shape(table, where)
     return TableForm(
         tensor=tensor,
-        shape=tuple(shape),
+        shape=shape,
         n_values=count(table, "n_values", where, most=MOST_VALUES),
     )
