@@ -209,6 +209,23 @@ def test_attack_streams_that_do_not_fit(tmp_path: Path, stream: str) -> None:
         open_weights(replace(bundle, manifest=manifest), "v").stored(name)
 
 
+def test_what_has_no_place_says_what_it_is(tmp_path: Path) -> None:
+    """A lesson needs dtype and shape of scales that lie in no one place."""
+    weights = open_weights(packed(tmp_path / "b", v=Quantize(method="rtn", scale_bits=8)), "v")
+    name = LARGE[0]
+    found = weights.stored(name)
+    assert isinstance(found, QuantTensor)
+
+    spec = weights.left_out(f"{name}.scales")
+
+    assert spec is not None
+    assert (spec.dtype, spec.shape) == ("F16", found.scales.shape)
+    assert spec.size == found.scales.size * 2
+    assert weights.left_out(f"{name}.codes") is None
+    with pytest.raises(InputError, match=rf"{name}\.scales is stored without its zeros, or as"):
+        weights.place(f"{name}.scales")
+
+
 @pytest.mark.parametrize("engine", [OnnxEngine, ReferenceEngine, NativeEngine])
 def test_engines_answer_as_from_whole_scales(
     engine: type[Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
