@@ -39,6 +39,18 @@ def test_it_says_before_and_after(taught: list[str], capsys: pytest.CaptureFixtu
     assert "learning ..." in shown.err
 
 
+def test_the_loss_says_what_is_in_it(taught: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Steps that remember add the loss of that: a last one may look no better than the first."""
+    assert main(taught) == 0
+    naive = capsys.readouterr().out
+    assert main([*taught[:4], "--method", "replay", *taught[6:]]) == 0
+    replay = capsys.readouterr().out
+
+    assert "in the last" in naive
+    assert "remembered" not in naive
+    assert "in the last, where remembered examples add theirs" in " ".join(replay.split())
+
+
 def test_json_is_one_object(taught: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """With plain numbers and booleans."""
     assert main([*taught, "--json"]) == 0

@@ -15,6 +15,7 @@ from onhand.core.decoder import Decoder
 from onhand.core.errors import InputError, OnhandError, SourceError
 from onhand.core.progress import Quiet
 from onhand.core.quantized import GroupFormat
+from onhand.core.safetensors import open_safetensors
 from onhand.core.weights import open_weights
 from onhand.device.engines.onnx import OnnxEngine
 from onhand.device.engines.reference import ReferenceEngine
@@ -25,6 +26,7 @@ from onhand.host.passes.base import Matrix, Pass, PassReport
 from onhand.host.passes.quantize import Quantize
 from onhand.host.plan import predict_sizes
 from onhand.host.rounding import round_matrix
+from onhand.host.weight_files import StoredVariant, decoder_files
 
 RTN4 = Quantize(method="rtn")
 RTN8 = Quantize(method="rtn", bits=8)
@@ -104,21 +106,84 @@ def test_the_predicted_size_is_the_size(
 
 
 def test_variants_share_what_is_the_same(tmp_path: Path) -> None:
-    """A second variant with another embedding stores that matrix, and nothing else."""
+    """A second variant with another embedding stores that matrix; neither needs the other's."""
     transforms = {"int4": RTN4, "mixed": replace(RTN4, embed_bits=8)}
     bundle = pack(tmp_path / "both", transforms).bundle
     alone = pack(tmp_path / "alone", {"int4": RTN4}).bundle
-    embed = GroupFormat(bits=8).size_bytes(DECODER.matrices()["embed"])
+    shape = DECODER.matrices()["embed"]
+    sizes = {bits: GroupFormat(bits=bits).size_bytes(shape) for bits in (4, 8)}
 
     files = {name: entry.size for name, entry in bundle.manifest.files.items()}
-    assert files["weights.safetensors"] == alone.manifest.files["weights.safetensors"].size
-    assert embed <= files["weights.mixed.safetensors"] < embed + 1024
-    assert bundle.manifest.variants["mixed"].weights == (
-        "weights.mixed.safetensors",
-        "weights.safetensors",
-    )
+    whole = alone.manifest.files["weights.safetensors"].size
+    assert files["weights.safetensors"] < whole - sizes[4]
+    assert sizes[4] <= files["weights.int4.safetensors"] < sizes[4] + 1024
+    assert sizes[8] <= files["weights.mixed.safetensors"] < sizes[8] + 1024
+    for name in transforms:
+        needed = (f"weights.{name}.safetensors", "weights.safetensors")
+        assert bundle.manifest.variants[name].weights == needed
+    assert bundle.size_bytes("int4") - alone.size_bytes() < 1024
     np.testing.assert_array_equal(answer(bundle, "int4"), answer(alone, "int4"))
     assert np.abs(answer(bundle, "mixed") - answer(bundle, "int4")).max() > 1e-3
+
+
+def test_each_variant_needs_only_what_it_uses(tmp_path: Path) -> None:
+    """Of three variants two share a matrix: it lies in a file of these two."""
+    transforms = {
+        "int4": RTN4,
+        "wide": replace(RTN4, layers={"layers.0.down": {"bits": 8}, "layers.0.out": {"bits": 8}}),
+        "broad": replace(RTN4, layers={"layers.0.down": {"bits": 2}}),
+    }
+    bundle = pack(tmp_path / "three", transforms).bundle
+
+    weights = {name: variant.weights for name, variant in bundle.manifest.variants.items()}
+    assert weights == {
+        "int4": ("weights.int4.safetensors", "weights.1+3.safetensors", "weights.safetensors"),
+        "wide": ("weights.wide.safetensors", "weights.safetensors"),
+        "broad": (
+            "weights.broad.safetensors",
+            "weights.1+3.safetensors",
+            "weights.safetensors",
+        ),
+    }
+    both = open_safetensors(bundle.path("weights.1+3.safetensors"))
+    assert {name.rpartition(".")[0] for name in both.tensors} == {"layers.0.out"}
+    for name, transform in transforms.items():
+        alone = pack(tmp_path / name, {name: transform}).bundle
+        np.testing.assert_array_equal(answer(bundle, name), answer(alone, name))
+        assert abs(bundle.size_bytes(name) - alone.size_bytes()) < 2048
+
+
+def test_a_variant_in_float_beside_one_stored_otherwise(tmp_path: Path) -> None:
+    """What the first variant stores as a table is not a table in one that keeps it in float."""
+    model = memory_model(replace(DECODER, vocab_size=4096))
+    kept = {"embed": {"bits": 32}}
+    transforms = {
+        "int4": replace(RTN4, scale_bits=8),
+        "float": replace(RTN4, scale_bits=8, layers=kept),
+    }
+
+    bundle = pack(tmp_path / "b", transforms, model=model).bundle
+
+    variants = bundle.manifest.variants
+    assert "embed.scales" in variants["int4"].sparse
+    assert "embed.scales" not in variants["float"].sparse
+    exact = model.weights.matrix("embed")
+    np.testing.assert_array_equal(open_weights(bundle, "float").matrix("embed"), exact)
+
+
+def test_no_variant_takes_the_name_of_what_others_share() -> None:
+    """Said before anything is written."""
+    stored = StoredVariant(formats={}, own=("embed",))
+
+    with pytest.raises(InputError, match=r"variant '1\+2': a file of shared weights is called so"):
+        decoder_files(
+            DECODER,
+            {
+                "a": stored,
+                "b": StoredVariant(formats={}, own=()),
+                "1+2": StoredVariant(formats={"embed": None}, own=("embed",)),
+            },
+        )
 
 
 def test_variants_that_are_the_same_are_stored_once(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from onhand.host.passes.quantize import Quantize
 from onhand.host.rounding import round_matrix
 from onhand.host.scale_tables import coded_bytes, few_scales, has_few_scales, table_values
 from onhand.host.sparse_storage import saved_bytes, tabulate_scales
+from onhand.host.weight_files import StoredVariant
 
 LARGE = [name for name, (n, k) in DECODER.matrices().items() if n * k // 32 >= 640]
 
@@ -167,10 +168,15 @@ def test_a_bundle_stores_them_as_tables(tmp_path: Path) -> None:
         np.testing.assert_array_equal(first.codes, second.codes)
         np.testing.assert_array_equal(first.scales, few_scales(second).scales)
     formats = bundle.manifest.variants["few"].matrices
-    (size,) = variant_sizes(DECODER, [(formats, list(formats), 8)], other_bytes=0, accuracy_level=0)
-    files = bundle.manifest.files
-    found = files["weights.safetensors"].size + files["model.onnx"].size
-    assert size - 2 * sum(map(_spare, forms.values())) == found
+    stored = StoredVariant(formats=formats, own=list(formats))
+    size, whole_size = variant_sizes(
+        DECODER,
+        {"few": (stored, 8), "whole": (stored, 16)},
+        other_bytes=sum(len(content) for content in memory_model(seed=4).files.values()),
+        accuracy_level=0,
+    )
+    assert size - 2 * sum(map(_spare, forms.values())) == bundle.size_bytes("few")
+    assert whole_size == bundle.size_bytes("whole")
 
 
 def test_attack_a_table_with_what_is_no_number(tmp_path: Path) -> None:

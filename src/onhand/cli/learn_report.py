@@ -44,6 +44,10 @@ def _rows(which: str, figures: Mapping[str, float]) -> list[tuple[str, ...]]:
     return rows
 
 
+def _remembers(method: str) -> bool:
+    return any(name in method for name in ("replay", "der++", "er-ace"))
+
+
 def _sentences(made: Learned) -> list[str]:
     joules = ""
     if made.energy_j is not None:
@@ -55,8 +59,11 @@ def _sentences(made: Learned) -> list[str]:
     ]
     # The loss of preferences is that of a weighted sum, which says nothing by itself.
     if len(made.losses) > 1 and not made.method.startswith(("dpo", "kto")):
+        # A first step has nothing to remember yet: without the words its loss looks too small.
+        added = ", where remembered examples add theirs" if _remembers(made.method) else ""
         lines.append(
-            f"loss: {made.losses[0]:.3g} in the first step, {made.losses[-1]:.3g} in the last"
+            f"loss: {made.losses[0]:.3g} in the first step, {made.losses[-1]:.3g} in the "
+            f"last{added}"
         )
     if made.ended == "ceiling":
         lines.append(f"ended early: {made.why}")

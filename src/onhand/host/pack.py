@@ -17,7 +17,6 @@ from onhand.core.quantized import GroupFormat
 from onhand.core.safetensors import SafetensorsWriter, TensorSpec
 from onhand.core.sparse_form import MOST_EXPANDED_BYTES, stream_names
 from onhand.core.stored_forms import StoredForm
-from onhand.core.weights import matrix_tensors
 from onhand.host.calibrate import InputStatistics
 from onhand.host.export.decoder_graph import decoder_graph
 from onhand.host.model import Model
@@ -29,11 +28,11 @@ from onhand.host.sparse_storage import (
     shrink_codes,
     tabulate_scales,
 )
+from onhand.host.weight_files import WEIGHTS, StoredVariant, VariantFiles, decoder_files
 from onhand.host.work import FinishedMatrices
 
 __all__ = ["Packed", "VariantPlan", "pack_bundle", "pack_original", "plan_variants"]
 
-_WEIGHTS = "weights.safetensors"
 _GRAPH = "model.onnx"
 _PLACES = ".codes.places"
 ORIGINAL = "original"
@@ -50,7 +49,7 @@ class VariantPlan:
         name: such as "int4".
         transform: the pass that makes it.
         report: what the pass says from shapes alone.
-        own: matrices that its own weights file holds; the rest it shares with the first variant.
+        own: matrices that it stores itself; the rest it shares with the first variant.
     """
 
     name: str
@@ -106,32 +105,6 @@ def plan_variants(decoder: Decoder, transforms: Mapping[str, Pass]) -> list[Vari
     return plans
 
 
-def file_tensors(
-    decoder: Decoder, formats: Mapping[str, GroupFormat | None], own: Sequence[str], *, shared: bool
-) -> dict[str, TensorSpec]:
-    """Return the tensors of one weights file, in the order in which a step reads them.
-
-    Args:
-        decoder: the model.
-        formats: matrix name -> how it is stored.
-        own: the matrices in this file.
-        shared: whether the norms and biases are in this file.
-
-    Returns:
-        Tensor name -> dtype and shape.
-    """
-    matrices = decoder.matrices()
-    vectors = decoder.vectors() if shared else {}
-    rank = {name: i for i, name in enumerate(decoder.tensors())}
-    tensors: dict[str, TensorSpec] = {}
-    for name in sorted([*own, *vectors], key=rank.__getitem__):
-        if name in vectors:
-            tensors[name] = TensorSpec(dtype="F32", shape=vectors[name])
-        else:
-            tensors |= matrix_tensors(name, matrices[name], formats[name])
-    return tensors
-
-
 def pack_bundle(
     model: Model,
     plans: Sequence[VariantPlan],
@@ -169,15 +142,17 @@ def pack_bundle(
     sizes = {name: n * k for name, (n, k) in model.decoder.matrices().items()}
     progress.start("quantizing", max(sum(sizes[name] for plan in plans for name in plan.own), 1))
     packing = _Packing(model=model, staged=staged)
+    stored = {p.name: StoredVariant(formats=p.report.formats, own=p.own) for p in plans}
+    laid = decoder_files(model.decoder, stored)
     with ExitStack() as stack:
         kept = work or Path(stack.enter_context(TemporaryDirectory(prefix="onhand-matrices-")))
         finished = {plan.name: FinishedMatrices(kept / plan.name) for plan in plans}
         for plan in plans:
             _finish_matrices(model, plan, statistics, finished[plan.name], threads, progress)
-        for plan in plans:
+        for plan, files in zip(plans, laid, strict=True):
             if refine is not None:
                 finished[plan.name] = refine(plan, finished[plan.name])
-            packing.add(plan, finished[plan.name], accuracy_level=accuracy_level)
+            packing.add(plan, files, finished[plan.name], accuracy_level=accuracy_level)
     bundle = _finish(model, staged, packing.variants, plans[0].name, provenance, packing.hashes)
     order = list(sizes)
     first = packing.losses[plans[0].name]
@@ -203,32 +178,38 @@ class _Packing:
     shared: dict[str, tuple[str, TensorSpec]] = field(default_factory=dict)
     sparse: dict[str, StoredForm] = field(default_factory=dict)
 
-    def add(self, plan: VariantPlan, finished: FinishedMatrices, *, accuracy_level: int) -> None:
+    def add(
+        self,
+        plan: VariantPlan,
+        files: VariantFiles,
+        finished: FinishedMatrices,
+        *,
+        accuracy_level: int,
+    ) -> None:
         """Write one variant's weights and graph."""
         first = not self.variants
-        weights = _WEIGHTS if first else f"weights.{plan.name}.safetensors"
         graph = _GRAPH if first else f"model.{plan.name}.onnx"
         decoder, formats = self.model.decoder, plan.report.formats
-        declared = file_tensors(decoder, formats, plan.own, shared=first)
         places, sparse = dict(self.shared), dict(self.sparse)
+        for matrix in plan.own:  # what the first variant has of it may be in another form
+            for tensor in (f"{matrix}.codes", f"{matrix}.scales"):
+                sparse.pop(tensor, None)
+        shrunk = _shrink(finished, plan.own)
         self.losses[plan.name] = []
-        if declared:
-            shrunk = _shrink(finished, plan.own)
-            laid = declare_streams(declared, shrunk)
-            with SafetensorsWriter(self.staged / weights, laid) as writer:
-                self.losses[plan.name] = _write_matrices(self.model, finished, writer, shrunk)
-                self.hashes[weights] = writer.close()
-            places |= {name: (weights, spec) for name, spec in writer.tensors.items()}
+        for file, declared in files.written.items():
+            with SafetensorsWriter(self.staged / file, declare_streams(declared, shrunk)) as writer:
+                self.losses[plan.name] += _write_matrices(self.model, finished, writer, shrunk)
+                self.hashes[file] = writer.close()
+            places |= {name: (file, spec) for name, spec in writer.tensors.items()}
             for name, one in shrunk.items():
-                sparse[name] = one.form
-                places[name] = LEFT_OUT, replace(declared[name], size=one.form.size_bytes)
-            for name in declared.keys() - shrunk.keys():
-                sparse.pop(name, None)  # this variant's own one is stored whole
+                if name in declared:
+                    sparse[name] = one.form
+                    places[name] = LEFT_OUT, replace(declared[name], size=one.form.size_bytes)
         content = decoder_graph(decoder, formats, places.__getitem__, accuracy_level=accuracy_level)
         (self.staged / graph).write_bytes(content)
         self.variants[plan.name] = Variant(
             graph=graph,
-            weights=tuple(dict.fromkeys([weights, _WEIGHTS] if declared else [_WEIGHTS])),
+            weights=files.needed,
             matrices=formats,
             accuracy_level=accuracy_level,
             sparse=sparse,
@@ -350,19 +331,20 @@ def pack_original(model: Model, staged: Path) -> Bundle:
     """
     decoder = model.decoder
     formats: dict[str, GroupFormat | None] = dict.fromkeys(decoder.matrices())
-    declared = file_tensors(decoder, formats, list(formats), shared=True)
-    with SafetensorsWriter(staged / _WEIGHTS, declared) as writer:
+    (files,) = decoder_files(decoder, {ORIGINAL: StoredVariant(formats=formats, own=list(formats))})
+    declared = files.written[WEIGHTS]
+    with SafetensorsWriter(staged / WEIGHTS, declared) as writer:
         for name in declared:
             stored = name in formats
             weights = model.weights
             writer.write(name, weights.matrix(name) if stored else weights.vector(name))
         digest = writer.close()
-    places = {name: (_WEIGHTS, spec) for name, spec in writer.tensors.items()}
+    places = {name: (WEIGHTS, spec) for name, spec in writer.tensors.items()}
     graph = decoder_graph(decoder, formats, places.__getitem__, accuracy_level=0)
     (staged / _GRAPH).write_bytes(graph)
-    variant = Variant(graph=_GRAPH, weights=(_WEIGHTS,), matrices=formats, accuracy_level=0)
+    variant = Variant(graph=_GRAPH, weights=(WEIGHTS,), matrices=formats, accuracy_level=0)
     provenance = {"source_sha256": model.sha256}
-    return _finish(model, staged, {ORIGINAL: variant}, ORIGINAL, provenance, {_WEIGHTS: digest})
+    return _finish(model, staged, {ORIGINAL: variant}, ORIGINAL, provenance, {WEIGHTS: digest})
 
 
 def _finish(

@@ -18,6 +18,7 @@ from onhand.host.costs.synthetic import random_model
 from onhand.host.model import Model
 from onhand.host.pack import VariantPlan
 from onhand.host.passes.base import Pass
+from onhand.host.weight_files import StoredVariant
 
 __all__ = [
     "BuildPlan",
@@ -111,7 +112,13 @@ def predict_sizes(model: Model, plans: list[VariantPlan], *, accuracy_level: int
     """
     sizes = variant_sizes(
         model.decoder,
-        [(plan.report.formats, plan.own, plan.report.scale_bits) for plan in plans],
+        {
+            plan.name: (
+                StoredVariant(formats=plan.report.formats, own=plan.own),
+                plan.report.scale_bits,
+            )
+            for plan in plans
+        },
         other_bytes=other_bytes(model),
         accuracy_level=accuracy_level,
     )

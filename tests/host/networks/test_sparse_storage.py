@@ -181,6 +181,45 @@ def test_equal_tensors_of_variants_are_stored_once(
     assert len(streams[0]) == 4
 
 
+@pytest.mark.parametrize("engine", ["onnx", "reference"])
+def test_each_variant_needs_only_what_it_uses(
+    graphs: dict[str, Graph], tmp_path: Path, engine: str
+) -> None:
+    """Each has what it alone uses in its file; what two of three share lies in theirs."""
+    whole = graphs["fp32"]
+    other = dict(whole.constants)
+    large = [name for name, array in other.items() if array.nbytes > 4096]
+    other[large[0]] = other[large[0]] * np.float32(2)
+    variants = {"a": whole, "int8": graphs["int8"], "b": replace(whole, constants=other)}
+
+    three = packed(tmp_path / "three", variants)
+
+    weights = {name: variant.weights for name, variant in three.manifest.variants.items()}
+    assert set(weights["int8"]) <= {"weights.int8.safetensors", "weights.safetensors"}
+    assert {"weights.a.safetensors", "weights.1+3.safetensors"} <= set(weights["a"])
+    assert {"weights.b.safetensors", "weights.1+3.safetensors"} <= set(weights["b"])
+    for name, graph in variants.items():
+        alone = packed(tmp_path / f"{engine}-{name}", {name: graph})
+        assert abs(three.size_bytes(name) - alone.size_bytes()) < 2048
+        found = answers(three, engine, name)
+        for output, wanted in answers(alone, engine, name).items():
+            np.testing.assert_array_equal(found[output], wanted)
+    for file in {file for needed in weights.values() for file in needed}:
+        if "b" not in [name for name, needed in weights.items() if file in needed]:
+            three.path(file).unlink()  # a device that runs one variant needs no more
+    assert answers(three, engine, "b")
+
+
+def test_a_variant_without_large_constants_names_a_file(tmp_path: Path) -> None:
+    """A manifest's variant has weights, if none."""
+    net = Net(seed=1)
+    graph = net.graph(net.dense("x", 4, 3), ("batch", 4), 3)
+
+    made = packed(tmp_path / "net", {"tiny": graph})
+
+    assert made.manifest.variants["tiny"].weights == ("weights.safetensors",)
+
+
 def test_nothing_grows_beyond_what_a_graph_holds(
     graphs: dict[str, Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,7 +240,7 @@ def forged(
     graph: Callable[[bytes], bytes] = bytes,
 ) -> Bundle:
     """A bundle whose hashes are right and whose content lies."""
-    name = "weights.safetensors"
+    name = bundle.manifest.variants["int8"].weights[0]
     file = open_safetensors(bundle.path(name))
     arrays = {tensor: np.array(file.view(tensor)) for tensor in file.tensors}
     dtypes = {tensor: spec.dtype for tensor, spec in file.tensors.items()}

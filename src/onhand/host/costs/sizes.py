@@ -9,9 +9,9 @@ from onhand.core.onnxinline import LEFT_OUT
 from onhand.core.quantized import GroupFormat
 from onhand.core.safetensors import TensorSpec, layout_tensors
 from onhand.host.export.decoder_graph import decoder_graph
-from onhand.host.pack import file_tensors
 from onhand.host.scale_tables import SCALE_BITS, expected_table
 from onhand.host.sparse_storage import Shrunk, declare_streams
+from onhand.host.weight_files import StoredVariant, decoder_files
 
 __all__ = [
     "Engine",
@@ -92,7 +92,7 @@ def variant_bytes(
     """
     (size,) = variant_sizes(
         decoder,
-        [(formats, list(formats), 16)],
+        {"only": (StoredVariant(formats=formats, own=list(formats)), 16)},
         other_bytes=other_bytes,
         accuracy_level=accuracy_level,
     )
@@ -101,7 +101,7 @@ def variant_bytes(
 
 def variant_sizes(
     decoder: Decoder,
-    variants: Sequence[tuple[Formats, Sequence[str], int]],
+    variants: Mapping[str, tuple[StoredVariant, int]],
     *,
     other_bytes: int,
     accuracy_level: int,
@@ -110,30 +110,31 @@ def variant_sizes(
 
     Args:
         decoder: the model.
-        variants: of each, matrix name -> how it is stored, the names of those that its own file
-            holds, and the bits of their scales; the rest it shares with the first one.
+        variants: name -> how it is stored, and the bits of its own matrices' scales; in order.
         other_bytes: of the files beside weights and graphs.
         accuracy_level: as it will be built.
 
     Returns:
         The sizes, exact but where codes are stored without their zeros.
     """
+    laid = decoder_files(decoder, {name: stored for name, (stored, _) in variants.items()})
     sizes: list[int] = []
-    shared = 0
-    places: dict[str, tuple[str, TensorSpec]] = {}
-    for number, (formats, own, scale_bits) in enumerate(variants):
-        declared = file_tensors(decoder, formats, own, shared=number == 0)
+    written: dict[str, int] = {}
+    shared: dict[str, tuple[str, TensorSpec]] = {}
+    for files, (stored, scale_bits) in zip(laid, variants.values(), strict=True):
+        own, formats = stored.own, stored.formats
         tables = _tables(decoder, formats, own) if scale_bits == min(SCALE_BITS) else {}
-        header, tensors = layout_tensors(declare_streams(declared, tables))
-        weights = len(header) + sum(spec.size for spec in tensors.values()) if declared else 0
-        file = "weights.safetensors" if number == 0 else f"weights.{number}.safetensors"
-        here = places | {name: (file, spec) for name, spec in tensors.items()}
-        for name, one in tables.items():
-            here[name] = LEFT_OUT, replace(declared[name], size=one.form.size_bytes)
-        if number == 0:
-            places, shared = here, weights
-        graph = decoder_graph(decoder, formats, here.__getitem__, accuracy_level=accuracy_level)
-        sizes.append(other_bytes + len(graph) + weights + (0 if number == 0 else shared))
+        places = dict(shared)
+        for file, declared in files.written.items():
+            header, tensors = layout_tensors(declare_streams(declared, tables))
+            written[file] = len(header) + sum(spec.size for spec in tensors.values())
+            places |= {name: (file, spec) for name, spec in tensors.items()}
+            for name, one in tables.items():
+                if name in declared:
+                    places[name] = LEFT_OUT, replace(declared[name], size=one.form.size_bytes)
+        shared = shared or places
+        graph = decoder_graph(decoder, formats, places.__getitem__, accuracy_level=accuracy_level)
+        sizes.append(other_bytes + len(graph) + sum(written[file] for file in files.needed))
     return sizes
 
 

@@ -1,4 +1,4 @@
-"""Graphs written as a bundle: constants into one weights file that all variants share."""
+"""Graphs written as a bundle: constants into files of weights, equal ones of variants once."""
 
 import hashlib
 import json
@@ -28,10 +28,10 @@ from onhand.host.networks.model import NetworkModel
 from onhand.host.networks.onnx_files import Place, model_bytes
 from onhand.host.networks.sparse_storage import shrink_constant
 from onhand.host.parents import parent_version
+from onhand.host.weight_files import WEIGHTS, weights_file
 
 __all__ = ["Shrink", "describe", "pack_network"]
 
-_WEIGHTS = "weights.safetensors"
 # Smaller ones stay in the graph, where engines fold them: shapes, axes, scales of activations. What
 # one place alone holds stays there up to a larger size: that it lies elsewhere takes 160 bytes.
 _INLINE_BYTES = 256
@@ -51,11 +51,11 @@ _Key = tuple[str, tuple[int, ...], bytes]
 
 @dataclass(slots=True)
 class _Tensors:
-    """What the weights file holds: each array once, whichever variants use it.
+    """What the weights files hold: each array once, whichever variants use it.
 
     Attributes:
-        arrays: name in the file -> array.
-        names: content -> name in the file, of what is stored whole.
+        arrays: name in its file -> array.
+        names: content -> name in its file, of what is stored whole.
         sparse: content -> how it is stored without its zeros; None where it stays whole.
         shrink: see `pack_network`.
     """
@@ -94,12 +94,17 @@ class _Outside:
     """What of a variant lies outside of its graph.
 
     Attributes:
-        names: constant -> its name in the weights file.
+        names: constant -> its name in its file of weights.
         sparse: constant -> how it is stored there without its zeros.
     """
 
     names: dict[str, str]
     sparse: dict[str, SparseForm]
+
+    def tensors(self) -> set[str]:
+        """Return the names of all that is read from files of weights."""
+        streams = {stream for form in self.sparse.values() for stream in form.streams}
+        return streams.union(self.names.values())
 
 
 def describe(model: NetworkModel, task: str) -> Network:
@@ -152,22 +157,16 @@ def pack_network(
     variants = {name: compact(graph) for name, graph in variants.items()}
     tensors = _Tensors(shrink=shrink)
     outside = _all_outside(variants, tensors)
-    declared = {
-        name: TensorSpec(dtype=_CODES[array.dtype.name], shape=array.shape, offset=0)
-        for name, array in tensors.arrays.items()
-    }
-    with SafetensorsWriter(staged / _WEIGHTS, declared) as writer:
-        for name, array in tensors.arrays.items():
-            writer.write(name, array)
-        digest = writer.close()
+    files, hashes = _write_weights(tensors, outside, staged)
     made: dict[str, Variant] = {}
     for variant, graph in variants.items():
         file = "model.onnx" if len(variants) == 1 else f"{variant}.onnx"
-        places = _places(graph, outside[variant], writer.tensors)
+        places = _places(graph, outside[variant], files)
         (staged / file).write_bytes(model_bytes(graph, outside=places))
+        used = {files[name][0] for name in outside[variant].tensors()}
         made[variant] = Variant(
             graph=file,
-            weights=(_WEIGHTS,),
+            weights=tuple(name for name in hashes if name in used) or (WEIGHTS,),
             matrices={},
             accuracy_level=4,
             sparse=outside[variant].sparse,
@@ -186,7 +185,40 @@ def pack_network(
         files={},
         provenance=json.loads(json.dumps(provenance)),
     )
-    return write_manifest(staged, manifest, hashes={_WEIGHTS: digest})
+    return write_manifest(staged, manifest, hashes=hashes)
+
+
+def _write_weights(
+    tensors: _Tensors, outside: Mapping[str, _Outside], staged: Path
+) -> tuple[dict[str, tuple[str, TensorSpec]], dict[str, str]]:
+    """Write a file for each set of variants that use the same, so that each needs what it uses.
+
+    Returns:
+        Name of a tensor -> its file and its place there; file -> SHA-256, those that fewer
+        variants use first.
+    """
+    variants = list(outside)
+    used = {variant: found.tensors() for variant, found in outside.items()}
+    parts: dict[tuple[str, ...], dict[str, Array]] = {}
+    if not all(used.values()):  # one that needs nothing names a file all the same
+        parts[tuple(variants)] = {}
+    for name, array in tensors.arrays.items():
+        users = tuple(variant for variant in variants if name in used[variant])
+        parts.setdefault(users, {})[name] = array
+    places: dict[str, tuple[str, TensorSpec]] = {}
+    hashes: dict[str, str] = {}
+    for users in sorted(parts, key=len):
+        file = weights_file(users, variants)
+        declared = {
+            name: TensorSpec(dtype=_CODES[array.dtype.name], shape=array.shape)
+            for name, array in parts[users].items()
+        }
+        with SafetensorsWriter(staged / file, declared) as writer:
+            for name, array in parts[users].items():
+                writer.write(name, array)
+            hashes[file] = writer.close()
+        places |= {name: (file, spec) for name, spec in writer.tensors.items()}
+    return places, hashes
 
 
 def _all_outside(variants: Mapping[str, Graph], tensors: _Tensors) -> dict[str, _Outside]:
@@ -226,11 +258,13 @@ def _outside(
     return _Outside(names=names, sparse=sparse)
 
 
-def _places(graph: Graph, outside: _Outside, tensors: Mapping[str, TensorSpec]) -> dict[str, Place]:
+def _places(
+    graph: Graph, outside: _Outside, files: Mapping[str, tuple[str, TensorSpec]]
+) -> dict[str, Place]:
     whole = {
         constant: Place(
-            file=_WEIGHTS,
-            offset=tensors[name].offset,
+            file=files[name][0],
+            offset=files[name][1].offset,
             length=graph.constants[constant].nbytes,
         )
         for constant, name in outside.names.items()
