@@ -1,6 +1,9 @@
 """Threads of the native engine, changed while conversations run: the bits stay the same."""
 
+import os
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -112,6 +115,44 @@ def test_it_is_a_loaded_whose_threads_change(pack: Pack) -> None:
     loaded.close()
     with pytest.raises(InputError, match="closed"):
         loaded.use_threads(2)
+
+
+@pytest.fixture
+def one_core() -> Iterator[None]:
+    """Let this thread and those that it begins compute on one core, in turns."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system lets nobody choose a core")
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
+
+
+@pytest.mark.usefixtures("one_core")
+def test_threads_without_a_core_are_given_up(pack: Pack) -> None:
+    """Two that share a core wait for each other; the answers stay the same."""
+    loaded, alone = load(pack, 2), load(pack, 1)
+
+    def give_up(*, wanted: int) -> list[FloatArray]:
+        end = time.monotonic() + 30
+        found = []
+        while loaded.inner.computing != wanted and time.monotonic() < end:
+            found.append(loaded.step([(loaded.session(), PROMPT)]))
+        return found
+
+    found = give_up(wanted=1)
+
+    assert (loaded.threads, loaded.inner.computing) == (2, 1)
+    expected = alone.step([(alone.session(), PROMPT)])
+    for rows in (found[0], found[-1], loaded.step([(loaded.session(), PROMPT)])):
+        np.testing.assert_array_equal(rows, expected)
+    give_up(wanted=2)
+    assert loaded.inner.computing == 2, "it is never tried again"
+    loaded.use_threads(2)
+    loaded.inner.yield_cores(False)
+    for _ in range(50):
+        loaded.step([(loaded.session(), PROMPT)])
+    assert loaded.inner.computing == 2
 
 
 def test_threads_change_while_steps_run(pack: Pack) -> None:

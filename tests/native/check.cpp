@@ -85,6 +85,7 @@ int main(int n_words, char** words) {
   check::check_formats();
   check::check_memory();
   check::check_pool();
+  check::check_crowding();
   for (const onhand::Kernels* one : chosen) {
     if (!only_steps) check::check_products(*one, quick);
     check::check_steps(*one, quick);

@@ -88,6 +88,7 @@ class TinyModel {
 void check_formats();
 void check_memory();
 void check_pool();
+void check_crowding();
 // `few_rows`: only some numbers of rows, for sanitizers and emulators.
 void check_products(const onhand::Kernels& kernels, bool few_rows);
 void check_steps(const onhand::Kernels& kernels, bool few_models);

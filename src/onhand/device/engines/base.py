@@ -246,7 +246,7 @@ class ThreadsLoaded(Loaded, Protocol):
 
     @property
     def threads(self) -> int:
-        """Threads of the next step."""
+        """Threads that the next step may use; an engine may use fewer while others compute."""
         ...
 
     @property

@@ -7,14 +7,17 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <mutex>
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "conversation.h"
+#include "crowding.h"
 #include "description.h"
 #include "kernels.h"
 #include "processor.h"
@@ -68,7 +71,7 @@ int choose_alone(const Chooser& self, Vector logits, double random) {
 class Decoder {
  public:
   Decoder(nb::dict description, nb::list layers, int n_threads, const std::string& isa)
-      : kernels_(named(isa)), pool_(checked_threads(n_threads)),
+      : kernels_(named(isa)), pool_(checked_threads(n_threads)), crowding_(n_threads),
         model_(read_model(description, layers, keep_)) {
     work_ = std::make_unique<Workspace>(model_, n_threads);
     rows_.reserve(kMostRows);
@@ -243,10 +246,24 @@ class Decoder {
     expect(n >= 1 && size_t(n) <= work_->own.size(), "threads must be 1 to those it was made with");
     nb::gil_scoped_release free;
     std::lock_guard<std::mutex> between_steps(mutex_);
-    pool_.resize(n);
+    try {
+      pool_.resize(n);
+    } catch (...) {
+      crowding_.allow(pool_.size());
+      throw;
+    }
+    crowding_.allow(n);
   }
 
-  int threads() const { return pool_.size(); }
+  // Threads that steps may use; while others want the cores as well, some use fewer.
+  int threads() const { return crowding_.most(); }
+  int computing() const { return pool_.size(); }
+
+  // Whether steps use fewer threads while others want the cores as well.
+  void yield_cores(bool yields) {
+    std::lock_guard<std::mutex> between_steps(mutex_);
+    yields_ = yields;
+  }
 
   // The tiles that the second stage scored for the first row of the last step.
   std::vector<int> picked() const {
@@ -313,7 +330,7 @@ class Decoder {
     rows_.clear();  // of one that failed
     size_t n_scored = 0;
     const auto flush = [&] {
-      if (!rows_.empty()) kernels_.step(model_, *work_, pool_, rows_);
+      if (!rows_.empty()) compute();
       rows_.clear();
       n_scored = 0;
     };
@@ -338,9 +355,26 @@ class Decoder {
     flush();
   }
 
+  void compute() {
+    using Seconds = std::chrono::duration<double>;
+    const auto begun = std::chrono::steady_clock::now();
+    kernels_.step(model_, *work_, pool_, rows_);
+    const auto now = std::chrono::steady_clock::now();
+    const double taken = Seconds(now - begun).count(), slept = pool_.take_slept();
+    const double clock = Seconds(now.time_since_epoch()).count();
+    if (!yields_ || !crowding_.after(clock, taken, slept)) return;
+    try {
+      pool_.resize(crowding_.threads());
+    } catch (const std::system_error&) {  // no more threads: there is the caller's own
+      crowding_.settle(clock, pool_.size());
+    }
+  }
+
   std::vector<nb::object> keep_;
   const Kernels& kernels_;
   Pool pool_;
+  Crowding crowding_;
+  bool yields_ = true;
   Model model_;
   std::unique_ptr<Workspace> work_;
   std::vector<Row> rows_;  // of the step that runs
@@ -401,7 +435,9 @@ NB_MODULE(_native, m) {
       .def("use_two_stages", &Decoder::use_two_stages)
       .def("use_bf16_prefill", &Decoder::use_bf16_prefill)
       .def("use_threads", &Decoder::use_threads)
+      .def("yield_cores", &Decoder::yield_cores)
       .def_prop_ro("threads", &Decoder::threads)
+      .def_prop_ro("computing", &Decoder::computing)
       .def_prop_ro("picked", &Decoder::picked)
       .def("choose_each", &Decoder::choose_each)
       .def_prop_ro("isa", &Decoder::isa);

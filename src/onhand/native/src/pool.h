@@ -67,7 +67,13 @@ class Pool {
     epoch_.fetch_add(1);
     rouse();
     job(0);
-    wait(kMeetSpin, [this] { return left_.load() == 0; });
+    slept_.fetch_add(wait(kMeetSpin, [this] { return left_.load() == 0; }));
+  }
+
+  // Seconds that threads slept in jobs since this was asked last, together, while they waited for
+  // one another.
+  double take_slept() {
+    return std::chrono::duration<double>(Clock::duration(slept_.exchange(0))).count();
   }
 
   // Wait inside a job until every thread is here.
@@ -79,7 +85,7 @@ class Pool {
       round_.store(round + 1);
       rouse();
     } else {
-      wait(kMeetSpin, [&] { return round_.load() != round; });
+      slept_.fetch_add(wait(kMeetSpin, [&] { return round_.load() != round; }));
     }
   }
 
@@ -132,9 +138,9 @@ class Pool {
   }
 
   // `done` reads what others store, all in one order with `sleeping_`: either it sees the news, or
-  // who stored them sees that somebody sleeps.
+  // who stored them sees that somebody sleeps. Returns how long it waited if it slept, else 0.
   template <class Done>
-  void wait(std::chrono::microseconds spin, Done done) {
+  Clock::rep wait(std::chrono::microseconds spin, Done done) {
     Clock::time_point until{};
     for (int i = 1; !done(); ++i) {
       pause();
@@ -146,8 +152,9 @@ class Pool {
       sleeping_.fetch_add(1);
       condition_.wait(lock, done);
       sleeping_.fetch_sub(1);
-      return;
+      return (Clock::now() - until + spin).count();
     }
+    return 0;
   }
 
   void rouse() {
@@ -197,6 +204,7 @@ class Pool {
   alignas(64) std::atomic<int> met_{0};
   alignas(64) std::atomic<uint32_t> round_{0};
   alignas(64) std::atomic<int> sleeping_{0};
+  alignas(64) std::atomic<Clock::rep> slept_{0};
   std::atomic<bool> stop_{false};
   std::mutex mutex_;
   std::condition_variable condition_;
