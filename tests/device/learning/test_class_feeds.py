@@ -113,6 +113,8 @@ def test_a_class_that_cannot_be_added_is_named() -> None:
     """With those that there are."""
     with pytest.raises(InputError, match=r"line 2: class 'roof' is unknown.*known: cup, lamp"):
         names_of(labelled(("a", "lamp"), ("b", "roof")), grow=False)
+    with pytest.raises(InputError, match=r"known: 0, 1; a build with --labels FILE names them"):
+        classes_of(labelled(("a", "lamp")), (), n_known=2, can_grow=False)
     with pytest.raises(InputError, match="no labelled example"):
         classes_of([PlainText(text="a")], ("cup",), n_known=1, can_grow=True)
 

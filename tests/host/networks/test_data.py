@@ -129,6 +129,12 @@ def test_a_damaged_file_of_arrays_is_refused(tmp_path: Path) -> None:
         feeds_from_file(tmp_path / "a.npz", NETWORK)
 
 
+def test_a_picture_for_a_network_that_nobody_told_of_pictures(tmp_path: Path) -> None:
+    """What says how they become numbers is named."""
+    with pytest.raises(InputError, match=r"takes arrays: give \.npz with x; .* built with --feed"):
+        feeds_from_file(picture(tmp_path / "a.png", 3), replace(NETWORK, feed=None))
+
+
 def test_examples_that_are_no_rows(tmp_path: Path) -> None:
     """A state with the batch behind it, and a number: each example is a batch of its own."""
     inputs = (

@@ -48,9 +48,10 @@ def classes_of(
             continue
         if not can_grow:
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            unnamed = "" if known else "; a build with --labels FILE names them"
             raise InputError(
                 f"{example.where}: class {example.label!r} is unknown, and this lesson adds none; "
-                f"known: {shown}"
+                f"known: {shown}{unnamed}"
             )
         numbers[example.label] = len(names)
         names.append(example.label)

@@ -61,7 +61,8 @@ def example_from_file(
         feeds = {info.name: feed_sound(samples, rate, feed, info)}
     else:
         names = ", ".join(one.name for one in network.inputs)
-        taken = "texts" if feed is not None else f"arrays: give .npz with {names}"
+        how = "a network of pictures is built with --feed, which says how they are scaled"
+        taken = "texts" if feed is not None else f"arrays: give .npz with {names}; {how}"
         raise InputError(f"{path}: this network takes {taken}")
     check_feeds(feeds, network.inputs)
     return feeds, size
