@@ -66,7 +66,7 @@ def test_a_makers_key_in_pem(
 def test_a_devices_own_key(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is trusted where it was made, until it is revoked."""
     code, said = run(capsys, "sign", str(bundle), *FORM)
-    assert (code, "9 files" in said) == (0, True)
+    assert (code, f"{len(list(TINY.iterdir()))} files" in said) == (0, True)
 
     code, said = run(capsys, "verify", str(bundle), *FORM)
     assert (code, "signature by this device" in said) == (0, True)
