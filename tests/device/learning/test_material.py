@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from onhand.core.errors import InputError
-from onhand.device.learning.examples import Dialogue, Example, Opinion, Preference
+from onhand.device.learning.examples import Dialogue, Example, Opinion, PlainText, Preference
 from onhand.device.learning.material import read_given
 from onhand.device.learning.preference_feeds import liked
 from onhand.device.learning.settings import LearnSettings
@@ -71,3 +71,43 @@ def test_too_many_variants_are_refused() -> None:
     """With the range."""
     with pytest.raises(InputError, match="from 0 to 100"):
         LearnSettings(vary=101)
+
+
+def test_the_end_of_a_text_judges(tmp_path: Path) -> None:
+    """From the start of a line on; what can do little harm is taught whole."""
+    text = "".join(f"line {number} of a story\n" for number in range(200))
+    data, short = tmp_path / "story.txt", tmp_path / "short.txt"
+    data.write_text(text)
+    short.write_text(text[:1500])
+
+    given = read_given(data, LearnSettings(remember=data))
+    brief = read_given(short, LearnSettings())
+
+    for kept, held, share in (
+        (given.new, given.heldout, 0.1),
+        (given.past, given.past_heldout, 0.2),
+    ):
+        (first,), (end,) = kept, held
+        assert isinstance(first, PlainText)
+        assert isinstance(end, PlainText)
+        assert first.text + end.text == text
+        assert end.text.startswith("line ")
+        assert len(end.text) == pytest.approx(share * len(text), abs=30)
+    assert not given.notes
+    assert not brief.heldout
+    assert "too few examples" in brief.notes[0]
+
+
+@pytest.mark.parametrize(("letters", "begins"), [("ab cd ", "ab"), ("abcdef", "")])
+def test_a_text_without_lines_is_cut_at_a_word(tmp_path: Path, letters: str, begins: str) -> None:
+    """Or anywhere, where there are none: nothing is lost."""
+    (tmp_path / "a.txt").write_text(letters * 500)
+
+    given = read_given(tmp_path / "a.txt", LearnSettings())
+
+    (first,), (end,) = given.new, given.heldout
+    assert isinstance(first, PlainText)
+    assert isinstance(end, PlainText)
+    assert first.text + end.text == letters * 500
+    assert end.text.startswith(begins)
+    assert 300 <= len(end.text) <= 310

@@ -3,7 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from onhand.core.lesson import Lesson
 from onhand.device.learning.base import Teachable
 from onhand.device.learning.class_feeds import ClassSource, classes_of
 from onhand.device.learning.example_files import read_examples
-from onhand.device.learning.examples import Example, Labelled, Opinion, Preference
+from onhand.device.learning.examples import Example, Labelled, Opinion, PlainText, Preference
 from onhand.device.learning.lesson_files import class_names
 from onhand.device.learning.preference_feeds import liked, preference_source
 from onhand.device.learning.settings import LearnSettings
@@ -28,6 +28,7 @@ __all__ = ["Given", "Material", "make_material", "read_given"]
 
 _JUDGING_SHARE: Final = 0.2
 _MOST_JUDGING: Final = 200  # half a point is one of these
+_LEAST_END: Final = 200  # letters of a text, that can judge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,13 +226,32 @@ def _known_classes(
 def _split(
     examples: tuple[Example, ...], share: float, *, seed: int, most: int = sys.maxsize
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Hold a share back, at most so many, chosen by chance; the others stay in their order."""
+    """Hold a share back, at most so many, chosen by chance; the others stay in their order.
+
+    Of one long text its end is held back.
+    """
+    if len(examples) == 1 and isinstance(examples[0], PlainText):
+        return _without_its_end(examples[0], share)
     n_held = min(int(len(examples) * share), len(examples) - 1, most)
     if n_held < 1:
         return examples, ()
     held = set(np.random.default_rng([seed, 1]).permutation(len(examples))[:n_held].tolist())
     kept = tuple(one for i, one in enumerate(examples) if i not in held)
     return kept, tuple(examples[i] for i in sorted(held))
+
+
+def _without_its_end(
+    whole: PlainText, share: float
+) -> tuple[tuple[PlainText, ...], tuple[PlainText, ...]]:
+    at = len(whole.text) - int(len(whole.text) * share)
+    if len(whole.text) - at < _LEAST_END:
+        return (whole,), ()
+    # Where a line ends, if one does so soon before, else a word.
+    near = whole.text.rfind("\n", at - _LEAST_END, at)
+    near = whole.text.rfind(" ", at - _LEAST_END, at) if near < 0 else near
+    at = at if near < 0 else near + 1
+    end = replace(whole, text=whole.text[at:], where=f"{whole.where}, its end")
+    return (replace(whole, text=whole.text[:at]),), (end,)
 
 
 def _stamp(example: Example) -> str:
