@@ -88,6 +88,24 @@ def test_it_ends_when_the_budget_is_spent() -> None:
     assert min(found["slow"]) >= 0.002
 
 
+@pytest.mark.parametrize(
+    ("pause", "n_samples"), [(1.5, 36), (4.5, 1)], ids=["a pause", "more than a pause"]
+)
+def test_a_pause_of_the_machine_is_not_a_runs(
+    monkeypatch: pytest.MonkeyPatch, pause: float, n_samples: int
+) -> None:
+    """A first run that stood still longer than the budget leaves room for the others."""
+    clock, took = [0.0], iter([pause])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+
+    def run() -> None:
+        clock[0] += next(took, 0.001)
+
+    found = time_interleaved({"a": run, "b": run}, budget_s=1.0)
+
+    assert [len(samples) for samples in found.values()] == [n_samples, n_samples]
+
+
 def test_slow_runs_are_timed_at_least_once() -> None:
     """Even where one run exceeds the budget."""
     found = time_interleaved({"slow": lambda: time.sleep(0.002)}, budget_s=0.0)

@@ -270,6 +270,6 @@ def test_a_real_network_is_opened_in_its_quickest_variant(tmp_path: Path, home: 
     with onhand.open_network(bundle.root, engine="onnx", threads=1, home=home) as session:
         made = session.run({"x": np.ones((1, 3, 12, 12), np.float32)})["y"]
 
-    assert (session.choice.variant, session.engine_name) == ("small", "onnx")
+    assert (session.choice.variant, session.engine_name) == ("small", "onnx"), session.choice
     assert session.choice.variants["slow"].startswith("takes ")
     assert made.shape == (1, 5)
